@@ -1,0 +1,61 @@
+//! What travels: a photo under way, in JSON, with a schema version.
+
+use serde::{Deserialize, Serialize};
+
+use crate::photo::{Photo, Position};
+
+/// A photo on its way to a stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// [`Message::SCHEMA`] of the program that wrote it.
+    pub schema: u16,
+    pub position: Position,
+    /// Which attempt at this stage this is, counted from 1. Waits that cost none do not count.
+    pub attempt: u32,
+    /// Seconds since 1970, UTC, when the producer enqueued the photo.
+    pub enqueued_at: u64,
+    pub photo: Photo,
+    /// W3C trace context of the span that published it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BadMessage {
+    #[error("not a facemill message: {0}")]
+    Foreign(String),
+    #[error("message has schema {found}, this program reads 1 to {known}: update the workers first, then the producer")]
+    FromTheFuture { found: u64, known: u16 },
+}
+
+impl Message {
+    /// Grows when a field changes its meaning. Fields that are merely added keep it.
+    pub const SCHEMA: u16 = 1;
+
+    pub fn first(photo: Photo, enqueued_at: u64) -> Self {
+        Self { schema: Self::SCHEMA, position: Position::START, attempt: 1, enqueued_at, photo, traceparent: None }
+    }
+
+    /// The same for every copy of the same turn of the same photo.
+    pub fn id(&self) -> String {
+        format!("{}/{}/{}", self.photo.key(), self.position.stage, self.position.turn)
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a message has only string keys and finite numbers")
+    }
+
+    /// Reads a message of this schema or an earlier one.
+    pub fn decode(body: &[u8]) -> Result<Self, BadMessage> {
+        #[derive(Deserialize)]
+        struct Envelope {
+            schema: u64,
+        }
+        let foreign = |error: serde_json::Error| BadMessage::Foreign(error.to_string());
+        let Envelope { schema } = serde_json::from_slice(body).map_err(foreign)?;
+        if !(1..=u64::from(Self::SCHEMA)).contains(&schema) {
+            return Err(BadMessage::FromTheFuture { found: schema, known: Self::SCHEMA });
+        }
+        serde_json::from_slice(body).map_err(foreign)
+    }
+}

@@ -1,0 +1,193 @@
+//! The status of every photo: Redis, or SQLite.
+//!
+//! The ledger is the judge of what happened: a photo moves forward only, and each move is one atomic step that
+//! also keeps the message the next stage must get. Should a process die between the move and the publishing, whoever
+//! meets the old message finds the photo ahead of it and publishes the kept one again.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::broker::Message;
+use crate::photo::{Candidate, Cause, Ending, Id, PhotoKey, Position, RunName, StageName, State};
+
+pub mod sqlite;
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LedgerError {
+    /// May pass: the server is away, or busy.
+    #[error("{what}: {detail}")]
+    Unavailable { what: String, detail: String },
+    /// Will not pass by itself: credentials, a foreign file, a full disk.
+    #[error("{what}: {detail}")]
+    Refused { what: String, detail: String },
+}
+
+impl LedgerError {
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+}
+
+/// What the ledger knows of a photo.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Standing {
+    pub state: State,
+    /// Attempts made or begun at the present stage, or at the one that ended it.
+    pub attempt: u32,
+    /// Seconds since 1970, UTC: before that the photo's message is not due.
+    pub due_at: u64,
+    /// Why it last did not simply advance.
+    pub cause: Option<Cause>,
+    /// The message that the photo waits for; after the end what the adapter still has of it.
+    pub message: Option<Message>,
+}
+
+/// Leave to work on a photo, or not.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Begin {
+    /// The photo stands where the message says. `crashes`: how many workers have begun this very turn and died.
+    Go { crashes: u32 },
+    /// It stands somewhere else: the message is a copy of one that was already dealt with.
+    Stale(Box<Standing>),
+}
+
+/// One step forward.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Move<'a> {
+    pub key: &'a PhotoKey,
+    /// Where the photo must stand for the move to count.
+    pub from: Position,
+    pub to: State,
+    pub attempt: u32,
+    pub due_at: u64,
+    pub event: Event,
+    /// The message the photo waits for from now on; at the end, the photo with all that is known.
+    pub message: &'a Message,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Moved {
+    Done,
+    /// The photo was not at `from`: another delivery of the same message was faster.
+    Stale(Box<Standing>),
+}
+
+/// One thing that happened to a photo.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Milliseconds since 1970, UTC.
+    pub at_ms: u64,
+    pub stage: StageName,
+    pub attempt: u32,
+    pub what: Happening,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// Milliseconds the stage took.
+    pub took_ms: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Happening {
+    Enqueued,
+    Advanced,
+    Retried,
+    Gone,
+    Rejected,
+    Failed,
+    Predicted,
+}
+
+impl From<Ending> for Happening {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Gone => Self::Gone,
+            Ending::Rejected => Self::Rejected,
+            Ending::Failed => Self::Failed,
+            Ending::Predicted => Self::Predicted,
+        }
+    }
+}
+
+/// A whole run in numbers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Counts {
+    pub candidates: u64,
+    /// Photos that wait for or are worked on by a stage.
+    pub waiting: BTreeMap<StageName, u64>,
+    /// Of those, the ones waiting for another attempt.
+    pub retrying: BTreeMap<StageName, u64>,
+    pub ended: BTreeMap<Ending, u64>,
+    /// Stage, ending and slug of the cause: how many.
+    pub causes: Vec<CauseCount>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CauseCount {
+    pub stage: StageName,
+    pub ending: Ending,
+    pub slug: String,
+    pub host: String,
+    pub count: u64,
+}
+
+/// A photo and its standing, as listings give them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    pub photo_id: Id,
+    pub standing: Standing,
+}
+
+/// Which photos a listing is about.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Filter {
+    pub stage: Option<StageName>,
+    pub ending: Option<Ending>,
+    pub cause: Option<String>,
+    pub host: Option<String>,
+    /// Only photos that have not ended.
+    pub waiting: bool,
+}
+
+#[async_trait]
+pub trait Ledger: Send + Sync {
+    /// Takes photos in at the start. Answers, in order, whether each is new. A photo that is known stays as it is.
+    async fn enrol(&self, run: &RunName, candidates: &[Candidate], now: u64) -> Result<Vec<bool>, LedgerError>;
+
+    /// Asks for leave to work on the photo of `message`, and notes `worker` on it, in one round trip. `redelivered`:
+    /// the broker handed the message out before; a note that another worker left on this very turn is then a crash.
+    /// A photo the ledger has never heard of is taken in as the message has it.
+    async fn begin(&self, message: &Message, worker: &str, redelivered: bool) -> Result<Begin, LedgerError>;
+
+    /// Takes back the note of [`Ledger::begin`]: the worker gives the photo up without having crashed.
+    async fn release(&self, key: &PhotoKey, at: Position, worker: &str) -> Result<(), LedgerError>;
+
+    /// Moves the photo if it stands at `from`.
+    async fn advance(&self, step: &Move<'_>) -> Result<Moved, LedgerError>;
+
+    async fn standing(&self, key: &PhotoKey) -> Result<Option<Standing>, LedgerError>;
+
+    /// What happened to the photo, oldest first.
+    async fn history(&self, key: &PhotoKey) -> Result<Vec<Event>, LedgerError>;
+
+    async fn counts(&self, run: &RunName) -> Result<Counts, LedgerError>;
+
+    /// Photos after `after` in id order, at most `limit` of them.
+    async fn page(
+        &self,
+        run: &RunName,
+        filter: &Filter,
+        after: Option<&Id>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, LedgerError>;
+
+    /// Sends ended photos back to the stage that ended them, attempt 1, and answers the messages to publish.
+    async fn reopen(&self, key: &PhotoKey, now: u64) -> Result<Option<Message>, LedgerError>;
+
+    async fn runs(&self) -> Result<Vec<RunName>, LedgerError>;
+
+    /// Whether the ledger can be reached and written to, for `doctor` and readiness.
+    async fn check(&self) -> Result<(), LedgerError>;
+}

@@ -1,0 +1,19 @@
+//! facemill turns the dump of a photo database into a clean, aligned face dataset.
+//!
+//! The house, from the ground up; a floor knows only the floors below it:
+//!
+//! ```text
+//! cli/                                   one file a command family
+//! pipeline/                              stages, worker, producer, everything in one process
+//! classifier/                            is the crop good enough to train on?
+//! ledger/  broker/  objects/  net/  source/   the ports and their adapters
+//! vision/                                pixels and numbers
+//! config   telemetry   photo             the domain words
+//! ```
+
+pub mod broker;
+pub mod cli;
+pub mod ledger;
+pub mod objects;
+pub mod photo;
+pub mod pipeline;

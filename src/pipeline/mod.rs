@@ -1,0 +1,3 @@
+//! The way of a photo: stages, and what drives them.
+
+pub mod stage;

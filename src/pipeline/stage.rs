@@ -1,0 +1,57 @@
+//! What a stage is, and what it may answer.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::photo::{Cause, Photo, StageName};
+
+/// One step of a photo's way.
+///
+/// A stage sees a photo, an object store and its own tools; it knows nothing of queues, deliveries or the ledger.
+/// So a worker, the local pipeline, a test and a benchmark run it alike. Its effects must be repeatable: the same
+/// photo may come twice.
+#[async_trait]
+pub trait Stage: Send + Sync {
+    fn name(&self) -> StageName;
+
+    /// Works on one photo. Blocking and native work belongs off the async threads.
+    async fn run(&self, photo: &Photo) -> Outcome;
+}
+
+/// A stage's answer is a value: only what nobody foresaw is a panic.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// The photo with this stage's part of [`crate::photo::Facts`] added; it goes on to the next stage.
+    Advance(Box<Photo>),
+    /// The photo is not to be had any more.
+    Gone(Cause),
+    /// The photo does not qualify.
+    Reject(Cause),
+    /// Something passing is in the way.
+    Retry(Retry),
+    /// The photo does harm; nobody should try it again.
+    Poison(Cause),
+}
+
+/// When and why to try again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Retry {
+    pub cause: Cause,
+    /// How long to wait at least; without it the attempt number decides.
+    pub after: Option<Duration>,
+    /// Being told to wait (429, a busy host, a store that is away) is nobody's failure and costs no attempt.
+    pub costs_attempt: bool,
+}
+
+impl Retry {
+    /// A failed attempt.
+    pub fn failed(cause: Cause) -> Outcome {
+        Outcome::Retry(Retry { cause, after: None, costs_attempt: true })
+    }
+
+    /// A wait that costs no attempt.
+    pub fn wait(cause: Cause, after: Option<Duration>) -> Outcome {
+        Outcome::Retry(Retry { cause, after, costs_attempt: false })
+    }
+}
