@@ -3,17 +3,29 @@
 //! The house, from the ground up; a floor knows only the floors below it:
 //!
 //! ```text
-//! cli/                                   one file a command family
-//! pipeline/                              stages, worker, producer, everything in one process
-//! classifier/                            is the crop good enough to train on?
-//! ledger/  broker/  objects/  net/  source/   the ports and their adapters
-//! vision/                                pixels and numbers
-//! config   telemetry   photo             the domain words
+//! cli/                                         one file a command family
+//! demo/   report/                              what a person looks at
+//! pipeline/                                    stages, worker, producer, everything in one process
+//! classifier/                                  is the crop good enough to train on?
+//! ledger/  broker/  objects/  net/  source/    the ports and their adapters
+//! vision/                                      pixels and numbers
+//! inference/  sqlite                           onnxruntime; one SQLite file
+//! config  telemetry  photo                     the domain words
 //! ```
 
 pub mod broker;
+pub mod classifier;
 pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod inference;
 pub mod ledger;
+pub mod net;
 pub mod objects;
 pub mod photo;
 pub mod pipeline;
+pub mod report;
+pub mod source;
+pub mod sqlite;
+pub mod telemetry;
+pub mod vision;

@@ -1,5 +1,15 @@
 //! The command line: one file a command family. It prints for people and, with `--json`, for programs.
 
+pub mod audit;
+pub mod candidates;
+pub mod demo;
+pub mod doctor;
+pub mod report;
+pub mod run;
+pub mod status;
+pub mod train;
+pub mod why;
+
 use std::fmt;
 use std::process::ExitCode;
 
@@ -14,7 +24,26 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    /// Takes a dump all the way: fetch, detect, crop and classify, in this process
+    Run(run::Args),
+    /// Prints the candidate photos of a dump: those with exactly one labelled face
+    Candidates(candidates::Args),
+    /// Shows where the photos of a run are
+    Status(status::Args),
+    /// Tells everything that happened to one photo
+    Why(why::Args),
+    /// Compares a dump with the ledger: every candidate must have exactly one state
+    Audit(audit::Args),
+    /// Writes the report of a run again
+    Report(report::Args),
+    /// Trains the OK/NG classifier from labelled crops
+    Train(train::Args),
+    /// Checks everything facemill needs, one line each, with the remedy
+    Doctor(doctor::Args),
+    /// Makes a small collection, serves it from a local host, good and bad, and runs it
+    Demo(demo::Args),
+}
 
 /// Why a command ended badly, and the exit code that says so.
 #[derive(Debug)]
@@ -48,5 +77,15 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(command: Command) -> Result<(), Failure> {
-    match command {}
+    match command {
+        Command::Run(args) => run::run(args),
+        Command::Candidates(args) => candidates::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Why(args) => why::run(args),
+        Command::Audit(args) => audit::run(args),
+        Command::Report(args) => report::run(args),
+        Command::Train(args) => train::run(args),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Demo(args) => demo::run(args),
+    }
 }

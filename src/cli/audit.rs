@@ -1,0 +1,10 @@
+//! `facemill audit`.
+
+use super::Failure;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+pub fn run(_args: Args) -> Result<(), Failure> {
+    Err(Failure::broken("audit is not there yet"))
+}

@@ -1,0 +1,10 @@
+//! `facemill status`.
+
+use super::Failure;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+pub fn run(_args: Args) -> Result<(), Failure> {
+    Err(Failure::broken("status is not there yet"))
+}

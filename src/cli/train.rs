@@ -1,0 +1,10 @@
+//! `facemill train`.
+
+use super::Failure;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+pub fn run(_args: Args) -> Result<(), Failure> {
+    Err(Failure::broken("train is not there yet"))
+}

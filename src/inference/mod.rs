@@ -1,0 +1,2 @@
+//! onnxruntime, loaded once per process, and ONNX files as data.
+pub mod onnx;

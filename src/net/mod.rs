@@ -1,0 +1,1 @@
+//! Polite and safe fetching of strangers' URLs.

@@ -1,0 +1,1 @@
+//! From the dump of a source database to its candidate photos.

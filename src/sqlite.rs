@@ -1,0 +1,1 @@
+//! One SQLite file, one thread that owns it, and transactions that many callers share.
