@@ -197,6 +197,11 @@ impl Trace {
     pub fn trace_id_hex(&self) -> String {
         hex(&self.trace_id)
     }
+
+    /// The trace and its root as a W3C `traceparent` header, sampled.
+    pub fn traceparent(&self) -> String {
+        format!("00-{}-{}-01", self.trace_id_hex(), hex(&self.root_span))
+    }
 }
 
 /// The four stages, in the order in which a photo passes them.
@@ -269,6 +274,18 @@ impl Ending {
             Self::Failed => "failed",
             Self::Predicted => "predicted",
         }
+    }
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("`{0}` is not a final answer: take gone, rejected, failed or predicted")]
+pub struct UnknownEnding(String);
+
+impl FromStr for Ending {
+    type Err = UnknownEnding;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|ending| ending.as_str() == text).ok_or_else(|| UnknownEnding(text.to_owned()))
     }
 }
 

@@ -1,1 +1,216 @@
 //! One SQLite file, one thread that owns it, and transactions that many callers share.
+//!
+//! The embedded ledger and the embedded broker live in the same file on purpose: what SQLite commits becomes durable
+//! in the order of the commits, so that after a power cut the file is a state that once was, with no photo
+//! moved in the ledger whose next message is missing from the queue.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::oneshot;
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DatabaseError {
+    #[error("there is no {}: nothing has been run there yet", .0.display())]
+    Missing(PathBuf),
+    #[error("{} is not a facemill ledger (application id {found:#x})", path.display())]
+    Foreign { path: PathBuf, found: i32 },
+    #[error("{} has schema {found}, this program knows {known}: use the newer facemill", path.display())]
+    FromTheFuture { path: PathBuf, found: i32, known: i32 },
+    #[error("{}: {detail}", path.display())]
+    Failed { path: PathBuf, detail: String },
+}
+
+/// How a [`Database`] is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Made when it is not there.
+    Write,
+    /// It must be there; another process may be writing to it.
+    Read,
+}
+
+type Reply = Box<dyn FnOnce(Result<(), String>) + Send>;
+type Job = Box<dyn FnOnce(&Connection) -> Reply + Send>;
+
+/// A handle to the thread that owns the file; clones share it. The thread ends with the last handle.
+#[derive(Debug, Clone)]
+pub struct Database {
+    path: PathBuf,
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Database {
+    /// "face" in the file's header.
+    const APPLICATION_ID: i32 = 0x6661_6365;
+    const SCHEMA: i32 = 1;
+    /// Jobs that were waiting share a transaction, up to this many.
+    const SHARED: usize = 256;
+    const BUSY: Duration = Duration::from_secs(10);
+
+    pub fn open(path: &Path, access: Access) -> Result<Self, DatabaseError> {
+        let failed = |error: rusqlite::Error| DatabaseError::Failed { path: path.into(), detail: error.to_string() };
+        if access == Access::Read && !path.is_file() {
+            return Err(DatabaseError::Missing(path.into()));
+        }
+        let flags = match access {
+            Access::Write => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+            // Not read-only: a reader of a file whose writer was killed has to replay its log.
+            Access::Read => OpenFlags::SQLITE_OPEN_READ_WRITE,
+        };
+        let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(failed)?;
+        connection.busy_timeout(Self::BUSY).map_err(failed)?;
+        Self::prepare(&connection, path, access)?;
+        let (jobs, inbox) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("sqlite".into())
+            .spawn(move || serve(&connection, &inbox))
+            .map_err(|error| DatabaseError::Failed { path: path.into(), detail: error.to_string() })?;
+        Ok(Self { path: path.into(), jobs })
+    }
+
+    fn prepare(connection: &Connection, path: &Path, access: Access) -> Result<(), DatabaseError> {
+        let failed = |error: rusqlite::Error| DatabaseError::Failed { path: path.into(), detail: error.to_string() };
+        let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0)).map_err(failed);
+        let (application, schema) = (pragma("application_id")?, pragma("user_version")?);
+        let tables: i64 =
+            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
+        let blank = application == 0 && tables == 0;
+        match () {
+            () if blank && access == Access::Read => return Err(DatabaseError::Missing(path.into())),
+            () if !blank && application != Self::APPLICATION_ID => {
+                return Err(DatabaseError::Foreign { path: path.into(), found: application });
+            }
+            () if schema > Self::SCHEMA => {
+                return Err(DatabaseError::FromTheFuture { path: path.into(), found: schema, known: Self::SCHEMA });
+            }
+            () => {}
+        }
+        if access == Access::Write {
+            // The page log makes commits cheap and survives kill -9; after a power cut the last few may be missing,
+            // never one from the middle.
+            connection.pragma_update(None, "journal_mode", "wal").map_err(failed)?;
+            connection.pragma_update(None, "synchronous", "normal").map_err(failed)?;
+            connection.pragma_update(None, "application_id", Self::APPLICATION_ID).map_err(failed)?;
+            connection.pragma_update(None, "user_version", Self::SCHEMA).map_err(failed)?;
+        }
+        connection.set_prepared_statement_cache_capacity(64);
+        Ok(())
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Runs `work` in a transaction and answers when it is committed. Its own error rolls back what it did, and only that.
+    pub async fn call<T, F>(&self, work: F) -> Result<T, DatabaseError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        self.send(move |connection| {
+            let outcome = in_savepoint(connection, work);
+            Box::new(move |committed: Result<(), String>| {
+                let _ = reply.send(committed.and(outcome.map_err(|error| error.to_string())));
+            })
+        })?;
+        answer.await.unwrap_or_else(|_| Err("its thread ended".into())).map_err(|detail| self.failed(detail))
+    }
+
+    /// As [`Database::call`], for where nobody can wait: a destructor.
+    pub fn cast<F>(&self, work: F)
+    where
+        F: FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
+    {
+        let _ = self.send(move |connection| {
+            if let Err(error) = in_savepoint(connection, work) {
+                tracing::warn!(%error, "a late write to the ledger failed");
+            }
+            Box::new(|_| {})
+        });
+    }
+
+    fn send(&self, job: impl FnOnce(&Connection) -> Reply + Send + 'static) -> Result<(), DatabaseError> {
+        self.jobs.send(Box::new(job)).map_err(|_| self.failed("its thread ended".into()))
+    }
+
+    fn failed(&self, detail: String) -> DatabaseError {
+        DatabaseError::Failed { path: self.path.clone(), detail }
+    }
+}
+
+fn in_savepoint<T>(
+    connection: &Connection,
+    work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    connection.execute_batch("SAVEPOINT job")?;
+    let outcome = work(connection);
+    if outcome.is_err() {
+        connection.execute_batch("ROLLBACK TO job")?;
+    }
+    connection.execute_batch("RELEASE job")?;
+    outcome
+}
+
+/// Takes what waits, does it in one transaction, and answers after the commit.
+fn serve(connection: &Connection, inbox: &mpsc::Receiver<Job>) {
+    while let Ok(first) = inbox.recv() {
+        let begun = connection.execute_batch("BEGIN IMMEDIATE");
+        let mut replies = Vec::new();
+        for job in std::iter::once(first).chain(inbox.try_iter().take(Database::SHARED - 1)) {
+            replies.push(job(connection));
+        }
+        let committed = begun.and_then(|()| connection.execute_batch("COMMIT")).map_err(|error| {
+            let _ = connection.execute_batch("ROLLBACK");
+            error.to_string()
+        });
+        for reply in replies {
+            reply(committed.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sqlite");
+        (folder, path)
+    }
+
+    #[tokio::test]
+    async fn a_job_that_fails_takes_back_only_its_own_work() {
+        let (_folder, path) = scratch();
+        let database = Database::open(&path, Access::Write).unwrap();
+        database.call(|c| c.execute_batch("CREATE TABLE t(x)")).await.unwrap();
+        let good = database.call(|c| c.execute("INSERT INTO t VALUES (1)", []));
+        let bad = database.call(|c| {
+            c.execute("INSERT INTO t VALUES (2)", [])?;
+            c.execute("INSERT INTO nowhere VALUES (3)", [])
+        });
+        let (good, bad) = tokio::join!(good, bad);
+        assert!(good.is_ok());
+        assert!(bad.unwrap_err().to_string().contains("nowhere"));
+        let sum: i64 = database.call(|c| c.query_row("SELECT sum(x) FROM t", [], |r| r.get(0))).await.unwrap();
+        assert_eq!(sum, 1);
+    }
+
+    #[tokio::test]
+    async fn foreign_missing_and_newer_files_are_told_apart() {
+        let (folder, path) = scratch();
+        assert!(matches!(Database::open(&path, Access::Read), Err(DatabaseError::Missing(_))));
+        Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs(x)").unwrap();
+        assert!(matches!(Database::open(&path, Access::Write), Err(DatabaseError::Foreign { .. })));
+        let ours = folder.path().join("b.sqlite");
+        drop(Database::open(&ours, Access::Write).unwrap());
+        Connection::open(&ours).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        assert!(matches!(Database::open(&ours, Access::Read), Err(DatabaseError::FromTheFuture { found: 99, .. })));
+        std::fs::write(&path, b"not a database at all, but long enough to be looked at as if it were one").unwrap();
+        assert!(matches!(Database::open(&path, Access::Write), Err(DatabaseError::Failed { .. })));
+    }
+}

@@ -1,1 +1,363 @@
-//! Soon.
+//! The broker of a laptop: queues in the run's SQLite file.
+//!
+//! A killed process leaves what it had taken marked as taken; the next one to open the file finds it redelivered. So
+//! the stages need to know nothing of restarts, and memory holds only what is prefetched.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rusqlite::{Connection, params};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use super::{Broker, BrokerError, Choice, Consumer, DeadLetter, Delivery, Depth, Message, Receipt};
+use crate::photo::StageName;
+use crate::sqlite::{Access, Database, DatabaseError};
+
+/// Queues in a SQLite file that this process alone works on. Clones share them.
+#[derive(Clone)]
+pub struct Embedded {
+    database: Database,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// Rings when something arrived in a stage's queue.
+    arrived: HashMap<StageName, Notify>,
+    /// Rings when something left a stage's queue.
+    left: HashMap<StageName, Notify>,
+    capacity: usize,
+}
+
+impl Embedded {
+    /// How many messages may wait between two stages: enough to keep every core busy, few enough that a photo is
+    /// cropped while its original is still in the page cache.
+    pub const CAPACITY: usize = 256;
+
+    const SCHEMA: &'static str = "
+        CREATE TABLE IF NOT EXISTS queue(
+            seq INTEGER PRIMARY KEY,
+            id TEXT NOT NULL UNIQUE,
+            stage TEXT NOT NULL,
+            due_ms INTEGER NOT NULL,
+            taken INTEGER NOT NULL DEFAULT 0,
+            redelivered INTEGER NOT NULL DEFAULT 0,
+            body BLOB NOT NULL);
+        CREATE INDEX IF NOT EXISTS queue_by_stage ON queue(stage, taken, due_ms, seq);
+        CREATE TABLE IF NOT EXISTS dead(
+            seq INTEGER PRIMARY KEY,
+            id TEXT NOT NULL UNIQUE,
+            letter TEXT NOT NULL);";
+
+    /// Opens the queues of the file for the one process that works on them: what a dead one had taken comes back.
+    pub async fn open(database: Database, capacity: usize) -> Result<Self, BrokerError> {
+        database
+            .call(|c| {
+                c.execute_batch(Self::SCHEMA)?;
+                c.execute("UPDATE queue SET taken = 0, redelivered = 1 WHERE taken = 1", [])
+            })
+            .await
+            .map_err(|error| unavailable("open the queues", &error))?;
+        let bells = || StageName::ALL.into_iter().map(|stage| (stage, Notify::new())).collect();
+        let shared = Shared { arrived: bells(), left: bells(), capacity };
+        Ok(Self { database, shared: Arc::new(shared) })
+    }
+
+    /// How much lies where, for a process that only looks.
+    pub async fn peek(path: &std::path::Path) -> Result<Vec<Depth>, BrokerError> {
+        let database = Database::open(path, Access::Read).map_err(|error| unavailable("look at the queues", &error))?;
+        depths(&database).await
+    }
+
+    /// False: there is no room.
+    async fn enqueue(&self, message: &Message, due_ms: i64, capacity: Option<usize>) -> Result<bool, BrokerError> {
+        let (stage, id, body) = (message.position.stage, message.id(), message.encode());
+        let enqueue = self.database.call(move |c| {
+            if let Some(capacity) = capacity {
+                let ready: i64 = c
+                    .prepare_cached("SELECT count(*) FROM queue WHERE stage = ?1 AND taken = 0 AND due_ms <= ?2")?
+                    .query_row(params![stage.as_str(), due_ms], |row| row.get(0))?;
+                if ready >= capacity as i64 {
+                    return Ok(false);
+                }
+            }
+            // The same turn of the same photo twice is the same message: the first one stays.
+            c.prepare_cached("INSERT OR IGNORE INTO queue(id, stage, due_ms, body) VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![id, stage.as_str(), due_ms, body])?;
+            Ok(true)
+        });
+        let enqueued = enqueue.await.map_err(|error| unavailable("enqueue", &error))?;
+        if enqueued {
+            self.shared.arrived[&stage].notify_waiters();
+        }
+        Ok(enqueued)
+    }
+}
+
+fn unavailable(what: &str, error: &DatabaseError) -> BrokerError {
+    BrokerError::Unavailable { what: what.into(), detail: error.to_string() }
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64
+}
+
+/// Depths by stage; under None the dead letters.
+fn count(c: &Connection) -> rusqlite::Result<HashMap<Option<StageName>, Depth>> {
+    let now = now_ms();
+    let empty = |stage| Depth { stage, ready: 0, in_flight: 0, delayed: 0, oldest_age: None };
+    let stages = StageName::ALL.into_iter().map(Some).chain([None]);
+    let mut depths: HashMap<_, _> = stages.map(|stage| (stage, empty(stage))).collect();
+    let mut rows = c.prepare_cached(
+        "SELECT stage, taken, due_ms > ?1, count(*), min(due_ms) FROM queue GROUP BY stage, taken, due_ms > ?1",
+    )?;
+    let mut rows = rows.query([now])?;
+    while let Some(row) = rows.next()? {
+        let stage: StageName = row.get_ref(0)?.as_str()?.parse().map_err(|error| {
+            rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
+        })?;
+        let (taken, later, messages, due): (bool, bool, i64, i64) =
+            (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
+        let Some(depth) = depths.get_mut(&Some(stage)) else { continue };
+        match (taken, later) {
+            (true, _) => depth.in_flight += messages as u64,
+            (false, true) => depth.delayed += messages as u64,
+            (false, false) => {
+                depth.ready += messages as u64;
+                depth.oldest_age = Some(((now - due) / 1000).max(0) as u64);
+            }
+        }
+    }
+    if let Some(depth) = depths.get_mut(&None) {
+        depth.ready = c.query_row("SELECT count(*) FROM dead", [], |row| row.get::<_, i64>(0))? as u64;
+    }
+    Ok(depths)
+}
+
+async fn depths(database: &Database) -> Result<Vec<Depth>, BrokerError> {
+    let counted = database.call(count).await.map_err(|error| unavailable("count the messages", &error))?;
+    let mut depths: Vec<Depth> = counted.into_values().collect();
+    depths.sort_by_key(|depth| (depth.stage.is_none(), depth.stage));
+    Ok(depths)
+}
+
+#[async_trait]
+impl Broker for Embedded {
+    async fn publish(&self, message: &Message) -> Result<(), BrokerError> {
+        let stage = message.position.stage;
+        // The first queue is not bounded: the producer hands over the whole collection and ends.
+        let capacity = (stage != StageName::Fetch).then_some(self.shared.capacity);
+        loop {
+            let left = self.shared.left[&stage].notified();
+            tokio::pin!(left);
+            left.as_mut().enable();
+            if self.enqueue(message, now_ms(), capacity).await? {
+                return Ok(());
+            }
+            left.await;
+        }
+    }
+
+    async fn publish_after(&self, message: &Message, delay: Duration) -> Result<(), BrokerError> {
+        let due_ms = now_ms().saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX));
+        self.enqueue(message, due_ms, None).await.map(drop)
+    }
+
+    async fn bury(&self, letter: &DeadLetter) -> Result<(), BrokerError> {
+        let (id, letter) = (letter.id(), serde_json::to_string(letter).expect("a letter has only string keys"));
+        let bury = self.database.call(move |c| {
+            c.execute(
+                "INSERT INTO dead(id, letter) VALUES (?1, ?2) ON CONFLICT(id) DO UPDATE SET letter = ?2",
+                params![id, letter],
+            )
+        });
+        bury.await.map(drop).map_err(|error| unavailable("lay among the dead letters", &error))
+    }
+
+    async fn consume(&self, stage: StageName, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
+        Ok(Box::new(Taker {
+            broker: self.clone(),
+            stage,
+            unanswered: Arc::new(Semaphore::new(usize::from(prefetch.max(1)))),
+            buffer: VecDeque::new(),
+            stopped: false,
+        }))
+    }
+
+    async fn depths(&self) -> Result<Vec<Depth>, BrokerError> {
+        depths(&self.database).await
+    }
+
+    async fn dead(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
+        let read = self.database.call(move |c| {
+            let mut rows = c.prepare("SELECT letter FROM dead ORDER BY seq LIMIT ?1")?;
+            rows.query_map([limit as i64], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()
+        });
+        let letters = read.await.map_err(|error| unavailable("read the dead letters", &error))?;
+        Ok(letters.iter().filter_map(|letter| serde_json::from_str(letter).ok()).collect())
+    }
+
+    async fn exhume(&self, chosen: &Choice<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
+        let mut letters = self.dead(usize::MAX >> 1).await?;
+        letters.retain(|letter| chosen(letter));
+        let ids: Vec<String> = letters.iter().map(DeadLetter::id).collect();
+        let removal = self
+            .database
+            .call(move |c| ids.iter().try_for_each(|id| c.execute("DELETE FROM dead WHERE id = ?1", [id]).map(drop)));
+        removal.await.map_err(|error| unavailable("take from the dead letters", &error))?;
+        Ok(letters)
+    }
+
+    async fn check(&self) -> Result<(), BrokerError> {
+        let check = self.database.call(|c| c.query_row("SELECT count(*) FROM queue", [], |row| row.get::<_, i64>(0)));
+        check.await.map(drop).map_err(|error| unavailable("look at the queues", &error))
+    }
+}
+
+/// Takes from one stage's queue.
+struct Taker {
+    broker: Embedded,
+    stage: StageName,
+    /// A permit for every message that may be taken and not yet answered.
+    unanswered: Arc<Semaphore>,
+    buffer: VecDeque<Taken>,
+    stopped: bool,
+}
+
+/// A message taken and not yet answered. Dropped, it goes back.
+struct Taken {
+    broker: Embedded,
+    stage: StageName,
+    seq: i64,
+    redelivered: bool,
+    body: Bytes,
+    handed_out: bool,
+    answered: bool,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Taker {
+    /// Takes what is due, up to the prefetch; answers when the next message is due where there was none.
+    ///
+    /// It may be dropped at any moment: the messages are guards from the moment they are marked as taken.
+    async fn fill(&mut self) -> Result<Option<Duration>, DatabaseError> {
+        let (broker, stage) = (self.broker.clone(), self.stage);
+        let mut permits = self.unanswered.clone().acquire_owned().await.expect("this semaphore is never closed");
+        if let Ok(rest) = self.unanswered.clone().try_acquire_many_owned(self.unanswered.available_permits() as u32) {
+            permits.merge(rest);
+        }
+        let (taken, next) = self
+            .broker
+            .database
+            .call(move |c| {
+                let now = now_ms();
+                let mut take = c.prepare_cached(
+                    "UPDATE queue SET taken = 1 WHERE seq IN (SELECT seq FROM queue
+                     WHERE stage = ?1 AND taken = 0 AND due_ms <= ?2 ORDER BY due_ms, seq LIMIT ?3)
+                     RETURNING seq, redelivered, body",
+                )?;
+                let limit = permits.num_permits() as i64;
+                let rows = take.query_map(params![stage.as_str(), now, limit], |row| {
+                    Ok(Taken {
+                        broker: broker.clone(),
+                        stage,
+                        seq: row.get(0)?,
+                        redelivered: row.get(1)?,
+                        body: row.get::<_, Vec<u8>>(2)?.into(),
+                        handed_out: false,
+                        answered: false,
+                        _permit: permits.split(1),
+                    })
+                })?;
+                let mut taken = rows.collect::<Result<Vec<_>, _>>()?;
+                taken.sort_by_key(|taken| taken.seq);
+                let next: Option<i64> = c
+                    .prepare_cached("SELECT min(due_ms) FROM queue WHERE stage = ?1 AND taken = 0")?
+                    .query_row([stage.as_str()], |row| row.get(0))?;
+                Ok((taken, next.map(|due| Duration::from_millis((due - now).max(1) as u64))))
+            })
+            .await?;
+        if !taken.is_empty() {
+            self.broker.shared.left[&self.stage].notify_waiters();
+        }
+        self.buffer.extend(taken);
+        Ok(next)
+    }
+}
+
+#[async_trait]
+impl Consumer for Taker {
+    async fn next(&mut self) -> Option<Delivery> {
+        /// How long a file that cannot be read just now is left alone.
+        const PAUSE: Duration = Duration::from_secs(1);
+        while !self.stopped {
+            if let Some(mut taken) = self.buffer.pop_front() {
+                taken.handed_out = true;
+                return Some(Delivery::new(self.stage, taken.body.clone(), taken.redelivered, Box::new(taken)));
+            }
+            let shared = self.broker.shared.clone();
+            let arrived = shared.arrived[&self.stage].notified();
+            tokio::pin!(arrived);
+            arrived.as_mut().enable();
+            match self.fill().await {
+                Ok(_) if !self.buffer.is_empty() => {}
+                Ok(None) => arrived.await,
+                Ok(Some(wait)) => drop(tokio::time::timeout(wait, arrived).await),
+                Err(error) => {
+                    tracing::warn!(%error, stage = %self.stage, "the queue cannot be read; trying again");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+        None
+    }
+
+    async fn stop(&mut self) {
+        self.stopped = true;
+        self.buffer.clear();
+        // Jobs are done in order: after this one the messages lie in the queue again.
+        let _ = self.broker.check().await;
+    }
+}
+
+impl Taken {
+    /// What nobody began with is not redelivered, only late.
+    fn put_back(&mut self) {
+        if std::mem::replace(&mut self.answered, true) {
+            return;
+        }
+        let (seq, stage, shared) = (self.seq, self.stage, self.broker.shared.clone());
+        let redelivered = self.redelivered || self.handed_out;
+        self.broker.database.cast(move |c| {
+            c.prepare_cached("UPDATE queue SET taken = 0, redelivered = ?2 WHERE seq = ?1")?
+                .execute(params![seq, redelivered])?;
+            shared.arrived[&stage].notify_waiters();
+            Ok(())
+        });
+    }
+}
+
+#[async_trait]
+impl Receipt for Taken {
+    async fn ack(mut self: Box<Self>) {
+        self.answered = true;
+        let seq = self.seq;
+        let removal =
+            self.broker.database.call(move |c| c.prepare_cached("DELETE FROM queue WHERE seq = ?1")?.execute([seq]));
+        if let Err(error) = removal.await {
+            tracing::warn!(%error, "an acknowledgement was lost; the message will come again and be recognised");
+        }
+    }
+
+    async fn hand_back(mut self: Box<Self>) {
+        self.put_back();
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.put_back();
+    }
+}

@@ -33,7 +33,8 @@ impl Message {
     pub const SCHEMA: u16 = 1;
 
     pub fn first(photo: Photo, enqueued_at: u64) -> Self {
-        Self { schema: Self::SCHEMA, position: Position::START, attempt: 1, enqueued_at, photo, traceparent: None }
+        let traceparent = Some(photo.key().trace().traceparent());
+        Self { schema: Self::SCHEMA, position: Position::START, attempt: 1, enqueued_at, photo, traceparent }
     }
 
     /// The same for every copy of the same turn of the same photo.

@@ -55,7 +55,7 @@ pub trait Broker: Send + Sync {
     async fn dead(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError>;
 
     /// Takes out the dead letters that `chosen` says yes to. What it returned is gone from the queue.
-    async fn exhume(&self, chosen: &(dyn Fn(&DeadLetter) -> bool + Sync)) -> Result<Vec<DeadLetter>, BrokerError>;
+    async fn exhume(&self, chosen: &Choice<'_>) -> Result<Vec<DeadLetter>, BrokerError>;
 
     /// Whether the broker can be reached and the topology is right, for `doctor` and readiness.
     async fn check(&self) -> Result<(), BrokerError>;
@@ -117,6 +117,19 @@ pub struct DeadLetter {
     /// The message as it was; base64 where it is not UTF-8.
     pub body: String,
 }
+
+impl DeadLetter {
+    /// The same for every burial of the same message, so that one that was buried twice counts once.
+    pub fn id(&self) -> String {
+        match Message::decode(self.body.as_bytes()) {
+            Ok(message) => message.id(),
+            Err(_) => crate::photo::ContentHash::of(self.body.as_bytes()).to_string(),
+        }
+    }
+}
+
+/// Says of a dead letter whether it is meant.
+pub type Choice<'a> = dyn Fn(&DeadLetter) -> bool + Sync + 'a;
 
 /// What lies in a stage's queues.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

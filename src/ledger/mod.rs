@@ -5,6 +5,7 @@
 //! meets the old message finds the photo ahead of it and publishes the kept one again.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,8 @@ impl LedgerError {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Standing {
     pub state: State,
+    /// Where it waits, or where it ended.
+    pub stage: StageName,
     /// Attempts made or begun at the present stage, or at the one that ended it.
     pub attempt: u32,
     /// Seconds since 1970, UTC: before that the photo's message is not due.
@@ -42,6 +45,16 @@ pub struct Standing {
     pub cause: Option<Cause>,
     /// The message that the photo waits for; after the end what the adapter still has of it.
     pub message: Option<Message>,
+}
+
+/// Where a photo stood when the producer came with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enrolment {
+    New,
+    /// Known, and still where it started: a producer that died may not have enqueued it.
+    AtStart,
+    /// Known, and on its way or at its end.
+    Further,
 }
 
 /// Leave to work on a photo, or not.
@@ -100,6 +113,35 @@ pub enum Happening {
     Predicted,
 }
 
+impl Happening {
+    pub const ALL: [Happening; 7] =
+        [Self::Enqueued, Self::Advanced, Self::Retried, Self::Gone, Self::Rejected, Self::Failed, Self::Predicted];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enqueued => "enqueued",
+            Self::Advanced => "advanced",
+            Self::Retried => "retried",
+            Self::Gone => "gone",
+            Self::Rejected => "rejected",
+            Self::Failed => "failed",
+            Self::Predicted => "predicted",
+        }
+    }
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("`{0}` is nothing that happens to a photo")]
+pub struct UnknownHappening(String);
+
+impl FromStr for Happening {
+    type Err = UnknownHappening;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|what| what.as_str() == text).ok_or_else(|| UnknownHappening(text.to_owned()))
+    }
+}
+
 impl From<Ending> for Happening {
     fn from(ending: Ending) -> Self {
         match ending {
@@ -153,8 +195,8 @@ pub struct Filter {
 
 #[async_trait]
 pub trait Ledger: Send + Sync {
-    /// Takes photos in at the start. Answers, in order, whether each is new. A photo that is known stays as it is.
-    async fn enrol(&self, run: &RunName, candidates: &[Candidate], now: u64) -> Result<Vec<bool>, LedgerError>;
+    /// Takes photos in at the start and answers, in order, where each stands now. A photo that is known stays as it is.
+    async fn enrol(&self, run: &RunName, candidates: &[Candidate], now: u64) -> Result<Vec<Enrolment>, LedgerError>;
 
     /// Asks for leave to work on the photo of `message`, and notes `worker` on it, in one round trip. `redelivered`:
     /// the broker handed the message out before; a note that another worker left on this very turn is then a crash.

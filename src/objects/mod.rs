@@ -50,6 +50,11 @@ impl ObjectKey {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether the key is the hash of the content: what lies there already is the same.
+    pub fn is_content_addressed(&self) -> bool {
+        self.0.starts_with("originals/") || self.0.starts_with("faces/")
+    }
 }
 
 /// Ids of the source DB can hold anything; `_xx` stands for a byte that is not a letter, digit or `-`.

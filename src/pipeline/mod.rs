@@ -3,8 +3,10 @@
 pub mod classify;
 pub mod crop;
 pub mod detect;
+pub mod event;
 pub mod fetch;
 pub mod local;
 pub mod producer;
+pub mod retry;
 pub mod stage;
 pub mod worker;

@@ -1,1 +1,83 @@
-//! Soon.
+//! Takes candidates in and enqueues them.
+
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::worker::now;
+use crate::broker::{Broker, BrokerError, Message};
+use crate::ledger::{Enrolment, Ledger, LedgerError};
+use crate::photo::{Candidate, Id, Photo, RunName};
+
+/// What became of the candidates.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Enqueued {
+    pub new: u64,
+    pub known: u64,
+    pub refused: Vec<Refusal>,
+}
+
+/// A candidate that cannot be taken in.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Refusal {
+    pub photo_id: Id,
+    pub reason: &'static str,
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ProducerError {
+    #[error("cannot take the candidates in: {0}")]
+    Ledger(#[from] LedgerError),
+    #[error("cannot enqueue the candidates: {0}")]
+    Broker(#[from] BrokerError),
+}
+
+/// Longer ids are no ids.
+const LONGEST_ID: usize = 200;
+/// Candidates that share a round trip to the ledger.
+const BATCH: usize = 500;
+/// Messages on their way to the broker at a time.
+const UNCONFIRMED: usize = 128;
+
+/// Enrols the candidates and enqueues those that have not left the start; `progress` hears how many are dealt with.
+///
+/// It may be run again after any failure: what is known stays as it is, and a message that was enqueued before is
+/// recognised as a copy.
+pub async fn enqueue(
+    run: &RunName,
+    candidates: &[Candidate],
+    ledger: &dyn Ledger,
+    broker: &dyn Broker,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Enqueued, ProducerError> {
+    let mut enqueued = Enqueued::default();
+    for batch in candidates.chunks(BATCH) {
+        let (fit, unfit): (Vec<_>, Vec<_>) = batch.iter().cloned().partition(|candidate| refusal(candidate).is_none());
+        enqueued.refused.extend(unfit.iter().filter_map(refusal));
+        let now = now().as_secs();
+        let enrolments = ledger.enrol(run, &fit, now).await?;
+        let at_start = |enrolment: &Enrolment| *enrolment != Enrolment::Further;
+        let messages = fit
+            .iter()
+            .zip(&enrolments)
+            .filter(|(_, enrolment)| at_start(enrolment))
+            .map(|(candidate, _)| Message::first(Photo::new(run.clone(), candidate.clone()), now));
+        stream::iter(messages)
+            .map(|message| async move { broker.publish(&message).await })
+            .buffered(UNCONFIRMED)
+            .try_collect::<()>()
+            .await?;
+        let new = enrolments.iter().filter(|&&enrolment| enrolment == Enrolment::New).count() as u64;
+        enqueued.new += new;
+        enqueued.known += enrolments.len() as u64 - new;
+        progress(batch.len() as u64);
+    }
+    Ok(enqueued)
+}
+
+fn refusal(candidate: &Candidate) -> Option<Refusal> {
+    let reason = match candidate.photo_id.as_str().len() {
+        0 => "the photo has no id",
+        1..=LONGEST_ID => return None,
+        _ => "the photo's id is longer than 200 bytes",
+    };
+    Some(Refusal { photo_id: candidate.photo_id.clone(), reason })
+}

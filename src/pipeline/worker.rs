@@ -1,1 +1,430 @@
-//! Soon.
+//! Takes deliveries of one stage, runs the stage, and leaves nothing half done.
+//!
+//! For every delivery, in this order: leave to begin from the ledger, the stage, the move in the ledger (which keeps
+//! the next message), the next message confirmed by the broker, the acknowledgement. A process may die between any two
+//! of them: the delivery comes again, and whoever takes it finds in the ledger how far the photo got. See `design.md`.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::event::{Happened, Observer};
+use super::retry::Waits;
+use super::stage::{Outcome, Stage};
+use crate::broker::{Broker, BrokerError, DeadLetter, Delivery, Message};
+use crate::ledger::{Begin, Event, Happening, Ledger, LedgerError, Move, Moved, Standing};
+use crate::photo::{Cause, Ending, Position, State};
+
+/// How a worker goes about its work.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How many photos are worked on at a time.
+    pub concurrency: usize,
+    /// Attempts a photo has at one stage.
+    pub attempts: u32,
+    pub waits: Waits,
+    /// A stage that takes longer has failed.
+    pub time_limit: Duration,
+    /// So many workers dying over one photo are enough.
+    pub crash_limit: u32,
+    /// What a shutdown grants to the photos in flight.
+    pub grace: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            concurrency: 1,
+            attempts: 5,
+            waits: Waits::default(),
+            time_limit: Duration::from_secs(120),
+            crash_limit: 2,
+            grace: Duration::from_secs(45),
+        }
+    }
+}
+
+/// Lets photos run side by side, and a suspect alone. Shared by all workers of a process that run native code: a crash
+/// then has one suspect, and one photo that kills its process takes no neighbour along twice.
+#[derive(Debug, Clone, Default)]
+pub struct Gate(Arc<RwLock<()>>);
+
+/// Held while a stage runs.
+enum Pass<'a> {
+    Beside { _pass: RwLockReadGuard<'a, ()> },
+    Alone { _pass: RwLockWriteGuard<'a, ()> },
+}
+
+impl Gate {
+    async fn enter(&self, alone: bool) -> Pass<'_> {
+        if alone { Pass::Alone { _pass: self.0.write().await } } else { Pass::Beside { _pass: self.0.read().await } }
+    }
+}
+
+/// Why a worker ended before it was told to.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum WorkerError {
+    #[error("the {stage} worker cannot go on: {error}")]
+    Broker { stage: crate::photo::StageName, error: BrokerError },
+    #[error("the {stage} worker cannot go on: {error}")]
+    Ledger { stage: crate::photo::StageName, error: LedgerError },
+}
+
+/// A delivery that has to go back to its queue.
+enum Unsettled {
+    ShuttingDown,
+    Fatal(WorkerError),
+}
+
+/// Everything a worker needs; clones share it.
+#[derive(Clone)]
+pub struct Worker {
+    pub stage: Arc<dyn Stage>,
+    pub broker: Arc<dyn Broker>,
+    pub ledger: Arc<dyn Ledger>,
+    pub observer: Arc<dyn Observer>,
+    /// None: the stage runs no native code that could take the process down.
+    pub gate: Option<Gate>,
+    /// Unique among all processes, also over restarts.
+    pub name: String,
+    pub settings: Settings,
+}
+
+impl Worker {
+    /// Works until `shutdown`, then finishes what is in flight within the grace period and hands the rest back.
+    pub async fn run(&self, shutdown: CancellationToken) -> Result<(), WorkerError> {
+        let stage = self.stage.name();
+        let broken = |error| WorkerError::Broker { stage, error };
+        // One more than can be worked on, so that the next photo is at hand when one is done.
+        let prefetch = u16::try_from(self.settings.concurrency + 1).unwrap_or(u16::MAX);
+        let mut consumer = self.broker.consume(stage, prefetch).await.map_err(broken)?;
+        let overdue = CancellationToken::new();
+        let mut in_flight = JoinSet::new();
+        let mut fault = None;
+        while fault.is_none() {
+            let room = in_flight.len() < self.settings.concurrency;
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                Some(settled) = in_flight.join_next() => fault = worst(settled),
+                delivery = consumer.next(), if room => {
+                    let Some(delivery) = delivery else { break };
+                    in_flight.spawn(self.clone().deal(delivery, overdue.clone()));
+                }
+            }
+        }
+        consumer.stop().await;
+        let finish = async {
+            while let Some(settled) = in_flight.join_next().await {
+                fault = fault.take().or(worst(settled));
+            }
+        };
+        if tokio::time::timeout(self.settings.grace, finish).await.is_err() {
+            overdue.cancel();
+            while in_flight.join_next().await.is_some() {}
+        }
+        fault.map_or(Ok(()), Err)
+    }
+
+    async fn deal(self, delivery: Delivery, overdue: CancellationToken) -> Option<WorkerError> {
+        match self.settle(&delivery.body, delivery.redelivered, &overdue).await {
+            Ok(()) => {
+                delivery.ack().await;
+                None
+            }
+            Err(unsettled) => {
+                delivery.hand_back().await;
+                match unsettled {
+                    Unsettled::ShuttingDown => None,
+                    Unsettled::Fatal(error) => Some(error),
+                }
+            }
+        }
+    }
+
+    /// Ok: all there is to do about the delivery is done, stored and confirmed.
+    async fn settle(&self, body: &Bytes, redelivered: bool, overdue: &CancellationToken) -> Result<(), Unsettled> {
+        let message = match Message::decode(body) {
+            Ok(message) if message.position.stage == self.stage.name() => message,
+            Ok(message) => {
+                let cause =
+                    format!("a message for {} lay in the queue of {}", message.position.stage, self.stage.name());
+                return self.bury_foreign(body, Cause::new("foreign-message", cause), overdue).await;
+            }
+            Err(bad) => return self.bury_foreign(body, Cause::new("foreign-message", bad.to_string()), overdue).await,
+        };
+        let pass = match &self.gate {
+            Some(gate) => Some(gate.enter(redelivered).await),
+            None => None,
+        };
+        let begin = || self.ledger.begin(&message, &self.name, redelivered);
+        let crashes = match self.insist("begin with a photo", begin, overdue).await? {
+            Begin::Go { crashes } => crashes,
+            Begin::Stale(standing) => {
+                drop(pass);
+                return self.catch_up(&message, *standing, redelivered, overdue).await;
+            }
+        };
+        let started = Instant::now();
+        let outcome = if crashes >= self.settings.crash_limit {
+            let detail = format!("{crashes} workers died over it; it runs only when it is replayed by hand");
+            Outcome::Poison(Cause::new("kills-workers", detail))
+        } else {
+            tokio::select! {
+                outcome = self.attempt(&message) => outcome,
+                () = overdue.cancelled() => {
+                    let _ = self.ledger.release(&message.photo.key(), message.position, &self.name).await;
+                    return Err(Unsettled::ShuttingDown);
+                }
+            }
+        };
+        drop(pass);
+        self.conclude(message, outcome, started.elapsed(), overdue).await
+    }
+
+    /// Runs the stage; a panic and too long a run are failed attempts.
+    async fn attempt(&self, message: &Message) -> Outcome {
+        let run = AssertUnwindSafe(self.stage.run(&message.photo)).catch_unwind();
+        match tokio::time::timeout(self.settings.time_limit, run).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(panic)) => super::stage::Retry::failed(Cause::new("panic", panic_text(panic.as_ref()))),
+            Err(_) => {
+                let detail = format!("{} took longer than {:?}", self.stage.name(), self.settings.time_limit);
+                super::stage::Retry::failed(Cause::new("time-limit", detail))
+            }
+        }
+    }
+
+    /// Writes the outcome down, then hands the photo on.
+    async fn conclude(
+        &self,
+        message: Message,
+        outcome: Outcome,
+        took: Duration,
+        overdue: &CancellationToken,
+    ) -> Result<(), Unsettled> {
+        let step = self.step(&message, outcome);
+        let event = Event {
+            at_ms: now().as_millis() as u64,
+            stage: self.stage.name(),
+            attempt: message.attempt,
+            what: step.what,
+            cause: step.cause,
+            took_ms: u32::try_from(took.as_millis()).unwrap_or(u32::MAX),
+        };
+        let key = message.photo.key();
+        let due_at = step.wait.map_or(0, |wait| (now() + wait).as_secs());
+        let advance = Move {
+            key: &key,
+            from: message.position,
+            to: step.to,
+            attempt: step.next.attempt,
+            due_at,
+            event: event.clone(),
+            message: &step.next,
+        };
+        match self.insist("move a photo", || self.ledger.advance(&advance), overdue).await? {
+            // Another delivery of the same message was faster and does what is left to do.
+            Moved::Stale(_) => return Ok(()),
+            Moved::Done => {}
+        }
+        let happened = Happened { photo: &step.next.photo, event: &event };
+        happened.log();
+        self.observer.happened(&happened);
+        self.hand_on(step.to, &step.next, step.wait, event.cause.as_ref(), overdue).await
+    }
+
+    /// What the outcome means for the photo.
+    fn step(&self, message: &Message, outcome: Outcome) -> Step {
+        let end = |ending: Ending, cause: Option<Cause>, next: Message| Step {
+            to: State::Ended(ending),
+            what: ending.into(),
+            cause,
+            next,
+            wait: None,
+        };
+        match outcome {
+            Outcome::Advance(photo) => match self.stage.name().next() {
+                Some(stage) => {
+                    let position = Position::entering(stage);
+                    Step {
+                        to: State::Waiting(position),
+                        what: Happening::Advanced,
+                        cause: None,
+                        next: Message { position, attempt: 1, photo: *photo, ..message.clone() },
+                        wait: None,
+                    }
+                }
+                None => end(Ending::Predicted, None, Message { photo: *photo, ..message.clone() }),
+            },
+            Outcome::Gone(cause) => end(Ending::Gone, Some(cause), message.clone()),
+            Outcome::Reject(cause) => end(Ending::Rejected, Some(cause), message.clone()),
+            Outcome::Poison(cause) => end(Ending::Failed, Some(cause), message.clone()),
+            Outcome::Retry(retry) if retry.costs_attempt && message.attempt >= self.settings.attempts => {
+                end(Ending::Failed, Some(retry.cause), message.clone())
+            }
+            Outcome::Retry(retry) => {
+                let position = message.position.again();
+                let own = self.settings.waits.after(message.attempt, &message.id());
+                let wait = retry.after.map_or(own, |asked| asked.min(Waits::LONGEST));
+                let attempt = message.attempt + u32::from(retry.costs_attempt);
+                Step {
+                    to: State::Waiting(position),
+                    what: Happening::Retried,
+                    cause: Some(retry.cause),
+                    next: Message { position, attempt, ..message.clone() },
+                    wait: Some(wait),
+                }
+            }
+        }
+    }
+
+    /// Publishes what the move has promised.
+    async fn hand_on(
+        &self,
+        state: State,
+        next: &Message,
+        wait: Option<Duration>,
+        cause: Option<&Cause>,
+        overdue: &CancellationToken,
+    ) -> Result<(), Unsettled> {
+        match (state, wait) {
+            (State::Waiting(_), None) => self.insist("publish", || self.broker.publish(next), overdue).await,
+            (State::Waiting(_), Some(wait)) => {
+                self.insist("publish for later", || self.broker.publish_after(next, wait), overdue).await
+            }
+            (State::Ended(Ending::Failed), _) => {
+                let cause = cause.cloned().unwrap_or_else(|| Cause::new("unknown", ""));
+                let letter = DeadLetter {
+                    stage: Some(next.position.stage),
+                    cause,
+                    attempt: next.attempt,
+                    first_at: next.enqueued_at,
+                    last_at: now().as_secs(),
+                    trace_id: Some(next.photo.key().trace().trace_id_hex()),
+                    body: String::from_utf8_lossy(&next.encode()).into_owned(),
+                };
+                self.insist("bury", || self.broker.bury(&letter), overdue).await
+            }
+            (State::Ended(_), _) => Ok(()),
+        }
+    }
+
+    /// The message is a copy of one that was dealt with. If it was handed out before, the worker that moved the photo may
+    /// have died before it published: what the ledger kept is published again, and at worst recognised as a copy.
+    async fn catch_up(
+        &self,
+        message: &Message,
+        standing: Standing,
+        redelivered: bool,
+        overdue: &CancellationToken,
+    ) -> Result<(), Unsettled> {
+        tracing::debug!(photo = %message.photo.key(), stage = %self.stage.name(), redelivered, "a copy, already dealt with");
+        let Some(kept) = standing.message.filter(|_| redelivered) else { return Ok(()) };
+        let wait = standing.due_at.checked_sub(now().as_secs()).filter(|&left| left > 0).map(Duration::from_secs);
+        self.hand_on(standing.state, &kept, wait, standing.cause.as_ref(), overdue).await
+    }
+
+    async fn bury_foreign(&self, body: &Bytes, cause: Cause, overdue: &CancellationToken) -> Result<(), Unsettled> {
+        use base64::Engine;
+        tracing::warn!(stage = %self.stage.name(), %cause, "a message that is not ours goes to the dead letters");
+        let body =
+            String::from_utf8(body.to_vec()).unwrap_or_else(|_| base64::engine::general_purpose::STANDARD.encode(body));
+        let at = now().as_secs();
+        let stage = Some(self.stage.name());
+        let letter = DeadLetter { stage, cause, attempt: 0, first_at: at, last_at: at, trace_id: None, body };
+        self.insist("bury", || self.broker.bury(&letter), overdue).await
+    }
+
+    /// Tries until it works, as long as there is hope and time.
+    async fn insist<T, E, F>(
+        &self,
+        what: &str,
+        action: impl Fn() -> F,
+        overdue: &CancellationToken,
+    ) -> Result<T, Unsettled>
+    where
+        E: Transient,
+        F: Future<Output = Result<T, E>>,
+    {
+        const FIRST: Duration = Duration::from_millis(100);
+        const LONGEST: Duration = Duration::from_secs(10);
+        let mut wait = FIRST;
+        loop {
+            let error = tokio::select! {
+                result = action() => match result {
+                    Ok(value) => return Ok(value),
+                    Err(error) => error,
+                },
+                () = overdue.cancelled() => return Err(Unsettled::ShuttingDown),
+            };
+            if !error.is_transient() {
+                return Err(Unsettled::Fatal(error.fatal(self.stage.name())));
+            }
+            tracing::warn!(stage = %self.stage.name(), %error, again_in = ?wait, "could not {what}");
+            tokio::select! {
+                () = tokio::time::sleep(wait) => wait = (wait * 2).min(LONGEST),
+                () = overdue.cancelled() => return Err(Unsettled::ShuttingDown),
+            }
+        }
+    }
+}
+
+/// One step of a photo, ready to be written down.
+struct Step {
+    to: State,
+    what: Happening,
+    cause: Option<Cause>,
+    next: Message,
+    wait: Option<Duration>,
+}
+
+/// An error that knows whether to try again.
+trait Transient: std::fmt::Display {
+    fn is_transient(&self) -> bool;
+    fn fatal(self, stage: crate::photo::StageName) -> WorkerError;
+}
+
+impl Transient for BrokerError {
+    fn is_transient(&self) -> bool {
+        self.is_retryable()
+    }
+
+    fn fatal(self, stage: crate::photo::StageName) -> WorkerError {
+        WorkerError::Broker { stage, error: self }
+    }
+}
+
+impl Transient for LedgerError {
+    fn is_transient(&self) -> bool {
+        self.is_retryable()
+    }
+
+    fn fatal(self, stage: crate::photo::StageName) -> WorkerError {
+        WorkerError::Ledger { stage, error: self }
+    }
+}
+
+fn worst(settled: Result<Option<WorkerError>, tokio::task::JoinError>) -> Option<WorkerError> {
+    // A panic in the worker itself dropped the delivery, which went back to its queue.
+    settled.unwrap_or_else(|error| {
+        tracing::error!(%error, "a delivery was dropped");
+        None
+    })
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without words".into())
+}
+
+/// Time since 1970, UTC.
+pub fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
