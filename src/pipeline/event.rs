@@ -45,11 +45,18 @@ impl Happened<'_> {
 /// Wants to know what happens. It is called on the way of every photo: it must be quick and must not block.
 pub trait Observer: Send + Sync {
     fn happened(&self, happened: &Happened<'_>);
+
+    /// A delivery was acknowledged.
+    fn settled(&self) {}
 }
 
 /// Several observers as one.
 impl Observer for Vec<Arc<dyn Observer>> {
     fn happened(&self, happened: &Happened<'_>) {
         self.iter().for_each(|observer| observer.happened(happened));
+    }
+
+    fn settled(&self) {
+        self.iter().for_each(|observer| observer.settled());
     }
 }

@@ -4,17 +4,18 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::event::{Happened, Observer};
-use super::worker::{Worker, WorkerError};
-use crate::broker::BrokerError;
+use super::worker::{Worker, WorkerError, now};
 use crate::broker::embedded::Embedded;
+use crate::broker::{Broker, BrokerError};
 use crate::ledger::sqlite::Sqlite;
-use crate::ledger::{Happening, Ledger, LedgerError};
+use crate::ledger::{Filter, Happening, Ledger, LedgerError, Standing};
 use crate::objects::folder::Folder;
 use crate::photo::RunName;
 use crate::sqlite::{Access, Database, DatabaseError};
@@ -122,27 +123,36 @@ pub struct Countdown {
 impl Observer for Countdown {
     fn happened(&self, happened: &Happened<'_>) {
         use Happening::{Advanced, Enqueued, Retried};
-        let ended = !matches!(happened.event.what, Enqueued | Advanced | Retried);
-        if ended && self.left.fetch_sub(1, Ordering::AcqRel) <= 1 {
+        if !matches!(happened.event.what, Enqueued | Advanced | Retried) {
+            self.left.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    fn settled(&self) {
+        if self.left.load(Ordering::Acquire) <= 0 {
             self.over.notify_one();
         }
     }
 }
 
-/// Drives the workers until every photo of the run has its final answer, or until `shutdown`. `countdown` must be
-/// among the observers of the workers.
+/// Drives the workers until every photo of the run has its final answer and the queues are empty, or until
+/// `shutdown`. `countdown` must be among the observers of the workers.
 pub async fn drive(
     run: &RunName,
     ledger: &dyn Ledger,
+    broker: &dyn Broker,
     workers: Vec<Worker>,
     countdown: Arc<Countdown>,
     shutdown: CancellationToken,
 ) -> Result<Finish, LocalError> {
-    let waiting = async || Ok::<u64, LedgerError>(ledger.counts(run).await?.waiting.values().sum());
-    countdown.left.store(waiting().await? as i64, Ordering::Release);
+    let mut left = Left::count(run, ledger, broker).await?;
+    if left.messages < left.photos {
+        enqueue_again(run, ledger, broker).await?;
+    }
+    countdown.left.store(left.photos as i64, Ordering::Release);
     let done = shutdown.child_token();
     let mut running = JoinSet::new();
-    if countdown.left.load(Ordering::Acquire) > 0 {
+    if !left.is_nothing() {
         for worker in workers {
             let done = done.clone();
             running.spawn(async move { worker.run(done).await });
@@ -157,10 +167,11 @@ pub async fn drive(
                 done.cancel();
             }
             () = countdown.over.notified(), if !done.is_cancelled() => {
-                // The ledger has the last word: photos may have come in meanwhile.
-                match waiting().await? {
-                    0 => done.cancel(),
-                    left => countdown.left.store(left as i64, Ordering::Release),
+                // Ledger and queues have the last word.
+                left = Left::count(run, ledger, broker).await?;
+                countdown.left.store(left.photos as i64, Ordering::Release);
+                if left.is_nothing() {
+                    done.cancel();
                 }
             }
         }
@@ -168,8 +179,44 @@ pub async fn drive(
     if let Some(fault) = fault {
         return Err(fault.into());
     }
-    Ok(match waiting().await? {
-        0 => Finish::Complete,
-        waiting => Finish::Interrupted { waiting },
-    })
+    left = Left::count(run, ledger, broker).await?;
+    Ok(if left.photos == 0 { Finish::Complete } else { Finish::Interrupted { waiting: left.photos } })
+}
+
+/// What is still to do.
+struct Left {
+    photos: u64,
+    messages: u64,
+}
+
+impl Left {
+    async fn count(run: &RunName, ledger: &dyn Ledger, broker: &dyn Broker) -> Result<Self, LocalError> {
+        let photos = ledger.counts(run).await?.waiting.values().sum();
+        let depths = broker.depths().await?;
+        let stages = depths.iter().filter(|depth| depth.stage.is_some());
+        Ok(Self { photos, messages: stages.map(|depth| depth.ready + depth.in_flight + depth.delayed).sum() })
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.photos == 0 && self.messages == 0
+    }
+}
+
+/// Publishes what the ledger has kept of the photos that wait: for a folder whose queues were lost. What still lies
+/// in a queue stays as it is.
+async fn enqueue_again(run: &RunName, ledger: &dyn Ledger, broker: &dyn Broker) -> Result<(), LocalError> {
+    const PAGE: usize = 500;
+    let waiting = Filter { waiting: true, ..Filter::default() };
+    let mut after = None;
+    loop {
+        let page = ledger.page(run, &waiting, after.as_ref(), PAGE).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.photo_id.clone());
+        let now = now().as_secs();
+        for Standing { due_at, message, .. } in page.iter().map(|entry| &entry.standing) {
+            if let Some(message) = message {
+                broker.publish_after(message, Duration::from_secs(due_at.saturating_sub(now))).await?;
+            }
+        }
+    }
 }

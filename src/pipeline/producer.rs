@@ -54,12 +54,12 @@ pub async fn enqueue(
         enqueued.refused.extend(unfit.iter().filter_map(refusal));
         let now = now().as_secs();
         let enrolments = ledger.enrol(run, &fit, now).await?;
-        let at_start = |enrolment: &Enrolment| *enrolment != Enrolment::Further;
-        let messages = fit
-            .iter()
-            .zip(&enrolments)
-            .filter(|(_, enrolment)| at_start(enrolment))
-            .map(|(candidate, _)| Message::first(Photo::new(run.clone(), candidate.clone()), now));
+        let mut messages = Vec::with_capacity(fit.len());
+        for (candidate, enrolment) in fit.into_iter().zip(&enrolments) {
+            if *enrolment != Enrolment::Further {
+                messages.push(Message::first(Photo::new(run.clone(), candidate), now));
+            }
+        }
         stream::iter(messages)
             .map(|message| async move { broker.publish(&message).await })
             .buffered(UNCONFIRMED)

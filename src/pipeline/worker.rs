@@ -136,6 +136,7 @@ impl Worker {
         match self.settle(&delivery.body, delivery.redelivered, &overdue).await {
             Ok(()) => {
                 delivery.ack().await;
+                self.observer.settled();
                 None
             }
             Err(unsettled) => {

@@ -1,0 +1,234 @@
+use facemill::broker::Message;
+use facemill::ledger::sqlite::Sqlite;
+use facemill::ledger::{Begin, Enrolment, Event, Filter, Happening, Ledger, Move, Moved};
+use facemill::photo::{Candidate, Cause, Ending, Id, PhotoKey, Position, StageName, State};
+use facemill::sqlite::{Access, Database};
+
+use crate::{candidate, first, run};
+
+async fn suite(ledger: &dyn Ledger) {
+    ledger.check().await.unwrap();
+    enrolment(ledger).await;
+    the_way_of_a_photo(ledger).await;
+    only_forward(ledger).await;
+    crashes_are_counted(ledger).await;
+    unknown_photos_are_taken_in(ledger).await;
+    racing_moves(ledger).await;
+    counting_and_paging(ledger).await;
+    reopening(ledger).await;
+}
+
+fn key(id: &str) -> PhotoKey {
+    PhotoKey { run: run("r"), photo_id: Id::from(id) }
+}
+
+fn event(stage: StageName, what: Happening, cause: Option<Cause>) -> Event {
+    Event { at_ms: 1_700_000_000_123, stage, attempt: 1, what, cause, took_ms: 7 }
+}
+
+async fn go(ledger: &dyn Ledger, message: &Message) {
+    assert_eq!(ledger.begin(message, "w", false).await.unwrap(), Begin::Go { crashes: 0 });
+}
+
+/// Moves the photo of `message` to the next stage and answers the next message.
+async fn pass(ledger: &dyn Ledger, message: &Message) -> Message {
+    let position = Position::entering(message.position.stage.next().unwrap());
+    let next = Message { position, attempt: 1, ..message.clone() };
+    let step = Move {
+        key: &message.photo.key(),
+        from: message.position,
+        to: State::Waiting(position),
+        attempt: 1,
+        due_at: 0,
+        event: event(message.position.stage, Happening::Advanced, None),
+        message: &next,
+    };
+    assert_eq!(ledger.advance(&step).await.unwrap(), Moved::Done);
+    next
+}
+
+async fn end(ledger: &dyn Ledger, message: &Message, ending: Ending, slug: &str) -> Moved {
+    let cause = (ending != Ending::Predicted).then(|| Cause::new(slug, "it's \"so\" — 無"));
+    let step = Move {
+        key: &message.photo.key(),
+        from: message.position,
+        to: State::Ended(ending),
+        attempt: message.attempt,
+        due_at: 0,
+        event: event(message.position.stage, ending.into(), cause),
+        message,
+    };
+    ledger.advance(&step).await.unwrap()
+}
+
+async fn enrolment(ledger: &dyn Ledger) {
+    let photos: Vec<Candidate> = ["e1", "e2", "e2"].into_iter().map(candidate).collect();
+    let enrolments = ledger.enrol(&run("r"), &photos, 5).await.unwrap();
+    assert_eq!(enrolments, [Enrolment::New, Enrolment::New, Enrolment::AtStart]);
+    let message = ledger.standing(&key("e1")).await.unwrap().unwrap().message.unwrap();
+    assert_eq!(message.photo.candidate, candidate("e1"));
+    go(ledger, &message).await;
+    pass(ledger, &message).await;
+    assert_eq!(ledger.enrol(&run("r"), &photos, 6).await.unwrap()[..2], [Enrolment::Further, Enrolment::AtStart]);
+    assert_eq!(ledger.enrol(&run("other"), &photos[..1], 6).await.unwrap(), [Enrolment::New]);
+    let history = ledger.history(&key("e1")).await.unwrap();
+    assert_eq!(history.iter().map(|event| event.what).collect::<Vec<_>>(), [Happening::Enqueued, Happening::Advanced]);
+    assert!(ledger.runs().await.unwrap().starts_with(&[run("other"), run("r")]));
+}
+
+async fn the_way_of_a_photo(ledger: &dyn Ledger) {
+    assert_eq!(ledger.standing(&key("w")).await.unwrap(), None);
+    ledger.enrol(&run("r"), &[candidate("w")], 5).await.unwrap();
+    let fetch = first("w");
+    go(ledger, &fetch).await;
+    let again = Message { position: fetch.position.again(), attempt: 2, ..fetch.clone() };
+    let cause = Cause::new("http-503", "busy");
+    let step = Move {
+        key: &key("w"),
+        from: fetch.position,
+        to: State::Waiting(again.position),
+        attempt: 2,
+        due_at: 99,
+        event: event(StageName::Fetch, Happening::Retried, Some(cause.clone())),
+        message: &again,
+    };
+    assert_eq!(ledger.advance(&step).await.unwrap(), Moved::Done);
+    let standing = ledger.standing(&key("w")).await.unwrap().unwrap();
+    assert_eq!((standing.state, standing.attempt, standing.due_at), (State::Waiting(again.position), 2, 99));
+    assert_eq!((standing.cause, standing.message.as_ref()), (Some(cause), Some(&again)));
+    go(ledger, &again).await;
+    let detect = pass(ledger, &again).await;
+    go(ledger, &detect).await;
+    assert_eq!(end(ledger, &detect, Ending::Rejected, "no-face").await, Moved::Done);
+    let standing = ledger.standing(&key("w")).await.unwrap().unwrap();
+    assert_eq!((standing.state, standing.stage), (State::Ended(Ending::Rejected), StageName::Detect));
+    assert_eq!(standing.cause.unwrap().slug, "no-face");
+    let history = ledger.history(&key("w")).await.unwrap();
+    let told: Vec<_> = history.iter().map(|event| (event.stage, event.what)).collect();
+    use Happening::{Advanced, Enqueued, Rejected, Retried};
+    use StageName::{Detect, Fetch};
+    assert_eq!(told, [(Fetch, Enqueued), (Fetch, Retried), (Fetch, Advanced), (Detect, Rejected)]);
+    assert_eq!(history[3].cause.as_ref().unwrap().detail, "it's \"so\" — 無");
+    assert_eq!((history[3].at_ms, history[3].took_ms), (1_700_000_000_123, 7));
+}
+
+async fn only_forward(ledger: &dyn Ledger) {
+    ledger.enrol(&run("r"), &[candidate("f")], 5).await.unwrap();
+    let fetch = first("f");
+    go(ledger, &fetch).await;
+    let detect = pass(ledger, &fetch).await;
+    let Begin::Stale(standing) = ledger.begin(&fetch, "w", true).await.unwrap() else { panic!("begun twice") };
+    assert_eq!((standing.state, standing.message), (State::Waiting(detect.position), Some(detect.clone())));
+    let Moved::Stale(_) = end(ledger, &fetch, Ending::Gone, "http-404").await else { panic!("moved from the past") };
+    assert_eq!(end(ledger, &detect, Ending::Failed, "panic").await, Moved::Done);
+    assert!(matches!(end(ledger, &detect, Ending::Failed, "panic").await, Moved::Stale(_)));
+    assert!(matches!(ledger.begin(&detect, "w", false).await.unwrap(), Begin::Stale(_)));
+}
+
+async fn crashes_are_counted(ledger: &dyn Ledger) {
+    ledger.enrol(&run("r"), &[candidate("c")], 5).await.unwrap();
+    let fetch = first("c");
+    go(ledger, &fetch).await;
+    // The same message for a second time, but nobody died: a copy.
+    assert_eq!(ledger.begin(&fetch, "w2", false).await.unwrap(), Begin::Go { crashes: 0 });
+    assert_eq!(ledger.begin(&fetch, "w3", true).await.unwrap(), Begin::Go { crashes: 1 });
+    ledger.release(&key("c"), fetch.position, "w3").await.unwrap();
+    assert_eq!(ledger.begin(&fetch, "w4", true).await.unwrap(), Begin::Go { crashes: 1 }, "given up in order");
+    ledger.release(&key("c"), fetch.position, "somebody else").await.unwrap();
+    assert_eq!(ledger.begin(&fetch, "w5", true).await.unwrap(), Begin::Go { crashes: 2 });
+    let detect = pass(ledger, &fetch).await;
+    assert_eq!(ledger.begin(&detect, "w6", true).await.unwrap(), Begin::Go { crashes: 0 }, "a new stage, a new count");
+}
+
+async fn unknown_photos_are_taken_in(ledger: &dyn Ledger) {
+    let detect = Message { position: Position::entering(StageName::Detect), ..first("u") };
+    go(ledger, &detect).await;
+    let standing = ledger.standing(&key("u")).await.unwrap().unwrap();
+    assert_eq!(standing.state, State::Waiting(detect.position));
+    pass(ledger, &detect).await;
+}
+
+async fn racing_moves(ledger: &dyn Ledger) {
+    ledger.enrol(&run("r"), &[candidate("race")], 5).await.unwrap();
+    let fetch = first("race");
+    go(ledger, &fetch).await;
+    let moves = (0..20).map(|_| end(ledger, &fetch, Ending::Gone, "http-410"));
+    let moved = futures::future::join_all(moves).await;
+    assert_eq!(moved.iter().filter(|moved| **moved == Moved::Done).count(), 1);
+    assert_eq!(ledger.history(&key("race")).await.unwrap().len(), 2);
+}
+
+async fn counting_and_paging(ledger: &dyn Ledger) {
+    let name = run("counted");
+    let ids: Vec<String> = (1..=120).map(|i| i.to_string()).chain(["äöü".into(), "zzzz".into()]).collect();
+    let photos: Vec<Candidate> = ids.iter().map(|id| candidate(id)).collect();
+    ledger.enrol(&name, &photos, 5).await.unwrap();
+    for id in ["7", "30"] {
+        let message = Message::first(facemill::photo::Photo::new(name.clone(), candidate(id)), 5);
+        go(ledger, &message).await;
+        end(ledger, &message, Ending::Gone, "http-404").await;
+    }
+    let message = Message::first(facemill::photo::Photo::new(name.clone(), candidate("9")), 5);
+    go(ledger, &message).await;
+    pass(ledger, &message).await;
+    let counts = ledger.counts(&name).await.unwrap();
+    assert_eq!(counts.candidates, 122);
+    assert_eq!(counts.waiting.into_iter().collect::<Vec<_>>(), [(StageName::Fetch, 119), (StageName::Detect, 1)]);
+    assert_eq!(counts.ended.into_iter().collect::<Vec<_>>(), [(Ending::Gone, 2)]);
+    let [cause] = &counts.causes[..] else { panic!("{:?}", counts.causes) };
+    assert_eq!((cause.slug.as_str(), cause.host.as_str(), cause.count), ("http-404", "photos.test", 2));
+
+    let mut sorted: Vec<Id> = ids.iter().map(|id| Id::from(id.as_str())).collect();
+    sorted.sort();
+    let (mut listed, mut after) = (Vec::new(), None);
+    loop {
+        let page = ledger.page(&name, &Filter::default(), after.as_ref(), 50).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(last.photo_id.clone());
+        listed.extend(page.into_iter().map(|entry| entry.photo_id));
+    }
+    assert_eq!(listed, sorted);
+    let chosen = async |filter: Filter| {
+        let page = ledger.page(&name, &filter, None, 1000).await.unwrap();
+        page.into_iter().map(|entry| entry.photo_id.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(chosen(Filter { ending: Some(Ending::Gone), ..Filter::default() }).await, ["7", "30"]);
+    assert_eq!(chosen(Filter { stage: Some(StageName::Detect), waiting: true, ..Filter::default() }).await, ["9"]);
+    assert_eq!(chosen(Filter { cause: Some("http-404".into()), ..Filter::default() }).await.len(), 2);
+    assert_eq!(chosen(Filter { host: Some("elsewhere.test".into()), ..Filter::default() }).await.len(), 0);
+    assert_eq!(chosen(Filter { waiting: true, ..Filter::default() }).await.len(), 120);
+}
+
+async fn reopening(ledger: &dyn Ledger) {
+    ledger.enrol(&run("r"), &[candidate("again")], 5).await.unwrap();
+    assert_eq!(ledger.reopen(&key("again"), 9).await.unwrap(), None, "it has not ended");
+    let fetch = first("again");
+    go(ledger, &fetch).await;
+    end(ledger, &fetch, Ending::Failed, "timeout").await;
+    let reopened = ledger.reopen(&key("again"), 9).await.unwrap().unwrap();
+    assert!(reopened.position > fetch.position && reopened.position.stage == StageName::Fetch);
+    assert!(matches!(ledger.begin(&fetch, "w", true).await.unwrap(), Begin::Stale(_)), "the old message is stale");
+    go(ledger, &reopened).await;
+    pass(ledger, &reopened).await;
+}
+
+#[tokio::test]
+async fn sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(&folder.path().join("ledger.sqlite"), Access::Write).unwrap();
+    suite(&Sqlite::open(database).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn sqlite_keeps_everything_over_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.sqlite");
+    let message = {
+        let ledger = Sqlite::open(Database::open(&path, Access::Write).unwrap()).await.unwrap();
+        ledger.enrol(&run("r"), &[candidate("1")], 5).await.unwrap();
+        go(&ledger, &first("1")).await;
+        pass(&ledger, &first("1")).await
+    };
+    let ledger = Sqlite::open(Database::open(&path, Access::Read).unwrap()).await.unwrap();
+    assert_eq!(ledger.standing(&key("1")).await.unwrap().unwrap().message, Some(message));
+}

@@ -1,0 +1,254 @@
+//! Adapters that misbehave: a process that dies at a chosen write, and a broker that delivers everything twice.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use facemill::broker::embedded::Embedded;
+use facemill::broker::{Broker, BrokerError, Choice, Consumer, DeadLetter, Delivery, Depth, Message, Receipt};
+use facemill::ledger::sqlite::Sqlite;
+use facemill::ledger::{Begin, Counts, Enrolment, Entry, Event, Filter, Ledger, LedgerError, Move, Moved, Standing};
+use facemill::photo::{Candidate, Id, PhotoKey, Position, RunName, StageName};
+use tokio_util::sync::CancellationToken;
+
+/// Counts writes; at the chosen one, everything stops.
+#[derive(Clone)]
+pub struct Fuse {
+    left: Arc<AtomicI64>,
+    after: bool,
+    burnt: CancellationToken,
+}
+
+impl Fuse {
+    pub fn endless() -> Self {
+        Self::of(i64::MAX, false)
+    }
+
+    /// Burns through at write number `step`, before it is done or after.
+    pub fn of(step: i64, after: bool) -> Self {
+        Self { left: Arc::new(AtomicI64::new(step)), after, burnt: CancellationToken::new() }
+    }
+
+    pub async fn burnt_through(&self) {
+        self.burnt.cancelled().await;
+    }
+
+    async fn around<T>(&self, write: impl Future<Output = T>) -> T {
+        let last = self.left.fetch_sub(1, Ordering::SeqCst) == 1;
+        if self.burnt.is_cancelled() || (last && !self.after) {
+            self.die().await;
+        }
+        let written = write.await;
+        if last {
+            self.die().await;
+        }
+        written
+    }
+
+    async fn die(&self) {
+        self.burnt.cancel();
+        std::future::pending().await
+    }
+}
+
+/// Ledger and broker of a process that dies when its fuse burns through.
+pub struct Mortal {
+    pub ledger: Arc<Sqlite>,
+    pub broker: Arc<Embedded>,
+    pub fuse: Fuse,
+}
+
+#[async_trait]
+impl Ledger for Mortal {
+    async fn enrol(&self, run: &RunName, candidates: &[Candidate], now: u64) -> Result<Vec<Enrolment>, LedgerError> {
+        self.fuse.around(self.ledger.enrol(run, candidates, now)).await
+    }
+
+    async fn begin(&self, message: &Message, worker: &str, redelivered: bool) -> Result<Begin, LedgerError> {
+        self.fuse.around(self.ledger.begin(message, worker, redelivered)).await
+    }
+
+    async fn release(&self, key: &PhotoKey, at: Position, worker: &str) -> Result<(), LedgerError> {
+        self.fuse.around(self.ledger.release(key, at, worker)).await
+    }
+
+    async fn advance(&self, step: &Move<'_>) -> Result<Moved, LedgerError> {
+        self.fuse.around(self.ledger.advance(step)).await
+    }
+
+    async fn standing(&self, key: &PhotoKey) -> Result<Option<Standing>, LedgerError> {
+        self.ledger.standing(key).await
+    }
+
+    async fn history(&self, key: &PhotoKey) -> Result<Vec<Event>, LedgerError> {
+        self.ledger.history(key).await
+    }
+
+    async fn counts(&self, run: &RunName) -> Result<Counts, LedgerError> {
+        self.ledger.counts(run).await
+    }
+
+    async fn page(
+        &self,
+        run: &RunName,
+        filter: &Filter,
+        after: Option<&Id>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, LedgerError> {
+        self.ledger.page(run, filter, after, limit).await
+    }
+
+    async fn reopen(&self, key: &PhotoKey, now: u64) -> Result<Option<Message>, LedgerError> {
+        self.fuse.around(self.ledger.reopen(key, now)).await
+    }
+
+    async fn runs(&self) -> Result<Vec<RunName>, LedgerError> {
+        self.ledger.runs().await
+    }
+
+    async fn check(&self) -> Result<(), LedgerError> {
+        Ledger::check(&*self.ledger).await
+    }
+}
+
+#[async_trait]
+impl Broker for Mortal {
+    async fn publish(&self, message: &Message) -> Result<(), BrokerError> {
+        self.fuse.around(self.broker.publish(message)).await
+    }
+
+    async fn publish_after(&self, message: &Message, delay: Duration) -> Result<(), BrokerError> {
+        self.fuse.around(self.broker.publish_after(message, delay)).await
+    }
+
+    async fn bury(&self, letter: &DeadLetter) -> Result<(), BrokerError> {
+        self.fuse.around(self.broker.bury(letter)).await
+    }
+
+    async fn consume(&self, stage: StageName, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
+        let inner = self.broker.consume(stage, prefetch).await?;
+        Ok(Box::new(MortalConsumer { inner, fuse: self.fuse.clone() }))
+    }
+
+    async fn depths(&self) -> Result<Vec<Depth>, BrokerError> {
+        self.broker.depths().await
+    }
+
+    async fn dead(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
+        self.broker.dead(limit).await
+    }
+
+    async fn exhume(&self, chosen: &Choice<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
+        self.fuse.around(self.broker.exhume(chosen)).await
+    }
+
+    async fn check(&self) -> Result<(), BrokerError> {
+        Broker::check(&*self.broker).await
+    }
+}
+
+struct MortalConsumer {
+    inner: Box<dyn Consumer>,
+    fuse: Fuse,
+}
+
+#[async_trait]
+impl Consumer for MortalConsumer {
+    async fn next(&mut self) -> Option<Delivery> {
+        let delivery = self.inner.next().await?;
+        let (stage, body, redelivered) = (delivery.stage, delivery.body.clone(), delivery.redelivered);
+        Some(Delivery::new(stage, body, redelivered, Box::new(MortalReceipt { delivery, fuse: self.fuse.clone() })))
+    }
+
+    async fn stop(&mut self) {
+        self.inner.stop().await;
+    }
+}
+
+struct MortalReceipt {
+    delivery: Delivery,
+    fuse: Fuse,
+}
+
+#[async_trait]
+impl Receipt for MortalReceipt {
+    async fn ack(self: Box<Self>) {
+        self.fuse.around(self.delivery.ack()).await;
+    }
+
+    async fn hand_back(self: Box<Self>) {
+        self.fuse.around(self.delivery.hand_back()).await;
+    }
+}
+
+/// Delivers every message twice, the copy first, as a broker may whose acknowledgement got lost.
+pub struct Twice(pub Arc<Embedded>);
+
+#[async_trait]
+impl Broker for Twice {
+    async fn publish(&self, message: &Message) -> Result<(), BrokerError> {
+        self.0.publish(message).await
+    }
+
+    async fn publish_after(&self, message: &Message, delay: Duration) -> Result<(), BrokerError> {
+        self.0.publish_after(message, delay).await
+    }
+
+    async fn bury(&self, letter: &DeadLetter) -> Result<(), BrokerError> {
+        self.0.bury(letter).await
+    }
+
+    async fn consume(&self, stage: StageName, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
+        Ok(Box::new(TwiceConsumer { inner: self.0.consume(stage, prefetch).await?, second: None }))
+    }
+
+    async fn depths(&self) -> Result<Vec<Depth>, BrokerError> {
+        self.0.depths().await
+    }
+
+    async fn dead(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
+        self.0.dead(limit).await
+    }
+
+    async fn exhume(&self, chosen: &Choice<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
+        self.0.exhume(chosen).await
+    }
+
+    async fn check(&self) -> Result<(), BrokerError> {
+        Broker::check(&*self.0).await
+    }
+}
+
+struct TwiceConsumer {
+    inner: Box<dyn Consumer>,
+    second: Option<Delivery>,
+}
+
+#[async_trait]
+impl Consumer for TwiceConsumer {
+    async fn next(&mut self) -> Option<Delivery> {
+        if let Some(second) = self.second.take() {
+            return Some(second);
+        }
+        let delivery = self.inner.next().await?;
+        let copy = Delivery::new(delivery.stage, delivery.body.clone(), delivery.redelivered, Box::new(Copy));
+        self.second = Some(delivery);
+        Some(copy)
+    }
+
+    async fn stop(&mut self) {
+        self.second = None;
+        self.inner.stop().await;
+    }
+}
+
+/// The copy's answer interests nobody.
+struct Copy;
+
+#[async_trait]
+impl Receipt for Copy {
+    async fn ack(self: Box<Self>) {}
+
+    async fn hand_back(self: Box<Self>) {}
+}
