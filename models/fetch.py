@@ -40,6 +40,10 @@ class FetchError(Exception):
     """Something that another attempt will not mend."""
 
 
+class GaveUp(FetchError):
+    """Attempts were used up: the network is away, and the next package would wait in vain too."""
+
+
 class Passing(Exception):
     """Something that another attempt may mend."""
 
@@ -208,7 +212,7 @@ def patiently(attempt, progress=lambda: 0):
             best = max(best, progress())
             if fruitless >= FRUITLESS_ATTEMPTS:
                 told = f"{trouble} (gave up after {fruitless} attempts; what is here is kept, run it again later)"
-                raise FetchError(told) from trouble
+                raise GaveUp(told) from trouble
             pause = 2 ** (fruitless - 1)
             say(f"  {trouble}; trying again in {pause} s")
             time.sleep(pause)
@@ -398,7 +402,7 @@ def list_photos(pins, root):
 
 
 def bring(pins, root, stamps, index, terminal):
-    """Fetches what is missing. Answers the errors; one package's failure does not hold up the others."""
+    """Fetches what is missing. Answers the errors; one package's failure holds up no other, an absent network all."""
     errors = []
     for pin in pins:
         missing = [member for member in pin["members"] if not stamps.holds(root / member["to"], member)]
@@ -418,6 +422,8 @@ def bring(pins, root, stamps, index, terminal):
                 stamps.holds(root / member["to"], member)
         except FetchError as error:
             errors.append(f"{pin['package']}: {error}")
+            if isinstance(error, GaveUp):
+                break
         except OSError as error:
             errors.append(f"{pin['package']}: {error.filename or part}: {error.strerror or error}")
     return errors

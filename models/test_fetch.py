@@ -201,6 +201,12 @@ class FetchTest(unittest.TestCase):
         self.assert_refused("gave up after 5 attempts")
         self.assertEqual(self.part.stat().st_size, self.pins[0]["size"] // 2)
 
+    def test_an_absent_network_is_found_out_once(self):
+        self.pins.append(self.pins[0])
+        self.shelf.moods = ["busy"] * 20
+        self.assert_refused("gave up")
+        self.assertEqual(len(self.file_requests()), fetch.FRUITLESS_ATTEMPTS)
+
     def test_starts_over_when_the_server_knows_no_ranges(self):
         self.shelf.ranges = False
         self.shelf.moods = ["breaks off"]
