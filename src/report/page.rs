@@ -73,7 +73,8 @@ impl Page {
 fn head(file: &mut dyn Write, about: &About, tally: &Tally) -> io::Result<()> {
     write!(
         file,
-        "<header>\n<p class=\"brand\">facemill</p>\n<h1>Run {}</h1>\n<p>{} candidate photos, as of <time datetime=\"{}\">{} UTC</time>",
+        "<header>\n<p class=\"brand\">facemill</p>\n<h1>Run {}</h1>\n\
+         <p>{} candidate photos, as of <time datetime=\"{}\">{} UTC</time>",
         Text(about.run.as_str()),
         Grouped(tally.funnel.candidates),
         Utc { seconds: about.made_at, separator: 'T', end: "Z" },
@@ -85,7 +86,8 @@ fn head(file: &mut dyn Write, about: &About, tally: &Tally) -> io::Result<()> {
     }
     writeln!(
         file,
-        "<nav aria-label=\"On this page\"><a href=\"#sheet\">Contact sheet</a> <a href=\"#causes\">Outcomes by cause</a> \
+        "<nav aria-label=\"On this page\"><a href=\"#sheet\">Contact sheet</a> \
+         <a href=\"#causes\">Outcomes by cause</a> \
          <a href=\"#hosts\">Outcomes by host</a> <a href=\"#settings\">Settings</a></nav>\n</header>"
     )
 }
@@ -116,39 +118,9 @@ fn funnel(file: &mut dyn Write, funnel: &Funnel, ok_threshold: f64) -> io::Resul
     writeln!(file, "</ol>\n</section>")
 }
 
+/// Empty controls; the script fills them.
 fn contact_sheet(file: &mut dyn Write, tally: &Tally) -> io::Result<()> {
-    let threshold = tally.ok_threshold();
-    write!(
-        file,
-        r#"<section aria-labelledby="sheet">
-<h2 id="sheet">Contact sheet</h2>
-<noscript><p>Sorting and showing the crops takes JavaScript. Without it, <a href="faces.jsonl">faces.jsonl</a> has the same records.</p></noscript>
-<p id="empty" hidden>No photo has come all the way yet.</p>
-<div id="browser" hidden data-threshold="{threshold}">
-<form id="filters">
-<div class="field wide">
-<label for="threshold">OK from <output id="threshold-value" for="threshold"></output></label>
-<svg id="histogram" viewBox="0 0 400 60" preserveAspectRatio="none" role="img" aria-label="How many crops have which P(OK)"></svg>
-<input type="range" id="threshold" min="0" max="1" step="0.01">
-</div>
-<div class="field"><label for="verdict">Show</label>
-<select id="verdict"><option value="all">all</option><option value="ok">OK</option><option value="ng">NG</option></select></div>
-<div class="field"><label for="size">Size</label>
-<select id="size"><option value="0">any</option><option value="256">256 px or more</option><option value="512">512 px or more</option><option value="1024">1024 px or more</option></select></div>
-<div class="field"><label for="order">Order</label>
-<select id="order"><option value="best">P(OK), best first</option><option value="worst">P(OK), worst first</option><option value="size">size, largest first</option><option value="mirrored">mirrored, most first</option><option value="tilt">tilt, most first</option><option value="blur">sharpness, least first</option><option value="id">photo id</option></select></div>
-<div class="field"><label for="name">Label or photo id</label>
-<input type="search" id="name" autocomplete="off" spellcheck="false"></div>
-</form>
-<p id="summary" aria-live="polite"></p>
-<ul id="cards"></ul>
-<nav id="pages" aria-label="Pages of the contact sheet"><button type="button" id="previous">Previous</button>
-<label for="page">Page <input type="number" id="page" min="1" value="1"> of <span id="page-count"></span></label>
-<button type="button" id="next">Next</button></nav>
-</div>
-</section>
-"#
-    )
+    write!(file, include_str!("sheet.html"), threshold = tally.ok_threshold())
 }
 
 fn reasons(file: &mut dyn Write, tally: &Tally) -> io::Result<()> {

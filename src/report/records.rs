@@ -198,7 +198,10 @@ mod tests {
     fn a_photo_has_its_ending_and_cause() {
         let line = |entry: &Entry| serde_json::to_string(&PhotoRecord::of(entry)).unwrap();
         let gone = fixtures::ended(3, Ending::Gone, StageName::Fetch, "http-404");
-        let expected = r#"{"photo_id":3,"photo_url":"https://photos.example/3.jpg","step":"fetch","outcome":"gone","cause":"http-404","attempts":1}"#;
+        let expected = concat!(
+            r#"{"photo_id":3,"photo_url":"https://photos.example/3.jpg","step":"fetch","#,
+            r#""outcome":"gone","cause":"http-404","attempts":1}"#
+        );
         assert_eq!(line(&gone), expected);
         let waiting = fixtures::waiting(4, StageName::Crop);
         assert!(line(&waiting).contains(r#""step":"crop","outcome":"waiting","cause":null"#), "{}", line(&waiting));
