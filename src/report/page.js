@@ -1,0 +1,156 @@
+"use strict";
+(() => {
+  const PER_PAGE = 60;
+  // One face is [[photo, file, original, label], [pOk, size, angle, score], [mirrored, mirroredHead, blur, exposure]].
+  const faces = JSON.parse(document.getElementById("faces").textContent).map(
+    ([[photo, file, original, label], ...numbers]) => {
+      // JSON has no NaN; a number that could not be measured comes as null.
+      const [pOk, size, angle, score, mirrored, mirroredHead, blur, exposure] = numbers.flat().map((n) => n ?? NaN);
+      return { photo, file, original, label: label ?? "", pOk, size, angle, score, mirrored, mirroredHead, blur, exposure };
+    }
+  );
+  const by = (id) => document.getElementById(id);
+  if (faces.length === 0) {
+    by("empty").hidden = false;
+    return;
+  }
+  by("browser").hidden = false;
+
+  const whole = new Intl.NumberFormat("en");
+  const percent = (share) => `${(100 * share).toFixed(1)} %`;
+  const orders = {
+    best: (a, b) => b.pOk - a.pOk,
+    worst: (a, b) => a.pOk - b.pOk,
+    size: (a, b) => b.size - a.size,
+    mirrored: (a, b) => b.mirrored - a.mirrored,
+    tilt: (a, b) => Math.abs(b.angle) - Math.abs(a.angle),
+    blur: (a, b) => a.blur - b.blur,
+    id: () => 0, // As they come: in the order of photo ids.
+  };
+  let threshold = Number(by("browser").dataset.threshold);
+  let shown = [];
+  let page = 1;
+
+  const isOk = (face) => face.pOk >= threshold;
+  const pageCount = () => Math.max(1, Math.ceil(shown.length / PER_PAGE));
+
+  function choose() {
+    const verdict = by("verdict").value;
+    const least = Number(by("size").value);
+    const words = by("name").value.trim().toLowerCase();
+    shown = faces.filter(
+      (face) =>
+        face.size >= least &&
+        (verdict === "all" || isOk(face) === (verdict === "ok")) &&
+        (words === "" || String(face.photo) === words || face.label.toLowerCase().includes(words))
+    );
+    shown.sort(orders[by("order").value]);
+    page = 1;
+    show();
+  }
+
+  function show() {
+    const ok = faces.reduce((count, face) => count + isOk(face), 0);
+    by("threshold-value").textContent = String(threshold);
+    const kept = `${whole.format(ok)} of ${whole.format(faces.length)} crops are OK at this threshold (${percent(ok / faces.length)})`;
+    const matching = shown.length === faces.length ? "" : ` · ${whole.format(shown.length)} match the filters`;
+    by("summary").textContent = kept + matching;
+    by("cards").replaceChildren(...shown.slice((page - 1) * PER_PAGE, page * PER_PAGE).map(card));
+    by("page").value = page;
+    by("page").max = pageCount();
+    by("page-count").textContent = whole.format(pageCount());
+    by("previous").disabled = page <= 1;
+    by("next").disabled = page >= pageCount();
+    by("pages").hidden = pageCount() === 1;
+    histogram();
+  }
+
+  function element(name, className, ...content) {
+    const made = document.createElement(name);
+    if (className) made.className = className;
+    made.append(...content);
+    return made;
+  }
+
+  function link(href, ...content) {
+    const made = element("a", "", ...content);
+    made.href = href;
+    return made;
+  }
+
+  function card(face) {
+    const verdict = isOk(face) ? "OK" : "NG";
+    const picture = element("img");
+    picture.loading = "lazy";
+    picture.decoding = "async";
+    picture.width = picture.height = face.size;
+    picture.alt = `${face.label || "a face"}, photo ${face.photo}`;
+    picture.src = face.file;
+
+    const score = element("div", "score", element("span", "", face.pOk.toFixed(3)), element("span", verdict.toLowerCase(), verdict));
+    score.title = "P(OK): how likely a person would keep this crop";
+    const label = element("div", "label", face.label || "–");
+    label.title = face.label;
+    const numbers = element("dl");
+    for (const [name, value] of [
+      ["size", `${face.size} px`],
+      ["angle", `${face.angle.toFixed(1)}°`],
+      ["face score", face.score.toFixed(2)],
+      ["mirrored", percent(face.mirrored)],
+      ["in the head", percent(face.mirroredHead)],
+      ["blur", String(Number(face.blur.toPrecision(3)))],
+      ["exposure", String(Number(face.exposure.toPrecision(3)))],
+    ]) {
+      numbers.append(element("dt", "", name), element("dd", "", value));
+    }
+    const photo = element("span", "", `photo ${face.photo}`);
+    photo.title = photo.textContent;
+    const links = element("div", "links", photo, link(face.original, "original"));
+    return element("li", "", link(face.file, picture), element("div", "facts", score, label, numbers, links));
+  }
+
+  const BINS = 40;
+  const bins = new Array(BINS).fill(0);
+  for (const face of faces) bins[Math.min(BINS - 1, Math.floor(face.pOk * BINS))] += 1;
+  const highest = Math.max(...bins);
+
+  function histogram() {
+    const bars = bins.map((count, bin) => {
+      const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+      // A root's scale: most crops lie at the two ends, and the few between them decide where to cut.
+      const height = 60 * Math.sqrt(count / highest);
+      bar.setAttribute("x", bin * (400 / BINS) + 0.5);
+      bar.setAttribute("y", 60 - height);
+      bar.setAttribute("width", 400 / BINS - 1);
+      bar.setAttribute("height", height);
+      bar.setAttribute("class", (bin + 0.5) / BINS >= threshold ? "ok" : "ng");
+      return bar;
+    });
+    by("histogram").replaceChildren(...bars);
+  }
+
+  function turnTo(number) {
+    page = Math.min(pageCount(), Math.max(1, Math.trunc(number) || 1));
+    show();
+    by("filters").scrollIntoView({ block: "start" });
+  }
+
+  // Dragging sends many events; one drawing a frame is enough.
+  let due = 0;
+  const soon = () => {
+    cancelAnimationFrame(due);
+    due = requestAnimationFrame(choose);
+  };
+  by("threshold").value = threshold;
+  by("threshold").addEventListener("input", (event) => {
+    threshold = Number(event.target.value);
+    soon();
+  });
+  for (const id of ["verdict", "size", "order"]) by(id).addEventListener("change", choose);
+  by("name").addEventListener("input", soon);
+  by("filters").addEventListener("submit", (event) => event.preventDefault());
+  by("previous").addEventListener("click", () => turnTo(page - 1));
+  by("next").addEventListener("click", () => turnTo(page + 1));
+  by("page").addEventListener("change", (event) => turnTo(Number(event.target.value)));
+  choose();
+})();

@@ -1,0 +1,302 @@
+//! `report.html`: one file without outside resources that works from a folder.
+//!
+//! The faces come first, as data that nobody sees; what a person reads follows once everything is counted. The page's
+//! script, the only one that its content security policy lets run, sorts, filters and shows them.
+
+use std::fmt::{self, Display};
+use std::io::{self, Write};
+
+use base64::Engine;
+use sha2::Digest;
+
+use super::About;
+use super::records::FaceRecord;
+use super::tally::{Funnel, HostTally, Tally};
+use crate::objects::ObjectKey;
+use crate::photo::StageName;
+
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+const HOSTS_SHOWN: usize = 30;
+
+/// The page under way.
+pub struct Page {
+    faces: u64,
+}
+
+impl Page {
+    pub fn begin(file: &mut dyn Write, about: &About) -> io::Result<Self> {
+        let script_hash = base64::engine::general_purpose::STANDARD.encode(sha2::Sha256::digest(SCRIPT));
+        write!(
+            file,
+            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+             <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src 'self' file:; \
+             style-src 'unsafe-inline'; script-src 'sha256-{script_hash}'; base-uri 'none'; form-action 'none'\">\n\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+             <meta name=\"referrer\" content=\"no-referrer\">\n\
+             <title>facemill: run {}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
+             <script type=\"application/json\" id=\"faces\">[",
+            Text(about.run.as_str()),
+        )?;
+        Ok(Self { faces: 0 })
+    }
+
+    /// Adds a face; its fields are those that `page.js` names.
+    pub fn face(&mut self, file: &mut dyn Write, face: &FaceRecord, original: &ObjectKey) -> io::Result<()> {
+        let fields = (
+            (&face.photo_id, &face.file, original.as_str(), face.label_name.as_deref()),
+            (short(face.p_ok), face.size, short(face.angle), short(face.score)),
+            (short(face.mirrored), short(face.mirrored_head), short(face.blur), short(face.exposure)),
+        );
+        let mut json = serde_json::to_string(&fields)?;
+        // In JSON `<` stands in strings only. Escaped, no label can end the script or open a comment in it.
+        if json.contains('<') {
+            json = json.replace('<', "\\u003c");
+        }
+        let comma = if self.faces > 0 { ",\n" } else { "\n" };
+        self.faces += 1;
+        write!(file, "{comma}{json}")
+    }
+
+    pub fn finish(&self, file: &mut dyn Write, about: &About, tally: &Tally) -> io::Result<()> {
+        writeln!(file, "\n]</script>\n<main>")?;
+        head(file, about, tally)?;
+        funnel(file, &tally.funnel, tally.ok_threshold())?;
+        contact_sheet(file, tally)?;
+        reasons(file, tally)?;
+        hosts(file, tally)?;
+        settings(file, about)?;
+        write!(file, "</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n")
+    }
+}
+
+fn head(file: &mut dyn Write, about: &About, tally: &Tally) -> io::Result<()> {
+    write!(
+        file,
+        "<header>\n<p class=\"brand\">facemill</p>\n<h1>Run {}</h1>\n\
+         <p>{} candidate photos, as of <time datetime=\"{}\">{} UTC</time>",
+        Text(about.run.as_str()),
+        Grouped(tally.funnel.candidates),
+        Utc { seconds: about.made_at, separator: 'T', end: "Z" },
+        Utc { seconds: about.made_at, separator: ' ', end: "" },
+    )?;
+    match tally.waiting() {
+        0 => writeln!(file, ". Every photo has its final answer.</p>")?,
+        waiting => writeln!(file, ". <strong>{} still under way.</strong></p>", Grouped(waiting))?,
+    }
+    writeln!(
+        file,
+        "<nav aria-label=\"On this page\"><a href=\"#sheet\">Contact sheet</a> \
+         <a href=\"#causes\">Outcomes by cause</a> \
+         <a href=\"#hosts\">Outcomes by host</a> <a href=\"#settings\">Settings</a></nav>\n</header>"
+    )
+}
+
+fn funnel(file: &mut dyn Write, funnel: &Funnel, ok_threshold: f64) -> io::Result<()> {
+    let rows = [
+        ("Candidates", "photos with one labelled face".to_owned(), funnel.candidates, None),
+        ("Downloaded", "still to be had".to_owned(), funnel.downloaded, Some(funnel.candidates)),
+        ("Faces", "one face, found and cut".to_owned(), funnel.faces, Some(funnel.downloaded)),
+        ("OK", format!("P(OK) of {ok_threshold} or more"), funnel.ok, Some(funnel.faces)),
+    ];
+    writeln!(file, "<section aria-labelledby=\"funnel\">\n<h2 id=\"funnel\">From candidates to faces</h2>")?;
+    writeln!(file, "<ol class=\"funnel\">")?;
+    for (name, meaning, count, before) in rows {
+        let step = match before {
+            Some(before) if before > 0 => format!("{} of the step before", Percent(count, before)),
+            _ => String::new(),
+        };
+        writeln!(
+            file,
+            "<li><span class=\"name\">{name}</span><span class=\"meaning\">{meaning}</span>\
+             <span class=\"bar\"><span style=\"width:{:.2}%\"></span></span>\
+             <span class=\"count\">{}</span><span class=\"share\">{step}</span></li>",
+            share(count, funnel.candidates),
+            Grouped(count),
+        )?;
+    }
+    writeln!(file, "</ol>\n</section>")
+}
+
+/// Empty controls; the script fills them.
+fn contact_sheet(file: &mut dyn Write, tally: &Tally) -> io::Result<()> {
+    write!(file, include_str!("sheet.html"), threshold = tally.ok_threshold())
+}
+
+fn reasons(file: &mut dyn Write, tally: &Tally) -> io::Result<()> {
+    let total = tally.funnel.candidates;
+    table(file, "causes", "Outcomes by cause", &["Outcome", "At", "Cause"], &["Photos", "Share"])?;
+    for (reason, count) in tally.reasons() {
+        let cause = if reason.cause.is_empty() { "–" } else { &reason.cause };
+        writeln!(
+            file,
+            "<tr><td><span class=\"outcome {0}\">{0}</span></td><td>{1}</td><td>{2}</td><td>{3}</td>\
+             <td>{5} <span class=\"meter\"><span style=\"width:{4:.2}%\"></span></span></td></tr>",
+            reason.outcome.as_str(),
+            reason.step.map_or("–", StageName::as_str),
+            Text(cause),
+            Grouped(count),
+            share(count, total),
+            Percent(count, total),
+        )?;
+    }
+    end_table(file)
+}
+
+fn hosts(file: &mut dyn Write, tally: &Tally) -> io::Result<()> {
+    let (hosts, rest, others) = tally.hosts(HOSTS_SHOWN);
+    let columns = ["Photos", "Gone", "Rejected", "Failed", "Waiting", "Faces", "Yield"];
+    table(file, "hosts", "Outcomes by host", &["Host"], &columns)?;
+    for (host, tally) in &hosts {
+        let name = if host.is_empty() { "(no host)" } else { host };
+        host_row(file, Text(name), tally)?;
+    }
+    if others > 0 {
+        host_row(file, format_args!("{} more", Grouped(others as u64)), &rest)?;
+    }
+    end_table(file)
+}
+
+fn host_row(file: &mut dyn Write, name: impl Display, tally: &HostTally) -> io::Result<()> {
+    write!(file, "<tr><td>{name}</td>")?;
+    for count in [tally.candidates, tally.gone, tally.rejected, tally.failed, tally.waiting, tally.faces] {
+        write!(file, "<td>{}</td>", Grouped(count))?;
+    }
+    writeln!(file, "<td>{}</td></tr>", Percent(tally.faces, tally.candidates))
+}
+
+fn settings(file: &mut dyn Write, about: &About) -> io::Result<()> {
+    writeln!(
+        file,
+        "<section aria-labelledby=\"settings\">\n<h2 id=\"settings\">Settings</h2>\n<dl class=\"settings\">"
+    )?;
+    let version = ("facemill".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+    for (name, value) in about.settings.iter().chain([&version]) {
+        writeln!(file, "<div><dt>{}</dt><dd>{}</dd></div>", Text(name), Text(value))?;
+    }
+    writeln!(file, "</dl>\n</section>")
+}
+
+fn table(file: &mut dyn Write, id: &str, title: &str, words: &[&str], numbers: &[&str]) -> io::Result<()> {
+    write!(
+        file,
+        "<section>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{title}\">\n\
+         <table class=\"words-{}\">\n<caption><h2 id=\"{id}\">{title}</h2></caption>\n<thead><tr>",
+        words.len(),
+    )?;
+    for name in words.iter().chain(numbers) {
+        write!(file, "<th scope=\"col\">{name}</th>")?;
+    }
+    writeln!(file, "</tr></thead>\n<tbody>")
+}
+
+fn end_table(file: &mut dyn Write) -> io::Result<()> {
+    writeln!(file, "</tbody>\n</table>\n</div>\n</section>")
+}
+
+/// Four decimals are more than anyone reads, and a third of the page's size.
+fn short(number: f64) -> f64 {
+    (number * 1e4).round() / 1e4
+}
+
+/// Percent of `whole`, 0 to 100.
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { 100.0 * part as f64 / whole as f64 }
+}
+
+/// Text of strangers in HTML, between tags or in a quoted attribute.
+struct Text<'a>(&'a str);
+
+impl Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match c {
+            '&' => f.write_str("&amp;"),
+            '<' => f.write_str("&lt;"),
+            '>' => f.write_str("&gt;"),
+            '"' => f.write_str("&quot;"),
+            '\'' => f.write_str("&#39;"),
+            c => write!(f, "{c}"),
+        })
+    }
+}
+
+/// `1,654,503`.
+struct Grouped(u64);
+
+impl Display for Grouped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = self.0.to_string();
+        digits.bytes().enumerate().try_for_each(|(i, digit)| {
+            let comma = if i > 0 && (digits.len() - i).is_multiple_of(3) { "," } else { "" };
+            write!(f, "{comma}{}", char::from(digit))
+        })
+    }
+}
+
+/// `67.5 %`; a few of very many are not nothing, and all but a few are not all.
+struct Percent(u64, u64);
+
+impl Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Percent(part, whole) = *self;
+        let percent = share(part, whole);
+        match part {
+            0 => f.write_str("0 %"),
+            _ if part == whole => f.write_str("100 %"),
+            _ if percent < 0.1 => f.write_str("< 0.1 %"),
+            _ if percent > 99.9 => f.write_str("> 99.9 %"),
+            _ => write!(f, "{percent:.1} %"),
+        }
+    }
+}
+
+/// Date and time to the minute. Days to a date after Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
+struct Utc<'a> {
+    /// Since 1970.
+    seconds: u64,
+    separator: char,
+    end: &'a str,
+}
+
+impl Display for Utc<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let minutes = self.seconds / 60;
+        // Days since 0000-03-01; years begin in March, so that the leap day is a year's last.
+        let days = minutes / (24 * 60) + 719_468;
+        let (era, day) = (days / 146_097, days % 146_097);
+        let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+        let day = day - (365 * year + year / 4 - year / 100);
+        let month = (5 * day + 2) / 153;
+        let day = day - (153 * month + 2) / 5 + 1;
+        let month = if month < 10 { month + 3 } else { month - 9 };
+        let year = 400 * era + year + u64::from(month <= 2);
+        let (hour, minute) = (minutes / 60 % 24, minutes % 60);
+        write!(f, "{year:04}-{month:02}-{day:02}{}{hour:02}:{minute:02}{}", self.separator, self.end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_readable() {
+        let grouped: Vec<String> = [0, 999, 1000, 1_654_503].map(|n| Grouped(n).to_string()).into();
+        assert_eq!(grouped, ["0", "999", "1,000", "1,654,503"]);
+        let percents: Vec<String> = [(0, 0), (0, 5), (5, 5), (1, 3), (1, 100_000), (99_999, 100_000)]
+            .map(|(a, b)| Percent(a, b).to_string())
+            .into();
+        assert_eq!(percents, ["0 %", "0 %", "100 %", "33.3 %", "< 0.1 %", "> 99.9 %"]);
+    }
+
+    #[test]
+    fn dates_are_right() {
+        let utc = |seconds| Utc { seconds, separator: ' ', end: "" }.to_string();
+        // Checked with `date -u -d @SECONDS`.
+        assert_eq!(utc(0), "1970-01-01 00:00");
+        assert_eq!(utc(951_782_399), "2000-02-28 23:59");
+        assert_eq!(utc(951_782_400), "2000-02-29 00:00");
+        assert_eq!(utc(1_735_689_599), "2024-12-31 23:59");
+        assert_eq!(utc(4_107_542_400), "2100-03-01 00:00");
+    }
+}
