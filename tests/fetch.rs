@@ -2,11 +2,13 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use facemill::demo;
 use facemill::demo::host::{Act, Answer, Gate, Host, Route, Routes};
 use facemill::net::{Download, Fetcher, Obstacle, Rules};
 use facemill::objects::{ObjectKey, Objects};
@@ -466,4 +468,53 @@ async fn the_busiest_host_does_not_stall_the_others() {
         8
     );
     assert!(host.traffic().paths["/busy"].peak <= 4);
+}
+
+/// The demonstration's URLs, as its dump has them: what fetching says to each at the first attempt.
+#[tokio::test]
+async fn the_demonstration_has_every_kind_of_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let drawing = image::RgbImage::from_fn(40, 50, |x, y| image::Rgb([4 * x as u8, 4 * y as u8, 0]));
+    drawing.save(folder.path().join("ann.jpg")).unwrap();
+    std::fs::write(folder.path().join("photos.tsv"), "ann.jpg\tone\n").unwrap();
+    let demo = demo::prepare(folder.path(), &folder.path().join("out")).await.unwrap();
+    let dump = std::fs::read_to_string(&demo.dump).unwrap();
+    let (_, photos) = dump.split_once("COPY public.photos").unwrap();
+    let rows = photos.lines().skip(1).take_while(|line| *line != "\\.");
+    let urls: Vec<_> = rows.map(|row| row.split('\t').nth(2).unwrap().to_owned()).collect();
+
+    let rules = Rules { max_bytes: 2_000_000, hosts: demo.rules.hosts, ..rules(demo.host.address()) };
+    let usual = fetcher(rules.clone());
+    let mut answers: BTreeMap<String, usize> = BTreeMap::new();
+    // The slow host is left out: its answers are a matter of time.
+    for url in urls.iter().filter(|url| !url.contains("slow.test") && !url.contains("nobody-asks")) {
+        // The busy host asks for a pause; one fetcher would keep it.
+        let other = url.contains("busy.test").then(|| fetcher(rules.clone()));
+        let answer = match other.as_ref().unwrap_or(&usual).fetch(url).await {
+            Ok(_) => "photo".to_owned(),
+            Err(obstacle) => obstacle.cause().slug.clone(),
+        };
+        *answers.entry(answer).or_default() += 1;
+    }
+    let others: Vec<_> = answers.iter().filter(|(slug, _)| *slug != "photo").map(|(s, n)| (s.as_str(), *n)).collect();
+    let expected = [
+        ("bad-response", 1),
+        ("bad-url", 5),
+        ("connection-reset", 1),
+        ("empty-body", 1),
+        ("forbidden-address", 5),
+        ("http-403", 1),
+        ("http-404", 10),
+        ("http-410", 1),
+        ("http-429", 1),
+        ("http-500", 1),
+        ("http-503", 2),
+        ("not-an-image", 2),
+        ("refused-by-robots-tag", 1),
+        ("too-large", 2),
+        ("too-many-redirects", 1),
+        ("truncated", 1),
+    ];
+    assert_eq!(others, expected);
+    assert!(answers["photo"] > 60, "{answers:?}");
 }

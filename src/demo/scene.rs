@@ -179,6 +179,7 @@ impl Scene {
         let moved = Answer::redirect("http://archive.test/moved/there.jpg");
         let good = || Answer::photo(photo.clone());
         let soon = || Answer::status(503);
+        let start = photo.slice(..photo.len() / 3);
         let nap = Act::Pause(Duration::from_millis(600));
         let routes: [(&str, Route); 27] = [
             ("http://archive.test/410.jpg", Answer::status(410).into()),
@@ -190,7 +191,7 @@ impl Scene {
             ("http://busy.test/503.jpg", Route::new([Answer::later(503, "1"), good()])),
             ("http://busy.test/twice.jpg", Route::new([soon(), soon(), good()])),
             ("http://busy.test/reset.jpg", Route::new([Answer::reset(photo.clone()), good()])),
-            ("http://busy.test/short.jpg", Route::new([Answer::claims(1 << 20, photo.slice(..999)), good()])),
+            ("http://busy.test/short.jpg", Route::new([Answer::claims(1 << 20, start.clone()), good()])),
             ("http://busy.test/broken.jpg", Answer::status(500).into()),
             ("http://slow.test/nap.jpg", good().after(nap).into()),
             ("http://slow.test/once.jpg", Route::new([Answer::hang(), good()])),
@@ -201,11 +202,11 @@ impl Scene {
             ("http://hostile.test/loop.jpg", Answer::redirect("/loop.jpg").into()),
             ("http://hostile.test/private.jpg", Answer::redirect("http://169.254.169.254/latest/").into()),
             ("http://hostile.test/file.jpg", Answer::redirect("file:///etc/passwd").into()),
-            ("http://hostile.test/endless.jpg", Answer::endless_body(photo.slice(..999)).into()),
-            ("http://hostile.test/huge.jpg", Answer::claims(1 << 40, photo.slice(..999)).into()),
+            ("http://hostile.test/endless.jpg", Answer::endless_body(start.clone()).into()),
+            ("http://hostile.test/huge.jpg", Answer::claims(1 << 40, start.clone()).into()),
             ("http://hostile.test/bomb.jpg", Answer::gzip_bomb().into()),
             ("http://hostile.test/head.jpg", Route::new([Answer::endless_head(), Answer::status(404)])),
-            ("http://hostile.test/cut.jpg", Answer::photo(photo.slice(..photo.len() / 3)).into()),
+            ("http://hostile.test/cut.jpg", Answer::photo(start.clone()).into()),
             ("http://hostile.test/noise.jpg", Answer::photo(noise()).into()),
             ("http://hostile.test/twin.jpg", good().into()),
         ];

@@ -213,6 +213,16 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_stays_away_is_gone_and_one_in_trouble_is_not() {
+        assert!(
+            ["dns", "connection-refused", "unreachable"].iter().all(|slug| lasting_means_gone(&Cause::new(*slug, "")))
+        );
+        assert!(
+            !["timeout", "tls", "http-500", "truncated"].iter().any(|slug| lasting_means_gone(&Cause::new(*slug, "")))
+        );
+    }
+
+    #[test]
     fn wrapped_errors_are_found() {
         let inner = rustls::Error::DecryptError;
         let outer = io::Error::other(io::Error::new(ErrorKind::InvalidData, inner));
