@@ -1,1 +1,67 @@
 //! A demonstration that needs nothing from outside: a dump, and a host that serves its photos, well or badly.
+
+pub mod dump;
+pub mod host;
+pub mod scene;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fs, io};
+
+use crate::net::Rules;
+use host::Host;
+use scene::{Scene, SceneError};
+
+/// Everything is ready: the host serves, the dump is written.
+pub struct Demo {
+    pub host: Host,
+    pub dump: PathBuf,
+    /// Fetch rules under which the demonstration's own names lead to its host, and nothing else private is open.
+    pub rules: Rules,
+    /// Candidates in the dump.
+    pub candidates: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    #[error(transparent)]
+    Scene(#[from] SceneError),
+    #[error("{0}: {1}")]
+    Write(PathBuf, io::Error),
+    #[error("the demonstration's host cannot listen on 127.0.0.1: {0}")]
+    Listen(io::Error),
+}
+
+/// Makes the collection out of the photographs in `photos`, writes `demo.sql` and `truth.tsv` into `out` and starts
+/// the host. The same photographs make the same files, whatever port the host gets: its names end in `.test`.
+pub async fn prepare(photos: &Path, out: &Path) -> Result<Demo, DemoError> {
+    let folder = photos.to_owned();
+    let scene = tokio::task::spawn_blocking(move || Scene::make(&folder)).await.map_err(io::Error::other);
+    let scene = scene.map_err(|error| DemoError::Write(photos.to_owned(), error))??;
+
+    let write = |name: &str, text: String| {
+        let path = out.join(name);
+        fs::create_dir_all(out).and_then(|()| fs::write(&path, text)).map_err(|e| DemoError::Write(path.clone(), e))?;
+        Ok::<_, DemoError>(path)
+    };
+    let dump = write("demo.sql", dump::postgres(&scene.collection))?;
+    write("truth.tsv", scene.truth())?;
+    let candidates = scene.collection.candidates();
+    let host = Host::start("127.0.0.1:0", scene.routes).await.map_err(DemoError::Listen)?;
+    let rules = rules(&host);
+    Ok(Demo { host, dump, rules, candidates })
+}
+
+/// Short limits, since all servers are near, and no spacing; everything else is as careful as ever.
+fn rules(host: &Host) -> Rules {
+    Rules {
+        hosts: scene::HOSTS.into_iter().map(|name| (name.to_owned(), host.address())).collect(),
+        allowed: [host.address()].into(),
+        spacing: Duration::ZERO,
+        connect: Duration::from_secs(2),
+        first_byte: Duration::from_secs(2),
+        idle: Duration::from_secs(2),
+        total: Duration::from_secs(6),
+        ..Rules::default()
+    }
+}

@@ -1,1 +1,23 @@
 //! Polite and safe fetching of strangers' URLs.
+//!
+//! Safe: a photo's URL is hostile until proven otherwise. It may name a machine of ours, directly, through DNS or
+//! through a redirect; it may answer with a page, with nothing, for ever, or a byte a second. Every hop is checked
+//! ([`address`]), every address a name resolves to is checked again where the connection is made ([`resolver`]),
+//! and size and time are bounded on what really arrives ([`fetcher`]).
+//!
+//! Polite: no host gets more than a few requests at once, one that says "not now" is left alone as a whole
+//! ([`politeness`]), and one that says "not for this purpose" is obeyed ([`robots`]).
+//!
+//! Nothing here decides when to try again, or how often: that is the worker's.
+
+pub mod address;
+pub mod fetcher;
+pub mod obstacle;
+pub mod politeness;
+mod resolver;
+pub mod robots;
+pub mod rules;
+
+pub use fetcher::{Download, Fetcher, SetupError};
+pub use obstacle::Obstacle;
+pub use rules::Rules;

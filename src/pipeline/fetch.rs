@@ -1,1 +1,73 @@
-//! Soon.
+//! Fetch: the photo's original comes into the object store, unchanged.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::net::{Fetcher, Obstacle};
+use crate::objects::{ObjectError, ObjectKey, Objects};
+use crate::photo::{Cause, Original, Photo, StageName};
+
+use super::stage::{Outcome, Retry, Stage};
+
+/// Keeps originals under their content hash, so that two URLs of one picture share it and a second delivery of the
+/// same photo changes nothing.
+pub struct Fetch {
+    objects: Arc<dyn Objects>,
+    fetcher: Fetcher,
+}
+
+impl Fetch {
+    pub fn new(objects: Arc<dyn Objects>, fetcher: Fetcher) -> Self {
+        Self { objects, fetcher }
+    }
+
+    /// A photo that was fetched before, and whose original is still there, is not fetched again.
+    async fn is_here(&self, original: &Original) -> Result<bool, ObjectError> {
+        self.objects.exists(&ObjectKey::original(original.sha256, original.format)).await
+    }
+}
+
+#[async_trait]
+impl Stage for Fetch {
+    fn name(&self) -> StageName {
+        StageName::Fetch
+    }
+
+    async fn run(&self, photo: &Photo) -> Outcome {
+        if let Some(original) = &photo.facts.original {
+            match self.is_here(original).await {
+                Ok(true) => return Outcome::Advance(Box::new(photo.clone())),
+                Ok(false) => {}
+                Err(error) => return store_is_away(&error),
+            }
+        }
+        let download = match self.fetcher.fetch(&photo.candidate.photo_url).await {
+            Ok(download) => download,
+            Err(obstacle) => return obstacle.into(),
+        };
+        let key = ObjectKey::original(download.sha256, download.format);
+        let bytes = download.bytes.len() as u64;
+        if let Err(error) = self.objects.put(&key, download.bytes, download.format.media_type()).await {
+            return store_is_away(&error);
+        }
+        let mut photo = Box::new(photo.clone());
+        photo.facts.original = Some(Original { sha256: download.sha256, bytes, format: download.format });
+        Outcome::Advance(photo)
+    }
+}
+
+impl From<Obstacle> for Outcome {
+    fn from(obstacle: Obstacle) -> Self {
+        match obstacle {
+            Obstacle::Gone(cause) => Self::Gone(cause),
+            Obstacle::Rejected(cause) => Self::Reject(cause),
+            Obstacle::Passing { cause, after, costs_attempt } => Self::Retry(Retry { cause, after, costs_attempt }),
+        }
+    }
+}
+
+/// The store's trouble is not the photo's.
+fn store_is_away(error: &ObjectError) -> Outcome {
+    Retry::wait(Cause::new("store-away", error.to_string()), None)
+}

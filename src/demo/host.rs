@@ -1,0 +1,386 @@
+//! A web host that can misbehave: HTTP/1.1 written by hand onto TCP, so that it may break off, lie, dawdle or go on
+//! for ever. It also counts, and can hold an answer back until it is told to go on, for tests without clocks.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+/// What a host knows, by path with query, or by path alone.
+pub type Routes = BTreeMap<String, Route>;
+
+/// Longer requests are not for this host.
+const MAX_HEAD: usize = 16 * 1024;
+
+/// The answers of one path: the first request gets the first one, and so on; the last one is given for ever.
+#[derive(Debug, Clone)]
+pub struct Route(Vec<Answer>);
+
+impl Route {
+    pub fn new(answers: impl IntoIterator<Item = Answer>) -> Self {
+        Self(answers.into_iter().collect())
+    }
+
+    fn answer(&self, hit: usize) -> Option<&Answer> {
+        self.0.get(hit).or(self.0.last())
+    }
+}
+
+impl From<Answer> for Route {
+    fn from(answer: Answer) -> Self {
+        Self(vec![answer])
+    }
+}
+
+/// What is done with one request, step by step. Then the connection is closed.
+#[derive(Debug, Clone, Default)]
+pub struct Answer(Vec<Act>);
+
+#[derive(Debug, Clone)]
+pub enum Act {
+    Send(Bytes),
+    /// Sends a byte, waits, and so on.
+    Drip(Bytes, Duration),
+    /// Does nothing for a while.
+    Pause(Duration),
+    /// Sends the same over and over, as long as the other side listens.
+    Forever(Bytes),
+    /// Says nothing more until the other side leaves.
+    Hang,
+    /// Goes on when the gate is opened.
+    Wait(Gate),
+    /// Breaks the connection off with a TCP reset.
+    Reset,
+}
+
+impl Answer {
+    pub fn then(mut self, act: Act) -> Self {
+        self.0.push(act);
+        self
+    }
+
+    /// Status line and headers as given, without a length.
+    pub fn head(status: u16, headers: &[(&str, &str)]) -> Self {
+        let reason = reqwest::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+        let mut head = format!("HTTP/1.1 {status} {}\r\nConnection: close\r\n", reason.unwrap_or("Whatever"));
+        for (name, value) in headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        Self::default().then(Act::Send((head + "\r\n").into()))
+    }
+
+    /// A whole and honest answer.
+    pub fn full(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Self {
+        let body = body.into();
+        let length = body.len().to_string();
+        let headers = [headers, &[("Content-Length", length.as_str())]].concat();
+        Self::head(status, &headers).then(Act::Send(body))
+    }
+
+    pub fn photo(bytes: impl Into<Bytes>) -> Self {
+        Self::full(200, &[("Content-Type", "image/jpeg")], bytes)
+    }
+
+    pub fn status(status: u16) -> Self {
+        Self::full(status, &[("Content-Type", "text/plain")], status.to_string())
+    }
+
+    /// `status`, with the wish to be asked again after so many seconds, or at such a date.
+    pub fn later(status: u16, retry_after: &str) -> Self {
+        Self::full(status, &[("Retry-After", retry_after)], "")
+    }
+
+    pub fn redirect(to: &str) -> Self {
+        Self::full(302, &[("Location", to)], "")
+    }
+
+    /// A page where a photo should be, under a photo's name and type.
+    pub fn page() -> Self {
+        Self::photo("<!DOCTYPE html>\n<title>Not here any more</title>\n<p>This account is suspended.</p>\n")
+    }
+
+    /// The photo, but the host asks not to use it so.
+    pub fn robots(tag: &str, bytes: impl Into<Bytes>) -> Self {
+        Self::full(200, &[("X-Robots-Tag", tag)], bytes)
+    }
+
+    /// Nothing at all, for as long as the other side waits.
+    pub fn hang() -> Self {
+        Self::default().then(Act::Hang)
+    }
+
+    /// Headers a byte at a time.
+    pub fn slow_head(every: Duration) -> Self {
+        let head = format!("HTTP/1.1 200 OK\r\nX-Padding: {}\r\n\r\n", "x".repeat(4000));
+        Self::default().then(Act::Drip(head.into(), every))
+    }
+
+    /// Headers without end.
+    pub fn endless_head() -> Self {
+        let head = Bytes::from_static(b"HTTP/1.1 200 OK\r\n");
+        Self::default().then(Act::Send(head)).then(Act::Forever(format!("X-Padding: {}\r\n", "x".repeat(1000)).into()))
+    }
+
+    /// The body a byte at a time.
+    pub fn slow_body(bytes: impl Into<Bytes>, every: Duration) -> Self {
+        Self::head(200, &[]).then(Act::Drip(bytes.into(), every))
+    }
+
+    /// Begins like a photo and goes on for ever.
+    pub fn endless_body(start: impl Into<Bytes>) -> Self {
+        Self::head(200, &[]).then(Act::Send(start.into())).then(Act::Forever(vec![0; 64 * 1024].into()))
+    }
+
+    /// Claims a length and sends what it sends.
+    pub fn claims(length: u64, bytes: impl Into<Bytes>) -> Self {
+        Self::head(200, &[("Content-Length", &length.to_string())]).then(Act::Send(bytes.into()))
+    }
+
+    /// Breaks off with a reset after the first half.
+    pub fn reset(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        Self::claims(bytes.len() as u64, bytes.slice(..bytes.len() / 2)).then(Act::Reset)
+    }
+
+    /// A few kilobytes that unpack to a hundred megabytes.
+    pub fn gzip_bomb() -> Self {
+        use std::io::Write;
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        let zeros = vec![0; 1 << 20];
+        let packed = (0..100).try_for_each(|_| gzip.write_all(&zeros)).and_then(|()| gzip.finish());
+        // Writing into memory does not fail.
+        Self::full(200, &[("Content-Encoding", "gzip")], packed.unwrap_or_default())
+    }
+
+    /// The same answer, after another act.
+    pub fn after(mut self, act: Act) -> Self {
+        self.0.insert(0, act);
+        self
+    }
+
+    /// The photo, when the gate is opened.
+    pub fn gated(gate: &Gate, bytes: impl Into<Bytes>) -> Self {
+        Self::photo(bytes).after(Act::Wait(gate.clone()))
+    }
+}
+
+/// Holds answers back until it is opened.
+#[derive(Debug, Clone, Default)]
+pub struct Gate(CancellationToken);
+
+impl Gate {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn open(&self) {
+        self.0.cancel();
+    }
+}
+
+/// What was asked of the host so far.
+#[derive(Debug, Clone, Default)]
+pub struct Traffic {
+    pub paths: BTreeMap<String, PathTraffic>,
+    pub now: usize,
+    pub peak: usize,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct PathTraffic {
+    pub hits: usize,
+    pub now: usize,
+    pub peak: usize,
+    /// The last request as it came, headers and all.
+    pub request: String,
+}
+
+impl Traffic {
+    pub fn hits(&self, path: &str) -> usize {
+        self.paths.get(path).map_or(0, |path| path.hits)
+    }
+
+    pub fn all_hits(&self) -> usize {
+        self.paths.values().map(|path| path.hits).sum()
+    }
+}
+
+/// A running host. It stops when it is dropped.
+pub struct Host {
+    address: SocketAddr,
+    traffic: watch::Sender<Traffic>,
+    tasks: TaskTracker,
+    stop: DropGuard,
+}
+
+impl Host {
+    /// Listens on `listen` (port 0: a free one) and serves.
+    pub async fn start(listen: &str, routes: Routes) -> io::Result<Self> {
+        let listener = TcpListener::bind(listen).await?;
+        let address = listener.local_addr()?;
+        let (traffic, _) = watch::channel(Traffic::default());
+        let tasks = TaskTracker::new();
+        let stop = CancellationToken::new();
+        let service = Service { routes: Arc::new(routes), traffic: traffic.clone() };
+        tasks.spawn(accept(listener, service, tasks.clone(), stop.clone()));
+        Ok(Self { address, traffic, tasks, stop: stop.drop_guard() })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The URL of a path on this host, by its address.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub fn traffic(&self) -> Traffic {
+        self.traffic.borrow().clone()
+    }
+
+    /// Waits until the traffic is as `wanted`.
+    pub async fn until(&self, wanted: impl FnMut(&Traffic) -> bool) {
+        // The sender is ours: the wait cannot fail.
+        let _ = self.traffic.subscribe().wait_for(wanted).await;
+    }
+
+    /// Breaks all connections off and returns when nothing of it runs any more.
+    pub async fn stop(self) {
+        drop(self.stop);
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+#[derive(Clone)]
+struct Service {
+    routes: Arc<Routes>,
+    traffic: watch::Sender<Traffic>,
+}
+
+async fn accept(listener: TcpListener, service: Service, tasks: TaskTracker, stop: CancellationToken) {
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        let Ok((stream, _)) = accepted else { continue };
+        let service = service.clone();
+        let stop = stop.clone();
+        tasks.spawn(async move {
+            // Whatever goes wrong on a connection concerns that connection alone.
+            let _ = stop.run_until_cancelled(service.serve(stream)).await;
+        });
+    }
+}
+
+impl Service {
+    async fn serve(self, mut stream: TcpStream) -> io::Result<()> {
+        let head = match read_head(&mut stream).await {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n").await;
+            }
+            head => head?,
+        };
+        let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
+        let path = target.split('?').next().unwrap_or_default();
+        let route = self.routes.get(&target).or_else(|| self.routes.get(path));
+        let presence = Presence::enter(&self.traffic, &target, head);
+        let not_here = Answer::status(404);
+        let answer = route.and_then(|route| route.answer(presence.hit)).unwrap_or(&not_here);
+        for act in &answer.0 {
+            if matches!(act, Act::Reset) {
+                stream.set_zero_linger()?;
+                return Ok(());
+            }
+            perform(act, &mut stream).await?;
+        }
+        stream.shutdown().await
+    }
+}
+
+async fn perform(act: &Act, stream: &mut TcpStream) -> io::Result<()> {
+    match act {
+        Act::Send(bytes) => stream.write_all(bytes).await,
+        Act::Drip(bytes, every) => {
+            for byte in bytes {
+                stream.write_all(&[*byte]).await?;
+                tokio::time::sleep(*every).await;
+            }
+            Ok(())
+        }
+        Act::Pause(time) => {
+            tokio::time::sleep(*time).await;
+            Ok(())
+        }
+        Act::Forever(bytes) => loop {
+            stream.write_all(bytes).await?;
+        },
+        Act::Hang => {
+            let mut ignored = [0; 1024];
+            while stream.read(&mut ignored).await? > 0 {}
+            Ok(())
+        }
+        Act::Wait(gate) => {
+            gate.0.cancelled().await;
+            Ok(())
+        }
+        // Only `serve` can drop the stream.
+        Act::Reset => Ok(()),
+    }
+}
+
+/// Request line and headers; `InvalidData` for what cannot become any, as when TLS is spoken.
+async fn read_head(stream: &mut TcpStream) -> io::Result<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read_buf(&mut head).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if head.len() > MAX_HEAD || !head[0].is_ascii_uppercase() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+    }
+    Ok(String::from_utf8_lossy(&head).into_owned())
+}
+
+/// A request that is being answered.
+struct Presence<'a> {
+    traffic: &'a watch::Sender<Traffic>,
+    target: String,
+    /// How many came for the same before.
+    hit: usize,
+}
+
+impl<'a> Presence<'a> {
+    fn enter(traffic: &'a watch::Sender<Traffic>, target: &str, request: String) -> Self {
+        let mut hit = 0;
+        traffic.send_modify(|all| {
+            all.now += 1;
+            all.peak = all.peak.max(all.now);
+            let path = all.paths.entry(target.to_owned()).or_default();
+            hit = path.hits;
+            path.hits += 1;
+            path.now += 1;
+            path.peak = path.peak.max(path.now);
+            path.request = request;
+        });
+        Self { traffic, target: target.to_owned(), hit }
+    }
+}
+
+impl Drop for Presence<'_> {
+    fn drop(&mut self) {
+        self.traffic.send_modify(|all| {
+            all.now -= 1;
+            if let Some(path) = all.paths.get_mut(&self.target) {
+                path.now -= 1;
+            }
+        });
+    }
+}

@@ -1,0 +1,318 @@
+//! Which URLs and addresses may be asked at all.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use url::{Host, Url};
+
+use super::obstacle::Obstacle;
+use super::rules::Rules;
+
+/// Longer URLs are no photo's.
+const MAX_URL: usize = 8192;
+
+/// IPv4 networks that are not on the public internet, as the IANA special-purpose registry has them.
+const FORBIDDEN_V4: [(Ipv4Addr, u32, &str); 15] = [
+    (Ipv4Addr::new(0, 0, 0, 0), 8, "this network"),
+    (Ipv4Addr::new(10, 0, 0, 0), 8, "private"),
+    (Ipv4Addr::new(100, 64, 0, 0), 10, "shared by a carrier's customers"),
+    (Ipv4Addr::new(127, 0, 0, 0), 8, "loopback"),
+    (Ipv4Addr::new(169, 254, 0, 0), 16, "link-local"),
+    (Ipv4Addr::new(172, 16, 0, 0), 12, "private"),
+    (Ipv4Addr::new(192, 0, 0, 0), 24, "reserved"),
+    (Ipv4Addr::new(192, 0, 2, 0), 24, "documentation"),
+    (Ipv4Addr::new(192, 88, 99, 0), 24, "6to4 relay"),
+    (Ipv4Addr::new(192, 168, 0, 0), 16, "private"),
+    (Ipv4Addr::new(198, 18, 0, 0), 15, "benchmarking"),
+    (Ipv4Addr::new(198, 51, 100, 0), 24, "documentation"),
+    (Ipv4Addr::new(203, 0, 113, 0), 24, "documentation"),
+    (Ipv4Addr::new(224, 0, 0, 0), 4, "multicast"),
+    (Ipv4Addr::new(240, 0, 0, 0), 4, "reserved"),
+];
+
+/// IPv6 networks inside 2000::/3, the public part, that are forbidden nevertheless.
+const FORBIDDEN_V6: [(Ipv6Addr, u32, &str); 4] = [
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23, "Teredo or reserved"),
+    (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32, "documentation"),
+    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16, "6to4"),
+    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20, "documentation"),
+];
+
+/// Why an address is none of a stranger's business, in a word or two; nothing for a public one.
+pub fn forbidden(ip: IpAddr) -> Option<&'static str> {
+    match ip {
+        IpAddr::V4(ip) => forbidden_v4(ip),
+        IpAddr::V6(ip) => forbidden_v6(ip),
+    }
+}
+
+fn forbidden_v4(ip: Ipv4Addr) -> Option<&'static str> {
+    let inside = |(net, bits, _): &&(Ipv4Addr, u32, &str)| (ip.to_bits() ^ net.to_bits()) >> (32 - bits) == 0;
+    FORBIDDEN_V4.iter().find(inside).map(|(_, _, why)| *why)
+}
+
+fn forbidden_v6(ip: Ipv6Addr) -> Option<&'static str> {
+    if let Some(hidden) = hidden_v4(ip) {
+        return forbidden_v4(hidden);
+    }
+    if ip.segments()[0] & 0xe000 != 0x2000 {
+        return Some(if ip.is_loopback() { "loopback" } else { "not public" });
+    }
+    let inside = |(net, bits, _): &&(Ipv6Addr, u32, &str)| (ip.to_bits() ^ net.to_bits()) >> (128 - bits) == 0;
+    FORBIDDEN_V6.iter().find(inside).map(|(_, _, why)| *why)
+}
+
+/// The IPv4 address that an IPv6 one stands for where both are in daily use: mapped (`::ffff:0:0/96`) and NAT64
+/// (`64:ff9b::/96`, RFC 6052), which is how an IPv6-only cluster sees every IPv4 host.
+fn hidden_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    let nat64 = matches!(ip.segments(), [0x64, 0xff9b, 0, 0, 0, 0, _, _]);
+    ip.to_ipv4_mapped().or_else(|| nat64.then(|| Ipv4Addr::from_bits(ip.to_bits() as u32)))
+}
+
+/// Reads a photo's URL and checks it.
+pub(super) fn parse(text: &str, rules: &Rules) -> Result<Url, Obstacle> {
+    if text.len() > MAX_URL {
+        return Err(Obstacle::rejected("bad-url", format!("the URL has {} bytes", text.len())));
+    }
+    let url = Url::parse(text).map_err(|error| Obstacle::rejected("bad-url", format!("`{text}`: {error}")))?;
+    check(&url, rules)?;
+    Ok(url)
+}
+
+/// Reads where a redirect leads, relative to where it came from, and checks it.
+pub(super) fn join(from: &Url, location: &str, rules: &Rules) -> Result<Url, Obstacle> {
+    let bad = |what: String| Obstacle::rejected("bad-url", format!("redirect to `{location}`: {what}"));
+    if location.len() > MAX_URL {
+        return Err(bad(format!("{} bytes", location.len())));
+    }
+    let url = from.join(location).map_err(|error| bad(error.to_string()))?;
+    check(&url, rules)?;
+    Ok(url)
+}
+
+/// http(s), nobody's credentials, no port of another protocol, no literal address that is forbidden. `url` has
+/// already turned every spelling of an IPv4 literal (decimal, octal, hex, short) into an address.
+fn check(url: &Url, rules: &Rules) -> Result<(), Obstacle> {
+    let bad = |what: &str| Err(Obstacle::rejected("bad-url", format!("`{url}`: {what}")));
+    if !matches!(url.scheme(), "http" | "https") {
+        return bad("neither http nor https");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return bad("it carries credentials");
+    }
+    let port = url.port_or_known_default().unwrap_or_default();
+    let known = known_address(url, rules, port);
+    if known.is_some_and(|address| rules.allowed.contains(&address)) {
+        return Ok(());
+    }
+    if port < 1024 && port != 80 && port != 443 {
+        return bad("its port belongs to another protocol");
+    }
+    match known.and_then(|address| rules.forbids(address).map(|why| (address, why))) {
+        Some((address, why)) => Err(Obstacle::forbidden(url.host_str().unwrap_or_default(), address.ip(), why)),
+        None => Ok(()),
+    }
+}
+
+/// The address and port that a URL leads to, where no DNS has to be asked.
+fn known_address(url: &Url, rules: &Rules, port: u16) -> Option<SocketAddr> {
+    match url.host()? {
+        Host::Ipv4(ip) => Some((ip, port).into()),
+        Host::Ipv6(ip) => Some((ip, port).into()),
+        Host::Domain(name) => {
+            let known = rules.hosts.get(name)?;
+            let port = if url.port().is_none() && known.port() != 0 { known.port() } else { port };
+            Some((known.ip(), port).into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_are_not_public_are_forbidden() {
+        let bad = [
+            "0.0.0.0",
+            "0.1.2.3",
+            "10.0.0.1",
+            "10.255.255.255",
+            "100.64.0.1",
+            "100.127.255.255",
+            "127.0.0.1",
+            "127.255.255.254",
+            "169.254.169.254",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.0.0.8",
+            "192.0.2.1",
+            "192.88.99.1",
+            "192.168.0.1",
+            "198.18.0.1",
+            "198.19.255.255",
+            "198.51.100.7",
+            "203.0.113.7",
+            "224.0.0.1",
+            "239.255.255.255",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::127.0.0.1",
+            "::8.8.8.8",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "::ffff:0:10.0.0.1",
+            "64:ff9b::127.0.0.1",
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1::1",
+            "100::1",
+            "2001::1",
+            "2001:0:53aa::1",
+            "2001:2::1",
+            "2001:10::1",
+            "2001:db8::1",
+            "2002:7f00:1::",
+            "2002:808:808::1",
+            "3fff::1",
+            "5f00::1",
+            "fc00::1",
+            "fd12:3456::1",
+            "fe80::1",
+            "fec0::1",
+            "ff02::1",
+        ];
+        for text in bad {
+            assert!(forbidden(text.parse().unwrap()).is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn public_addresses_are_not() {
+        let good = [
+            "1.1.1.1",
+            "8.8.8.8",
+            "9.255.255.255",
+            "11.0.0.0",
+            "100.63.255.255",
+            "100.128.0.0",
+            "126.255.255.255",
+            "128.0.0.0",
+            "169.253.255.255",
+            "172.15.255.255",
+            "172.32.0.0",
+            "192.0.1.0",
+            "192.167.255.255",
+            "198.17.255.255",
+            "198.20.0.0",
+            "223.255.255.255",
+            "2606:4700:4700::1111",
+            "2a00:1450:4001:81b::200e",
+            "2001:4860:4860::8888",
+            "2400:cb00::1",
+            "::ffff:8.8.8.8",
+            "64:ff9b::808:808",
+        ];
+        for text in good {
+            assert_eq!(forbidden(text.parse().unwrap()), None, "{text}");
+        }
+    }
+
+    fn slug(text: &str, rules: &Rules) -> Option<String> {
+        parse(text, rules).err().map(|obstacle| obstacle.cause().slug.clone())
+    }
+
+    #[test]
+    fn literals_are_seen_through_in_every_spelling() {
+        let rules = Rules::default();
+        for host in [
+            "127.0.0.1",
+            "127.1",
+            "2130706433",
+            "0x7f000001",
+            "0177.0.0.1",
+            "0x7f.0.0.0x1",
+            "127.0.0.1.",
+            "127.0.0.1",
+            "%31%32%37.0.0.1",
+            "[::1]",
+            "[::ffff:127.0.0.1]",
+            "[::ffff:7f00:1]",
+            "[::]",
+            "169.254.169.254",
+            "[64:ff9b::7f00:1]",
+            "0",
+        ] {
+            let url = format!("http://{host}/photo.jpg");
+            assert_eq!(slug(&url, &rules).as_deref(), Some("forbidden-address"), "{url}");
+        }
+    }
+
+    #[test]
+    fn urls_that_are_no_photos_are_bad() {
+        let rules = Rules::default();
+        let long = format!("http://photos.example/{}", "x".repeat(MAX_URL));
+        for url in [
+            "",
+            "photo.jpg",
+            "//photos.example/a.jpg",
+            "file:///etc/passwd",
+            "ftp://photos.example/a",
+            "gopher://a/1",
+            "data:image/png;base64,AAAA",
+            "javascript:alert(1)",
+            "http://",
+            "http://user@photos.example/",
+            "http://user:secret@photos.example/",
+            "http://photos.example:25/a.jpg",
+            "http://photos.example:0/a.jpg",
+            "http://photos.example:99999/",
+            "http://256.1.1.1/",
+            &long,
+        ] {
+            assert_eq!(slug(url, &rules).as_deref(), Some("bad-url"), "{url}");
+        }
+    }
+
+    #[test]
+    fn ordinary_urls_pass() {
+        let rules = Rules::default();
+        for url in [
+            "http://photos.example/a.jpg",
+            "https://photos.example/a.jpg",
+            "HTTPS://Photos.Example:443/写真.jpg?x=1#y",
+            "http://photos.example:8080/a.jpg",
+            "  http://photos.example/a.jpg\n",
+            "http://8.8.8.8/a.jpg",
+        ] {
+            assert_eq!(slug(url, &rules), None, "{url}");
+        }
+    }
+
+    #[test]
+    fn an_exception_is_one_address_and_one_port() {
+        let rules = Rules {
+            hosts: [("photos.test".to_owned(), "127.0.0.1:8080".parse().unwrap())].into(),
+            allowed: ["127.0.0.1:8080".parse().unwrap()].into(),
+            ..Rules::default()
+        };
+        for good in ["http://photos.test/a", "http://photos.test:8080/a", "http://127.0.0.1:8080/a"] {
+            assert_eq!(slug(good, &rules), None, "{good}");
+        }
+        for bad in ["http://photos.test:8081/", "http://127.0.0.1/", "http://127.0.0.1:8081/", "http://127.0.0.2:8080/"]
+        {
+            assert_eq!(slug(bad, &rules).as_deref(), Some("forbidden-address"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn redirects_are_read_relative_to_where_they_come_from() {
+        let rules = Rules::default();
+        let from = Url::parse("http://photos.example/a/b.jpg").unwrap();
+        assert_eq!(join(&from, "../c.jpg", &rules).unwrap().as_str(), "http://photos.example/c.jpg");
+        assert_eq!(join(&from, "//other.example/d", &rules).unwrap().as_str(), "http://other.example/d");
+        for bad in ["file:///etc/passwd", "http://10.0.0.1/", "gopher://x/", "http://a@b/", "//127.1/x"] {
+            assert!(join(&from, bad, &rules).is_err(), "{bad}");
+        }
+    }
+}

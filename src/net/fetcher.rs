@@ -1,0 +1,238 @@
+//! One photo over HTTP.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderValue, LOCATION};
+use reqwest::{Client, Response, StatusCode};
+use sha2::{Digest, Sha256};
+use tokio::time::{Instant, timeout};
+use url::Url;
+
+use super::obstacle::Obstacle;
+use super::politeness::{Entry, Politeness, Visit};
+use super::resolver::Resolver;
+use super::rules::Rules;
+use super::{address, robots};
+use crate::photo::{ContentHash, ImageFormat};
+
+/// Longest magic number among the picture formats.
+const MAGIC: usize = 12;
+/// A stranger's Content-Length earns this much memory in advance, not more.
+const HEAD_START: u64 = 256 * 1024;
+
+/// A photo as its host served it.
+#[derive(Debug, Clone)]
+pub struct Download {
+    pub bytes: Bytes,
+    pub sha256: ContentHash,
+    pub format: ImageFormat,
+}
+
+/// Why there is no fetcher.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    #[error("contact `{0}` does not fit into a header: use a plain URL or e-mail address")]
+    Contact(String),
+    #[error("the HTTP client cannot be set up: {0}")]
+    Client(String),
+}
+
+/// Fetches photos under [`Rules`]. Share one: it knows what every host has asked for. Proxies named by the
+/// environment are not used: behind one, no address could be checked.
+pub struct Fetcher {
+    rules: Arc<Rules>,
+    client: Client,
+    politeness: Politeness,
+}
+
+/// What one request led to.
+enum Step {
+    Photo(Download),
+    Redirect(Url),
+}
+
+impl Fetcher {
+    pub fn new(rules: Rules) -> Result<Self, SetupError> {
+        let rules = Arc::new(rules);
+        let client = client(&rules)?;
+        let politeness = Politeness::new(&rules);
+        Ok(Self { rules, client, politeness })
+    }
+
+    /// Fetches the photo behind a URL. Never retries.
+    pub async fn fetch(&self, url: &str) -> Result<Download, Obstacle> {
+        let mut url = address::parse(url, &self.rules)?;
+        let mut left = self.rules.total;
+        let mut visit = self.enter(&url).await?;
+        let mut redirects = 0;
+        loop {
+            let began = Instant::now();
+            let too_late = |_| Obstacle::failed("timeout", format!("not done after {:?}", self.rules.total));
+            let next = match timeout(left, self.request(&url, &visit)).await.map_err(too_late)?? {
+                Step::Photo(download) => return Ok(download),
+                Step::Redirect(next) => next,
+            };
+            left = left.saturating_sub(began.elapsed());
+            if redirects == self.rules.max_redirects {
+                let detail = format!("more than {redirects}, the last one to {next}");
+                return Err(Obstacle::rejected("too-many-redirects", detail));
+            }
+            // Within a host the visit goes on; who would have to stand in line again might never get through.
+            if next.host() != url.host() {
+                drop(visit);
+                visit = self.enter(&next).await?;
+            }
+            url = next;
+            redirects += 1;
+        }
+    }
+
+    async fn enter(&self, url: &Url) -> Result<Visit, Obstacle> {
+        let host = url.host_str().unwrap_or_default();
+        match self.politeness.enter(host).await {
+            Entry::Go(visit) => Ok(visit),
+            Entry::Later { after, quiet: true } => {
+                Err(Obstacle::wait("host-paused", format!("{host} has asked for a pause"), Some(after)))
+            }
+            Entry::Later { after, quiet: false } => {
+                Err(Obstacle::wait("host-busy", format!("{host} has as many requests as it gets"), Some(after)))
+            }
+        }
+    }
+
+    async fn request(&self, url: &Url, visit: &Visit) -> Result<Step, Obstacle> {
+        let host = url.host_str().unwrap_or_default();
+        let sending = timeout(self.rules.first_byte, self.client.get(url.clone()).send());
+        let answer = sending.await.map_err(|_| silent(host, "no answer", self.rules.first_byte))?;
+        let answer = answer.map_err(|error| Obstacle::from_error(&error, host))?;
+        match answer.status() {
+            StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION => {
+                visit.was_welcome();
+                self.photo(answer, host).await.map(Step::Photo)
+            }
+            StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT => Err(empty()),
+            status if status.is_redirection() && answer.headers().contains_key(LOCATION) => {
+                let location = answer.headers().get(LOCATION).map(HeaderValue::as_bytes).unwrap_or_default();
+                address::join(url, &String::from_utf8_lossy(location), &self.rules).map(Step::Redirect)
+            }
+            status => {
+                let obstacle = Obstacle::from_status(status, answer.headers(), SystemTime::now());
+                if let Obstacle::Passing { after, costs_attempt: false, .. } = obstacle {
+                    let pause = visit.told_to_wait(after);
+                    tracing::info!(host, seconds = pause.as_secs(), "host wants a pause");
+                }
+                Err(obstacle)
+            }
+        }
+    }
+
+    /// Takes the body in, as far as it is a photo and not too large.
+    async fn photo(&self, mut answer: Response, host: &str) -> Result<Download, Obstacle> {
+        check_headers(answer.headers())?;
+        let claimed = answer.content_length().unwrap_or(0);
+        if claimed > self.rules.max_bytes {
+            return Err(self.too_large());
+        }
+        let mut bytes = Vec::with_capacity(claimed.min(HEAD_START) as usize);
+        let mut hash = Sha256::new();
+        while let Some(piece) = self.piece(&mut answer, host).await? {
+            if (bytes.len() + piece.len()) as u64 > self.rules.max_bytes {
+                return Err(self.too_large());
+            }
+            hash.update(&piece);
+            let known = bytes.len() >= MAGIC;
+            bytes.extend_from_slice(&piece);
+            if !known && bytes.len() >= MAGIC {
+                sniff(&bytes)?;
+            }
+        }
+        let format = sniff(&bytes)?;
+        let sha256 = ContentHash::from_digest(hash.finalize().into());
+        Ok(Download { bytes: bytes.into(), sha256, format })
+    }
+
+    async fn piece(&self, answer: &mut Response, host: &str) -> Result<Option<Bytes>, Obstacle> {
+        let piece = timeout(self.rules.idle, answer.chunk()).await;
+        let piece = piece.map_err(|_| silent(host, "nothing more", self.rules.idle))?;
+        piece.map_err(|error| Obstacle::from_error(&error, host))
+    }
+
+    fn too_large(&self) -> Obstacle {
+        Obstacle::rejected("too-large", format!("more than {} bytes", self.rules.max_bytes))
+    }
+}
+
+/// What the answer says about the photo, before any of it is read.
+fn check_headers(headers: &HeaderMap) -> Result<(), Obstacle> {
+    let tags: Vec<_> = headers.get_all("x-robots-tag").iter().filter_map(|value| value.to_str().ok()).collect();
+    if let Some(directive) = robots::forbids(tags) {
+        return Err(Obstacle::gone("refused-by-robots-tag", format!("its X-Robots-Tag says {directive}")));
+    }
+    // Nothing is unpacked here, so nothing can blow up; a packed photo is just not a photo.
+    match headers.get(CONTENT_ENCODING) {
+        Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"identity") => {
+            Err(Obstacle::rejected("not-an-image", format!("packed as {coding:?} although nobody asked for it")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn sniff(bytes: &[u8]) -> Result<ImageFormat, Obstacle> {
+    if bytes.is_empty() {
+        return Err(empty());
+    }
+    ImageFormat::sniff(bytes).ok_or_else(|| {
+        let start = bytes[..bytes.len().min(MAGIC)].escape_ascii();
+        Obstacle::rejected("not-an-image", format!("it begins with \"{start}\""))
+    })
+}
+
+fn empty() -> Obstacle {
+    Obstacle::rejected("empty-body", "the host sent nothing")
+}
+
+fn silent(host: &str, what: &str, limit: Duration) -> Obstacle {
+    Obstacle::failed("timeout", format!("{host}: {what} within {limit:?}"))
+}
+
+fn client(rules: &Arc<Rules>) -> Result<Client, SetupError> {
+    let agent = HeaderValue::from_str(&rules.user_agent());
+    let agent = agent.map_err(|_| SetupError::Contact(rules.contact.clone().unwrap_or_default()))?;
+    let headers = [
+        (ACCEPT, HeaderValue::from_static("image/jpeg,image/png,image/webp,image/*;q=0.8,*/*;q=0.1")),
+        (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
+    ];
+    Client::builder()
+        .user_agent(agent)
+        .default_headers(headers.into_iter().collect())
+        .tls_backend_preconfigured(tls()?)
+        .dns_resolver(Resolver::new(Arc::clone(rules)))
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .connect_timeout(rules.connect)
+        .pool_max_idle_per_host(rules.per_host)
+        .pool_idle_timeout(Duration::from_secs(10))
+        .build()
+        .map_err(|error| SetupError::Client(error.to_string()))
+}
+
+/// TLS with the machine's own certificates. A machine without any can still fetch over http.
+fn tls() -> Result<rustls::ClientConfig, SetupError> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        tracing::warn!("no CA certificates found, https photos will fail: install ca-certificates");
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| SetupError::Client(error.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}

@@ -1,0 +1,109 @@
+//! Names to addresses, forbidden ones left out.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+use super::rules::Rules;
+
+/// Resolves for the HTTP client, at the moment of connecting: a name that answered well when it was looked at and
+/// answers otherwise now gains nothing.
+pub(super) struct Resolver {
+    rules: Arc<Rules>,
+}
+
+/// A name that leads nowhere we may go.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoAddress {
+    #[error("{ip} is not a public address ({why})")]
+    Forbidden { ip: IpAddr, why: &'static str },
+    #[error("the name has no address")]
+    Nothing,
+}
+
+impl Resolver {
+    pub(super) fn new(rules: Arc<Rules>) -> Self {
+        Self { rules }
+    }
+}
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let rules = Arc::clone(&self.rules);
+        Box::pin(async move {
+            if let Some(&known) = rules.hosts.get(name.as_str()) {
+                // The URL's check has compared address and port; the port is not known here.
+                let excepted = rules.allowed.iter().any(|allowed| allowed.ip() == known.ip());
+                return if excepted { Ok(addrs(vec![known])) } else { Ok(addrs(permitted(&rules, [known])?)) };
+            }
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            Ok(addrs(permitted(&rules, found)?))
+        })
+    }
+}
+
+fn addrs(addresses: Vec<SocketAddr>) -> Addrs {
+    Box::new(addresses.into_iter())
+}
+
+/// What is left when the forbidden ones are taken out; an error when nothing is.
+fn permitted(rules: &Rules, found: impl IntoIterator<Item = SocketAddr>) -> Result<Vec<SocketAddr>, NoAddress> {
+    let mut good = Vec::new();
+    let mut last = NoAddress::Nothing;
+    for address in found {
+        match rules.forbids_ip(address.ip()) {
+            None => good.push(address),
+            Some(why) => last = NoAddress::Forbidden { ip: address.ip(), why },
+        }
+    }
+    if good.is_empty() { Err(last) } else { Ok(good) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| SocketAddr::new(text.parse().unwrap(), 0)).collect()
+    }
+
+    #[test]
+    fn forbidden_addresses_are_left_out() {
+        let rules = Rules::default();
+        let mixed = addresses(&["10.0.0.1", "8.8.8.8", "::1", "2606:4700::1111"]);
+        assert_eq!(permitted(&rules, mixed).unwrap(), addresses(&["8.8.8.8", "2606:4700::1111"]));
+    }
+
+    #[test]
+    fn nothing_left_is_an_error() {
+        let rules = Rules::default();
+        assert!(matches!(permitted(&rules, addresses(&["10.0.0.1"])), Err(NoAddress::Forbidden { .. })));
+        assert!(matches!(permitted(&rules, []), Err(NoAddress::Nothing)));
+        let open = Rules { allow_private_addresses: true, ..Rules::default() };
+        assert_eq!(permitted(&open, addresses(&["10.0.0.1"])).unwrap().len(), 1);
+    }
+
+    async fn resolve(name: &str, rules: Rules) -> Result<Vec<SocketAddr>, String> {
+        let resolver = Resolver::new(Arc::new(rules));
+        let resolved = resolver.resolve(name.parse().unwrap()).await;
+        resolved.map(Iterator::collect).map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_home_is_refused_at_the_connection() {
+        let error = resolve("localhost", Rules::default()).await.unwrap_err();
+        assert!(error.contains("is not a public address"), "{error}");
+        assert!(resolve("localhost", Rules { allow_private_addresses: true, ..Rules::default() }).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn known_hosts_are_checked_like_any_other() {
+        let address: SocketAddr = "127.0.0.1:8080".parse().unwrap();
+        let rules = Rules { hosts: [("photos.test".to_owned(), address)].into(), ..Rules::default() };
+        assert!(resolve("photos.test", rules.clone()).await.is_err());
+        let rules = Rules { allowed: [address].into(), ..rules };
+        assert_eq!(resolve("photos.test", rules.clone()).await, Ok(vec![address]));
+        assert!(resolve("localhost", rules).await.is_err(), "the exception is for the known host alone");
+    }
+}

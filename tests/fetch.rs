@@ -1,0 +1,520 @@
+//! Fetching from a real host that behaves badly in every way we know of.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use facemill::demo;
+use facemill::demo::host::{Act, Answer, Gate, Host, Route, Routes};
+use facemill::net::{Download, Fetcher, Obstacle, Rules};
+use facemill::objects::{ObjectKey, Objects};
+use facemill::photo::{Candidate, ContentHash, ImageFormat, Photo, RunName, StageName};
+use facemill::pipeline::fetch::Fetch;
+use facemill::pipeline::stage::{Outcome, Retry, Stage};
+use futures::{FutureExt, StreamExt, stream};
+use support::MemoryObjects;
+
+/// Looks like a JPEG, and long enough to break off.
+fn photo() -> Bytes {
+    let rest = (0..20_000u32).map(|n| ((n * n) >> 7) as u8);
+    [0xff, 0xd8, 0xff, 0xe0].into_iter().chain(rest).collect()
+}
+
+async fn host<R: Into<Route>>(routes: impl IntoIterator<Item = (&'static str, R)>) -> Host {
+    let routes: Routes = routes.into_iter().map(|(path, route)| (path.to_owned(), route.into())).collect();
+    Host::start("127.0.0.1:0", routes).await.unwrap()
+}
+
+/// Careful rules that let `photos.test` and `other.test` lead to the host. Time limits are far away.
+fn rules(address: SocketAddr) -> Rules {
+    let minute = Duration::from_secs(60);
+    Rules {
+        hosts: ["photos.test", "other.test"].map(|name| (name.to_owned(), address)).into(),
+        allowed: [address].into(),
+        spacing: Duration::ZERO,
+        patience: minute,
+        connect: minute,
+        first_byte: minute,
+        idle: minute,
+        total: minute,
+        ..Rules::default()
+    }
+}
+
+fn fetcher(rules: Rules) -> Fetcher {
+    Fetcher::new(rules).unwrap()
+}
+
+/// One fetch of `http://photos.test/x` with the given answer.
+async fn fetch(answer: impl Into<Route>) -> Result<Download, Obstacle> {
+    fetch_under(answer, |_| ()).await
+}
+
+async fn fetch_under(answer: impl Into<Route>, change: impl FnOnce(&mut Rules)) -> Result<Download, Obstacle> {
+    let host = host([("/x", answer)]).await;
+    let mut rules = rules(host.address());
+    change(&mut rules);
+    fetcher(rules).fetch("http://photos.test/x").await
+}
+
+fn gone(result: Result<Download, Obstacle>) -> String {
+    match result {
+        Err(Obstacle::Gone(cause)) => cause.slug,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn rejected(result: Result<Download, Obstacle>) -> String {
+    match result {
+        Err(Obstacle::Rejected(cause)) => cause.slug,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The slug of a failure that costs an attempt; it must leave the delay to others.
+fn failed(result: Result<Download, Obstacle>) -> String {
+    match result {
+        Err(Obstacle::Passing { cause, after: None, costs_attempt: true }) => cause.slug,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn told_to_wait(result: Result<Download, Obstacle>) -> (String, Option<Duration>) {
+    match result {
+        Err(Obstacle::Passing { cause, after, costs_attempt: false }) => (cause.slug, after),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_photo_arrives_unchanged() {
+    let host = host([("/x", Answer::full(200, &[("Content-Type", "text/html")], photo()))]).await;
+    let contact = Some("https://example.org/about".to_owned());
+    let fetcher = fetcher(Rules { contact, ..rules(host.address()) });
+    let download = fetcher.fetch("http://photos.test/x?size=orig#top").await.unwrap();
+    assert_eq!(download.bytes, photo());
+    assert_eq!(download.sha256, ContentHash::of(&photo()));
+    assert_eq!(download.format, ImageFormat::Jpeg, "its bytes count, not its type");
+
+    let request = host.traffic().paths["/x?size=orig"].request.to_lowercase();
+    let agent = format!("user-agent: facemill/{} (+https://example.org/about)\r\n", env!("CARGO_PKG_VERSION"));
+    assert!(request.contains(&agent), "{request}");
+    assert!(request.contains("host: photos.test\r\n"), "{request}");
+    assert!(request.contains("accept-encoding: identity\r\n"), "{request}");
+    assert!(!request.contains("referer") && !request.contains("cookie"), "{request}");
+}
+
+#[tokio::test]
+async fn a_photo_may_come_in_chunks_or_until_the_end() {
+    let chunked = Answer::head(200, &[("Transfer-Encoding", "chunked")]);
+    let body = [format!("{:x}\r\n", photo().len()).as_bytes(), &photo(), b"\r\n0\r\n\r\n"].concat();
+    assert_eq!(fetch(chunked.then(Act::Send(body.into()))).await.unwrap().bytes, photo());
+    assert_eq!(fetch(Answer::head(200, &[]).then(Act::Send(photo()))).await.unwrap().bytes, photo());
+}
+
+#[tokio::test]
+async fn a_bad_contact_is_told_at_once() {
+    let rules = Rules { contact: Some("two\nlines".into()), ..Rules::default() };
+    assert!(Fetcher::new(rules).err().unwrap().to_string().contains("contact"));
+}
+
+#[tokio::test]
+async fn the_hosts_last_word_is_final() {
+    for status in [401, 403, 404, 410, 451] {
+        assert_eq!(gone(fetch(Answer::status(status)).await), format!("http-{status}"));
+    }
+}
+
+#[tokio::test]
+async fn a_host_in_trouble_is_tried_again() {
+    for status in [500, 502, 503, 504] {
+        assert_eq!(failed(fetch(Answer::status(status)).await), format!("http-{status}"));
+    }
+    let host = host([("/x", Route::new([Answer::status(503), Answer::status(503), Answer::photo(photo())]))]).await;
+    let fetcher = fetcher(rules(host.address()));
+    failed(fetcher.fetch("http://photos.test/x").await);
+    failed(fetcher.fetch("http://photos.test/x").await);
+    assert!(fetcher.fetch("http://photos.test/x").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_host_that_asks_for_a_pause_gets_it_as_a_whole() {
+    for status in [429, 503] {
+        let host = host([("/x", Answer::later(status, "120")), ("/y", Answer::photo(photo()))]).await;
+        let fetcher = fetcher(rules(host.address()));
+        let (slug, after) = told_to_wait(fetcher.fetch("http://photos.test/x").await);
+        assert_eq!((slug, after), (format!("http-{status}"), Some(Duration::from_secs(120))));
+
+        let (slug, after) = told_to_wait(fetcher.fetch("http://photos.test/y").await);
+        assert_eq!(slug, "host-paused");
+        assert!(after.unwrap() > Duration::from_secs(100), "{after:?}");
+        assert_eq!(host.traffic().hits("/y"), 0);
+        assert!(fetcher.fetch("http://other.test/y").await.is_ok(), "other hosts are not concerned");
+    }
+}
+
+#[tokio::test]
+async fn a_pause_of_no_time_is_over_at_once() {
+    let host = host([("/x", Route::new([Answer::later(429, "0"), Answer::photo(photo())]))]).await;
+    let fetcher = fetcher(rules(host.address()));
+    assert_eq!(told_to_wait(fetcher.fetch("http://photos.test/x").await).1, Some(Duration::ZERO));
+    assert!(fetcher.fetch("http://photos.test/x").await.is_ok());
+}
+
+#[tokio::test]
+async fn hosts_that_dawdle_are_left() {
+    let short = Duration::from_millis(200);
+    let tick = Duration::from_millis(20);
+    let stalled = || Answer::claims(20_004, photo().slice(..100)).then(Act::Hang);
+    assert_eq!(failed(fetch_under(Answer::hang(), |rules| rules.first_byte = short).await), "timeout");
+    assert_eq!(failed(fetch_under(Answer::slow_head(tick), |rules| rules.first_byte = short).await), "timeout");
+    assert_eq!(failed(fetch_under(stalled(), |rules| rules.idle = short).await), "timeout");
+    assert_eq!(failed(fetch_under(Answer::slow_body(photo(), tick), |rules| rules.total = short).await), "timeout");
+}
+
+#[tokio::test]
+async fn the_total_counts_redirects_too() {
+    let nap = || Act::Pause(Duration::from_millis(150));
+    let routes = [("/x", Answer::redirect("/y").after(nap())), ("/y", Answer::redirect("/x").after(nap()))];
+    let host = host(routes).await;
+    let total = Duration::from_millis(250);
+    let fetcher = fetcher(Rules { total, max_redirects: 100, ..rules(host.address()) });
+    assert_eq!(failed(fetcher.fetch("http://photos.test/x").await), "timeout");
+}
+
+#[tokio::test]
+async fn connections_that_break_are_tried_again() {
+    let garbage = Answer::default().then(Act::Send("SSH-2.0-OpenSSH_9.2\r\n\r\n".into()));
+    let half_chunk = Answer::head(200, &[("Transfer-Encoding", "chunked")]).then(Act::Send(photo().slice(..50)));
+    let chunk = [b"4e24\r\n", &photo()[..100]].concat();
+    let short_chunk = Answer::head(200, &[("Transfer-Encoding", "chunked")]).then(Act::Send(chunk.into()));
+    let two_lengths = Answer::full(200, &[("Content-Length", "7")], photo());
+    for (answer, slug) in [
+        (Answer::claims(100_000, photo()), "truncated"),
+        (short_chunk, "truncated"),
+        (half_chunk, "truncated"),
+        (Answer::reset(photo()), "connection-reset"),
+        (Answer::default().then(Act::Reset), "connection-reset"),
+        (Answer::default(), "connection-reset"),
+        (Answer::endless_head(), "bad-response"),
+        (garbage, "bad-response"),
+        (two_lengths, "bad-response"),
+    ] {
+        let what = format!("{answer:.200?}");
+        assert_eq!(failed(fetch(answer).await), slug, "{}", &what[..what.len().min(200)]);
+    }
+}
+
+#[tokio::test]
+async fn hosts_that_are_not_there_are_tried_again() {
+    let host = host([("/x", Answer::photo(photo()))]).await;
+    let address = host.address();
+    let url = format!("http://{address}/x");
+    let secure = fetcher(rules(address)).fetch(&format!("https://{address}/x")).await;
+    assert_eq!(failed(secure), "tls", "it speaks plain http");
+    host.stop().await;
+    let refused = failed(fetcher(rules(address)).fetch(&url).await);
+    assert_eq!(refused, "connection-refused");
+    // Too long for DNS, so that no name server is asked.
+    let nobody = format!("http://{}.test/x", "x".repeat(70));
+    assert_eq!(failed(fetcher(rules(address)).fetch(&nobody).await), "dns");
+}
+
+#[tokio::test]
+async fn large_bodies_are_cut_off() {
+    let limit = |rules: &mut Rules| rules.max_bytes = 20_004;
+    assert_eq!(photo().len(), 20_004);
+    assert!(fetch_under(Answer::photo(photo()), limit).await.is_ok(), "just within");
+    let more = [&photo()[..], b"x"].concat();
+    assert_eq!(rejected(fetch_under(Answer::photo(more.clone()), limit).await), "too-large");
+    assert_eq!(rejected(fetch_under(Answer::head(200, &[]).then(Act::Send(more.into())), limit).await), "too-large");
+    assert_eq!(rejected(fetch_under(Answer::endless_body(photo()), limit).await), "too-large");
+    let claims = Answer::claims(1 << 40, "").then(Act::Hang);
+    assert_eq!(rejected(fetch(claims).await), "too-large", "the claim is enough");
+}
+
+#[tokio::test]
+async fn what_is_no_picture_is_rejected() {
+    let endless_page = Answer::head(200, &[("Content-Type", "image/jpeg")]).then(Act::Forever("<html>".into()));
+    for (answer, slug) in [
+        (Answer::page(), "not-an-image"),
+        (endless_page, "not-an-image"),
+        (Answer::photo("GIF"), "not-an-image"),
+        (Answer::gzip_bomb(), "not-an-image"),
+        (Answer::full(200, &[("Content-Encoding", "br")], photo()), "not-an-image"),
+        (Answer::photo(""), "empty-body"),
+        (Answer::head(204, &[]), "empty-body"),
+    ] {
+        assert_eq!(rejected(fetch(answer).await), slug);
+    }
+    assert!(fetch(Answer::full(200, &[("Content-Encoding", "identity")], photo())).await.is_ok());
+}
+
+#[tokio::test]
+async fn robots_tags_are_obeyed() {
+    for tag in ["noai", "noimageai", "noindex", "facemill: noai", "noai, noindex"] {
+        assert_eq!(gone(fetch(Answer::robots(tag, photo())).await), "refused-by-robots-tag", "{tag}");
+    }
+    let two = Answer::full(200, &[("X-Robots-Tag", "nofollow"), ("x-robots-tag", "NoAI")], photo());
+    assert_eq!(gone(fetch(two).await), "refused-by-robots-tag");
+    for tag in ["all", "googlebot: noindex", "unavailable_after: 25 Jun 2010 15:00:00 PST"] {
+        assert!(fetch(Answer::robots(tag, photo())).await.is_ok(), "{tag}");
+    }
+}
+
+#[tokio::test]
+async fn five_redirects_are_followed_and_no_more() {
+    let host = host([
+        ("/6", Answer::redirect("5")),
+        ("/5", Answer::redirect("/4")),
+        ("/4", Answer::redirect("http://other.test/3")),
+        ("/3", Answer::redirect("//photos.test/2")),
+        ("/2", Answer::redirect("./1?a=b#c")),
+        ("/1?a=b", Answer::redirect("/x")),
+        ("/x", Answer::photo(photo())),
+        ("/loop", Answer::redirect("/loop")),
+    ])
+    .await;
+    let fetcher = fetcher(rules(host.address()));
+    assert!(fetcher.fetch("http://photos.test/5").await.is_ok());
+    assert_eq!(rejected(fetcher.fetch("http://photos.test/6").await), "too-many-redirects");
+    assert_eq!(rejected(fetcher.fetch("http://photos.test/loop").await), "too-many-redirects");
+    assert_eq!(host.traffic().hits("/loop"), 6);
+}
+
+#[tokio::test]
+async fn a_redirect_without_a_target_is_no_photo() {
+    assert_eq!(failed(fetch(Answer::head(302, &[])).await), "http-302");
+    assert_eq!(failed(fetch(Answer::status(304)).await), "http-304");
+}
+
+/// A second host that nobody may ask, on the same machine, to see that nobody does.
+#[tokio::test]
+async fn redirects_into_the_private_network_are_refused() {
+    let inner = host([("/secret", Answer::photo(photo()))]).await;
+    let port = inner.address().port();
+    for (target, slug) in [
+        (format!("http://127.0.0.1:{port}/secret"), "forbidden-address"),
+        (format!("//127.0.0.1:{port}/secret"), "forbidden-address"),
+        (format!("http://2130706433:{port}/secret"), "forbidden-address"),
+        (format!("http://0x7f.1:{port}/secret"), "forbidden-address"),
+        (format!("http://[::ffff:127.0.0.1]:{port}/secret"), "forbidden-address"),
+        (format!("http://localhost:{port}/secret"), "forbidden-address"),
+        (format!("http://photos.test:{port}/secret"), "forbidden-address"),
+        ("http://169.254.169.254/latest/meta-data/".to_owned(), "forbidden-address"),
+        ("http://[fd00::1]/".to_owned(), "forbidden-address"),
+        (format!("http://root:root@127.0.0.1:{port}/secret"), "bad-url"),
+        ("file:///etc/passwd".to_owned(), "bad-url"),
+        ("gopher://photos.test/1".to_owned(), "bad-url"),
+        ("http://".to_owned(), "bad-url"),
+    ] {
+        assert_eq!(rejected(fetch(Answer::redirect(&target)).await), slug, "{target}");
+    }
+    assert_eq!(inner.traffic().all_hits(), 0);
+}
+
+#[tokio::test]
+async fn names_that_lead_into_the_private_network_are_refused() {
+    let host = host([("/x", Answer::photo(photo()))]).await;
+    let by_name = format!("http://localhost:{}/x", host.address().port());
+    assert_eq!(rejected(fetcher(rules(host.address())).fetch(&by_name).await), "forbidden-address");
+    let no_exception = Rules { allowed: [].into(), ..rules(host.address()) };
+    assert_eq!(rejected(fetcher(no_exception).fetch("http://photos.test/x").await), "forbidden-address");
+    assert_eq!(host.traffic().all_hits(), 0);
+
+    let open = fetcher(Rules { allow_private_addresses: true, ..Rules::default() });
+    assert!(open.fetch(&by_name).await.is_ok());
+    assert!(open.fetch(&host.url("/x")).await.is_ok());
+}
+
+#[tokio::test]
+async fn one_host_gets_few_requests_at_once() {
+    let gate = Gate::new();
+    let host = host([("/x", Answer::gated(&gate, photo()))]).await;
+    let fetcher = fetcher(Rules { per_host: 2, ..rules(host.address()) });
+    // Two are asked, two stand in line; whatever is beyond is sent away at once.
+    let fetches = (0..4).map(|_| fetcher.fetch("http://photos.test/x"));
+    let mut four = Box::pin(futures::future::join_all(fetches));
+    tokio::select! {
+        _ = &mut four => panic!("the gate is closed"),
+        () = host.until(|traffic| traffic.now == 2) => {}
+    }
+    let (slug, after) = told_to_wait(fetcher.fetch("http://photos.test/x").await);
+    assert_eq!(slug, "host-busy");
+    assert!(after.unwrap() >= Duration::from_secs(1));
+    let elsewhere = fetcher.fetch("http://other.test/x");
+    tokio::select! {
+        _ = &mut four => panic!("the gate is closed"),
+        _ = elsewhere => panic!("the gate is closed"),
+        () = host.until(|traffic| traffic.now == 3) => {}
+    }
+    assert_eq!(host.traffic().all_hits(), 3);
+    gate.open();
+    assert!(four.await.iter().all(Result::is_ok));
+    assert_eq!(host.traffic().peak, 3, "two of one name, one of the other");
+}
+
+fn stage(objects: &Arc<MemoryObjects>, rules: Rules) -> Fetch {
+    Fetch::new(Arc::clone(objects) as Arc<dyn Objects>, fetcher(rules))
+}
+
+fn photo_of(url: &str) -> Photo {
+    let candidate = Candidate {
+        photo_id: "7".into(),
+        face_id: "8".into(),
+        label_id: "9".into(),
+        label_name: None,
+        photo_url: url.into(),
+        source_url: None,
+        posted_at: None,
+    };
+    Photo::new(RunName::default(), candidate)
+}
+
+fn advanced(outcome: Outcome) -> Photo {
+    match outcome {
+        Outcome::Advance(photo) => *photo,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_stage_keeps_the_original_and_fetches_it_once() {
+    let host = host([("/x", Answer::photo(photo()))]).await;
+    let objects = Arc::new(MemoryObjects::default());
+    let stage = stage(&objects, rules(host.address()));
+    assert_eq!(stage.name(), StageName::Fetch);
+
+    let fresh = photo_of("http://photos.test/x");
+    let fetched = advanced(stage.run(&fresh).await);
+    let original = fetched.facts.original.clone().unwrap();
+    assert_eq!((original.bytes, original.format), (20_004, ImageFormat::Jpeg));
+    let key = ObjectKey::original(ContentHash::of(&photo()), ImageFormat::Jpeg);
+    assert_eq!(objects.all().into_iter().collect::<Vec<_>>(), [(key.clone(), photo())]);
+
+    assert_eq!(advanced(stage.run(&fetched).await), fetched);
+    assert_eq!(host.traffic().hits("/x"), 1, "it is here already");
+
+    objects.forget(&key);
+    assert_eq!(advanced(stage.run(&fetched).await), fetched);
+    assert_eq!((host.traffic().hits("/x"), objects.all().len()), (2, 1), "it was lost, and is here again");
+    assert_eq!(advanced(stage.run(&fresh).await), fetched);
+    assert_eq!(objects.all().len(), 1, "the same content is one object");
+}
+
+#[tokio::test]
+async fn the_stores_trouble_costs_no_attempt() {
+    let host = host([("/x", Answer::photo(photo()))]).await;
+    let objects = Arc::new(MemoryObjects::default());
+    let stage = stage(&objects, rules(host.address()));
+    let fetched = advanced(stage.run(&photo_of("http://photos.test/x")).await);
+    objects.set_away(true);
+    for photo in [photo_of("http://photos.test/x"), fetched] {
+        match stage.run(&photo).await {
+            Outcome::Retry(Retry { cause, costs_attempt: false, .. }) => assert_eq!(cause.slug, "store-away"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_stage_passes_on_what_fetching_found() {
+    let host = host([("/gone", Answer::status(410)), ("/page", Answer::page()), ("/bad", Answer::status(500))]).await;
+    let objects = Arc::new(MemoryObjects::default());
+    let stage = stage(&objects, rules(host.address()));
+    let run = async |path: &str| stage.run(&photo_of(&format!("http://photos.test{path}"))).await;
+    assert!(matches!(run("/gone").await, Outcome::Gone(cause) if cause.slug == "http-410"));
+    assert!(matches!(run("/page").await, Outcome::Reject(cause) if cause.slug == "not-an-image"));
+    assert!(matches!(run("/bad").await, Outcome::Retry(retry) if retry.costs_attempt && retry.after.is_none()));
+    assert!(matches!(stage.run(&photo_of("")).await, Outcome::Reject(cause) if cause.slug == "bad-url"));
+    assert!(objects.all().is_empty());
+}
+
+/// A long queue of one host's photos, the host stuck, and one photo of another host at its end.
+#[tokio::test]
+async fn the_busiest_host_does_not_stall_the_others() {
+    let gate = Gate::new();
+    let host = host([("/busy", Answer::gated(&gate, photo())), ("/other", Answer::photo(photo()))]).await;
+    let stage = stage(&Arc::new(MemoryObjects::default()), rules(host.address()));
+    let busy = (0..5000).map(|_| photo_of("http://photos.test/busy"));
+    let queue: Vec<_> = busy.chain([photo_of("http://other.test/other")]).collect();
+
+    let mut advanced = 0;
+    let mut sent_away = 0;
+    // Nine workers: the busy host holds four and its line four.
+    let mut outcomes = stream::iter(&queue).map(|photo| stage.run(photo)).buffer_unordered(9);
+    while advanced == 0 {
+        match outcomes.next().await.unwrap() {
+            Outcome::Advance(photo) => {
+                assert_eq!(photo.candidate.photo_url, "http://other.test/other");
+                advanced += 1;
+            }
+            Outcome::Retry(Retry { cause, after: Some(_), costs_attempt: false }) => {
+                assert_eq!(cause.slug, "host-busy");
+                sent_away += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(sent_away, 5000 - 8);
+    assert!(outcomes.next().now_or_never().is_none(), "the other eight are still there");
+    gate.open();
+    assert_eq!(
+        outcomes.filter(|outcome| futures::future::ready(matches!(outcome, Outcome::Advance(_)))).count().await,
+        8
+    );
+    assert!(host.traffic().paths["/busy"].peak <= 4);
+}
+
+/// The demonstration's URLs, as its dump has them: what fetching says to each at the first attempt.
+#[tokio::test]
+async fn the_demonstration_has_every_kind_of_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let drawing = image::RgbImage::from_fn(40, 50, |x, y| image::Rgb([4 * x as u8, 4 * y as u8, 0]));
+    drawing.save(folder.path().join("ann.jpg")).unwrap();
+    std::fs::write(folder.path().join("photos.tsv"), "ann.jpg\tone\n").unwrap();
+    let demo = demo::prepare(folder.path(), &folder.path().join("out")).await.unwrap();
+    let dump = std::fs::read_to_string(&demo.dump).unwrap();
+    let (_, photos) = dump.split_once("COPY public.photos").unwrap();
+    let rows = photos.lines().skip(1).take_while(|line| *line != "\\.");
+    let urls: Vec<_> = rows.map(|row| row.split('\t').nth(2).unwrap().to_owned()).collect();
+
+    let rules = Rules { max_bytes: 2_000_000, hosts: demo.rules.hosts, ..rules(demo.host.address()) };
+    let usual = fetcher(rules.clone());
+    let mut answers: BTreeMap<String, usize> = BTreeMap::new();
+    // The slow host is left out: its answers are a matter of time.
+    for url in urls.iter().filter(|url| !url.contains("slow.test") && !url.contains("nobody-asks")) {
+        // The busy host asks for a pause; one fetcher would keep it.
+        let other = url.contains("busy.test").then(|| fetcher(rules.clone()));
+        let answer = match other.as_ref().unwrap_or(&usual).fetch(url).await {
+            Ok(_) => "photo".to_owned(),
+            Err(obstacle) => obstacle.cause().slug.clone(),
+        };
+        *answers.entry(answer).or_default() += 1;
+    }
+    let others: Vec<_> = answers.iter().filter(|(slug, _)| *slug != "photo").map(|(s, n)| (s.as_str(), *n)).collect();
+    let expected = [
+        ("bad-response", 1),
+        ("bad-url", 5),
+        ("connection-reset", 1),
+        ("empty-body", 1),
+        ("forbidden-address", 5),
+        ("http-403", 1),
+        ("http-404", 10),
+        ("http-410", 1),
+        ("http-429", 1),
+        ("http-500", 1),
+        ("http-503", 2),
+        ("not-an-image", 2),
+        ("refused-by-robots-tag", 1),
+        ("too-large", 2),
+        ("too-many-redirects", 1),
+        ("truncated", 1),
+    ];
+    assert_eq!(others, expected);
+    assert!(answers["photo"] > 60, "{answers:?}");
+}

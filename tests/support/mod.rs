@@ -1,0 +1,69 @@
+//! What several tests need.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use facemill::objects::{ObjectError, ObjectKey, Objects, Page};
+
+/// Objects in memory, which can be told to be away.
+#[derive(Default)]
+pub struct MemoryObjects {
+    objects: Mutex<BTreeMap<ObjectKey, Bytes>>,
+    away: AtomicBool,
+}
+
+impl MemoryObjects {
+    pub fn set_away(&self, away: bool) {
+        self.away.store(away, Ordering::SeqCst);
+    }
+
+    pub fn all(&self) -> BTreeMap<ObjectKey, Bytes> {
+        self.objects.lock().unwrap().clone()
+    }
+
+    pub fn forget(&self, key: &ObjectKey) {
+        self.objects.lock().unwrap().remove(key);
+    }
+
+    fn reach(&self) -> Result<(), ObjectError> {
+        match self.away.load(Ordering::SeqCst) {
+            true => Err(ObjectError::Unavailable { what: "memory".into(), detail: "away".into() }),
+            false => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Objects for MemoryObjects {
+    async fn put(&self, key: &ObjectKey, body: Bytes, _media_type: &str) -> Result<bool, ObjectError> {
+        self.reach()?;
+        Ok(self.objects.lock().unwrap().insert(key.clone(), body).is_none())
+    }
+
+    async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
+        self.reach()?;
+        self.objects.lock().unwrap().get(key).cloned().ok_or_else(|| ObjectError::Missing(key.clone()))
+    }
+
+    async fn exists(&self, key: &ObjectKey) -> Result<bool, ObjectError> {
+        self.reach()?;
+        Ok(self.objects.lock().unwrap().contains_key(key))
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&ObjectKey>, limit: usize) -> Result<Page, ObjectError> {
+        self.reach()?;
+        let objects = self.objects.lock().unwrap();
+        let wanted = |key: &&ObjectKey| key.as_str().starts_with(prefix) && after.is_none_or(|after| *key > after);
+        let mut keys: Vec<_> = objects.keys().filter(wanted).take(limit + 1).cloned().collect();
+        let more = keys.len() > limit;
+        keys.truncate(limit);
+        Ok(Page { keys, more })
+    }
+
+    async fn check(&self) -> Result<(), ObjectError> {
+        self.reach()
+    }
+}
