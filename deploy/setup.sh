@@ -38,7 +38,6 @@ need libdlib-dev "face detector and landmarks" pkg-config --exists dlib-1
 need liblapack-dev "linear algebra for dlib" pkg-config --exists lapack
 need libopenblas-dev "linear algebra for dlib" pkg-config --exists openblas
 need libturbojpeg0-dev "reads JPEG fast" pkg-config --exists libturbojpeg
-need libsqlite3-dev "the ledger's file" pkg-config --exists sqlite3
 need python3 "fetches the models" python3 -c 'import sys; assert sys.version_info >= (3, 9)'
 need python3-pip "knows the package index of this machine" \
     python3 -c 'import os, importlib.util as u; assert os.environ.get("PIP_INDEX_URL") or u.find_spec("pip")'
