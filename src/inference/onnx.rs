@@ -1,7 +1,7 @@
 //! The part of the ONNX file format that is read, changed and written here, as protobuf messages.
 //!
-//! Field numbers are those of onnx.proto (IR version 10). Fields that are not listed are dropped by a round trip: training,
-//! functions, sparse and sharded tensors, which none of our models has.
+//! Field numbers are those of onnx.proto (IR version 10). Fields that are not listed are dropped by a round trip:
+//! training, functions, sparse and sharded tensors, which none of our models has.
 
 use prost::Message;
 
