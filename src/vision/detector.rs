@@ -135,9 +135,13 @@ impl Detector {
         Ok(Face {
             width: picture.width(),
             height: picture.height(),
-            angle: round(candidate.angle, 4),
-            score: round(candidate.score, 4),
-            landmarks: candidate.landmarks.iter().map(|point| point.map(|c| (c * 100.0).round() / 100.0)).collect(),
+            angle: geometry::round(candidate.angle, 4),
+            score: geometry::round(candidate.score, 4),
+            landmarks: candidate
+                .landmarks
+                .iter()
+                .map(|point| point.map(|c| geometry::round(f64::from(c), 2) as f32))
+                .collect(),
             faces: candidate.faces,
             search,
         })
@@ -184,11 +188,6 @@ impl Shared {
             idle.push(tools);
         }
     }
-}
-
-fn round(value: f64, digits: i32) -> f64 {
-    let unit = 10f64.powi(digits);
-    (value * unit).round() / unit
 }
 
 /// A face in pixels of the photo.

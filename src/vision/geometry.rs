@@ -75,6 +75,12 @@ pub fn wrap(angle: f64) -> f64 {
     angle - 360.0 * (angle / 360.0).round()
 }
 
+/// Rounds to so many decimal digits, for records.
+pub fn round(value: f64, digits: i32) -> f64 {
+    let unit = 10f64.powi(digits);
+    (value * unit).round() / unit
+}
+
 /// The mean of some landmarks.
 pub fn mean(points: &[[f32; 2]]) -> Point {
     let sum = points.iter().fold([0.0; 2], |sum, p| [sum[0] + f64::from(p[0]), sum[1] + f64::from(p[1])]);
