@@ -1,1 +1,125 @@
-//! Soon.
+//! Cuts the aligned face out of a photo.
+
+use std::sync::Arc;
+
+use ::image::RgbImage;
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::detect::{Originals, off_thread, original, store_failed};
+use super::stage::{Outcome, Retry, Stage};
+use crate::objects::{ObjectKey, Objects};
+use crate::photo::{self, Align, Cause, ContentHash, Face, ImageFormat, Photo, StageName};
+use crate::vision::detector::{Detector, NoFace};
+use crate::vision::geometry::{Square, round};
+use crate::vision::image::{self, Limits, Pictures};
+use crate::vision::{align, quality};
+
+/// What a person can set about crops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CropSettings {
+    pub align: Align,
+    /// PNG or JPEG.
+    pub image_format: ImageFormat,
+    pub limits: Limits,
+}
+
+impl Default for CropSettings {
+    fn default() -> Self {
+        Self { align: Align::Paper, image_format: ImageFormat::Png, limits: Limits::default() }
+    }
+}
+
+/// The crop stage: reads the original, stores the crop, adds [`crate::photo::Crop`]. The same photo and settings give
+/// the same bytes.
+pub struct Crop {
+    originals: Originals,
+    detector: Detector,
+    settings: CropSettings,
+}
+
+impl Crop {
+    pub fn new(objects: Arc<dyn Objects>, detector: Detector, settings: CropSettings) -> Self {
+        Self { originals: Originals::new(objects, settings.limits), detector, settings }
+    }
+
+    /// Takes the pictures that the detect stage of the same process has decoded.
+    #[must_use]
+    pub fn with_pictures(mut self, pictures: Arc<Pictures>) -> Self {
+        self.originals.pictures = Some(pictures);
+        self
+    }
+
+    async fn crop(&self, photo: &Photo) -> Result<Photo, Outcome> {
+        let original = original(photo)?;
+        let unfit = || Outcome::Poison(Cause::new("unfit-message", "the photo has no face: it never passed detect"));
+        let face = photo.facts.face.as_ref().filter(|face| face.landmarks.len() == 68).ok_or_else(unfit)?.clone();
+        let square = align::square(&face.landmarks, self.settings.align);
+        if align::leaves_canvas(&square, face.width, face.height) {
+            let detail = format!("the crop, {:.0} pixels wide, would reach too far beyond the photo", square.side);
+            return Err(Outcome::Reject(Cause::new("out-of-frame", detail)));
+        }
+        let picture = self.originals.picture(original).await?;
+        let (detector, settings) = (self.detector.clone(), self.settings);
+        let (bytes, crop) = off_thread(move || make(&picture, &face, &square, &detector, settings)).await?;
+        let key = ObjectKey::face(crop.sha256, crop.format);
+        let objects = &self.originals.objects;
+        objects.put(&key, bytes, crop.format.media_type()).await.map_err(|error| store_failed(&error))?;
+        let mut photo = photo.clone();
+        photo.facts.crop = Some(crop);
+        Ok(photo)
+    }
+}
+
+#[async_trait]
+impl Stage for Crop {
+    fn name(&self) -> StageName {
+        StageName::Crop
+    }
+
+    async fn run(&self, photo: &Photo) -> Outcome {
+        self.crop(photo).await.map_or_else(|outcome| outcome, |photo| Outcome::Advance(Box::new(photo)))
+    }
+}
+
+fn make(
+    picture: &RgbImage,
+    face: &Face,
+    square: &Square,
+    detector: &Detector,
+    settings: CropSettings,
+) -> Result<(Bytes, photo::Crop), Outcome> {
+    let size = align::native_size(square);
+    let pixels = align::cut(picture, square, size);
+    let landmarks = detector.check_crop(&pixels).map_err(|error| lost(&error))?;
+    let mirrored = quality::mirrored(square, face.width, face.height);
+    let look = quality::look(&pixels);
+    let bytes = image::encode(&pixels, settings.image_format)
+        .map_err(|error| Retry::failed(Cause::new("encoder-failed", error.to_string())))?;
+    let crop = photo::Crop {
+        sha256: ContentHash::of(&bytes),
+        format: settings.image_format,
+        align: settings.align,
+        angle: round(square.angle, 4),
+        centre: square.centre.map(|c| round(c, 2)),
+        side: round(square.side, 2),
+        size,
+        landmarks: landmarks.iter().map(|point| point.map(|c| round(f64::from(c), 2) as f32)).collect(),
+        mirrored: round(mirrored.share, 4),
+        mirrored_head: round(mirrored.head, 4),
+        mirrored_grid: mirrored.grid.to_vec(),
+        blur: round(look.blur, 2),
+        exposure: round(look.exposure, 4),
+    };
+    Ok((Bytes::from(bytes), crop))
+}
+
+fn lost(error: &NoFace) -> Outcome {
+    let detail = |why: &str| Cause::new("face-lost-in-crop", format!("in the crop: {why}"));
+    match error {
+        NoFace::Failed(what) => Retry::failed(Cause::new("detector-failed", what.clone())),
+        NoFace::None => Outcome::Reject(detail("no face")),
+        NoFace::Several(count) => Outcome::Reject(detail(&format!("{count} faces"))),
+        NoFace::TooSmall { .. } => Outcome::Reject(detail("a face too small")),
+    }
+}

@@ -1,1 +1,158 @@
-//! Soon.
+//! Finds the one face of a photo.
+
+use std::sync::Arc;
+
+use ::image::RgbImage;
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::task::JoinError;
+
+use super::stage::{Outcome, Retry, Stage};
+use crate::objects::{ObjectError, ObjectKey, Objects};
+use crate::photo::{Cause, Original, Photo, Search, StageName};
+use crate::vision::detector::{Detector, FacesRule, NoFace};
+use crate::vision::image::{self, DecodeError, Limits, Pictures};
+
+/// What a person can set about finding faces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DetectSettings {
+    pub search: Search,
+    pub faces: FacesRule,
+    /// The least width of a face in pixels, as dlib frames it: from brow to chin.
+    pub min_face: u32,
+    pub limits: Limits,
+}
+
+impl Default for DetectSettings {
+    /// 80 pixels are the smallest face that dlib sees without enlarging the photo.
+    fn default() -> Self {
+        Self { search: Search::Guided, faces: FacesRule::One, min_face: 80, limits: Limits::default() }
+    }
+}
+
+/// The detect stage: reads the original, adds [`crate::photo::Face`].
+pub struct Detect {
+    originals: Originals,
+    detector: Detector,
+    settings: DetectSettings,
+}
+
+impl Detect {
+    pub fn new(objects: Arc<dyn Objects>, detector: Detector, settings: DetectSettings) -> Self {
+        Self { originals: Originals::new(objects, settings.limits), detector, settings }
+    }
+
+    /// Leaves decoded pictures for the crop stage of the same process.
+    #[must_use]
+    pub fn with_pictures(mut self, pictures: Arc<Pictures>) -> Self {
+        self.originals.pictures = Some(pictures);
+        self
+    }
+
+    async fn detect(&self, photo: &Photo) -> Result<Photo, Outcome> {
+        let original = original(photo)?;
+        let bytes = self.originals.read(original).await?;
+        let (limits, detector, settings) = (self.settings.limits, self.detector.clone(), self.settings);
+        let (picture, face) = off_thread(move || {
+            let picture = image::decode(&bytes, limits).map_err(|error| reject_picture(&error))?;
+            let face = detector
+                .find(&picture, settings.search, settings.min_face, settings.faces)
+                .map_err(|error| reject_face(&error))?;
+            Ok((picture, face))
+        })
+        .await?;
+        if let Some(pictures) = &self.originals.pictures {
+            pictures.put(original.sha256, Arc::new(picture));
+        }
+        let mut photo = photo.clone();
+        photo.facts.face = Some(face);
+        Ok(photo)
+    }
+}
+
+#[async_trait]
+impl Stage for Detect {
+    fn name(&self) -> StageName {
+        StageName::Detect
+    }
+
+    async fn run(&self, photo: &Photo) -> Outcome {
+        self.detect(photo).await.map_or_else(|outcome| outcome, |photo| Outcome::Advance(Box::new(photo)))
+    }
+}
+
+/// The stored originals, as detect and crop read them.
+pub(super) struct Originals {
+    pub(super) objects: Arc<dyn Objects>,
+    pub(super) pictures: Option<Arc<Pictures>>,
+    limits: Limits,
+}
+
+impl Originals {
+    pub(super) fn new(objects: Arc<dyn Objects>, limits: Limits) -> Self {
+        Self { objects, pictures: None, limits }
+    }
+
+    async fn read(&self, original: &Original) -> Result<Bytes, Outcome> {
+        let key = ObjectKey::original(original.sha256, original.format);
+        self.objects.get(&key).await.map_err(|error| store_failed(&error))
+    }
+
+    /// The upright pixels: those that detect left behind, or decoded anew.
+    pub(super) async fn picture(&self, original: &Original) -> Result<Arc<RgbImage>, Outcome> {
+        if let Some(picture) = self.pictures.as_ref().and_then(|pictures| pictures.take(original.sha256)) {
+            return Ok(picture);
+        }
+        let (bytes, limits) = (self.read(original).await?, self.limits);
+        off_thread(move || image::decode(&bytes, limits).map(Arc::new).map_err(|error| reject_picture(&error))).await
+    }
+}
+
+/// What fetch found out; without it the message is not one of ours.
+pub(super) fn original(photo: &Photo) -> Result<&Original, Outcome> {
+    let unfit = || Outcome::Poison(Cause::new("unfit-message", "the photo has no original: it was never fetched"));
+    photo.facts.original.as_ref().ok_or_else(unfit)
+}
+
+/// Runs native, blocking work off the async threads. A panic is a failed attempt.
+pub(super) async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Outcome> + Send + 'static,
+) -> Result<T, Outcome> {
+    tokio::task::spawn_blocking(work).await.map_err(panicked).flatten()
+}
+
+fn panicked(error: JoinError) -> Outcome {
+    let detail = match error.try_into_panic() {
+        Ok(panic) => panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("a panic without words")
+            .to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Retry::failed(Cause::new("panicked", detail))
+}
+
+/// What a failure of the object store means for the photo.
+pub(super) fn store_failed(error: &ObjectError) -> Outcome {
+    let detail = error.to_string();
+    match error {
+        // A store that is consistent only in the end may still show it; a lost object it will not.
+        ObjectError::Missing(_) => Retry::failed(Cause::new("object-missing", detail)),
+        ObjectError::Unavailable { .. } => Retry::wait(Cause::new("objects-unavailable", detail), None),
+        // No photo is to blame, and somebody has to mend it: wait.
+        ObjectError::Refused { .. } => Retry::wait(Cause::new("objects-refused", detail), None),
+    }
+}
+
+fn reject_picture(error: &DecodeError) -> Outcome {
+    Outcome::Reject(Cause::new(error.slug(), error.to_string()))
+}
+
+fn reject_face(error: &NoFace) -> Outcome {
+    match error.slug() {
+        Some(slug) => Outcome::Reject(Cause::new(slug, error.to_string())),
+        None => Retry::failed(Cause::new("detector-failed", error.to_string())),
+    }
+}

@@ -1,0 +1,67 @@
+//! Builds the C++ shim around dlib's face detector, once for AVX2 and once for any processor.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const SOURCE: &str = "src/vision/native/hog.cpp";
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed={SOURCE}");
+    let x86 = env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
+
+    let mut archive = cc::Build::new();
+    archive.cpp(true);
+    archive.object(variant("facemill_hog_base", &[]));
+    if x86 {
+        // With -mavx alone dlib takes a path that is slower than SSE2's.
+        archive.object(variant("facemill_hog_avx2", &["-mavx2", "-mfma"]));
+    }
+    archive.compile("facemill_hog");
+    println!("cargo:rustc-link-lib=dlib");
+}
+
+/// Compiles the shim with all functions named `prefix…`, and hides everything else in it.
+fn variant(prefix: &str, flags: &[&str]) -> PathBuf {
+    let mut build = cc::Build::new();
+    build
+        .cpp(true)
+        .file(SOURCE)
+        .define("HOG", prefix)
+        .flag("-std=c++14")
+        .flag("-fno-gnu-unique")
+        .opt_level(3)
+        .debug(false);
+    // dlib's headers are a stranger's, and unoptimised they are unusable.
+    build.warnings(false).define("NDEBUG", None);
+    for flag in flags {
+        build.flag(flag);
+    }
+    let objects = build.try_compile_intermediates().unwrap_or_else(|error| {
+        panic!("{SOURCE} does not compile: {error}\nis libdlib-dev installed? `make setup` does it");
+    });
+    seclude(&objects[0], prefix)
+}
+
+/// Makes every symbol but those that start with `prefix` local to the object.
+///
+/// Templates and inline functions have the same names in both builds, in libdlib and in libstdc++, and a linker keeps any
+/// one of each: it could give a processor without AVX2 the other build's code. Dissolving the groups first makes the
+/// copies ordinary functions, which can be local.
+fn seclude(object: &Path, prefix: &str) -> PathBuf {
+    let folder = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let merged = folder.join(format!("{prefix}.merged.o"));
+    let local = folder.join(format!("{prefix}.o"));
+    run(Command::new("ld").args(["-r", "--force-group-allocation", "-o"]).arg(&merged).arg(object));
+    let keep = format!("--keep-global-symbol={prefix}*");
+    run(Command::new("objcopy").args(["--wildcard", &keep]).arg(&merged).arg(&local));
+    local
+}
+
+fn run(command: &mut Command) {
+    let status = command.status().unwrap_or_else(|error| {
+        panic!("cannot run {command:?}: {error}\nis binutils installed? `make setup` does it");
+    });
+    assert!(status.success(), "{command:?} failed: {status}");
+}

@@ -1,0 +1,408 @@
+//! Finding the one face of a photo, its turn and its landmarks.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use clap::ValueEnum;
+use image::RgbImage;
+use serde::{Deserialize, Serialize};
+
+use super::dlib::{DlibError, Found, Hog, Landmarker};
+use super::geometry::{self, Grid, Square};
+use super::resample::{self, Beyond, Window, reduce, resize, warp};
+use super::yunet::{self, Sighting, Yunet};
+use crate::config::Models;
+use crate::inference::{self, InferenceError, Runtime};
+use crate::photo::{Face, Landmarks, Search};
+
+/// What a photo with several faces is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum FacesRule {
+    /// Nothing: whose face it is cannot be told.
+    #[default]
+    One,
+    /// Its largest face.
+    Largest,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Inference(#[from] InferenceError),
+    #[error(transparent)]
+    Dlib(#[from] DlibError),
+}
+
+/// Why there is no face to go on with.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum NoFace {
+    #[error("the photo shows no face")]
+    None,
+    #[error("the photo shows {0} faces")]
+    Several(u32),
+    #[error("the face is {width:.0} pixels wide, and less than {least} are not taken")]
+    TooSmall { width: f64, least: u32 },
+    /// Not the photo's fault.
+    #[error("the face detector failed: {0}")]
+    Failed(String),
+}
+
+impl NoFace {
+    /// The slug under which the photo is rejected; none where the photo is not to blame.
+    pub fn slug(&self) -> Option<&'static str> {
+        match self {
+            Self::None => Some("no-face"),
+            Self::Several(_) => Some("several-faces"),
+            Self::TooSmall { .. } => Some("face-too-small"),
+            Self::Failed(_) => None,
+        }
+    }
+}
+
+impl From<InferenceError> for NoFace {
+    fn from(error: InferenceError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<DlibError> for NoFace {
+    fn from(error: DlibError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<OpenError> for NoFace {
+    fn from(error: OpenError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// Finds faces. Cheap to clone and shared by all threads; each call borrows a set of tools for itself.
+#[derive(Clone)]
+pub struct Detector {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    runtime: Runtime,
+    yunet: Vec<u8>,
+    landmarker: Landmarker,
+    idle: Mutex<Vec<Tools>>,
+    threads: usize,
+}
+
+/// What one thread works with.
+struct Tools {
+    yunet: Yunet,
+    /// Looks for faces of any size.
+    hog: Hog,
+    /// Looks for faces of 80 to 170 pixels.
+    near: Hog,
+    landmarker: Landmarker,
+}
+
+impl Detector {
+    /// Loads the models; `threads` sets of tools are kept between calls.
+    ///
+    /// # Errors
+    /// A model or onnxruntime is missing or is something else.
+    pub fn open(models: &Models, threads: usize) -> Result<Self, OpenError> {
+        let runtime = Runtime::load(&models.onnxruntime())?;
+        let shared = Shared {
+            runtime,
+            yunet: yunet::dynamic(&inference::read(&models.yunet())?)?,
+            landmarker: Landmarker::open(&models.landmarks())?,
+            idle: Mutex::default(),
+            threads: threads.max(1),
+        };
+        let tools = shared.tools()?;
+        shared.give_back(tools);
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Finds the face of an upright photo. Blocks, up to seconds with [`Search::Full`].
+    ///
+    /// # Errors
+    /// There is no face, there are several and `rule` wants one, or it is narrower than `min_face` pixels.
+    pub fn find(&self, picture: &RgbImage, search: Search, min_face: u32, rule: FacesRule) -> Result<Face, NoFace> {
+        let candidate = self.with_tools(|tools| match search {
+            Search::Guided => tools.guided(picture, rule),
+            Search::Full => tools.full(picture, rule),
+        })?;
+        if candidate.width < f64::from(min_face) {
+            return Err(NoFace::TooSmall { width: candidate.width, least: min_face });
+        }
+        Ok(Face {
+            width: picture.width(),
+            height: picture.height(),
+            angle: geometry::round(candidate.angle, 4),
+            score: geometry::round(candidate.score, 4),
+            landmarks: candidate
+                .landmarks
+                .iter()
+                .map(|point| point.map(|c| geometry::round(f64::from(c), 2) as f32))
+                .collect(),
+            faces: candidate.faces,
+            search,
+        })
+    }
+
+    /// Looks at a crop again: exactly one face must be there. Answers its landmarks, in pixels of the crop.
+    ///
+    /// # Errors
+    /// There is none, or there are several.
+    pub fn check_crop(&self, crop: &RgbImage) -> Result<Landmarks, NoFace> {
+        self.with_tools(|tools| tools.check(crop))
+    }
+
+    fn with_tools<T>(&self, work: impl FnOnce(&mut Tools) -> Result<T, NoFace>) -> Result<T, NoFace> {
+        let idle = self.shared.idle().pop();
+        let mut tools = match idle {
+            Some(tools) => tools,
+            None => self.shared.tools()?,
+        };
+        // After a panic the tools are dropped, not handed on.
+        let answer = work(&mut tools);
+        self.shared.give_back(tools);
+        answer
+    }
+}
+
+impl Shared {
+    fn tools(&self) -> Result<Tools, OpenError> {
+        Ok(Tools {
+            yunet: Yunet::new(&self.runtime, &self.yunet)?,
+            hog: Hog::new(None)?,
+            near: Hog::new(Some(NEAR_LEVELS))?,
+            landmarker: self.landmarker.clone(),
+        })
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Tools>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give_back(&self, tools: Tools) {
+        let mut idle = self.idle();
+        if idle.len() < self.threads {
+            idle.push(tools);
+        }
+    }
+}
+
+/// A face in pixels of the photo.
+struct Candidate {
+    angle: f64,
+    score: f64,
+    /// Of dlib's frame.
+    width: f64,
+    landmarks: Landmarks,
+    faces: u32,
+}
+
+/// Width of a face in the region that dlib looks at: between 110 and 140 pixels it finds most.
+const NEAR_FACE: f64 = 120.0;
+/// The region is that many faces wide.
+const NEAR_REGION: f64 = 2.4;
+/// Steps of dlib's pyramid, 5/6 each, that the region needs: faces of 80, 96, 115, 138 and 166 pixels.
+const NEAR_LEVELS: u32 = 5;
+/// A face that is still turned by more degrees is looked at once more.
+const TILTED: f64 = 8.0;
+
+impl Tools {
+    /// One look with YuNet, then dlib on an upright region around the face.
+    fn guided(&mut self, picture: &RgbImage, rule: FacesRule) -> Result<Candidate, NoFace> {
+        let overview = Overview::of(picture, 320);
+        let mut sightings = self.look(&overview, 320)?;
+        if sightings.is_empty() {
+            sightings = self.look(&overview, 640)?;
+        }
+        let faces = count(&sightings);
+        if faces > 1 && rule == FacesRule::One {
+            return Err(NoFace::Several(faces));
+        }
+        let largest = sightings.into_iter().max_by(|a, b| a.size[0].total_cmp(&b.size[0])).ok_or(NoFace::None)?;
+        let mut region = upright_region(&largest);
+        let mut candidate = self.near(&overview, &region)?;
+        for _ in 0..2 {
+            match &candidate {
+                Some(found) if geometry::wrap(found.angle - region.angle).abs() <= TILTED => break,
+                Some(found) => region = Square { angle: found.angle, ..region },
+                None => break,
+            }
+            candidate = self.near(&overview, &region)?.or(candidate);
+        }
+        let candidate = candidate.ok_or(NoFace::None)?;
+        Ok(Candidate { faces, ..candidate })
+    }
+
+    /// YuNet on the photo with its longer side at `side` pixels.
+    fn look(&mut self, overview: &Overview<'_>, side: u32) -> Result<Vec<Sighting>, NoFace> {
+        const SURE: f32 = 0.6;
+        let picture = overview.picture;
+        let scale = f64::from(side) / f64::from(picture.width().max(picture.height()));
+        let size = |length: u32| ((f64::from(length) * scale).round() as u32).max(1);
+        let small = resize(picture, size(picture.width()), size(picture.height()));
+        let sightings = self.yunet.find(&small, SURE)?;
+        Ok(sightings.iter().map(|sighting| sighting.scaled(1.0 / scale)).collect())
+    }
+
+    /// dlib on a turned region of the photo in which the face is [`NEAR_FACE`] pixels wide.
+    fn near(&mut self, overview: &Overview<'_>, region: &Square) -> Result<Option<Candidate>, NoFace> {
+        let size = (NEAR_FACE * NEAR_REGION).round() as u32;
+        let near = overview.region(region, size);
+        let found = self.near.find_grey(&grey(&near), size, 0.0)?;
+        let Some(best) = found.first() else { return Ok(None) };
+        Ok(Some(self.landmarked(&near, best, region, size)))
+    }
+
+    fn landmarked(&self, picture: &RgbImage, found: &Found, region: &Square, size: u32) -> Candidate {
+        let points = self.landmarker.on(picture).find(&found.frame);
+        let landmarks: Landmarks =
+            points.iter().map(|p| region.to_picture(p.map(f64::from), size).map(|c| c as f32)).collect();
+        Candidate {
+            angle: geometry::eye_angle(&landmarks),
+            score: found.score,
+            width: found.frame.width() * region.side / f64::from(size),
+            landmarks,
+            faces: 1,
+        }
+    }
+
+    /// The published method: the photo on a black square, turned by -48 to 48 degrees in steps of 12; of the turns that
+    /// show exactly one face the best score wins; its eye line is levelled, and there must be exactly one face again.
+    fn full(&mut self, picture: &RgbImage, rule: FacesRule) -> Result<Candidate, NoFace> {
+        let mut best: Option<(f64, Square, RgbImage, Found)> = None;
+        let mut most = 0;
+        for step in -4..=4 {
+            let (canvas, turned) = on_canvas(picture, 12.0 * f64::from(step));
+            let found = self.hog.find_rgb(&turned, 0.0)?;
+            most = most.max(found.len());
+            if let Some(face) = the_one(&found, rule)
+                && best.as_ref().is_none_or(|(score, ..)| face.score > *score)
+            {
+                best = Some((face.score, canvas, turned, face));
+            }
+        }
+        let lost = |faces: usize| if faces > 1 { NoFace::Several(faces as u32) } else { NoFace::None };
+        let (_, canvas, turned, face) = best.ok_or_else(|| lost(most))?;
+        let tilted = self.landmarked(&turned, &face, &canvas, turned.width());
+        let (canvas, levelled) = on_canvas(picture, tilted.angle);
+        let found = self.hog.find_rgb(&levelled, 0.0)?;
+        let face = the_one(&found, rule).ok_or_else(|| lost(found.len()))?;
+        let candidate = self.landmarked(&levelled, &face, &canvas, levelled.width());
+        Ok(Candidate { faces: found.len() as u32, ..candidate })
+    }
+
+    fn check(&mut self, crop: &RgbImage) -> Result<Landmarks, NoFace> {
+        const SIZE: u32 = 160;
+        let small = resize(crop, SIZE, SIZE);
+        let found = self.near.find_grey(&grey(&small), SIZE, 0.0)?;
+        let [face] = found[..] else {
+            return Err(if found.is_empty() { NoFace::None } else { NoFace::Several(found.len() as u32) });
+        };
+        let factor = f64::from(crop.width()) / f64::from(SIZE);
+        let points = self.landmarker.on(&small).find(&face.frame);
+        Ok(points.iter().map(|p| p.map(|c| ((f64::from(c) + 0.5) * factor - 0.5) as f32)).collect())
+    }
+}
+
+/// The face that counts among those of one turn.
+fn the_one(found: &[Found], rule: FacesRule) -> Option<Found> {
+    match (found, rule) {
+        ([face], _) => Some(*face),
+        (faces, FacesRule::Largest) => faces.iter().max_by(|a, b| a.frame.width().total_cmp(&b.frame.width())).copied(),
+        _ => None,
+    }
+}
+
+/// How many faces there are: people in the background, much smaller than the one in front, do not count.
+fn count(sightings: &[Sighting]) -> u32 {
+    const COUNTS: f64 = 0.4;
+    let largest = sightings.iter().map(|s| s.size[0]).fold(0.0, f64::max);
+    sightings.iter().filter(|s| s.size[0] >= COUNTS * largest).count() as u32
+}
+
+/// The square region in which a sighted face is upright and of the size that dlib likes.
+fn upright_region(face: &Sighting) -> Square {
+    let [right_eye, left_eye, _, right_mouth, left_mouth] = face.points;
+    let middle = |a: [f64; 2], b: [f64; 2]| [(a[0] + b[0]) / 2.0, (a[1] + b[1]) / 2.0];
+    let (eyes, mouth) = (middle(right_eye, left_eye), middle(right_mouth, left_mouth));
+    let across = [left_eye[0] - right_eye[0], left_eye[1] - right_eye[1]];
+    let down = [mouth[0] - eyes[0], mouth[1] - eyes[1]];
+    // Level on eyes and mouth together: each is noisy by itself.
+    let axis = [across[0] + down[1], across[1] - down[0]];
+    Square {
+        centre: face.centre,
+        side: NEAR_REGION * (face.size[0] * face.size[1]).sqrt(),
+        angle: axis[1].atan2(axis[0]).to_degrees(),
+    }
+}
+
+/// The photo turned by `angle` in the middle of a black square of side ceil(hypot(width, height)), and that square.
+fn on_canvas(picture: &RgbImage, angle: f64) -> (Square, RgbImage) {
+    let (width, height) = (f64::from(picture.width()), f64::from(picture.height()));
+    let side = width.hypot(height).ceil();
+    let canvas = Square { centre: [width / 2.0 - 0.5, height / 2.0 - 0.5], side, angle };
+    let size = side as u32;
+    (canvas, warp(picture, &canvas.grid(size), size, size, Beyond::Black))
+}
+
+/// Means of the three channels, as dlib's landmark predictor sees colours.
+fn grey(picture: &RgbImage) -> Vec<u8> {
+    picture
+        .as_raw()
+        .chunks_exact(3)
+        .map(|p| ((u16::from(p[0]) + u16::from(p[1]) + u16::from(p[2])) / 3) as u8)
+        .collect()
+}
+
+/// A photo and a smaller copy of it, for whoever needs no more pixels than that.
+struct Overview<'a> {
+    picture: &'a RgbImage,
+    reduced: RgbImage,
+    factor: u32,
+}
+
+impl<'a> Overview<'a> {
+    /// The copy's longer side has at least `side` pixels, and less than twice as many.
+    fn of(picture: &'a RgbImage, side: u32) -> Self {
+        let factor = (picture.width().max(picture.height()) / side).max(1);
+        Self { picture, reduced: reduce(picture, Window::of(picture), factor), factor }
+    }
+
+    /// A turned region at `size` x `size` pixels; beyond the photo its edge goes on.
+    fn region(&self, region: &Square, size: u32) -> RgbImage {
+        let grid = region.grid(size);
+        let wanted = (region.side / f64::from(size)).floor().max(1.0) as u32;
+        if wanted >= self.factor {
+            return warp(&self.reduced, &shrunk(&grid, [0.0; 2], self.factor), size, size, Beyond::Edge);
+        }
+        let window = bounds(region, self.picture);
+        let part = reduce(self.picture, window, wanted);
+        let corner = [f64::from(window.x), f64::from(window.y)];
+        warp(&part, &shrunk(&grid, corner, wanted), size, size, Beyond::Edge)
+    }
+}
+
+/// A grid in pixels of a part of the picture that begins at `corner` and was reduced by `factor`.
+fn shrunk(grid: &Grid, corner: [f64; 2], factor: u32) -> Grid {
+    let factor = f64::from(factor);
+    let scale = |vector: [f64; 2]| vector.map(|c| c / factor);
+    let place = |i: usize| (grid.origin[i] - corner[i] + 0.5) / factor - 0.5;
+    Grid { origin: [place(0), place(1)], right: scale(grid.right), down: scale(grid.down) }
+}
+
+/// The part of the picture that a turned square touches, at least one pixel of it.
+fn bounds(square: &Square, picture: &RgbImage) -> resample::Window {
+    let reach = square.side / 2.0 * (square.angle.to_radians().sin().abs() + square.angle.to_radians().cos().abs());
+    let axis = |centre: f64, length: u32| {
+        let last = f64::from(length - 1);
+        let low = (centre - reach).floor().clamp(0.0, last);
+        let high = (centre + reach).ceil().clamp(low, last);
+        (low as u32, (high - low) as u32 + 1)
+    };
+    let (x, width) = axis(square.centre[0], picture.width());
+    let (y, height) = axis(square.centre[1], picture.height());
+    Window { x, y, width, height }
+}

@@ -1,0 +1,401 @@
+//! From an image file to upright RGB pixels, and from a crop back to a file.
+
+use std::collections::VecDeque;
+use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::{DynamicImage, ImageEncoder, RgbImage};
+
+use super::exif::{self, Orientation};
+use crate::photo::{ContentHash, ImageFormat};
+
+/// What a stranger's picture may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub pixels: u64,
+}
+
+impl Default for Limits {
+    /// 50 megapixels: 150 MB of RGB.
+    fn default() -> Self {
+        Self { pixels: 50_000_000 }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    #[error("the file is no JPEG, PNG, WebP, GIF, BMP or TIFF")]
+    NotAnImage,
+    #[error("the picture has {width} x {height} pixels, and more than {limit} are not taken")]
+    TooLarge { width: u64, height: u64, limit: u64 },
+    #[error("the {format} cannot be decoded: {detail}")]
+    Undecodable { format: &'static str, detail: String },
+}
+
+impl DecodeError {
+    /// The slug under which the photo is rejected.
+    pub fn slug(&self) -> &'static str {
+        match self {
+            Self::NotAnImage => "not-an-image",
+            Self::TooLarge { .. } => "too-large",
+            Self::Undecodable { .. } => "undecodable",
+        }
+    }
+}
+
+/// Decodes a picture, the first frame where there are several, and turns it upright by its EXIF orientation.
+///
+/// Transparent parts are laid over white, the page such pictures were drawn for. Colours are taken as sRGB: profiles are not
+/// applied. A truncated file is an error, as half a picture is worse than none.
+pub fn decode(bytes: &[u8], limits: Limits) -> Result<RgbImage, DecodeError> {
+    let format = ImageFormat::sniff(bytes).ok_or(DecodeError::NotAnImage)?;
+    let undecodable = |detail: String| DecodeError::Undecodable { format: format.extension(), detail };
+    // Decoders of rare formats have been known to panic on hostile bytes; they hold nothing that could break.
+    let decoded = catch_unwind(AssertUnwindSafe(|| match format {
+        ImageFormat::Jpeg => jpeg(bytes, limits),
+        _ => any(bytes, format, limits),
+    }))
+    .unwrap_or_else(|_| Err(undecodable("the decoder panicked".into())))?;
+    Ok(upright(decoded, exif::orientation(bytes, format)))
+}
+
+/// JPEG through libjpeg-turbo; what that does not take (CMYK, odd sampling) through the slower decoder.
+fn jpeg(bytes: &[u8], limits: Limits) -> Result<RgbImage, DecodeError> {
+    // A small file of very many progressive scans of a large picture takes minutes to decode. Real ones have about ten.
+    const SCANS: usize = 100;
+    let scans = memchr::memchr_iter(0xff, bytes).filter(|&at| bytes.get(at + 1) == Some(&0xda)).take(SCANS + 1);
+    if scans.count() > SCANS {
+        let detail = format!("it has more than {SCANS} scans");
+        return Err(DecodeError::Undecodable { format: "jpg", detail });
+    }
+    let Some((mut decoder, header)) = turbojpeg::Decompressor::new()
+        .and_then(|mut decoder| decoder.read_header(bytes).map(|header| (decoder, header)))
+        .ok()
+    else {
+        return any(bytes, ImageFormat::Jpeg, limits);
+    };
+    check(header.width as u64, header.height as u64, limits)?;
+    let mut picture = RgbImage::new(header.width as u32, header.height as u32);
+    let output = turbojpeg::Image {
+        pixels: &mut *picture,
+        width: header.width,
+        pitch: 3 * header.width,
+        height: header.height,
+        format: turbojpeg::PixelFormat::RGB,
+    };
+    match decoder.decompress(bytes, output) {
+        Ok(()) => Ok(picture),
+        // Mere warnings end here, too: the second opinion counts.
+        Err(_) => any(bytes, ImageFormat::Jpeg, limits),
+    }
+}
+
+fn any(bytes: &[u8], format: ImageFormat, limits: Limits) -> Result<RgbImage, DecodeError> {
+    let undecodable = |error: image::ImageError| {
+        let detail = error.to_string();
+        DecodeError::Undecodable { format: format.extension(), detail }
+    };
+    let reader = || image::io::Reader::with_format(Cursor::new(bytes), library_format(format));
+    let (width, height) = reader().into_dimensions().map_err(undecodable)?;
+    check(u64::from(width), u64::from(height), limits)?;
+    let mut reader = reader();
+    let mut bounds = image::io::Limits::no_limits();
+    bounds.max_image_width = Some(width);
+    bounds.max_image_height = Some(height);
+    // 16-bit RGBA, and as much again for the decoder itself.
+    bounds.max_alloc = Some(limits.pixels.saturating_mul(16).max(1 << 20));
+    reader.limits(bounds);
+    Ok(opaque(reader.decode().map_err(undecodable)?))
+}
+
+fn check(width: u64, height: u64, limits: Limits) -> Result<(), DecodeError> {
+    if width.saturating_mul(height) > limits.pixels {
+        return Err(DecodeError::TooLarge { width, height, limit: limits.pixels });
+    }
+    Ok(())
+}
+
+fn library_format(format: ImageFormat) -> image::ImageFormat {
+    match format {
+        ImageFormat::Jpeg => image::ImageFormat::Jpeg,
+        ImageFormat::Png => image::ImageFormat::Png,
+        ImageFormat::Webp => image::ImageFormat::WebP,
+        ImageFormat::Gif => image::ImageFormat::Gif,
+        ImageFormat::Bmp => image::ImageFormat::Bmp,
+        ImageFormat::Tiff => image::ImageFormat::Tiff,
+    }
+}
+
+/// Lays the picture over white where it is transparent.
+fn opaque(picture: DynamicImage) -> RgbImage {
+    if !picture.color().has_alpha() {
+        return picture.into_rgb8();
+    }
+    let picture = picture.into_rgba8();
+    let mut flat = RgbImage::new(picture.width(), picture.height());
+    for (to, from) in flat.pixels_mut().zip(picture.pixels()) {
+        let alpha = u32::from(from[3]);
+        to.0 = std::array::from_fn(|i| ((u32::from(from[i]) * alpha + 255 * (255 - alpha) + 127) / 255) as u8);
+    }
+    flat
+}
+
+fn upright(picture: RgbImage, orientation: Orientation) -> RgbImage {
+    if orientation == Orientation::UPRIGHT {
+        return picture;
+    }
+    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    // How far one step right and one step down in the upright picture go in the stored one.
+    let (columns, rows, mut right, mut down) =
+        if orientation.transpose { (height, width, width as isize, 1) } else { (width, height, 1, width as isize) };
+    let mut start = 0;
+    if orientation.mirror_x {
+        start += (columns as isize - 1) * right;
+        right = -right;
+    }
+    if orientation.mirror_y {
+        start += (rows as isize - 1) * down;
+        down = -down;
+    }
+    let stored = picture.as_raw();
+    let mut turned = RgbImage::new(columns as u32, rows as u32);
+    for (y, row) in turned.chunks_exact_mut(3 * columns.max(1)).enumerate() {
+        let mut from = start + y as isize * down;
+        for pixel in row.chunks_exact_mut(3) {
+            let at = 3 * from as usize;
+            pixel.copy_from_slice(&stored[at..at + 3]);
+            from += right;
+        }
+    }
+    turned
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the {format} cannot be encoded: {detail}")]
+pub struct EncodeError {
+    format: &'static str,
+    detail: String,
+}
+
+/// Encodes a crop: PNG, compressed fast, or JPEG at quality 100 without colour subsampling. The same pixels give the
+/// same bytes.
+///
+/// # Errors
+/// Another format was asked for, or the picture is too large for it.
+pub fn encode(picture: &RgbImage, format: ImageFormat) -> Result<Vec<u8>, EncodeError> {
+    let failed = |detail: String| EncodeError { format: format.extension(), detail };
+    let (width, height) = picture.dimensions();
+    match format {
+        ImageFormat::Png => {
+            let mut bytes = Vec::with_capacity(picture.len());
+            PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Up)
+                .write_image(picture, width, height, image::ColorType::Rgb8)
+                .map_err(|error| failed(error.to_string()))?;
+            Ok(bytes)
+        }
+        ImageFormat::Jpeg => {
+            let input = turbojpeg::Image {
+                pixels: &**picture,
+                width: width as usize,
+                pitch: 3 * width as usize,
+                height: height as usize,
+                format: turbojpeg::PixelFormat::RGB,
+            };
+            let mut compressor = turbojpeg::Compressor::new().map_err(|error| failed(error.to_string()))?;
+            compressor.set_quality(100);
+            compressor.set_subsamp(turbojpeg::Subsamp::None);
+            compressor.compress_to_vec(input).map_err(|error| failed(error.to_string()))
+        }
+        _ => Err(failed("take png or jpeg".into())),
+    }
+}
+
+/// The pictures decoded last, by the content of their files.
+///
+/// Detect and crop both need the pixels of the original. Where both run in one process, the second gets them from here
+/// instead of decoding again, which would cost as much as finding the face does. Bounded, so that memory stays flat
+/// however far detect runs ahead; a picture that was dropped is decoded again.
+pub struct Pictures {
+    kept: Mutex<VecDeque<(ContentHash, Arc<RgbImage>)>>,
+    bytes: usize,
+}
+
+impl Pictures {
+    /// Keeps at most `bytes` of pixels.
+    pub fn new(bytes: usize) -> Self {
+        Self { kept: Mutex::default(), bytes }
+    }
+
+    /// Takes the picture out: whoever needs it last has it alone.
+    pub fn take(&self, hash: ContentHash) -> Option<Arc<RgbImage>> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = kept.iter().position(|(other, _)| *other == hash)?;
+        kept.remove(at).map(|(_, picture)| picture)
+    }
+
+    /// Keeps the picture, and drops those that were put in longest ago where there is no room. One that is larger than
+    /// everything allowed is not kept.
+    pub fn put(&self, hash: ContentHash, picture: Arc<RgbImage>) {
+        if picture.len() > self.bytes {
+            return;
+        }
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|(other, _)| *other != hash);
+        kept.push_back((hash, picture));
+        while kept.iter().map(|(_, picture)| picture.len()).sum::<usize>() > self.bytes {
+            kept.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use image::Rgb;
+
+    use super::*;
+
+    /// Smooth colours with a corner that tells where is up.
+    fn picture(width: u32, height: u32) -> RgbImage {
+        RgbImage::from_fn(width, height, |x, y| {
+            if x < width / 4 && y < height / 4 {
+                Rgb([255, 0, 0])
+            } else {
+                Rgb([40, (255 * x / width) as u8, (255 * y / height) as u8])
+            }
+        })
+    }
+
+    fn written(picture: DynamicImage, format: image::ImageOutputFormat) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        picture.write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    fn far_apart(a: &RgbImage, b: &RgbImage) -> u8 {
+        assert_eq!(a.dimensions(), b.dimensions());
+        a.iter().zip(b.iter()).map(|(a, b)| a.abs_diff(*b)).max().unwrap()
+    }
+
+    #[test]
+    fn every_format_decodes() {
+        use image::ImageOutputFormat as F;
+        let original = picture(60, 40);
+        for format in [F::Png, F::Bmp, F::Tiff, F::WebP] {
+            let bytes = written(original.clone().into(), format.clone());
+            assert_eq!(decode(&bytes, Limits::default()).unwrap(), original, "{format:?}");
+        }
+        let gif = written(DynamicImage::from(original.clone()).into_rgba8().into(), F::Gif);
+        assert!(far_apart(&decode(&gif, Limits::default()).unwrap(), &original) < 40);
+        let grey = DynamicImage::from(original.clone()).into_luma8();
+        let jpeg = written(grey.clone().into(), F::Jpeg(95));
+        assert!(far_apart(&decode(&jpeg, Limits::default()).unwrap(), &DynamicImage::from(grey).into_rgb8()) < 30);
+    }
+
+    #[test]
+    fn exif_orientation_turns_the_picture_upright() {
+        let original = picture(64, 48);
+        let DynamicImage::ImageRgb8(stored) = DynamicImage::from(original.clone()).rotate270() else { panic!() };
+        let mut bytes = encode(&stored, ImageFormat::Jpeg).unwrap();
+        // 6: the picture is upright once it is turned by a quarter clockwise.
+        bytes.splice(2..2, exif::segment(6));
+        assert!(far_apart(&decode(&bytes, Limits::default()).unwrap(), &original) < 8);
+    }
+
+    #[test]
+    fn all_eight_orientations_are_those_of_the_standard() {
+        // The upright picture is A B over C D.
+        let upright_picture = RgbImage::from_fn(3, 2, |x, y| Rgb([x as u8, y as u8, 0]));
+        let dynamic = DynamicImage::from(upright_picture.clone());
+        let stored = [
+            dynamic.clone(),
+            dynamic.fliph(),
+            dynamic.rotate180(),
+            dynamic.flipv(),
+            dynamic.rotate90().fliph(),
+            dynamic.rotate270(),
+            dynamic.rotate270().fliph(),
+            dynamic.rotate90(),
+        ];
+        for (value, stored) in (1u16..).zip(stored) {
+            let block = &exif::segment(value)[10..];
+            let orientation = exif::orientation(block, ImageFormat::Tiff);
+            assert_eq!(upright(stored.into_rgb8(), orientation), upright_picture, "orientation {value}");
+        }
+    }
+
+    #[test]
+    fn transparency_is_white() {
+        let clear = image::RgbaImage::from_pixel(4, 4, image::Rgba([0, 0, 0, 0]));
+        let bytes = written(clear.into(), image::ImageOutputFormat::Png);
+        assert!(decode(&bytes, Limits::default()).unwrap().iter().all(|&value| value == 255));
+    }
+
+    #[test]
+    fn large_pictures_are_refused_by_their_header() {
+        let limits = Limits { pixels: 60 * 40 - 1 };
+        for bytes in
+            [encode(&picture(60, 40), ImageFormat::Jpeg).unwrap(), encode(&picture(60, 40), ImageFormat::Png).unwrap()]
+        {
+            let error = decode(&bytes, limits).unwrap_err();
+            assert_eq!(error, DecodeError::TooLarge { width: 60, height: 40, limit: limits.pixels });
+        }
+        // A header that promises four gigapixels, with nothing behind it.
+        let mut png = encode(&picture(8, 8), ImageFormat::Png).unwrap();
+        png[16..24].copy_from_slice(&[0, 0, 255, 255, 0, 0, 255, 255]);
+        assert!(decode(&png, Limits::default()).is_err());
+    }
+
+    #[test]
+    fn hostile_bytes_are_errors() {
+        assert_eq!(decode(b"<html>", Limits::default()), Err(DecodeError::NotAnImage));
+        assert_eq!(decode(b"", Limits::default()), Err(DecodeError::NotAnImage));
+        use image::ImageOutputFormat as F;
+        let original = picture(40, 30);
+        let small = Limits { pixels: 100_000 };
+        for format in [F::Png, F::Bmp, F::Tiff, F::WebP, F::Jpeg(90)] {
+            let whole = written(original.clone().into(), format);
+            for end in (0..whole.len()).step_by(7) {
+                let _ = decode(&whole[..end], small);
+            }
+            for at in (0..whole.len()).step_by(5) {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 0xff;
+                let _ = decode(&bytes, small);
+            }
+        }
+        let mut jpeg = encode(&original, ImageFormat::Jpeg).unwrap();
+        jpeg.truncate(jpeg.len() / 2);
+        assert!(matches!(decode(&jpeg, small), Err(DecodeError::Undecodable { .. })), "half a picture");
+        let scans = [&b"\xff\xd8"[..], &b"\xff\xda\0\x02".repeat(500)].concat();
+        assert!(decode(&[b"\xff\xd8\xff", &scans[2..]].concat(), small).is_err());
+    }
+
+    #[test]
+    fn crops_are_encoded_alike_every_time() {
+        let original = picture(100, 100);
+        for format in [ImageFormat::Png, ImageFormat::Jpeg] {
+            let bytes = encode(&original, format).unwrap();
+            assert_eq!(bytes, encode(&original, format).unwrap());
+            let decoded = decode(&bytes, Limits::default()).unwrap();
+            assert!(far_apart(&decoded, &original) <= if format == ImageFormat::Png { 0 } else { 4 });
+        }
+        assert!(encode(&original, ImageFormat::Gif).is_err());
+    }
+
+    #[test]
+    fn the_cache_is_bounded_and_hands_out_once() {
+        let pictures = Pictures::new(2 * 300);
+        let hash = |i: u8| ContentHash::of(&[i]);
+        for i in 0..3 {
+            pictures.put(hash(i), Arc::new(picture(10, 10)));
+        }
+        assert!(pictures.take(hash(0)).is_none(), "the oldest had to go");
+        assert!(pictures.take(hash(2)).is_some());
+        assert!(pictures.take(hash(2)).is_none());
+        pictures.put(hash(9), Arc::new(picture(20, 20)));
+        assert!(pictures.take(hash(9)).is_none(), "larger than everything allowed");
+        assert!(pictures.take(hash(1)).is_some());
+    }
+}

@@ -1,0 +1,104 @@
+// dlib's frontal face detector behind a C interface: grey or RGB pixels in, scored boxes out.
+//
+// build.rs compiles this file twice, for AVX2 and for the baseline of the processor, with HOG set to the prefix of
+// the functions' names. No exception leaves it.
+
+#include <dlib/algs.h>
+#include <dlib/test_for_odr_violations.h>
+// Debian builds dlib with BLAS and LAPACK; the headers used here do without, and so link without.
+#undef DLIB_USE_BLAS
+#undef DLIB_USE_LAPACK
+#include <dlib/array2d.h>
+#include <dlib/image_processing/frontal_face_detector.h>
+#include <dlib/pixel.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#define JOIN2(a, b) a##b
+#define JOIN(a, b) JOIN2(a, b)
+#define NAME(function) JOIN(HOG, function)
+
+namespace {
+
+struct Hog {
+    dlib::frontal_face_detector detector;
+    dlib::array2d<unsigned char> grey;
+    dlib::array2d<dlib::rgb_pixel> rgb;
+    std::vector<dlib::rect_detection> found;
+};
+
+// The published detector, looking at no more than `levels` steps of its image pyramid.
+dlib::frontal_face_detector limited(unsigned long levels) {
+    const dlib::frontal_face_detector published = dlib::get_frontal_face_detector();
+    dlib::frontal_face_detector::image_scanner_type scanner;
+    scanner.copy_configuration(published.get_scanner());
+    scanner.set_max_pyramid_levels(levels);
+    std::vector<dlib::frontal_face_detector::feature_vector_type> weights;
+    for (unsigned long i = 0; i < published.num_detectors(); ++i) {
+        weights.push_back(published.get_w(i));
+    }
+    return dlib::frontal_face_detector(scanner, published.get_overlap_tester(), weights);
+}
+
+template <typename Pixel>
+const dlib::array2d<Pixel>& filled(dlib::array2d<Pixel>& image, const uint8_t* pixels, long width, long height) {
+    image.set_size(height, width);
+    const size_t row = static_cast<size_t>(width) * sizeof(Pixel);
+    for (long y = 0; y < height; ++y) {
+        std::memcpy(static_cast<void*>(&image[y][0]), pixels + static_cast<size_t>(y) * row, row);
+    }
+    return image;
+}
+
+}  // namespace
+
+extern "C" {
+
+// As `Box` in hog.rs. Edges are inclusive, in pixels.
+struct NAME(_box) {
+    double score;
+    int64_t left, top, right, bottom;
+};
+
+// A detector, or null when memory is short. `levels` 0: as many as the picture has.
+void* NAME(_new)(uint32_t levels) {
+    try {
+        std::unique_ptr<Hog> hog(new Hog);
+        hog->detector = limited(levels == 0 ? 1000 : levels);
+        return hog.release();
+    } catch (...) {
+        return nullptr;
+    }
+}
+
+void NAME(_free)(void* hog) { delete static_cast<Hog*>(hog); }
+
+// Looks at `height` rows of `width` pixels of `channels` bytes (1: grey, 3: RGB), without gaps. Writes the best `room`
+// boxes that score above `threshold`, best first, and answers how many there are altogether, or -1 on failure.
+int64_t NAME(_find)(void* opaque, const uint8_t* pixels, int64_t width, int64_t height, int32_t channels,
+                    double threshold, struct NAME(_box) * boxes, size_t room) {
+    try {
+        Hog& hog = *static_cast<Hog*>(opaque);
+        if (channels == 1) {
+            hog.detector(filled(hog.grey, pixels, width, height), hog.found, threshold);
+        } else {
+            hog.detector(filled(hog.rgb, pixels, width, height), hog.found, threshold);
+        }
+        const size_t written = std::min(room, hog.found.size());
+        for (size_t i = 0; i < written; ++i) {
+            const dlib::rect_detection& face = hog.found[i];
+            boxes[i] = {face.detection_confidence, face.rect.left(), face.rect.top(), face.rect.right(),
+                        face.rect.bottom()};
+        }
+        return static_cast<int64_t>(hog.found.size());
+    } catch (...) {
+        return -1;
+    }
+}
+
+}  // extern "C"

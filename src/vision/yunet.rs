@@ -1,0 +1,175 @@
+//! YuNet, a small face detector (Wu, Peng and Yu, Machine Intelligence Research 2023): where faces are, how large and
+//! roughly how turned.
+
+use image::RgbImage;
+use ort::session::Session;
+use ort::value::TensorRef;
+
+use crate::inference::onnx::{Dim, ModelProto, ValueInfoProto};
+use crate::inference::{InferenceError, Runtime};
+
+const NAME: &str = "yunet.onnx";
+const STRIDES: [usize; 3] = [8, 16, 32];
+
+/// A face in pixels of the picture that was looked at.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sighting {
+    pub score: f32,
+    pub centre: [f64; 2],
+    pub size: [f64; 2],
+    /// Both eyes, nose, both corners of the mouth; first those on the left of an upright picture.
+    pub points: [[f64; 2]; 5],
+}
+
+impl Sighting {
+    /// Intersection over union of two boxes.
+    fn overlap(&self, other: &Self) -> f64 {
+        let shared: f64 = (0..2)
+            .map(|i| {
+                let low = (self.centre[i] - self.size[i] / 2.0).max(other.centre[i] - other.size[i] / 2.0);
+                let high = (self.centre[i] + self.size[i] / 2.0).min(other.centre[i] + other.size[i] / 2.0);
+                (high - low).max(0.0)
+            })
+            .product();
+        let area = |s: &Self| s.size[0] * s.size[1];
+        shared / (area(self) + area(other) - shared)
+    }
+
+    /// The same face in a picture `factor` times as large.
+    #[must_use]
+    pub fn scaled(&self, factor: f64) -> Self {
+        let scale = |point: [f64; 2]| point.map(|c| (c + 0.5) * factor - 0.5);
+        Self {
+            score: self.score,
+            centre: scale(self.centre),
+            size: self.size.map(|length| length * factor),
+            points: self.points.map(scale),
+        }
+    }
+}
+
+/// The published model with its fixed 640x640 input made dynamic.
+///
+/// Shapes are declared at the input, the outputs and in between; all that follow from the input's size are dropped. The graph
+/// itself is convolutional and reshapes with -1.
+pub fn dynamic(published: &[u8]) -> Result<Vec<u8>, InferenceError> {
+    let unfit = |detail: String| InferenceError::Model { model: NAME.into(), detail };
+    let mut model = ModelProto::decode(published).map_err(|error| unfit(error.to_string()))?;
+    let graph = model.graph.as_mut().ok_or_else(|| unfit("it has no graph".into()))?;
+    graph.value_info.clear();
+    graph.input =
+        vec![ValueInfoProto::floats("input", &[Dim::Fixed(1), Dim::Fixed(3), Dim::Named("h"), Dim::Named("w")])];
+    for output in &mut graph.output {
+        let name = output.name().to_owned();
+        let columns = match name.split('_').next() {
+            Some("cls" | "obj") => 1,
+            Some("bbox") => 4,
+            Some("kps") => 10,
+            _ => return Err(unfit(format!("it has an unknown output {name}"))),
+        };
+        let anchors = format!("anchors_{name}");
+        *output = ValueInfoProto::floats(&name, &[Dim::Fixed(1), Dim::Named(&anchors), Dim::Fixed(columns)]);
+    }
+    Ok(model.encode())
+}
+
+/// One session; each thread needs its own.
+pub struct Yunet {
+    session: Session,
+    input: Vec<f32>,
+}
+
+impl Yunet {
+    /// `model` comes from [`dynamic`].
+    pub fn new(runtime: &Runtime, model: &[u8]) -> Result<Self, InferenceError> {
+        Ok(Self { session: runtime.session(NAME, model, 1)?, input: Vec::new() })
+    }
+
+    /// Faces with a score of at least `threshold`, best first.
+    pub fn find(&mut self, picture: &RgbImage, threshold: f32) -> Result<Vec<Sighting>, InferenceError> {
+        let (width, height) = (picture.width().next_multiple_of(32), picture.height().next_multiple_of(32));
+        self.fill(picture, width as usize, height as usize);
+        let failed = |error: ort::Error| InferenceError::Run { model: NAME.into(), detail: error.to_string() };
+        let shape = [1usize, 3, height as usize, width as usize];
+        let tensor = TensorRef::from_array_view((shape, &self.input[..])).map_err(failed)?;
+        let outputs = self.session.run(ort::inputs!["input" => tensor]).map_err(failed)?;
+        let mut sightings = Vec::new();
+        for stride in STRIDES {
+            let values = |kind: &str| {
+                let (_, values) = outputs[format!("{kind}_{stride}").as_str()].try_extract_tensor::<f32>()?;
+                Ok(values)
+            };
+            let (class, object) = (values("cls").map_err(failed)?, values("obj").map_err(failed)?);
+            let (boxes, points) = (values("bbox").map_err(failed)?, values("kps").map_err(failed)?);
+            let columns = width as usize / stride;
+            for (anchor, (&class, &object)) in class.iter().zip(object).enumerate() {
+                let score = (class.clamp(0.0, 1.0) * object.clamp(0.0, 1.0)).sqrt();
+                if score < threshold {
+                    continue;
+                }
+                // An anchor's position in the published order is the corner of its cell, in picture edges.
+                let cell = [(anchor % columns) as f64, (anchor / columns) as f64];
+                let place = |i: usize, offset: f32| (cell[i] + f64::from(offset)) * stride as f64 - 0.5;
+                let (frame, marks) = (&boxes[4 * anchor..][..4], &points[10 * anchor..][..10]);
+                sightings.push(Sighting {
+                    score,
+                    centre: [place(0, frame[0]), place(1, frame[1])],
+                    size: [frame[2], frame[3]].map(|log| f64::from(log).exp() * stride as f64),
+                    points: std::array::from_fn(|p| std::array::from_fn(|i| place(i, marks[2 * p + i]))),
+                });
+            }
+        }
+        Ok(distinct(sightings))
+    }
+
+    /// Planes of blue, green and red, 0 to 255, black beyond the picture.
+    fn fill(&mut self, picture: &RgbImage, width: usize, height: usize) {
+        let plane = width * height;
+        self.input.clear();
+        self.input.resize(3 * plane, 0.0);
+        let used = picture.width() as usize;
+        let (blue, rest) = self.input.split_at_mut(plane);
+        let (green, red) = rest.split_at_mut(plane);
+        for (y, row) in picture.as_raw().chunks_exact(3 * used.max(1)).enumerate() {
+            let line = y * width..y * width + used;
+            let planes = blue[line.clone()].iter_mut().zip(&mut green[line.clone()]).zip(&mut red[line]);
+            for (pixel, ((b, g), r)) in row.chunks_exact(3).zip(planes) {
+                (*r, *g, *b) = (f32::from(pixel[0]), f32::from(pixel[1]), f32::from(pixel[2]));
+            }
+        }
+    }
+}
+
+/// Keeps the best of each group of overlapping sightings.
+fn distinct(mut sightings: Vec<Sighting>) -> Vec<Sighting> {
+    const SAME: f64 = 0.3;
+    sightings.sort_by(|a, b| b.score.total_cmp(&a.score));
+    let mut kept: Vec<Sighting> = Vec::new();
+    for sighting in sightings {
+        if kept.iter().all(|better| better.overlap(&sighting) < SAME) {
+            kept.push(sighting);
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sighting(score: f32, x: f64) -> Sighting {
+        Sighting { score, centre: [x, 50.0], size: [20.0, 20.0], points: [[0.0; 2]; 5] }
+    }
+
+    #[test]
+    fn overlapping_sightings_are_one_face() {
+        let kept = distinct(vec![sighting(0.7, 52.0), sighting(0.9, 50.0), sighting(0.8, 90.0)]);
+        assert_eq!(kept.iter().map(|s| s.score).collect::<Vec<_>>(), [0.9, 0.8]);
+    }
+
+    #[test]
+    fn another_model_is_refused() {
+        assert!(dynamic(b"\xff\xff").is_err());
+        assert!(dynamic(b"").is_err());
+    }
+}
