@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use facemill::broker::Message;
-use facemill::ledger::{Begin, Counts, Entry, Event, Filter, Ledger, LedgerError, Move, Moved, Standing};
+use facemill::ledger::{Begin, Counts, Enrolment, Entry, Event, Filter, Ledger, LedgerError, Move, Moved, Standing};
 use facemill::objects::ObjectKey;
 use facemill::photo::*;
 use facemill::report::{self, About, FaceRecord, Funnel, PhotoRecord, ReportError};
@@ -47,7 +47,7 @@ impl Ledger for Shelf {
         Ok(rest.take(limit).cloned().collect())
     }
 
-    async fn enrol(&self, _: &RunName, _: &[Candidate], _: u64) -> Result<Vec<bool>, LedgerError> {
+    async fn enrol(&self, _: &RunName, _: &[Candidate], _: u64) -> Result<Vec<Enrolment>, LedgerError> {
         unreachable!("the report changes nothing")
     }
     async fn begin(&self, _: &Message, _: &str, _: bool) -> Result<Begin, LedgerError> {
@@ -137,7 +137,8 @@ fn with_face(id: i64, p_ok: f64) -> Photo {
 fn entry(photo: Photo, ending: Ending, stage: StageName, cause: Option<Cause>) -> Entry {
     let message = Message { position: Position::entering(stage), ..Message::first(photo, 0) };
     let photo_id = message.photo.candidate.photo_id.clone();
-    let standing = Standing { state: State::Ended(ending), attempt: 1, due_at: 0, cause, message: Some(message) };
+    let standing =
+        Standing { state: State::Ended(ending), stage, attempt: 1, due_at: 0, cause, message: Some(message) };
     Entry { photo_id, standing }
 }
 

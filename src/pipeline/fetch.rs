@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::net::obstacle::lasting_means_gone;
 use crate::net::{Fetcher, Obstacle};
 use crate::objects::{ObjectError, ObjectKey, Objects};
-use crate::photo::{Cause, Original, Photo, StageName};
+use crate::photo::{Cause, Ending, Original, Photo, StageName};
 
 use super::stage::{Outcome, Retry, Stage};
 
@@ -54,6 +55,10 @@ impl Stage for Fetch {
         let mut photo = Box::new(photo.clone());
         photo.facts.original = Some(Original { sha256: download.sha256, bytes, format: download.format });
         Outcome::Advance(photo)
+    }
+
+    fn exhausted(&self, cause: &Cause) -> Ending {
+        if lasting_means_gone(cause) { Ending::Gone } else { Ending::Failed }
     }
 }
 

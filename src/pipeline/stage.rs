@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::photo::{Cause, Photo, StageName};
+use crate::photo::{Cause, Ending, Photo, StageName};
 
 /// One step of a photo's way.
 ///
@@ -17,6 +17,11 @@ pub trait Stage: Send + Sync {
 
     /// Works on one photo. Blocking and native work belongs off the async threads.
     async fn run(&self, photo: &Photo) -> Outcome;
+
+    /// What a photo comes to when `cause` has used up its last attempt.
+    fn exhausted(&self, _cause: &Cause) -> Ending {
+        Ending::Failed
+    }
 }
 
 /// A stage's answer is a value: only what nobody foresaw is a panic.

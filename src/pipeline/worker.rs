@@ -268,7 +268,7 @@ impl Worker {
             Outcome::Reject(cause) => end(Ending::Rejected, Some(cause), message.clone()),
             Outcome::Poison(cause) => end(Ending::Failed, Some(cause), message.clone()),
             Outcome::Retry(retry) if retry.costs_attempt && message.attempt >= self.settings.attempts => {
-                end(Ending::Failed, Some(retry.cause), message.clone())
+                end(self.stage.exhausted(&retry.cause), Some(retry.cause), message.clone())
             }
             Outcome::Retry(retry) => {
                 let position = message.position.again();

@@ -55,7 +55,10 @@ pub fn predicted(id: i64, p_ok: f64) -> Photo {
 fn entry(photo: Photo, state: State, at: Position, cause: Option<Cause>) -> Entry {
     let photo_id = photo.candidate.photo_id.clone();
     let message = Message { position: at, ..Message::first(photo, 1_700_000_000) };
-    Entry { photo_id, standing: Standing { state, attempt: 1, due_at: 0, cause, message: Some(message) } }
+    Entry {
+        photo_id,
+        standing: Standing { state, stage: at.stage, attempt: 1, due_at: 0, cause, message: Some(message) },
+    }
 }
 
 pub fn arrived(id: i64, p_ok: f64) -> Entry {

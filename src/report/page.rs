@@ -13,7 +13,6 @@ use super::About;
 use super::records::FaceRecord;
 use super::tally::{Funnel, HostTally, Tally};
 use crate::objects::ObjectKey;
-use crate::photo::StageName;
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -133,7 +132,7 @@ fn reasons(file: &mut dyn Write, tally: &Tally) -> io::Result<()> {
             "<tr><td><span class=\"outcome {0}\">{0}</span></td><td>{1}</td><td>{2}</td><td>{3}</td>\
              <td>{5} <span class=\"meter\"><span style=\"width:{4:.2}%\"></span></span></td></tr>",
             reason.outcome.as_str(),
-            reason.step.map_or("–", StageName::as_str),
+            reason.step.as_str(),
             Text(cause),
             Grouped(count),
             share(count, total),

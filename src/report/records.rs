@@ -86,7 +86,7 @@ pub struct PhotoRecord {
     /// None when the ledger no longer has the photo's message.
     pub photo_url: Option<String>,
     /// The stage that the photo waits for, or that ended it.
-    pub step: Option<StageName>,
+    pub step: StageName,
     pub outcome: Outcome,
     /// The slug of the cause; what exactly happened, `facemill why` tells.
     pub cause: Option<String>,
@@ -133,17 +133,12 @@ impl PhotoRecord {
     pub fn of(entry: &Entry) -> Self {
         let standing = &entry.standing;
         let outcome = Outcome::from(standing.state);
-        let step = match standing.state {
-            State::Waiting(position) => Some(position.stage),
-            State::Ended(Ending::Predicted) => Some(StageName::Classify),
-            State::Ended(_) => standing.message.as_ref().map(|message| message.position.stage),
-        };
         // A photo that arrived has no cause, whatever once held it up: a second run must write the same line.
         let cause = standing.cause.as_ref().filter(|_| outcome != Outcome::Predicted);
         Self {
             photo_id: entry.photo_id.clone(),
             photo_url: standing.message.as_ref().map(|message| message.photo.candidate.photo_url.clone()),
-            step,
+            step: standing.stage,
             outcome,
             cause: cause.map(|cause| cause.slug.clone()),
             attempts: standing.attempt,
@@ -212,6 +207,6 @@ mod tests {
         let mut entry = fixtures::arrived(5, 0.5);
         entry.standing.cause = Some(crate::photo::Cause::new("timeout", "once"));
         let record = PhotoRecord::of(&entry);
-        assert_eq!((record.cause, record.step), (None, Some(StageName::Classify)));
+        assert_eq!((record.cause, record.step), (None, StageName::Classify));
     }
 }

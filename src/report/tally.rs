@@ -20,7 +20,7 @@ pub struct Funnel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Reason {
     pub outcome: Outcome,
-    pub step: Option<StageName>,
+    pub step: StageName,
     /// Empty: no cause, it is simply not finished, or has arrived.
     pub cause: String,
 }
