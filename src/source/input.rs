@@ -32,6 +32,7 @@ pub struct Opened {
     /// What it begins with: up to [`HEAD`] bytes.
     pub head: Vec<u8>,
     pub meter: Meter,
+    packed: bool,
     /// The file, if it lies there as it is.
     pub plain_file: Option<PathBuf>,
 }
@@ -45,7 +46,7 @@ const MAX_DECODER_MEMORY: u64 = 256 << 20;
 impl Input {
     pub fn open(&self) -> Result<Opened, SourceError> {
         match self {
-            Self::Stdin => open(Box::new(io::stdin()), None),
+            Self::Stdin => open(Box::new(io::stdin())),
             Self::File(path) => {
                 let failed = |error| SourceError::Io { what: path.display().to_string(), error };
                 let file = File::open(path).map_err(failed)?;
@@ -56,16 +57,21 @@ impl Input {
                         path.display()
                     )));
                 }
-                let opened = open(Box::new(file), data.is_file().then_some(data.len()))?;
-                let plain_file = opened.plain_file.map(|_| path.clone()).filter(|_| data.is_file());
+                let regular = data.is_file();
+                let opened = unpack(Box::new(file), regular.then_some(data.len()))?;
+                let plain_file = (regular && !opened.packed).then(|| path.clone());
                 Ok(Opened { plain_file, ..opened })
             }
         }
     }
 }
 
-/// Opens what a reader gives. A `plain_file` of the answer says only that nothing was compressed.
-pub fn open(reader: Box<dyn Read + Send>, total: Option<u64>) -> Result<Opened, SourceError> {
+/// Opens what a reader gives.
+pub fn open(reader: Box<dyn Read + Send>) -> Result<Opened, SourceError> {
+    unpack(reader, None)
+}
+
+fn unpack(reader: Box<dyn Read + Send>, total: Option<u64>) -> Result<Opened, SourceError> {
     let meter = Meter { total, ..Meter::default() };
     let mut reader: Box<dyn Read + Send> = Box::new(Metered { reader, meter: meter.clone() });
     let head = peek(&mut reader, 16)?;
@@ -77,7 +83,7 @@ pub fn open(reader: Box<dyn Read + Send>, total: Option<u64>) -> Result<Opened, 
     };
     let head = peek(&mut reader, HEAD)?;
     let reader = Box::new(Cursor::new(head.clone()).chain(reader));
-    Ok(Opened { reader, head, meter, plain_file: packing.is_none().then(PathBuf::new) })
+    Ok(Opened { reader, head, meter, packed: packing.is_some(), plain_file: None })
 }
 
 /// Takes up to `length` bytes. If the dump breaks before, the error comes again when it is read in earnest, with

@@ -75,11 +75,11 @@ pub fn candidates_from(
     options: &Options,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Candidate>, SourceError> {
-    read(input::open(Box::new(reader), None)?, options, progress)
+    read(input::open(Box::new(reader))?, options, progress)
 }
 
 fn read(opened: Opened, options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<Vec<Candidate>, SourceError> {
-    let Opened { reader, head, meter, plain_file } = opened;
+    let Opened { reader, head, meter, plain_file, .. } = opened;
     let mapping = &options.mapping;
     let mut gatherer = Gatherer::default();
     if head.starts_with(CUSTOM_FORMAT) {
@@ -105,47 +105,21 @@ fn read(opened: Opened, options: &Options, progress: &mut dyn FnMut(Progress)) -
 
 /// Passes the stream on if it can be an SQL script.
 fn known<'s>(mut stream: Stream<'s>, head: &[u8]) -> Result<Stream<'s>, SourceError> {
-    const BEGINNINGS: [&str; 21] = [
-        "--",
-        "/*",
-        "\\",
-        "#",
-        "COPY",
-        "INSERT",
-        "REPLACE",
-        "CREATE",
-        "DROP",
-        "ALTER",
-        "SET",
-        "SELECT",
-        "BEGIN",
-        "START",
-        "COMMIT",
-        "USE",
-        "LOCK",
-        "PRAGMA",
-        "DELIMITER",
-        "TRUNCATE",
-        "DELETE",
-    ];
+    const BEGINNINGS: &str = "-- /* \\ # COPY INSERT REPLACE CREATE DROP ALTER SET SELECT BEGIN START COMMIT USE LOCK \
+        PRAGMA DELIMITER TRUNCATE DELETE";
     let start = head.strip_prefix(BOM).unwrap_or(head).trim_ascii_start();
-    if start.is_empty() {
-        // If it is broken, its own error says more.
-        while stream.fill(1)?.first().is_some_and(u8::is_ascii_whitespace) {
-            stream.consume(1);
-        }
-        if stream.fill(1)?.is_empty() {
+    let is = |word: &str| start.get(..word.len()).is_some_and(|text| text.eq_ignore_ascii_case(word.as_bytes()));
+    if !BEGINNINGS.split_whitespace().any(is) {
+        // If it breaks off so early, that says more.
+        stream.fill(head.len() + 1)?;
+        if start.is_empty() {
             return Err(SourceError::Unknown("the dump is empty".into()));
         }
-        return Ok(stream);
-    }
-    let is = |word: &&str| start.get(..word.len()).is_some_and(|text| text.eq_ignore_ascii_case(word.as_bytes()));
-    if !BEGINNINGS.iter().any(is) {
         let shown = String::from_utf8_lossy(&start[..start.len().min(24)]).escape_debug().to_string();
         return Err(SourceError::Unknown(format!(
             "what begins with `{shown}` is no dump that can be read: give the output of pg_dump (plain or custom), \
-             mysqldump or mariadb-dump, an SQLite file, or CSV, TSV or JSON lines with photo_id and photo_url, \
-             each plain or as gz, zst, xz or bz2"
+             mysqldump or mariadb-dump, an SQLite file, or CSV, TSV or JSON lines with columns photo_id and photo_url \
+             (or what --map photos.photo_url=COLUMN calls them), each plain or as gz, zst, xz or bz2"
         )));
     }
     if head.starts_with(BOM) {

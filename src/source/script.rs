@@ -157,6 +157,10 @@ impl Script<'_, '_> {
             return Ok(None);
         }
         let mut columns = Vec::new();
+        // PostgreSQL has tables without columns.
+        if self.lexer.take_symbol(b')')? {
+            return Ok(Some(columns));
+        }
         loop {
             let Some(column) = self.name()? else {
                 return Err(self.lexer.broken("a list of columns has something else in it"));
