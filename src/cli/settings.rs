@@ -1,0 +1,163 @@
+//! Flags and environment variables that say how the stages work; the same for every command that runs them.
+
+use std::path::PathBuf;
+use std::thread::available_parallelism;
+
+use clap::Args;
+use serde_json::json;
+
+use super::Failure;
+use crate::config::Models;
+use crate::net::Rules;
+use crate::photo::{Align, ImageFormat, Search};
+use crate::pipeline::crop::CropSettings;
+use crate::pipeline::detect::DetectSettings;
+use crate::pipeline::retry::Waits;
+use crate::pipeline::stages;
+use crate::vision::detector::FacesRule;
+use crate::vision::image::Limits;
+
+/// How the stages work.
+#[derive(Debug, Clone, Args)]
+pub struct StageArgs {
+    /// How the face is searched for: guided is fast, full is the published method
+    #[arg(long, env = "FACEMILL_SEARCH", value_enum, default_value_t, help_heading = "Faces")]
+    search: Search,
+    /// What a photo with several faces is worth: nothing, or its largest face
+    #[arg(long, env = "FACEMILL_FACES", value_enum, default_value_t, help_heading = "Faces")]
+    faces: FacesRule,
+    /// The least width of a face in pixels, from ear to ear
+    #[arg(long, env = "FACEMILL_MIN_FACE", default_value_t = 80, value_name = "PIXELS", help_heading = "Faces")]
+    min_face: u32,
+    /// How the crop is laid around the face; do not mix them in one dataset
+    #[arg(long, env = "FACEMILL_ALIGN", value_enum, default_value_t, help_heading = "Faces")]
+    align: Align,
+    /// How crops are saved
+    #[arg(long, env = "FACEMILL_IMAGE_FORMAT", value_enum, default_value_t, help_heading = "Faces")]
+    image_format: CropFormat,
+    /// Larger photos are rejected
+    #[arg(long, env = "FACEMILL_MAX_MEGAPIXELS", default_value_t = 50, value_name = "N", help_heading = "Faces")]
+    max_megapixels: u64,
+    /// Photos that detect, crop and classify each work on at a time [default: the cores of this machine]
+    #[arg(long, env = "FACEMILL_CORES", value_name = "N", help_heading = "Work")]
+    cores: Option<usize>,
+    /// Photos that are fetched at a time
+    #[arg(long, env = "FACEMILL_FETCHES", default_value_t = 64, value_name = "N", help_heading = "Work")]
+    pub fetches: usize,
+    /// Attempts that a photo has at each stage
+    #[arg(long, env = "FACEMILL_ATTEMPTS", default_value_t = 4, value_name = "N", help_heading = "Work")]
+    pub attempts: u32,
+    /// Seconds to wait after the first, second, ... failed attempt
+    #[arg(long, env = "FACEMILL_WAITS", default_value = "5,30,120,600,3600", value_name = "LIST", help_heading = "Work")]
+    pub waits: Waits,
+    /// Larger files are not fetched
+    #[arg(long, env = "FACEMILL_MAX_MEGABYTES", default_value_t = 30, value_name = "N", help_heading = "Fetching")]
+    max_megabytes: u64,
+    /// Requests that one host gets at the same time
+    #[arg(long, env = "FACEMILL_PER_HOST", default_value_t = 4, value_name = "N", help_heading = "Fetching")]
+    per_host: usize,
+    /// Who asks: a URL or an e-mail address for the user agent
+    #[arg(long, env = "FACEMILL_CONTACT", value_name = "WHO", help_heading = "Fetching")]
+    contact: Option<String>,
+    /// Where a host name leads, instead of asking DNS: photos.test=127.0.0.1:8080
+    #[arg(long, value_name = "NAME=ADDRESS:PORT", help_heading = "Fetching")]
+    resolve: Vec<String>,
+    /// Lets URLs lead to private addresses: for tests and intranets only
+    #[arg(long, env = "FACEMILL_ALLOW_PRIVATE_ADDRESSES", help_heading = "Fetching")]
+    allow_private_addresses: bool,
+    #[command(flatten)]
+    pub models: ModelArgs,
+}
+
+/// Where the models are.
+#[derive(Debug, Clone, Args)]
+pub struct ModelArgs {
+    /// Folder with the models and onnxruntime [default: models, here or above the program]
+    #[arg(long, env = Models::ENV, value_name = "DIR", help_heading = "Work")]
+    models: Option<PathBuf>,
+}
+
+impl ModelArgs {
+    pub fn find(&self) -> Models {
+        Models::find(self.models.clone())
+    }
+}
+
+/// The formats that crops can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+enum CropFormat {
+    #[default]
+    Png,
+    /// Quality 100
+    Jpeg,
+}
+
+impl From<CropFormat> for ImageFormat {
+    fn from(format: CropFormat) -> Self {
+        match format {
+            CropFormat::Png => Self::Png,
+            CropFormat::Jpeg => Self::Jpeg,
+        }
+    }
+}
+
+impl StageArgs {
+    /// Checks everything together: every fault is told, not only the first.
+    pub fn settings(&self) -> Result<stages::Settings, Failure> {
+        let mut faults = Vec::new();
+        let mut between = |flag: &str, value: u64, least: u64, most: u64| {
+            if !(least..=most).contains(&value) {
+                faults.push(format!("--{flag} {value}: take {least} to {most}"));
+            }
+        };
+        let cores = self.cores.unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
+        between("cores", cores as u64, 1, 1024);
+        between("fetches", self.fetches as u64, 1, 10_000);
+        between("attempts", u64::from(self.attempts), 1, 100);
+        between("max-megapixels", self.max_megapixels, 1, 1000);
+        between("max-megabytes", self.max_megabytes, 1, 1000);
+        between("per-host", self.per_host as u64, 1, 1000);
+        between("min-face", u64::from(self.min_face), 20, 10_000);
+        let mut hosts = Rules::default().hosts;
+        for entry in &self.resolve {
+            match Rules::parse_host(entry) {
+                Ok((name, address)) => drop(hosts.insert(name, address)),
+                Err(error) => faults.push(format!("--resolve {error}")),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(Failure::broken(faults.join("\n          ")));
+        }
+        let limits = Limits { pixels: self.max_megapixels * 1_000_000 };
+        Ok(stages::Settings {
+            models: self.models.find(),
+            cores,
+            rules: Rules {
+                per_host: self.per_host,
+                max_bytes: self.max_megabytes * 1_000_000,
+                contact: self.contact.clone(),
+                hosts,
+                allow_private_addresses: self.allow_private_addresses,
+                ..Rules::default()
+            },
+            detect: DetectSettings { search: self.search, faces: self.faces, min_face: self.min_face, limits },
+            crop: CropSettings { align: self.align, image_format: self.image_format.into(), limits },
+        })
+    }
+}
+
+/// The settings that shape a dataset. Two runs that differ in them must not share an output.
+pub fn that_shape_the_dataset(settings: &stages::Settings) -> serde_json::Map<String, serde_json::Value> {
+    let json = json!({
+        "search": settings.detect.search,
+        "faces": settings.detect.faces,
+        "min-face": settings.detect.min_face,
+        "align": settings.crop.align,
+        "image-format": settings.crop.image_format,
+        "max-megapixels": settings.detect.limits.pixels / 1_000_000,
+    });
+    match json {
+        serde_json::Value::Object(map) => map,
+        _ => serde_json::Map::new(),
+    }
+}

@@ -1,0 +1,162 @@
+//! When a row was last updated, in an order that does not depend on how the database writes it.
+
+/// A value of `faces.updated_at`. Orders as PostgreSQL orders timestamps: NULL is greater than everything.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Moment {
+    /// `-infinity`.
+    Always,
+    /// Seconds and nanoseconds since 1970, UTC (local time where no zone is written), or a plain number.
+    At(i64, u32),
+    /// `infinity`.
+    Never,
+    /// Neither a timestamp nor a number; ordered by its bytes.
+    Text(Box<str>),
+    Null,
+}
+
+impl Moment {
+    /// Reads `2016-11-24 14:02:29.25+09:30`, with `T` or a space, with or without fraction and zone, a date alone,
+    /// a number such as seconds since 1970, and PostgreSQL's `infinity` and ` BC`.
+    pub fn parse(text: Option<&str>) -> Self {
+        let Some(text) = text else { return Self::Null };
+        match text {
+            "infinity" => Self::Never,
+            "-infinity" => Self::Always,
+            _ => timestamp(text).or_else(|| number(text)).unwrap_or_else(|| Self::Text(text.into())),
+        }
+    }
+}
+
+fn timestamp(text: &str) -> Option<Moment> {
+    let (text, before_christ) = match text.strip_suffix(" BC") {
+        Some(text) => (text, true),
+        None => (text, false),
+    };
+    let (date, time) = match text.find([' ', 'T']) {
+        Some(at) => (&text[..at], &text[at + 1..]),
+        None => (text, "00:00:00"),
+    };
+    let mut parts = date.split('-').map(digits);
+    let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
+    if parts.next().is_some() || year > 999_999 || month > 12 || day > 31 {
+        return None;
+    }
+    let year = if before_christ { 1 - year } else { year };
+    let (clock, zone) = time.split_at(time.find(['+', '-', 'Z', ' ']).unwrap_or(time.len()));
+    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, ""));
+    let seconds = clock_seconds(clock)? - zone_seconds(zone.trim())?;
+    // MySQL's zero dates have month and day 0.
+    let days = days_since_1970(year, month.max(1), day.max(1));
+    Some(Moment::At(days * 86_400 + seconds, nanoseconds(fraction)?))
+}
+
+/// `14`, `14:02` or `14:02:29`.
+fn clock_seconds(clock: &str) -> Option<i64> {
+    let mut seconds = 0;
+    let mut unit = 3600;
+    for part in clock.split(':') {
+        seconds += digits(part).filter(|part| unit > 0 && *part < 100)? * unit;
+        unit /= 60;
+    }
+    Some(seconds)
+}
+
+/// Nothing, `Z`, `UTC`, `+09`, `-09:30`, `+0930` or `+09:30:15`.
+fn zone_seconds(zone: &str) -> Option<i64> {
+    let sign = match zone.as_bytes().first() {
+        None => return Some(0),
+        Some(b'+') => 1,
+        Some(b'-') => -1,
+        Some(_) => return matches!(zone, "Z" | "UTC" | "GMT").then_some(0),
+    };
+    let zone = &zone[1..];
+    match zone.len() {
+        4 if !zone.contains(':') => Some(sign * (digits(&zone[..2])? * 3600 + digits(&zone[2..])? * 60)),
+        _ => Some(sign * clock_seconds(zone)?),
+    }
+}
+
+fn number(text: &str) -> Option<Moment> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let (negative, whole) = match whole.strip_prefix('-') {
+        Some(whole) => (true, whole),
+        None => (false, whole),
+    };
+    let (whole, nanoseconds) = (digits(whole)?, nanoseconds(fraction)?);
+    Some(match (negative, nanoseconds) {
+        (false, _) => Moment::At(whole, nanoseconds),
+        (true, 0) => Moment::At(-whole, 0),
+        (true, _) => Moment::At(-whole - 1, 1_000_000_000 - nanoseconds),
+    })
+}
+
+/// Digits behind the point, cut at nanoseconds.
+fn nanoseconds(fraction: &str) -> Option<u32> {
+    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let digit = |i: usize| fraction.as_bytes().get(i).map_or(0, |byte| u32::from(byte - b'0'));
+    Some((0..9).fold(0, |nanoseconds, i| 10 * nanoseconds + digit(i)))
+}
+
+fn digits(text: &str) -> Option<i64> {
+    let all = !text.is_empty() && text.len() <= 18 && text.bytes().all(|byte| byte.is_ascii_digit());
+    all.then(|| text.parse().ok()).flatten()
+}
+
+/// Days from 1970-01-01 to a date of the Gregorian calendar. Years begin in March here, so that the leap day is the
+/// last of its year; 400 years have 146,097 days, and the first five months from March on have 153.
+fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let of_year = (153 * month + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Moment {
+        Moment::parse(Some(text))
+    }
+
+    #[test]
+    fn timestamps_order_as_time_does() {
+        let order = [
+            "-infinity",
+            "0044-03-15 12:00:00 BC",
+            "0000-00-00 00:00:00",
+            "1969-12-31 23:59:59",
+            "2016-02-28 23:59:59.999999",
+            "2016-02-29",
+            "2016-02-29 10:00:00+09:30",
+            "2016-02-29 01:00:00+00",
+            "2016-02-29 10:00:00",
+            "2016-02-29 10:00:00.5",
+            "2016-02-29 10:00:00.50001",
+            "2016-02-29T10:00:01Z",
+            "2016-02-29 10:00:00-03",
+            "10000-01-01 00:00:00",
+            "infinity",
+        ];
+        for pair in order.windows(2) {
+            assert!(at(pair[0]) < at(pair[1]), "{pair:?}");
+            assert!(!matches!(at(pair[0]), Moment::Text(_)), "{pair:?}");
+        }
+        assert!(at("infinity") < Moment::parse(None));
+        assert_eq!(at("2016-11-24 14:02:29"), Moment::At(1_479_996_149, 0));
+        assert_eq!(at("2016-11-24 14:02:29.500"), at("2016-11-24T14:02:29.5Z"));
+        assert_eq!(at("2016-11-24 14:02:29+0130"), at("2016-11-24 12:32:29+00"));
+    }
+
+    #[test]
+    fn numbers_and_other_things() {
+        assert_eq!(at("1479996149"), Moment::At(1_479_996_149, 0));
+        assert!(at("-1.5") < at("-1.25") && at("-1") < at("0.5"));
+        for odd in ["", "yesterday", "2016-13-01", "2016-01-01 1:2:3:4", "2016-01-01 10:00:00 CET", "1.2.3", "2016-01"]
+        {
+            assert_eq!(at(odd), Moment::Text(odd.into()));
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! A source DB that is an SQLite file.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OpenFlags};
+use tempfile::NamedTempFile;
+
+use super::candidates::Gatherer;
+use super::catalogue::{Catalogue, Naming, TableName, Use};
+use super::error::{Position, SourceError};
+use super::mapping::{Mapping, Row};
+use super::script::not_utf8;
+use super::stream::Progress;
+
+/// How an SQLite file begins.
+pub const MAGIC: &[u8] = b"SQLite format 3\0";
+
+/// Reads a database that lies in a file.
+pub fn read(
+    path: &Path,
+    mapping: &Mapping,
+    gatherer: &mut Gatherer,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(), SourceError> {
+    let size = check_size(path)?;
+    let connection = open(path)?;
+    let naming = Naming { any_case: true, default_schema: None };
+    let mut catalogue = Catalogue::new(mapping, naming);
+    let mut queries = Vec::new();
+    for table in tables(&connection)? {
+        let columns = columns(&connection, &table)?;
+        let name = TableName { name: table.clone(), ..TableName::default() };
+        if let Use::Read(route) = catalogue.look_up(&name, Some(columns.clone())) {
+            let picked = route.places.map(|place| place.map_or_else(|| "NULL".into(), |place| quote(&columns[place])));
+            queries.push((route.role, format!("SELECT {} FROM {}", picked.join(", "), quote(&table))));
+        }
+    }
+    catalogue.verdict()?;
+    let mut count = 0u64;
+    for (role, query) in queries {
+        let mut statement = connection.prepare(&query)?;
+        let mut rows = statement.query([])?;
+        while let Some(found) = rows.next()? {
+            let mut row = Row::default();
+            for ((slot, column), value) in role.columns().iter().enumerate().zip(&mut row) {
+                *value = text(found.get_ref(slot)?, column.ends_with("id"))
+                    .map_err(|_| SourceError::Contradiction(not_utf8(role, slot)))?;
+            }
+            gatherer.add(role, row)?;
+            count += 1;
+            if count.is_multiple_of(4096) {
+                progress(Progress { bytes: 0, total: Some(size), rows: count });
+            }
+        }
+    }
+    progress(Progress { bytes: size, total: Some(size), rows: count });
+    Ok(())
+}
+
+/// Puts a database that comes as a stream into a temporary file, since SQLite must seek.
+pub fn unpack(mut stream: impl Read) -> Result<NamedTempFile, SourceError> {
+    let failed =
+        |error| SourceError::Io { what: "the SQLite file cannot be unpacked to the temporary folder".into(), error };
+    let mut file = NamedTempFile::new().map_err(failed)?;
+    io::copy(&mut stream, &mut file).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+            SourceError::Broken {
+                at: Position { line: 1, offset: file.as_file().metadata().map_or(0, |data| data.len()) },
+                detail: format!("the compressed data is broken ({error})"),
+            }
+        }
+        _ => failed(error),
+    })?;
+    file.flush().map_err(failed)?;
+    Ok(file)
+}
+
+/// Read only, trusting nothing in the file. Without a journal beside it the file is taken as it lies, so that it may
+/// be in a folder that cannot be written to.
+fn open(path: &Path) -> Result<Connection, SourceError> {
+    let mut journal = path.as_os_str().to_owned();
+    journal.push("-wal");
+    let immutable = if Path::new(&journal).exists() { "" } else { "?immutable=1" };
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let escaped: String = absolute.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(format!("file:{escaped}{immutable}"), flags)?;
+    connection.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA query_only = ON")?;
+    Ok(connection)
+}
+
+/// The header says how many pages there are; a file that was cut off has fewer. Answers the file's size.
+fn check_size(path: &Path) -> Result<u64, SourceError> {
+    let failed = |error| SourceError::Io { what: path.display().to_string(), error };
+    let mut file = File::open(path).map_err(failed)?;
+    let mut header = [0u8; 100];
+    let mut read = 0;
+    while let more @ 1.. = file.read(&mut header[read..]).map_err(failed)? {
+        read += more;
+    }
+    let size = file.seek(SeekFrom::End(0)).map_err(failed)?;
+    let word = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let page = match u16::from_be_bytes([header[16], header[17]]) {
+        1 => 65_536,
+        size => u64::from(size),
+    };
+    // The count holds only where it was written together with the last change.
+    let pages = if word(24) == word(92) { u64::from(word(28)) } else { 1 };
+    if read < header.len() || size < page * pages {
+        return Err(SourceError::Truncated {
+            at: Position { line: 1, offset: size },
+            detail: format!("an SQLite file of {pages} pages has {} bytes", page * pages),
+        });
+    }
+    Ok(size)
+}
+
+fn tables(connection: &Connection) -> Result<Vec<String>, rusqlite::Error> {
+    let mut statement = connection
+        .prepare("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")?;
+    statement.query_map([], |row| row.get(0))?.collect()
+}
+
+fn columns(connection: &Connection, table: &str) -> Result<Vec<String>, rusqlite::Error> {
+    let mut statement = connection.prepare("SELECT name FROM pragma_table_xinfo(?)")?;
+    statement.query_map([table], |row| row.get(0))?.collect()
+}
+
+fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn text(value: ValueRef<'_>, is_id: bool) -> Result<Option<Cow<'_, str>>, std::str::Utf8Error> {
+    Ok(match value {
+        ValueRef::Null => None,
+        ValueRef::Integer(number) => Some(number.to_string().into()),
+        ValueRef::Real(number) => Some(number.to_string().into()),
+        ValueRef::Blob(bytes) if is_id => Some(crate::photo::hex(bytes).into()),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(std::str::from_utf8(bytes)?.into()),
+    })
+}
