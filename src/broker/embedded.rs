@@ -3,7 +3,7 @@
 //! A killed process leaves what it had taken marked as taken; the next one to open the file finds it redelivered. So
 //! the stages need to know nothing of restarts, and memory holds only what is prefetched.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -69,6 +69,16 @@ impl Embedded {
     pub async fn peek(path: &std::path::Path) -> Result<Vec<Depth>, BrokerError> {
         let database = Database::open(path, Access::Read).map_err(|error| unavailable("look at the queues", &error))?;
         depths(&database).await
+    }
+
+    /// The ids of all messages that lie in a queue or are in work, for a process that only looks.
+    pub async fn message_ids(path: &std::path::Path) -> Result<HashSet<String>, BrokerError> {
+        let database = Database::open(path, Access::Read).map_err(|error| unavailable("look at the queues", &error))?;
+        let read = database.call(|c| {
+            let mut rows = c.prepare("SELECT id FROM queue")?;
+            rows.query_map([], |row| row.get(0))?.collect()
+        });
+        read.await.map_err(|error| unavailable("look at the queues", &error))
     }
 
     /// False: there is no room.

@@ -1,12 +1,13 @@
 //! `facemill candidates`.
 
-use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
-
-use indicatif::{ProgressBar, ProgressStyle};
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::process::ExitCode;
 
 use super::Failure;
+use super::progress::Bars;
+use super::run::MappingArgs;
 use crate::photo::Candidate;
-use crate::source::{self, COLUMNS, Input, Mapping, Options, Progress};
+use crate::source::{self, COLUMNS, Input, Options};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -15,9 +16,8 @@ pub struct Args {
     /// How to print the candidates
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// What a table or column is called: photos=gallery.images, photos.photo_url=images.url, photos.posted_at= (none)
-    #[arg(long = "map", value_name = "NAME=NAME")]
-    map: Vec<String>,
+    #[command(flatten)]
+    mapping: MappingArgs,
 }
 
 #[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
@@ -31,42 +31,19 @@ enum Format {
     Jsonl,
 }
 
-pub fn run(args: Args) -> Result<(), Failure> {
-    let mapping = Mapping::parse(&args.map).map_err(Failure::broken)?;
-    let bar = bar();
-    let candidates = source::candidates(&args.dump, &Options { mapping }, &mut |progress| show(&bar, progress));
-    bar.finish_and_clear();
+pub fn run(args: Args) -> Result<ExitCode, Failure> {
+    let mapping = args.mapping.parse()?;
+    let reading = Bars::new(true).reading();
+    let candidates = source::candidates(&args.dump, &Options { mapping }, &mut |progress| reading.show(progress));
+    reading.finish();
     let candidates = candidates.map_err(Failure::broken)?;
     match print(&candidates, args.format) {
         // Whoever reads, `head` for one, has seen enough.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(|error| Failure::broken(format!("the candidates cannot be printed: {error}"))),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::broken(format!("the candidates cannot be printed: {error}")))
+        }
+        _ => Ok(ExitCode::SUCCESS),
     }
-}
-
-/// Nothing is shown unless standard error is a terminal.
-fn bar() -> ProgressBar {
-    if io::stderr().is_terminal() { ProgressBar::no_length() } else { ProgressBar::hidden() }
-}
-
-fn show(bar: &ProgressBar, progress: Progress) {
-    let template = match progress.total {
-        Some(_) => "{bytes} of {total_bytes} {wide_bar} {binary_bytes_per_sec}, {eta} left, {msg}",
-        None => "{spinner} {bytes}, {binary_bytes_per_sec}, {msg}",
-    };
-    if bar.is_hidden() {
-        return;
-    }
-    if bar.position() == 0
-        && let Ok(style) = ProgressStyle::with_template(template)
-    {
-        bar.set_style(style);
-    }
-    if let Some(total) = progress.total {
-        bar.set_length(total);
-    }
-    bar.set_position(progress.bytes);
-    bar.set_message(format!("{} rows", progress.rows));
 }
 
 fn print(candidates: &[Candidate], format: Format) -> io::Result<()> {

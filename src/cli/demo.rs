@@ -1,29 +1,44 @@
 //! `facemill demo`.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use super::Failure;
-use crate::demo::{self, Demo};
+use super::run::{self, ProcessArgs};
+use super::{Failure, print_text};
+use crate::demo;
+use crate::net::Rules;
+use crate::source::{self, Input};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Folder with photographs and their list, photos.tsv
     #[arg(long, default_value = ".cache/photos", value_name = "DIR")]
     photos: PathBuf,
-    /// Where the dump and everything made of it goes
-    #[arg(long, default_value = "demo", value_name = "DIR")]
-    out: PathBuf,
+    #[command(flatten)]
+    process: ProcessArgs,
 }
 
-pub fn run(args: Args) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Runtime::new().map_err(Failure::broken)?;
-    runtime.block_on(async {
-        let demo = demo::prepare(&args.photos, &args.out).await.map_err(Failure::broken)?;
-        let Demo { host, dump, candidates, .. } = demo;
-        println!("{}: {candidates} candidates", dump.display());
-        println!("their host listens on {} until Ctrl-C", host.address());
-        tokio::signal::ctrl_c().await.map_err(Failure::broken)?;
-        host.stop().await;
-        Ok(())
+pub fn run(args: Args) -> Result<ExitCode, Failure> {
+    let mut settings = args.process.stages.settings()?;
+    let bars = run::begin(&args.process)?;
+    super::block_on(async {
+        let demo = demo::prepare(&args.photos, &args.process.out).await.map_err(Failure::broken)?;
+        // The demonstration's names and its one address are open besides what the user asked for.
+        settings.rules = Rules {
+            contact: settings.rules.contact.take(),
+            max_bytes: settings.rules.max_bytes,
+            per_host: settings.rules.per_host,
+            ..demo.rules
+        };
+        let candidates = source::candidates(&Input::File(demo.dump.clone()), &source::Options::default(), &mut |_| ())
+            .map_err(Failure::broken)?;
+        let place = demo.dump.display();
+        if !args.process.json() {
+            print_text(&format!("{place}: {} candidates, served by this process\n", demo.candidates))?;
+        }
+        let again = format!("facemill demo --out {}", args.process.out.display());
+        let code = run::execute(candidates, settings, &args.process, &bars, &again).await;
+        demo.host.stop().await;
+        code
     })
 }

@@ -1,10 +1,118 @@
 //! `facemill doctor`.
 
-use super::Failure;
+use std::fmt::Display;
+use std::process::{Command, ExitCode, Stdio};
+
+use serde::Serialize;
+
+use super::home::HomeArgs;
+use super::settings::ModelArgs;
+use super::{Failure, print_json, print_text};
+use crate::classifier::model::Model;
+use crate::config::Models;
+use crate::inference::Runtime;
+use crate::ledger::Ledger;
+use crate::net::{Fetcher, Rules};
+use crate::objects::Objects;
+use crate::vision::detector::Detector;
 
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(flatten)]
+    home: HomeArgs,
+    #[command(flatten)]
+    models: ModelArgs,
+}
 
-pub fn run(_args: Args) -> Result<(), Failure> {
-    Err(Failure::broken("doctor is not there yet"))
+/// One line of the checklist.
+#[derive(Debug, Serialize)]
+struct Check {
+    name: &'static str,
+    ok: bool,
+    /// What was found, or what is wrong and what to do about it.
+    detail: String,
+    /// It works without, except for what the detail says.
+    optional: bool,
+}
+
+impl Check {
+    fn of(name: &'static str, outcome: Result<String, impl Display>) -> Self {
+        let ok = outcome.is_ok();
+        Self { name, ok, detail: outcome.unwrap_or_else(|error| error.to_string()), optional: false }
+    }
+}
+
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
+    let models = args.models.find();
+    let mut checks = vec![onnxruntime(&models), detector(&models), classifier(&models), pg_restore(), trust()];
+    checks.extend(super::block_on(async { Ok(folder(&args.home).await) })?);
+    let failed = checks.iter().filter(|check| !check.ok && !check.optional).count();
+    if args.home.json {
+        print_json(&checks)?;
+    } else {
+        let line = |check: &Check| {
+            let mark = match (check.ok, check.optional) {
+                (true, _) => '✓',
+                (false, true) => '–',
+                (false, false) => '✗',
+            };
+            format!("{mark} {:<14}{}\n", check.name, check.detail)
+        };
+        print_text(&checks.iter().map(line).collect::<String>())?;
+    }
+    match failed {
+        0 => Ok(ExitCode::SUCCESS),
+        1 => Err(Failure::findings("one thing is missing")),
+        failed => Err(Failure::findings(format!("{failed} things are missing"))),
+    }
+}
+
+fn onnxruntime(models: &Models) -> Check {
+    let library = models.onnxruntime();
+    Check::of("onnxruntime", Runtime::load(&library).map(|_| library.display().to_string()))
+}
+
+fn detector(models: &Models) -> Check {
+    let found = |_| format!("landmarks, YuNet and HOG from {}", models.folder().display());
+    Check::of("detector", Detector::open(models, 1).map(found))
+}
+
+fn classifier(models: &Models) -> Check {
+    let open = || {
+        let runtime = Runtime::load(&models.onnxruntime()).map_err(|error| error.to_string())?;
+        let model = Model::open(&models.classifier(), &runtime).map_err(|error| error.to_string())?;
+        Ok::<_, String>(format!("{}, OK from {:.3}", model.name(), model.threshold()))
+    };
+    Check::of("classifier", open())
+}
+
+/// Only dumps in pg_dump's custom format need it.
+fn pg_restore() -> Check {
+    let version = Command::new("pg_restore").arg("--version").stderr(Stdio::null()).output();
+    let outcome = match version {
+        Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+        _ => Err("not installed: dumps in pg_dump's custom format cannot be read; install postgresql-client"),
+    };
+    Check { optional: true, ..Check::of("pg_restore", outcome) }
+}
+
+fn trust() -> Check {
+    let fetcher = Fetcher::new(Rules::default());
+    Check::of("fetching", fetcher.map(|_| "certificate authorities are known".to_owned()))
+}
+
+async fn folder(home: &HomeArgs) -> Vec<Check> {
+    let home = home.home();
+    let place = home.folder().display().to_string();
+    let store = home.objects().check().await.map(|()| format!("{place} can be written to"));
+    let mut checks = vec![Check::of("folder", store)];
+    if home.ledger_file().is_file() {
+        let check = async {
+            let ledger = home.look().await.map_err(|error| error.to_string())?;
+            ledger.check().await.map_err(|error| error.to_string())?;
+            Ok::<_, String>(home.ledger_file().display().to_string())
+        };
+        checks.push(Check::of("ledger", check.await));
+    }
+    checks
 }

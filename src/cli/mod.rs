@@ -10,10 +10,16 @@ pub mod status;
 pub mod train;
 pub mod why;
 
+mod home;
+mod progress;
+mod settings;
+
 use std::fmt;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
 
 /// Turns a heap of photo URLs into a clean, aligned face dataset.
 #[derive(Debug, Parser)]
@@ -64,28 +70,102 @@ impl Failure {
     }
 }
 
+/// The exit code of a command that was told to stop, as shells count Ctrl-C.
+const INTERRUPTED: u8 = 130;
+
 /// Runs the command line and answers the exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    match dispatch(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("facemill: {}", failure.message);
-            ExitCode::from(failure.code)
-        }
-    }
+    dispatch(cli.command).unwrap_or_else(|failure| {
+        eprintln!("facemill: {}", failure.message);
+        ExitCode::from(failure.code)
+    })
 }
 
-fn dispatch(command: Command) -> Result<(), Failure> {
+fn dispatch(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Run(args) => run::run(args),
         Command::Candidates(args) => candidates::run(args),
-        Command::Status(args) => status::run(args),
-        Command::Why(args) => why::run(args),
-        Command::Audit(args) => audit::run(args),
-        Command::Report(args) => report::run(args),
+        Command::Status(args) => status::run(&args),
+        Command::Why(args) => why::run(&args),
+        Command::Audit(args) => audit::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Train(args) => train::run(args),
-        Command::Doctor(args) => doctor::run(args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Demo(args) => demo::run(args),
+    }
+}
+
+/// Runs a command's asynchronous part.
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Runtime::new().map_err(Failure::broken)?;
+    runtime.block_on(work)
+}
+
+/// Turns the first Ctrl-C or SIGTERM into a shutdown in order, and the second into an end at once.
+async fn signals(shutdown: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return tracing::warn!("signals cannot be caught: Ctrl-C ends at once");
+    };
+    let mut next = async || tokio::select! { _ = interrupt.recv() => (), _ = terminate.recv() => () };
+    next().await;
+    eprintln!("finishing what is in flight; once more to stop at once");
+    shutdown.cancel();
+    next().await;
+    std::process::exit(INTERRUPTED.into());
+}
+
+/// Prints for a program: one JSON value on a line.
+fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string(value).map_err(Failure::broken)?;
+    print_text(&format!("{text}\n"))
+}
+
+/// Prints to standard output; whoever reads, `head` for one, may have seen enough.
+fn print_text(text: &str) -> Result<(), Failure> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::broken(format!("cannot print: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A value as a person writes it.
+fn plain(value: &serde_json::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Seconds since 1970 as `2026-11-25 01:02:03` UTC.
+fn moment(seconds: u64) -> String {
+    // Civil from days, Howard Hinnant, "chrono-compatible low-level date algorithms".
+    let (days, rest) = ((seconds / 86_400) as i64 + 719_468, seconds % 86_400);
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", rest / 3600, rest / 60 % 60, rest % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn moments_are_told_as_a_calendar_does() {
+        assert_eq!(moment(0), "1970-01-01 00:00:00");
+        assert_eq!(moment(951_782_399), "2000-02-28 23:59:59");
+        assert_eq!(moment(951_868_799), "2000-02-29 23:59:59");
+        assert_eq!(moment(1_764_032_523), "2025-11-25 01:02:03");
     }
 }

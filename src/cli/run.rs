@@ -1,10 +1,257 @@
 //! `facemill run`.
 
-use super::Failure;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::progress::{Bars, Board};
+use super::settings::{StageArgs, that_shape_the_dataset};
+use super::{Failure, plain};
+use crate::ledger::Ledger;
+use crate::objects::Objects;
+use crate::photo::{Candidate, RunName, StageName};
+use crate::pipeline::event::{Happened, Observer};
+use crate::pipeline::local::{Countdown, Finish, Home, Possession, drive};
+use crate::pipeline::producer::{self, Enqueued};
+use crate::pipeline::stages::{self, Stages, runs_native_code};
+use crate::pipeline::worker::{self, Gate, Worker, now};
+use crate::report::{self, About, Written};
+use crate::source::{self, Input, Mapping};
 
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// The dump, of any kind and compression, or a table of candidates; `-` is standard input
+    dump: Input,
+    #[command(flatten)]
+    mapping: MappingArgs,
+    #[command(flatten)]
+    pub process: ProcessArgs,
+}
 
-pub fn run(_args: Args) -> Result<(), Failure> {
-    Err(Failure::broken("run is not there yet"))
+/// What a table or column of the dump is called.
+#[derive(Debug, Clone, clap::Args)]
+pub struct MappingArgs {
+    /// What a table or column is called: photos=gallery.images, photos.photo_url=images.url, photos.posted_at= (none)
+    #[arg(long = "map", value_name = "NAME=NAME")]
+    map: Vec<String>,
+}
+
+impl MappingArgs {
+    pub fn parse(&self) -> Result<Mapping, Failure> {
+        Mapping::parse(&self.map).map_err(Failure::broken)
+    }
+}
+
+/// Everything about a run in this process but where its candidates come from.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ProcessArgs {
+    /// Where everything goes: originals, faces, records, the ledger and the report
+    #[arg(long, env = "FACEMILL_OUT", default_value = "out", value_name = "DIR")]
+    pub out: PathBuf,
+    /// Takes only the first N candidates
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Prints every event, and the summary, as a JSON object a line
+    #[arg(long)]
+    json: bool,
+    /// Logs retries too; twice: every step of every photo
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
+    #[command(flatten)]
+    pub stages: StageArgs,
+}
+
+impl ProcessArgs {
+    pub fn json(&self) -> bool {
+        self.json
+    }
+}
+
+pub fn run(args: Args) -> Result<ExitCode, Failure> {
+    let mapping = args.mapping.parse()?;
+    let settings = args.process.stages.settings()?;
+    let bars = begin(&args.process)?;
+    super::block_on(async {
+        let reading = bars.reading();
+        let dump = args.dump.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let candidates = source::candidates(&dump, &source::Options { mapping }, &mut |p| reading.show(p));
+            reading.finish();
+            candidates
+        });
+        let again = format!("facemill run {} --out {}", args.dump, args.process.out.display());
+        let candidates = read.await.map_err(Failure::broken)?.map_err(Failure::broken)?;
+        execute(candidates, settings, &args.process, &bars, &again).await
+    })
+}
+
+/// Starts the log, and the bars where someone is there to see them.
+pub fn begin(process: &ProcessArgs) -> Result<Bars, Failure> {
+    let bars = Bars::new(!process.json);
+    let level = match process.verbose {
+        0 => "facemill=warn",
+        1 => "facemill=info",
+        _ => "facemill=debug",
+    };
+    crate::telemetry::init(level, bars.sink()).map_err(Failure::broken)?;
+    Ok(bars)
+}
+
+/// Takes the candidates all the way. `again` is the command that goes on after an interruption.
+pub async fn execute(
+    mut candidates: Vec<Candidate>,
+    settings: stages::Settings,
+    process: &ProcessArgs,
+    bars: &Bars,
+    again: &str,
+) -> Result<ExitCode, Failure> {
+    candidates.truncate(process.limit.unwrap_or(usize::MAX));
+    let run = RunName::default();
+    let home = Home::at(&process.out);
+    let Possession { ledger, broker, objects, .. } = &home.enter().await.map_err(Failure::broken)?;
+    let shape = agree_on_settings(ledger, &run, &settings, home.folder()).await?;
+    let stages = open(&settings, Arc::new(objects.clone())).await?;
+
+    let bar = bars.count("enqueue", candidates.len() as u64);
+    let enqueued = producer::enqueue(&run, &candidates, ledger, broker, &|photos| bar.inc(photos)).await;
+    bar.finish_and_clear();
+    let enqueued = enqueued.map_err(Failure::broken)?;
+    drop(candidates);
+    for refusal in &enqueued.refused {
+        tracing::warn!(photo = %refusal.photo_id, "not taken in: {}", refusal.reason);
+    }
+
+    let countdown = Arc::new(Countdown::default());
+    let mut observers: Vec<Arc<dyn Observer>> = vec![countdown.clone()];
+    if process.json {
+        observers.push(Arc::new(Lines));
+    } else {
+        let counts = ledger.counts(&run).await.map_err(Failure::broken)?;
+        observers.push(Arc::new(Board::new(bars, &counts)));
+    }
+    let gate = Gate::default();
+    let observer: Arc<dyn Observer> = Arc::new(observers);
+    let workers = stages.all.iter().map(|stage| Worker {
+        stage: stage.clone(),
+        broker: Arc::new(broker.clone()),
+        ledger: Arc::new(ledger.clone()),
+        observer: observer.clone(),
+        gate: runs_native_code(stage.name()).then(|| gate.clone()),
+        name: format!("local-{}-{}", std::process::id(), now().as_nanos()),
+        settings: worker::Settings {
+            concurrency: if stage.name() == StageName::Fetch { process.stages.fetches } else { settings.cores },
+            attempts: process.stages.attempts,
+            waits: process.stages.waits.clone(),
+            // Here it is mostly a person who kills the process, and not the photo.
+            crash_limit: 3,
+            ..worker::Settings::default()
+        },
+    });
+    let workers = workers.collect();
+    let shutdown = CancellationToken::new();
+    let signals = tokio::spawn(super::signals(shutdown.clone()));
+    let finish = drive(&run, ledger, broker, workers, countdown, shutdown).await;
+    signals.abort();
+    bars.clear();
+    let finish = finish.map_err(Failure::broken)?;
+
+    let about = About {
+        run,
+        made_at: now().as_secs(),
+        ok_threshold: stages.ok_threshold,
+        settings: shape.into_iter().map(|(name, value)| (name, plain(&value))).collect(),
+    };
+    let written = report::write_all(home.folder(), ledger, about).await.map_err(Failure::broken)?;
+    let summary = Summary { enqueued: &enqueued, written: &written, finish, again };
+    summary.print(process.json).map_err(|error| Failure::broken(format!("cannot print the summary: {error}")))?;
+    Ok(match finish {
+        Finish::Complete => ExitCode::SUCCESS,
+        Finish::Interrupted { .. } => ExitCode::from(super::INTERRUPTED),
+    })
+}
+
+/// Loads the models off the async threads: they are large.
+async fn open(settings: &stages::Settings, objects: Arc<dyn Objects>) -> Result<Stages, Failure> {
+    let settings = settings.clone();
+    let opened = tokio::task::spawn_blocking(move || Stages::open(&settings, &objects));
+    opened.await.map_err(Failure::broken)?.map_err(Failure::broken)
+}
+
+/// A run goes on with the settings that it was begun with: mixed alignments ruin a training set.
+async fn agree_on_settings(
+    ledger: &crate::ledger::sqlite::Sqlite,
+    run: &RunName,
+    settings: &stages::Settings,
+    folder: &Path,
+) -> Result<serde_json::Map<String, serde_json::Value>, Failure> {
+    let wanted = that_shape_the_dataset(settings);
+    let proposed = serde_json::Value::Object(wanted.clone()).to_string();
+    let kept = ledger.settings(run, proposed).await.map_err(Failure::broken)?;
+    let kept: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&kept)
+        .map_err(|error| Failure::broken(format!("the settings kept in {} are damaged: {error}", folder.display())))?;
+    let differing = wanted.iter().filter(|(name, value)| kept.get(*name) != Some(value));
+    let faults: Vec<String> = differing
+        .map(|(name, value)| {
+            let kept = kept.get(name).map_or("-".into(), plain);
+            format!("--{name} {} (now {})", kept, plain(value))
+        })
+        .collect();
+    match faults.is_empty() {
+        true => Ok(wanted),
+        false => Err(Failure::broken(format!(
+            "{} was begun with {}: keep that, or choose another --out",
+            folder.display(),
+            faults.join(", ")
+        ))),
+    }
+}
+
+/// Prints every event as a line of JSON.
+struct Lines;
+
+impl Observer for Lines {
+    fn happened(&self, happened: &Happened<'_>) {
+        // Whoever reads may have gone away; the run goes on.
+        let _ = writeln!(std::io::stdout().lock(), "{}", happened.json());
+    }
+}
+
+struct Summary<'a> {
+    enqueued: &'a Enqueued,
+    written: &'a Written,
+    finish: Finish,
+    again: &'a str,
+}
+
+impl Summary<'_> {
+    fn print(&self, json: bool) -> std::io::Result<()> {
+        let mut out = std::io::stdout().lock();
+        let report::Funnel { candidates, downloaded, faces, ok } = self.written.funnel;
+        if json {
+            let summary = serde_json::json!({
+                "what": "summary",
+                "enqueued": self.enqueued,
+                "candidates": candidates,
+                "downloaded": downloaded,
+                "faces": faces,
+                "ok": ok,
+                "waiting": self.written.waiting,
+                "complete": self.finish == Finish::Complete,
+                "report": self.written.page,
+            });
+            return writeln!(out, "{summary}");
+        }
+        let share = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
+        writeln!(out, "{candidates:>9} candidates")?;
+        writeln!(out, "{downloaded:>9} downloaded {:>6.1} %", share(downloaded, candidates))?;
+        writeln!(out, "{faces:>9} faces      {:>6.1} % of those", share(faces, downloaded))?;
+        writeln!(out, "{ok:>9} OK         {:>6.1} % of those", share(ok, faces))?;
+        if let Finish::Interrupted { waiting } = self.finish {
+            writeln!(out, "interrupted, {waiting} photos still wait; to go on: {}", self.again)?;
+        }
+        writeln!(out, "report: {}", self.written.page.display())
+    }
 }

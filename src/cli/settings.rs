@@ -48,7 +48,13 @@ pub struct StageArgs {
     #[arg(long, env = "FACEMILL_ATTEMPTS", default_value_t = 4, value_name = "N", help_heading = "Work")]
     pub attempts: u32,
     /// Seconds to wait after the first, second, ... failed attempt
-    #[arg(long, env = "FACEMILL_WAITS", default_value = "5,30,120,600,3600", value_name = "LIST", help_heading = "Work")]
+    #[arg(
+        long,
+        env = "FACEMILL_WAITS",
+        default_value = "5,30,120,600,3600",
+        value_name = "LIST",
+        help_heading = "Work"
+    )]
     pub waits: Waits,
     /// Larger files are not fetched
     #[arg(long, env = "FACEMILL_MAX_MEGABYTES", default_value_t = 30, value_name = "N", help_heading = "Fetching")]

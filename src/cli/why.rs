@@ -1,10 +1,138 @@
 //! `facemill why`.
 
-use super::Failure;
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::home::HomeArgs;
+use super::{Failure, moment, print_json, print_text};
+use crate::ledger::{Event, Ledger, Standing};
+use crate::objects::ObjectKey;
+use crate::photo::{Cause, Facts, Id, Photo, PhotoKey, StageName, State};
 
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// The photo's id in the source database
+    photo_id: String,
+    #[command(flatten)]
+    home: HomeArgs,
+}
 
-pub fn run(_args: Args) -> Result<(), Failure> {
-    Err(Failure::broken("why is not there yet"))
+/// Everything that is known of a photo.
+#[derive(Debug, Serialize)]
+struct Story {
+    key: PhotoKey,
+    trace_id: String,
+    state: State,
+    stage: StageName,
+    attempt: u32,
+    /// Seconds since 1970, UTC; 0: at once.
+    due_at: u64,
+    cause: Option<Cause>,
+    history: Vec<Event>,
+    photo: Option<Photo>,
+    objects: Vec<String>,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
+    let key = PhotoKey { run: args.home.run(), photo_id: Id::new(args.photo_id.as_str()) };
+    let story = super::block_on(async {
+        let ledger = args.home.ledger().await?;
+        let unknown =
+            || Failure::findings(format!("no photo {} in {}", key.photo_id, args.home.home().folder().display()));
+        let standing = ledger.standing(&key).await.map_err(Failure::broken)?.ok_or_else(unknown)?;
+        let history = ledger.history(&key).await.map_err(Failure::broken)?;
+        Ok(Story::of(key, standing, history))
+    })?;
+    if args.home.json { print_json(&story) } else { print_text(&story.text()) }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Story {
+    fn of(key: PhotoKey, standing: Standing, history: Vec<Event>) -> Self {
+        let photo = standing.message.map(|message| message.photo);
+        let facts = photo.as_ref().map(|photo| photo.facts.clone()).unwrap_or_default();
+        let original = facts.original.map(|original| ObjectKey::original(original.sha256, original.format));
+        let crop = facts.crop.map(|crop| ObjectKey::face(crop.sha256, crop.format));
+        Self {
+            trace_id: key.trace().trace_id_hex(),
+            key,
+            state: standing.state,
+            stage: standing.stage,
+            attempt: standing.attempt,
+            due_at: standing.due_at,
+            cause: standing.cause,
+            history,
+            photo,
+            objects: [original, crop].into_iter().flatten().map(|key| key.to_string()).collect(),
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        self.write(&mut text).expect("writing to a String cannot fail");
+        text
+    }
+
+    fn write(&self, text: &mut String) -> std::fmt::Result {
+        let state = match self.state {
+            State::Ended(ending) => format!("{ending} at {}", self.stage),
+            State::Waiting(position) if self.due_at > 0 => {
+                format!("waiting for {}, due {} UTC", position.stage, moment(self.due_at))
+            }
+            State::Waiting(position) => format!("waiting for {}", position.stage),
+        };
+        writeln!(text, "photo {}: {state}", self.key.photo_id)?;
+        if let Some(cause) = &self.cause {
+            writeln!(text, "  {cause}")?;
+        }
+        writeln!(text, "\n  trace   {}", self.trace_id)?;
+        if let Some(photo) = &self.photo {
+            let candidate = &photo.candidate;
+            writeln!(text, "  url     {}", candidate.photo_url.escape_debug())?;
+            if let Some(page) = &candidate.source_url {
+                writeln!(text, "  page    {}", page.escape_debug())?;
+            }
+            let label = candidate.label_name.as_deref().unwrap_or("-");
+            writeln!(text, "  label   {} ({}), face {}", label.escape_debug(), candidate.label_id, candidate.face_id)?;
+            facts(text, &photo.facts)?;
+        }
+        for object in &self.objects {
+            writeln!(text, "  object  {object}")?;
+        }
+        writeln!(text)?;
+        for event in &self.history {
+            let cause = event.cause.as_ref().map(|cause| format!("  {cause}")).unwrap_or_default();
+            let attempt = if event.attempt > 1 { format!(" (attempt {})", event.attempt) } else { String::new() };
+            writeln!(
+                text,
+                "  {}.{:03}  {:<9}{:<10}{:>6} ms{attempt}{cause}",
+                moment(event.at_ms / 1000),
+                event.at_ms % 1000,
+                event.stage.as_str(),
+                event.what.as_str(),
+                event.took_ms
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn facts(text: &mut String, facts: &Facts) -> std::fmt::Result {
+    if let Some(original) = &facts.original {
+        writeln!(text, "  file    {} bytes of {}", original.bytes, original.format.extension())?;
+    }
+    if let Some(face) = &facts.face {
+        let (width, height) = (face.width, face.height);
+        writeln!(text, "  face    tilted {:.1} degrees, score {:.2}, in {width} x {height}", face.angle, face.score)?;
+    }
+    if let Some(crop) = &facts.crop {
+        let mirrored = 100.0 * crop.mirrored;
+        writeln!(text, "  crop    {0} x {0} pixels, {mirrored:.1} % mirrored", crop.size)?;
+    }
+    if let Some(verdict) = &facts.verdict {
+        writeln!(text, "  verdict P(OK) {:.4} by {}", verdict.p_ok, verdict.model)?;
+    }
+    Ok(())
 }

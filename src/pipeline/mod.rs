@@ -9,4 +9,5 @@ pub mod local;
 pub mod producer;
 pub mod retry;
 pub mod stage;
+pub mod stages;
 pub mod worker;

@@ -1,6 +1,7 @@
 //! Where the dump comes from, and how it is packed: told by its first bytes, never by its name.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::path::PathBuf;
@@ -14,6 +15,15 @@ use super::stream::{Meter, Metered};
 pub enum Input {
     File(PathBuf),
     Stdin,
+}
+
+impl fmt::Display for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Stdin => f.write_str("-"),
+        }
+    }
 }
 
 impl FromStr for Input {
