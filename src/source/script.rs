@@ -75,6 +75,7 @@ impl Script<'_, '_> {
                 word if word.is("INSERT") || (mysql && word.is("REPLACE")) => self.insert()?,
                 word if word.is("COPY") && !mysql => self.copy()?,
                 word if word.is("CREATE") => self.create()?,
+                word if word.is("ALTER") && !mysql => self.alter()?,
                 word if word.is("SET") && !mysql => self.set()?,
                 word if word.is("USE") && mysql => {
                     self.schema = self.name()?.unwrap_or_default();
@@ -186,11 +187,38 @@ impl Script<'_, '_> {
         if self.lexer.take_word("IF")? {
             let _ = self.lexer.take_word("NOT")? && self.lexer.take_word("EXISTS")?;
         }
-        if let Some(table) = self.table_name()?
-            && self.lexer.take_symbol(b'(')?
-        {
+        let Some(table) = self.table_name()? else { return self.lexer.skip_statement() };
+        if self.lexer.take_symbol(b'(')? {
             let columns = self.column_definitions()?;
+            if self.lexer.take_word("INHERITS")? && self.lexer.take_symbol(b'(')? {
+                self.attach(&table)?;
+            }
             self.catalogue.create(&table, columns);
+        } else if self.lexer.take_word("PARTITION")? && self.lexer.take_word("OF")? {
+            self.attach(&table)?;
+        }
+        self.lexer.skip_statement()
+    }
+
+    /// The name of the table's parent comes next.
+    fn attach(&mut self, child: &TableName) -> Result<(), SourceError> {
+        if let Some(parent) = self.table_name()? {
+            self.catalogue.attach(child, parent);
+        }
+        Ok(())
+    }
+
+    /// `ALTER TABLE ONLY public.faces ATTACH PARTITION public.faces_2016 FOR VALUES ...`
+    fn alter(&mut self) -> Result<(), SourceError> {
+        if self.lexer.take_word("TABLE")? {
+            self.lexer.take_word("ONLY")?;
+            if let Some(parent) = self.table_name()?
+                && self.lexer.take_word("ATTACH")?
+                && self.lexer.take_word("PARTITION")?
+                && let Some(child) = self.table_name()?
+            {
+                self.catalogue.attach(&child, parent);
+            }
         }
         self.lexer.skip_statement()
     }

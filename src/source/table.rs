@@ -221,11 +221,11 @@ impl Columns {
         if missing.is_empty() { Ok(Self { places, width: header.len() }) } else { Err(SourceError::Unfit(missing)) }
     }
 
-    fn pick<'a>(&self, mut fields: Vec<Option<Cow<'a, str>>>) -> Result<Values<'a>, String> {
+    fn pick<'a>(&self, fields: Vec<Option<Cow<'a, str>>>) -> Result<Values<'a>, String> {
         if fields.len() != self.width {
             return Err(format!("a row has {} fields for {} columns", fields.len(), self.width));
         }
-        Ok(self.places.map(|place| place.and_then(|place| fields[place].take())))
+        Ok(self.places.map(|place| place.and_then(|place| fields[place].clone())))
     }
 }
 
