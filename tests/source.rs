@@ -254,11 +254,12 @@ fn sqlite_gallery(path: &Path) {
     let connection = rusqlite::Connection::open(path).unwrap();
     connection
         .execute_batch(
-            "CREATE TABLE Faces (updated_at TEXT, id INTEGER PRIMARY KEY, photo_id INTEGER, label_id INTEGER, data BLOB);
+            "CREATE TABLE Faces (updated_at TEXT, id INTEGER PRIMARY KEY, photo_id INTEGER, label_id INTEGER, d BLOB);
              CREATE TABLE photos (id INTEGER PRIMARY KEY, posted_at TEXT, photo_url TEXT, source_url TEXT);
              CREATE TABLE labels (id INTEGER PRIMARY KEY, name TEXT);
              CREATE TABLE other (id INTEGER);
-             INSERT INTO faces VALUES ('2019-01-01', 2, 10, NULL, x'00'), ('2016', 6, 14, 1, NULL), ('2016', 7, 14, 2, NULL),
+             INSERT INTO faces VALUES ('2019-01-01', 2, 10, NULL, x'00'), ('2016', 6, 14, 1, NULL),
+                ('2016', 7, 14, 2, NULL),
                 ('2016', 8, 15, 99, NULL), ('2016', 9, NULL, 1, NULL);
              INSERT INTO photos VALUES (14, NULL, 'u', NULL), (15, NULL, 'u', NULL);",
         )
@@ -345,7 +346,8 @@ fn partitions_and_heirs_belong_to_their_parents() {
         CREATE TABLE public.labels (id integer, name text);
         CREATE TABLE public.more_labels (note text) INHERITS (public.labels);
         CREATE TABLE public.photos (id integer, source_url text, photo_url text, posted_at text);
-        INSERT INTO public.faces_b VALUES (10, 1, 1, '2016-01-01');\nCOPY public.faces_a (id, updated_at, label_id, photo_id) FROM stdin;
+        INSERT INTO public.faces_b VALUES (10, 1, 1, '2016-01-01');
+COPY public.faces_a (id, updated_at, label_id, photo_id) FROM stdin;
 1\t2016-01-02\t2\t2
 \\.
         INSERT INTO public.labels VALUES (1, 'Ana');

@@ -276,7 +276,8 @@ mod tests {
             3,7,,http://x/宇.jpg,\"\",2,\"Ana \"\"A\"\",\nB\\\"\r\n";
         let tsv = "label_name\tother\tface_id\tphoto_id\tsource_url\tphoto_url\tposted_at\tlabel_id\n\
             Ana \"A\",\\nB\\\\\tx\t3\t7\t\\N\thttp://x/宇.jpg\t\t2";
-        let json = "{\"photo_id\":7,\"face_id\":\"3\",\"x\":[{}],\"source_url\":null,\"photo_url\":\"http://x/\\u5b87.jpg\",\
+        let json = "{\"photo_id\":7,\"face_id\":\"3\",\"x\":[{}],\"source_url\":null,\
+            \"photo_url\":\"http://x/\\u5b87.jpg\",\
             \"posted_at\":\"\",\"label_id\":2,\"label_name\":\"Ana \\\"A\\\",\\nB\\\\\"}\n\n";
         for text in [csv, &format!("\u{feff}{csv}"), tsv, json] {
             assert_eq!(read_text(text, &[]).unwrap(), [expected()], "{text}");
