@@ -1,7 +1,8 @@
 //! How fast dumps stream through: `cargo bench --bench source`.
 //!
 //! Prints MB/s of plain dump for a COPY and an extended-INSERT dump with the proportions of the original collection
-//! (photos first, then more faces, a tenth of them labelled), and for one whose bulk is a table that is not ours.
+//! (photos first, then more faces, a tenth of them labelled), for one with an INSERT and the names of the columns for
+//! each row, and for one whose bulk is in tables that are not ours.
 
 use std::fmt::Write;
 use std::io::Cursor;
@@ -14,7 +15,7 @@ const FACES: u64 = 390_000;
 const LABELS: u64 = 1_250;
 
 fn main() {
-    for (name, dump) in [("COPY", copy()), ("INSERT", insert()), ("other tables", other())] {
+    for (name, dump) in [("COPY", copy()), ("INSERT", insert()), ("one each", one_each()), ("other tables", other())] {
         let megabytes = dump.len() as f64 / 1e6;
         let mut best = f64::INFINITY;
         let mut found = 0;
@@ -128,7 +129,23 @@ fn insert_table(dump: &mut String, name: &str, table: &str, columns: &str) {
     dump.push_str(";\n");
 }
 
-/// The same bulk under other names, once in each style, and the smallest tables of ours.
+fn one_each() -> Vec<u8> {
+    let mut dump = String::new();
+    for (table, columns) in TABLES {
+        rows(table, |values| {
+            let _ = write!(dump, "INSERT INTO public.{table} ({columns}) VALUES (");
+            for (i, value) in values.iter().enumerate() {
+                dump.push_str(if i > 0 { ", " } else { "" });
+                dump.push_str(value.as_deref().unwrap_or("NULL"));
+                dump.push_str(if value.as_deref().is_some_and(|value| value.starts_with('\'')) { "'" } else { "" });
+            }
+            dump.push_str(");\n");
+        });
+    }
+    dump.into_bytes()
+}
+
+/// The same bulk under other names, and the smallest tables of ours.
 fn other() -> Vec<u8> {
     let mut dump = String::new();
     insert_table(&mut dump, "old_faces", "faces", TABLES[2].1);

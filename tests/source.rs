@@ -254,11 +254,12 @@ fn sqlite_gallery(path: &Path) {
     let connection = rusqlite::Connection::open(path).unwrap();
     connection
         .execute_batch(
-            "CREATE TABLE Faces (updated_at TEXT, id INTEGER PRIMARY KEY, photo_id INTEGER, label_id INTEGER, data BLOB);
+            "CREATE TABLE Faces (updated_at TEXT, id INTEGER PRIMARY KEY, photo_id INTEGER, label_id INTEGER, d BLOB);
              CREATE TABLE photos (id INTEGER PRIMARY KEY, posted_at TEXT, photo_url TEXT, source_url TEXT);
              CREATE TABLE labels (id INTEGER PRIMARY KEY, name TEXT);
              CREATE TABLE other (id INTEGER);
-             INSERT INTO faces VALUES ('2019-01-01', 2, 10, NULL, x'00'), ('2016', 6, 14, 1, NULL), ('2016', 7, 14, 2, NULL),
+             INSERT INTO faces VALUES ('2019-01-01', 2, 10, NULL, x'00'), ('2016', 6, 14, 1, NULL),
+                ('2016', 7, 14, 2, NULL),
                 ('2016', 8, 15, 99, NULL), ('2016', 9, NULL, 1, NULL);
              INSERT INTO photos VALUES (14, NULL, 'u', NULL), (15, NULL, 'u', NULL);",
         )
@@ -332,6 +333,29 @@ fn tables_and_columns_of_other_names() {
     assert_eq!(without.len(), 5);
     assert!(without.iter().all(|candidate| candidate.source_url.is_none()));
     assert!(without.is_sorted_by_key(|candidate| candidate.face_id.clone()));
+}
+
+/// What PostgreSQL's SELECT finds in the parent lies in the children's rows.
+#[test]
+fn partitions_and_heirs_belong_to_their_parents() {
+    let dump = "CREATE TABLE public.faces (id integer, photo_id integer, label_id integer, updated_at text)
+        PARTITION BY RANGE (id);
+        CREATE TABLE public.faces_a (id integer, photo_id integer, label_id integer, updated_at text);
+        ALTER TABLE ONLY public.faces ATTACH PARTITION public.faces_a FOR VALUES FROM (1) TO (10);
+        CREATE TABLE public.faces_b PARTITION OF public.faces FOR VALUES FROM (10) TO (20);
+        CREATE TABLE public.labels (id integer, name text);
+        CREATE TABLE public.more_labels (note text) INHERITS (public.labels);
+        CREATE TABLE public.photos (id integer, source_url text, photo_url text, posted_at text);
+        INSERT INTO public.faces_b VALUES (10, 1, 1, '2016-01-01');
+COPY public.faces_a (id, updated_at, label_id, photo_id) FROM stdin;
+1\t2016-01-02\t2\t2
+\\.
+        INSERT INTO public.labels VALUES (1, 'Ana');
+        INSERT INTO public.more_labels (note, name, id) VALUES ('', 'Bea', 2);
+        INSERT INTO public.photos VALUES (1, NULL, 'http://x/1', NULL), (2, NULL, 'http://x/2', NULL);";
+    let found = read(dump.as_bytes()).unwrap();
+    let names: Vec<_> = found.iter().map(|candidate| candidate.label_name.as_deref().unwrap()).collect();
+    assert_eq!(names, ["Bea", "Ana"]);
 }
 
 #[test]

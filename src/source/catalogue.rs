@@ -51,6 +51,8 @@ pub struct Catalogue<'m> {
     mapping: &'m Mapping,
     naming: Naming,
     tables: BTreeMap<TableName, Vec<String>>,
+    /// Partitions and heirs: their rows are rows of the parent too.
+    parents: BTreeMap<TableName, TableName>,
     sighted: [Option<TableName>; 3],
     faults: [Vec<String>; 3],
     ambiguous: Vec<String>,
@@ -66,6 +68,7 @@ impl<'m> Catalogue<'m> {
             mapping,
             naming,
             tables: BTreeMap::new(),
+            parents: BTreeMap::new(),
             sighted: [const { None }; 3],
             faults: [const { Vec::new() }; 3],
             ambiguous: Vec::new(),
@@ -78,10 +81,27 @@ impl<'m> Catalogue<'m> {
         self.note(table, columns);
     }
 
+    /// Notes that a table's rows are the parent's too.
+    pub fn attach(&mut self, child: &TableName, parent: TableName) {
+        // A table that has a parent keeps it, so that no circle can close.
+        if self.parents.len() < MAX_TABLES && self.root(&parent) != child {
+            self.parents.entry(child.clone()).or_insert(parent);
+        }
+    }
+
+    /// The table that was partitioned, or inherited from.
+    fn root<'t>(&'t self, mut table: &'t TableName) -> &'t TableName {
+        while let Some(parent) = self.parents.get(table) {
+            table = parent;
+        }
+        table
+    }
+
     /// Says what to do with rows of these columns, or of all the table's columns in their order.
     pub fn look_up(&mut self, table: &TableName, columns: Option<Vec<String>>) -> Use {
         let Some(columns) = columns else {
-            return match self.tables.get(table) {
+            let columns = self.tables.get(table).or_else(|| self.tables.get(self.root(table)));
+            return match columns {
                 Some(columns) if !columns.is_empty() => {
                     let columns = columns.clone();
                     self.judge(table, &columns)
@@ -116,6 +136,7 @@ impl<'m> Catalogue<'m> {
     }
 
     fn role(&self, table: &TableName) -> Option<Role> {
+        let table = self.root(table);
         let same = |a: &str, b: &str| a == b || (self.naming.any_case && a.eq_ignore_ascii_case(b));
         Role::ALL.into_iter().find(|role| {
             let schema = self.mapping.schema(*role).or(self.naming.default_schema);
@@ -125,8 +146,9 @@ impl<'m> Catalogue<'m> {
 
     fn judge(&mut self, table: &TableName, columns: &[String]) -> Use {
         let Some(role) = self.role(table) else { return Use::Skip };
+        let table = self.root(table).clone();
         match &self.sighted[role as usize] {
-            Some(other) if other != table => {
+            Some(other) if *other != table => {
                 if self.ambiguous.len() < MAX_SHOWN {
                     self.ambiguous.push(format!(
                         "table `{}` is there twice, as {other} and as {table}: choose with --map {role}=SCHEMA.TABLE, \
@@ -183,4 +205,36 @@ impl<'m> Catalogue<'m> {
 
 fn show(table: &TableName, columns: &[String]) -> String {
     if columns.is_empty() { table.to_string() } else { format!("{table} ({})", columns.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(name: &str) -> TableName {
+        TableName { schema: PUBLIC.into(), name: name.into(), ..TableName::default() }
+    }
+
+    #[test]
+    fn no_circle_of_parents_closes() {
+        let mapping = Mapping::default();
+        let mut catalogue = Catalogue::new(&mapping, Naming { any_case: false, default_schema: Some(PUBLIC) });
+        for (child, parent) in [("a", "b"), ("c", "a"), ("a", "c"), ("b", "c"), ("b", "faces"), ("faces", "faces")] {
+            catalogue.attach(&table(child), table(parent));
+        }
+        assert!(catalogue.is_ours(&table("c")));
+        assert_eq!(catalogue.root(&table("c")), &table("faces"));
+    }
+
+    #[test]
+    fn absent_tables_come_with_what_was_found() {
+        let mapping = Mapping::default();
+        let mut catalogue = Catalogue::new(&mapping, Naming { any_case: false, default_schema: Some(PUBLIC) });
+        catalogue.create(&table("labels"), vec!["id".into(), "title".into()]);
+        catalogue.create(&table("images"), vec!["id".into(), "url".into()]);
+        assert_eq!(catalogue.look_up(&table("labels"), None), Use::Skip);
+        let Err(SourceError::Unfit(lines)) = catalogue.verdict() else { panic!("it fits") };
+        assert_eq!(lines.len(), 4, "{lines:#?}");
+        assert_eq!(lines[3], "found: images (id, url), labels (id, title)");
+    }
 }

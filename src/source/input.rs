@@ -1,11 +1,10 @@
 //! Where the dump comes from, and how it is packed: told by its first bytes, never by its name.
 
-use std::convert::Infallible;
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use super::error::SourceError;
 use super::stream::{Meter, Metered};
@@ -26,12 +25,10 @@ impl fmt::Display for Input {
     }
 }
 
-impl FromStr for Input {
-    type Err = Infallible;
-
+impl From<OsString> for Input {
     /// `-` is standard input.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(if text == "-" { Self::Stdin } else { Self::File(text.into()) })
+    fn from(text: OsString) -> Self {
+        if text == "-" { Self::Stdin } else { Self::File(text.into()) }
     }
 }
 

@@ -197,7 +197,8 @@ impl Mapping {
                     String::new()
                 };
                 missing.push(format!(
-                    "column `{name}` is not in table `{table}` ({}): name it with --map {role}.{default}=COLUMN{or_none}",
+                    "column `{name}` is not in table `{table}` ({}): \
+                     name it with --map {role}.{default}=COLUMN{or_none}",
                     columns.join(", ")
                 ));
             }

@@ -23,6 +23,9 @@ pub struct Script<'s, 'm> {
     schema: String,
 }
 
+/// An INSERT's words up to its first row are compared with the one before only if they are this short.
+const MAX_HEAD: usize = 1024;
+
 /// The earliest unmistakable mark tells the dialect; without any the standard holds.
 pub fn dialect(head: &[u8]) -> Dialect {
     const MARKS: [(&[u8], Dialect); 11] = [
@@ -75,6 +78,7 @@ impl Script<'_, '_> {
                 word if word.is("INSERT") || (mysql && word.is("REPLACE")) => self.insert()?,
                 word if word.is("COPY") && !mysql => self.copy()?,
                 word if word.is("CREATE") => self.create()?,
+                word if word.is("ALTER") && !mysql => self.alter()?,
                 word if word.is("SET") && !mysql => self.set()?,
                 word if word.is("USE") && mysql => {
                     self.schema = self.name()?.unwrap_or_default();
@@ -186,11 +190,38 @@ impl Script<'_, '_> {
         if self.lexer.take_word("IF")? {
             let _ = self.lexer.take_word("NOT")? && self.lexer.take_word("EXISTS")?;
         }
-        if let Some(table) = self.table_name()?
-            && self.lexer.take_symbol(b'(')?
-        {
+        let Some(table) = self.table_name()? else { return self.lexer.skip_statement() };
+        if self.lexer.take_symbol(b'(')? {
             let columns = self.column_definitions()?;
+            if self.lexer.take_word("INHERITS")? && self.lexer.take_symbol(b'(')? {
+                self.attach(&table)?;
+            }
             self.catalogue.create(&table, columns);
+        } else if self.lexer.take_word("PARTITION")? && self.lexer.take_word("OF")? {
+            self.attach(&table)?;
+        }
+        self.lexer.skip_statement()
+    }
+
+    /// The name of the table's parent comes next.
+    fn attach(&mut self, child: &TableName) -> Result<(), SourceError> {
+        if let Some(parent) = self.table_name()? {
+            self.catalogue.attach(child, parent);
+        }
+        Ok(())
+    }
+
+    /// `ALTER TABLE ONLY public.faces ATTACH PARTITION public.faces_2016 FOR VALUES ...`
+    fn alter(&mut self) -> Result<(), SourceError> {
+        if self.lexer.take_word("TABLE")? {
+            self.lexer.take_word("ONLY")?;
+            if let Some(parent) = self.table_name()?
+                && self.lexer.take_word("ATTACH")?
+                && self.lexer.take_word("PARTITION")?
+                && let Some(child) = self.table_name()?
+            {
+                self.catalogue.attach(&child, parent);
+            }
         }
         self.lexer.skip_statement()
     }
@@ -256,6 +287,9 @@ impl Script<'_, '_> {
     }
 
     fn insert(&mut self) -> Result<(), SourceError> {
+        let start = self.lexer.stream.offset();
+        let window = self.lexer.stream.fill(MAX_HEAD)?;
+        let head = window[..window.len().min(MAX_HEAD)].to_vec();
         const BEFORE_INTO: [&str; 4] = ["IGNORE", "LOW_PRIORITY", "HIGH_PRIORITY", "DELAYED"];
         while BEFORE_INTO.iter().any(|word| self.lexer.peek().is_ok_and(|token| token.is(word))) {
             self.lexer.token()?;
@@ -276,13 +310,20 @@ impl Script<'_, '_> {
             return self.lexer.skip_statement();
         }
         match self.catalogue.look_up(&table, columns) {
-            Use::Read(route) => self.inserted_rows(&route),
+            Use::Read(route) => {
+                let length = usize::try_from(self.lexer.stream.offset() - start).ok();
+                let head = length.and_then(|length| head.get(..length));
+                let repeated = head.map(|head| [b"\nINSERT", head].concat());
+                self.inserted_rows(&route, repeated.as_deref())
+            }
             Use::Skip => self.lexer.skip_insert(),
             Use::NoColumns => Err(self.no_columns(&table)),
         }
     }
 
-    fn inserted_rows(&mut self, route: &Route) -> Result<(), SourceError> {
+    /// Reads rows up to the semicolon. Dumps with one row in each INSERT begin them all alike: as long as `repeated`
+    /// follows, it is the next row.
+    fn inserted_rows(&mut self, route: &Route, repeated: Option<&[u8]>) -> Result<(), SourceError> {
         let rules = Rules { dialect: self.lexer.dialect, backslashes: self.lexer.backslashes };
         let mut values = Vec::new();
         loop {
@@ -320,7 +361,11 @@ impl Script<'_, '_> {
                 Some(b',') => self.lexer.stream.consume(1),
                 Some(b';') => {
                     self.lexer.stream.consume(1);
-                    return Ok(());
+                    let Some(repeated) = repeated else { return Ok(()) };
+                    if !self.lexer.stream.fill(repeated.len())?.starts_with(repeated) {
+                        return Ok(());
+                    }
+                    self.lexer.stream.consume(repeated.len());
                 }
                 // ON CONFLICT DO NOTHING, ON DUPLICATE KEY UPDATE
                 _ => return self.lexer.skip_statement(),

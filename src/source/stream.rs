@@ -139,6 +139,11 @@ impl<'a> Stream<'a> {
         self.start += count;
     }
 
+    /// Bytes of the dump before the window.
+    pub fn offset(&self) -> u64 {
+        self.origin.offset + self.start as u64
+    }
+
     /// Whether the next byte is the first of a line.
     pub fn at_line_start(&self) -> bool {
         if self.start > 0 { self.buffer[self.start - 1] == b'\n' } else { self.before == b'\n' }

@@ -221,11 +221,11 @@ impl Columns {
         if missing.is_empty() { Ok(Self { places, width: header.len() }) } else { Err(SourceError::Unfit(missing)) }
     }
 
-    fn pick<'a>(&self, mut fields: Vec<Option<Cow<'a, str>>>) -> Result<Values<'a>, String> {
+    fn pick<'a>(&self, fields: Vec<Option<Cow<'a, str>>>) -> Result<Values<'a>, String> {
         if fields.len() != self.width {
             return Err(format!("a row has {} fields for {} columns", fields.len(), self.width));
         }
-        Ok(self.places.map(|place| place.and_then(|place| fields[place].take())))
+        Ok(self.places.map(|place| place.and_then(|place| fields[place].clone())))
     }
 }
 
@@ -276,7 +276,8 @@ mod tests {
             3,7,,http://x/宇.jpg,\"\",2,\"Ana \"\"A\"\",\nB\\\"\r\n";
         let tsv = "label_name\tother\tface_id\tphoto_id\tsource_url\tphoto_url\tposted_at\tlabel_id\n\
             Ana \"A\",\\nB\\\\\tx\t3\t7\t\\N\thttp://x/宇.jpg\t\t2";
-        let json = "{\"photo_id\":7,\"face_id\":\"3\",\"x\":[{}],\"source_url\":null,\"photo_url\":\"http://x/\\u5b87.jpg\",\
+        let json = "{\"photo_id\":7,\"face_id\":\"3\",\"x\":[{}],\"source_url\":null,\
+            \"photo_url\":\"http://x/\\u5b87.jpg\",\
             \"posted_at\":\"\",\"label_id\":2,\"label_name\":\"Ana \\\"A\\\",\\nB\\\\\"}\n\n";
         for text in [csv, &format!("\u{feff}{csv}"), tsv, json] {
             assert_eq!(read_text(text, &[]).unwrap(), [expected()], "{text}");
