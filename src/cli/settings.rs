@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
@@ -65,7 +66,10 @@ pub struct StageArgs {
     /// Who asks: a URL or an e-mail address for the user agent
     #[arg(long, env = "FACEMILL_CONTACT", value_name = "WHO", help_heading = "Fetching")]
     contact: Option<String>,
-    /// Where a host name leads, instead of asking DNS: photos.test=127.0.0.1:8080
+    /// Seconds that one photo may take to download
+    #[arg(long, env = "FACEMILL_TIMEOUT", default_value_t = 30, value_name = "SECONDS", help_heading = "Fetching")]
+    timeout: u64,
+    /// Where a host name leads, instead of asking DNS: photos.test=127.0.0.1:8080. That address may be private
     #[arg(long, value_name = "NAME=ADDRESS:PORT", help_heading = "Fetching")]
     resolve: Vec<String>,
     /// Lets URLs lead to private addresses: for tests and intranets only
@@ -123,11 +127,16 @@ impl StageArgs {
         between("max-megapixels", self.max_megapixels, 1, 1000);
         between("max-megabytes", self.max_megabytes, 1, 1000);
         between("per-host", self.per_host as u64, 1, 1000);
+        between("timeout", self.timeout, 1, 3600);
         between("min-face", u64::from(self.min_face), 20, 10_000);
-        let mut hosts = Rules::default().hosts;
+        let usual = Rules::default();
+        let (mut hosts, mut allowed) = (usual.hosts, usual.allowed);
         for entry in &self.resolve {
             match Rules::parse_host(entry) {
-                Ok((name, address)) => drop(hosts.insert(name, address)),
+                Ok((name, address)) => {
+                    hosts.insert(name, address);
+                    allowed.insert(address);
+                }
                 Err(error) => faults.push(format!("--resolve {error}")),
             }
         }
@@ -135,6 +144,7 @@ impl StageArgs {
             return Err(Failure::broken(faults.join("\n          ")));
         }
         let limits = Limits { pixels: self.max_megapixels * 1_000_000 };
+        let total = Duration::from_secs(self.timeout);
         Ok(stages::Settings {
             models: self.models.find(),
             cores,
@@ -143,6 +153,11 @@ impl StageArgs {
                 max_bytes: self.max_megabytes * 1_000_000,
                 contact: self.contact.clone(),
                 hosts,
+                allowed,
+                total,
+                connect: usual.connect.min(total),
+                first_byte: usual.first_byte.min(total),
+                idle: usual.idle.min(total),
                 allow_private_addresses: self.allow_private_addresses,
                 ..Rules::default()
             },

@@ -52,9 +52,9 @@ const CUTS: [Cut; 5] = [
 
 #[derive(Debug, thiserror::Error)]
 pub enum SceneError {
-    #[error("{0}: {1}; `make photos` puts the demonstration's photographs there")]
+    #[error("{0}: {1}; `make setup` puts the demonstration's photographs there")]
     Unreadable(PathBuf, String),
-    #[error("{0}, line {1}: expected a file name without folders, a tab, and one, none or several")]
+    #[error("{0}, line {1}: expected a file name without folders, a tab, and one, none, several or unclear")]
     BadList(PathBuf, usize),
     #[error("{0} names no photograph with one face")]
     NoFaces(PathBuf),
@@ -110,7 +110,7 @@ pub struct Scene {
 
 impl Scene {
     /// Makes the collection of the photographs that `photos.tsv` in `folder` lists: file, kind (one, none,
-    /// several), source and licence. The same photographs make the same collection.
+    /// several, or unclear, which is left out), source and licence. The same photographs make the same collection.
     pub fn make(folder: &Path) -> Result<Self, SceneError> {
         let photographs = read(folder)?;
         let of = |kind| photographs.iter().filter(move |photograph| photograph.kind == kind);
@@ -308,7 +308,8 @@ fn read(folder: &Path) -> Result<Vec<Photograph>, SceneError> {
     let text = fs::read_to_string(&list).map_err(|error| SceneError::Unreadable(list.clone(), error.to_string()))?;
     let lines = text.lines().enumerate();
     let rows = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#') && !line.starts_with("file\t"));
-    rows.map(|(index, line)| {
+    rows.filter(|(_, line)| line.split('\t').nth(1) != Some("unclear"))
+    .map(|(index, line)| {
         let bad = || SceneError::BadList(list.clone(), index + 1);
         let mut columns = line.split('\t');
         let file = columns.next().filter(|file| !file.is_empty() && !file.contains(['/', '\\'])).ok_or_else(bad)?;

@@ -1,0 +1,284 @@
+//! The program as its user runs it: a dump goes in, faces come out, whatever happens on the way.
+
+mod collection;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use facemill::photo::ContentHash;
+use serde_json::Value;
+
+use collection::Collection;
+
+/// Runs the program to its end.
+fn facemill(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_facemill")).args(arguments).output().unwrap()
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn lines(file: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Every file below `folder` that the run promises to make the same each time, with its content's hash.
+fn files(folder: &Path) -> BTreeMap<String, ContentHash> {
+    fn walk(root: &Path, folder: &Path, found: &mut BTreeMap<String, ContentHash>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+            if path.is_dir() {
+                walk(root, &path, found);
+            } else if !name.starts_with("ledger.sqlite") && name != "report.html" && name != ".lock" {
+                found.insert(name, ContentHash::of(&std::fs::read(&path).unwrap()));
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    walk(folder, folder, &mut found);
+    found
+}
+
+/// A run that was started and prints its events.
+struct Running {
+    child: Child,
+    events: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Running {
+    fn start(collection: &Collection, out: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_facemill"))
+            .args(collection.run(out))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let events = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, events }
+    }
+
+    /// The next event; none when the program has ended.
+    fn next(&mut self) -> Option<Value> {
+        self.events.next().map(|line| serde_json::from_str(&line.unwrap()).unwrap())
+    }
+}
+
+#[test]
+fn a_dump_becomes_faces() {
+    let collection = Collection::serve();
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path().join("out");
+    let run = facemill(&collection.run_text(&out));
+    assert!(run.status.success(), "{run:?}");
+    let events: Vec<Value> =
+        String::from_utf8(run.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let summary = events.last().unwrap();
+
+    // Every candidate has its line, in the order of the ids, and its answer is the right one.
+    let photos = lines(&out.join("photos.jsonl"));
+    let ids: Vec<u64> = photos.iter().map(|photo| photo["photo_id"].as_u64().unwrap()).collect();
+    assert_eq!(ids, collection.candidates());
+    assert_eq!(summary["candidates"], ids.len());
+    for photo in &photos {
+        let url = photo["photo_url"].as_str().unwrap();
+        let told = (photo["outcome"].as_str().unwrap(), photo["cause"].as_str().unwrap_or(""));
+        let file = url.rsplit('/').next().unwrap();
+        let expected = match file {
+            _ if url.contains("/deleted/") => ("gone", "http-404"),
+            "410.jpg" => ("gone", "http-410"),
+            "403.jpg" => ("gone", "http-403"),
+            "noai.jpg" => ("gone", "refused-by-robots-tag"),
+            "page.jpg" | "noise.jpg" if told.1 == "undecodable" => ("rejected", "undecodable"),
+            "page.jpg" => ("rejected", "not-an-image"),
+            "loop.jpg" => ("rejected", "too-many-redirects"),
+            "huge.jpg" => ("rejected", "too-large"),
+            "broken.jpg" => ("failed", "http-500"),
+            "moved.jpg" | "there.jpg" | "429.jpg" | "twice.jpg" | "short.jpg" | "twin.jpg" => ("predicted", ""),
+            _ => continue,
+        };
+        assert_eq!(told, expected, "{url}");
+    }
+
+    // Every face has a crop whose name is its hash, of the size and with the landmarks that its record tells.
+    let faces = lines(&out.join("faces.jsonl"));
+    assert_eq!(summary["faces"], faces.len());
+    for face in &faces {
+        let file = face["file"].as_str().unwrap();
+        let bytes = std::fs::read(out.join(file)).unwrap();
+        assert_eq!(face["crop_sha256"], ContentHash::of(&bytes).to_string(), "{file}");
+        let size = image::load_from_memory(&bytes).unwrap().width();
+        assert_eq!(face["size"], size, "{file}");
+        assert_eq!(face["landmarks"].as_array().unwrap().len(), 68);
+        let p_ok = face["p_ok"].as_f64().unwrap();
+        assert!((0.0..=1.0).contains(&p_ok));
+        assert_eq!((face["search"].as_str(), face["align"].as_str()), (Some("guided"), Some("paper")));
+    }
+    let found: BTreeMap<u64, f64> =
+        faces.iter().map(|face| (face["photo_id"].as_u64().unwrap(), face["angle"].as_f64().unwrap())).collect();
+    collection.check_angles(&found);
+
+    // The page stands alone, and the other commands agree with it.
+    let page = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("faces/") && !page.contains("src=\"http"));
+    let audit = facemill(&["audit", path(&collection.dump), "--out", path(&out), "--json"]);
+    assert!(audit.status.success(), "{audit:?}");
+    let audit: Value = serde_json::from_slice(&audit.stdout).unwrap();
+    assert_eq!((&audit["candidates"], &audit["waiting"]), (&Value::from(ids.len()), &Value::from(0)));
+    let status: Value =
+        serde_json::from_slice(&facemill(&["status", "--out", path(&out), "--json"]).stdout).unwrap();
+    assert_eq!(status["ended"]["predicted"], faces.len());
+    assert_eq!(status["stages"]["classify"]["passed"], faces.len());
+    assert_eq!(status["at_work"], false);
+}
+
+#[test]
+fn killed_anywhere_it_goes_on_and_ends_in_the_same_files() {
+    let undisturbed = {
+        let collection = Collection::serve();
+        let scratch = tempfile::tempdir().unwrap();
+        assert!(facemill(&collection.run_text(scratch.path())).status.success());
+        files(scratch.path())
+    };
+    let collection = Collection::serve();
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path();
+    let mut fetched = BTreeSet::new();
+    let mut events_before_the_kill = [1, 7, 20, 40].into_iter();
+    let mut kills = 0;
+    loop {
+        let mut running = Running::start(&collection, out);
+        let patience = events_before_the_kill.next().unwrap_or(usize::MAX);
+        let mut seen = 0;
+        while seen < patience
+            && let Some(event) = running.next()
+        {
+            seen += 1;
+            if event["stage"] == "fetch" && event["what"] == "advanced" {
+                let id = event["photo_id"].as_u64().unwrap();
+                assert!(fetched.insert(id), "photo {id} was fetched twice");
+            }
+        }
+        if seen == patience {
+            // SIGKILL: no destructor runs, no buffer is flushed.
+            running.child.kill().unwrap();
+            running.child.wait().unwrap();
+            kills += 1;
+            continue;
+        }
+        assert!(running.child.wait().unwrap().success());
+        break;
+    }
+    assert_eq!(kills, 4);
+    let files = files(out);
+    let names = |files: &BTreeMap<String, ContentHash>| files.keys().cloned().collect::<Vec<_>>();
+    // A file that was being written at the kill may be left over, under a name that says so.
+    let files: BTreeMap<_, _> = files.into_iter().filter(|(name, _)| !name.ends_with(".part")).collect();
+    assert_eq!(names(&files), names(&undisturbed));
+    for (name, hash) in &files {
+        assert_eq!(hash, &undisturbed[name], "{name} differs");
+    }
+    let audit = facemill(&["audit", path(&collection.dump), "--out", path(out)]);
+    assert!(audit.status.success(), "{audit:?}");
+}
+
+#[test]
+fn told_to_stop_it_says_how_to_go_on() {
+    let collection = Collection::serve();
+    let scratch = tempfile::tempdir().unwrap();
+    let mut running = Running::start(&collection, scratch.path());
+    running.next().unwrap();
+    let pid = running.child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let mut last = None;
+    while let Some(event) = running.next() {
+        last = Some(event);
+    }
+    assert_eq!(running.child.wait().unwrap().code(), Some(130));
+    let summary = last.unwrap();
+    assert_eq!(summary["complete"], false);
+    let waiting = summary["waiting"].as_u64().unwrap();
+    assert!(waiting > 0);
+    let status: Value =
+        serde_json::from_slice(&facemill(&["status", "--out", path(scratch.path()), "--json"]).stdout).unwrap();
+    let stages = status["stages"].as_object().unwrap().values();
+    let queued: u64 = stages
+        .map(|stage| ["ready", "in_flight", "delayed"].iter().map(|of| stage[of].as_u64().unwrap()).sum::<u64>())
+        .sum();
+    assert_eq!(queued, waiting, "what was in flight is in the queues again");
+    assert!(facemill(&collection.run_text(scratch.path())).status.success());
+}
+
+#[test]
+fn why_tells_the_story_of_a_photo() {
+    let collection = Collection::serve();
+    let scratch = tempfile::tempdir().unwrap();
+    let out = path(scratch.path());
+    assert!(facemill(&collection.run_text(scratch.path())).status.success());
+    let id = collection.id_of("/broken.jpg").to_string();
+    let why = facemill(&["why", &id, "--out", out, "--json"]);
+    let story: Value = serde_json::from_slice(&why.stdout).unwrap();
+    let told: Vec<&str> =
+        story["history"].as_array().unwrap().iter().map(|event| event["what"].as_str().unwrap()).collect();
+    assert_eq!(told, ["enqueued", "retried", "retried", "failed"]);
+    assert_eq!(story["cause"]["slug"], "http-500");
+    assert_eq!(story["trace_id"].as_str().unwrap().len(), 32);
+    let text = String::from_utf8(facemill(&["why", &id, "--out", out]).stdout).unwrap();
+    assert!(text.contains("failed at fetch") && text.contains(story["trace_id"].as_str().unwrap()), "{text}");
+    let nobody = facemill(&["why", "987654321", "--out", out]);
+    assert_eq!(nobody.status.code(), Some(1));
+}
+
+#[test]
+fn an_audit_finds_what_is_missing() {
+    let collection = Collection::serve();
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path();
+    let few = [collection.run_text(out), vec!["--limit", "30"]].concat();
+    assert!(facemill(&few).status.success());
+    let lost = std::fs::read_to_string(out.join("faces.jsonl")).unwrap();
+    let lost: Value = serde_json::from_str(lost.lines().next().unwrap()).unwrap();
+    std::fs::remove_file(out.join(lost["file"].as_str().unwrap())).unwrap();
+    let audit = facemill(&["audit", path(&collection.dump), "--out", path(out), "--json"]);
+    assert_eq!(audit.status.code(), Some(1));
+    let audit: Value = serde_json::from_slice(&audit.stdout).unwrap();
+    let faults = audit["faults"].as_array().unwrap();
+    let missing = faults.iter().filter(|fault| fault["fault"] == "missing").count();
+    assert_eq!(missing, collection.candidates().len() - 30);
+    assert!(faults.iter().any(|fault| fault["fault"] == "lost object" && fault["photo_id"] == lost["photo_id"]));
+}
+
+#[test]
+fn two_runs_do_not_mix() {
+    let collection = Collection::serve();
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path();
+    let few = [collection.run_text(out), vec!["--limit", "3"]].concat();
+    assert!(facemill(&few).status.success());
+    let other = facemill(&[few.clone(), vec!["--align", "ffhq"]].concat());
+    assert_eq!(other.status.code(), Some(3));
+    let said = String::from_utf8(other.stderr).unwrap();
+    assert!(said.contains("--align paper (now ffhq)"), "{said}");
+
+    let mut first = Running::start(&collection, out);
+    first.next().unwrap();
+    let second = facemill(&few);
+    assert_eq!(second.status.code(), Some(3));
+    assert!(String::from_utf8(second.stderr).unwrap().contains("another facemill is at work"));
+    first.child.kill().unwrap();
+    first.child.wait().unwrap();
+}
+
+#[test]
+fn faults_in_the_settings_are_told_together() {
+    let run = facemill(&["run", "x.sql", "--min-face", "3", "--attempts", "0", "--resolve", "nonsense"]);
+    assert_eq!(run.status.code(), Some(3));
+    let said = String::from_utf8(run.stderr).unwrap();
+    for word in ["--min-face 3", "--attempts 0", "nonsense"] {
+        assert!(said.contains(word), "{said}");
+    }
+}
