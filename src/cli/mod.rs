@@ -6,6 +6,7 @@ pub mod demo;
 pub mod doctor;
 pub mod report;
 pub mod run;
+pub mod selfies;
 pub mod status;
 pub mod train;
 pub mod why;
@@ -45,6 +46,9 @@ enum Command {
     Report(report::Args),
     /// Trains the OK/NG classifier from labelled crops
     Train(train::Args),
+    /// Cuts whole-head photographs into labelled crops, for a first training without verdicts
+    #[command(hide = true)]
+    Selfies(selfies::Args),
     /// Checks everything facemill needs, one line each, with the remedy
     Doctor(doctor::Args),
     /// Makes a small collection, serves it from a local host, good and bad, and runs it
@@ -90,7 +94,8 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Why(args) => why::run(&args),
         Command::Audit(args) => audit::run(&args),
         Command::Report(args) => report::run(&args),
-        Command::Train(args) => train::run(args),
+        Command::Train(args) => train::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Selfies(args) => selfies::run(args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args),
         Command::Demo(args) => demo::run(args),
     }

@@ -1,1 +1,338 @@
-//! Soon.
+//! The last stage: how likely would a person say OK to the crop?
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+
+use super::stage::{Outcome, Retry, Stage};
+use crate::classifier::model::{Input, Model, mirrors_of};
+use crate::objects::{ObjectError, ObjectKey, Objects};
+use crate::photo::{Cause, Crop, Photo, StageName, Verdict};
+
+/// Crops that the network takes at a time, at most.
+const BATCH: usize = 16;
+
+/// Scores crops. What waits is judged together, without waiting for more: while one batch is under way, the next one
+/// gathers by itself, and a caller who comes alone is served at once.
+pub struct Classify {
+    objects: Arc<dyn Objects>,
+    queue: Sender<Job>,
+    model: String,
+}
+
+impl Classify {
+    /// A thread for each of `models`, which should all be the same. The threads end when this is dropped.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub fn new(objects: Arc<dyn Objects>, models: Vec<Model>) -> std::io::Result<Self> {
+        let name = models.first().map(|model| model.name().to_owned()).unwrap_or_default();
+        Self::with_judges(objects, models, name)
+    }
+
+    fn with_judges<J: Judge + 'static>(
+        objects: Arc<dyn Objects>,
+        judges: Vec<J>,
+        model: String,
+    ) -> std::io::Result<Self> {
+        let (queue, jobs) = channel();
+        let jobs = Arc::new(Mutex::new(jobs));
+        for judge in judges {
+            let jobs = Arc::clone(&jobs);
+            std::thread::Builder::new().name("classify".into()).spawn(move || serve(judge, &jobs))?;
+        }
+        Ok(Self { objects, queue, model })
+    }
+
+    async fn verdict(&self, crop: &Crop) -> Result<Verdict, Outcome> {
+        let bytes = self.objects.get(&ObjectKey::face(crop.sha256, crop.format)).await.map_err(no_crop)?;
+        let poison = |detail: String| Outcome::Poison(Cause::new("bad-crop", detail));
+        let mirrors = mirrors_of(crop).map_err(poison)?;
+        let input = tokio::task::spawn_blocking(move || Input::decode(&bytes, mirrors))
+            .await
+            .map_err(|error| poison(format!("the decoder panicked: {error}")))?
+            .map_err(poison)?;
+        let p_ok = self.judge(input).await.map_err(|detail| Retry::failed(Cause::new("classifier-failed", detail)))?;
+        // Four decimals are more than it knows, and the same in every run.
+        Ok(Verdict { p_ok: (p_ok * 1e4).round() / 1e4, model: self.model.clone() })
+    }
+
+    async fn judge(&self, input: Input) -> Result<f64, String> {
+        let (answer, answered) = oneshot::channel();
+        let gone = || "no thread of the classifier is left".to_owned();
+        self.queue.send(Job { input, answer }).map_err(|_| gone())?;
+        answered.await.unwrap_or_else(|_| Err(gone()))
+    }
+}
+
+#[async_trait]
+impl Stage for Classify {
+    fn name(&self) -> StageName {
+        StageName::Classify
+    }
+
+    async fn run(&self, photo: &Photo) -> Outcome {
+        let Some(crop) = &photo.facts.crop else {
+            return Outcome::Poison(Cause::new("no-crop", "the photo came to classify without a crop"));
+        };
+        match self.verdict(crop).await {
+            Ok(verdict) => {
+                let mut photo = photo.clone();
+                photo.facts.verdict = Some(verdict);
+                Outcome::Advance(Box::new(photo))
+            }
+            Err(outcome) => outcome,
+        }
+    }
+}
+
+fn no_crop(error: ObjectError) -> Outcome {
+    let cause = Cause::new("crop-unread", error.to_string());
+    if error.is_retryable() { Retry::wait(cause, None) } else { Retry::failed(cause) }
+}
+
+/// A crop and who waits for its score.
+struct Job {
+    input: Input,
+    answer: oneshot::Sender<Result<f64, String>>,
+}
+
+/// What a thread judges with.
+trait Judge: Send {
+    fn predict(&mut self, batch: &[Input]) -> Result<Vec<f64>, String>;
+}
+
+impl Judge for Model {
+    fn predict(&mut self, batch: &[Input]) -> Result<Vec<f64>, String> {
+        Model::predict(self, batch).map_err(|error| error.to_string())
+    }
+}
+
+/// Judges what waits until nobody can ask any more.
+fn serve(mut judge: impl Judge, jobs: &Mutex<Receiver<Job>>) {
+    while let Some(batch) = gather(jobs) {
+        let (inputs, answers): (Vec<Input>, Vec<_>) = batch.into_iter().map(|job| (job.input, job.answer)).unzip();
+        for (answer, score) in answers.into_iter().zip(scores(&mut judge, &inputs)) {
+            // Whoever gave up waiting needs no answer.
+            let _ = answer.send(score);
+        }
+    }
+}
+
+/// Waits for one job and takes what else is there.
+fn gather(jobs: &Mutex<Receiver<Job>>) -> Option<Vec<Job>> {
+    let jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut batch = vec![jobs.recv().ok()?];
+    batch.extend(jobs.try_iter().take(BATCH - 1));
+    Some(batch)
+}
+
+/// A score for each crop. When a batch fails, its crops are tried one by one, so that one cannot take others along.
+fn scores(judge: &mut impl Judge, batch: &[Input]) -> Vec<Result<f64, String>> {
+    match predict(judge, batch) {
+        Ok(scores) => scores.into_iter().map(Ok).collect(),
+        Err(detail) if batch.len() == 1 => vec![Err(detail)],
+        Err(_) => batch.chunks(1).flat_map(|alone| scores(judge, alone)).collect(),
+    }
+}
+
+fn predict(judge: &mut impl Judge, batch: &[Input]) -> Result<Vec<f64>, String> {
+    match catch_unwind(AssertUnwindSafe(|| judge.predict(batch))) {
+        Ok(Ok(scores)) if scores.len() == batch.len() => Ok(scores),
+        Ok(Ok(scores)) => Err(format!("{} scores for {} crops", scores.len(), batch.len())),
+        Ok(Err(detail)) => Err(detail),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(format!("it panicked: {}", text.unwrap_or("without a word")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::Barrier;
+
+    use bytes::Bytes;
+    use image::RgbImage;
+
+    use super::*;
+    use crate::objects::Page;
+    use crate::photo::{Align, Candidate, ContentHash, ImageFormat, RunName};
+    use crate::vision::image::encode;
+
+    /// Objects in memory; a key that is not there is missing, or away.
+    #[derive(Default)]
+    struct Shelf {
+        objects: HashMap<ObjectKey, Bytes>,
+        away: bool,
+    }
+
+    #[async_trait]
+    impl Objects for Shelf {
+        async fn put(&self, _: &ObjectKey, _: Bytes, _: &str) -> Result<bool, ObjectError> {
+            unreachable!("classify stores nothing")
+        }
+
+        async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
+            match self.objects.get(key) {
+                Some(body) => Ok(body.clone()),
+                None if self.away => Err(ObjectError::Unavailable { what: key.to_string(), detail: "away".into() }),
+                None => Err(ObjectError::Missing(key.clone())),
+            }
+        }
+
+        async fn exists(&self, _: &ObjectKey) -> Result<bool, ObjectError> {
+            unreachable!()
+        }
+
+        async fn list(&self, _: &str, _: Option<&ObjectKey>, _: usize) -> Result<Page, ObjectError> {
+            unreachable!()
+        }
+
+        async fn check(&self) -> Result<(), ObjectError> {
+            Ok(())
+        }
+    }
+
+    /// Scores a crop by its mirrored share; 1 makes it panic. Remembers the sizes of its batches, and may wait at a gate.
+    struct Echo {
+        sizes: Arc<Mutex<Vec<usize>>>,
+        gate: Option<Arc<Barrier>>,
+    }
+
+    impl Judge for Echo {
+        fn predict(&mut self, batch: &[Input]) -> Result<Vec<f64>, String> {
+            self.sizes.lock().unwrap().push(batch.len());
+            if let Some(gate) = self.gate.take() {
+                gate.wait();
+                gate.wait();
+            }
+            let score = |input: &Input| {
+                let share = f64::from(input.mirrors()[0]);
+                assert!(share < 1.0, "all of it is mirrored");
+                share
+            };
+            Ok(batch.iter().map(score).collect())
+        }
+    }
+
+    fn photo(crop_bytes: &[u8], mirrored: f64) -> Photo {
+        let candidate = Candidate {
+            photo_id: 1.into(),
+            face_id: 1.into(),
+            label_id: 1.into(),
+            label_name: None,
+            photo_url: "http://photos.test/1.jpg".into(),
+            source_url: None,
+            posted_at: None,
+        };
+        let mut photo = Photo::new(RunName::default(), candidate);
+        photo.facts.crop = Some(Crop {
+            sha256: ContentHash::of(crop_bytes),
+            format: ImageFormat::Png,
+            align: Align::Paper,
+            angle: 0.0,
+            centre: [16.0, 16.0],
+            side: 32.0,
+            size: 32,
+            landmarks: vec![[0.0; 2]; 68],
+            mirrored,
+            mirrored_head: 0.0,
+            mirrored_grid: vec![0.0; 16],
+            blur: 0.0,
+            exposure: 0.0,
+        });
+        photo
+    }
+
+    fn png() -> Vec<u8> {
+        encode(&RgbImage::from_pixel(32, 32, image::Rgb([90, 80, 70])), ImageFormat::Png).unwrap()
+    }
+
+    fn shelf(bytes: &[u8]) -> Shelf {
+        let key = ObjectKey::face(ContentHash::of(bytes), ImageFormat::Png);
+        Shelf { objects: HashMap::from([(key, Bytes::copy_from_slice(bytes))]), away: false }
+    }
+
+    fn stage(shelf: Shelf, gate: Option<Arc<Barrier>>) -> (Classify, Arc<Mutex<Vec<usize>>>) {
+        let sizes = Arc::default();
+        let echo = Echo { sizes: Arc::clone(&sizes), gate };
+        (Classify::with_judges(Arc::new(shelf), vec![echo], "echo".into()).unwrap(), sizes)
+    }
+
+    fn p_ok(outcome: &Outcome) -> f64 {
+        let Outcome::Advance(photo) = outcome else { panic!("{outcome:?}") };
+        photo.facts.verdict.as_ref().unwrap().p_ok
+    }
+
+    #[tokio::test]
+    async fn one_caller_at_a_time_is_served_at_once() {
+        let (classify, sizes) = stage(shelf(&png()), None);
+        for mirrored in [0.25, 0.123_456_789] {
+            let expected = (mirrored * 1e4f64).round() / 1e4;
+            assert_eq!(p_ok(&classify.run(&photo(&png(), mirrored)).await), expected);
+        }
+        assert_eq!(*sizes.lock().unwrap(), [1, 1]);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_waits_is_judged_together_and_a_bad_one_falls_alone() {
+        let gate = Arc::new(Barrier::new(2));
+        let (classify, sizes) = stage(shelf(&png()), Some(Arc::clone(&gate)));
+        let classify = Arc::new(classify);
+        let first = tokio::spawn({
+            let classify = Arc::clone(&classify);
+            async move { classify.run(&photo(&png(), 0.5)).await }
+        });
+        tokio::task::spawn_blocking({
+            let gate = Arc::clone(&gate);
+            move || gate.wait()
+        })
+        .await
+        .unwrap();
+        // The judge is busy with the first: these gather. Jobs are queued here, so that all are there when it goes on.
+        let mut waiting = Vec::new();
+        for mirrored in [0.1, 1.0, 0.3] {
+            let (answer, answered) = oneshot::channel();
+            let mirrors = mirrors_of(photo(&png(), mirrored).facts.crop.as_ref().unwrap()).unwrap();
+            let input = Input::decode(&png(), mirrors).unwrap();
+            classify.queue.send(Job { input, answer }).unwrap();
+            waiting.push(answered);
+        }
+        tokio::task::spawn_blocking(move || gate.wait()).await.unwrap();
+        assert_eq!(p_ok(&first.await.unwrap()), 0.5);
+        let mut answers = Vec::new();
+        for answer in waiting {
+            answers.push(answer.await.unwrap().map(|score| (score * 10.0).round()));
+        }
+        let failed = Err("it panicked: all of it is mirrored".to_owned());
+        assert_eq!(answers, [Ok(1.0), failed, Ok(3.0)]);
+        assert_eq!(*sizes.lock().unwrap(), [1, 3, 1, 1, 1]);
+    }
+
+    #[tokio::test]
+    async fn failures_say_whether_it_is_worth_another_try() {
+        let broken = b"\x89PNG but no more".to_vec();
+        let slug = |outcome: Outcome| match outcome {
+            Outcome::Poison(cause) => ("poison", cause.slug),
+            Outcome::Retry(retry) if retry.costs_attempt => ("failed", retry.cause.slug),
+            Outcome::Retry(retry) => ("wait", retry.cause.slug),
+            other => panic!("{other:?}"),
+        };
+        let run = async |shelf: Shelf, photo: &Photo| slug(stage(shelf, None).0.run(photo).await);
+        let usual = photo(&png(), 0.5);
+        assert_eq!(run(Shelf::default(), &usual).await, ("failed", "crop-unread".into()));
+        assert_eq!(run(Shelf { away: true, ..Shelf::default() }, &usual).await, ("wait", "crop-unread".into()));
+        assert_eq!(run(shelf(&broken), &photo(&broken, 0.5)).await, ("poison", "bad-crop".into()));
+        assert_eq!(run(shelf(&png()), &photo(&png(), 7.0)).await, ("poison", "bad-crop".into()));
+        assert_eq!(run(shelf(&png()), &photo(&png(), 1.0)).await, ("failed", "classifier-failed".into()));
+        let mut without = usual;
+        without.facts.crop = None;
+        assert_eq!(run(shelf(&png()), &without).await, ("poison", "no-crop".into()));
+    }
+}

@@ -1,0 +1,37 @@
+"""Writes one person mask a photograph, for `facemill selfies --masks DIR`.
+
+    python -m venv env && env/bin/pip install "mediapipe==0.10.21" && env/bin/python models/selfies/masks.py PHOTOS MASKS
+
+PHOTOS is a folder of photographs (searched below it), MASKS gets PATH.png for PHOTOS/PATH: 8-bit grey, the size of the
+upright photograph, 255 where MediaPipe's selfie segmentation (general model, Apache-2.0) is sure of a person.
+"""
+
+import sys
+from pathlib import Path
+
+import cv2
+import mediapipe
+
+ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
+
+
+def main(photos: Path, masks: Path) -> None:
+    files = sorted(p for p in photos.rglob("*") if p.suffix.lower() in ENDINGS)
+    if not files:
+        sys.exit(f"no photographs below {photos}")
+    with mediapipe.solutions.selfie_segmentation.SelfieSegmentation(model_selection=0) as segment:
+        for file in files:
+            picture = cv2.imread(str(file))  # applies the EXIF orientation
+            if picture is None:
+                print(f"skipped, not a picture: {file}", file=sys.stderr)
+                continue
+            person = segment.process(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)).segmentation_mask
+            target = masks / file.relative_to(photos).parent / (file.name + ".png")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(target), (person * 255).round().astype("uint8"))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

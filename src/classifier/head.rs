@@ -1,0 +1,400 @@
+//! What is trained: a projection of the network's features, and a small judge on top.
+//!
+//! The features are projected on their 64 strongest directions, laid beside the 18 mirror features, each scaled to mean 0
+//! and variance 1, and judged by a logistic regression or, with enough labels, by one layer of 32 units before it.
+
+use super::matrix::{self, Matrix, add_scaled, dot};
+use super::random::Random;
+
+/// Directions that the projection keeps.
+pub const KEPT: usize = 64;
+/// Units of the hidden layer.
+pub const UNITS: usize = 32;
+
+/// Principal components: `components` times (x - `mean`).
+#[derive(Debug, Clone)]
+pub struct Projection {
+    pub mean: Vec<f64>,
+    /// One a row, orthonormal, strongest first.
+    pub components: Matrix,
+}
+
+impl Projection {
+    /// Directions beyond those that are kept, which make those that are kept exact sooner.
+    const SPARE: usize = 8;
+    const ROUNDS: usize = 6;
+
+    /// Finds the strongest directions of `rows` by subspace iteration (Halko, Martinsson, Tropp, arXiv 0909.4061).
+    pub fn fit(rows: &[&[f32]], seed: u64) -> Self {
+        let width = rows[0].len();
+        let mut mean = vec![0.0; width];
+        for row in rows {
+            mean.iter_mut().zip(*row).for_each(|(mean, &x)| *mean += f64::from(x) / rows.len() as f64);
+        }
+        let kept = KEPT.min(width);
+        let mut random = Random::seeded(seed);
+        let mut basis = Matrix::zeros((kept + Self::SPARE).min(width), width);
+        (0..basis.rows()).for_each(|i| basis.row_mut(i).iter_mut().for_each(|value| *value = random.normal()));
+        matrix::orthonormalise(&mut basis);
+        for _ in 0..Self::ROUNDS {
+            let mut next = Matrix::zeros(basis.rows(), width);
+            for row in rows {
+                let x = centred(row, &mean);
+                for (i, &along) in basis.times(&x).iter().enumerate() {
+                    add_scaled(next.row_mut(i), along, &x);
+                }
+            }
+            matrix::orthonormalise(&mut next);
+            basis = next;
+        }
+        let mut covariance = Matrix::zeros(basis.rows(), basis.rows());
+        for row in rows {
+            let x = basis.times(&centred(row, &mean));
+            for (i, &along) in x.iter().enumerate() {
+                add_scaled(covariance.row_mut(i), along / rows.len() as f64, &x);
+            }
+        }
+        let (_, turns) = matrix::eigen(&covariance);
+        let mut components = Matrix::zeros(kept, width);
+        for i in 0..kept {
+            for (j, &share) in turns.row(i).iter().enumerate() {
+                add_scaled(components.row_mut(i), share, basis.row(j));
+            }
+        }
+        Self { mean, components }
+    }
+
+    pub fn apply(&self, row: &[f32]) -> Vec<f64> {
+        self.components.times(&centred(row, &self.mean))
+    }
+}
+
+fn centred(row: &[f32], mean: &[f64]) -> Vec<f64> {
+    row.iter().zip(mean).map(|(&x, mean)| f64::from(x) - mean).collect()
+}
+
+/// Brings each column to mean 0 and variance 1: (x - `mean`) `gain`.
+#[derive(Debug, Clone)]
+pub struct Scale {
+    pub mean: Vec<f64>,
+    pub gain: Vec<f64>,
+}
+
+impl Scale {
+    pub fn fit(rows: &Matrix) -> Self {
+        let n = rows.rows() as f64;
+        let mut mean = vec![0.0; rows.columns()];
+        let mut gain = vec![0.0; rows.columns()];
+        (0..rows.rows()).for_each(|i| add_scaled(&mut mean, 1.0 / n, rows.row(i)));
+        for i in 0..rows.rows() {
+            for ((gain, x), mean) in gain.iter_mut().zip(rows.row(i)).zip(&mean) {
+                *gain += (x - mean).powi(2) / n;
+            }
+        }
+        // A column that never varies says nothing; a gain of zero silences it for good.
+        gain.iter_mut().for_each(|value| *value = if *value > 1e-12 { value.sqrt().recip() } else { 0.0 });
+        Self { mean, gain }
+    }
+
+    pub fn apply(&self, row: &[f64]) -> Vec<f64> {
+        row.iter().zip(&self.mean).zip(&self.gain).map(|((x, mean), gain)| (x - mean) * gain).collect()
+    }
+
+    pub fn apply_all(&self, rows: &Matrix) -> Matrix {
+        Matrix::from_rows(&(0..rows.rows()).map(|i| self.apply(rows.row(i))).collect::<Vec<_>>())
+    }
+}
+
+pub fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+/// Labelled rows: one row and one verdict a crop.
+#[derive(Debug, Clone)]
+pub struct Examples {
+    pub rows: Matrix,
+    pub ok: Vec<bool>,
+}
+
+impl Examples {
+    fn target(&self, i: usize) -> f64 {
+        f64::from(u8::from(self.ok[i]))
+    }
+}
+
+/// P(OK) = sigmoid(`weights` . x + `bias`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Logistic {
+    pub weights: Vec<f64>,
+    pub bias: f64,
+}
+
+impl Logistic {
+    /// Newton's method on the log loss, with a penalty of `ridge` / 2 times the squared weights.
+    pub fn fit(examples: &Examples, ridge: f64) -> Self {
+        const STEPS: usize = 30;
+        let width = examples.rows.columns();
+        let mut beta = vec![0.0; width + 1];
+        for _ in 0..STEPS {
+            let mut hessian = Matrix::zeros(width + 1, width + 1);
+            let mut gradient: Vec<f64> = beta.iter().map(|weight| ridge * weight).collect();
+            gradient[width] = 0.0;
+            // The bias pays a token penalty, so that the matrix can always be solved.
+            (0..=width).for_each(|i| hessian.row_mut(i)[i] = if i < width { ridge } else { 1e-9 });
+            let mut x = vec![1.0; width + 1];
+            for i in 0..examples.rows.rows() {
+                x[..width].copy_from_slice(examples.rows.row(i));
+                let p = sigmoid(dot(&beta, &x));
+                add_scaled(&mut gradient, p - examples.target(i), &x);
+                let curvature = (p * (1.0 - p)).max(1e-9);
+                for (j, &value) in x.iter().enumerate() {
+                    add_scaled(&mut hessian.row_mut(j)[..=j], curvature * value, &x[..=j]);
+                }
+            }
+            let Some(step) = matrix::solve(&hessian, &gradient) else { break };
+            add_scaled(&mut beta, -1.0, &step);
+            if dot(&step, &step) < 1e-16 {
+                break;
+            }
+        }
+        let bias = beta.pop().unwrap_or_default();
+        Self { weights: beta, bias }
+    }
+
+    pub fn p_ok(&self, x: &[f64]) -> f64 {
+        sigmoid(dot(&self.weights, x) + self.bias)
+    }
+}
+
+/// P(OK) = sigmoid(`top` . max(0, `hidden` x + `hidden_bias`) + `bias`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Perceptron {
+    pub hidden: Matrix,
+    pub hidden_bias: Vec<f64>,
+    pub top: Vec<f64>,
+    pub bias: f64,
+}
+
+/// How a [`Perceptron`] is trained. The values are those that did best on people set aside for it.
+const BATCH: usize = 64;
+const EPOCHS: usize = 200;
+const PATIENCE: usize = 15;
+const RATE: f64 = 1e-3;
+const DECAY: f64 = 1e-2;
+
+impl Perceptron {
+    /// Trains on `examples` with Adam and decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101) and keeps the
+    /// state that judges `others` best; stops when it has not improved for a while.
+    pub fn fit(examples: &Examples, others: &Examples, seed: u64) -> Self {
+        let width = examples.rows.columns();
+        let mut random = Random::seeded(seed);
+        let mut parameters = Parameters::start(width, &mut random);
+        let mut best = (f64::INFINITY, parameters.values.clone());
+        let mut waited = 0;
+        let mut order: Vec<usize> = (0..examples.rows.rows()).collect();
+        for _ in 0..EPOCHS {
+            random.shuffle(&mut order);
+            for batch in order.chunks(BATCH) {
+                let gradient = parameters.gradient(examples, batch);
+                parameters.step(&gradient);
+            }
+            let loss = parameters.loss(others);
+            waited += 1;
+            if loss < best.0 {
+                best = (loss, parameters.values.clone());
+                waited = 0;
+            }
+            if waited >= PATIENCE {
+                break;
+            }
+        }
+        parameters.values = best.1;
+        parameters.into_perceptron()
+    }
+
+    pub fn p_ok(&self, x: &[f64]) -> f64 {
+        let hidden = self.hidden.times(x);
+        let active: Vec<f64> = hidden.iter().zip(&self.hidden_bias).map(|(h, bias)| (h + bias).max(0.0)).collect();
+        sigmoid(dot(&self.top, &active) + self.bias)
+    }
+}
+
+/// All weights in one vector, as the optimiser wants them: a row of `width` + 1 a unit (its bias last), then the top.
+struct Parameters {
+    width: usize,
+    values: Vec<f64>,
+    mean: Vec<f64>,
+    square: Vec<f64>,
+    steps: i32,
+}
+
+impl Parameters {
+    fn start(width: usize, random: &mut Random) -> Self {
+        let row = width + 1;
+        let len = UNITS * row + UNITS + 1;
+        let mut values = vec![0.0; len];
+        let spread = (2.0 / width as f64).sqrt();
+        for unit in 0..UNITS {
+            values[unit * row..unit * row + width].iter_mut().for_each(|value| *value = spread * random.normal());
+        }
+        let spread = (1.0 / UNITS as f64).sqrt();
+        values[UNITS * row..len - 1].iter_mut().for_each(|value| *value = spread * random.normal());
+        Self { width, values, mean: vec![0.0; len], square: vec![0.0; len], steps: 0 }
+    }
+
+    /// The activations of the hidden units, and P(OK).
+    fn forward(&self, x: &[f64]) -> ([f64; UNITS], f64) {
+        let row = self.width + 1;
+        let top = &self.values[UNITS * row..];
+        let mut hidden = [0.0; UNITS];
+        for (unit, value) in hidden.iter_mut().enumerate() {
+            let weights = &self.values[unit * row..(unit + 1) * row];
+            *value = (dot(&weights[..self.width], x) + weights[self.width]).max(0.0);
+        }
+        (hidden, sigmoid(dot(&top[..UNITS], &hidden) + top[UNITS]))
+    }
+
+    /// The mean gradient of the log loss over a batch.
+    fn gradient(&self, examples: &Examples, batch: &[usize]) -> Vec<f64> {
+        let row = self.width + 1;
+        let mut gradient = vec![0.0; self.values.len()];
+        for &i in batch {
+            let x = examples.rows.row(i);
+            let (hidden, p) = self.forward(x);
+            let error = (p - examples.target(i)) / batch.len() as f64;
+            let (below, top) = gradient.split_at_mut(UNITS * row);
+            add_scaled(&mut top[..UNITS], error, &hidden);
+            top[UNITS] += error;
+            for (unit, &active) in hidden.iter().enumerate() {
+                if active > 0.0 {
+                    let back = error * self.values[UNITS * row + unit];
+                    let weights = &mut below[unit * row..(unit + 1) * row];
+                    add_scaled(&mut weights[..self.width], back, x);
+                    weights[self.width] += back;
+                }
+            }
+        }
+        gradient
+    }
+
+    fn step(&mut self, gradient: &[f64]) {
+        const MEAN: f64 = 0.9;
+        const SQUARE: f64 = 0.999;
+        self.steps += 1;
+        let (mean_left, square_left) = (1.0 - MEAN.powi(self.steps), 1.0 - SQUARE.powi(self.steps));
+        let moments = self.mean.iter_mut().zip(&mut self.square);
+        for ((value, &slope), (mean, square)) in self.values.iter_mut().zip(gradient).zip(moments) {
+            *mean = MEAN * *mean + (1.0 - MEAN) * slope;
+            *square = SQUARE * *square + (1.0 - SQUARE) * slope * slope;
+            let direction = (*mean / mean_left) / ((*square / square_left).sqrt() + 1e-8);
+            *value -= RATE * (direction + DECAY * *value);
+        }
+    }
+
+    /// The mean log loss.
+    fn loss(&self, examples: &Examples) -> f64 {
+        let n = examples.rows.rows();
+        let loss = |i: usize| {
+            let (_, p) = self.forward(examples.rows.row(i));
+            -if examples.ok[i] { p } else { 1.0 - p }.max(1e-12).ln()
+        };
+        (0..n).map(loss).sum::<f64>() / n.max(1) as f64
+    }
+
+    fn into_perceptron(self) -> Perceptron {
+        let row = self.width + 1;
+        let unit = |i: usize| &self.values[i * row..(i + 1) * row];
+        let top = &self.values[UNITS * row..];
+        Perceptron {
+            hidden: Matrix::from_rows(&(0..UNITS).map(|i| &unit(i)[..self.width]).collect::<Vec<_>>()),
+            hidden_bias: (0..UNITS).map(|i| unit(i)[self.width]).collect(),
+            top: top[..UNITS].to_vec(),
+            bias: top[UNITS],
+        }
+    }
+}
+
+/// The judge on top: which one depends on how many labels there are.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Judge {
+    Logistic(Logistic),
+    Perceptron(Perceptron),
+}
+
+impl Judge {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Logistic(_) => "logistic",
+            Self::Perceptron(_) => "perceptron",
+        }
+    }
+
+    pub fn p_ok(&self, x: &[f64]) -> f64 {
+        match self {
+            Self::Logistic(judge) => judge.p_ok(x),
+            Self::Perceptron(judge) => judge.p_ok(x),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// OK when the point lies inside the unit circle, or right of an axis.
+    fn points(n: usize, seed: u64, rule: impl Fn(f64, f64) -> bool) -> Examples {
+        let mut random = Random::seeded(seed);
+        let rows: Vec<[f64; 2]> = (0..n).map(|_| [random.between(-2., 2.), random.between(-2., 2.)]).collect();
+        Examples { ok: rows.iter().map(|&[x, y]| rule(x, y)).collect(), rows: Matrix::from_rows(&rows) }
+    }
+
+    fn accuracy(examples: &Examples, p_ok: impl Fn(&[f64]) -> f64) -> f64 {
+        let right = (0..examples.ok.len()).filter(|&i| (p_ok(examples.rows.row(i)) > 0.5) == examples.ok[i]).count();
+        right as f64 / examples.ok.len() as f64
+    }
+
+    #[test]
+    fn logistic_regression_finds_the_line() {
+        let rule = |x: f64, y: f64| 2.0 * x - y > 0.5;
+        let judge = Logistic::fit(&points(400, 1, rule), 0.01);
+        assert!(accuracy(&points(400, 2, rule), |x| judge.p_ok(x)) > 0.97);
+        assert!((judge.weights[0] / judge.weights[1] + 2.0).abs() < 0.2, "{judge:?}");
+    }
+
+    #[test]
+    fn hidden_units_find_the_circle() {
+        let rule = |x: f64, y: f64| x.hypot(y) < 1.2;
+        let (train, others) = (points(1000, 1, rule), points(300, 2, rule));
+        let judge = Perceptron::fit(&train, &others, 7);
+        assert!(accuracy(&points(500, 3, rule), |x| judge.p_ok(x)) > 0.95);
+        assert_eq!(judge, Perceptron::fit(&train, &others, 7));
+    }
+
+    #[test]
+    fn the_projection_keeps_the_strong_directions() {
+        // 100 columns, of which two carry the variance and a third a little.
+        let mut random = Random::seeded(3);
+        let rows: Vec<Vec<f32>> = (0..60)
+            .map(|_| {
+                let [a, b, c] = [8.0, 4.0, 2.0].map(|size| size * random.normal());
+                let weak = 0.01 * random.normal();
+                (0..100).map(|i| (5.0 + [a, b, c, weak][i % 4]) as f32).collect()
+            })
+            .collect();
+        let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
+        let projection = Projection::fit(&rows, 1);
+        assert_eq!(projection.components.rows(), KEPT);
+        for row in rows {
+            let projected = projection.apply(row);
+            let x = centred(row, &projection.mean);
+            let (kept, all) = (dot(&projected[..3], &projected[..3]), dot(&x, &x));
+            assert!((kept / all - 1.0).abs() < 1e-3, "{kept} of {all}");
+        }
+    }
+
+    #[test]
+    fn a_column_that_never_varies_stays_silent() {
+        let scale = Scale::fit(&Matrix::from_rows(&[[1., 5.], [3., 5.]]));
+        assert_eq!(scale.apply(&[3., 9.]), [1., 0.]);
+    }
+}

@@ -1,0 +1,140 @@
+//! Labelled crops: what a person, or a rule that follows a person's eye, said of them.
+//!
+//! A file of JSON lines, one crop a line: `{"file": "0001.png", "ok": true, "group": "anna", "mirrored": 0.12,
+//! "mirrored_head": 0.0, "mirrored_grid": [16 shares, row by row]}`. Paths count from the file's folder. Crops of one
+//! group (a person) never fall on both sides of a split; without a group a crop is its own.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::model::MIRRORS;
+
+/// The file's name in a folder of labelled crops.
+pub const FILE: &str = "labels.jsonl";
+
+/// One line of the file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Label {
+    /// The crop's picture; once read, with the folder before it.
+    pub file: PathBuf,
+    pub ok: bool,
+    /// The person, or whatever else makes crops alike.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// Shares of mirrored pixels, 0 to 1: of the crop, of its head, of each cell of a 4x4 grid, row by row.
+    pub mirrored: f64,
+    pub mirrored_head: f64,
+    pub mirrored_grid: Vec<f32>,
+}
+
+impl Label {
+    /// The mirror features, in the order that the model takes.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn mirrors(&self) -> Result<[f32; MIRRORS], String> {
+        super::model::mirrors(self.mirrored, self.mirrored_head, &self.mirrored_grid)
+    }
+
+    /// Whose crop it is.
+    pub fn group(&self) -> String {
+        self.group.clone().unwrap_or_else(|| self.file.to_string_lossy().into_owned())
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LabelError {
+    #[error("cannot read labels from {}: {cause}", path.display())]
+    Unreadable { path: PathBuf, cause: std::io::Error },
+    #[error("{}:{line}: {detail}", path.display())]
+    Line { path: PathBuf, line: usize, detail: String },
+    #[error("{} has no labels", path.display())]
+    Empty { path: PathBuf },
+}
+
+/// Longer lines are no labels.
+const MAX_LINE: usize = 64 << 10;
+
+/// Reads the labels at `path`: the file, or the folder with `labels.jsonl` in it. Empty lines are passed over.
+///
+/// # Errors
+/// The first line that is not a label, or whose picture is not there, by its number.
+pub fn read(path: &Path) -> Result<Vec<Label>, LabelError> {
+    let path = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
+    let unreadable = |cause| LabelError::Unreadable { path: path.clone(), cause };
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut reader = BufReader::new(std::fs::File::open(&path).map_err(unreadable)?);
+    let mut labels = Vec::new();
+    let mut text = Vec::new();
+    for line in 1.. {
+        text.clear();
+        let limited = &mut std::io::Read::take(&mut reader, MAX_LINE as u64);
+        if limited.read_until(b'\n', &mut text).map_err(unreadable)? == 0 {
+            break;
+        }
+        if text.len() == MAX_LINE || !text.trim_ascii().is_empty() {
+            let label = parse(&text, folder).map_err(|detail| LabelError::Line { path: path.clone(), line, detail })?;
+            labels.push(label);
+        }
+    }
+    if labels.is_empty() { Err(LabelError::Empty { path }) } else { Ok(labels) }
+}
+
+fn parse(text: &[u8], folder: &Path) -> Result<Label, String> {
+    if text.len() == MAX_LINE {
+        return Err(format!("the line is longer than {MAX_LINE} bytes"));
+    }
+    let label: Label = serde_json::from_slice(text).map_err(|error| format!("not a label: {error}"))?;
+    label.mirrors()?;
+    let file = folder.join(&label.file);
+    if !file.is_file() {
+        return Err(format!("there is no picture {}", file.display()));
+    }
+    Ok(Label { file, ..label })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn label(file: &str) -> String {
+        let grid = vec!["0.5"; 16].join(",");
+        format!(r#"{{"file":"{file}","ok":true,"mirrored":0.5,"mirrored_head":0,"mirrored_grid":[{grid}]}}"#)
+    }
+
+    fn error(lines: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.png"), "").unwrap();
+        std::fs::write(folder.path().join(FILE), lines).unwrap();
+        read(folder.path()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_folder_or_its_file_will_do() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.png"), "").unwrap();
+        std::fs::write(folder.path().join(FILE), format!("{}\n\n{}", label("a.png"), label("a.png"))).unwrap();
+        let labels = read(folder.path()).unwrap();
+        assert_eq!(labels.len(), 2);
+        assert_eq!(labels, read(&folder.path().join(FILE)).unwrap());
+        assert_eq!(labels[0].file, folder.path().join("a.png"));
+        assert_eq!(labels[0].mirrors().unwrap()[..3], [0.5, 0.0, 0.5]);
+    }
+
+    #[test]
+    fn errors_name_the_line_and_what_is_wrong_with_it() {
+        let second = |line: String| error(&format!("{}\n{line}\n", label("a.png")));
+        let missing = second(label("b.png"));
+        assert!(missing.contains("labels.jsonl:2: ") && missing.contains("b.png"), "{missing}");
+        let short = second(label("a.png").replace("[0.5,", "["));
+        assert!(short.contains(":2: mirrored_grid has 15 values"), "{short}");
+        let large = second(label("a.png").replace(r#""mirrored":0.5"#, r#""mirrored":1.5"#));
+        assert!(large.contains(":2: ") && large.contains("1.5"), "{large}");
+        let unlabelled = second(label("a.png").replace(r#""ok":true,"#, ""));
+        assert!(unlabelled.contains(":2: ") && unlabelled.contains("`ok`"), "{unlabelled}");
+        assert!(error("").contains("has no labels"));
+        assert!(error(&" ".repeat(MAX_LINE + 1)).contains(":1: "));
+    }
+}

@@ -1,0 +1,265 @@
+//! Labelled crops out of whole-head photographs, for a first classifier before there are verdicts.
+//!
+//! A turned window of a photograph stands for a selfie. The crop is cut from it as the pipeline cuts it, mirrored beyond
+//! the window's edge; but as the photograph goes on there, it is known what the mirror shows where. What the eye objects
+//! to is ghosts, mirrored head where there is none; so the label follows them, and not how much was mirrored.
+
+use image::codecs::jpeg::JpegEncoder;
+use image::imageops;
+use image::{GrayImage, RgbImage};
+
+use super::random::Random;
+use crate::photo::{Align, Landmarks};
+use crate::vision::align;
+use crate::vision::geometry::{self, Grid, Point, Square, turn};
+use crate::vision::image::{Limits, decode};
+use crate::vision::quality::{self, Mirrored};
+
+/// Up to here the eye finds nothing, from there on it objects; between them there is no label.
+const OK_BELOW: f64 = 0.012;
+const NG_ABOVE: f64 = 0.035;
+
+/// The crop's width and height in points that are looked at for a label.
+const GRID: u32 = 64;
+/// Rows from here on are the lowest 3/16 of the crop, where shoulders are and ghosts hardly show.
+const BOTTOM: u32 = GRID / 16 * 13;
+
+/// A photograph of a whole head, and where the head is in it.
+pub struct Source {
+    picture: RgbImage,
+    landmarks: Landmarks,
+    /// One flag a pixel, row by row.
+    head: Vec<bool>,
+}
+
+/// Why a photograph cannot be cut into selfies.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    #[error("the mask has {0} x {1} pixels, the photograph {2} x {3}")]
+    OtherSize(u32, u32, u32, u32),
+    #[error("the head reaches the photograph's edge")]
+    HeadCut,
+}
+
+impl Source {
+    /// `person` is the photograph's mask: 128 and more is person. `landmarks` are the face's 68.
+    ///
+    /// # Errors
+    /// The mask is not the photograph's, or the photograph itself cuts the head.
+    pub fn new(picture: RgbImage, person: &GrayImage, landmarks: Landmarks) -> Result<Self, Unfit> {
+        let ((width, height), (w, h)) = (picture.dimensions(), person.dimensions());
+        if (width, height) != (w, h) {
+            return Err(Unfit::OtherSize(w, h, width, height));
+        }
+        let head = head(person, &landmarks);
+        let source = Self { picture, landmarks, head };
+        let (right, bottom) = (f64::from(width) - 2.0, f64::from(height) - 2.0);
+        let across = (0..width).map(f64::from).flat_map(|x| [[x, 1.0], [x, bottom]]);
+        let down = (0..height).map(f64::from).flat_map(|y| [[1.0, y], [right, y]]);
+        let touching = across.chain(down).filter(|&point| source.is_head(point)).count();
+        // A stray lock of hair may touch the edge: 1 % of the width.
+        if touching as u32 * 100 > width { Err(Unfit::HeadCut) } else { Ok(source) }
+    }
+
+    /// Whether a point of the photograph is head. Beyond the photograph is none.
+    fn is_head(&self, point: Point) -> bool {
+        let [x, y] = point.map(f64::round);
+        let (width, height) = self.picture.dimensions();
+        let inside = (0.0..f64::from(width)).contains(&x) && (0.0..f64::from(height)).contains(&y);
+        inside && self.head[y as usize * width as usize + x as usize]
+    }
+
+    fn contains(&self, [x, y]: Point) -> bool {
+        let (width, height) = self.picture.dimensions();
+        (0.0..f64::from(width)).contains(&x) && (0.0..f64::from(height)).contains(&y)
+    }
+}
+
+/// The person above the jaw line. Beside the jaw, where hair falls, the head ends at the height of the mouth.
+fn head(person: &GrayImage, landmarks: &[[f32; 2]]) -> Vec<bool> {
+    let angle = geometry::eye_angle(landmarks);
+    let levelled: Vec<Point> = landmarks.iter().map(|point| turn(point.map(f64::from), angle)).collect();
+    let (sin, cos) = angle.to_radians().sin_cos();
+    let mouth = (levelled[48][1] + levelled[54][1]) / 2.0;
+    let above_jaw = |x: f64, y: f64| {
+        let (across, down) = (cos * x + sin * y, cos * y - sin * x);
+        let part = levelled[..17].windows(2).find(|part| (part[0][0]..part[1][0]).contains(&across));
+        let limit = part.map_or(mouth, |part| {
+            let share = (across - part[0][0]) / (part[1][0] - part[0][0]);
+            part[0][1] + share * (part[1][1] - part[0][1])
+        });
+        down <= limit
+    };
+    person.enumerate_pixels().map(|(x, y, pixel)| pixel[0] >= 128 && above_jaw(f64::from(x), f64::from(y))).collect()
+}
+
+/// A window of a photograph as a picture of its own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Window {
+    /// The square around the window's middle whose side is the window's longer one.
+    around: Square,
+    /// Pixels of that side, and of the window.
+    size: u32,
+    width: u32,
+    height: u32,
+}
+
+impl Window {
+    /// Pixels of the square that lie left of and above the window.
+    fn offset(&self) -> [u32; 2] {
+        [(self.size - self.width) / 2, (self.size - self.height) / 2]
+    }
+
+    fn to_photograph(self, [x, y]: Point) -> Point {
+        let [left, top] = self.offset().map(f64::from);
+        self.around.to_picture([x + left, y + top], self.size)
+    }
+
+    /// The photograph's landmarks as the window has them. None when it cuts the face itself: dlib finds a face whose jaw
+    /// is cut a little, but none without brows, eyes, nose and mouth.
+    fn shown(&self, landmarks: &[[f32; 2]]) -> Option<Landmarks> {
+        let [left, top] = self.offset().map(|c| c as f32);
+        let shown: Landmarks = align::landmarks_in_crop(landmarks, &self.around, self.size)
+            .iter()
+            .map(|[x, y]| [x - left, y - top])
+            .collect();
+        let inside = |point: &&[f32; 2]| self.contains(point.map(f64::from));
+        let (jaw, features) = shown.split_at(17);
+        (jaw.iter().filter(inside).count() >= 13 && features.iter().filter(inside).count() == 51).then_some(shown)
+    }
+
+    fn corners(&self) -> [Point; 4] {
+        let (right, bottom) = (f64::from(self.width) - 1.0, f64::from(self.height) - 1.0);
+        [[0.0, 0.0], [right, 0.0], [0.0, bottom], [right, bottom]].map(|corner| self.to_photograph(corner))
+    }
+
+    fn contains(&self, [x, y]: Point) -> bool {
+        (0.0..f64::from(self.width)).contains(&x) && (0.0..f64::from(self.height)).contains(&y)
+    }
+
+    /// Where the mirror takes a point from that lies beyond the edge.
+    fn mirror(&self, [x, y]: Point) -> Point {
+        let fold = |at: f64, length: u32| {
+            let length = f64::from(length);
+            let within = (at + 0.5).rem_euclid(2.0 * length);
+            within.min(2.0 * length - within) - 0.5
+        };
+        [fold(x, self.width), fold(y, self.height)]
+    }
+}
+
+/// A labelled crop.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Selfie {
+    pub crop: RgbImage,
+    pub ok: bool,
+    pub mirrored: Mirrored,
+    /// What the label was told by: 0 without ghosts.
+    pub ghosts: f64,
+    /// The JPEG quality of the window, which must have nothing to do with the label.
+    pub quality: u8,
+    /// The same square filled with what was really there, where the photograph reaches so far.
+    pub unmirrored: Option<RgbImage>,
+}
+
+/// The largest crop that is made, in pixels.
+const MAX_CROP: f64 = 320.0;
+
+/// Cuts one selfie at random. None: this one would not come so far as to be classified, has no label, or one that is
+/// not `wanted`.
+pub fn selfie(source: &Source, random: &mut Random, wanted: impl Fn(bool) -> bool) -> Option<Selfie> {
+    let window = window(source, random)?;
+    let landmarks = window.shown(&source.landmarks)?;
+    let square = align::square(&landmarks, Align::Paper);
+    if align::leaves_canvas(&square, window.width, window.height) {
+        return None;
+    }
+    let ghosts = ghosts(source, &window, &square);
+    if (OK_BELOW..=NG_ABOVE).contains(&ghosts) || !wanted(ghosts < OK_BELOW) {
+        return None;
+    }
+    let quality = random.between(60.0, 96.0) as u8;
+    let picture = recompressed(&picture(source, &window), quality);
+    let size = square.side.round().min(MAX_CROP) as u32;
+    Some(Selfie {
+        crop: align::cut(&picture, &square, size),
+        ok: ghosts < OK_BELOW,
+        mirrored: quality::mirrored(&square, window.width, window.height),
+        ghosts,
+        quality,
+        unmirrored: unmirrored(source, &window, &square, size),
+    })
+}
+
+/// Lays a turned window around the face, at random. None when it leaves the photograph.
+fn window(source: &Source, random: &mut Random) -> Option<Window> {
+    const ASPECTS: [f64; 6] = [0.5625, 0.75, 0.75, 0.8, 1.0, 1.333];
+    let face = align::square(&source.landmarks, Align::Paper);
+    let aspect = ASPECTS[(random.unit() * ASPECTS.len() as f64) as usize];
+    let width = face.side * random.between(0.6, 1.4);
+    let height = width / aspect;
+    let turned = if random.unit() < 0.3 { 6.0 * random.normal() } else { random.between(-45.0, 45.0) };
+    let shift = |random: &mut Random| face.side * random.between(-0.28, 0.28);
+    let centre = [face.centre[0] + shift(random), face.centre[1] + shift(random)];
+    // As many pixels as a phone or a web page would leave of it, but none invented.
+    let scale = (random.between(160.0, 480.0) / face.side).min(1.0);
+    let pixels = |length: f64| (length * scale).round().max(2.0) as u32;
+    let side = width.max(height);
+    let (width, height) = (pixels(width), pixels(height));
+    let around = Square { centre, side, angle: face.angle + turned };
+    let window = Window { around, size: width.max(height), width, height };
+    window.corners().iter().all(|&corner| source.contains(corner)).then_some(window)
+}
+
+fn picture(source: &Source, window: &Window) -> RgbImage {
+    let square = align::cut(&source.picture, &window.around, window.size);
+    let [left, top] = window.offset();
+    imageops::crop_imm(&square, left, top, window.width, window.height).to_image()
+}
+
+/// As some website would have stored it.
+fn recompressed(picture: &RgbImage, quality: u8) -> RgbImage {
+    let mut bytes = Vec::new();
+    let encoded = JpegEncoder::new_with_quality(&mut bytes, quality).encode_image(picture);
+    let decoded = encoded.ok().and_then(|()| decode(&bytes, Limits::default()).ok());
+    decoded.unwrap_or_else(|| picture.clone())
+}
+
+/// How much of the mirror the eye objects to.
+///
+/// With the shares of the crop that show mirrored head outside the head, above and in the lowest 3/16, and the share of
+/// the head that was overwritten: above + 0.25 below + 0.5 overwritten.
+fn ghosts(source: &Source, window: &Window, square: &Square) -> f64 {
+    let crop = square.grid(GRID);
+    let photograph = window.around.grid(window.size);
+    let [left, top] = window.offset().map(f64::from);
+    let is_head = |[x, y]: Point| source.is_head(along(&photograph, [x + left, y + top]));
+    let (mut above, mut below, mut overwritten, mut head) = (0u32, 0u32, 0u32, 0u32);
+    for (x, y) in (0..GRID * GRID).map(|i| (i % GRID, i / GRID)) {
+        let point = along(&crop, [f64::from(x), f64::from(y)]);
+        let beyond = !window.contains(point);
+        let real = is_head(point);
+        head += u32::from(real);
+        overwritten += u32::from(real && beyond);
+        if beyond && !real && is_head(window.mirror(point)) {
+            *(if y < BOTTOM { &mut above } else { &mut below }) += 1;
+        }
+    }
+    let crop = f64::from(GRID * GRID);
+    let lost = f64::from(overwritten) / f64::from(head.max(1));
+    f64::from(above) / crop + 0.25 * f64::from(below) / crop + 0.5 * lost
+}
+
+fn along(grid: &Grid, [x, y]: Point) -> Point {
+    std::array::from_fn(|axis| grid.origin[axis] + grid.right[axis] * x + grid.down[axis] * y)
+}
+
+fn unmirrored(source: &Source, window: &Window, square: &Square, size: u32) -> Option<RgbImage> {
+    let last = f64::from(size) - 1.0;
+    let corners = [[0.0, 0.0], [last, 0.0], [0.0, last], [last, last]];
+    let whole = corners.iter().all(|&c| source.contains(window.to_photograph(square.to_picture(c, size))));
+    let scale = window.around.side / f64::from(window.size);
+    let centre = window.to_photograph(square.centre);
+    let angle = window.around.angle + square.angle;
+    whole.then(|| align::cut(&source.picture, &Square { centre, side: square.side * scale, angle }, size))
+}

@@ -1,0 +1,183 @@
+//! `facemill selfies`: labelled crops out of whole-head photographs.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use image::RgbImage;
+use serde::Serialize;
+
+use super::Failure;
+use super::train::progress_bar;
+use crate::classifier::labels::{self, Label};
+use crate::classifier::random::Random;
+use crate::classifier::selfies::{Selfie, Source, selfie};
+use crate::config::Models;
+use crate::photo::{ImageFormat, Search};
+use crate::vision::detector::{Detector, FacesRule};
+use crate::vision::image::{Limits, decode, encode};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder with photographs of whole heads, one person each; the file's name names the person
+    photos: PathBuf,
+    /// Folder with a mask PATH.png for each photograph PATH, as models/selfies/masks.py makes them
+    #[arg(long, value_name = "DIR")]
+    masks: PathBuf,
+    /// Folder for the crops and their labels.jsonl
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Crops of a photograph, one in five of them OK
+    #[arg(long, default_value_t = 25)]
+    per_photo: usize,
+    /// Cuts other windows
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Folder with the models
+    #[arg(long, env = Models::ENV, value_name = "DIR")]
+    models: Option<PathBuf>,
+}
+
+/// A label with what it was told by, for whoever looks at them.
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(flatten)]
+    label: &'a Label,
+    ghosts: f64,
+    quality: u8,
+    size: u32,
+}
+
+pub fn run(args: Args) -> Result<(), Failure> {
+    let models = Models::find(args.models.clone());
+    let detector = Detector::open(&models, 1).map_err(Failure::broken)?;
+    let mut photos = Vec::new();
+    list(&args.photos, &mut photos).map_err(|error| unusable(&args.photos, error))?;
+    photos.sort();
+    fs::create_dir_all(args.out.join("unmirrored")).map_err(|error| unusable(&args.out, error))?;
+    let mut writer = Writer::create(&args.out)?;
+    let bar = progress_bar(photos.len() * args.per_photo);
+    for photo in &photos {
+        let name = photo.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        match source(&args, photo, &detector) {
+            Ok(source) => cut(&source, &detector, &name, &args, &mut writer)?,
+            Err(reason) => eprintln!("facemill: left out {}: {reason}", photo.display()),
+        }
+        bar.inc(args.per_photo as u64);
+    }
+    bar.finish_and_clear();
+    writer.finish()
+}
+
+fn unusable(path: &Path, error: impl std::fmt::Display) -> Failure {
+    Failure::broken(format!("{}: {error}", path.display()))
+}
+
+fn list(folder: &Path, photos: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            list(&path, photos)?;
+        } else if path.extension().is_some_and(|ending| ending == "jpg" || ending == "png") {
+            photos.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn source(args: &Args, photo: &Path, detector: &Detector) -> Result<Source, String> {
+    let bytes = fs::read(photo).map_err(|error| error.to_string())?;
+    let picture = decode(&bytes, Limits::default()).map_err(|error| error.to_string())?;
+    let mut mask = args.masks.join(photo.strip_prefix(&args.photos).unwrap_or(photo)).into_os_string();
+    mask.push(".png");
+    let mask = image::open(&mask).map_err(|error| format!("its mask {}: {error}", mask.display()))?.into_luma8();
+    let face = detector.find(&picture, Search::Guided, 1, FacesRule::One).map_err(|none| none.to_string())?;
+    Source::new(picture, &mask, face.landmarks).map_err(|unfit| unfit.to_string())
+}
+
+/// One in five OK, as in the collection that the method was published with.
+fn cut(source: &Source, detector: &Detector, name: &str, args: &Args, writer: &mut Writer) -> Result<(), Failure> {
+    const TRIES: usize = 2000;
+    let mut random = Random::seeded(args.seed);
+    name.bytes().for_each(|byte| random = Random::seeded(random.bits() ^ u64::from(byte)));
+    let ok_wanted = args.per_photo.div_ceil(5);
+    let mut left = [args.per_photo - ok_wanted, ok_wanted];
+    for _ in 0..TRIES * args.per_photo {
+        if left == [0, 0] {
+            break;
+        }
+        if let Some(selfie) = selfie(source, &mut random, |ok| left[usize::from(ok)] > 0)
+            && detector.check_crop(&selfie.crop).is_ok()
+        {
+            left[usize::from(selfie.ok)] -= 1;
+            writer.write(&selfie, name)?;
+        }
+    }
+    Ok(())
+}
+
+struct Writer {
+    out: PathBuf,
+    labels: BufWriter<File>,
+    unmirrored: BufWriter<File>,
+    written: usize,
+}
+
+impl Writer {
+    fn create(out: &Path) -> Result<Self, Failure> {
+        let create = |name: &str| {
+            let path = out.join(name);
+            File::create(&path).map(BufWriter::new).map_err(|error| unusable(&path, error))
+        };
+        let (labels, unmirrored) = (create(labels::FILE)?, create("unmirrored.jsonl")?);
+        Ok(Self { out: out.into(), labels, unmirrored, written: 0 })
+    }
+
+    fn write(&mut self, selfie: &Selfie, name: &str) -> Result<(), Failure> {
+        let file = PathBuf::from(format!("{name}-{:06}.png", self.written));
+        self.written += 1;
+        let label = Label {
+            file: file.clone(),
+            ok: selfie.ok,
+            group: Some(name.into()),
+            mirrored: selfie.mirrored.share,
+            mirrored_head: selfie.mirrored.head,
+            mirrored_grid: selfie.mirrored.grid.to_vec(),
+        };
+        let picture = self.out.join(&file);
+        save(&picture, &selfie.crop)?;
+        let size = selfie.crop.width();
+        let line = |label| Line { label, ghosts: selfie.ghosts, quality: selfie.quality, size };
+        append(&mut self.labels, &line(&label)).map_err(|error| unusable(&self.out, error))?;
+        if let Some(real) = selfie.unmirrored.as_ref().filter(|_| !selfie.ok) {
+            let file = Path::new("unmirrored").join(&file);
+            save(&self.out.join(&file), real)?;
+            let label = Label {
+                file,
+                ok: true,
+                mirrored: 0.0,
+                mirrored_head: 0.0,
+                mirrored_grid: vec![0.0; 16],
+                group: label.group.clone(),
+            };
+            append(&mut self.unmirrored, &line(&label)).map_err(|error| unusable(&self.out, error))?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(), Failure> {
+        self.labels.flush().and_then(|()| self.unmirrored.flush()).map_err(|error| unusable(&self.out, error))?;
+        println!("{} crops in {}", self.written, self.out.display());
+        Ok(())
+    }
+}
+
+fn append(file: &mut BufWriter<File>, line: &Line<'_>) -> std::io::Result<()> {
+    serde_json::to_writer(&mut *file, line)?;
+    file.write_all(b"\n")
+}
+
+fn save(path: &Path, picture: &RgbImage) -> Result<(), Failure> {
+    let bytes = encode(picture, ImageFormat::Png).map_err(|error| unusable(path, error))?;
+    fs::write(path, bytes).map_err(|error| unusable(path, error))
+}
