@@ -7,7 +7,7 @@ use std::fmt::Write;
 pub const BEGINNING: u64 = 1_451_606_400;
 
 /// Rows of the three tables. Ids count from 1.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Collection {
     pub photos: Vec<PhotoRow>,
     pub faces: Vec<FaceRow>,
@@ -15,7 +15,7 @@ pub struct Collection {
     pub labels: Vec<String>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PhotoRow {
     pub id: usize,
     pub source_url: Option<String>,
@@ -25,7 +25,7 @@ pub struct PhotoRow {
     pub posted_at: Option<u64>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct FaceRow {
     pub id: usize,
     pub photo_id: usize,

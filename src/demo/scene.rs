@@ -90,7 +90,7 @@ struct Photograph {
 }
 
 /// Which picture was made of which photograph, and how.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Truth {
     pub photo_id: usize,
     pub photograph: String,
@@ -101,7 +101,7 @@ pub struct Truth {
 }
 
 /// The collection, what its host answers, and what is really in the pictures.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Scene {
     pub collection: Collection,
     pub routes: Routes,
@@ -309,19 +309,19 @@ fn read(folder: &Path) -> Result<Vec<Photograph>, SceneError> {
     let lines = text.lines().enumerate();
     let rows = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#') && !line.starts_with("file\t"));
     rows.filter(|(_, line)| line.split('\t').nth(1) != Some("unclear"))
-    .map(|(index, line)| {
-        let bad = || SceneError::BadList(list.clone(), index + 1);
-        let mut columns = line.split('\t');
-        let file = columns.next().filter(|file| !file.is_empty() && !file.contains(['/', '\\'])).ok_or_else(bad)?;
-        let kind = match columns.next() {
-            Some("one") => Kind::One,
-            Some("none") => Kind::None,
-            Some("several") => Kind::Several,
-            _ => return Err(bad()),
-        };
-        photograph(&folder.join(file), kind)
-    })
-    .collect()
+        .map(|(index, line)| {
+            let bad = || SceneError::BadList(list.clone(), index + 1);
+            let mut columns = line.split('\t');
+            let file = columns.next().filter(|file| !file.is_empty() && !file.contains(['/', '\\'])).ok_or_else(bad)?;
+            let kind = match columns.next() {
+                Some("one") => Kind::One,
+                Some("none") => Kind::None,
+                Some("several") => Kind::Several,
+                _ => return Err(bad()),
+            };
+            photograph(&folder.join(file), kind)
+        })
+        .collect()
 }
 
 fn photograph(path: &Path, kind: Kind) -> Result<Photograph, SceneError> {

@@ -31,7 +31,7 @@ pub struct Settings {
     pub waits: Waits,
     /// A stage that takes longer has failed.
     pub time_limit: Duration,
-    /// So many workers dying over one photo are enough.
+    /// So many workers dying over one photo are enough, where there is a gate.
     pub crash_limit: u32,
     /// What a shutdown grants to the photos in flight.
     pub grace: Duration,
@@ -89,7 +89,8 @@ pub struct Worker {
     pub broker: Arc<dyn Broker>,
     pub ledger: Arc<dyn Ledger>,
     pub observer: Arc<dyn Observer>,
-    /// None: the stage runs no native code that could take the process down.
+    /// None: the stage runs no native code that could take the process down. Should it die all the same, the broker's
+    /// delivery limit is the last resort.
     pub gate: Option<Gate>,
     /// Unique among all processes, also over restarts.
     pub name: String,
@@ -173,7 +174,8 @@ impl Worker {
             }
         };
         let started = Instant::now();
-        let outcome = if crashes >= self.settings.crash_limit {
+        // Only who ran alone can be blamed: without a gate, neighbours died with the culprit.
+        let outcome = if self.gate.is_some() && crashes >= self.settings.crash_limit {
             let detail = format!("{crashes} workers died over it; it runs only when it is replayed by hand");
             Outcome::Poison(Cause::new("kills-workers", detail))
         } else {

@@ -12,7 +12,7 @@ use facemill::broker::embedded::Embedded;
 use facemill::broker::{Broker, Message};
 use facemill::ledger::sqlite::Sqlite;
 use facemill::ledger::{Filter, Happening, Ledger};
-use facemill::photo::{Candidate, Cause, Ending, Id, Photo, PhotoKey, RunName, StageName, State};
+use facemill::photo::{Candidate, Cause, Ending, Id, Photo, PhotoKey, Position, RunName, StageName, State};
 use facemill::pipeline::event::Observer;
 use facemill::pipeline::local::{Countdown, Finish, drive};
 use facemill::pipeline::producer;
@@ -277,11 +277,15 @@ async fn every_message_twice_changes_nothing() {
 async fn a_photo_that_keeps_killing_its_process_is_buried() {
     let rig = Rig::new(Script::new());
     let (ledger, broker) = rig.open().await;
-    producer::enqueue(&rig.run, &photos(&["killer"]), &*ledger, &*broker, &|_| ()).await.unwrap();
+    let photo = Photo::new(rig.run.clone(), photos(&["killer"]).remove(0));
+    let message = Message { position: Position::entering(StageName::Detect), ..Message::first(photo, 1) };
+    ledger.begin(&message, "enrols it", false).await.unwrap();
+    ledger.release(&message.photo.key(), message.position, "enrols it").await.unwrap();
+    broker.publish(&message).await.unwrap();
     for _ in 0..Rig::settings().crash_limit {
         // A process takes it, begins, and dies: it runs no destructor.
         let (ledger, broker) = rig.open().await;
-        let mut consumer = broker.consume(StageName::Fetch, 1).await.unwrap();
+        let mut consumer = broker.consume(StageName::Detect, 1).await.unwrap();
         let delivery = consumer.next().await.unwrap();
         let message = Message::decode(&delivery.body).unwrap();
         ledger.begin(&message, "dies", delivery.redelivered).await.unwrap();
