@@ -67,10 +67,6 @@ impl Collection {
         arguments
     }
 
-    pub fn run(&self, out: &Path) -> Vec<String> {
-        self.run_text(out).into_iter().map(str::to_owned).collect()
-    }
-
     /// The ids of the photos with exactly one labelled face, ascending.
     pub fn candidates(&self) -> Vec<u64> {
         let mut labelled: BTreeMap<u64, usize> = BTreeMap::new();
