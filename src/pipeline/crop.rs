@@ -91,7 +91,8 @@ fn make(
 ) -> Result<(Bytes, photo::Crop), Outcome> {
     let size = align::native_size(square);
     let pixels = align::cut(picture, square, size);
-    let landmarks = detector.check_crop(&pixels).map_err(|error| lost(&error))?;
+    detector.check_crop(&pixels).map_err(|error| lost(&error))?;
+    let landmarks = align::landmarks_in_crop(&face.landmarks, square, size);
     let mirrored = quality::mirrored(square, face.width, face.height);
     let look = quality::look(&pixels);
     let bytes = image::encode(&pixels, settings.image_format)

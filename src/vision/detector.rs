@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
-use super::dlib::{DlibError, Found, Hog, Landmarker};
+use super::dlib::{DlibError, Found, Frame, Hog, Landmarker};
 use super::geometry::{self, Grid, Square};
 use super::resample::{self, Beyond, Window, reduce, resize, warp};
 use super::yunet::{self, Sighting, Yunet};
@@ -147,11 +147,11 @@ impl Detector {
         })
     }
 
-    /// Looks at a crop again: exactly one face must be there. Answers its landmarks, in pixels of the crop.
+    /// Looks at a crop again: exactly one face must be there.
     ///
     /// # Errors
     /// There is none, or there are several.
-    pub fn check_crop(&self, crop: &RgbImage) -> Result<Landmarks, NoFace> {
+    pub fn check_crop(&self, crop: &RgbImage) -> Result<(), NoFace> {
         self.with_tools(|tools| tools.check(crop))
     }
 
@@ -203,11 +203,13 @@ struct Candidate {
 /// Width of a face in the region that dlib looks at: between 110 and 140 pixels it finds most.
 const NEAR_FACE: f64 = 120.0;
 /// The region is that many faces wide.
-const NEAR_REGION: f64 = 2.4;
+const NEAR_REGION: f64 = 2.2;
 /// Steps of dlib's pyramid, 5/6 each, that the region needs: faces of 80, 96, 115, 138 and 166 pixels.
 const NEAR_LEVELS: u32 = 5;
 /// A face that is still turned by more degrees is looked at once more.
 const TILTED: f64 = 8.0;
+/// Width of a face where its landmarks are taken: dlib answers whole pixels, so that more of them are finer.
+const LANDMARKED_FACE: f64 = 240.0;
 
 impl Tools {
     /// One look with YuNet, then dlib on an upright region around the face.
@@ -215,58 +217,109 @@ impl Tools {
         let overview = Overview::of(picture, 320);
         let mut sightings = self.look(&overview, 320)?;
         if sightings.is_empty() {
-            sightings = self.look(&overview, 640)?;
+            sightings = self.look(&overview, 480)?;
         }
-        let faces = count(&sightings);
+        sightings.sort_by(|a, b| b.width().total_cmp(&a.width()));
+        let largest = sightings.first().ok_or(NoFace::None)?;
+        let faces = self.count(&overview, &sightings)?;
         if faces > 1 && rule == FacesRule::One {
             return Err(NoFace::Several(faces));
         }
-        let largest = sightings.into_iter().max_by(|a, b| a.size[0].total_cmp(&b.size[0])).ok_or(NoFace::None)?;
-        let mut region = upright_region(&largest);
-        let mut candidate = self.near(&overview, &region)?;
+        let region = self.upright(&overview, largest)?;
+        let (found, mut region) = self.near_or_harder(&overview, &region)?.ok_or(NoFace::None)?;
+        let mut candidate = self.landmarked(&overview, &found, &region);
         for _ in 0..2 {
-            match &candidate {
-                Some(found) if geometry::wrap(found.angle - region.angle).abs() <= TILTED => break,
-                Some(found) => region = Square { angle: found.angle, ..region },
-                None => break,
+            if geometry::wrap(candidate.angle - region.angle).abs() <= TILTED {
+                break;
             }
-            candidate = self.near(&overview, &region)?.or(candidate);
+            region.angle = candidate.angle;
+            let Some(found) = self.near(&overview, &region, 0.0)? else { break };
+            candidate = self.landmarked(&overview, &found, &region);
         }
-        let candidate = candidate.ok_or(NoFace::None)?;
         Ok(Candidate { faces, ..candidate })
     }
 
     /// YuNet on the photo with its longer side at `side` pixels.
     fn look(&mut self, overview: &Overview<'_>, side: u32) -> Result<Vec<Sighting>, NoFace> {
-        const SURE: f32 = 0.6;
+        const LEAST: f32 = 0.6;
         let picture = overview.picture;
         let scale = f64::from(side) / f64::from(picture.width().max(picture.height()));
         let size = |length: u32| ((f64::from(length) * scale).round() as u32).max(1);
-        let small = resize(picture, size(picture.width()), size(picture.height()));
-        let sightings = self.yunet.find(&small, SURE)?;
+        let small = overview.resized(size(picture.width()), size(picture.height()));
+        let sightings = self.yunet.find(&small, LEAST)?;
         Ok(sightings.iter().map(|sighting| sighting.scaled(1.0 / scale)).collect())
     }
 
-    /// dlib on a turned region of the photo in which the face is [`NEAR_FACE`] pixels wide.
-    fn near(&mut self, overview: &Overview<'_>, region: &Square) -> Result<Option<Candidate>, NoFace> {
-        let size = (NEAR_FACE * NEAR_REGION).round() as u32;
-        let near = overview.region(region, size);
-        let found = self.near.find_grey(&grey(&near), size, 0.0)?;
-        let Some(best) = found.first() else { return Ok(None) };
-        Ok(Some(self.landmarked(&near, best, region, size)))
+    /// How many faces there are, the largest sighting first. People in the background, much smaller than the one in front, do not
+    /// count; where YuNet is not sure dlib must see a face, too.
+    fn count(&mut self, overview: &Overview<'_>, sightings: &[Sighting]) -> Result<u32, NoFace> {
+        const COUNTS: f64 = 0.4;
+        const SURE: f32 = 0.88;
+        const ENOUGH: u32 = 20;
+        let mut faces = 1;
+        for other in sightings.iter().skip(1).filter(|other| other.width() >= COUNTS * sightings[0].width()) {
+            let seen = other.score >= SURE || self.near(overview, &region(other), 0.0)?.is_some();
+            faces += u32::from(seen);
+            if faces == ENOUGH {
+                break;
+            }
+        }
+        Ok(faces)
     }
 
-    fn landmarked(&self, picture: &RgbImage, found: &Found, region: &Square, size: u32) -> Candidate {
-        let points = self.landmarker.on(picture).find(&found.frame);
-        let landmarks: Landmarks =
-            points.iter().map(|p| region.to_picture(p.map(f64::from), size).map(|c| c as f32)).collect();
-        Candidate {
-            angle: geometry::eye_angle(&landmarks),
-            score: found.score,
-            width: found.frame.width() * region.side / f64::from(size),
-            landmarks,
-            faces: 1,
+    /// The region around a sighted face in which it is upright. YuNet's own roll is short by half at 45 degrees, so that it looks
+    /// again at the turned region until nothing is left; that costs a tenth of a look with dlib.
+    fn upright(&mut self, overview: &Overview<'_>, sighting: &Sighting) -> Result<Square, NoFace> {
+        const SIZE: u32 = 160;
+        const LEVEL: f64 = 5.0;
+        let mut upright = region(sighting);
+        for _ in 0..3 {
+            let turned = overview.region(&upright, SIZE);
+            let seen = self.yunet.find(&turned, 0.5)?;
+            let middle = f64::from(SIZE) / 2.0 - 0.5;
+            let off = |s: &Sighting| (s.centre[0] - middle).hypot(s.centre[1] - middle);
+            let Some(face) = seen.iter().min_by(|a, b| off(a).total_cmp(&off(b))) else { break };
+            let scale = upright.side / f64::from(SIZE);
+            let (centre, rest) = (upright.to_picture(face.centre, SIZE), face.roll());
+            upright = Square { centre, side: NEAR_REGION * face.width() * scale, angle: upright.angle + rest };
+            if rest.abs() <= LEVEL {
+                break;
+            }
         }
+        Ok(upright)
+    }
+
+    /// dlib on a region; where it finds nothing, nearer, farther, and at last with a lower threshold, as YuNet has seen a face there.
+    fn near_or_harder(&mut self, overview: &Overview<'_>, upright: &Square) -> Result<Option<(Found, Square)>, NoFace> {
+        for (zoom, threshold) in [(1.0, 0.0), (0.8, 0.0), (1.25, 0.0), (1.0, -0.5)] {
+            let region = Square { side: upright.side * zoom, ..*upright };
+            if let Some(found) = self.near(overview, &region, threshold)? {
+                return Ok(Some((found, region)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The best face that dlib finds in the region, in pixels of [`near_size`].
+    fn near(&mut self, overview: &Overview<'_>, region: &Square, threshold: f64) -> Result<Option<Found>, NoFace> {
+        let size = near_size();
+        let near = overview.region(region, size);
+        Ok(self.near.find_grey(&grey(&near), size, threshold)?.first().copied())
+    }
+
+    /// Takes the landmarks of a face that was found in a region.
+    fn landmarked(&self, overview: &Overview<'_>, found: &Found, region: &Square) -> Candidate {
+        const ROOM: f64 = 1.6;
+        let scale = region.side / f64::from(near_size());
+        let centre = region.to_picture(found.frame.centre(), near_size());
+        let width = found.frame.width() * scale;
+        let around = Square { centre, side: ROOM * width, angle: region.angle };
+        let size = (ROOM * LANDMARKED_FACE) as u32;
+        let (margin, end) = ((ROOM - 1.0) / 2.0 * LANDMARKED_FACE, f64::from(size));
+        let frame = Frame { left: margin, top: margin, right: end - margin - 1.0, bottom: end - margin - 1.0 };
+        let points = self.landmarker.on(&overview.region(&around, size)).find(&frame);
+        let landmarks = in_picture(&points, &around, size);
+        Candidate { angle: geometry::eye_angle(&landmarks), score: found.score, width, landmarks, faces: 1 }
     }
 
     /// The published method: the photo on a black square, turned by -48 to 48 degrees in steps of 12; of the turns that
@@ -286,24 +339,28 @@ impl Tools {
         }
         let lost = |faces: usize| if faces > 1 { NoFace::Several(faces as u32) } else { NoFace::None };
         let (_, canvas, turned, face) = best.ok_or_else(|| lost(most))?;
-        let tilted = self.landmarked(&turned, &face, &canvas, turned.width());
+        let tilted = self.landmarked_as_it_is(&turned, &face, &canvas);
         let (canvas, levelled) = on_canvas(picture, tilted.angle);
         let found = self.hog.find_rgb(&levelled, 0.0)?;
         let face = the_one(&found, rule).ok_or_else(|| lost(found.len()))?;
-        let candidate = self.landmarked(&levelled, &face, &canvas, levelled.width());
+        let candidate = self.landmarked_as_it_is(&levelled, &face, &canvas);
         Ok(Candidate { faces: found.len() as u32, ..candidate })
     }
 
-    fn check(&mut self, crop: &RgbImage) -> Result<Landmarks, NoFace> {
+    fn landmarked_as_it_is(&self, turned: &RgbImage, found: &Found, canvas: &Square) -> Candidate {
+        let points = self.landmarker.on(turned).find(&found.frame);
+        let landmarks = in_picture(&points, canvas, turned.width());
+        let (angle, width) = (geometry::eye_angle(&landmarks), found.frame.width());
+        Candidate { angle, score: found.score, width, landmarks, faces: 1 }
+    }
+
+    fn check(&mut self, crop: &RgbImage) -> Result<(), NoFace> {
         const SIZE: u32 = 160;
-        let small = resize(crop, SIZE, SIZE);
-        let found = self.near.find_grey(&grey(&small), SIZE, 0.0)?;
-        let [face] = found[..] else {
-            return Err(if found.is_empty() { NoFace::None } else { NoFace::Several(found.len() as u32) });
-        };
-        let factor = f64::from(crop.width()) / f64::from(SIZE);
-        let points = self.landmarker.on(&small).find(&face.frame);
-        Ok(points.iter().map(|p| p.map(|c| ((f64::from(c) + 0.5) * factor - 0.5) as f32)).collect())
+        match self.near.find_grey(&grey(&resize(crop, SIZE, SIZE)), SIZE, 0.0)?.len() {
+            0 => Err(NoFace::None),
+            1 => Ok(()),
+            several => Err(NoFace::Several(several as u32)),
+        }
     }
 }
 
@@ -316,27 +373,18 @@ fn the_one(found: &[Found], rule: FacesRule) -> Option<Found> {
     }
 }
 
-/// How many faces there are: people in the background, much smaller than the one in front, do not count.
-fn count(sightings: &[Sighting]) -> u32 {
-    const COUNTS: f64 = 0.4;
-    let largest = sightings.iter().map(|s| s.size[0]).fold(0.0, f64::max);
-    sightings.iter().filter(|s| s.size[0] >= COUNTS * largest).count() as u32
+/// The region around a sighted face, turned as far as YuNet tells.
+fn region(face: &Sighting) -> Square {
+    Square { centre: face.centre, side: NEAR_REGION * face.width(), angle: face.roll() }
 }
 
-/// The square region in which a sighted face is upright and of the size that dlib likes.
-fn upright_region(face: &Sighting) -> Square {
-    let [right_eye, left_eye, _, right_mouth, left_mouth] = face.points;
-    let middle = |a: [f64; 2], b: [f64; 2]| [(a[0] + b[0]) / 2.0, (a[1] + b[1]) / 2.0];
-    let (eyes, mouth) = (middle(right_eye, left_eye), middle(right_mouth, left_mouth));
-    let across = [left_eye[0] - right_eye[0], left_eye[1] - right_eye[1]];
-    let down = [mouth[0] - eyes[0], mouth[1] - eyes[1]];
-    // Level on eyes and mouth together: each is noisy by itself.
-    let axis = [across[0] + down[1], across[1] - down[0]];
-    Square {
-        centre: face.centre,
-        side: NEAR_REGION * (face.size[0] * face.size[1]).sqrt(),
-        angle: axis[1].atan2(axis[0]).to_degrees(),
-    }
+fn near_size() -> u32 {
+    (NEAR_FACE * NEAR_REGION).round() as u32
+}
+
+/// Points of a square that was cut out at `size` pixels, as points of the picture.
+fn in_picture(points: &[[f32; 2]], square: &Square, size: u32) -> Landmarks {
+    points.iter().map(|point| square.to_picture(point.map(f64::from), size).map(|c| c as f32)).collect()
 }
 
 /// The photo turned by `angle` in the middle of a black square of side ceil(hypot(width, height)), and that square.
@@ -371,23 +419,38 @@ impl<'a> Overview<'a> {
         Self { picture, reduced: reduce(picture, Window::of(picture), factor), factor }
     }
 
+    /// The whole photo at another size.
+    fn resized(&self, width: u32, height: u32) -> RgbImage {
+        let source = if width.max(height) <= self.reduced.width().max(self.reduced.height()) {
+            (&self.reduced, f64::from(self.factor))
+        } else {
+            (self.picture, 1.0)
+        };
+        let step = |length: u32, size: u32| f64::from(length) / f64::from(size);
+        let (right, down) = (step(self.picture.width(), width), step(self.picture.height(), height));
+        let grid = Grid { origin: [right / 2.0 - 0.5, down / 2.0 - 0.5], right: [right, 0.0], down: [0.0, down] };
+        warp(source.0, &shrunk(&grid, [0.0; 2], source.1), width, height, Beyond::Edge)
+    }
+
     /// A turned region at `size` x `size` pixels; beyond the photo its edge goes on.
     fn region(&self, region: &Square, size: u32) -> RgbImage {
         let grid = region.grid(size);
         let wanted = (region.side / f64::from(size)).floor().max(1.0) as u32;
+        if wanted == 1 {
+            return warp(self.picture, &grid, size, size, Beyond::Edge);
+        }
         if wanted >= self.factor {
-            return warp(&self.reduced, &shrunk(&grid, [0.0; 2], self.factor), size, size, Beyond::Edge);
+            return warp(&self.reduced, &shrunk(&grid, [0.0; 2], f64::from(self.factor)), size, size, Beyond::Edge);
         }
         let window = bounds(region, self.picture);
         let part = reduce(self.picture, window, wanted);
         let corner = [f64::from(window.x), f64::from(window.y)];
-        warp(&part, &shrunk(&grid, corner, wanted), size, size, Beyond::Edge)
+        warp(&part, &shrunk(&grid, corner, f64::from(wanted)), size, size, Beyond::Edge)
     }
 }
 
 /// A grid in pixels of a part of the picture that begins at `corner` and was reduced by `factor`.
-fn shrunk(grid: &Grid, corner: [f64; 2], factor: u32) -> Grid {
-    let factor = f64::from(factor);
+fn shrunk(grid: &Grid, corner: [f64; 2], factor: f64) -> Grid {
     let scale = |vector: [f64; 2]| vector.map(|c| c / factor);
     let place = |i: usize| (grid.origin[i] - corner[i] + 0.5) / factor - 0.5;
     Grid { origin: [place(0), place(1)], right: scale(grid.right), down: scale(grid.down) }

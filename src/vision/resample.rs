@@ -143,14 +143,17 @@ pub fn warp(picture: &RgbImage, grid: &Grid, width: u32, height: u32, beyond: Be
 
 /// Lanczos with three lobes: 6 x 6 pixels count.
 const TAPS: usize = 6;
-/// Positions between two pixels that are told apart. At 1024 the error is below half a grey level.
-const PHASES: usize = 1024;
-/// 6 pixels of 3 bytes, rounded up to whole vectors.
-const LANES: usize = 24;
+/// Positions between two pixels that are told apart: the error stays below half a grey level.
+const PHASES: usize = 512;
+/// Places are counted in 2^-32 pixels.
+const PHASE_SHIFT: u32 = 32 - PHASES.ilog2();
+/// Weights down a column are whole numbers that add up to this.
+const UNIT: i32 = 1 << 14;
 
-/// The weights of the 6 pixels around each phase; they add up to 1.
+/// Resamples with a Lanczos filter. Holds the weights of the 6 pixels around each phase; they add up to 1.
 pub struct Lanczos {
-    weights: Box<[[f32; TAPS]]>,
+    down: Box<[[i16; TAPS]]>,
+    across: Box<[[f32; TAPS]]>,
 }
 
 impl Default for Lanczos {
@@ -163,13 +166,21 @@ impl Default for Lanczos {
                 x => 3.0 * (PI * x).sin() * (PI * x / 3.0).sin() / (PI * x).powi(2),
             }
         };
-        let weights = (0..=PHASES).map(|phase| {
+        let weights = |phase: usize| {
             let fraction = phase as f64 / PHASES as f64;
             let raw: [f64; TAPS] = std::array::from_fn(|tap| kernel(tap as f64 - 2.0 - fraction));
             let sum: f64 = raw.iter().sum();
-            raw.map(|weight| (weight / sum) as f32)
-        });
-        Self { weights: weights.collect() }
+            raw.map(|weight| weight / sum)
+        };
+        let down = |phase| {
+            let mut whole = weights(phase).map(|weight| (weight * f64::from(UNIT)).round() as i16);
+            let rest = UNIT - whole.iter().map(|&weight| i32::from(weight)).sum::<i32>();
+            whole[if 2 * phase < PHASES { 2 } else { 3 }] += rest as i16;
+            whole
+        };
+        // The sums down the columns still carry the unit.
+        let across = |phase| weights(phase).map(|weight| (weight / f64::from(UNIT)) as f32);
+        Self { down: (0..PHASES).map(down).collect(), across: (0..PHASES).map(across).collect() }
     }
 }
 
@@ -183,83 +194,165 @@ impl Lanczos {
             // SAFETY: the processor has AVX2.
             return unsafe { self.cut_avx2(picture, square, size) };
         }
-        self.cut_any(picture, square, size)
+        self.cut_portable(picture, square, size)
     }
 
-    /// The same code with wider vectors; sums are taken in the same order, so that both give the same pixels.
+    fn cut_portable(&self, picture: &RgbImage, square: &Square, size: u32) -> RgbImage {
+        cut_with(picture, square, size, |point| {
+            let spot = self.spot(point);
+            spot.weighted(|tap, channel| {
+                let at = |row: usize| {
+                    let x = mirror(spot.left + tap as i64, picture.width() as usize);
+                    let y = mirror(spot.top + row as i64, picture.height() as usize);
+                    i32::from(picture.as_raw()[3 * (y * picture.width() as usize + x) + channel])
+                };
+                (0..TAPS).map(|row| i32::from(spot.down[row]) * at(row)).sum()
+            })
+        })
+    }
+
+    /// The same sums in the same order, several at a time: both ways give the same pixels.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
-    unsafe fn cut_avx2(&self, picture: &RgbImage, square: &Square, size: u32) -> RgbImage {
-        self.cut_any(picture, square, size)
-    }
-
-    #[inline(always)]
-    fn cut_any(&self, picture: &RgbImage, square: &Square, size: u32) -> RgbImage {
-        let mut out = RgbImage::new(size, size);
-        if size == 0 || picture.is_empty() {
-            return out;
-        }
-        // With `per` samples a side in each pixel, samples are at most a pixel of the picture apart.
-        let per = (square.side / f64::from(size) - 1e-3).ceil().clamp(1.0, 64.0) as u32;
-        let fine = square.grid(size * per);
-        let mut sums = vec![[0f32; 3]; size as usize];
-        let share = 1.0 / (per * per) as f32;
-        for (y, line) in out.chunks_exact_mut(3 * size as usize).enumerate() {
-            sums.fill([0.0; 3]);
-            for below in 0..per {
-                let row = f64::from(y as u32 * per + below);
-                let mut point = [fine.origin[0] + fine.down[0] * row, fine.origin[1] + fine.down[1] * row];
-                for sum in &mut sums {
-                    for _ in 0..per {
-                        let sample = self.sample(picture, point);
-                        for i in 0..3 {
-                            sum[i] += sample[i];
-                        }
-                        point = [point[0] + fine.right[0], point[1] + fine.right[1]];
-                    }
-                }
-            }
-            for (pixel, sum) in line.chunks_exact_mut(3).zip(&sums) {
-                for i in 0..3 {
-                    pixel[i] = (sum[i] * share + 0.5) as u8; // saturates
-                }
-            }
-        }
-        out
-    }
-
-    #[inline(always)]
-    fn sample(&self, picture: &RgbImage, point: [f64; 2]) -> [f32; 3] {
+    fn cut_avx2(&self, picture: &RgbImage, square: &Square, size: u32) -> RgbImage {
         let (width, height) = (picture.width() as usize, picture.height() as usize);
         let pixels = picture.as_raw();
-        let [(left, wx), (top, wy)] = point.map(|at| {
-            let whole = at.floor();
-            let phase = ((at - whole) * PHASES as f64 + 0.5) as usize;
-            (whole as i64 - 2, &self.weights[phase.min(PHASES)])
-        });
-        let inside = left >= 0 && top >= 0 && left + 8 <= width as i64 && top + TAPS as i64 <= height as i64;
-        let mut columns = [0f32; LANES];
-        if inside {
-            for (row, &weight) in wy.iter().enumerate() {
-                let start = 3 * ((top as usize + row) * width + left as usize);
-                let values: &[u8; LANES] = pixels[start..start + LANES].try_into().expect("24 bytes");
-                for lane in 0..LANES {
-                    columns[lane] += weight * f32::from(values[lane]);
+        cut_with(picture, square, size, |point| {
+            let spot = self.spot(point);
+            // 28 bytes of each row are read: 9 pixels and a third.
+            let inside = spot.left >= 0
+                && spot.top >= 0
+                && spot.left + 10 <= width as i64
+                && spot.top + TAPS as i64 <= height as i64;
+            if inside {
+                let start = 3 * (spot.top as usize * width + spot.left as usize);
+                let rows = &pixels[start..start + 3 * width * (TAPS - 1) + 28];
+                return avx2::sample(rows, 3 * width, spot.down, spot.across);
+            }
+            // The 6 x 6 pixels are gathered into rows of 28 bytes first.
+            let mut rows = [0u8; 28 * TAPS];
+            let columns: [usize; TAPS] = std::array::from_fn(|tap| 3 * mirror(spot.left + tap as i64, width));
+            for (row, line) in rows.chunks_exact_mut(28).enumerate() {
+                let start = 3 * width * mirror(spot.top + row as i64, height);
+                for (pixel, column) in line.chunks_exact_mut(3).zip(columns) {
+                    pixel.copy_from_slice(&pixels[start + column..start + column + 3]);
                 }
             }
-        } else {
-            let across: [usize; TAPS] = std::array::from_fn(|tap| mirror(left + tap as i64, width));
-            for (row, &weight) in wy.iter().enumerate() {
-                let start = mirror(top + row as i64, height) * width;
-                for (tap, x) in across.iter().enumerate() {
-                    let at = 3 * (start + x);
+            avx2::sample(&rows, 28, spot.down, spot.across)
+        })
+    }
+
+    #[inline(always)]
+    fn spot(&self, point: [i64; 2]) -> Spot<'_> {
+        let [left, top] = point.map(|at| (at >> 32) - 2);
+        let [x, y] = point.map(|at| (at >> PHASE_SHIFT) as usize % PHASES);
+        Spot { left, top, across: &self.across[x], down: &self.down[y] }
+    }
+}
+
+/// The 6 x 6 pixels around a point and their weights.
+struct Spot<'a> {
+    left: i64,
+    top: i64,
+    across: &'a [f32; TAPS],
+    down: &'a [i16; TAPS],
+}
+
+impl Spot<'_> {
+    /// Even taps, then odd ones: the order in which vectors add.
+    fn weighted(&self, column: impl Fn(usize, usize) -> i32) -> [f32; 3] {
+        std::array::from_fn(|channel| {
+            let part = |tap: usize| column(tap, channel) as f32 * self.across[tap];
+            (part(0) + part(2) + part(4)) + (part(1) + part(3) + part(5))
+        })
+    }
+}
+
+/// Fills a square with samples: one a pixel, or the mean of several where it shrinks.
+#[inline(always)]
+fn cut_with(picture: &RgbImage, square: &Square, size: u32, sample: impl Fn([i64; 2]) -> [f32; 3]) -> RgbImage {
+    let mut out = RgbImage::new(size, size);
+    if size == 0 || picture.is_empty() {
+        return out;
+    }
+    // With `per` samples a side in each pixel, samples are at most a pixel of the picture apart.
+    let per = (square.side / f64::from(size) - 1e-3).ceil().clamp(1.0, 64.0) as u32;
+    let fine = square.grid(size * per);
+    // Half a phase is added, so that cutting off rounds.
+    let fixed = |at: f64| (at * 2f64.powi(32)).round() as i64;
+    let half = 1i64 << (PHASE_SHIFT - 1);
+    let right = fine.right.map(fixed);
+    let mut sums = vec![[0f32; 3]; size as usize];
+    let share = 1.0 / (per * per) as f32;
+    for (y, line) in out.chunks_exact_mut(3 * size as usize).enumerate() {
+        sums.fill([0.0; 3]);
+        for below in 0..per {
+            let row = f64::from(y as u32 * per + below);
+            let start = |axis: usize| fixed(fine.origin[axis] + fine.down[axis] * row) + half;
+            let mut point = [start(0), start(1)];
+            for sum in &mut sums {
+                for _ in 0..per {
+                    let sample = sample(point);
                     for i in 0..3 {
-                        columns[3 * tap + i] += weight * f32::from(pixels[at + i]);
+                        sum[i] += sample[i];
                     }
+                    point = [point[0] + right[0], point[1] + right[1]];
                 }
             }
         }
-        std::array::from_fn(|i| (0..TAPS).map(|tap| wx[tap] * columns[3 * tap + i]).sum())
+        for (pixel, sum) in line.chunks_exact_mut(3).zip(&sums) {
+            for i in 0..3 {
+                pixel[i] = (sum[i] * share + 0.5) as u8; // saturates
+            }
+        }
+    }
+    out
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use std::arch::x86_64::*;
+
+    use super::TAPS;
+
+    /// The weighted sum of 6 x 6 pixels, of which `rows` holds the first and everything to 28 bytes into the last row.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub fn sample(rows: &[u8], pitch: usize, down: &[i16; TAPS], across: &[f32; TAPS]) -> [f32; 3] {
+        assert!(rows.len() >= pitch * (TAPS - 1) + 28);
+        // Four bytes a pixel, so that a channel stays in its lane.
+        let spread = _mm_setr_epi8(0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1);
+        let mut sums = [_mm256_setzero_si256(); 3];
+        for pair in 0..TAPS / 2 {
+            let load = |row: usize, pixel: usize| {
+                let start = rows[row * pitch + 3 * pixel..].as_ptr();
+                // SAFETY: row <= 5 and pixel <= 4, so that 16 bytes from here are within what was asserted.
+                _mm_shuffle_epi8(unsafe { _mm_loadu_si128(start.cast()) }, spread)
+            };
+            let (a, b) = (2 * pair, 2 * pair + 1);
+            let weights = (i32::from(down[b]) << 16) | (i32::from(down[a]) & 0xffff);
+            let weights = _mm256_set1_epi32(weights);
+            let (above, below) = (load(a, 0), load(b, 0));
+            let (above_end, below_end) = (load(a, 4), load(b, 4));
+            let interleaved = [
+                _mm_unpacklo_epi8(above, below),
+                _mm_unpackhi_epi8(above, below),
+                _mm_unpacklo_epi8(above_end, below_end),
+            ];
+            for (sum, bytes) in sums.iter_mut().zip(interleaved) {
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(_mm256_cvtepu8_epi16(bytes), weights));
+            }
+        }
+        let part = |i: usize| {
+            let weights = _mm256_set_m128(_mm_set1_ps(across[2 * i + 1]), _mm_set1_ps(across[2 * i]));
+            _mm256_mul_ps(_mm256_cvtepi32_ps(sums[i]), weights)
+        };
+        let both = _mm256_add_ps(_mm256_add_ps(part(0), part(1)), part(2));
+        let sum = _mm_add_ps(_mm256_castps256_ps128(both), _mm256_extractf128_ps::<1>(both));
+        let mut four = [0f32; 4];
+        // SAFETY: four floats have room for 16 bytes.
+        unsafe { _mm_storeu_ps(four.as_mut_ptr(), sum) };
+        [four[0], four[1], four[2]]
     }
 }
 
@@ -342,7 +435,7 @@ mod tests {
         let (lanczos, picture) = (Lanczos::default(), noise(64, 64));
         let square = Square { centre: [30.0, 25.0], side: 71.3, angle: -19.0 };
         for size in [71, 30] {
-            assert_eq!(lanczos.cut(&picture, &square, size), lanczos.cut_any(&picture, &square, size));
+            assert_eq!(lanczos.cut(&picture, &square, size), lanczos.cut_portable(&picture, &square, size));
         }
     }
 

@@ -22,6 +22,22 @@ pub struct Sighting {
 }
 
 impl Sighting {
+    /// The side of a square as large as the face's box, whose height swings with nods and its width with turns.
+    pub fn width(&self) -> f64 {
+        (self.size[0] * self.size[1]).sqrt()
+    }
+
+    /// Degrees by which to turn the picture so that the face is upright, from eyes and mouth together. Good to a few
+    /// degrees near 0, and short by up to half at 45.
+    pub fn roll(&self) -> f64 {
+        let [right_eye, left_eye, _, right_mouth, left_mouth] = self.points;
+        let middle = |a: [f64; 2], b: [f64; 2]| [(a[0] + b[0]) / 2.0, (a[1] + b[1]) / 2.0];
+        let (eyes, mouth) = (middle(right_eye, left_eye), middle(right_mouth, left_mouth));
+        let across = [left_eye[0] - right_eye[0], left_eye[1] - right_eye[1]];
+        let down = [mouth[0] - eyes[0], mouth[1] - eyes[1]];
+        (across[1] - down[0]).atan2(across[0] + down[1]).to_degrees()
+    }
+
     /// Intersection over union of two boxes.
     fn overlap(&self, other: &Self) -> f64 {
         let shared: f64 = (0..2)
