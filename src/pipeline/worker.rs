@@ -29,6 +29,8 @@ pub struct Settings {
     /// Attempts a photo has at one stage.
     pub attempts: u32,
     pub waits: Waits,
+    /// How long after it was enqueued a photo may be told to wait for nothing; from then on waits cost attempts.
+    pub patience: Duration,
     /// A stage that takes longer has failed.
     pub time_limit: Duration,
     /// So many workers dying over one photo are enough, where there is a gate.
@@ -43,6 +45,7 @@ impl Default for Settings {
             concurrency: 1,
             attempts: 5,
             waits: Waits::default(),
+            patience: Duration::from_secs(24 * 3600),
             time_limit: Duration::from_secs(120),
             crash_limit: 2,
             grace: Duration::from_secs(45),
@@ -269,14 +272,16 @@ impl Worker {
             Outcome::Gone(cause) => end(Ending::Gone, Some(cause), message.clone()),
             Outcome::Reject(cause) => end(Ending::Rejected, Some(cause), message.clone()),
             Outcome::Poison(cause) => end(Ending::Failed, Some(cause), message.clone()),
-            Outcome::Retry(retry) if retry.costs_attempt && message.attempt >= self.settings.attempts => {
-                end(self.stage.exhausted(&retry.cause), Some(retry.cause), message.clone())
-            }
             Outcome::Retry(retry) => {
+                let waited = now().as_secs().saturating_sub(message.enqueued_at);
+                let costs_attempt = retry.costs_attempt || waited > self.settings.patience.as_secs();
+                if costs_attempt && message.attempt >= self.settings.attempts {
+                    return end(self.stage.exhausted(&retry.cause), Some(retry.cause), message.clone());
+                }
                 let position = message.position.again();
                 let own = self.settings.waits.after(message.attempt, &message.id());
                 let wait = retry.after.map_or(own, |asked| asked.min(Waits::LONGEST));
-                let attempt = message.attempt + u32::from(retry.costs_attempt);
+                let attempt = message.attempt + u32::from(costs_attempt);
                 Step {
                     to: State::Waiting(position),
                     what: Happening::Retried,

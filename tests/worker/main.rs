@@ -322,6 +322,17 @@ async fn foreign_messages_go_to_the_dead_letters() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_says_wait_for_ever_is_not_waited_for_for_ever() {
+    let rig = Rig::new(HashMap::from([((StageName::Fetch, "told-to-wait"), vec![Line::Wait])]));
+    let (ledger, broker) = rig.open().await;
+    let long_ago = Message::first(Photo::new(rig.run.clone(), photos(&["told-to-wait"]).remove(0)), 1_000_000_000);
+    ledger.begin(&long_ago, "enrols it", false).await.unwrap();
+    broker.publish(&long_ago).await.unwrap();
+    assert_eq!(rig.live(&[], Fuse::endless()).await, Some(Finish::Complete));
+    assert_eq!(rig.endings().await["told-to-wait"], (Ending::Failed, "http-429".into()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stage_that_hangs_is_a_failed_attempt() {
     let rig = Rig::new(HashMap::from([((StageName::Detect, "hangs"), vec![Line::Hang, Line::Pass])]));
     assert_eq!(rig.live(&photos(&["hangs"]), Fuse::endless()).await, Some(Finish::Complete));
