@@ -1,7 +1,8 @@
 //! What is trained: a projection of the network's features, and a small judge on top.
 //!
-//! The features are projected on their 64 strongest directions, laid beside the 18 mirror features, each scaled to mean 0
-//! and variance 1, and judged by a logistic regression or, with enough labels, by one layer of 32 units before it.
+//! The features are projected on their 64 strongest directions, laid beside the 18 mirror features, each scaled to
+//! mean 0 and variance 1, and judged by a logistic regression or, with enough labels, by one layer of 32 units before
+//! it.
 
 use super::matrix::{self, Matrix, add_scaled, dot};
 use super::random::Random;
@@ -96,6 +97,14 @@ impl Scale {
         Self { mean, gain }
     }
 
+    /// Stretches the columns from `first` on by `gain` at most. A column that hardly varied in training would else
+    /// turn a value that is new to it into a huge one, and the judge's answer into anything.
+    #[must_use]
+    pub fn limited(mut self, first: usize, gain: f64) -> Self {
+        self.gain.iter_mut().skip(first).for_each(|value| *value = value.min(gain));
+        self
+    }
+
     pub fn apply(&self, row: &[f64]) -> Vec<f64> {
         row.iter().zip(&self.mean).zip(&self.gain).map(|((x, mean), gain)| (x - mean) * gain).collect()
     }
@@ -175,7 +184,8 @@ pub struct Perceptron {
     pub bias: f64,
 }
 
-/// How a [`Perceptron`] is trained. The values are those that did best on people set aside for it.
+/// How a [`Perceptron`] is trained: customary values, with more decay than usual, as its labels are few. Stopping early
+/// does the rest.
 const BATCH: usize = 64;
 const EPOCHS: usize = 200;
 const PATIENCE: usize = 15;
@@ -183,8 +193,8 @@ const RATE: f64 = 1e-3;
 const DECAY: f64 = 1e-2;
 
 impl Perceptron {
-    /// Trains on `examples` with Adam and decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101) and keeps the
-    /// state that judges `others` best; stops when it has not improved for a while.
+    /// Trains on `examples` with Adam and decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101) and keeps
+    /// the state that judges `others` best; stops when it has not improved for a while.
     pub fn fit(examples: &Examples, others: &Examples, seed: u64) -> Self {
         let width = examples.rows.columns();
         let mut random = Random::seeded(seed);
@@ -390,6 +400,12 @@ mod tests {
             let (kept, all) = (dot(&projected[..3], &projected[..3]), dot(&x, &x));
             assert!((kept / all - 1.0).abs() < 1e-3, "{kept} of {all}");
         }
+    }
+
+    #[test]
+    fn a_column_that_hardly_varies_is_not_blown_up() {
+        let scale = Scale::fit(&Matrix::from_rows(&[[1., 0.5], [3., 0.501]])).limited(1, 4.0);
+        assert_eq!(scale.gain, [1., 4.]);
     }
 
     #[test]

@@ -226,7 +226,8 @@ impl Conv {
         Self { name: name.into(), norm: norm.into(), shape, stride, groups: 1, side }
     }
 
-    /// TensorFlow's "same" padding, where the odd pixel goes to the right and to the bottom: the weights grew up with it.
+    /// TensorFlow's "same" padding, where the odd pixel goes to the right and to the bottom: the weights grew up with
+    /// it.
     fn pads(&self) -> [i64; 4] {
         let out = self.side.div_ceil(self.stride);
         let total = ((out - 1) * self.stride + self.shape[2]).saturating_sub(self.side);

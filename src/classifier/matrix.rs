@@ -1,5 +1,5 @@
-//! The little linear algebra that training needs. Plain loops in a fixed order, so that a training ends in the same bits
-//! on every machine.
+//! The little linear algebra that training needs. Plain loops in a fixed order, so that a training ends in the same
+//! bits on every machine.
 
 /// A matrix of 64-bit floats, row by row.
 #[derive(Debug, Clone, PartialEq)]

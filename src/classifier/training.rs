@@ -1,8 +1,8 @@
 //! From labelled crops to the classifier's file.
 //!
-//! Groups (people) are dealt into three parts: one to learn from, one to stop by and to choose the threshold on, and one
-//! that only the final figures see. The finished file itself is measured, beside a logistic regression on the 4x4 mirrored
-//! grid alone, which needs no network: what does not beat it is not worth its milliseconds.
+//! Groups (people) are dealt into three parts: one to learn from, one to stop by and to choose the threshold on, and
+//! one that only the final figures see. The finished file itself is measured, beside a logistic regression on the 4x4
+//! mirrored grid alone, which needs no network: what does not beat it is not worth its milliseconds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -80,6 +80,8 @@ pub struct Trained {
 const ENOUGH_FOR_UNITS: usize = 1000;
 /// The projection is found on so many crops at most.
 const PROJECTED: usize = 4000;
+/// Mirror features are shares, from 0 to 1: none is stretched further than to this range.
+const MIRROR_GAIN: f64 = 4.0;
 /// Penalties of the logistic regressions.
 const RIDGE: f64 = 10.0;
 const GRID_RIDGE: f64 = 1.0;
@@ -282,7 +284,7 @@ impl Learner<'_> {
             Matrix::from_rows(&part.iter().map(row).collect::<Vec<_>>())
         };
         let raw = rows(learn);
-        let scale = Scale::fit(&raw);
+        let scale = Scale::fit(&raw).limited(KEPT, MIRROR_GAIN);
         let examples = self.examples(learn, scale.apply_all(&raw));
         let judge = if learn.len() < ENOUGH_FOR_UNITS {
             Judge::Logistic(Logistic::fit(&examples, RIDGE))

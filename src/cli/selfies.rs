@@ -11,7 +11,7 @@ use super::Failure;
 use super::train::progress_bar;
 use crate::classifier::labels::{self, Label};
 use crate::classifier::random::Random;
-use crate::classifier::selfies::{Selfie, Source, selfie};
+use crate::classifier::selfies::{BORDER, Kind, Selfie, Source, selfie};
 use crate::config::Models;
 use crate::photo::{ImageFormat, Search};
 use crate::vision::detector::{Detector, FacesRule};
@@ -24,7 +24,8 @@ pub struct Args {
     /// Folder with a mask PATH.png for each photograph PATH, as models/selfies/masks.py makes them
     #[arg(long, value_name = "DIR")]
     masks: PathBuf,
-    /// Folder for the crops and their labels.jsonl
+    /// Folder for the crops and their labels.jsonl; beside it border.jsonl, crops on which the eye is in two minds, and
+    /// unmirrored.jsonl, NG crops with what was really there in place of the mirror
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Crops of a photograph, one in five of them OK
@@ -95,21 +96,21 @@ fn source(args: &Args, photo: &Path, detector: &Detector) -> Result<Source, Stri
     Source::new(picture, &mask, face.landmarks).map_err(|unfit| unfit.to_string())
 }
 
-/// One in five OK, as in the collection that the method was published with.
+/// One in five OK, as in the collection that the method was published with, and as many again on the border.
 fn cut(source: &Source, detector: &Detector, name: &str, args: &Args, writer: &mut Writer) -> Result<(), Failure> {
     const TRIES: usize = 2000;
     let mut random = Random::seeded(args.seed);
     name.bytes().for_each(|byte| random = Random::seeded(random.bits() ^ u64::from(byte)));
-    let ok_wanted = args.per_photo.div_ceil(5);
-    let mut left = [args.per_photo - ok_wanted, ok_wanted];
+    let fifth = args.per_photo.div_ceil(5);
+    let mut left = [args.per_photo - fifth, fifth, fifth];
     for _ in 0..TRIES * args.per_photo {
-        if left == [0, 0] {
+        if left == [0, 0, 0] {
             break;
         }
-        if let Some(selfie) = selfie(source, &mut random, |ok| left[usize::from(ok)] > 0)
+        if let Some(selfie) = selfie(source, &mut random, |kind| left[kind as usize] > 0)
             && detector.check_crop(&selfie.crop).is_ok()
         {
-            left[usize::from(selfie.ok)] -= 1;
+            left[selfie.kind as usize] -= 1;
             writer.write(&selfie, name)?;
         }
     }
@@ -119,6 +120,7 @@ fn cut(source: &Source, detector: &Detector, name: &str, args: &Args, writer: &m
 struct Writer {
     out: PathBuf,
     labels: BufWriter<File>,
+    border: BufWriter<File>,
     unmirrored: BufWriter<File>,
     written: usize,
 }
@@ -129,8 +131,8 @@ impl Writer {
             let path = out.join(name);
             File::create(&path).map(BufWriter::new).map_err(|error| unusable(&path, error))
         };
-        let (labels, unmirrored) = (create(labels::FILE)?, create("unmirrored.jsonl")?);
-        Ok(Self { out: out.into(), labels, unmirrored, written: 0 })
+        let (labels, border) = (create(labels::FILE)?, create("border.jsonl")?);
+        Ok(Self { out: out.into(), labels, border, unmirrored: create("unmirrored.jsonl")?, written: 0 })
     }
 
     fn write(&mut self, selfie: &Selfie, name: &str) -> Result<(), Failure> {
@@ -138,7 +140,7 @@ impl Writer {
         self.written += 1;
         let label = Label {
             file: file.clone(),
-            ok: selfie.ok,
+            ok: if selfie.kind == Kind::Border { selfie.ghosts < BORDER } else { selfie.kind == Kind::Ok },
             group: Some(name.into()),
             mirrored: selfie.mirrored.share,
             mirrored_head: selfie.mirrored.head,
@@ -148,8 +150,9 @@ impl Writer {
         save(&picture, &selfie.crop)?;
         let size = selfie.crop.width();
         let line = |label| Line { label, ghosts: selfie.ghosts, quality: selfie.quality, size };
-        append(&mut self.labels, &line(&label)).map_err(|error| unusable(&self.out, error))?;
-        if let Some(real) = selfie.unmirrored.as_ref().filter(|_| !selfie.ok) {
+        let lines = if selfie.kind == Kind::Border { &mut self.border } else { &mut self.labels };
+        append(lines, &line(&label)).map_err(|error| unusable(&self.out, error))?;
+        if let Some(real) = &selfie.unmirrored {
             let file = Path::new("unmirrored").join(&file);
             save(&self.out.join(&file), real)?;
             let label = Label {
@@ -166,7 +169,9 @@ impl Writer {
     }
 
     fn finish(mut self) -> Result<(), Failure> {
-        self.labels.flush().and_then(|()| self.unmirrored.flush()).map_err(|error| unusable(&self.out, error))?;
+        for file in [&mut self.labels, &mut self.border, &mut self.unmirrored] {
+            file.flush().map_err(|error| unusable(&self.out, error))?;
+        }
         println!("{} crops in {}", self.written, self.out.display());
         Ok(())
     }

@@ -199,7 +199,8 @@ mod tests {
         }
     }
 
-    /// Scores a crop by its mirrored share; 1 makes it panic. Remembers the sizes of its batches, and may wait at a gate.
+    /// Scores a crop by its mirrored share; 1 makes it panic. Remembers the sizes of its batches, and may wait at a
+    /// gate.
     struct Echo {
         sizes: Arc<Mutex<Vec<usize>>>,
         gate: Option<Arc<Barrier>>,
