@@ -1,11 +1,12 @@
 //! Progress bars on a terminal; nothing anywhere else.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::ledger::{Counts, Happening};
 use crate::photo::{Ending, StageName};
@@ -36,7 +37,7 @@ impl Bars {
     /// A bar of `total` things, with rate and time left.
     pub fn count(&self, what: &'static str, total: u64) -> ProgressBar {
         let bar = self.0.add(ProgressBar::new(total));
-        bar.set_style(style("{prefix:9} {wide_bar} {human_pos} of {human_len}, {per_sec}, {eta} left {msg}"));
+        bar.set_style(style("{prefix:9} {wide_bar} {human_pos} of {human_len}, {rate}, {eta} left {msg}"));
         bar.set_prefix(what);
         bar
     }
@@ -53,7 +54,12 @@ impl Bars {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).expect("our own templates are right").progress_chars("━╸─")
+    ProgressStyle::with_template(template)
+        .expect("our own templates are right")
+        .with_key("rate", |state: &ProgressState, text: &mut dyn fmt::Write| {
+            let _ = write!(text, "{:.1}/s", state.per_sec());
+        })
+        .progress_chars("━╸─")
 }
 
 /// How far a dump has been read.
