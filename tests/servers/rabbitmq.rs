@@ -29,6 +29,8 @@ pub struct Server {
     distribution: u16,
     /// The server's process group. Nobody else may start or kill it meanwhile.
     running: Mutex<Child>,
+    /// Erlang's name server, which RabbitMQ would start as a daemon.
+    _names: Child,
     /// Its standard input is the pipe.
     reaper: Mutex<Child>,
     /// Held for writing by a test that disturbs the others.
@@ -112,6 +114,7 @@ impl Server {
         await_port(epmd, "epmd", &folder);
         let unstarted = Self {
             running: Mutex::new(launch(&folder, amqp, epmd, distribution, &mut reaper)),
+            _names: names,
             reaper: Mutex::new(reaper),
             peace: RwLock::new(()),
             folder,
@@ -225,7 +228,7 @@ fn script(folder: &Path, name: &str, amqp: u16, epmd: u16, distribution: u16) ->
 /// Kills the process groups it is told, and removes the folder, once this process is gone.
 fn reaper(folder: &Path) -> Child {
     const SCRIPT: &str = "trap '' INT TERM HUP; groups=; while read -r group; do groups=\"$groups -$group\"; done; \
-                          kill -9 -- $groups; rm -rf \"$0\"";
+                          kill -s KILL -- $groups; until rm -rf \"$0\"; do :; done";
     Command::new("sh")
         .arg("-c")
         .arg(SCRIPT)
