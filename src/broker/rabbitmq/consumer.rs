@@ -189,7 +189,9 @@ impl Keeper {
         let channel = live.channel().await?;
         // The connection may be an old one and the queue gone since.
         self.shared.names.declare(&channel).await?;
-        self.shared.rescue(&channel).await?;
+        if let Err(error) = self.shared.rescue(&live.channel().await?).await {
+            tracing::warn!(%error, "unroutable messages stay where they are until the next consumer starts");
+        }
         let failed = |error: lapin::Error| told(format!("take from {queue}"), &error);
         channel.basic_qos(self.prefetch, BasicQosOptions::default()).await.map_err(failed)?;
         let consumer = channel
