@@ -43,6 +43,7 @@ need python3-pip "knows the package index of this machine" \
     python3 -c 'import os, importlib.util as u; assert os.environ.get("PIP_INDEX_URL") or u.find_spec("pip")'
 need ca-certificates "whom to trust when fetching photos" test -e /etc/ssl/certs/ca-certificates.crt
 need postgresql-client "pg_restore, for dumps in custom format" command -v pg_restore
+need rabbitmq-server "the tests start private ones" test -x /usr/lib/rabbitmq/bin/rabbitmq-server
 
 # Rust is not apt's: what Debian packages is too old.
 wanted_rust=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$here/Cargo.toml")
@@ -100,6 +101,16 @@ apt_get() {
 }
 # One foreign source that is away must not stop the rest; if a package is really not to be had, install says so.
 apt_get update || echo "apt-get update had trouble; going on with the package lists that are here" >&2
+
+# Debian starts a server as soon as it is installed, for all the world to use. The tests start their own.
+policy=/usr/sbin/policy-rc.d
+keep_services_stopped() {
+    if [[ ! -e $policy ]] && printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null; then
+        trap '"${as_root[@]}" rm -f "$policy"' EXIT
+        "${as_root[@]}" chmod +x "$policy"
+    fi
+}
+case " ${packages[*]} " in *-server\ *) keep_services_stopped ;; esac
 if ! apt_get install -y --no-install-recommends "${packages[@]}"; then
     tell >&2
     exit 3

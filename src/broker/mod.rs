@@ -10,6 +10,7 @@ use crate::photo::{Cause, StageName};
 
 pub mod embedded;
 pub mod message;
+pub mod rabbitmq;
 
 pub use message::Message;
 

@@ -1,6 +1,8 @@
-//! The worker with scripted stages on the embedded adapters: nothing lost, nothing done twice, whatever happens.
+//! The worker with scripted stages, mostly on the embedded adapters: nothing lost, nothing done twice, whatever happens.
 
 mod mortal;
+#[path = "../servers/rabbitmq.rs"]
+mod server;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -9,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use facemill::broker::embedded::Embedded;
+use facemill::broker::rabbitmq::{self, RabbitMq};
 use facemill::broker::{Broker, Message};
 use facemill::ledger::sqlite::Sqlite;
 use facemill::ledger::{Filter, Happening, Ledger};
@@ -201,8 +204,13 @@ fn expected() -> BTreeMap<String, (Ending, String)> {
 
 /// The oracle: every photo has its one right ending, nothing is left over, the dead letters are exactly the failed.
 async fn assert_accounted_for(rig: &Rig, context: &str) {
+    let (_, broker) = rig.open().await;
+    assert_accounted_for_on(rig, &*broker, context).await;
+}
+
+async fn assert_accounted_for_on(rig: &Rig, broker: &dyn Broker, context: &str) {
     assert_eq!(rig.endings().await, expected(), "{context}");
-    let (ledger, broker) = rig.open().await;
+    let (ledger, _) = rig.open().await;
     for depth in broker.depths().await.unwrap() {
         let left = depth.ready + depth.in_flight + depth.delayed;
         assert_eq!(left, if depth.stage.is_none() { 3 } else { 0 }, "{context}: {depth:?}");
@@ -231,6 +239,24 @@ async fn every_outcome_ends_as_it_should() {
     assert_eq!(ran(StageName::Fetch, "told-to-wait"), 6, "waits cost no attempt");
     assert_eq!(ran(StageName::Classify, "poison"), 1, "poison is not tried again");
     assert_eq!(ran(StageName::Crop, "rejected"), 0);
+}
+
+/// The same on RabbitMQ, where the shortest wait takes five seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_outcome_ends_as_it_should_on_rabbitmq() {
+    let server = server::shared().await;
+    let settings = rabbitmq::Settings::new(&server.url()).unwrap().with_prefix("outcomes").unwrap();
+    let broker: Arc<dyn Broker> = Arc::new(RabbitMq::new(settings).unwrap());
+    let mut script = script();
+    script.insert((StageName::Fetch, "told-to-wait"), vec![Line::Wait, Line::Wait, Line::Pass]);
+    let rig = Rig::new(script);
+    let (ledger, _) = rig.open().await;
+    let countdown = Arc::new(Countdown::default());
+    producer::enqueue(&rig.run, &photos(&CAST), &*ledger, &*broker, &|_| ()).await.unwrap();
+    let workers = rig.workers(ledger.clone(), broker.clone(), countdown.clone(), &Rig::settings());
+    let finish = drive(&rig.run, &*ledger, &*broker, workers, countdown, CancellationToken::new()).await.unwrap();
+    assert_eq!(finish, Finish::Complete);
+    assert_accounted_for_on(&rig, &*broker, "on RabbitMQ").await;
 }
 
 /// The process dies before or after every single write to ledger and queues, each time once, and is started again.

@@ -1,0 +1,189 @@
+//! A connection that is made anew when it is lost.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
+use tokio::sync::{Mutex, watch};
+
+use super::settings::{Endpoint, Settings};
+use super::topology::Names;
+use crate::broker::BrokerError;
+
+/// One connection to RabbitMQ, opened when it is first asked for and again when it was lost.
+///
+/// An alarm stops RabbitMQ from reading what a publishing connection sends, acknowledgements included: so there is one
+/// connection for publishing and one for everything else.
+pub(super) struct Link {
+    settings: Arc<Settings>,
+    names: Names,
+    purpose: &'static str,
+    state: Mutex<State>,
+}
+
+enum State {
+    Idle,
+    Live(Arc<Live>),
+    Failed { at: Instant, error: BrokerError },
+}
+
+pub(super) struct Live {
+    connection: Connection,
+    /// Why RabbitMQ takes no messages now.
+    alarm: watch::Receiver<Option<String>>,
+}
+
+impl Link {
+    /// Many callers that wait for the same connection share the answer of an attempt that failed so recently.
+    const SAME_FAILURE: Duration = Duration::from_millis(100);
+
+    pub fn new(settings: Arc<Settings>, purpose: &'static str) -> Self {
+        let names = Names::new(settings.prefix());
+        Self { settings, names, purpose, state: Mutex::new(State::Idle) }
+    }
+
+    /// The connection, with the topology declared since it was made.
+    pub async fn live(&self) -> Result<Arc<Live>, BrokerError> {
+        let mut state = self.state.lock().await;
+        match &*state {
+            State::Live(live) if live.connection.status().connected() => return Ok(live.clone()),
+            State::Failed { at, error } if at.elapsed() < Self::SAME_FAILURE => return Err(error.clone()),
+            _ => {}
+        }
+        match self.connect().await {
+            Ok(live) => {
+                let live = Arc::new(live);
+                *state = State::Live(live.clone());
+                Ok(live)
+            }
+            Err(error) => {
+                *state = State::Failed { at: Instant::now(), error: error.clone() };
+                Err(error)
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Live, BrokerError> {
+        let endpoint = self.settings.endpoint();
+        let what = || format!("connect to RabbitMQ at {endpoint}");
+        let name = format!("facemill {} {}", env!("CARGO_PKG_VERSION"), self.purpose);
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        let connecting = Connection::connect_uri(endpoint.uri(), properties);
+        let connection = match tokio::time::timeout(self.settings.connect_timeout, connecting).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return Err(no_entry(what(), endpoint, &error)),
+            Err(_) => {
+                let detail = format!("no answer within {:?}", self.settings.connect_timeout);
+                return Err(BrokerError::Unavailable { what: what(), detail });
+            }
+        };
+        let alarm = watch_alarms(&connection);
+        let live = Live { connection, alarm };
+        self.names.declare(&live.channel().await?).await?;
+        tracing::debug!(%endpoint, purpose = self.purpose, "connected to RabbitMQ");
+        Ok(live)
+    }
+}
+
+/// Follows RabbitMQ's word on whether it takes messages.
+fn watch_alarms(connection: &Connection) -> watch::Receiver<Option<String>> {
+    let (tell, alarm) = watch::channel(None);
+    let mut events = connection.events_listener();
+    tokio::spawn(async move {
+        while let Some(event) = events.next().await {
+            match event {
+                Event::ConnectionBlocked(reason) => {
+                    tracing::warn!(reason, "RabbitMQ has raised an alarm and takes no messages");
+                    tell.send_replace(Some(reason));
+                }
+                Event::ConnectionUnblocked => {
+                    tracing::info!("RabbitMQ takes messages again");
+                    tell.send_replace(None);
+                }
+                Event::Error(_) => return,
+                _ => {}
+            }
+        }
+    });
+    alarm
+}
+
+impl Live {
+    pub async fn channel(&self) -> Result<Channel, BrokerError> {
+        self.connection.create_channel().await.map_err(|error| told("open a channel".into(), &error))
+    }
+
+    /// Why RabbitMQ takes no messages now, if so.
+    pub fn alarm(&self) -> Option<String> {
+        self.alarm.borrow().clone()
+    }
+
+    /// Waits while there is an alarm, or until the connection is gone.
+    pub async fn no_alarm(&self) {
+        let _ = self.alarm.clone().wait_for(Option::is_none).await;
+    }
+}
+
+/// RabbitMQ's reply codes, AMQP 0-9-1 section 1.2.
+mod reply {
+    pub const ACCESS_REFUSED: u16 = 403;
+    pub const PRECONDITION_FAILED: u16 = 406;
+    pub const NOT_ALLOWED: u16 = 530;
+    pub const NOT_IMPLEMENTED: u16 = 540;
+}
+
+/// Our error for what lapin says about `what` was tried.
+pub(super) fn told(what: String, error: &lapin::Error) -> BrokerError {
+    use reply::{ACCESS_REFUSED, NOT_ALLOWED, NOT_IMPLEMENTED, PRECONDITION_FAILED};
+    match error.kind() {
+        ErrorKind::ProtocolError(said) => {
+            let detail = said.get_message().to_string();
+            match said.get_id() {
+                ACCESS_REFUSED => BrokerError::Refused {
+                    what,
+                    detail: format!("{detail}; the user needs to configure, write and read all names with our prefix"),
+                },
+                PRECONDITION_FAILED | NOT_ALLOWED | NOT_IMPLEMENTED => BrokerError::Refused { what, detail },
+                _ => BrokerError::Unavailable { what, detail },
+            }
+        }
+        _ => BrokerError::Unavailable { what, detail: error.to_string() },
+    }
+}
+
+/// Why RabbitMQ did not let us in.
+fn no_entry(what: String, endpoint: &Endpoint, error: &lapin::Error) -> BrokerError {
+    let user = endpoint.user();
+    match error.kind() {
+        ErrorKind::ProtocolError(said) if said.get_id() == reply::ACCESS_REFUSED => {
+            BrokerError::Refused { what, detail: format!("wrong user name or password for `{user}`") }
+        }
+        ErrorKind::ProtocolError(said) if said.get_id() == reply::NOT_ALLOWED => BrokerError::Refused {
+            what,
+            detail: format!(
+                "{}; make the virtual host with `rabbitmqctl add_vhost` and let `{user}` in with `rabbitmqctl \
+                 set_permissions`",
+                said.get_message()
+            ),
+        },
+        ErrorKind::IOError(io) => {
+            let mut cause: Option<&(dyn std::error::Error + 'static)> = io.get_ref().map(|error| error as _);
+            while let Some(error) = cause {
+                if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+                    let detail = format!(
+                        "TLS: {tls}; is this the TLS port, and is its certificate signed by an authority that this \
+                         machine trusts (SSL_CERT_FILE names another)?"
+                    );
+                    return BrokerError::Refused { what, detail };
+                }
+                cause = error.source();
+            }
+            BrokerError::Unavailable { what, detail: format!("cannot be reached: {io}") }
+        }
+        ErrorKind::ParsingError(_) | ErrorKind::InvalidProtocolVersion(_) => {
+            BrokerError::Refused { what, detail: format!("whoever answers there does not speak AMQP: {error}") }
+        }
+        _ => told(what, error),
+    }
+}

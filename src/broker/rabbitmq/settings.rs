@@ -1,0 +1,254 @@
+//! Where RabbitMQ is and how we name our things there.
+
+use std::fmt;
+use std::time::Duration;
+
+use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
+use url::Url;
+
+/// How to reach RabbitMQ. Printed without its passwords.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Settings {
+    endpoint: Endpoint,
+    prefix: String,
+    management: Option<Management>,
+    /// How long to wait for TCP, TLS and the handshake.
+    pub connect_timeout: Duration,
+    /// How long a message may wait for its confirm, alarms included.
+    pub patience: Duration,
+}
+
+/// What an `amqp` URL says.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    tls: bool,
+    host: String,
+    port: u16,
+    user: String,
+    password: String,
+    pub vhost: String,
+}
+
+/// The management API, which knows what is in flight.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Management {
+    /// Scheme, host, port and path, without a user.
+    pub url: Url,
+    pub user: String,
+    pub password: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadSettings {
+    // The URL itself is not quoted: it may hold a password.
+    #[error("the RabbitMQ URL {0}: write amqp://user:password@host:5672/vhost, or amqps:// for TLS")]
+    Url(String),
+    #[error(
+        "the RabbitMQ prefix `{0}` is not good: take 1 to 60 of a-z, 0-9, `-`, `_` and `.`, beginning with a letter"
+    )]
+    Prefix(String),
+    #[error("the URL of RabbitMQ's management API {0}: write http://user:password@host:15672 or https://...")]
+    Management(String),
+}
+
+impl Settings {
+    pub const PREFIX: &'static str = "facemill";
+
+    /// Reads `amqp(s)://user:password@host:port/vhost`. User and password are `guest` and the virtual host is `/`
+    /// where they are left out; a `/` in a virtual host is written `%2F`.
+    pub fn new(url: &str) -> Result<Self, BadSettings> {
+        Ok(Self {
+            endpoint: Endpoint::parse(url)?,
+            prefix: Self::PREFIX.into(),
+            management: None,
+            connect_timeout: Duration::from_secs(10),
+            patience: Duration::from_secs(10),
+        })
+    }
+
+    /// Begins every name with `prefix`, so that several installations can share a virtual host.
+    pub fn with_prefix(self, prefix: &str) -> Result<Self, BadSettings> {
+        let legal = prefix.len() <= 60
+            && prefix.starts_with(|c: char| c.is_ascii_lowercase())
+            && prefix.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.'));
+        if !legal {
+            return Err(BadSettings::Prefix(prefix.into()));
+        }
+        Ok(Self { prefix: prefix.into(), ..self })
+    }
+
+    /// Asks the management API at `url` for what is in flight. Without a user of its own it gets that of the broker.
+    pub fn with_management(self, url: &str) -> Result<Self, BadSettings> {
+        let bad = |what: String| BadSettings::Management(what);
+        let mut url = Url::parse(url).map_err(|error| bad(format!("is not one ({error})")))?;
+        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+            return Err(bad(format!("begins with {}:", url.scheme())));
+        }
+        let mut user = decode(url.username()).map_err(bad)?;
+        let mut password = decode(url.password().unwrap_or_default()).map_err(bad)?;
+        if user.is_empty() {
+            (user, password) = (self.endpoint.user.clone(), self.endpoint.password.clone());
+        }
+        url.set_username("").and_then(|()| url.set_password(None)).map_err(|()| bad("has no host".into()))?;
+        url.set_query(None);
+        url.set_fragment(None);
+        Ok(Self { management: Some(Management { url, user, password }), ..self })
+    }
+
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    pub(super) fn management(&self) -> Option<&Management> {
+        self.management.as_ref()
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("endpoint", &format_args!("{}", self.endpoint))
+            .field("prefix", &self.prefix)
+            .field("management", &self.management.as_ref().map(|management| management.url.as_str()))
+            .field("connect_timeout", &self.connect_timeout)
+            .field("patience", &self.patience)
+            .finish()
+    }
+}
+
+impl Endpoint {
+    fn parse(url: &str) -> Result<Self, BadSettings> {
+        let bad = |what: String| BadSettings::Url(what);
+        let url = Url::parse(url).map_err(|error| bad(format!("is not one ({error})")))?;
+        let tls = match url.scheme() {
+            "amqp" => false,
+            "amqps" => true,
+            other => return Err(bad(format!("begins with {other}:"))),
+        };
+        let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| bad("names no host".into()))?;
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(bad("has options after its path, which are not supported".into()));
+        }
+        let named = |text: &str, default: &str| {
+            decode(text).map(|text| if text.is_empty() { default.to_owned() } else { text }).map_err(bad)
+        };
+        let path = url.path().strip_prefix('/').unwrap_or_default();
+        if path.contains('/') {
+            return Err(bad("names more than a virtual host in its path (write %2F for a / in its name)".into()));
+        }
+        Ok(Self {
+            tls,
+            // An IPv6 address wears brackets only inside a URL.
+            host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+            port: url.port().unwrap_or(if tls { 5671 } else { 5672 }),
+            user: named(url.username(), "guest")?,
+            password: named(url.password().unwrap_or_default(), "guest")?,
+            vhost: named(path, "/")?,
+        })
+    }
+
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    pub fn uri(&self) -> AMQPUri {
+        /// Seconds. A server that hangs is given up after twice that.
+        const HEARTBEAT: u16 = 10;
+        AMQPUri {
+            scheme: if self.tls { AMQPScheme::AMQPS } else { AMQPScheme::AMQP },
+            authority: AMQPAuthority {
+                userinfo: AMQPUserInfo { username: self.user.clone(), password: self.password.clone() },
+                host: self.host.clone(),
+                port: self.port,
+            },
+            vhost: self.vhost.clone(),
+            query: AMQPQueryString { heartbeat: Some(HEARTBEAT), ..AMQPQueryString::default() },
+        }
+    }
+}
+
+/// Without the password.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "amqps" } else { "amqp" };
+        write!(f, "{scheme}://{}@{}:{}, virtual host `{}`", self.user, self.host, self.port, self.vhost)
+    }
+}
+
+fn decode(text: &str) -> Result<String, String> {
+    let mut bytes = text.bytes();
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let mut digit = || bytes.next().and_then(|byte| char::from(byte).to_digit(16));
+        let (Some(high), Some(low)) = (digit(), digit()) else {
+            return Err("has a % that is not followed by two hex digits (write %25 for a %)".into());
+        };
+        decoded.push((high * 16 + low) as u8);
+    }
+    String::from_utf8(decoded).map_err(|_| "is not UTF-8 once its %.. are decoded".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(url: &str) -> Endpoint {
+        Settings::new(url).unwrap().endpoint
+    }
+
+    #[test]
+    fn urls_are_read() {
+        let all = endpoint("amqps://us%40er:p%2Fw@mq.example:5999/fa%2Fces");
+        assert_eq!((all.tls, all.host.as_str(), all.port), (true, "mq.example", 5999));
+        assert_eq!((all.user.as_str(), all.password.as_str(), all.vhost.as_str()), ("us@er", "p/w", "fa/ces"));
+        let least = endpoint("amqp://[::1]");
+        assert_eq!((least.host.as_str(), least.port, least.vhost.as_str()), ("::1", 5672, "/"));
+        assert_eq!((least.user.as_str(), least.password.as_str()), ("guest", "guest"));
+        assert_eq!(endpoint("amqp://h/").vhost, "/", "a trailing slash names no virtual host");
+        assert_eq!(endpoint("amqps://h").port, 5671);
+    }
+
+    #[test]
+    fn faults_are_told_without_the_password() {
+        let bad = [
+            "",
+            "localhost:5672",
+            "http://u:geheim@h",
+            "amqp://",
+            "amqp://u:geheim@h/a/b",
+            "amqp://u:geheim@h/?heartbeat=1",
+            "amqp://u:geheim%zz@h",
+            "amqp://u:geheim@h:99999",
+        ];
+        for url in bad {
+            let error = Settings::new(url).unwrap_err().to_string();
+            assert!(!error.contains("geheim") && error.contains("amqp://user"), "{url}: {error}");
+        }
+        let settings = Settings::new("amqp://h").unwrap();
+        for prefix in ["", "Faces", "1a", "a b", "ä", &"x".repeat(61)] {
+            assert!(settings.clone().with_prefix(prefix).is_err(), "{prefix}");
+        }
+        for url in ["", "amqp://h", "h:15672"] {
+            assert!(settings.clone().with_management(url).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn passwords_are_not_printed() {
+        let settings = Settings::new("amqp://u:geheim@h/v").unwrap();
+        let settings = settings.with_management("https://w:verborgen@h:15671/api?x=1").unwrap();
+        let printed = format!("{settings:?} {settings:#?} {}", settings.endpoint());
+        assert!(!printed.contains("geheim") && !printed.contains("verborgen"), "{printed}");
+        assert!(printed.contains("amqp://u@h:5672, virtual host `v`"), "{printed}");
+        let management = settings.management().unwrap();
+        assert_eq!((management.user.as_str(), management.password.as_str()), ("w", "verborgen"));
+    }
+}
