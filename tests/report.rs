@@ -59,7 +59,7 @@ impl Ledger for Shelf {
     async fn advance(&self, _: &Move<'_>) -> Result<Moved, LedgerError> {
         unreachable!("the report changes nothing")
     }
-    async fn reopen(&self, _: &PhotoKey, _: u64) -> Result<Option<Message>, LedgerError> {
+    async fn reopen(&self, _: &PhotoKey, _: Option<&Message>, _: u64) -> Result<Option<Message>, LedgerError> {
         unreachable!("the report changes nothing")
     }
     async fn standing(&self, _: &PhotoKey) -> Result<Option<Standing>, LedgerError> {

@@ -3,6 +3,10 @@
 mod broker;
 mod ledger;
 mod objects;
+#[path = "../servers/process.rs"]
+mod process;
+#[path = "../servers/redis.rs"]
+mod redis;
 
 use facemill::broker::Message;
 use facemill::photo::{Candidate, Id, Photo, RunName};

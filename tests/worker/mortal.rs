@@ -9,7 +9,7 @@ use facemill::broker::embedded::Embedded;
 use facemill::broker::{Broker, BrokerError, Choice, Consumer, DeadLetter, Delivery, Depth, Message, Receipt};
 use facemill::ledger::sqlite::Sqlite;
 use facemill::ledger::{Begin, Counts, Enrolment, Entry, Event, Filter, Ledger, LedgerError, Move, Moved, Standing};
-use facemill::photo::{Candidate, Id, PhotoKey, Position, RunName, StageName};
+use facemill::photo::{Candidate, Ending, Id, PhotoKey, Position, RunName, StageName};
 use tokio_util::sync::CancellationToken;
 
 /// Counts writes; at the chosen one, everything stops.
@@ -99,8 +99,17 @@ impl Ledger for Mortal {
         self.ledger.page(run, filter, after, limit).await
     }
 
-    async fn reopen(&self, key: &PhotoKey, now: u64) -> Result<Option<Message>, LedgerError> {
-        self.fuse.around(self.ledger.reopen(key, now)).await
+    async fn recorded(&self, key: &PhotoKey, at: Position, ending: Ending) -> Result<(), LedgerError> {
+        self.fuse.around(self.ledger.recorded(key, at, ending)).await
+    }
+
+    async fn reopen(
+        &self,
+        key: &PhotoKey,
+        record: Option<&Message>,
+        now: u64,
+    ) -> Result<Option<Message>, LedgerError> {
+        self.fuse.around(self.ledger.reopen(key, record, now)).await
     }
 
     async fn runs(&self) -> Result<Vec<RunName>, LedgerError> {
