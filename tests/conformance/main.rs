@@ -7,6 +7,8 @@ mod objects;
 mod process;
 #[path = "../servers/redis.rs"]
 mod redis;
+#[path = "../servers/seaweedfs.rs"]
+mod seaweedfs;
 
 use facemill::broker::Message;
 use facemill::photo::{Candidate, Id, Photo, RunName};

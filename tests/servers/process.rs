@@ -1,4 +1,5 @@
 //! Servers that a test starts, and that end with it whatever happens.
+#![allow(dead_code)] // Not every test uses all of it.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;

@@ -1,4 +1,5 @@
 //! A private Redis server.
+#![allow(dead_code)] // Not every test uses all of it.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -12,7 +13,8 @@ pub struct RedisServer {
     folder: PathBuf,
     pub port: u16,
     command: Vec<String>,
-    process: Process,
+    /// The last one is alive. The folder is removed with the first that is let go.
+    processes: Vec<Process>,
 }
 
 impl RedisServer {
@@ -51,7 +53,7 @@ impl RedisServer {
         command.extend(fixed.into_iter().flat_map(|(name, value)| [name.to_owned(), value]));
         command.extend(settings.iter().map(|&setting| setting.to_owned()));
         let process = Process::start(&folder, &command);
-        let server = Self { folder, port, command, process };
+        let server = Self { folder, port, command, processes: vec![process] };
         server.is_up().then_some(server)
     }
 
@@ -62,7 +64,7 @@ impl RedisServer {
             // A server with a password answers that it wants one.
             (answer.starts_with("+PONG") || answer.starts_with("-NOAUTH"))
                 .then_some(true)
-                .or_else(|| (!self.process.is_alive()).then_some(false))
+                .or_else(|| (!self.process().is_alive()).then_some(false))
         })
     }
 
@@ -81,17 +83,21 @@ impl RedisServer {
         Settings { prefix, ..Settings::new(self.url()) }
     }
 
+    fn process(&self) -> &Process {
+        self.processes.last().expect("it was started")
+    }
+
     pub fn signal(&self, signal: &str) {
-        self.process.signal(signal);
+        self.process().signal(signal);
     }
 
     pub fn kill(&self) {
-        self.process.kill();
+        self.process().kill();
     }
 
     /// Starts it again on the same port and data.
     pub fn restart(&mut self) {
-        self.process = Process::start(&self.folder, &self.command);
+        self.processes.push(Process::start(&self.folder, &self.command));
         assert!(self.is_up(), "{}", process::log_tail(&self.folder));
     }
 }
