@@ -235,12 +235,7 @@ pub trait Ledger: Send + Sync {
 
     /// Sends a photo that has ended back to the stage that ended it, attempt 1, and answers the message to publish.
     /// `record`: the message as the photo's record has it, for a ledger that let go of its own.
-    async fn reopen(
-        &self,
-        key: &PhotoKey,
-        record: Option<&Message>,
-        now: u64,
-    ) -> Result<Option<Message>, LedgerError>;
+    async fn reopen(&self, key: &PhotoKey, record: Option<&Message>, now: u64) -> Result<Option<Message>, LedgerError>;
 
     async fn runs(&self) -> Result<Vec<RunName>, LedgerError>;
 

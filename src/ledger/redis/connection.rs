@@ -101,24 +101,21 @@ impl Link {
         F: Future<Output = Result<T, RedisError>>,
     {
         let (connection, number) = self.connection().await?;
-        let result = match timeout(self.settings.answer_timeout, work(connection)).await {
+        let (broken, error) = match timeout(self.settings.answer_timeout, work(connection)).await {
             Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => Err((is_broken(&error), self.failure(what, &error))),
+            Ok(Err(error)) => (is_broken(&error), self.failure(what, &error)),
             Err(_) => {
                 let detail = format!("no answer from {} for {:?}", self.name, self.settings.answer_timeout);
-                Err((true, LedgerError::Unavailable { what: cannot(what), detail }))
+                (true, LedgerError::Unavailable { what: cannot(what), detail })
             }
         };
-        result.or_else(|(broken, error)| {
-            // Nobody holds the lock for long but who connects, and then there is nothing to drop.
-            if broken
-                && let Ok(mut line) = self.line.try_lock()
-                && line.number == number
-            {
+        if broken {
+            let mut line = self.line.lock().await;
+            if line.number == number {
                 line.connection = None;
             }
-            Err(error)
-        })
+        }
+        Err(error)
     }
 
     async fn connection(&self) -> Result<(MultiplexedConnection, u64), LedgerError> {

@@ -146,7 +146,7 @@ impl Redis {
 
     fn standing_of(&self, what: &str, kept: &[u8], message: Option<&[u8]>) -> Result<Standing, LedgerError> {
         let mut standing = self.read(what, kept)?.standing();
-        standing.message = message.map(|body| body::unpack(body)).transpose().map_err(|error| self.bad(what, error))?;
+        standing.message = message.map(body::unpack).transpose().map_err(|error| self.bad(what, error))?;
         Ok(standing)
     }
 
@@ -235,14 +235,7 @@ fn newcomer(message: &Message) -> (Facts, Bytes) {
 }
 
 fn enqueued(at: Position, now: u64) -> Event {
-    Event {
-        at_ms: now * 1000,
-        stage: at.stage,
-        attempt: 0,
-        what: Happening::Enqueued,
-        cause: None,
-        took_ms: 0,
-    }
+    Event { at_ms: now * 1000, stage: at.stage, attempt: 0, what: Happening::Enqueued, cause: None, took_ms: 0 }
 }
 
 #[async_trait]
@@ -254,8 +247,7 @@ impl Ledger for Redis {
         let group = Group::stem(Position::START.stage, Kind::Waiting);
         let mut enrolments = Vec::with_capacity(candidates.len());
         for batch in candidates.chunks(Self::BATCH) {
-            let mut names =
-                vec![keys.photos(), keys.messages(), keys.counts(), keys.hosts(), keys.group(&group)];
+            let mut names = vec![keys.photos(), keys.messages(), keys.counts(), keys.hosts(), keys.group(&group)];
             let mut hosts = HashMap::new();
             let mut arguments: Vec<Bytes> = vec![group.as_str().into()];
             for candidate in batch {
@@ -405,12 +397,7 @@ impl Ledger for Redis {
         }
     }
 
-    async fn reopen(
-        &self,
-        key: &PhotoKey,
-        record: Option<&Message>,
-        now: u64,
-    ) -> Result<Option<Message>, LedgerError> {
+    async fn reopen(&self, key: &PhotoKey, record: Option<&Message>, now: u64) -> Result<Option<Message>, LedgerError> {
         const WHAT: &str = "send a photo back";
         let Some((Packed { at, ending: Some(ending), .. }, kept)) = self.look_up(key).await? else {
             return Ok(None);

@@ -223,8 +223,14 @@ mod tests {
     fn photo(cause: Option<Cause>) -> (Position, Facts, Event) {
         let at = Position { stage: StageName::Crop, turn: 70_000 };
         let facts = Facts::new(3, 1_800_000_000, "photos.test", cause.as_ref());
-        let event =
-            Event { at_ms: 1_700_000_000_123, stage: at.stage, attempt: 300, what: Happening::Retried, cause, took_ms: 9 };
+        let event = Event {
+            at_ms: 1_700_000_000_123,
+            stage: at.stage,
+            attempt: 300,
+            what: Happening::Retried,
+            cause,
+            took_ms: 9,
+        };
         (at, facts, event)
     }
 
