@@ -42,6 +42,9 @@ need python3 "fetches the models" python3 -c 'import sys; assert sys.version_inf
 need python3-pip "knows the package index of this machine" \
     python3 -c 'import os, importlib.util as u; assert os.environ.get("PIP_INDEX_URL") or u.find_spec("pip")'
 need ca-certificates "whom to trust when fetching photos" test -e /etc/ssl/certs/ca-certificates.crt
+# Debian's redis-tools has the server's program too, and starts no service as redis-server does.
+need redis-tools "the tests' Redis server" \
+    bash -c 'command -v redis-server || test -x /usr/bin/redis-check-rdb'
 need postgresql-client "pg_restore, for dumps in custom format" command -v pg_restore
 need rabbitmq-server "the tests start private ones" test -x /usr/lib/rabbitmq/bin/rabbitmq-server
 

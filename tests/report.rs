@@ -59,7 +59,7 @@ impl Ledger for Shelf {
     async fn advance(&self, _: &Move<'_>) -> Result<Moved, LedgerError> {
         unreachable!("the report changes nothing")
     }
-    async fn reopen(&self, _: &PhotoKey, _: u64) -> Result<Option<Message>, LedgerError> {
+    async fn reopen(&self, _: &PhotoKey, _: Option<&Message>, _: u64) -> Result<Option<Message>, LedgerError> {
         unreachable!("the report changes nothing")
     }
     async fn standing(&self, _: &PhotoKey) -> Result<Option<Standing>, LedgerError> {
@@ -174,7 +174,7 @@ async fn every_photo_is_told_in_id_order() {
         1 => entry(photo(id), Ending::Gone, StageName::Fetch, Some(Cause::new("http-404", "Not Found"))),
         _ => entry(photo(id), Ending::Rejected, StageName::Detect, Some(Cause::new("no-face", "no face"))),
     }));
-    let written = report::write_all(dir.path(), &shelf, about()).await.unwrap();
+    let written = report::write_all(dir.path(), &shelf, None, about()).await.unwrap();
 
     let photos: Vec<PhotoRecord> = lines(&dir.path().join("photos.jsonl"));
     assert!(photos.iter().map(|photo| photo.photo_id.clone()).eq((1..=2500).map(Id::from)));
@@ -198,7 +198,7 @@ async fn every_photo_is_told_in_id_order() {
 async fn an_empty_run_has_a_report_too() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("new/folder");
-    let written = report::write_all(&out, &Shelf::default(), about()).await.unwrap();
+    let written = report::write_all(&out, &Shelf::default(), None, about()).await.unwrap();
     assert_eq!(written.funnel, Funnel::default());
     assert_eq!(std::fs::read_to_string(out.join("faces.jsonl")).unwrap(), "");
     assert!(cards(&std::fs::read_to_string(written.page).unwrap()).is_empty());
@@ -216,7 +216,7 @@ async fn strangers_cannot_write_into_the_page() {
     let shelf = Shelf::of([arrived(labelled), entry(strange, Ending::Gone, StageName::Fetch, Some(cause))]);
     let mut about = about();
     about.settings.push((HOSTILE.into(), HOSTILE.into()));
-    let written = report::write_all(dir.path(), &shelf, about).await.unwrap();
+    let written = report::write_all(dir.path(), &shelf, None, about).await.unwrap();
 
     let page = std::fs::read_to_string(written.page).unwrap();
     assert_eq!(cards(&page)[0][0][3], HOSTILE, "the label itself must survive");
@@ -235,7 +235,7 @@ async fn only_the_pages_own_script_may_run() {
     use base64::Engine;
     use sha2::Digest;
     let dir = tempfile::tempdir().unwrap();
-    let written = report::write_all(dir.path(), &Shelf::default(), about()).await.unwrap();
+    let written = report::write_all(dir.path(), &Shelf::default(), None, about()).await.unwrap();
     let page = std::fs::read_to_string(written.page).unwrap();
     let script = page.rsplit_once("<script>").unwrap().1.rsplit_once("</script>").unwrap().0;
     let hash = base64::engine::general_purpose::STANDARD.encode(sha2::Sha256::digest(script));
@@ -246,13 +246,13 @@ async fn only_the_pages_own_script_may_run() {
 async fn a_ledger_that_goes_away_leaves_the_old_report() {
     let dir = tempfile::tempdir().unwrap();
     let mut shelf = Shelf::of((1..=1500).map(|id| arrived(with_face(id, 0.5))));
-    report::write_all(dir.path(), &shelf, about()).await.unwrap();
+    report::write_all(dir.path(), &shelf, None, about()).await.unwrap();
     let before: Vec<_> = names(dir.path()).iter().map(|name| std::fs::read(dir.path().join(name)).unwrap()).collect();
 
     shelf.entries.clear();
     shelf.entries.extend((1..=1200).map(|id| (Id::from(id), arrived(with_face(id, 0.1)))));
     shelf.patience = Some(Mutex::new(1));
-    let error = report::write_all(dir.path(), &shelf, about()).await.unwrap_err();
+    let error = report::write_all(dir.path(), &shelf, None, about()).await.unwrap_err();
     assert!(matches!(error, ReportError::Ledger(LedgerError::Unavailable { .. })), "{error}");
     for (name, before) in ["faces.jsonl", "photos.jsonl", "report.html"].iter().zip(before) {
         assert!(std::fs::read(dir.path().join(name)).unwrap() == before, "{name} changed");
@@ -260,7 +260,7 @@ async fn a_ledger_that_goes_away_leaves_the_old_report() {
 
     // And the next one, after everything is back, is whole.
     shelf.patience = None;
-    assert_eq!(report::write_all(dir.path(), &shelf, about()).await.unwrap().funnel.faces, 1200);
+    assert_eq!(report::write_all(dir.path(), &shelf, None, about()).await.unwrap().funnel.faces, 1200);
     assert_eq!(names(dir.path()), ["faces.jsonl", "photos.jsonl", "report.html"]);
 }
 
@@ -271,7 +271,7 @@ fn an_interrupted_report_leaves_the_old_one() {
     let mut shelf = Shelf::of((1..=1500).map(|id| arrived(with_face(id, 0.5))));
     (shelf.patience, shelf.hangs) = (Some(Mutex::new(1)), true);
     runtime.block_on(async {
-        let mut writing = Box::pin(report::write_all(dir.path(), &shelf, about()));
+        let mut writing = Box::pin(report::write_all(dir.path(), &shelf, None, about()));
         // Polled once, it has sent the first page; then whoever waited for it goes away.
         assert!(futures::poll!(&mut writing).is_pending());
     });
@@ -284,7 +284,7 @@ async fn an_arrived_photo_without_its_facts_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let mut lost = with_face(7, 0.5);
     lost.facts.crop = None;
-    let error = report::write_all(dir.path(), &Shelf::of([arrived(lost)]), about()).await.unwrap_err();
+    let error = report::write_all(dir.path(), &Shelf::of([arrived(lost)]), None, about()).await.unwrap_err();
     assert!(error.to_string().starts_with("photo 7 has arrived"), "{error}");
     assert!(!dir.path().join("report.html").exists());
 }
@@ -294,6 +294,6 @@ async fn a_folder_that_cannot_be_written_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let blocked = dir.path().join("file");
     std::fs::write(&blocked, "").unwrap();
-    let error = report::write_all(&blocked.join("out"), &Shelf::default(), about()).await.unwrap_err();
+    let error = report::write_all(&blocked.join("out"), &Shelf::default(), None, about()).await.unwrap_err();
     assert!(error.to_string().contains(&*blocked.to_string_lossy()), "{error}");
 }

@@ -34,7 +34,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         let kept: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&kept).unwrap_or_default();
         let settings = kept.into_iter().map(|(name, value)| (name, super::plain(&value))).collect();
         let about = About { run, made_at: now().as_secs(), ok_threshold, settings };
-        write_all(args.home.home().folder(), &ledger, about).await.map_err(Failure::broken)
+        write_all(args.home.home().folder(), &ledger, None, about).await.map_err(Failure::broken)
     })?;
     if args.home.json {
         print_json(&serde_json::json!({ "report": written.page, "waiting": written.waiting }))?;

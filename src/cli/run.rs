@@ -138,6 +138,7 @@ pub async fn execute(
         stage: stage.clone(),
         broker: Arc::new(broker.clone()),
         ledger: Arc::new(ledger.clone()),
+        records: None,
         observer: observer.clone(),
         gate: runs_native_code(stage.name()).then(|| gate.clone()),
         name: format!("local-{}-{}", std::process::id(), now().as_nanos()),
@@ -164,7 +165,7 @@ pub async fn execute(
         ok_threshold: stages.ok_threshold,
         settings: shape.into_iter().map(|(name, value)| (name, plain(&value))).collect(),
     };
-    let written = report::write_all(home.folder(), ledger, about).await.map_err(Failure::broken)?;
+    let written = report::write_all(home.folder(), ledger, None, about).await.map_err(Failure::broken)?;
     let summary = Summary { enqueued: &enqueued, written: &written, finish, again };
     summary.print(process.json).map_err(|error| Failure::broken(format!("cannot print the summary: {error}")))?;
     Ok(match finish {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::broker::Message;
 use crate::photo::{Candidate, Cause, Ending, Id, PhotoKey, Position, RunName, StageName, State};
 
+pub mod redis;
 pub mod sqlite;
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -225,8 +226,16 @@ pub trait Ledger: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Entry>, LedgerError>;
 
-    /// Sends ended photos back to the stage that ended them, attempt 1, and answers the messages to publish.
-    async fn reopen(&self, key: &PhotoKey, now: u64) -> Result<Option<Message>, LedgerError>;
+    /// Lets go of the message of a photo that has ended at `at`: the objects have it as the photo's record. A ledger
+    /// that has room keeps it.
+    async fn recorded(&self, key: &PhotoKey, at: Position, ending: Ending) -> Result<(), LedgerError> {
+        let _ = (key, at, ending);
+        Ok(())
+    }
+
+    /// Sends a photo that has ended back to the stage that ended it, attempt 1, and answers the message to publish.
+    /// `record`: the message as the photo's record has it, for a ledger that let go of its own.
+    async fn reopen(&self, key: &PhotoKey, record: Option<&Message>, now: u64) -> Result<Option<Message>, LedgerError>;
 
     async fn runs(&self) -> Result<Vec<RunName>, LedgerError>;
 

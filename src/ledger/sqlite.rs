@@ -386,7 +386,8 @@ impl Ledger for Sqlite {
         .await
     }
 
-    async fn reopen(&self, key: &PhotoKey, now: u64) -> Result<Option<Message>, LedgerError> {
+    /// Has every message itself.
+    async fn reopen(&self, key: &PhotoKey, _: Option<&Message>, now: u64) -> Result<Option<Message>, LedgerError> {
         let key = key.clone();
         self.call("send a photo back", move |c| {
             let Some(Standing { state: State::Ended(_), message: Some(message), .. }) = look_up(c, &key)? else {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::photo::{ContentHash, ImageFormat, PhotoKey, RunName};
 
 pub mod folder;
+pub mod s3;
 
 /// The name of an object: segments of `[A-Za-z0-9._-]` joined by `/`, so that it is as safe as a path as it is as a key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

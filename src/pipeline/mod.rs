@@ -7,6 +7,7 @@ pub mod event;
 pub mod fetch;
 pub mod local;
 pub mod producer;
+pub mod record;
 pub mod retry;
 pub mod stage;
 pub mod stages;

@@ -6,6 +6,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -15,10 +16,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::event::{Happened, Observer};
+use super::record::{Record, Records};
 use super::retry::Waits;
 use super::stage::{Outcome, Stage};
 use crate::broker::{Broker, BrokerError, DeadLetter, Delivery, Message};
 use crate::ledger::{Begin, Event, Happening, Ledger, LedgerError, Move, Moved, Standing};
+use crate::objects::ObjectError;
 use crate::photo::{Cause, Ending, Position, State};
 
 /// How a worker goes about its work.
@@ -77,6 +80,8 @@ pub enum WorkerError {
     Broker { stage: crate::photo::StageName, error: BrokerError },
     #[error("the {stage} worker cannot go on: {error}")]
     Ledger { stage: crate::photo::StageName, error: LedgerError },
+    #[error("the {stage} worker cannot go on: {error}")]
+    Objects { stage: crate::photo::StageName, error: ObjectError },
 }
 
 /// A delivery that has to go back to its queue.
@@ -91,6 +96,8 @@ pub struct Worker {
     pub stage: Arc<dyn Stage>,
     pub broker: Arc<dyn Broker>,
     pub ledger: Arc<dyn Ledger>,
+    /// None: the ledger keeps all that is known of photos that have ended.
+    pub records: Option<Records>,
     pub observer: Arc<dyn Observer>,
     /// None: the stage runs no native code that could take the process down. Should it die all the same, the broker's
     /// delivery limit is the last resort.
@@ -235,7 +242,14 @@ impl Worker {
             event: event.clone(),
             message: &step.next,
         };
-        match self.insist("move a photo", || self.ledger.advance(&advance), overdue).await? {
+        let tries = AtomicU32::new(0);
+        let try_to_move = || {
+            tries.fetch_add(1, Ordering::Relaxed);
+            self.ledger.advance(&advance)
+        };
+        match self.insist("move a photo", try_to_move, overdue).await? {
+            // This very move was made before, and the answer lost.
+            Moved::Stale(standing) if tries.into_inner() > 1 && standing.state == step.to => {}
             // Another delivery of the same message was faster and does what is left to do.
             Moved::Stale(_) => return Ok(()),
             Moved::Done => {}
@@ -307,21 +321,49 @@ impl Worker {
             (State::Waiting(_), Some(wait)) => {
                 self.insist("publish for later", || self.broker.publish_after(next, wait), overdue).await
             }
-            (State::Ended(Ending::Failed), _) => {
-                let cause = cause.cloned().unwrap_or_else(|| Cause::new("unknown", ""));
-                let letter = DeadLetter {
-                    stage: Some(next.position.stage),
-                    cause,
-                    attempt: next.attempt,
-                    first_at: next.enqueued_at,
-                    last_at: now().as_secs(),
-                    trace_id: Some(next.photo.key().trace().trace_id_hex()),
-                    body: String::from_utf8_lossy(&next.encode()).into_owned(),
-                };
-                self.insist("bury", || self.broker.bury(&letter), overdue).await
+            (State::Ended(ending), _) => {
+                // The record comes last: with it the ledger lets go of the message that a letter is written from.
+                if ending == Ending::Failed {
+                    self.bury(next, cause, overdue).await?;
+                }
+                self.record(ending, next, cause, overdue).await
             }
-            (State::Ended(_), _) => Ok(()),
         }
+    }
+
+    async fn bury(
+        &self,
+        message: &Message,
+        cause: Option<&Cause>,
+        overdue: &CancellationToken,
+    ) -> Result<(), Unsettled> {
+        let cause = cause.cloned().unwrap_or_else(|| Cause::new("unknown", ""));
+        let letter = DeadLetter {
+            stage: Some(message.position.stage),
+            cause,
+            attempt: message.attempt,
+            first_at: message.enqueued_at,
+            last_at: now().as_secs(),
+            trace_id: Some(message.photo.key().trace().trace_id_hex()),
+            body: String::from_utf8_lossy(&message.encode()).into_owned(),
+        };
+        self.insist("bury", || self.broker.bury(&letter), overdue).await
+    }
+
+    /// Writes down among the objects how the photo ended, then lets the ledger forget its message. In that order, and
+    /// after the ledger has decided: a record never tells of an ending that did not count.
+    async fn record(
+        &self,
+        ending: Ending,
+        message: &Message,
+        cause: Option<&Cause>,
+        overdue: &CancellationToken,
+    ) -> Result<(), Unsettled> {
+        let Some(records) = &self.records else { return Ok(()) };
+        let record = Record { ending, cause: cause.cloned(), message: message.clone() };
+        self.insist("write a record", || records.write(&record), overdue).await?;
+        let (key, at) = (message.photo.key(), message.position);
+        self.insist("let go of a message", || self.ledger.recorded(&key, at, ending), overdue).await
     }
 
     /// The message is a copy of one that was dealt with. If it was handed out before, the worker that moved the photo may
@@ -406,6 +448,16 @@ impl Transient for BrokerError {
 
     fn fatal(self, stage: crate::photo::StageName) -> WorkerError {
         WorkerError::Broker { stage, error: self }
+    }
+}
+
+impl Transient for ObjectError {
+    fn is_transient(&self) -> bool {
+        self.is_retryable()
+    }
+
+    fn fatal(self, stage: crate::photo::StageName) -> WorkerError {
+        WorkerError::Objects { stage, error: self }
     }
 }
 

@@ -8,8 +8,9 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::ledger::{Entry, Filter, Ledger, LedgerError};
-use crate::objects::ObjectKey;
+use crate::objects::{ObjectError, ObjectKey};
 use crate::photo::{Ending, Id, RunName, State};
+use crate::pipeline::record::Records;
 
 mod page;
 pub mod records;
@@ -49,6 +50,8 @@ pub struct Written {
 pub enum ReportError {
     #[error("cannot read the ledger for the report: {0}")]
     Ledger(#[from] LedgerError),
+    #[error("cannot read the photos' records for the report: {0}")]
+    Records(#[from] ObjectError),
     #[error("cannot write {path}: {source}")]
     File { path: PathBuf, source: io::Error },
     #[error("photo {0} has arrived, but the ledger does not have all its facts: fetch it again with `facemill run`")]
@@ -59,9 +62,14 @@ pub enum ReportError {
 
 /// Writes `faces.jsonl`, `photos.jsonl` and `report.html` into `dir`, in photo id order, from what the ledger says now.
 ///
-/// Reads the ledger once, page by page; memory does not grow with the number of photos. Each file appears complete
-/// or stays as it was.
-pub async fn write_all(dir: &Path, ledger: &dyn Ledger, about: About) -> Result<Written, ReportError> {
+/// Reads the ledger once, page by page, and from `records` what it let go of; memory does not grow with the number of
+/// photos. Each file appears complete or stays as it was.
+pub async fn write_all(
+    dir: &Path,
+    ledger: &dyn Ledger,
+    records: Option<&Records>,
+    about: About,
+) -> Result<Written, ReportError> {
     const PAGE: usize = 1000;
     let run = about.run.clone();
     let dir = dir.to_owned();
@@ -70,7 +78,7 @@ pub async fn write_all(dir: &Path, ledger: &dyn Ledger, about: About) -> Result<
 
     let mut after: Option<Id> = None;
     loop {
-        let page = ledger.page(&run, &Filter::default(), after.as_ref(), PAGE).await;
+        let page = page(&run, ledger, records, after.as_ref(), PAGE).await;
         after = page.as_ref().ok().and_then(|entries| entries.last()).map(|last| last.photo_id.clone());
         let is_last = after.is_none();
         // A writer that has gone away says below why.
@@ -82,11 +90,25 @@ pub async fn write_all(dir: &Path, ledger: &dyn Ledger, about: About) -> Result<
     writer.await.map_err(|panic| ReportError::Stopped(panic.to_string()))?
 }
 
+async fn page(
+    run: &RunName,
+    ledger: &dyn Ledger,
+    records: Option<&Records>,
+    after: Option<&Id>,
+    limit: usize,
+) -> Result<Vec<Entry>, ReportError> {
+    let entries = ledger.page(run, &Filter::default(), after, limit).await?;
+    match records {
+        Some(records) => Ok(records.complete(run, entries).await?),
+        None => Ok(entries),
+    }
+}
+
 /// Takes pages until the empty one. When the reader goes away before that, nothing is replaced.
 fn write_pages(
     dir: &Path,
     about: About,
-    mut inbox: mpsc::Receiver<Result<Vec<Entry>, LedgerError>>,
+    mut inbox: mpsc::Receiver<Result<Vec<Entry>, ReportError>>,
 ) -> Result<Written, ReportError> {
     let mut writer = Writer::begin(dir, about)?;
     loop {

@@ -4,6 +4,7 @@ use facemill::ledger::{Begin, Enrolment, Event, Filter, Happening, Ledger, Move,
 use facemill::photo::{Candidate, Cause, Ending, Id, PhotoKey, Position, StageName, State};
 use facemill::sqlite::{Access, Database};
 
+use crate::redis::RedisServer;
 use crate::{candidate, first, run};
 
 async fn suite(ledger: &dyn Ledger) {
@@ -201,15 +202,20 @@ async fn counting_and_paging(ledger: &dyn Ledger) {
 
 async fn reopening(ledger: &dyn Ledger) {
     ledger.enrol(&run("r"), &[candidate("again")], 5).await.unwrap();
-    assert_eq!(ledger.reopen(&key("again"), 9).await.unwrap(), None, "it has not ended");
+    assert_eq!(ledger.reopen(&key("again"), None, 9).await.unwrap(), None, "it has not ended");
     let fetch = first("again");
     go(ledger, &fetch).await;
     end(ledger, &fetch, Ending::Failed, "timeout").await;
-    let reopened = ledger.reopen(&key("again"), 9).await.unwrap().unwrap();
+    let reopened = ledger.reopen(&key("again"), None, 9).await.unwrap().unwrap();
     assert!(reopened.position > fetch.position && reopened.position.stage == StageName::Fetch);
     assert!(matches!(ledger.begin(&fetch, "w", true).await.unwrap(), Begin::Stale(_)), "the old message is stale");
     go(ledger, &reopened).await;
     pass(ledger, &reopened).await;
+}
+
+#[tokio::test]
+async fn redis() {
+    suite(&RedisServer::shared().ledger()).await;
 }
 
 #[tokio::test]

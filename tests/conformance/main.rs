@@ -3,6 +3,12 @@
 mod broker;
 mod ledger;
 mod objects;
+#[path = "../servers/process.rs"]
+mod process;
+#[path = "../servers/redis.rs"]
+mod redis;
+#[path = "../servers/seaweedfs.rs"]
+mod seaweedfs;
 
 use facemill::broker::Message;
 use facemill::photo::{Candidate, Id, Photo, RunName};

@@ -6,6 +6,7 @@ use facemill::objects::{ObjectError, ObjectKey, Objects};
 use facemill::photo::{ContentHash, Id, ImageFormat, PhotoKey};
 
 use crate::run;
+use crate::seaweedfs::SeaweedFs;
 
 async fn suite(store: Arc<dyn Objects>) {
     round_trip(&*store).await;
@@ -75,6 +76,11 @@ async fn writers_of_one_key(store: Arc<dyn Objects>) {
 async fn folder() {
     let folder = tempfile::tempdir().unwrap();
     suite(Arc::new(Folder::at(folder.path().join("made/when/needed")))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3() {
+    suite(Arc::new(SeaweedFs::shared().objects())).await;
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ mod mortal;
 #[path = "../servers/rabbitmq.rs"]
 mod server;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,10 +15,12 @@ use facemill::broker::rabbitmq::{self, RabbitMq};
 use facemill::broker::{Broker, Message};
 use facemill::ledger::sqlite::Sqlite;
 use facemill::ledger::{Filter, Happening, Ledger};
+use facemill::objects::folder::Folder;
 use facemill::photo::{Candidate, Cause, Ending, Id, Photo, PhotoKey, Position, RunName, StageName, State};
 use facemill::pipeline::event::Observer;
 use facemill::pipeline::local::{Countdown, Finish, drive};
 use facemill::pipeline::producer;
+use facemill::pipeline::record::Records;
 use facemill::pipeline::stage::{Outcome, Retry, Stage};
 use facemill::pipeline::worker::{Gate, Settings, Worker};
 use facemill::sqlite::{Access, Database};
@@ -101,6 +103,10 @@ impl Rig {
         (Arc::new(ledger), Arc::new(Embedded::open(database, 8).await.unwrap()))
     }
 
+    fn records(&self) -> Records {
+        Records::new(Arc::new(Folder::at(self._folder.path())))
+    }
+
     fn settings() -> Settings {
         Settings {
             concurrency: 3,
@@ -123,6 +129,7 @@ impl Rig {
             stage: Arc::new(Player { name, script: self.script.clone(), runs: self.runs.clone() }),
             broker: broker.clone(),
             ledger: ledger.clone(),
+            records: Some(self.records()),
             observer: observer.clone(),
             gate: (name != StageName::Fetch).then(|| gate.clone()),
             name: format!("w-{name}"),
@@ -133,8 +140,17 @@ impl Rig {
 
     /// One process's life: produces, works to the end, or dies when the fuse burns through.
     async fn live(&self, photos: &[Candidate], fuse: Fuse) -> Option<Finish> {
+        self.live_with(photos, fuse, None).await
+    }
+
+    async fn live_with(
+        &self,
+        photos: &[Candidate],
+        fuse: Fuse,
+        untold: Option<Mutex<HashSet<String>>>,
+    ) -> Option<Finish> {
         let (ledger, broker) = self.open().await;
-        let mortal = Arc::new(Mortal { ledger, broker, fuse: fuse.clone() });
+        let mortal = Arc::new(Mortal { ledger, broker, fuse: fuse.clone(), untold });
         let countdown = Arc::new(Countdown::default());
         let life = async {
             producer::enqueue(&self.run, photos, &*mortal, &*mortal, &|_| ()).await.unwrap();
@@ -224,6 +240,10 @@ async fn assert_accounted_for_on(rig: &Rig, broker: &dyn Broker, context: &str) 
         use Happening::{Advanced, Enqueued, Retried};
         let ends = ends.filter(|event| !matches!(event.what, Enqueued | Advanced | Retried)).count();
         assert_eq!(ends, 1, "{context}: {id} ended {ends} times");
+        let record = rig.records().read(&key).await.unwrap().expect("every ended photo has a record");
+        let standing = ledger.standing(&key).await.unwrap().unwrap();
+        assert_eq!(State::Ended(record.ending), standing.state, "{context}: {id}");
+        assert_eq!((record.cause, Some(record.message)), (standing.cause, standing.message), "{context}: {id}");
     }
 }
 
@@ -284,6 +304,15 @@ async fn dying_at_any_step_loses_and_doubles_nothing() {
         }
     }
     assert!(steps > 120, "only {steps} steps: does the fuse see the writes?");
+}
+
+/// A ledger on another machine can make a move and be cut off before it says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_whose_answer_is_lost_counts() {
+    let rig = Rig::new(script());
+    let untold = Some(Mutex::default());
+    assert_eq!(rig.live_with(&photos(&CAST), Fuse::endless(), untold).await, Some(Finish::Complete));
+    assert_accounted_for(&rig, "answers lost").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,8 @@
 //! Adapters that misbehave: a process that dies at a chosen write, and a broker that delivers everything twice.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,7 +10,7 @@ use facemill::broker::embedded::Embedded;
 use facemill::broker::{Broker, BrokerError, Choice, Consumer, DeadLetter, Delivery, Depth, Message, Receipt};
 use facemill::ledger::sqlite::Sqlite;
 use facemill::ledger::{Begin, Counts, Enrolment, Entry, Event, Filter, Ledger, LedgerError, Move, Moved, Standing};
-use facemill::photo::{Candidate, Id, PhotoKey, Position, RunName, StageName};
+use facemill::photo::{Candidate, Ending, Id, PhotoKey, Position, RunName, StageName};
 use tokio_util::sync::CancellationToken;
 
 /// Counts writes; at the chosen one, everything stops.
@@ -57,6 +58,16 @@ pub struct Mortal {
     pub ledger: Arc<Sqlite>,
     pub broker: Arc<Embedded>,
     pub fuse: Fuse,
+    /// For each move that was made and is not told of at once: the network is bad. None: it is good.
+    pub untold: Option<Mutex<HashSet<String>>>,
+}
+
+impl Mortal {
+    /// Whether the answer to the first try of this move gets lost.
+    fn loses_answer(&self, step: &Move<'_>) -> bool {
+        let name = format!("{} {:?}", step.key, step.from);
+        self.untold.as_ref().is_some_and(|untold| untold.lock().unwrap().insert(name))
+    }
 }
 
 #[async_trait]
@@ -74,7 +85,11 @@ impl Ledger for Mortal {
     }
 
     async fn advance(&self, step: &Move<'_>) -> Result<Moved, LedgerError> {
-        self.fuse.around(self.ledger.advance(step)).await
+        let moved = self.fuse.around(self.ledger.advance(step)).await;
+        match self.loses_answer(step) {
+            true => Err(LedgerError::Unavailable { what: "cannot move a photo".into(), detail: "no answer".into() }),
+            false => moved,
+        }
     }
 
     async fn standing(&self, key: &PhotoKey) -> Result<Option<Standing>, LedgerError> {
@@ -99,8 +114,12 @@ impl Ledger for Mortal {
         self.ledger.page(run, filter, after, limit).await
     }
 
-    async fn reopen(&self, key: &PhotoKey, now: u64) -> Result<Option<Message>, LedgerError> {
-        self.fuse.around(self.ledger.reopen(key, now)).await
+    async fn recorded(&self, key: &PhotoKey, at: Position, ending: Ending) -> Result<(), LedgerError> {
+        self.fuse.around(self.ledger.recorded(key, at, ending)).await
+    }
+
+    async fn reopen(&self, key: &PhotoKey, record: Option<&Message>, now: u64) -> Result<Option<Message>, LedgerError> {
+        self.fuse.around(self.ledger.reopen(key, record, now)).await
     }
 
     async fn runs(&self) -> Result<Vec<RunName>, LedgerError> {

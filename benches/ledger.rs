@@ -1,0 +1,104 @@
+//! The ledger in Redis at size: `FACEMILL_BENCH_PHOTOS=1000000 cargo bench --bench ledger`.
+//!
+//! Prints what a finished photo takes in memory, the server's and our CPU time for a move, and how long counting and
+//! paging take. Starts a private server.
+
+#[path = "../tests/servers/process.rs"]
+mod process;
+#[path = "../tests/servers/redis.rs"]
+mod server;
+#[path = "../tests/synthetic/mod.rs"]
+mod synthetic;
+
+use std::time::{Duration, Instant};
+
+use facemill::ledger::{Filter, Ledger};
+use facemill::photo::{Ending, Id, RunName, StageName};
+
+use server::RedisServer;
+
+fn main() {
+    let photos = std::env::var("FACEMILL_BENCH_PHOTOS").ok().and_then(|count| count.parse().ok()).unwrap_or(50_000);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
+    runtime.block_on(measure(photos));
+}
+
+async fn measure(photos: u64) {
+    let server = RedisServer::start(&["--appendonly", "no"]);
+    let ledger = server.ledger();
+    let run = RunName::default();
+    ledger.check().await.expect("the server is up");
+    let empty = figure(&server, "memory", "used_memory").await;
+
+    let started = Instant::now();
+    let (own, theirs) = (own_cpu(), server_cpu(&server).await);
+    let moves = synthetic::live(&ledger, &run, 0..photos).await as f64;
+    let (own, theirs) = (own_cpu() - own, server_cpu(&server).await - theirs);
+    let each = (figure(&server, "memory", "used_memory").await - empty) / photos as f64;
+    println!("{photos} photos, {moves} moves in {:.0} s", started.elapsed().as_secs_f64());
+    println!("  {each:.0} bytes a finished photo");
+    println!(
+        "  CPU a move, enrolment and farewell included: server {:.1} us, client {:.1} us",
+        1e6 * theirs / moves,
+        1e6 * own / moves
+    );
+
+    let middle = Id::from(1_000_000 + photos as i64 / 2);
+    let plain = Filter::default;
+    let host = Some(synthetic::candidate(7).host());
+    let filters = [
+        ("all", plain()),
+        ("ending", Filter { ending: Some(Ending::Rejected), ..plain() }),
+        ("stage", Filter { stage: Some(StageName::Detect), ..plain() }),
+        ("cause", Filter { cause: Some("timeout".into()), ..plain() }),
+        ("host", Filter { host: host.clone(), ..plain() }),
+        ("cause and host", Filter { cause: Some("timeout".into()), host, ..plain() }),
+        ("nothing waits", Filter { waiting: true, ..plain() }),
+    ];
+    for (name, filter) in filters {
+        for limit in [100, 1000] {
+            let time =
+                worst(async || drop(ledger.page(&run, &filter, Some(&middle), limit).await.expect("a page"))).await;
+            println!("  page of {limit:>4}, {name}: {time:.1?}");
+        }
+    }
+    let time = worst(async || drop(ledger.counts(&run).await.expect("counts"))).await;
+    println!("  counts: {time:.1?}");
+
+    let before = figure(&server, "memory", "used_memory").await;
+    let waiting: Vec<_> = (photos..photos + 10_000).map(synthetic::candidate).collect();
+    ledger.enrol(&run, &waiting, 5).await.expect("room");
+    println!("  {:.0} bytes a waiting photo", (figure(&server, "memory", "used_memory").await - before) / 1e4);
+}
+
+/// The longest of 20.
+async fn worst(work: impl AsyncFn()) -> Duration {
+    let mut longest = Duration::ZERO;
+    for _ in 0..20 {
+        let started = Instant::now();
+        work().await;
+        longest = longest.max(started.elapsed());
+    }
+    longest
+}
+
+async fn figure(server: &RedisServer, section: &str, name: &str) -> f64 {
+    let client = redis::Client::open(server.url()).expect("a URL");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
+    let info: String = redis::cmd("INFO").arg(section).query_async(&mut connection).await.expect("figures");
+    let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("the figure");
+    line.trim().parse().expect("a number")
+}
+
+/// Seconds.
+async fn server_cpu(server: &RedisServer) -> f64 {
+    figure(server, "cpu", "used_cpu_user").await + figure(server, "cpu", "used_cpu_sys").await
+}
+
+/// Seconds of this process, from the kernel's ticks of 10 ms.
+fn own_cpu() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |index: usize| fields[index].parse::<f64>().expect("ticks");
+    (ticks(11) + ticks(12)) / 100.0
+}

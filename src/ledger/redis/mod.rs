@@ -1,0 +1,529 @@
+//! The ledger in Redis: for many workers on many machines.
+//!
+//! Every move is one script, and so one atomic round trip: it looks where the photo stands, moves it, counts it where
+//! it arrives and files it for listings. Scripts change nothing when the photo stands elsewhere, and an answer that was
+//! lost on the way does no harm: who asks again is told that the photo has moved on.
+//!
+//! While a photo waits its message is kept. When it has ended, its message goes to the objects as the photo's record,
+//! and [`Ledger::recorded`] lets go of it here; a finished photo takes a few hundred bytes.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{LazyLock, Mutex};
+
+use async_trait::async_trait;
+use redis::{Script, Value};
+
+use super::{Begin, CauseCount, Counts, Enrolment, Entry, Event, Filter, Happening, Ledger, LedgerError};
+use super::{Move, Moved, Standing};
+use crate::broker::Message;
+use crate::photo::{Candidate, Ending, Id, Photo, PhotoKey, Position, RunName, State};
+
+mod body;
+mod connection;
+pub mod keys;
+mod packing;
+
+pub use connection::Settings;
+
+use connection::Link;
+use keys::{Group, Keys, Kind};
+use packing::{Facts, Packed};
+
+static ENROL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/enrol.lua")));
+static BEGIN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/begin.lua")));
+static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/release.lua")));
+static MOVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/move.lua")));
+static RECORDED: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/recorded.lua")));
+static PAGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/page.lua")));
+
+type Bytes = Vec<u8>;
+
+/// Photos in the hashes and sorted sets of one Redis server.
+#[derive(Debug)]
+pub struct Redis {
+    link: Link,
+    /// Runs that are known to be in the set of runs.
+    entered: Mutex<HashSet<RunName>>,
+}
+
+/// A photo's group and the names that its keys and counters have.
+struct Place {
+    group: String,
+    with_host: String,
+    keys: [String; 2],
+}
+
+impl Place {
+    fn new(keys: &Keys, at: Position, ending: Option<Ending>, facts: &Facts) -> Self {
+        let slug = facts.cause.as_ref().map(|cause| cause.slug.clone());
+        let group = Group { stage: at.stage, kind: Kind::of(at, ending), slug }.name();
+        let with_host = format!("{group}/{}", facts.host);
+        let keys = [keys.group(&group), keys.group_and_host(&group, &facts.host)];
+        Self { group, with_host, keys }
+    }
+}
+
+/// What a script answers.
+enum Answer {
+    Number(i64),
+    /// The photo stands elsewhere: what is kept of it.
+    Elsewhere(Box<Standing>),
+}
+
+impl Redis {
+    /// Photos in one script: it holds the server up for about two milliseconds.
+    const BATCH: usize = 200;
+    /// The name of a worker is clipped: a byte counts its length.
+    const MAX_WORKER: usize = 255;
+
+    /// Does not connect yet: a server that is away is heard of by the first call.
+    pub fn new(settings: Settings) -> Result<Self, LedgerError> {
+        Ok(Self { link: Link::new(settings)?, entered: Mutex::default() })
+    }
+
+    /// The server, as messages name it.
+    pub fn name(&self) -> &str {
+        self.link.name()
+    }
+
+    fn keys(&self, run: &RunName) -> Keys {
+        Keys::of(self.link.prefix(), run)
+    }
+
+    /// Puts the run among the runs, once a process. A set of its own slot, so not part of any script.
+    async fn enter(&self, run: &RunName) -> Result<(), LedgerError> {
+        let is_entered = |runs: &Mutex<HashSet<RunName>>| runs.lock().is_ok_and(|runs| runs.contains(run));
+        if is_entered(&self.entered) {
+            return Ok(());
+        }
+        self.command("note the run", redis::cmd("SADD").arg(keys::runs(self.link.prefix())).arg(run.as_str())).await?;
+        if let Ok(mut runs) = self.entered.lock() {
+            runs.insert(run.clone());
+        }
+        Ok(())
+    }
+
+    async fn command(&self, what: &str, command: &redis::Cmd) -> Result<Value, LedgerError> {
+        self.link.call(what, |mut connection| async move { command.query_async(&mut connection).await }).await
+    }
+
+    async fn script(
+        &self,
+        what: &str,
+        script: &Script,
+        keys: &[String],
+        arguments: &[Bytes],
+    ) -> Result<Value, LedgerError> {
+        let mut call = script.prepare_invoke();
+        for key in keys {
+            call.key(key);
+        }
+        for argument in arguments {
+            call.arg(argument.as_slice());
+        }
+        let call = &call;
+        self.link.call(what, |mut connection| async move { call.invoke_async(&mut connection).await }).await
+    }
+
+    async fn answer(
+        &self,
+        what: &str,
+        script: &Script,
+        keys: &[String],
+        arguments: &[Bytes],
+    ) -> Result<Answer, LedgerError> {
+        let value = self.script(what, script, keys, arguments).await?;
+        match value {
+            Value::Int(number) => Ok(Answer::Number(number)),
+            Value::Array(values) => {
+                let [kept, message] = <[Value; 2]>::try_from(values).map_err(|_| self.odd(what))?;
+                let kept = bytes(kept).ok_or_else(|| self.odd(what))?;
+                Ok(Answer::Elsewhere(Box::new(self.standing_of(what, &kept, bytes(message).as_deref())?)))
+            }
+            _ => Err(self.odd(what)),
+        }
+    }
+
+    fn standing_of(&self, what: &str, kept: &[u8], message: Option<&[u8]>) -> Result<Standing, LedgerError> {
+        let mut standing = self.read(what, kept)?.standing();
+        standing.message = message.map(body::unpack).transpose().map_err(|error| self.bad(what, error))?;
+        Ok(standing)
+    }
+
+    fn read(&self, what: &str, kept: &[u8]) -> Result<Packed, LedgerError> {
+        Packed::read(kept).map_err(|error| self.bad(what, error))
+    }
+
+    fn bad(&self, what: &str, error: impl std::fmt::Display) -> LedgerError {
+        LedgerError::Refused { what: format!("cannot {what}"), detail: format!("{}: {error}", self.link.name()) }
+    }
+
+    fn odd(&self, what: &str) -> LedgerError {
+        self.bad(what, "it answers as no Redis does")
+    }
+
+    /// What is kept of a photo and its message.
+    async fn look_up(&self, key: &PhotoKey) -> Result<Option<(Packed, Option<Message>)>, LedgerError> {
+        const WHAT: &str = "look a photo up";
+        let keys = self.keys(&key.run);
+        let mut pipe = redis::pipe();
+        pipe.atomic().cmd("HGET").arg(keys.photos()).arg(key.photo_id.as_str());
+        pipe.cmd("HGET").arg(keys.messages()).arg(key.photo_id.as_str());
+        let pipe = &pipe;
+        let (kept, message): (Option<Bytes>, Option<Bytes>) =
+            self.link.call(WHAT, |mut connection| async move { pipe.query_async(&mut connection).await }).await?;
+        let Some(kept) = kept else { return Ok(None) };
+        let message = message.map(|body| body::unpack(&body)).transpose().map_err(|error| self.bad(WHAT, error))?;
+        Ok(Some((self.read(WHAT, &kept)?, message)))
+    }
+
+    async fn hash(&self, what: &str, key: String) -> Result<Vec<(String, u64)>, LedgerError> {
+        let mut command = redis::cmd("HGETALL");
+        command.arg(key);
+        let command = &command;
+        self.link.call(what, |mut connection| async move { command.query_async(&mut connection).await }).await
+    }
+
+    /// One step of a photo: what `advance` and `reopen` have in common.
+    async fn shift(&self, what: &str, shift: Shift<'_>) -> Result<Answer, LedgerError> {
+        let Shift { key, from, to, facts, event, message } = shift;
+        let keys = self.keys(&key.run);
+        let place = Place::new(&keys, to.0, to.1, facts);
+        let [group, group_and_host] = place.keys;
+        let names = [keys.photos(), keys.messages(), keys.counts(), keys.hosts(), group, group_and_host];
+        let arguments = [
+            key.photo_id.as_str().into(),
+            keys::member(&key.photo_id),
+            packing::place(from.0, from.1).into(),
+            packing::place(to.0, to.1).into(),
+            facts.pack(),
+            packing::pack_event(event),
+            packing::MAX_HISTORY.to_string().into(),
+            body::pack(message),
+            keys.groups().into(),
+            Group::stem(from.0.stage, Kind::of(from.0, from.1)).into(),
+            place.group.into(),
+            place.with_host.into(),
+        ];
+        self.answer(what, &MOVE, &names, &arguments).await
+    }
+}
+
+/// From where to where, and what to write down on arrival.
+struct Shift<'a> {
+    key: &'a PhotoKey,
+    from: (Position, Option<Ending>),
+    to: (Position, Option<Ending>),
+    facts: &'a Facts,
+    event: &'a Event,
+    message: &'a Message,
+}
+
+fn bytes(value: Value) -> Option<Bytes> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes),
+        _ => None,
+    }
+}
+
+/// A photo that waits where its message says, as the ledger first hears of it.
+fn newcomer(message: &Message) -> (Facts, Bytes) {
+    let facts = Facts::new(message.attempt, 0, &message.photo.candidate.host(), None);
+    let event = enqueued(message.position, message.enqueued_at);
+    let packed = packing::pack_new(message.position, &facts, &event);
+    (facts, packed)
+}
+
+fn enqueued(at: Position, now: u64) -> Event {
+    Event { at_ms: now * 1000, stage: at.stage, attempt: 0, what: Happening::Enqueued, cause: None, took_ms: 0 }
+}
+
+#[async_trait]
+impl Ledger for Redis {
+    async fn enrol(&self, run: &RunName, candidates: &[Candidate], now: u64) -> Result<Vec<Enrolment>, LedgerError> {
+        const WHAT: &str = "take photos in";
+        self.enter(run).await?;
+        let keys = self.keys(run);
+        let group = Group::stem(Position::START.stage, Kind::Waiting);
+        let mut enrolments = Vec::with_capacity(candidates.len());
+        for batch in candidates.chunks(Self::BATCH) {
+            let mut names = vec![keys.photos(), keys.messages(), keys.counts(), keys.hosts(), keys.group(&group)];
+            let mut hosts = HashMap::new();
+            let mut arguments: Vec<Bytes> = vec![group.as_str().into()];
+            for candidate in batch {
+                let message = Message::first(Photo::new(run.clone(), candidate.clone()), now);
+                let (facts, packed) = newcomer(&message);
+                let next = hosts.len() + 1;
+                let number = *hosts.entry(facts.host.clone()).or_insert_with(|| {
+                    names.push(keys.group_and_host(&group, &facts.host));
+                    next
+                });
+                arguments.extend([
+                    candidate.photo_id.as_str().into(),
+                    keys::member(&candidate.photo_id),
+                    packed,
+                    body::pack(&message),
+                    number.to_string().into(),
+                    facts.host.into(),
+                ]);
+            }
+            let Value::Array(known) = self.script(WHAT, &ENROL, &names, &arguments).await? else {
+                return Err(self.odd(WHAT));
+            };
+            for kept in known {
+                enrolments.push(match bytes(kept) {
+                    None => Enrolment::New,
+                    Some(kept) => match self.read(WHAT, &kept)? {
+                        Packed { at: Position::START, ending: None, .. } => Enrolment::AtStart,
+                        _ => Enrolment::Further,
+                    },
+                });
+            }
+        }
+        match enrolments.len() == candidates.len() {
+            true => Ok(enrolments),
+            false => Err(self.odd(WHAT)),
+        }
+    }
+
+    async fn begin(&self, message: &Message, worker: &str, redelivered: bool) -> Result<Begin, LedgerError> {
+        let key = message.photo.key();
+        self.enter(&key.run).await?;
+        let keys = self.keys(&key.run);
+        let (facts, packed) = newcomer(message);
+        let place = Place::new(&keys, message.position, None, &facts);
+        let [group, group_and_host] = place.keys;
+        let names = [keys.photos(), keys.messages(), keys.counts(), keys.hosts(), group, group_and_host];
+        let arguments = [
+            key.photo_id.as_str().into(),
+            keys::member(&key.photo_id),
+            packing::place(message.position, None).into(),
+            note(worker).into(),
+            u8::from(redelivered).to_string().into(),
+            packed,
+            body::pack(message),
+            place.group.into(),
+            place.with_host.into(),
+        ];
+        Ok(match self.answer("begin with a photo", &BEGIN, &names, &arguments).await? {
+            Answer::Number(crashes) => Begin::Go { crashes: u32::try_from(crashes).unwrap_or_default() },
+            Answer::Elsewhere(standing) => Begin::Stale(standing),
+        })
+    }
+
+    async fn release(&self, key: &PhotoKey, at: Position, worker: &str) -> Result<(), LedgerError> {
+        let names = [self.keys(&key.run).photos()];
+        let arguments = [key.photo_id.as_str().into(), packing::place(at, None).into(), note(worker).into()];
+        self.script("give a photo up", &RELEASE, &names, &arguments).await.map(drop)
+    }
+
+    async fn advance(&self, step: &Move<'_>) -> Result<Moved, LedgerError> {
+        let to = match step.to {
+            State::Waiting(position) => (position, None),
+            State::Ended(ending) => (step.from, Some(ending)),
+        };
+        let host = step.message.photo.candidate.host();
+        let facts = Facts::new(step.attempt, step.due_at, &host, step.event.cause.as_ref());
+        let (key, event, message) = (step.key, &step.event, step.message);
+        let shift = Shift { key, from: (step.from, None), to, facts: &facts, event, message };
+        Ok(match self.shift("move a photo", shift).await? {
+            Answer::Number(_) => Moved::Done,
+            Answer::Elsewhere(standing) => Moved::Stale(standing),
+        })
+    }
+
+    async fn recorded(&self, key: &PhotoKey, at: Position, ending: Ending) -> Result<(), LedgerError> {
+        let keys = self.keys(&key.run);
+        let arguments = [key.photo_id.as_str().into(), packing::place(at, Some(ending)).into()];
+        self.script("let go of a message", &RECORDED, &[keys.photos(), keys.messages()], &arguments).await.map(drop)
+    }
+
+    async fn standing(&self, key: &PhotoKey) -> Result<Option<Standing>, LedgerError> {
+        let found = self.look_up(key).await?;
+        Ok(found.map(|(packed, message)| Standing { message, ..packed.standing() }))
+    }
+
+    async fn history(&self, key: &PhotoKey) -> Result<Vec<Event>, LedgerError> {
+        Ok(self.look_up(key).await?.map(|(packed, _)| packed.history).unwrap_or_default())
+    }
+
+    async fn counts(&self, run: &RunName) -> Result<Counts, LedgerError> {
+        const WHAT: &str = "count the photos";
+        let keys = self.keys(run);
+        let mut pipe = redis::pipe();
+        pipe.atomic().cmd("HGETALL").arg(keys.counts()).cmd("HGETALL").arg(keys.hosts());
+        let pipe = &pipe;
+        let (groups, hosts): (Tally, Tally) =
+            self.link.call(WHAT, |mut connection| async move { pipe.query_async(&mut connection).await }).await?;
+        let mut counts = Counts::default();
+        for (name, count) in groups {
+            let Group { stage, kind, .. } = Group::parse(&name).ok_or_else(|| self.odd(WHAT))?;
+            counts.candidates += count;
+            match kind {
+                Kind::Ended(ending) => *counts.ended.entry(ending).or_default() += count,
+                Kind::Waiting => *counts.waiting.entry(stage).or_default() += count,
+                Kind::Retrying => {
+                    *counts.waiting.entry(stage).or_default() += count;
+                    *counts.retrying.entry(stage).or_default() += count;
+                }
+            }
+        }
+        for (name, count) in hosts {
+            let (group, host) = Group::parse_with_host(&name).ok_or_else(|| self.odd(WHAT))?;
+            if let Group { stage, kind: Kind::Ended(ending), slug: Some(slug) } = group {
+                counts.causes.push(CauseCount { stage, ending, slug, host: host.to_owned(), count });
+            }
+        }
+        Ok(counts)
+    }
+
+    async fn page(
+        &self,
+        run: &RunName,
+        filter: &Filter,
+        after: Option<&Id>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, LedgerError> {
+        let mut after = after.cloned();
+        loop {
+            let ids = self.ids(run, filter, after.as_ref(), limit).await?;
+            let Some(last) = ids.last() else { return Ok(Vec::new()) };
+            after = Some(last.clone());
+            let entries = self.entries(run, filter, ids).await?;
+            // All of them may have moved on since their ids were read; an empty page would say that there is no more.
+            if !entries.is_empty() {
+                return Ok(entries);
+            }
+        }
+    }
+
+    async fn reopen(&self, key: &PhotoKey, record: Option<&Message>, now: u64) -> Result<Option<Message>, LedgerError> {
+        const WHAT: &str = "send a photo back";
+        let Some((Packed { at, ending: Some(ending), .. }, kept)) = self.look_up(key).await? else {
+            return Ok(None);
+        };
+        let lost = || self.bad(WHAT, format_args!("{key} has no message any more, it takes its record to go on"));
+        let message = kept.or_else(|| record.cloned()).ok_or_else(lost)?;
+        let message = Message { attempt: 1, position: at.again(), enqueued_at: now, ..message };
+        let to = (message.position, None);
+        let facts = Facts::new(1, 0, &message.photo.candidate.host(), None);
+        let event = enqueued(message.position, now);
+        let shift = Shift { key, from: (at, Some(ending)), to, facts: &facts, event: &event, message: &message };
+        Ok(match self.shift(WHAT, shift).await? {
+            Answer::Number(_) => Some(message),
+            // Somebody else has just sent it back.
+            Answer::Elsewhere(_) => None,
+        })
+    }
+
+    async fn runs(&self) -> Result<Vec<RunName>, LedgerError> {
+        let mut command = redis::cmd("SMEMBERS");
+        command.arg(keys::runs(self.link.prefix()));
+        let command = &command;
+        let names: Vec<String> = self
+            .link
+            .call("list the runs", |mut connection| async move { command.query_async(&mut connection).await })
+            .await?;
+        let mut runs: Vec<RunName> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        runs.sort();
+        Ok(runs)
+    }
+
+    /// Also whether the server would throw photos away to make room.
+    async fn check(&self) -> Result<(), LedgerError> {
+        const WHAT: &str = "write to the ledger";
+        self.command(WHAT, redis::cmd("SET").arg(keys::check(self.link.prefix())).arg(1).arg("EX").arg(5)).await?;
+        let mut command = redis::cmd("INFO");
+        command.arg("memory");
+        let command = &command;
+        let info: String =
+            self.link.call(WHAT, |mut connection| async move { command.query_async(&mut connection).await }).await?;
+        let evicts = info.lines().any(|line| line.starts_with("maxmemory_policy:allkeys-"));
+        let is_bounded = info.lines().any(|line| line.starts_with("maxmemory:") && line != "maxmemory:0");
+        match evicts && is_bounded {
+            true => Err(self.bad(WHAT, "it drops keys when its memory is full: set maxmemory-policy noeviction")),
+            false => Ok(()),
+        }
+    }
+}
+
+type Tally = Vec<(String, u64)>;
+
+impl Redis {
+    /// The ids of one page. Every set that the filter names is read at one moment, up to where the first of them
+    /// may go on.
+    async fn ids(
+        &self,
+        run: &RunName,
+        filter: &Filter,
+        after: Option<&Id>,
+        limit: usize,
+    ) -> Result<Vec<Id>, LedgerError> {
+        const WHAT: &str = "list photos";
+        let keys = self.keys(run);
+        let mut groups = self.hash(WHAT, keys.counts()).await?;
+        groups.retain(|(name, _)| Group::parse(name).is_some_and(|group| group.matches(filter)));
+        let total: u64 = groups.iter().map(|(_, count)| count).sum();
+        let name = |(name, _): &(String, u64)| match &filter.host {
+            Some(host) => keys.group_and_host(name, host),
+            None => keys.group(name),
+        };
+        let names: Vec<String> = groups.iter().map(name).collect();
+        let (mut ids, mut after) = (Vec::new(), after.map(keys::member));
+        while !names.is_empty() && ids.len() < limit {
+            let left = limit - ids.len();
+            // A large group has more of the next ids than a small one.
+            let share = |count: u64| (left as u64 * count * 5 / (4 * total.max(1)) + 16).min(left as u64);
+            let shares: Vec<u64> = groups.iter().map(|(_, count)| share(*count)).collect();
+            let mut arguments = vec![after.as_ref().map_or(b"-".to_vec(), |after| [b"(", after.as_slice()].concat())];
+            arguments.extend(shares.iter().map(|share| share.to_string().into_bytes()));
+            let value = self.script(WHAT, &PAGE, &names, &arguments).await?;
+            let members: Vec<Vec<Bytes>> = redis::from_redis_value(value).map_err(|error| self.bad(WHAT, error))?;
+            let may_go_on = members.iter().zip(&shares).filter(|(members, share)| members.len() as u64 == **share);
+            let horizon = may_go_on.filter_map(|(members, _)| members.last()).min().cloned();
+            let mut merged: Vec<Bytes> = members.into_iter().flatten().collect();
+            merged.retain(|member| horizon.as_ref().is_none_or(|horizon| member <= horizon));
+            merged.sort_unstable();
+            ids.extend(merged.iter().take(left).filter_map(|member| keys::id_of_member(member)));
+            if horizon.is_none() {
+                break;
+            }
+            after = horizon;
+        }
+        Ok(ids)
+    }
+
+    /// What is kept of the photos, those left out that no longer fit the filter.
+    async fn entries(&self, run: &RunName, filter: &Filter, ids: Vec<Id>) -> Result<Vec<Entry>, LedgerError> {
+        const WHAT: &str = "list photos";
+        let keys = self.keys(run);
+        let mut pipe = redis::pipe();
+        pipe.atomic();
+        for key in [keys.photos(), keys.messages()] {
+            pipe.cmd("HMGET").arg(key);
+            for id in &ids {
+                pipe.arg(id.as_str());
+            }
+        }
+        let pipe = &pipe;
+        let (photos, messages): (Vec<Option<Bytes>>, Vec<Option<Bytes>>) =
+            self.link.call(WHAT, |mut connection| async move { pipe.query_async(&mut connection).await }).await?;
+        let mut entries = Vec::with_capacity(ids.len());
+        for ((photo_id, kept), message) in ids.into_iter().zip(photos).zip(messages) {
+            let Some(kept) = kept else { continue };
+            let packed = self.read(WHAT, &kept)?;
+            let slug = packed.facts.cause.as_ref().map(|cause| cause.slug.clone());
+            let group = Group { stage: packed.at.stage, kind: Kind::of(packed.at, packed.ending), slug };
+            if group.matches(filter) && filter.host.as_ref().is_none_or(|host| *host == packed.facts.host) {
+                let message = message.map(|body| body::unpack(&body)).transpose();
+                let message = message.map_err(|error| self.bad(WHAT, error))?;
+                entries.push(Entry { photo_id, standing: Standing { message, ..packed.standing() } });
+            }
+        }
+        Ok(entries)
+    }
+}
+
+fn note(worker: &str) -> &str {
+    &worker[..worker.floor_char_boundary(Redis::MAX_WORKER)]
+}

@@ -1,0 +1,279 @@
+//! How a photo's standing and history lie in one Redis string.
+//!
+//! ```text
+//! place    6 bytes   layout and stage, kind, turn (big-endian): what moves are conditional on
+//! note               crashes, length of the worker's name, the name
+//! facts              length (2 bytes), host, slug of the cause (empty: none), attempt, due time, detail of the cause
+//! history            one event after the other, each after its length
+//! ```
+//!
+//! The scripts compare the place, skip by the lengths, and read host and slug; the rest is for this file alone. Texts
+//! have a byte for their length before them. Numbers without a size are LEB128: seven bits a byte, the lowest first.
+
+use crate::ledger::{Event, Happening, Standing};
+use crate::photo::{Cause, Ending, Position, StageName, State};
+
+/// In the high half of the first byte, so that a later layout is told apart.
+const LAYOUT: u8 = 1;
+/// Longer details are clipped: the photo's record among the objects has all of it.
+const MAX_DETAIL: usize = 160;
+/// The oldest events are dropped beyond that many bytes, about 15 events.
+pub const MAX_HISTORY: usize = 255;
+const MAX_SLUG: usize = 100;
+const MAX_TEXT: usize = 255;
+
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("what is kept of the photo cannot be read: {0}")]
+pub struct BadPacking(pub &'static str);
+
+/// Stage, kind and turn as the scripts compare them. A photo that ended keeps the turn in which it did.
+pub fn place(at: Position, ending: Option<Ending>) -> [u8; 6] {
+    let kind = ending.map_or(0, |ending| 1 + position_of(&Ending::ALL, ending));
+    let [a, b, c, d] = at.turn.to_be_bytes();
+    [LAYOUT << 4 | position_of(&StageName::ALL, at.stage), kind, a, b, c, d]
+}
+
+fn position_of<T: PartialEq>(all: &[T], one: T) -> u8 {
+    all.iter().position(|other| *other == one).unwrap_or_default() as u8
+}
+
+/// A photo as the ledger keeps it, without its message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Packed {
+    pub at: Position,
+    pub ending: Option<Ending>,
+    pub facts: Facts,
+    pub history: Vec<Event>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Facts {
+    pub attempt: u32,
+    pub due_at: u64,
+    pub host: String,
+    pub cause: Option<Cause>,
+}
+
+impl Facts {
+    pub fn new(attempt: u32, due_at: u64, host: &str, cause: Option<&Cause>) -> Self {
+        let clipped = |cause: &Cause| Cause {
+            slug: clip(&cause.slug, MAX_SLUG).to_owned(),
+            detail: clip(&cause.detail, MAX_DETAIL).to_owned(),
+        };
+        let cause = cause.filter(|cause| !cause.slug.is_empty()).map(clipped);
+        Self { attempt, due_at, host: clip(host, MAX_TEXT).to_owned(), cause }
+    }
+
+    /// With its length before it.
+    pub fn pack(&self) -> Vec<u8> {
+        let mut bytes = vec![0, 0];
+        text(&mut bytes, &self.host);
+        text(&mut bytes, self.cause.as_ref().map_or("", |cause| &cause.slug));
+        number(&mut bytes, u64::from(self.attempt));
+        number(&mut bytes, self.due_at);
+        if let Some(cause) = &self.cause {
+            text(&mut bytes, &cause.detail);
+        }
+        let length = (bytes.len() - 2) as u16;
+        bytes[..2].copy_from_slice(&length.to_be_bytes());
+        bytes
+    }
+}
+
+/// An event with its length before it. The detail of the last one is that of the standing; earlier ones have none.
+pub fn pack_event(event: &Event) -> Vec<u8> {
+    let what = position_of(&Happening::ALL, event.what);
+    let code = what << 3 | position_of(&StageName::ALL, event.stage) << 1 | u8::from(event.cause.is_some());
+    let mut bytes = vec![0, code];
+    bytes.extend_from_slice(&event.at_ms.to_be_bytes()[2..]);
+    number(&mut bytes, u64::from(event.attempt));
+    number(&mut bytes, u64::from(event.took_ms));
+    if let Some(cause) = &event.cause {
+        bytes.extend_from_slice(clip(&cause.slug, MAX_SLUG).as_bytes());
+    }
+    bytes[0] = (bytes.len() - 1) as u8;
+    bytes
+}
+
+/// A photo that waits and that nobody works on.
+pub fn pack_new(at: Position, facts: &Facts, event: &Event) -> Vec<u8> {
+    [&place(at, None)[..], &[0, 0], &facts.pack(), &pack_event(event)].concat()
+}
+
+impl Packed {
+    pub fn read(bytes: &[u8]) -> Result<Self, BadPacking> {
+        let mut rest = bytes;
+        let first = take(&mut rest, 1)?[0];
+        if first >> 4 != LAYOUT {
+            return Err(BadPacking("another version of facemill wrote it"));
+        }
+        let stage = nth(&StageName::ALL, first & 15)?;
+        let ending = match take(&mut rest, 1)?[0] {
+            0 => None,
+            kind => Some(nth(&Ending::ALL, kind - 1)?),
+        };
+        let turn = u32::from_be_bytes(take(&mut rest, 4)?.try_into().map_err(|_| BadPacking("it is cut short"))?);
+        let worker = usize::from(take(&mut rest, 2)?[1]);
+        take(&mut rest, worker)?;
+        let length = take(&mut rest, 2)?;
+        let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
+        let facts = read_facts(take(&mut rest, length)?)?;
+        let mut history = Vec::new();
+        while !rest.is_empty() {
+            let length = usize::from(take(&mut rest, 1)?[0]);
+            history.push(read_event(take(&mut rest, length)?)?);
+        }
+        // The last event's cause is the standing's, which has the detail too.
+        if let Some(Event { cause: Some(cause), .. }) = history.last_mut()
+            && let Some(known) = &facts.cause
+            && known.slug == cause.slug
+        {
+            cause.detail.clone_from(&known.detail);
+        }
+        Ok(Self { at: Position { stage, turn }, ending, facts, history })
+    }
+
+    pub fn standing(self) -> Standing {
+        Standing {
+            state: self.ending.map_or(State::Waiting(self.at), State::Ended),
+            stage: self.at.stage,
+            attempt: self.facts.attempt,
+            due_at: self.facts.due_at,
+            cause: self.facts.cause,
+            message: None,
+        }
+    }
+}
+
+fn read_facts(mut bytes: &[u8]) -> Result<Facts, BadPacking> {
+    let host = take_text(&mut bytes)?;
+    let slug = take_text(&mut bytes)?;
+    let attempt = take_number(&mut bytes)? as u32;
+    let due_at = take_number(&mut bytes)?;
+    let cause = match slug.as_str() {
+        "" => None,
+        _ => Some(Cause { slug, detail: take_text(&mut bytes)? }),
+    };
+    Ok(Facts { attempt, due_at, host, cause })
+}
+
+fn read_event(mut bytes: &[u8]) -> Result<Event, BadPacking> {
+    let code = take(&mut bytes, 1)?[0];
+    let at_ms = take(&mut bytes, 6)?.iter().fold(0, |ms, byte| ms << 8 | u64::from(*byte));
+    let attempt = take_number(&mut bytes)? as u32;
+    let took_ms = take_number(&mut bytes)? as u32;
+    let slug = || String::from_utf8_lossy(bytes).into_owned();
+    Ok(Event {
+        at_ms,
+        stage: nth(&StageName::ALL, code >> 1 & 3)?,
+        attempt,
+        what: nth(&Happening::ALL, code >> 3)?,
+        cause: (code & 1 == 1).then(|| Cause { slug: slug(), detail: String::new() }),
+        took_ms,
+    })
+}
+
+fn number(bytes: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}
+
+fn take_number(bytes: &mut &[u8]) -> Result<u64, BadPacking> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let byte = take(bytes, 1)?[0];
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Ok(value);
+        }
+    }
+    Err(BadPacking("a number has no end"))
+}
+
+fn text(bytes: &mut Vec<u8>, text: &str) {
+    let text = clip(text, MAX_TEXT);
+    bytes.push(text.len() as u8);
+    bytes.extend_from_slice(text.as_bytes());
+}
+
+fn take_text(bytes: &mut &[u8]) -> Result<String, BadPacking> {
+    let length = usize::from(take(bytes, 1)?[0]);
+    String::from_utf8(take(bytes, length)?.to_vec()).map_err(|_| BadPacking("a text is not UTF-8"))
+}
+
+fn clip(text: &str, longest: usize) -> &str {
+    &text[..text.floor_char_boundary(longest)]
+}
+
+fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], BadPacking> {
+    bytes.split_off(..length).ok_or(BadPacking("it is cut short"))
+}
+
+fn nth<T: Copy>(all: &[T], index: u8) -> Result<T, BadPacking> {
+    all.get(usize::from(index)).copied().ok_or(BadPacking("it holds a code of another version"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn photo(cause: Option<Cause>) -> (Position, Facts, Event) {
+        let at = Position { stage: StageName::Crop, turn: 70_000 };
+        let facts = Facts::new(3, 1_800_000_000, "photos.test", cause.as_ref());
+        let event = Event {
+            at_ms: 1_700_000_000_123,
+            stage: at.stage,
+            attempt: 300,
+            what: Happening::Retried,
+            cause,
+            took_ms: 9,
+        };
+        (at, facts, event)
+    }
+
+    #[test]
+    fn what_is_packed_is_read_back() {
+        for cause in [None, Some(Cause::new("http-503", "it's \"so\" — 無"))] {
+            let (at, facts, event) = photo(cause);
+            let bytes = pack_new(at, &facts, &event);
+            assert_eq!(Packed::read(&bytes).unwrap(), Packed { at, ending: None, facts, history: vec![event] });
+        }
+    }
+
+    #[test]
+    fn nothing_foreign_is_taken_for_a_photo() {
+        let (at, facts, event) = photo(Some(Cause::new("timeout", "x".repeat(400))));
+        let bytes = pack_new(at, &facts, &event);
+        for length in 0..bytes.len() {
+            // Cut between two events it is a shorter history; anywhere else it is broken.
+            let whole = bytes.len() - pack_event(&event).len();
+            assert_eq!(Packed::read(&bytes[..length]).is_ok(), length == whole, "{length}");
+        }
+        assert!(Packed::read(b"some text of somebody else").is_err());
+    }
+
+    #[test]
+    fn long_texts_are_clipped_at_a_character() {
+        let cause = Cause { slug: "s".into(), detail: "無".repeat(100) };
+        let (at, _, event) = photo(Some(cause.clone()));
+        let facts = Facts::new(1, 0, &"ü".repeat(300), Some(&cause));
+        let read = Packed::read(&pack_new(at, &facts, &event)).unwrap();
+        assert_eq!(read.facts.cause.unwrap().detail, "無".repeat(53));
+        assert_eq!(read.facts.host, "ü".repeat(127));
+    }
+
+    #[test]
+    fn places_of_different_photos_differ() {
+        let mut seen = std::collections::HashSet::new();
+        for stage in StageName::ALL {
+            for turn in [1, 2, 300, u32::MAX] {
+                for ending in [None].into_iter().chain(Ending::ALL.map(Some)) {
+                    assert!(seen.insert(place(Position { stage, turn }, ending)));
+                }
+            }
+        }
+    }
+}

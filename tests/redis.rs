@@ -1,0 +1,400 @@
+//! What is particular about the ledger in Redis; what it has in common with others is in `conformance`.
+
+#[path = "servers/process.rs"]
+mod process;
+#[path = "servers/redis.rs"]
+mod server;
+mod synthetic;
+
+use std::time::Duration;
+
+use facemill::broker::Message;
+use facemill::ledger::redis::{Redis, Settings};
+use facemill::ledger::sqlite::Sqlite;
+use facemill::ledger::{
+    Begin, Counts, Enrolment, Event, Filter, Happening, Ledger, LedgerError, Move, Moved, Standing,
+};
+use facemill::photo::{Candidate, Cause, Ending, Id, Photo, PhotoKey, Position, RunName, StageName, State};
+use facemill::sqlite::{Access, Database};
+
+use server::RedisServer;
+
+fn run() -> RunName {
+    "r".parse().unwrap()
+}
+
+fn photo(id: &str) -> Candidate {
+    Candidate { photo_id: Id::from(id), ..synthetic::candidate(1) }
+}
+
+fn first(id: &str) -> Message {
+    Message::first(Photo::new(run(), photo(id)), 5)
+}
+
+fn key(id: &str) -> PhotoKey {
+    first(id).photo.key()
+}
+
+async fn shift(ledger: &dyn Ledger, message: &Message, to: State, slug: Option<&str>) -> Result<Moved, LedgerError> {
+    let what = match to {
+        State::Waiting(position) if position.stage == message.position.stage => Happening::Retried,
+        State::Waiting(_) => Happening::Advanced,
+        State::Ended(ending) => ending.into(),
+    };
+    let cause = slug.map(|slug| Cause::new(slug, "a detail"));
+    let event = Event { at_ms: 7, stage: message.position.stage, attempt: 1, what, cause, took_ms: 1 };
+    let position = match to {
+        State::Waiting(position) => position,
+        State::Ended(_) => message.position,
+    };
+    let next = Message { position, ..message.clone() };
+    let key = message.photo.key();
+    let step = Move { key: &key, from: message.position, to, attempt: 1, due_at: 0, event, message: &next };
+    ledger.advance(&step).await
+}
+
+async fn end(ledger: &dyn Ledger, message: &Message, ending: Ending) -> Result<Moved, LedgerError> {
+    shift(ledger, message, State::Ended(ending), (ending != Ending::Predicted).then_some("no-face")).await
+}
+
+/// Speaks to the server behind the ledger's back.
+fn tell(server: &RedisServer, command: &str) {
+    let answer = process::ask(server.port, &format!("{command}\r\n")).unwrap_or_default();
+    assert!(answer.starts_with("+OK") || answer.starts_with(':'), "{command}: {answer}");
+}
+
+fn impatient(server: &RedisServer) -> Redis {
+    let short = Duration::from_millis(300);
+    Redis::new(Settings { connect_timeout: short, answer_timeout: short, ..server.settings() }).unwrap()
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_holds_nobody_up() {
+    let server = RedisServer::start(&[]);
+    let ledger = impatient(&server);
+    ledger.enrol(&run(), &[photo("1")], 5).await.unwrap();
+    server.signal("STOP");
+    for _ in 0..3 {
+        let error = ledger.begin(&first("1"), "w", false).await.unwrap_err();
+        assert!(error.is_retryable(), "{error}");
+        assert!(error.to_string().contains(&server.port.to_string()), "{error}");
+    }
+    server.signal("CONT");
+    let begun = eventually(async || ledger.begin(&first("1"), "w", false).await).await;
+    assert_eq!(begun, Begin::Go { crashes: 0 });
+}
+
+/// Asks until the ledger is there again.
+async fn eventually<T>(ask: impl AsyncFn() -> Result<T, LedgerError>) -> T {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        match ask().await {
+            Ok(value) => return value,
+            Err(error) => {
+                assert!(error.is_retryable(), "{error}");
+                assert!(tokio::time::Instant::now() < deadline, "{error}");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_confirmed_is_lost_when_the_server_is_killed() {
+    let mut server = RedisServer::start(&[]);
+    let ledger = impatient(&server);
+    let ids: Vec<String> = (0..400).map(|id| id.to_string()).collect();
+    let photos: Vec<Candidate> = ids.iter().map(|id| photo(id)).collect();
+    ledger.enrol(&run(), &photos, 5).await.unwrap();
+    let detect = Position::entering(StageName::Detect);
+    let mut confirmed = Vec::new();
+    for (number, id) in ids.iter().enumerate() {
+        if number == 200 {
+            server.kill();
+        }
+        match shift(&ledger, &first(id), State::Waiting(detect), None).await {
+            Ok(moved) => confirmed.push((id, moved)),
+            Err(error) => assert!(error.is_retryable(), "{error}"),
+        }
+    }
+    assert_eq!(confirmed.len(), 200);
+    server.restart();
+    for (id, _) in confirmed {
+        let standing = eventually(async || ledger.standing(&key(id)).await).await.unwrap();
+        assert_eq!(standing.state, State::Waiting(detect), "{id}");
+    }
+    let counts = ledger.counts(&run()).await.unwrap();
+    assert_eq!((counts.candidates, counts.waiting[&StageName::Detect]), (400, 200));
+    assert_eq!(shift(&ledger, &first("300"), State::Waiting(detect), None).await.unwrap(), Moved::Done);
+}
+
+#[tokio::test]
+async fn a_server_that_forgot_the_scripts_is_told_them_again() {
+    let server = RedisServer::start(&[]);
+    let ledger = server.ledger();
+    ledger.enrol(&run(), &[photo("1")], 5).await.unwrap();
+    tell(&server, "SCRIPT FLUSH");
+    assert_eq!(ledger.enrol(&run(), &[photo("1")], 5).await.unwrap(), [Enrolment::AtStart]);
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_writes_for_now_is_waited_for() {
+    let server = RedisServer::start(&[]);
+    let ledger = server.ledger();
+    ledger.enrol(&run(), &[photo("1")], 5).await.unwrap();
+    let refused = async |reason: &str| {
+        let error = end(&ledger, &first("1"), Ending::Gone).await.unwrap_err();
+        assert!(error.is_retryable() && error.to_string().contains(reason), "{error}");
+    };
+    tell(&server, "CONFIG SET maxmemory 1000");
+    let error = ledger.enrol(&run(), &[photo("2")], 5).await.unwrap_err();
+    assert!(error.is_retryable() && error.to_string().contains("memory is full"), "{error}");
+    tell(&server, "CONFIG SET maxmemory 0");
+    tell(&server, "REPLICAOF 127.0.0.1 1");
+    refused("replica").await;
+    tell(&server, "REPLICAOF NO ONE");
+    assert_eq!(eventually(async || end(&ledger, &first("1"), Ending::Gone).await).await, Moved::Done);
+    assert_eq!(ledger.counts(&run()).await.unwrap().candidates, 1);
+}
+
+#[tokio::test]
+async fn a_server_that_will_not_have_us_is_told_why() {
+    let server =
+        RedisServer::start(&["--requirepass", "sesame", "--user", "reader", "on", ">sesame", "~*", "-@all", "+ping"]);
+    let check = async |login: &str| {
+        let url = format!("redis://{login}127.0.0.1:{}/", server.port);
+        Redis::new(Settings::new(url)).unwrap().check().await
+    };
+    check(":sesame@").await.unwrap();
+    for (login, reason) in [
+        ("", "password"),
+        (":hunter2@", "does not know this user and password"),
+        ("nobody:hunter2@", "does not know this user and password"),
+        ("reader:sesame@", "may not do that"),
+    ] {
+        let error = check(login).await.unwrap_err();
+        assert!(matches!(error, LedgerError::Refused { .. }), "{login} {error:?}");
+        let told = format!("{error} {error:?}");
+        assert!(told.contains(reason) && told.contains(&server.port.to_string()), "{login} {told}");
+        assert!(!told.contains("hunter2") && !told.contains("sesame"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_would_drop_photos_is_refused() {
+    let server = RedisServer::start(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
+    let error = server.ledger().check().await.unwrap_err();
+    assert!(!error.is_retryable() && error.to_string().contains("noeviction"), "{error}");
+}
+
+#[tokio::test]
+async fn the_message_of_an_ended_photo_leaves() {
+    let ledger = RedisServer::shared().ledger();
+    ledger.enrol(&run(), &[photo("1")], 5).await.unwrap();
+    let start = Position::START;
+    ledger.recorded(&key("1"), start, Ending::Gone).await.unwrap();
+    end(&ledger, &first("1"), Ending::Gone).await.unwrap();
+    let message = async || ledger.standing(&key("1")).await.unwrap().unwrap().message;
+    assert_eq!(message().await, Some(first("1")), "nobody has said yet that there is a record");
+    ledger.recorded(&key("1"), start.again(), Ending::Gone).await.unwrap();
+    assert!(message().await.is_some(), "that was another ending");
+    ledger.recorded(&key("1"), start, Ending::Gone).await.unwrap();
+    assert_eq!(message().await, None);
+    assert!(matches!(ledger.reopen(&key("1"), None, 9).await, Err(LedgerError::Refused { .. })));
+    let reopened = ledger.reopen(&key("1"), Some(&first("1")), 9).await.unwrap().unwrap();
+    assert_eq!((reopened.position, reopened.enqueued_at), (start.again(), 9));
+    assert_eq!(message().await, Some(reopened.clone()));
+    assert_eq!(end(&ledger, &reopened, Ending::Predicted).await.unwrap(), Moved::Done);
+}
+
+#[tokio::test]
+async fn a_worker_that_asks_twice_has_not_crashed() {
+    let ledger = RedisServer::shared().ledger();
+    for _ in 0..2 {
+        assert_eq!(ledger.begin(&first("1"), "w", true).await.unwrap(), Begin::Go { crashes: 0 });
+    }
+    assert_eq!(ledger.begin(&first("1"), "other", true).await.unwrap(), Begin::Go { crashes: 1 });
+}
+
+#[tokio::test]
+async fn a_photo_that_the_ledger_lost_goes_on() {
+    let ledger = RedisServer::shared().ledger();
+    assert_eq!(end(&ledger, &first("1"), Ending::Rejected).await.unwrap(), Moved::Done);
+    let counts = ledger.counts(&run()).await.unwrap();
+    assert_eq!((counts.candidates, counts.ended[&Ending::Rejected]), (1, 1));
+}
+
+#[tokio::test]
+async fn ids_hold_anything() {
+    let ledger = RedisServer::shared().ledger();
+    let longest = "\u{10348}".repeat(50);
+    let mut ids =
+        vec![Id::from("\0"), Id::from("{x}\r\n"), Id::from("a:b/c@d"), Id::from("*"), Id::from(longest.as_str())];
+    let photos: Vec<Candidate> = ids.iter().map(|id| photo(id.as_str())).collect();
+    assert_eq!(ledger.enrol(&run(), &photos, 5).await.unwrap(), vec![Enrolment::New; ids.len()]);
+    ids.sort();
+    for id in &ids {
+        let message = ledger.standing(&key(id.as_str())).await.unwrap().unwrap().message.unwrap();
+        assert_eq!(end(&ledger, &message, Ending::Gone).await.unwrap(), Moved::Done);
+    }
+    let mut listed = Vec::new();
+    while let Some(entry) = ledger.page(&run(), &Filter::default(), listed.last(), 1).await.unwrap().pop() {
+        listed.push(entry.photo_id);
+    }
+    assert_eq!(listed, ids);
+}
+
+#[tokio::test]
+async fn a_history_without_end_is_cut() {
+    let ledger = RedisServer::shared().ledger();
+    let mut message = first("1");
+    for _ in 0..60 {
+        let again = message.position.again();
+        assert_eq!(shift(&ledger, &message, State::Waiting(again), Some("http-429")).await.unwrap(), Moved::Done);
+        message.position = again;
+    }
+    let history = ledger.history(&key("1")).await.unwrap();
+    assert!((10..40).contains(&history.len()), "{}", history.len());
+    assert!(history.iter().all(|event| event.cause.as_ref().unwrap().slug == "http-429"));
+    assert_eq!(history.last().unwrap().cause.as_ref().unwrap().detail, "a detail");
+}
+
+/// Whatever is done to both, Redis and SQLite tell the same.
+#[tokio::test]
+async fn it_agrees_with_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(&folder.path().join("ledger.sqlite"), Access::Write).unwrap();
+    let (redis, sqlite) = (RedisServer::shared().ledger(), Sqlite::open(database).await.unwrap());
+    let mut seed = 1_u64;
+    let mut random = move |below: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize % below
+    };
+    let photos: Vec<Candidate> = (0..40).map(synthetic::candidate).collect();
+    let slugs = ["timeout", "http-503", "no-face"];
+    for step in 0..1500 {
+        let candidate = &photos[random(photos.len())];
+        let key = PhotoKey { run: run(), photo_id: candidate.photo_id.clone() };
+        let Some(Standing { state, message, .. }) = sqlite.standing(&key).await.unwrap() else {
+            for ledger in [&redis as &dyn Ledger, &sqlite] {
+                let enrolled = ledger.enrol(&run(), std::slice::from_ref(candidate), 5).await.unwrap();
+                assert_eq!(enrolled, [Enrolment::New]);
+            }
+            continue;
+        };
+        let message = message.unwrap();
+        let slug = slugs[random(slugs.len())];
+        match (state, random(8)) {
+            (State::Ended(_), 0..2) => {
+                let reopened = redis.reopen(&key, Some(&message), step).await.unwrap();
+                assert_eq!(reopened, sqlite.reopen(&key, None, step).await.unwrap());
+            }
+            (State::Ended(ending), _) => {
+                redis.recorded(&key, message.position, ending).await.unwrap();
+                assert!(matches!(end(&redis, &message, Ending::Gone).await.unwrap(), Moved::Stale(_)));
+            }
+            (State::Waiting(at), choice) => {
+                let next = at.stage.next().map(|stage| State::Waiting(Position::entering(stage)));
+                let (to, slug) = match choice {
+                    0..2 => (State::Waiting(at.again()), Some(slug)),
+                    2 => (State::Ended(Ending::Rejected), Some(slug)),
+                    3 => (State::Ended(Ending::Failed), Some(slug)),
+                    _ => (next.unwrap_or(State::Ended(Ending::Predicted)), None),
+                };
+                for ledger in [&redis as &dyn Ledger, &sqlite] {
+                    assert_eq!(shift(ledger, &message, to, slug).await.unwrap(), Moved::Done);
+                }
+            }
+        }
+        if step % 50 == 0 {
+            agree(&redis, &sqlite).await;
+        }
+    }
+    agree(&redis, &sqlite).await;
+}
+
+async fn agree(redis: &dyn Ledger, sqlite: &dyn Ledger) {
+    let sorted = |mut counts: Counts| {
+        counts.causes.sort_by_key(|count| format!("{count:?}"));
+        counts
+    };
+    assert_eq!(sorted(redis.counts(&run()).await.unwrap()), sorted(sqlite.counts(&run()).await.unwrap()));
+    let host = Some(synthetic::candidate(3).host());
+    let plain = Filter::default;
+    for filter in [
+        plain(),
+        Filter { waiting: true, ..plain() },
+        Filter { stage: Some(StageName::Fetch), ..plain() },
+        Filter { ending: Some(Ending::Failed), ..plain() },
+        Filter { cause: Some("timeout".into()), ..plain() },
+        Filter { host: host.clone(), ..plain() },
+        Filter { host, cause: Some("no-face".into()), stage: Some(StageName::Detect), ..plain() },
+    ] {
+        for limit in [3, 100] {
+            let mut after = None;
+            loop {
+                let theirs = sqlite.page(&run(), &filter, after.as_ref(), limit).await.unwrap();
+                let ours = redis.page(&run(), &filter, after.as_ref(), limit).await.unwrap();
+                assert_eq!(ours.len(), theirs.len(), "{filter:?}");
+                for (ours, theirs) in ours.iter().zip(&theirs) {
+                    let kept = ours.standing.message.clone().or(theirs.standing.message.clone());
+                    let ours = Standing { message: kept, ..ours.standing.clone() };
+                    assert_eq!(ours, theirs.standing, "{filter:?}");
+                }
+                let Some(last) = theirs.last() else { break };
+                after = Some(last.photo_id.clone());
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_finished_photo_takes_at_most_600_bytes() {
+    const PHOTOS: u64 = 10_000;
+    let server = RedisServer::start(&["--appendonly", "no"]);
+    let ledger = server.ledger();
+    ledger.check().await.unwrap();
+    let before = used_memory(&server).await;
+    synthetic::live(&ledger, &run(), 0..PHOTOS).await;
+    let each = (used_memory(&server).await - before) / PHOTOS;
+    assert!(each <= 600, "{each} bytes a photo");
+}
+
+async fn used_memory(server: &RedisServer) -> u64 {
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let info: String = redis::cmd("INFO").arg("memory").query_async(&mut connection).await.unwrap();
+    let line = info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+    line.trim().parse().unwrap()
+}
+
+#[test]
+fn the_table_of_names_is_the_codes() {
+    use facemill::ledger::redis::keys::{self, Group, Keys, Kind};
+    use facemill::objects::ObjectKey;
+    use facemill::photo::{ContentHash, ImageFormat};
+    let (run, prefix) = (run(), Settings::PREFIX);
+    let keys = Keys::of(prefix, &run);
+    let slug = Some("http-404".to_owned());
+    let group = Group { stage: StageName::Fetch, kind: Kind::Ended(Ending::Gone), slug }.name();
+    let hash = ContentHash::of(b"abc");
+    let record = ObjectKey::record(&PhotoKey { run: run.clone(), photo_id: Id::from("4_2") });
+    let expected = [
+        keys::runs(prefix),
+        keys.photos(),
+        keys.messages(),
+        keys.counts(),
+        keys.hosts(),
+        keys.group(&group),
+        keys.group_and_host(&group, "photos.example"),
+        keys::check(prefix),
+        ObjectKey::original(hash, ImageFormat::Jpeg).to_string(),
+        ObjectKey::face(hash, ImageFormat::Png).to_string(),
+        record.to_string(),
+    ];
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/names-stores.md");
+    let docs = std::fs::read_to_string(path).unwrap();
+    let examples = docs.lines().filter(|line| line.starts_with("| `"));
+    let told: Vec<&str> = examples.filter_map(|line| line.split('`').nth(3)).collect();
+    assert_eq!(told, expected);
+}
