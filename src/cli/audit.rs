@@ -6,12 +6,11 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::home::HomeArgs;
+use super::place::PlaceArgs;
 use super::progress::Bars;
 use super::run::MappingArgs;
 use super::{Failure, print_json, print_text};
-use crate::broker::embedded::Embedded;
-use crate::ledger::{Entry, Filter, Ledger};
+use crate::ledger::{Entry, Filter};
 use crate::objects::{ObjectKey, Objects};
 use crate::photo::{Candidate, Ending, Id, State};
 use crate::source::{self, Input};
@@ -23,7 +22,7 @@ pub struct Args {
     #[command(flatten)]
     mapping: MappingArgs,
     #[command(flatten)]
-    home: HomeArgs,
+    place: PlaceArgs,
 }
 
 /// What the comparison found.
@@ -48,19 +47,19 @@ struct Fault {
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let mapping = args.mapping.parse()?;
-    let reading = Bars::new(!args.home.json).reading();
+    let reading = Bars::new(!args.place.json).reading();
     let candidates =
         source::candidates(&args.dump, &source::Options { mapping }, &mut |progress| reading.show(progress));
     reading.finish();
-    let findings = super::block_on(compare(&args.home, &candidates.map_err(Failure::broken)?))?;
-    if args.home.json { print_json(&findings) } else { print_text(&findings.text()) }?;
+    let findings = super::block_on(compare(&args.place, &candidates.map_err(Failure::broken)?))?;
+    if args.place.json { print_json(&findings) } else { print_text(&findings.text()) }?;
     match findings.faults.len() {
         0 => Ok(ExitCode::SUCCESS),
         faults => Err(Failure::findings(format!("{faults} photos are not accounted for"))),
     }
 }
 
-async fn compare(home: &HomeArgs, candidates: &[Candidate]) -> Result<Findings, Failure> {
+async fn compare(place: &PlaceArgs, candidates: &[Candidate]) -> Result<Findings, Failure> {
     const PAGE: usize = 1000;
     let mut findings = Findings { candidates: candidates.len() as u64, ..Findings::default() };
     let mut missing = HashSet::with_capacity(candidates.len());
@@ -69,18 +68,19 @@ async fn compare(home: &HomeArgs, candidates: &[Candidate]) -> Result<Findings, 
             findings.fault(&candidate.photo_id, "doubled", "the dump has it more than once");
         }
     }
-    let ledger = home.ledger().await?;
+    let place = place.open().await?;
     // A photo between two queues is in none: only where nobody is at work must each have its message.
-    let queued = match home.home().is_occupied() {
-        true => None,
-        false => Some(Embedded::message_ids(&home.home().ledger_file()).await.map_err(Failure::broken)?),
-    };
-    let objects = home.home().objects();
+    let queued = place.message_ids().await?;
     let mut after = None;
     loop {
-        let page = ledger.page(&home.run(), &Filter::default(), after.as_ref(), PAGE).await.map_err(Failure::broken)?;
+        let everything = Filter::default();
+        let page = place.ledger.page(&place.run, &everything, after.as_ref(), PAGE).await.map_err(Failure::broken)?;
         let Some(last) = page.last() else { break };
         after = Some(last.photo_id.clone());
+        let page = match &place.records {
+            Some(records) => records.complete(&place.run, page).await.map_err(Failure::broken)?,
+            None => page,
+        };
         for entry in &page {
             if !missing.remove(&entry.photo_id) {
                 findings.others += 1;
@@ -90,7 +90,7 @@ async fn compare(home: &HomeArgs, candidates: &[Candidate]) -> Result<Findings, 
                 State::Waiting(_) => findings.waiting += 1,
                 State::Ended(ending) => *findings.ended.entry(ending).or_default() += 1,
             }
-            check(entry, queued.as_ref(), &objects, &mut findings).await?;
+            check(entry, queued.as_ref(), &*place.objects, &mut findings).await?;
         }
     }
     for photo_id in missing {
@@ -104,7 +104,7 @@ async fn compare(home: &HomeArgs, candidates: &[Candidate]) -> Result<Findings, 
 async fn check(
     entry: &Entry,
     queued: Option<&HashSet<String>>,
-    objects: &impl Objects,
+    objects: &dyn Objects,
     findings: &mut Findings,
 ) -> Result<(), Failure> {
     let Some(message) = &entry.standing.message else {

@@ -5,7 +5,8 @@ use std::process::{Command, ExitCode, Stdio};
 
 use serde::Serialize;
 
-use super::home::HomeArgs;
+use super::place::PlaceArgs;
+use super::servers::ServerArgs;
 use super::settings::ModelArgs;
 use super::{Failure, print_json, print_text};
 use crate::classifier::model::Model;
@@ -14,12 +15,13 @@ use crate::inference::Runtime;
 use crate::ledger::Ledger;
 use crate::net::{Fetcher, Rules};
 use crate::objects::Objects;
+use crate::pipeline::local::Home;
 use crate::vision::detector::Detector;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    home: HomeArgs,
+    place: PlaceArgs,
     #[command(flatten)]
     models: ModelArgs,
 }
@@ -45,9 +47,14 @@ impl Check {
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let models = args.models.find();
     let mut checks = vec![onnxruntime(&models), detector(&models), classifier(&models), pg_restore(), trust()];
-    checks.extend(super::block_on(async { Ok(folder(&args.home).await) })?);
+    checks.extend(super::block_on(async {
+        match args.place.folder() {
+            Some(home) => Ok(folder(&home).await),
+            None => servers(&args.place.servers).await,
+        }
+    })?);
     let failed = checks.iter().filter(|check| !check.ok && !check.optional).count();
-    if args.home.json {
+    if args.place.json {
         print_json(&checks)?;
     } else {
         let line = |check: &Check| {
@@ -101,8 +108,15 @@ fn trust() -> Check {
     Check::of("fetching", fetcher.map(|_| "certificate authorities are known".to_owned()))
 }
 
-async fn folder(home: &HomeArgs) -> Vec<Check> {
-    let home = home.home();
+async fn servers(servers: &ServerArgs) -> Result<Vec<Check>, Failure> {
+    let (broker, ledger, objects) = servers.clients()?.checks().await;
+    let check = |name, outcome: Result<(), String>| {
+        Check::of(name, outcome.map(|()| "answers, and lets us do what we need to".to_owned()))
+    };
+    Ok(vec![check("rabbitmq", broker), check("redis", ledger), check("s3", objects)])
+}
+
+async fn folder(home: &Home) -> Vec<Check> {
     let place = home.folder().display().to_string();
     let store = home.objects().check().await.map(|()| format!("{place} can be written to"));
     let mut checks = vec![Check::of("folder", store)];

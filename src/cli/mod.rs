@@ -4,15 +4,18 @@ pub mod audit;
 pub mod candidates;
 pub mod demo;
 pub mod doctor;
+pub mod produce;
 pub mod report;
 pub mod run;
 pub mod selfies;
 pub mod status;
 pub mod train;
 pub mod why;
+pub mod work;
 
-mod home;
+mod place;
 mod progress;
+mod servers;
 mod settings;
 
 use std::fmt;
@@ -34,6 +37,10 @@ pub struct Cli {
 enum Command {
     /// Takes a dump all the way: fetch, detect, crop and classify, in this process
     Run(run::Args),
+    /// Enqueues the candidate photos of a dump for the workers of an installation
+    Produce(produce::Args),
+    /// Works on one or more stages of an installation
+    Work(work::Args),
     /// Prints the candidate photos of a dump: those with exactly one labelled face
     Candidates(candidates::Args),
     /// Shows where the photos of a run are
@@ -89,6 +96,8 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Run(args) => run::run(args),
+        Command::Produce(args) => produce::run(args),
+        Command::Work(args) => work::run(&args),
         Command::Candidates(args) => candidates::run(args),
         Command::Status(args) => status::run(&args),
         Command::Why(args) => why::run(&args),

@@ -1,8 +1,9 @@
 //! `facemill report`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::home::HomeArgs;
+use super::place::PlaceArgs;
 use super::settings::ModelArgs;
 use super::{Failure, print_json, print_text};
 use crate::classifier::model::Model;
@@ -15,8 +16,11 @@ pub struct Args {
     /// From this P(OK) on a crop counts as OK [default: as the classifier's training chose it]
     #[arg(long, value_name = "P")]
     ok_threshold: Option<f64>,
+    /// Where the report of a run on servers goes; that of a folder goes there
+    #[arg(long, default_value = "report", value_name = "DIR")]
+    to: PathBuf,
     #[command(flatten)]
-    home: HomeArgs,
+    place: PlaceArgs,
     #[command(flatten)]
     models: ModelArgs,
 }
@@ -28,15 +32,13 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         None => trained_threshold(args)?,
     };
     let written = super::block_on(async {
-        let ledger = args.home.ledger().await?;
-        let run = args.home.run();
-        let kept = ledger.settings(&run, "{}".into()).await.map_err(Failure::broken)?;
-        let kept: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&kept).unwrap_or_default();
+        let place = args.place.open().await?;
+        let (folder, kept) = place.folder().await?.unwrap_or((&args.to, serde_json::Map::new()));
         let settings = kept.into_iter().map(|(name, value)| (name, super::plain(&value))).collect();
-        let about = About { run, made_at: now().as_secs(), ok_threshold, settings };
-        write_all(args.home.home().folder(), &ledger, None, about).await.map_err(Failure::broken)
+        let about = About { run: place.run.clone(), made_at: now().as_secs(), ok_threshold, settings };
+        write_all(folder, &*place.ledger, place.records.as_ref(), about).await.map_err(Failure::broken)
     })?;
-    if args.home.json {
+    if args.place.json {
         print_json(&serde_json::json!({ "report": written.page, "waiting": written.waiting }))?;
     } else {
         print_text(&format!("{}\n", written.page.display()))?;

@@ -113,7 +113,7 @@ pub async fn execute(
     let home = Home::at(&process.out);
     let Possession { ledger, broker, objects, .. } = &home.enter().await.map_err(Failure::broken)?;
     let shape = agree_on_settings(ledger, &run, &settings, home.folder()).await?;
-    let stages = open(&settings, Arc::new(objects.clone())).await?;
+    let stages = open(&StageName::ALL, &settings, Arc::new(objects.clone())).await?;
 
     let bar = bars.count("enqueue", candidates.len() as u64);
     let enqueued = producer::enqueue(&run, &candidates, ledger, broker, &|photos| bar.inc(photos)).await;
@@ -162,7 +162,7 @@ pub async fn execute(
     let about = About {
         run,
         made_at: now().as_secs(),
-        ok_threshold: stages.ok_threshold,
+        ok_threshold: stages.ok_threshold.unwrap_or(0.5),
         settings: shape.into_iter().map(|(name, value)| (name, plain(&value))).collect(),
     };
     let written = report::write_all(home.folder(), ledger, None, about).await.map_err(Failure::broken)?;
@@ -175,9 +175,13 @@ pub async fn execute(
 }
 
 /// Loads the models off the async threads: they are large.
-async fn open(settings: &stages::Settings, objects: Arc<dyn Objects>) -> Result<Stages, Failure> {
-    let settings = settings.clone();
-    let opened = tokio::task::spawn_blocking(move || Stages::open(&settings, &objects));
+pub async fn open(
+    names: &[StageName],
+    settings: &stages::Settings,
+    objects: Arc<dyn Objects>,
+) -> Result<Stages, Failure> {
+    let (names, settings) = (names.to_vec(), settings.clone());
+    let opened = tokio::task::spawn_blocking(move || Stages::open(&names, &settings, &objects));
     opened.await.map_err(Failure::broken)?.map_err(Failure::broken)
 }
 

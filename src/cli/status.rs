@@ -6,24 +6,23 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::home::HomeArgs;
+use super::place::PlaceArgs;
 use super::{Failure, print_json, print_text};
-use crate::broker::embedded::Embedded;
-use crate::ledger::{CauseCount, Counts, Ledger};
+use crate::ledger::{CauseCount, Counts};
 use crate::photo::{Ending, RunName, StageName};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    home: HomeArgs,
+    place: PlaceArgs,
 }
 
 /// Where the photos of a run are.
 #[derive(Debug, Serialize)]
 struct Status {
     run: RunName,
-    /// A process is at work on it now.
-    at_work: bool,
+    /// A process is at work on it now; null: that cannot be told.
+    at_work: Option<bool>,
     candidates: u64,
     ended: BTreeMap<Ending, u64>,
     stages: BTreeMap<StageName, StageStatus>,
@@ -45,10 +44,9 @@ struct StageStatus {
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let status = super::block_on(async {
-        let ledger = args.home.ledger().await?;
-        let run = args.home.run();
-        let counts = ledger.counts(&run).await.map_err(Failure::broken)?;
-        let depths = Embedded::peek(&args.home.home().ledger_file()).await.map_err(Failure::broken)?;
+        let place = args.place.open().await?;
+        let counts = place.ledger.counts(&place.run).await.map_err(Failure::broken)?;
+        let depths = place.depths().await?;
         let mut stages = stages(&counts);
         let mut dead_letters = 0;
         for depth in depths {
@@ -61,10 +59,10 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         }
         let Counts { candidates, ended, mut causes, .. } = counts;
         causes.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| (&a.slug, &a.host).cmp(&(&b.slug, &b.host))));
-        let at_work = args.home.home().is_occupied();
-        Ok(Status { run, at_work, candidates, ended, stages, dead_letters, causes })
+        let at_work = place.is_at_work();
+        Ok(Status { run: place.run, at_work, candidates, ended, stages, dead_letters, causes })
     })?;
-    if args.home.json { print_json(&status) } else { print_text(&status.text()) }?;
+    if args.place.json { print_json(&status) } else { print_text(&status.text()) }?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -93,13 +91,12 @@ impl Status {
 
     fn write(&self, text: &mut String) -> std::fmt::Result {
         let ended: u64 = self.ended.values().sum();
-        let at_work = if self.at_work { "a process is at work on it" } else { "nobody is at work on it" };
-        writeln!(
-            text,
-            "{} candidates, {} without a final answer; {at_work}",
-            self.candidates,
-            self.candidates - ended
-        )?;
+        let at_work = match self.at_work {
+            Some(true) => "; a process is at work on it",
+            Some(false) => "; nobody is at work on it",
+            None => "",
+        };
+        writeln!(text, "{} candidates, {} without a final answer{at_work}", self.candidates, self.candidates - ended)?;
         writeln!(text, "\n{:<10}{:>9}{:>11}{:>9}{:>9}{:>9}", "", "ready", "in flight", "delayed", "passed", "ended")?;
         for (stage, s) in &self.stages {
             let StageStatus { ready, in_flight, delayed, passed, ended } = s;

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::home::HomeArgs;
+use super::place::PlaceArgs;
 use super::{Failure, moment, print_json, print_text};
-use crate::ledger::{Event, Ledger, Standing};
+use crate::ledger::{Event, Standing};
 use crate::objects::ObjectKey;
 use crate::photo::{Cause, Facts, Id, Photo, PhotoKey, StageName, State};
 
@@ -16,7 +16,7 @@ pub struct Args {
     /// The photo's id in the source database
     photo_id: String,
     #[command(flatten)]
-    home: HomeArgs,
+    place: PlaceArgs,
 }
 
 /// Everything that is known of a photo.
@@ -36,16 +36,18 @@ struct Story {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let key = PhotoKey { run: args.home.run(), photo_id: Id::new(args.photo_id.as_str()) };
     let story = super::block_on(async {
-        let ledger = args.home.ledger().await?;
-        let unknown =
-            || Failure::findings(format!("no photo {} in {}", key.photo_id, args.home.home().folder().display()));
-        let standing = ledger.standing(&key).await.map_err(Failure::broken)?.ok_or_else(unknown)?;
-        let history = ledger.history(&key).await.map_err(Failure::broken)?;
+        let place = args.place.open().await?;
+        let key = PhotoKey { run: place.run.clone(), photo_id: Id::new(args.photo_id.as_str()) };
+        let unknown = || Failure::findings(format!("run {} has no photo {}", key.run, key.photo_id));
+        let mut standing = place.ledger.standing(&key).await.map_err(Failure::broken)?.ok_or_else(unknown)?;
+        if let (None, Some(records)) = (&standing.message, &place.records) {
+            standing.message = records.read(&key).await.map_err(Failure::broken)?.map(|record| record.message);
+        }
+        let history = place.ledger.history(&key).await.map_err(Failure::broken)?;
         Ok(Story::of(key, standing, history))
     })?;
-    if args.home.json { print_json(&story) } else { print_text(&story.text()) }?;
+    if args.place.json { print_json(&story) } else { print_text(&story.text()) }?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -43,33 +43,43 @@ pub enum StagesError {
 
 /// The stages of one process, in the order in which a photo passes them.
 pub struct Stages {
-    pub all: [Arc<dyn Stage>; 4],
-    /// From this P(OK) on a crop counts as OK.
-    pub ok_threshold: f64,
+    pub all: Vec<Arc<dyn Stage>>,
+    /// From this P(OK) on a crop counts as OK; known where crops are classified.
+    pub ok_threshold: Option<f64>,
 }
 
 impl Stages {
     /// Decoded pictures that may wait between detect and crop, in bytes of pixels for each core.
     const PICTURES: usize = 64 << 20;
 
-    /// Loads every model and connects the stages to the store.
-    pub fn open(settings: &Settings, objects: &Arc<dyn Objects>) -> Result<Self, StagesError> {
-        let Settings { models, cores, rules, detect, crop } = settings.clone();
-        let fetcher = Fetcher::new(rules)?;
-        let detector = Detector::open(&models, 2 * cores)?;
-        let runtime = Runtime::load(&models.onnxruntime())?;
-        let judges: Vec<Model> =
-            (0..cores).map(|_| Model::open(&models.classifier(), &runtime)).collect::<Result<_, _>>()?;
-        let ok_threshold = judges.first().map_or(0.5, Model::threshold);
-        // A photo that is cropped right after it was searched need not be decoded twice.
-        let pictures = Arc::new(Pictures::new(cores * Self::PICTURES));
-        let all: [Arc<dyn Stage>; 4] = [
-            Arc::new(Fetch::new(objects.clone(), fetcher)),
-            Arc::new(Detect::new(objects.clone(), detector.clone(), detect).with_pictures(pictures.clone())),
-            Arc::new(Crop::new(objects.clone(), detector, crop).with_pictures(pictures)),
-            Arc::new(Classify::new(objects.clone(), judges)?),
-        ];
-        Ok(Self { all, ok_threshold })
+    /// Loads the models of the stages in `names` and connects the stages to the store.
+    pub fn open(names: &[StageName], settings: &Settings, objects: &Arc<dyn Objects>) -> Result<Self, StagesError> {
+        let has = |name| names.contains(&name);
+        let mut stages = Self { all: Vec::new(), ok_threshold: None };
+        if has(StageName::Fetch) {
+            stages.all.push(Arc::new(Fetch::new(objects.clone(), Fetcher::new(settings.rules.clone())?)));
+        }
+        if has(StageName::Detect) || has(StageName::Crop) {
+            let detector = Detector::open(&settings.models, 2 * settings.cores)?;
+            // A photo that is cropped right after it was searched need not be decoded twice.
+            let both = has(StageName::Detect) && has(StageName::Crop);
+            let pictures = Arc::new(Pictures::new(if both { settings.cores * Self::PICTURES } else { 0 }));
+            if has(StageName::Detect) {
+                let detect = Detect::new(objects.clone(), detector.clone(), settings.detect);
+                stages.all.push(Arc::new(detect.with_pictures(pictures.clone())));
+            }
+            if has(StageName::Crop) {
+                stages.all.push(Arc::new(Crop::new(objects.clone(), detector, settings.crop).with_pictures(pictures)));
+            }
+        }
+        if has(StageName::Classify) {
+            let runtime = Runtime::load(&settings.models.onnxruntime())?;
+            let open = |_| Model::open(&settings.models.classifier(), &runtime);
+            let judges: Vec<Model> = (0..settings.cores).map(open).collect::<Result<_, _>>()?;
+            stages.ok_threshold = judges.first().map(Model::threshold);
+            stages.all.push(Arc::new(Classify::new(objects.clone(), judges)?));
+        }
+        Ok(stages)
     }
 }
 

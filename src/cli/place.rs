@@ -1,0 +1,130 @@
+//! Where a run lives that a command looks at: a folder, or the servers of an installation.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::Failure;
+use super::servers::{ServerArgs, Servers};
+use crate::broker::embedded::Embedded;
+use crate::broker::{Broker, Depth};
+use crate::ledger::Ledger;
+use crate::ledger::sqlite::Sqlite;
+use crate::objects::Objects;
+use crate::photo::RunName;
+use crate::pipeline::local::Home;
+use crate::pipeline::record::Records;
+
+/// Which run.
+#[derive(Debug, Clone, Args)]
+pub struct PlaceArgs {
+    /// The folder of a run in one process [default: out, where no servers are given]
+    #[arg(long, env = "FACEMILL_OUT", value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// The run's name in an installation with servers
+    #[arg(long, env = "FACEMILL_RUN", default_value_t, value_name = "NAME")]
+    run: RunName,
+    /// Prints JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub servers: ServerArgs,
+}
+
+/// A run, opened for looking at.
+pub struct Place {
+    pub run: RunName,
+    pub ledger: Arc<dyn Ledger>,
+    pub objects: Arc<dyn Objects>,
+    /// Where the ledger lets go of what is known of ended photos.
+    pub records: Option<Records>,
+    site: Site,
+}
+
+enum Site {
+    Folder { home: Home, ledger: Sqlite },
+    Servers(Servers),
+}
+
+impl PlaceArgs {
+    /// A folder, unless servers are given and no folder is.
+    pub fn folder(&self) -> Option<Home> {
+        match &self.out {
+            Some(out) => Some(Home::at(out)),
+            None if self.servers.are_given() => None,
+            None => Some(Home::at("out")),
+        }
+    }
+
+    pub async fn open(&self) -> Result<Place, Failure> {
+        match self.folder() {
+            Some(home) => {
+                let ledger = home.look().await.map_err(Failure::broken)?;
+                Ok(Place {
+                    run: RunName::default(),
+                    ledger: Arc::new(ledger.clone()),
+                    objects: Arc::new(home.objects()),
+                    records: None,
+                    site: Site::Folder { home, ledger },
+                })
+            }
+            None => {
+                let servers = self.servers.clients()?;
+                servers.check().await?;
+                let runs = servers.ledger.runs().await.map_err(Failure::broken)?;
+                if !runs.contains(&self.run) {
+                    let known: Vec<&str> = runs.iter().map(RunName::as_str).collect();
+                    return Err(Failure::broken(format!(
+                        "there is no run {}: known are {}",
+                        self.run,
+                        if known.is_empty() { "none yet".to_owned() } else { known.join(", ") }
+                    )));
+                }
+                let objects: Arc<dyn Objects> = Arc::new(servers.objects.clone());
+                Ok(Place {
+                    run: self.run.clone(),
+                    ledger: servers.ledger.clone(),
+                    records: Some(Records::new(objects.clone())),
+                    objects,
+                    site: Site::Servers(servers),
+                })
+            }
+        }
+    }
+}
+
+impl Place {
+    pub async fn depths(&self) -> Result<Vec<Depth>, Failure> {
+        match &self.site {
+            Site::Folder { home, .. } => Embedded::peek(&home.ledger_file()).await.map_err(Failure::broken),
+            Site::Servers(servers) => servers.broker.depths().await.map_err(Failure::broken),
+        }
+    }
+
+    /// Whether a process is at work on it; None: nobody can tell.
+    pub fn is_at_work(&self) -> Option<bool> {
+        match &self.site {
+            Site::Folder { home, .. } => Some(home.is_occupied()),
+            Site::Servers(_) => None,
+        }
+    }
+
+    /// The ids of all messages in queues and in work, where they can be told for sure: in a folder nobody works in.
+    pub async fn message_ids(&self) -> Result<Option<HashSet<String>>, Failure> {
+        match &self.site {
+            Site::Folder { home, .. } if !home.is_occupied() => {
+                Embedded::message_ids(&home.ledger_file()).await.map(Some).map_err(Failure::broken)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Its folder, and the settings that it was begun with.
+    pub async fn folder(&self) -> Result<Option<(&Path, serde_json::Map<String, serde_json::Value>)>, Failure> {
+        let Site::Folder { home, ledger } = &self.site else { return Ok(None) };
+        let kept = ledger.settings(&self.run, "{}".into()).await.map_err(Failure::broken)?;
+        Ok(Some((home.folder(), serde_json::from_str(&kept).unwrap_or_default())))
+    }
+}

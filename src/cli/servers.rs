@@ -1,0 +1,125 @@
+//! The servers of an installation: where they are, and whether they answer.
+
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::Failure;
+use crate::broker::Broker;
+use crate::broker::rabbitmq::{self, RabbitMq};
+use crate::ledger::Ledger;
+use crate::ledger::redis::{self, Redis};
+use crate::objects::Objects;
+use crate::objects::s3::{self, S3};
+
+/// RabbitMQ, Redis and S3.
+#[derive(Debug, Clone, Args)]
+pub struct ServerArgs {
+    /// RabbitMQ: amqp(s)://user:password@host:port/vhost
+    #[arg(long, env = "FACEMILL_AMQP_URL", hide_env_values = true, value_name = "URL", help_heading = "Servers")]
+    amqp: Option<String>,
+    /// RabbitMQ's management, which alone knows what is in work: http(s)://user:password@host:port
+    #[arg(
+        long,
+        env = "FACEMILL_AMQP_MANAGEMENT",
+        hide_env_values = true,
+        value_name = "URL",
+        help_heading = "Servers"
+    )]
+    amqp_management: Option<String>,
+    /// Redis: redis(s)://user:password@host:port/db
+    #[arg(long, env = "FACEMILL_REDIS_URL", hide_env_values = true, value_name = "URL", help_heading = "Servers")]
+    redis: Option<String>,
+    /// The S3 bucket; the keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
+    #[arg(long, env = "FACEMILL_S3_BUCKET", value_name = "NAME", help_heading = "Servers")]
+    bucket: Option<String>,
+    /// An S3 service other than Amazon's: http(s)://host:port
+    #[arg(long, env = "FACEMILL_S3_ENDPOINT", value_name = "URL", help_heading = "Servers")]
+    s3_endpoint: Option<String>,
+    /// The bucket's region
+    #[arg(long, env = "AWS_REGION", default_value = s3::Settings::REGION, value_name = "NAME", help_heading = "Servers")]
+    region: String,
+    /// Begins the names of queues and Redis keys, so that installations can share servers
+    #[arg(long, env = "FACEMILL_PREFIX", default_value = "facemill", value_name = "NAME", help_heading = "Servers")]
+    prefix: String,
+}
+
+/// Clients of the three servers, which connect when they are first used.
+#[derive(Clone)]
+pub struct Servers {
+    pub broker: RabbitMq,
+    pub ledger: Arc<Redis>,
+    pub objects: S3,
+}
+
+impl ServerArgs {
+    /// Whether someone meant an installation and not a folder.
+    pub fn are_given(&self) -> bool {
+        self.redis.is_some()
+    }
+
+    /// Every fault is told, not only the first. Connects to nothing yet.
+    pub fn clients(&self) -> Result<Servers, Failure> {
+        match (self.broker(), self.ledger(), self.objects()) {
+            (Ok(broker), Ok(ledger), Ok(objects)) => Ok(Servers { broker, ledger: Arc::new(ledger), objects }),
+            (broker, ledger, objects) => {
+                let faults: Vec<String> = [broker.err(), ledger.err(), objects.err()].into_iter().flatten().collect();
+                Err(Failure::broken(format!("the servers are not all known:\n  {}", faults.join("\n  "))))
+            }
+        }
+    }
+
+    fn broker(&self) -> Result<RabbitMq, String> {
+        let missing = "--amqp or FACEMILL_AMQP_URL: where RabbitMQ is, amqp://user:password@host:5672/vhost";
+        let url = self.amqp.as_ref().ok_or(missing)?;
+        let settings = rabbitmq::Settings::new(url)
+            .and_then(|settings| settings.with_prefix(&self.prefix))
+            .and_then(|settings| match &self.amqp_management {
+                Some(url) => settings.with_management(url),
+                None => Ok(settings),
+            })
+            .map_err(|error| format!("--amqp: {error}"))?;
+        RabbitMq::new(settings).map_err(|error| format!("--amqp: {error}"))
+    }
+
+    fn ledger(&self) -> Result<Redis, String> {
+        let missing = "--redis or FACEMILL_REDIS_URL: where Redis is, redis://host:6379";
+        let url = self.redis.as_ref().ok_or(missing)?;
+        let settings = redis::Settings { prefix: self.prefix.clone(), ..redis::Settings::new(url) };
+        Redis::new(settings).map_err(|error| format!("--redis: {error}"))
+    }
+
+    fn objects(&self) -> Result<S3, String> {
+        let bucket =
+            self.bucket.as_ref().ok_or("--bucket or FACEMILL_S3_BUCKET: the bucket for originals and faces")?;
+        let keys = s3::Keys::from_env(|name| std::env::var(name).ok())
+            .ok_or("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: the keys of the bucket")?;
+        Ok(S3::new(s3::Settings {
+            endpoint: self.s3_endpoint.clone(),
+            region: self.region.clone(),
+            path_style: self.s3_endpoint.is_some(),
+            ..s3::Settings::new(bucket, keys)
+        }))
+    }
+}
+
+impl Servers {
+    /// Whether all three answer, and let us do what we need to.
+    pub async fn check(&self) -> Result<(), Failure> {
+        let (broker, ledger, objects) = self.checks().await;
+        let faults: Vec<String> = [broker.err(), ledger.err(), objects.err()].into_iter().flatten().collect();
+        match faults.is_empty() {
+            true => Ok(()),
+            false => Err(Failure::broken(faults.join("\n          "))),
+        }
+    }
+
+    /// The answer of RabbitMQ, Redis and S3, in this order.
+    pub async fn checks(&self) -> (Result<(), String>, Result<(), String>, Result<(), String>) {
+        tokio::join!(
+            async { self.broker.check().await.map_err(|error| error.to_string()) },
+            async { self.ledger.check().await.map_err(|error| error.to_string()) },
+            async { self.objects.check().await.map_err(|error| error.to_string()) },
+        )
+    }
+}
