@@ -57,8 +57,8 @@ impl SeaweedFs {
             "-logtostderr=true server -ip=127.0.0.1 -ip.bind=127.0.0.1 -dir={0}/data -master.telemetry=false \
              -master.electionTimeout=1s -master.heartbeatInterval=100ms -master.port={master} \
              -master.port.grpc={master_grpc} -master.volumeSizeLimitMB=64 -volume.port={volume} \
-             -volume.port.grpc={volume_grpc} -volume.max=50 -volume.minFreeSpace=100MiB -volume.preStopSeconds=0 -filer \
-             -filer.port={filer} -filer.port.grpc={filer_grpc} -s3 -s3.port={s3} -s3.port.grpc={s3_grpc} \
+             -volume.port.grpc={volume_grpc} -volume.max=50 -volume.minFreeSpace=100MiB -volume.preStopSeconds=0 \
+             -filer -filer.port={filer} -filer.port.grpc={filer_grpc} -s3 -s3.port={s3} -s3.port.grpc={s3_grpc} \
              -s3.port.iceberg=0 -s3.port.lance=0 -s3.autoCreateBucket=false -s3.config={0}/s3.json",
             folder.display()
         );
