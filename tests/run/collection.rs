@@ -1,4 +1,5 @@
 //! A small collection with its host, for one test.
+#![allow(dead_code)] // Not every test uses all of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -61,8 +62,13 @@ impl Collection {
 
     /// The arguments that run it into `out` and print events.
     pub fn run_text<'a>(&'a self, out: &'a Path) -> Vec<&'a str> {
-        let mut arguments = vec!["run", self.dump.to_str().unwrap(), "--out", out.to_str().unwrap(), "--json"];
-        arguments.extend(["--waits", "0.05,0.1", "--attempts", "3", "--timeout", "20"]);
+        let run = ["run", self.dump.to_str().unwrap(), "--out", out.to_str().unwrap(), "--json"];
+        run.into_iter().chain(self.stage_arguments()).collect()
+    }
+
+    /// The arguments that lead the stages to its host, and have them try again soon.
+    pub fn stage_arguments(&self) -> Vec<&str> {
+        let mut arguments = vec!["--waits", "0.05,0.1", "--attempts", "3", "--timeout", "20"];
         self.resolve.iter().for_each(|entry| arguments.extend(["--resolve", entry]));
         arguments
     }
