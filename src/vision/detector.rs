@@ -270,8 +270,8 @@ impl Tools {
         Ok(faces)
     }
 
-    /// The region around a sighted face in which it is upright. YuNet's own roll is short by half at 45 degrees, so that
-    /// it looks again at the turned region until little is left; that costs a tenth of a look with dlib.
+    /// The region around a sighted face in which it is upright. YuNet's own roll is short by half at 45 degrees, so
+    /// that it looks again at the turned region until little is left; that costs a tenth of a look with dlib.
     fn upright(&mut self, overview: &Overview<'_>, sighting: &Sighting) -> Result<Square, NoFace> {
         const SIZE: u32 = 128;
         const LEVEL: f64 = 6.0;

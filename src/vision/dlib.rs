@@ -3,7 +3,7 @@
 //!
 //! The package's own face detector has neither scores nor thresholds nor grey pictures, hence the shim. Its landmark
 //! predictor fits: prediction only reads the model, so that one copy of its 100 MB serves all threads. Most of its time
-//! goes into fetching those 100 MB from memory, so that its own build flags hardly matter.
+//! goes into fetching parts of those 100 MB from memory.
 
 use std::ffi::c_void;
 use std::path::{Path, PathBuf};
