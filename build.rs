@@ -46,9 +46,9 @@ fn variant(prefix: &str, flags: &[&str]) -> PathBuf {
 
 /// Makes every symbol but those that start with `prefix` local to the object.
 ///
-/// Templates and inline functions have the same names in both builds, in libdlib and in libstdc++, and a linker keeps any
-/// one of each: it could give a processor without AVX2 the other build's code. Dissolving the groups first makes the
-/// copies ordinary functions, which can be local.
+/// Templates and inline functions have the same names in both builds, in libdlib and in libstdc++, and a linker keeps
+/// any one of each: it could give a processor without AVX2 the other build's code. Dissolving the groups first makes
+/// the copies ordinary functions, which can be local.
 fn seclude(object: &Path, prefix: &str) -> PathBuf {
     let folder = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let merged = folder.join(format!("{prefix}.merged.o"));

@@ -13,9 +13,9 @@ pub const MAX_SIZE: u32 = 2048;
 /// Lays the square around a face by its 68 landmarks.
 ///
 /// With the eye centres e0 and e1 and the corners of the mouth m0 and m1: x = e1 - e0, y = (e0 + e1)/2 - (m0 + m1)/2,
-/// side = max(4 |x|, 3.6 |y|), centre = (e0 + e1)/2 - 0.1 y, level with x (Karras et al., arXiv 1710.10196, appendix C). Since y points
-/// up from the mouth to the eyes, minus moves the centre down. `seed` adds instead. `ffhq` levels on
-/// x - rotate90(y), as the paper's formula has it and the FFHQ dataset does.
+/// side = max(4 |x|, 3.6 |y|), centre = (e0 + e1)/2 - 0.1 y, level with x (Karras et al., arXiv 1710.10196,
+/// appendix C). Since y points up from the mouth to the eyes, minus moves the centre down. `seed` adds instead.
+/// `ffhq` levels on x - rotate90(y), as the paper's formula has it and the FFHQ dataset does.
 pub fn square(landmarks: &[[f32; 2]], align: Align) -> Square {
     let [e0, e1] = geometry::eyes(landmarks);
     let middle = |a: Point, b: Point| [(a[0] + b[0]) / 2.0, (a[1] + b[1]) / 2.0];
@@ -51,8 +51,8 @@ pub fn native_size(square: &Square) -> u32 {
     square.side.round().clamp(1.0, f64::from(MAX_SIZE)) as u32
 }
 
-/// Cuts the square out at `size` x `size` pixels: Lanczos, the picture mirrored beyond its edges, means of several samples
-/// where it shrinks.
+/// Cuts the square out at `size` x `size` pixels: Lanczos, the picture mirrored beyond its edges, means of several
+/// samples where it shrinks.
 pub fn cut(picture: &RgbImage, square: &Square, size: u32) -> RgbImage {
     Lanczos::default().cut(picture, square, size)
 }

@@ -1,8 +1,9 @@
-//! dlib: the frontal HOG face detector with its scores, through a small C++ shim, and the 68-landmark predictor, through
-//! `dlib-face-recognition`.
+//! dlib: the frontal HOG face detector with its scores, through a small C++ shim, and the 68-landmark predictor,
+//! through `dlib-face-recognition`.
 //!
-//! The package's own face detector has neither scores nor thresholds nor grey pictures, hence the shim. Its landmark predictor
-//! fits: prediction only reads the model, so that one copy of its 100 MB serves all threads.
+//! The package's own face detector has neither scores nor thresholds nor grey pictures, hence the shim. Its landmark
+//! predictor fits: prediction only reads the model, so that one copy of its 100 MB serves all threads. Most of its time
+//! goes into fetching parts of those 100 MB from memory.
 
 use std::ffi::c_void;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! The orientation tag, wherever a format keeps its EXIF data. Everything is read within bounds; what does not make sense
-//! counts as upright.
+//! The orientation tag, wherever a format keeps its EXIF data. Everything is read within bounds; what does not make
+//! sense counts as upright.
 
 use crate::photo::ImageFormat;
 

@@ -47,8 +47,8 @@ impl DecodeError {
 
 /// Decodes a picture, the first frame where there are several, and turns it upright by its EXIF orientation.
 ///
-/// Transparent parts are laid over white, the page such pictures were drawn for. Colours are taken as sRGB: profiles are not
-/// applied. A truncated file is an error, as half a picture is worse than none.
+/// Transparent parts are laid over white, the page such pictures were drawn for. Colours are taken as sRGB: profiles
+/// are not applied. A truncated file is an error, as half a picture is worse than none.
 pub fn decode(bytes: &[u8], limits: Limits) -> Result<RgbImage, DecodeError> {
     let format = ImageFormat::sniff(bytes).ok_or(DecodeError::NotAnImage)?;
     let undecodable = |detail: String| DecodeError::Undecodable { format: format.extension(), detail };

@@ -66,8 +66,8 @@ impl Sighting {
 
 /// The published model with its fixed 640x640 input made dynamic.
 ///
-/// Shapes are declared at the input, the outputs and in between; all that follow from the input's size are dropped. The graph
-/// itself is convolutional and reshapes with -1.
+/// Shapes are declared at the input, the outputs and in between; all that follow from the input's size are dropped.
+/// The graph itself is convolutional and reshapes with -1.
 pub fn dynamic(published: &[u8]) -> Result<Vec<u8>, InferenceError> {
     let unfit = |detail: String| InferenceError::Model { model: NAME.into(), detail };
     let mut model = ModelProto::decode(published).map_err(|error| unfit(error.to_string()))?;

@@ -1,0 +1,245 @@
+//! How good and how fast faces are found: `cargo bench --bench vision -- [--every N] [--full-every N] [--json]`.
+//!
+//! Measured on the reference data where it is at hand, else on the photographs that come inside packages. Times are
+//! CPU time of one thread. The published method takes seconds a photo; `--full-every 1` runs it on all of them.
+
+use std::collections::BTreeMap;
+
+use ::image::RgbImage;
+use facemill::config::Models;
+use facemill::photo::{Align, ImageFormat, Search};
+use facemill::vision::align;
+use facemill::vision::detector::{Detector, FacesRule, NoFace};
+use facemill::vision::geometry::{self, Square};
+use facemill::vision::image::{Limits, decode, encode};
+use serde_json::{Value, json};
+
+#[path = "../tests/reference/mod.rs"]
+mod reference;
+use reference::{Kind, Sample, quantile};
+
+/// Seconds of CPU this thread has used.
+fn cpu() -> f64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a timespec to write to.
+    let failed = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    assert_eq!(failed, 0, "the thread's clock can be read");
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+}
+
+/// Runs a step and notes its milliseconds.
+fn timed<T>(times: &mut BTreeMap<&'static str, f64>, step: &'static str, work: impl FnOnce() -> T) -> T {
+    let start = cpu();
+    let answer = work();
+    *times.entry(step).or_default() += (cpu() - start) * 1e3;
+    answer
+}
+
+/// What came of one photo.
+struct Run {
+    /// In the words of the reference.
+    outcome: &'static str,
+    square: Option<Square>,
+    times: BTreeMap<&'static str, f64>,
+}
+
+impl Run {
+    fn found(&self) -> bool {
+        self.square.is_some()
+    }
+
+    fn total(&self) -> f64 {
+        self.times.values().sum()
+    }
+}
+
+/// Everything that detect and crop do to a photo, without the store.
+fn run(detector: &Detector, bytes: &[u8], search: Search, align: Align) -> Run {
+    let mut times = BTreeMap::new();
+    let picture = timed(&mut times, "decode", || decode(bytes, Limits::default())).expect("a picture");
+    let face = match timed(&mut times, "find", || detector.find(&picture, search, 1, FacesRule::One)) {
+        Ok(face) => face,
+        Err(NoFace::Failed(why)) => panic!("{why}"),
+        Err(_) => return Run { outcome: "no_face", square: None, times },
+    };
+    let square = align::square(&face.landmarks, align);
+    if align::leaves_canvas(&square, face.width, face.height) {
+        return Run { outcome: "out_of_frame", square: Some(square), times };
+    }
+    let crop = timed(&mut times, "cut", || align::cut(&picture, &square, align::native_size(&square)));
+    let check = timed(&mut times, "check", || detector.check_crop(&crop));
+    timed(&mut times, "encode", || encode(&crop, ImageFormat::Png)).expect("a file");
+    Run { outcome: if check.is_ok() { "ok" } else { "not_one_in_crop" }, square: Some(square), times }
+}
+
+/// One outcome for all ways of finding no face, as the guided search has no levelling step of its own.
+fn plain(outcome: &str) -> &str {
+    if outcome == "not_one_after_levelling" { "no_face" } else { outcome }
+}
+
+fn share(part: usize, whole: usize) -> f64 {
+    part as f64 / whole.max(1) as f64
+}
+
+/// How runs compare with what the original scripts say.
+fn agreement(runs: &[(&Sample, Run)]) -> Value {
+    let same = runs.iter().filter(|(s, run)| plain(&s.reference.outcome) == run.outcome).count();
+    let squares = || runs.iter().filter_map(|(s, run)| Some((s.reference.square?, run.square?)));
+    let overlaps: Vec<f64> = squares().map(|(a, b)| a.overlap(&b)).collect();
+    let angles: Vec<f64> = squares().map(|(a, b)| geometry::wrap(a.angle - b.angle).abs()).collect();
+    json!({
+        "photos": runs.len(),
+        "same_outcome": share(same, runs.len()),
+        "angle_difference_median": quantile(&angles, 0.5),
+        "angle_difference_p90": quantile(&angles, 0.9),
+        "square_iou_median": quantile(&overlaps, 0.5),
+    })
+}
+
+/// What guided search finds where the reference does, and where nothing is.
+fn yield_of(runs: &[(&Sample, Run)]) -> Value {
+    let of = |kinds: &[Kind]| {
+        let those: Vec<_> = runs.iter().filter(|(s, _)| kinds.contains(&s.kind)).collect();
+        let theirs = those.iter().filter(|(s, _)| s.reference.found()).count();
+        let both = those.iter().filter(|(s, run)| s.reference.found() && run.found()).count();
+        let ours = those.iter().filter(|(_, run)| run.found()).count();
+        json!({ "photos": those.len(), "reference": theirs, "of_these": both, "found": ours })
+    };
+    json!({
+        "one face": of(&[Kind::Single]),
+        "one face, tilted": of(&[Kind::Tilted]),
+        "group": of(&[Kind::Group]),
+        "no face": of(&[Kind::NoFace]),
+    })
+}
+
+/// Milliseconds of each step, of the whole, and of what cannot be saved.
+fn times(runs: &[(&Sample, Run)]) -> Value {
+    let through: Vec<&Run> = runs.iter().map(|(_, run)| run).filter(|run| run.times.contains_key("encode")).collect();
+    let median = |of: &dyn Fn(&Run) -> f64| quantile(&through.iter().map(|run| of(run)).collect::<Vec<_>>(), 0.5);
+    let step = |name: &'static str| median(&move |run| run.times[name]);
+    let total = median(&Run::total);
+    let empty: Vec<f64> = runs.iter().filter(|(s, _)| s.kind == Kind::NoFace).map(|(_, run)| run.total()).collect();
+    json!({
+        "decode": step("decode"),
+        "find": step("find"),
+        "cut": step("cut"),
+        "check": step("check"),
+        "encode": step("encode"),
+        "whole photo": total,
+        "floor (decode and encode)": median(&|run| run.times["decode"] + run.times["encode"]),
+        "photo without a face": quantile(&empty, 0.5),
+        "photos a second and core": 1e3 / (through.iter().map(|run| run.total()).sum::<f64>() / through.len() as f64),
+    })
+}
+
+/// Errors of the angle: of all photos with known pupils, and of the same photos turned further by known angles.
+fn angles(detector: &Detector, samples: &[Sample], runs: &[(&Sample, Run)]) -> Value {
+    let error = |square: &Square, roll: f64| geometry::wrap(square.angle - roll).abs();
+    let as_they_are: Vec<f64> =
+        runs.iter().filter_map(|(s, run)| Some(error(run.square.as_ref()?, s.roll()?))).collect();
+    let tilted: Vec<f64> = runs
+        .iter()
+        .filter(|(s, _)| s.kind == Kind::Tilted)
+        .filter_map(|(s, run)| Some(error(run.square.as_ref()?, s.roll()?)))
+        .collect();
+    let (mut pupils, mut turns, mut lost) = (Vec::new(), Vec::new(), 0);
+    for sample in samples.iter().filter(|s| s.kind != Kind::Tilted) {
+        let Some(roll) = sample.roll() else { continue };
+        let picture = decode(&sample.bytes(), Limits::default()).expect("a picture");
+        let find = |picture: &RgbImage| detector.find(picture, Search::Guided, 1, FacesRule::One).ok();
+        let Some(unturned) = find(&picture) else { continue };
+        for turn in [-45.0, -30.0, -15.0, 15.0, 30.0, 45.0] {
+            let Some(face) = find(&reference::turned(&picture, turn)) else {
+                lost += 1;
+                continue;
+            };
+            pupils.push(geometry::wrap(face.angle - roll + turn).abs());
+            turns.push(geometry::wrap(face.angle - unturned.angle + turn).abs());
+        }
+    }
+    let row = |errors: &[f64]| {
+        let (median, p99) = (quantile(errors, 0.5), quantile(errors, 0.99));
+        json!({ "photos": errors.len(), "median": median, "p99": p99 })
+    };
+    json!({
+        "against pupils": row(&as_they_are),
+        "against pupils, tilted selfies": row(&tilted),
+        "against pupils, turned to 45": row(&pupils),
+        "against the same face unturned": row(&turns),
+        "not found once turned": lost,
+    })
+}
+
+/// Full search's CPU time over guided search's, photo by photo.
+fn ratio(guided: &[(&Sample, Run)], full: &[(&Sample, Run)]) -> Value {
+    let fast: BTreeMap<&str, f64> = guided.iter().map(|(s, run)| (s.name.as_str(), run.total())).collect();
+    let ratios: Vec<f64> = full.iter().filter_map(|(s, run)| Some(run.total() / fast.get(s.name.as_str())?)).collect();
+    let totals: Vec<f64> = full.iter().map(|(_, run)| run.total()).collect();
+    json!({ "photos": ratios.len(), "full, ms": quantile(&totals, 0.5), "full / guided": quantile(&ratios, 0.5) })
+}
+
+/// Photographs inside packages have no reference; their times tell as much.
+fn package_samples() -> Vec<Sample> {
+    let Some(folder) = reference::package_photos() else { return Vec::new() };
+    let mut paths: Vec<_> = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|e| e == "jpg" || e == "png"));
+    paths.sort();
+    paths.into_iter().map(Sample::unknown).collect()
+}
+
+fn print(value: &Value, depth: usize) {
+    for (name, value) in value.as_object().into_iter().flatten() {
+        let label = format!("{:depth$}{name}", "", depth = 2 * depth);
+        match value {
+            Value::Object(_) => {
+                println!("{label}");
+                print(value, depth + 1);
+            }
+            Value::Number(number) if number.is_f64() => {
+                println!("{label:40} {:10.3}", number.as_f64().unwrap_or(f64::NAN))
+            }
+            other => println!("{label:40} {other:>6}"),
+        }
+    }
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let number = |name: &str, default: usize| {
+        let value = arguments.iter().position(|a| a == name).and_then(|i| arguments.get(i + 1));
+        value.map_or(default, |value| value.parse().expect("a number")).max(1)
+    };
+    let models = Models::find(std::env::var_os(Models::ENV).map(Into::into));
+    let start = cpu();
+    let detector = Detector::open(&models, 1).expect("the models (`make setup` fetches them)");
+    let opening = cpu() - start;
+
+    let data = reference::data();
+    let samples = data.as_deref().map_or_else(package_samples, reference::samples);
+    if samples.is_empty() {
+        println!("no photographs at hand: `make setup` fetches some");
+        return;
+    }
+    let over = |every: usize, search: Search, align: Align| -> Vec<(&Sample, Run)> {
+        let photos = samples.iter().step_by(every);
+        photos.map(|sample| (sample, run(&detector, &sample.bytes(), search, align))).collect()
+    };
+    let guided = over(number("--every", 1), Search::Guided, Align::Paper);
+    let mut report =
+        json!({ "photos": samples.len(), "loading the models, s": opening, "guided, ms of CPU": times(&guided) });
+    if data.is_some() {
+        report["guided finds"] = yield_of(&guided);
+        report["guided angles, degrees"] = angles(&detector, &samples, &guided);
+    }
+    let full = over(number("--full-every", 6), Search::Full, Align::Seed);
+    if data.is_some() {
+        report["full and seed against the reference"] = agreement(&full);
+    }
+    report["full against guided"] = ratio(&guided, &full);
+    if arguments.iter().any(|a| a == "--json") {
+        println!("{report:#}");
+    } else {
+        print(&report, 0);
+    }
+}
