@@ -21,7 +21,7 @@ endif
 # Recipes read these from the environment, so that a path may hold any character.
 export DUMP OUT
 
-.PHONY: help setup run test check-scripts bench lint
+.PHONY: help setup setup-tests run test check-scripts bench lint
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ help: ## this list
 
 setup: ## installs system libraries, fetches the pinned models and sample photographs; does only what is missing
 	@deploy/setup.sh
+	@$(PYTHON) -B models/fetch.py models photos
+
+setup-tests: ## the same, and the servers that the tests start
+	@deploy/setup.sh --tests
 	@$(PYTHON) -B models/fetch.py
 
 run: setup ## builds and runs the pipeline: on DUMP, or on a small demonstration
@@ -39,14 +43,14 @@ else
 	@exec "$(BINARY)" demo --out "$$OUT" $(ARGS)
 endif
 
-test: setup check-scripts ## all tests
+test: setup-tests check-scripts ## all tests
 	@$(CARGO) test --locked $(ARGS)
 
 check-scripts: ## syntax and tests of the scripts
 	@for script in $(SCRIPTS); do bash -n "$$script"; done
 	@$(PYTHON) -B -m unittest discover --quiet models
 
-bench: setup ## measures speed and agreement with the original method
+bench: setup-tests ## measures speed and agreement with the original method
 	@$(CARGO) bench --locked --bench '*' $(ARGS)
 
 lint: setup ## formatting, clippy, and shellcheck when it is installed

@@ -1,22 +1,27 @@
 #!/usr/bin/env bash
 # Installs the system packages that facemill is built and run with, those that are missing only.
 #
-#   deploy/setup.sh            install what is missing (Debian 12 or newer, Ubuntu 24.04 or newer)
-#   deploy/setup.sh --check    only tell
+#   deploy/setup.sh [--tests] [--check]     (Debian 12 or newer, Ubuntu 24.04 or newer)
+#
+#   --tests   the servers too that the tests start
+#   --check   only tell
 #
 # Exit codes: 0 all there, 1 --check found something missing, 2 usage, 3 something is missing and cannot be installed.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 check_only=false
-case ${1-} in
-    '') ;;
-    --check) check_only=true ;;
-    *)
-        echo "usage: deploy/setup.sh [--check]" >&2
-        exit 2
-        ;;
-esac
+tests=false
+for argument; do
+    case $argument in
+        --check) check_only=true ;;
+        --tests) tests=true ;;
+        *)
+            echo "usage: deploy/setup.sh [--tests] [--check]" >&2
+            exit 2
+            ;;
+    esac
+done
 
 missing=()  # lines for a person
 packages=() # names for apt
@@ -42,11 +47,13 @@ need python3 "fetches the models" python3 -c 'import sys; assert sys.version_inf
 need python3-pip "knows the package index of this machine" \
     python3 -c 'import os, importlib.util as u; assert os.environ.get("PIP_INDEX_URL") or u.find_spec("pip")'
 need ca-certificates "whom to trust when fetching photos" test -e /etc/ssl/certs/ca-certificates.crt
-# Debian's redis-tools has the server's program too, and starts no service as redis-server does.
-need redis-tools "the tests' Redis server" \
-    bash -c 'command -v redis-server || test -x /usr/bin/redis-check-rdb'
 need postgresql-client "pg_restore, for dumps in custom format" command -v pg_restore
-need rabbitmq-server "the tests start private ones" test -x /usr/lib/rabbitmq/bin/rabbitmq-server
+if $tests; then
+    # Debian's redis-tools has the server's program too, and starts no service as redis-server does.
+    need redis-tools "the tests' Redis server" \
+        bash -c 'command -v redis-server || test -x /usr/bin/redis-check-rdb'
+    need rabbitmq-server "the tests start private ones" test -x /usr/lib/rabbitmq/bin/rabbitmq-server
+fi
 
 # Rust is not apt's: what Debian packages is too old.
 wanted_rust=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$here/Cargo.toml")
