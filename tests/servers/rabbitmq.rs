@@ -205,6 +205,8 @@ fn launch(folder: &Path, amqp: u16, epmd: u16, distribution: u16, reaper: &mut C
 fn script(folder: &Path, name: &str, amqp: u16, epmd: u16, distribution: u16) -> Command {
     let mut command = Command::new(Path::new(SCRIPTS).join(name));
     command
+        // Mnesia dumps its core where it was started.
+        .current_dir(folder)
         .env("HOME", folder)
         .env("RABBITMQ_NODENAME", format!("facemill-{amqp}@localhost"))
         .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
