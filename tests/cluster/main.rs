@@ -27,7 +27,8 @@ struct Installation {
 }
 
 impl Installation {
-    fn new() -> Self {
+    /// `name` is its run's, too: records of several tests lie in one bucket.
+    fn new(name: &str) -> Self {
         let rabbit = tokio::runtime::Runtime::new().unwrap().block_on(rabbitmq::shared());
         let store = SeaweedFs::shared().settings();
         let environment = vec![
@@ -37,8 +38,8 @@ impl Installation {
             ("FACEMILL_S3_ENDPOINT", store.endpoint.clone().unwrap()),
             ("AWS_ACCESS_KEY_ID", store.keys.access_key_id.clone()),
             ("AWS_SECRET_ACCESS_KEY", store.keys.secret_access_key.clone()),
-            ("FACEMILL_PREFIX", format!("cluster-{}", std::process::id())),
-            ("FACEMILL_RUN", "faces".to_owned()),
+            ("FACEMILL_PREFIX", format!("{name}-{}", std::process::id())),
+            ("FACEMILL_RUN", name.to_owned()),
         ];
         Self { rabbit, environment }
     }
@@ -119,7 +120,7 @@ fn a_cluster_makes_the_same_faces_as_one_process_whoever_is_killed() {
     let run = Command::new(env!("CARGO_BIN_EXE_facemill")).args(collection.run_text(&alone)).output().unwrap();
     assert!(run.status.success(), "{run:?}");
 
-    let installation = Installation::new();
+    let installation = Installation::new("faces");
     let dump = collection.dump.to_str().unwrap();
     let candidates = collection.candidates().len() as u64;
     let produced = installation.json(&["produce", dump]);
@@ -156,7 +157,7 @@ fn a_cluster_makes_the_same_faces_as_one_process_whoever_is_killed() {
 
 #[test]
 fn what_is_wrong_with_the_servers_is_said_plainly() {
-    let installation = Installation::new();
+    let installation = Installation::new("doctor");
     let doctor = installation.facemill(&["doctor"]);
     let told = String::from_utf8(doctor.stdout).unwrap();
     assert!(doctor.status.success(), "{told}");
