@@ -2,6 +2,7 @@
 
 #[path = "../run/collection.rs"]
 mod collection;
+mod letters;
 #[path = "../servers/process.rs"]
 mod process;
 #[path = "../servers/rabbitmq.rs"]
@@ -85,8 +86,13 @@ struct Worker(Child);
 impl Worker {
     /// As Kubernetes ends a pod; answers the exit code.
     fn terminate(&mut self) -> Option<i32> {
+        self.signal("-TERM")
+    }
+
+    /// Answers the exit code.
+    fn signal(&mut self, signal: &str) -> Option<i32> {
         let pid = self.0.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
         self.0.wait().unwrap().code()
     }
 
