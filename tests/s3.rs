@@ -5,14 +5,16 @@ mod process;
 #[path = "servers/seaweedfs.rs"]
 mod seaweedfs;
 
+use std::io::Read;
 use std::time::Duration;
 
 use bytes::Bytes;
-use facemill::objects::s3::{Keys, S3, Settings, Timeouts};
+use facemill::objects::s3::{Keys, Reader, S3, Settings, Timeouts};
 use facemill::objects::{ObjectError, ObjectKey, Objects};
-use facemill::photo::{ContentHash, ImageFormat};
+use facemill::photo::{ContentHash, Id, ImageFormat, PhotoKey, RunName};
 
 use seaweedfs::SeaweedFs;
+use tokio::io::AsyncReadExt;
 
 fn original(body: &'static str) -> (ObjectKey, Bytes) {
     (ObjectKey::original(ContentHash::of(body.as_bytes()), ImageFormat::Jpeg), Bytes::from_static(body.as_bytes()))
@@ -95,6 +97,77 @@ async fn nothing_stored_is_lost_when_the_service_is_killed() {
     }
     stored.unwrap();
     assert_eq!(store.get(&late).await.unwrap(), late_body);
+}
+
+/// Passes connections on to `port` and breaks the first `broken` of them off after `bytes` of the answer. Answers its
+/// own port.
+async fn break_off(port: u16, broken: usize, bytes: u64) -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let own = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        for number in 0.. {
+            let (client, _) = listener.accept().await.unwrap();
+            let limit = if number < broken { bytes } else { u64::MAX };
+            tokio::spawn(async move {
+                let server = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                let ((mut answer, mut ask), (mut asked, mut told)) = (server.into_split(), client.into_split());
+                let asking = tokio::spawn(async move { tokio::io::copy(&mut asked, &mut ask).await });
+                let _ = tokio::io::copy(&mut (&mut answer).take(limit), &mut told).await;
+                asking.abort();
+            });
+        }
+    });
+    own
+}
+
+/// A record of 5 MB, which may be written anew, in the shared service.
+async fn large_record(settings: &Settings) -> (ObjectKey, Bytes) {
+    let body: Bytes = (0..5_000_000_u32).map(|i| (i ^ (i >> 8)) as u8).collect::<Vec<_>>().into();
+    let key = ObjectKey::record(&PhotoKey { run: RunName::default(), photo_id: Id::from(1) });
+    S3::new(settings.clone()).put(&key, body.clone(), "application/json").await.unwrap();
+    (key, body)
+}
+
+fn through(port: u16, settings: &Settings) -> Settings {
+    Settings { endpoint: Some(format!("http://127.0.0.1:{port}")), ..settings.clone() }
+}
+
+fn port_of(settings: &Settings) -> u16 {
+    settings.endpoint.as_ref().unwrap().rsplit(':').next().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_download_that_breaks_off_goes_on_where_it_was() {
+    let settings = SeaweedFs::shared().settings();
+    let (key, body) = large_record(&settings).await;
+    let port = break_off(port_of(&settings), 2, 2_000_000).await;
+    let download = S3::new(through(port, &settings)).download(&format!("{}{key}", settings.prefix)).await.unwrap();
+    assert_eq!(download.total, Some(body.len() as u64));
+    let mut reader = Reader::new(download);
+    let read = tokio::task::spawn_blocking(move || {
+        let mut read = Vec::new();
+        reader.read_to_end(&mut read).map(|_| read)
+    });
+    assert!(read.await.unwrap().unwrap() == body);
+}
+
+#[tokio::test]
+async fn a_download_is_of_one_object_only() {
+    let settings = SeaweedFs::shared().settings();
+    let (key, _) = large_record(&settings).await;
+    let port = break_off(port_of(&settings), 1, 2_000_000).await;
+    let store = S3::new(settings.clone());
+    let mut download = S3::new(through(port, &settings)).download(&format!("{}{key}", settings.prefix)).await.unwrap();
+    store.put(&key, Bytes::from_static(b"another"), "application/json").await.unwrap();
+    let error = loop {
+        match download.next().await {
+            Ok(part) => assert!(part.is_some(), "it ended as if it were whole"),
+            Err(error) => break error,
+        }
+    };
+    assert!(error.to_string().contains("it has changed meanwhile"), "{error}");
+    let missing = store.download("nothing").await.err().unwrap();
+    assert!(missing.to_string().contains("there is no such object"), "{missing}");
 }
 
 #[tokio::test]

@@ -2,10 +2,12 @@
 
 pub mod audit;
 pub mod candidates;
+pub mod dead;
 pub mod demo;
 pub mod doctor;
 pub mod produce;
 pub mod report;
+pub mod retry;
 pub mod run;
 pub mod selfies;
 pub mod status;
@@ -13,6 +15,7 @@ pub mod train;
 pub mod why;
 pub mod work;
 
+mod filter;
 mod place;
 mod progress;
 mod servers;
@@ -47,6 +50,10 @@ enum Command {
     Status(status::Args),
     /// Tells everything that happened to one photo
     Why(why::Args),
+    /// Lists the dead letters, sends their photos back, or drops them
+    Dead(dead::Args),
+    /// Sends back the photos that ended for a cause
+    Retry(retry::Args),
     /// Compares a dump with the ledger: every candidate must have exactly one state
     Audit(audit::Args),
     /// Writes the report of a run again
@@ -101,6 +108,8 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Candidates(args) => candidates::run(args),
         Command::Status(args) => status::run(&args),
         Command::Why(args) => why::run(&args),
+        Command::Dead(args) => dead::run(&args),
+        Command::Retry(args) => retry::run(&args),
         Command::Audit(args) => audit::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Train(args) => train::run(args).map(|()| ExitCode::SUCCESS),

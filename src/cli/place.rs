@@ -14,7 +14,8 @@ use crate::ledger::Ledger;
 use crate::ledger::sqlite::Sqlite;
 use crate::objects::Objects;
 use crate::photo::RunName;
-use crate::pipeline::local::Home;
+use crate::pipeline::again::Again;
+use crate::pipeline::local::{Home, Possession};
 use crate::pipeline::record::Records;
 
 /// Which run.
@@ -92,6 +93,46 @@ impl PlaceArgs {
                 })
             }
         }
+    }
+}
+
+/// A run, opened for changing it.
+pub struct Holding {
+    pub run: RunName,
+    pub ledger: Arc<dyn Ledger>,
+    pub broker: Arc<dyn Broker>,
+    pub records: Option<Records>,
+    /// Keeps others out of a folder.
+    possession: Option<Possession>,
+}
+
+impl Holding {
+    pub fn again(&self) -> Again<'_> {
+        Again { ledger: &*self.ledger, broker: &*self.broker, records: self.records.as_ref() }
+    }
+
+    /// Whether it is a folder, in which nobody works before the next `facemill run`.
+    pub fn is_folder(&self) -> bool {
+        self.possession.is_some()
+    }
+}
+
+impl PlaceArgs {
+    /// Opens the run for changing it. In a folder nobody else may be at work.
+    pub async fn hold(&self) -> Result<Holding, Failure> {
+        let Place { run, ledger, records, site, .. } = self.open().await?;
+        Ok(match site {
+            Site::Servers(servers) => {
+                Holding { run, ledger, broker: Arc::new(servers.broker), records, possession: None }
+            }
+            Site::Folder { home, ledger: looked } => {
+                // Who looks holds no lock; from here on one file has one owner.
+                drop((ledger, looked));
+                let possession = home.enter().await.map_err(Failure::broken)?;
+                let (ledger, broker) = (Arc::new(possession.ledger.clone()), Arc::new(possession.broker.clone()));
+                Holding { run, ledger, broker, records, possession: Some(possession) }
+            }
+        })
     }
 }
 

@@ -1,19 +1,24 @@
 //! `facemill produce`.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use super::progress::Bars;
 use super::run::MappingArgs;
 use super::servers::ServerArgs;
 use super::{Failure, print_json, print_text};
-use crate::photo::RunName;
+use crate::objects::s3::{Reader, S3};
+use crate::photo::{Candidate, RunName};
 use crate::pipeline::producer::{self, Enqueued};
-use crate::source::{self, Input};
+use crate::source::{self, Input, Mapping};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The dump, of any kind and compression, or a table of candidates; `-` is standard input
-    dump: Input,
+    /// The dump, of any kind and compression, or a table of candidates: a file, s3://BUCKET/KEY, or `-` for standard input
+    #[arg(value_parser = OsStringValueParser::new().try_map(Dump::parse))]
+    dump: Dump,
     #[command(flatten)]
     mapping: MappingArgs,
     /// The run's name, so that several collections can share an installation
@@ -29,6 +34,49 @@ pub struct Args {
     servers: ServerArgs,
 }
 
+/// Where a dump is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Dump {
+    Here(Input),
+    S3 { bucket: String, key: String },
+}
+
+impl Dump {
+    fn parse(text: OsString) -> Result<Self, &'static str> {
+        let Some(address) = text.to_str().and_then(|text| text.strip_prefix("s3://")) else {
+            return Ok(Self::Here(text.into()));
+        };
+        match address.split_once('/') {
+            Some((bucket, key)) if !bucket.is_empty() && !key.is_empty() => {
+                Ok(Self::S3 { bucket: bucket.into(), key: key.into() })
+            }
+            _ => Err("an object is s3://BUCKET/KEY"),
+        }
+    }
+
+    /// Reads it to its end. What comes from S3 streams by and is kept nowhere.
+    async fn candidates(self, objects: &S3, mapping: Mapping, bars: &Bars) -> Result<Vec<Candidate>, Failure> {
+        let (reading, options) = (bars.reading(), source::Options { mapping });
+        let read = match self {
+            Self::Here(input) => tokio::task::spawn_blocking(move || {
+                let candidates = source::candidates(&input, &options, &mut |progress| reading.show(progress));
+                reading.finish();
+                candidates
+            }),
+            Self::S3 { bucket, key } => {
+                let download = objects.in_bucket(&bucket).download(&key).await.map_err(Failure::broken)?;
+                let reader = Reader::new(download);
+                tokio::task::spawn_blocking(move || {
+                    let candidates = source::candidates_from(reader, &options, &mut |progress| reading.show(progress));
+                    reading.finish();
+                    candidates
+                })
+            }
+        };
+        read.await.map_err(Failure::broken)?.map_err(Failure::broken)
+    }
+}
+
 pub fn run(args: Args) -> Result<ExitCode, Failure> {
     let mapping = args.mapping.parse()?;
     let servers = args.servers.clients()?;
@@ -37,14 +85,7 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
     let enqueued = super::block_on(async {
         // Before the dump is read, which may take long.
         servers.check().await?;
-        let reading = bars.reading();
-        let dump = args.dump;
-        let read = tokio::task::spawn_blocking(move || {
-            let candidates = source::candidates(&dump, &source::Options { mapping }, &mut |p| reading.show(p));
-            reading.finish();
-            candidates
-        });
-        let mut candidates = read.await.map_err(Failure::broken)?.map_err(Failure::broken)?;
+        let mut candidates = args.dump.candidates(&servers.objects, mapping, &bars).await?;
         candidates.truncate(args.limit.unwrap_or(usize::MAX));
         let bar = bars.count("enqueue", candidates.len() as u64);
         let progress = |photos| bar.inc(photos);
@@ -63,4 +104,20 @@ fn text(enqueued: &Enqueued, run: &RunName) -> String {
         text.push_str(&format!("photo {}: {}\n", refusal.photo_id, refusal.reason));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_in_s3_are_told_from_files() {
+        let s3 = Dump::S3 { bucket: "dumps".into(), key: "2026/a.sql.gz".into() };
+        assert_eq!(Dump::parse("s3://dumps/2026/a.sql.gz".into()), Ok(s3));
+        assert_eq!(Dump::parse("s3/a.sql".into()), Ok(Dump::Here(Input::File("s3/a.sql".into()))));
+        assert_eq!(Dump::parse("-".into()), Ok(Dump::Here(Input::Stdin)));
+        for bad in ["s3://", "s3://dumps", "s3://dumps/", "s3:///key"] {
+            assert!(Dump::parse(bad.into()).is_err(), "{bad}");
+        }
+    }
 }

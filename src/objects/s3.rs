@@ -142,6 +142,27 @@ impl S3 {
         &self.name
     }
 
+    /// The same service and keys, another bucket, no prefix.
+    pub fn in_bucket(&self, bucket: &str) -> Self {
+        let place = self.name.strip_prefix(&format!("bucket {}", self.bucket)).unwrap_or_default();
+        let name = format!("bucket {bucket}{place}");
+        Self { bucket: bucket.into(), prefix: String::new(), name, ..self.clone() }
+    }
+
+    /// Begins to read an object of any size, which may not be ours.
+    pub async fn download(&self, key: &str) -> Result<Download, ObjectError> {
+        let object = match self.client.get_object().bucket(&self.bucket).key(key).send().await {
+            Ok(object) => object,
+            Err(error) if error.code() == Some("NoSuchKey") => {
+                return Err(self.refused(format!("read {key}"), "there is no such object"));
+            }
+            Err(error) => return Err(self.failure(format!("read {key}"), &error)),
+        };
+        let total = object.content_length().and_then(|length| u64::try_from(length).ok());
+        let version = object.e_tag().map(str::to_owned);
+        Ok(Download { s3: self.clone(), key: key.into(), version, total, read: 0, body: object.body })
+    }
+
     fn full(&self, key: impl fmt::Display) -> String {
         format!("{}{key}", self.prefix)
     }
@@ -231,6 +252,111 @@ impl S3 {
                 _ => self.unavailable(what, DisplayErrorContext(error)),
             },
         }
+    }
+}
+
+/// An object that streams by. A connection that breaks is taken up again where it broke, as long as the object is the
+/// same.
+pub struct Download {
+    s3: S3,
+    key: String,
+    /// The ETag; without one a broken connection is the end.
+    version: Option<String>,
+    /// Bytes, where the service tells.
+    pub total: Option<u64>,
+    read: u64,
+    body: ByteStream,
+}
+
+impl Download {
+    const ATTEMPTS: u32 = 5;
+    const PAUSE: Duration = Duration::from_millis(500);
+
+    /// The next part; none at the end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ObjectError> {
+        let mut failed = 0;
+        loop {
+            let error = match self.try_next().await {
+                Ok(part) => {
+                    self.read += part.as_ref().map_or(0, Bytes::len) as u64;
+                    return Ok(part);
+                }
+                Err(error) => error,
+            };
+            failed += 1;
+            if failed == Self::ATTEMPTS || self.version.is_none() {
+                return Err(error);
+            }
+            tokio::time::sleep(Self::PAUSE * failed).await;
+            match self.go_on().await {
+                Err(error) if error.is_retryable() => {}
+                other => other?,
+            }
+        }
+    }
+
+    async fn try_next(&mut self) -> Result<Option<Bytes>, ObjectError> {
+        let what = || format!("read {}", self.key);
+        match tokio::time::timeout(self.s3.patience, self.body.next()).await {
+            Err(_) => Err(self.s3.unavailable(what(), format_args!("nothing came for {:?}", self.s3.patience))),
+            Ok(Some(Err(error))) => Err(self.s3.unavailable(what(), DisplayErrorContext(&error))),
+            Ok(None) if self.total.is_some_and(|total| self.read < total) => {
+                Err(self.s3.unavailable(what(), format_args!("the connection ended after {} bytes", self.read)))
+            }
+            Ok(Some(Ok(part))) => Ok(Some(part)),
+            Ok(None) => Ok(None),
+        }
+    }
+
+    async fn go_on(&mut self) -> Result<(), ObjectError> {
+        let rest = self.s3.client.get_object().bucket(&self.s3.bucket).key(&self.key);
+        let rest = rest.range(format!("bytes={}-", self.read)).set_if_match(self.version.clone());
+        let object = rest.send().await.map_err(|error| {
+            let what = format!("read on in {} after {} bytes", self.key, self.read);
+            match status(&error) {
+                Some(412) => self.s3.refused(what, "it has changed meanwhile"),
+                _ => self.s3.failure(what, &error),
+            }
+        })?;
+        // Who does not know ranges begins anew.
+        if self.read > 0 && object.content_range().is_none() {
+            let what = format!("read on in {} after {} bytes", self.key, self.read);
+            return Err(self.s3.refused(what, "the service sends whole objects only"));
+        }
+        self.body = object.body;
+        Ok(())
+    }
+}
+
+/// A [`Download`] for who reads off the async threads.
+pub struct Reader {
+    download: Download,
+    part: Bytes,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Reader {
+    /// # Panics
+    /// Outside of a runtime.
+    pub fn new(download: Download) -> Self {
+        Self { download, part: Bytes::new(), runtime: tokio::runtime::Handle::current() }
+    }
+}
+
+impl std::io::Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        use std::io::{Error, ErrorKind};
+        while self.part.is_empty() {
+            // The kind tells a lost source from broken content.
+            let part = self.runtime.block_on(self.download.next());
+            match part.map_err(|error| Error::new(ErrorKind::ConnectionAborted, error))? {
+                Some(part) => self.part = part,
+                None => return Ok(0),
+            }
+        }
+        let count = buffer.len().min(self.part.len());
+        buffer[..count].copy_from_slice(&self.part.split_to(count));
+        Ok(count)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The way of a photo: stages, and what drives them.
 
+pub mod again;
 pub mod classify;
 pub mod crop;
 pub mod detect;

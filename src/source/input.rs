@@ -7,7 +7,7 @@ use std::io::{self, Cursor, Read};
 use std::path::PathBuf;
 
 use super::error::SourceError;
-use super::stream::{Meter, Metered};
+use super::stream::{Meter, Metered, is_of_the_machine};
 
 /// A dump's whereabouts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,7 +99,7 @@ fn peek(reader: &mut Box<dyn Read + Send>, length: usize) -> Result<Vec<u8>, Sou
     let mut head = Vec::new();
     let mut limited = reader.take(length as u64);
     if let Err(error) = limited.read_to_end(&mut head) {
-        if error.raw_os_error().is_some() {
+        if is_of_the_machine(&error) {
             return Err(SourceError::Io { what: "the dump cannot be read".into(), error });
         }
         *reader = Box::new(Breaks(Some(error)));

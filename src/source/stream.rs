@@ -173,7 +173,7 @@ impl<'a> Stream<'a> {
         if error.kind() == ErrorKind::UnexpectedEof {
             return self.truncated(format!("the compressed data ends here ({error})"));
         }
-        if error.raw_os_error().is_some() {
+        if is_of_the_machine(&error) {
             return SourceError::Io { what: "the dump cannot be read".into(), error };
         }
         SourceError::Broken {
@@ -181,6 +181,11 @@ impl<'a> Stream<'a> {
             detail: format!("the compressed data is broken ({error})"),
         }
     }
+}
+
+/// The source was lost, which says nothing of the content.
+pub fn is_of_the_machine(error: &std::io::Error) -> bool {
+    error.raw_os_error().is_some() || error.kind() == ErrorKind::ConnectionAborted
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 #[path = "../run/collection.rs"]
 mod collection;
+mod letters;
 #[path = "../servers/process.rs"]
 mod process;
 #[path = "../servers/rabbitmq.rs"]
@@ -27,7 +28,8 @@ struct Installation {
 }
 
 impl Installation {
-    fn new() -> Self {
+    /// `name` is its run's, too: records of several tests lie in one bucket.
+    fn new(name: &str) -> Self {
         let rabbit = tokio::runtime::Runtime::new().unwrap().block_on(rabbitmq::shared());
         let store = SeaweedFs::shared().settings();
         let environment = vec![
@@ -37,8 +39,8 @@ impl Installation {
             ("FACEMILL_S3_ENDPOINT", store.endpoint.clone().unwrap()),
             ("AWS_ACCESS_KEY_ID", store.keys.access_key_id.clone()),
             ("AWS_SECRET_ACCESS_KEY", store.keys.secret_access_key.clone()),
-            ("FACEMILL_PREFIX", format!("cluster-{}", std::process::id())),
-            ("FACEMILL_RUN", "faces".to_owned()),
+            ("FACEMILL_PREFIX", format!("{name}-{}", std::process::id())),
+            ("FACEMILL_RUN", name.to_owned()),
         ];
         Self { rabbit, environment }
     }
@@ -84,8 +86,13 @@ struct Worker(Child);
 impl Worker {
     /// As Kubernetes ends a pod; answers the exit code.
     fn terminate(&mut self) -> Option<i32> {
+        self.signal("-TERM")
+    }
+
+    /// Answers the exit code.
+    fn signal(&mut self, signal: &str) -> Option<i32> {
         let pid = self.0.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
         self.0.wait().unwrap().code()
     }
 
@@ -119,7 +126,7 @@ fn a_cluster_makes_the_same_faces_as_one_process_whoever_is_killed() {
     let run = Command::new(env!("CARGO_BIN_EXE_facemill")).args(collection.run_text(&alone)).output().unwrap();
     assert!(run.status.success(), "{run:?}");
 
-    let installation = Installation::new();
+    let installation = Installation::new("faces");
     let dump = collection.dump.to_str().unwrap();
     let candidates = collection.candidates().len() as u64;
     let produced = installation.json(&["produce", dump]);
@@ -156,7 +163,7 @@ fn a_cluster_makes_the_same_faces_as_one_process_whoever_is_killed() {
 
 #[test]
 fn what_is_wrong_with_the_servers_is_said_plainly() {
-    let installation = Installation::new();
+    let installation = Installation::new("doctor");
     let doctor = installation.facemill(&["doctor"]);
     let told = String::from_utf8(doctor.stdout).unwrap();
     assert!(doctor.status.success(), "{told}");

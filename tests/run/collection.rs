@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::LazyLock;
 
 use facemill::demo::dump;
@@ -80,6 +81,18 @@ impl Collection {
             *labelled.entry(face.photo_id as u64).or_default() += 1;
         }
         labelled.into_iter().filter(|(_, faces)| *faces == 1).map(|(photo, _)| photo).collect()
+    }
+
+    /// A table of some of its candidates, by what their URLs end with.
+    pub fn table_of(&self, ends: &[&str]) -> String {
+        let listed = Command::new(env!("CARGO_BIN_EXE_facemill")).arg("candidates").arg(&self.dump).output().unwrap();
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        let (header, rows) = listed.split_once('\n').unwrap();
+        let url = header.split(',').position(|column| column == "photo_url").unwrap();
+        let is_wanted = |row: &&str| ends.iter().any(|end| row.split(',').nth(url).unwrap().ends_with(end));
+        let rows: Vec<&str> = rows.lines().filter(is_wanted).collect();
+        assert_eq!(rows.len(), ends.len(), "{rows:?}");
+        format!("{header}\n{}\n", rows.join("\n"))
     }
 
     pub fn id_of(&self, end_of_url: &str) -> usize {

@@ -1,6 +1,7 @@
 //! The program as its user runs it: a dump goes in, faces come out, whatever happens on the way.
 
 mod collection;
+mod letters;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};

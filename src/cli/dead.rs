@@ -1,0 +1,282 @@
+//! `facemill dead`.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::Serialize;
+
+use super::place::{Holding, PlaceArgs};
+use super::{Failure, filter, moment, print_json, print_text};
+use crate::broker::{DeadLetter, Message};
+use crate::ledger::Filter;
+use crate::photo::{Cause, Id, StageName};
+use crate::pipeline::again::{AgainError, Replayed};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// One line a letter, oldest first
+    List(Chosen),
+    /// A letter with its message
+    Show {
+        /// The id of its photo; what the list begins with where there is none
+        id: String,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Sends the photos back to the stage that gave them up and removes their letters
+    Replay(Chosen),
+    /// Removes letters; their photos stay failed
+    Drop {
+        /// Does it; without, only says how many letters it would be
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        chosen: Chosen,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Chosen {
+    /// Only these letters: stage=..,cause=..,host=.. (any of them)
+    #[arg(long = "where", value_name = "KEY=VALUE,..", value_parser = filter::of_letters)]
+    filter: Option<Filter>,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// A dead letter as it is shown.
+#[derive(Debug, Serialize)]
+struct Shown {
+    id: String,
+    /// Null: the message is not ours.
+    photo_id: Option<Id>,
+    stage: Option<StageName>,
+    cause: Cause,
+    attempt: u32,
+    first_at: u64,
+    last_at: u64,
+    host: Option<String>,
+    trace_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<String>,
+}
+
+/// What a replay did.
+#[derive(Debug, Default, Serialize)]
+struct Summary {
+    sent_back: u64,
+    /// Letters of photos that are on their way, or came to another end, without us.
+    out_of_date: u64,
+    /// Letters that stay: their messages are not ours.
+    foreign: u64,
+    /// Letters that stay: the ledger does not know their photos.
+    unknown: u64,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
+    super::block_on(async {
+        match &args.action {
+            Action::List(chosen) => list(chosen).await,
+            Action::Show { id, place } => show(id, place).await,
+            Action::Replay(chosen) => replay(chosen).await,
+            Action::Drop { yes, chosen } => discard(chosen, *yes).await,
+        }
+    })
+}
+
+/// Whether the letter belongs to the run, or to none. Answers its message if it has one of ours.
+fn of_run(holding: &Holding, letter: &DeadLetter) -> Option<Option<Message>> {
+    match Message::decode(letter.body.as_bytes()) {
+        Ok(message) => (message.photo.run == holding.run).then_some(Some(message)),
+        Err(_) => Some(None),
+    }
+}
+
+impl Chosen {
+    fn means(&self, holding: &Holding, letter: &DeadLetter) -> bool {
+        let everything = Filter::default();
+        let filter = self.filter.as_ref().unwrap_or(&everything);
+        of_run(holding, letter).is_some_and(|message| filter::means(filter, letter, message.as_ref()))
+    }
+
+    async fn letters(&self, holding: &Holding) -> Result<Vec<DeadLetter>, Failure> {
+        let mut letters = all(holding).await?;
+        letters.retain(|letter| self.means(holding, letter));
+        Ok(letters)
+    }
+}
+
+async fn all(holding: &Holding) -> Result<Vec<DeadLetter>, Failure> {
+    const ALL: usize = usize::MAX >> 1;
+    holding.broker.dead(ALL).await.map_err(Failure::broken)
+}
+
+async fn list(chosen: &Chosen) -> Result<ExitCode, Failure> {
+    let holding = chosen.place.hold().await?;
+    let letters: Vec<Shown> = chosen.letters(&holding).await?.iter().map(Shown::of).collect();
+    if chosen.place.json {
+        print_json(&letters)?;
+    } else {
+        print_text(&letters.iter().map(Shown::line).collect::<String>())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn show(id: &str, place: &PlaceArgs) -> Result<ExitCode, Failure> {
+    let holding = place.hold().await?;
+    let letters = all(&holding).await?;
+    let ours = letters.iter().filter(|letter| of_run(&holding, letter).is_some());
+    let shown = ours.map(|letter| Shown { body: Some(letter.body.clone()), ..Shown::of(letter) });
+    let shown: Vec<Shown> = shown.filter(|shown| shown.is_called(id)).collect();
+    if shown.is_empty() {
+        return Err(Failure::findings(format!("run {} has no dead letter {id}", holding.run)));
+    }
+    if place.json { print_json(&shown) } else { print_text(&shown.iter().map(Shown::text).collect::<String>()) }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn replay(chosen: &Chosen) -> Result<ExitCode, Failure> {
+    /// Photos that are sent back at a time.
+    const TOGETHER: usize = 16;
+    let holding = chosen.place.hold().await?;
+    let mut summary = Summary::default();
+    let letters = chosen.letters(&holding).await?;
+    let replayed = stream::iter(&letters).map(async |letter| match Message::decode(letter.body.as_bytes()) {
+        Ok(message) => Ok((letter, Some(holding.again().replay(&message).await?))),
+        Err(_) => Ok((letter, None)),
+    });
+    let replayed: Result<Vec<_>, AgainError> = replayed.buffered(TOGETHER).try_collect().await;
+    let go_on = "no letter was removed, run the same command again to go on";
+    let replayed = replayed.map_err(|error| Failure::broken(format!("{error}; {go_on}")))?;
+    let mut done = HashMap::new();
+    for (letter, fate) in replayed {
+        match fate {
+            None => summary.foreign += 1,
+            Some(Replayed::Unknown) => summary.unknown += 1,
+            Some(Replayed::SentBack) => summary.sent_back += 1,
+            Some(Replayed::OutOfDate) => summary.out_of_date += 1,
+        }
+        if matches!(fate, Some(Replayed::SentBack | Replayed::OutOfDate)) {
+            done.insert(letter.id(), letter.last_at);
+        }
+    }
+    if !done.is_empty() {
+        // A photo may have died anew: a letter of another time is another letter.
+        let is_done = |letter: &DeadLetter| done.get(&letter.id()) == Some(&letter.last_at);
+        holding.broker.exhume(&is_done).await.map_err(Failure::broken)?;
+    }
+    if chosen.place.json { print_json(&summary) } else { print_text(&summary.text(holding.is_folder())) }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn discard(chosen: &Chosen, yes: bool) -> Result<ExitCode, Failure> {
+    let holding = chosen.place.hold().await?;
+    if !yes {
+        let letters = chosen.letters(&holding).await?.len();
+        return Err(Failure::findings(format!("{letters} letters would be dropped: say --yes to do it")));
+    }
+    let dropped = holding.broker.exhume(&|letter| chosen.means(&holding, letter)).await.map_err(Failure::broken)?;
+    match chosen.place.json {
+        true => print_json(&serde_json::json!({ "dropped": dropped.len() })),
+        false => print_text(&format!("{} letters dropped\n", dropped.len())),
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How many digits of the hash name a letter without a photo.
+const SHORT: usize = 12;
+
+impl Shown {
+    fn of(letter: &DeadLetter) -> Self {
+        let message = Message::decode(letter.body.as_bytes()).ok();
+        Self {
+            id: letter.id(),
+            photo_id: message.as_ref().map(|message| message.photo.candidate.photo_id.clone()),
+            stage: letter.stage,
+            cause: letter.cause.clone(),
+            attempt: letter.attempt,
+            first_at: letter.first_at,
+            last_at: letter.last_at,
+            host: message.map(|message| message.photo.candidate.host()),
+            trace_id: letter.trace_id.clone(),
+            body: None,
+        }
+    }
+
+    fn is_called(&self, id: &str) -> bool {
+        match &self.photo_id {
+            Some(photo_id) => photo_id.as_str() == id || self.id == id,
+            None => id.len() >= SHORT && self.id.starts_with(id),
+        }
+    }
+
+    fn name(&self) -> String {
+        match &self.photo_id {
+            Some(photo_id) => photo_id.as_str().escape_debug().to_string(),
+            None => self.id.chars().take(SHORT).collect(),
+        }
+    }
+
+    /// Photo, stage, cause, attempt, last time, host, trace.
+    fn line(&self) -> String {
+        let (stage, slug) = (self.stage.map_or("-", StageName::as_str), self.cause.slug.escape_debug().to_string());
+        let host = self.host.as_deref().unwrap_or("-");
+        let trace = self.trace_id.as_deref().unwrap_or("-").escape_debug();
+        let (name, attempt, last) = (self.name(), self.attempt, moment(self.last_at));
+        format!("{name:<12} {stage:<9} {slug:<20} {attempt:>2}  {last}  {host:<24} {trace}\n")
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        self.write(&mut text).expect("writing to a String cannot fail");
+        text
+    }
+
+    fn write(&self, text: &mut String) -> std::fmt::Result {
+        let Cause { slug, detail } = &self.cause;
+        writeln!(text, "{}: given up {}", self.name(), self.stage.map_or("-".into(), |stage| format!("by {stage}")))?;
+        writeln!(text, "  {}: {}", slug.escape_debug(), detail.escape_debug())?;
+        writeln!(text, "\n  letter  {}", self.id.escape_debug())?;
+        writeln!(text, "  trace   {}", self.trace_id.as_deref().unwrap_or("-").escape_debug())?;
+        writeln!(text, "  attempt {}", self.attempt)?;
+        writeln!(text, "  first   {} UTC\n  last    {} UTC", moment(self.first_at), moment(self.last_at))?;
+        let body = self.body.as_deref().unwrap_or_default();
+        match serde_json::from_str::<serde_json::Value>(body).and_then(|body| serde_json::to_string_pretty(&body)) {
+            Ok(pretty) => pretty.lines().try_for_each(|line| writeln!(text, "  {}", without_controls(line))),
+            Err(_) => writeln!(text, "  {}", body.escape_debug()),
+        }
+    }
+}
+
+/// JSON escapes some of the characters that steer a terminal; here go the others.
+fn without_controls(line: &str) -> String {
+    line.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+impl Summary {
+    fn text(&self, is_folder: bool) -> String {
+        let Self { sent_back, out_of_date, foreign, unknown } = self;
+        let mut text = format!("{sent_back} photos sent back\n");
+        if is_folder && *sent_back > 0 {
+            text.push_str(super::retry::NEXT_RUN);
+        }
+        for (count, what) in [
+            (out_of_date, "letters were out of date and are removed: their photos are on their way or ended since"),
+            (foreign, "letters stay: their messages are not ours; see `facemill dead show`, or drop them"),
+            (unknown, "letters stay: the ledger does not know their photos; `facemill produce` takes them in"),
+        ] {
+            if *count > 0 {
+                text.push_str(&format!("{count} {what}\n"));
+            }
+        }
+        text
+    }
+}

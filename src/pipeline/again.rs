@@ -1,0 +1,97 @@
+//! Sends photos that have ended back to the stage that ended them.
+//!
+//! Always in this order: the ledger, which keeps the new message; the message confirmed by the broker; and only then is
+//! a dead letter removed. Whoever dies in between leaves a letter, or a photo that stands in the ledger as one sent
+//! back; both can be repeated, at the price of a copy that is recognised.
+
+use std::time::Duration;
+
+use super::record::Records;
+use super::worker::now;
+use crate::broker::{Broker, BrokerError, Message};
+use crate::ledger::{Ledger, LedgerError, Standing};
+use crate::objects::ObjectError;
+use crate::photo::{Ending, PhotoKey, State};
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AgainError {
+    #[error("cannot send photos back: {0}")]
+    Ledger(#[from] LedgerError),
+    #[error("cannot send photos back: {0}")]
+    Broker(#[from] BrokerError),
+    #[error("cannot send photos back: {0}")]
+    Objects(#[from] ObjectError),
+}
+
+/// What became of a photo whose dead letter is replayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replayed {
+    SentBack,
+    /// It is on its way without us, or came to another end since: the letter is out of date.
+    OutOfDate,
+    /// The ledger has never heard of it.
+    Unknown,
+}
+
+/// What it takes to send photos back.
+#[derive(Clone, Copy)]
+pub struct Again<'a> {
+    pub ledger: &'a dyn Ledger,
+    pub broker: &'a dyn Broker,
+    /// Where the ledger lets go of what is known of ended photos.
+    pub records: Option<&'a Records>,
+}
+
+impl Again<'_> {
+    /// Answers the message that was published; none if the photo is at no end.
+    pub async fn send_back(&self, key: &PhotoKey) -> Result<Option<Message>, AgainError> {
+        let record = match self.records {
+            Some(records) => records.read(key).await?.map(|record| record.message),
+            None => None,
+        };
+        let message = self.ledger.reopen(key, record.as_ref(), now().as_secs()).await?;
+        if let Some(message) = &message {
+            self.publish(message).await?;
+        }
+        Ok(message)
+    }
+
+    /// Deals with the photo of a dead letter's message. Only then may the letter be removed.
+    pub async fn replay(&self, message: &Message) -> Result<Replayed, AgainError> {
+        let key = message.photo.key();
+        let Some(standing) = self.ledger.standing(&key).await? else { return Ok(Replayed::Unknown) };
+        match standing.state {
+            State::Ended(Ending::Failed) => Ok(match self.send_back(&key).await? {
+                Some(_) => Replayed::SentBack,
+                None => Replayed::OutOfDate,
+            }),
+            State::Ended(_) => Ok(Replayed::OutOfDate),
+            // Either the broker gave the photo up and its letter is the only copy of the message, or an earlier replay
+            // died before it published.
+            State::Waiting(at) if at <= message.position.again() => {
+                self.publish(standing.message.as_ref().unwrap_or(message)).await?;
+                Ok(Replayed::SentBack)
+            }
+            State::Waiting(_) => Ok(Replayed::OutOfDate),
+        }
+    }
+
+    /// Publishes once more what the ledger has kept of a photo that was sent back and that no stage has dealt with
+    /// since. False: the photo is none of these.
+    pub async fn publish_again(&self, standing: &Standing) -> Result<bool, AgainError> {
+        match standing {
+            Standing {
+                state: State::Waiting(at), attempt: 1, due_at: 0, cause: None, message: Some(message), ..
+            } if at.turn > 1 => {
+                self.publish(message).await?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Not to be held up by the bounds of queues that nobody takes from just now.
+    async fn publish(&self, message: &Message) -> Result<(), BrokerError> {
+        self.broker.publish_after(message, Duration::ZERO).await
+    }
+}
