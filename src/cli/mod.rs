@@ -14,6 +14,7 @@ pub mod why;
 pub mod work;
 
 mod place;
+mod probes;
 mod progress;
 mod servers;
 mod settings;

@@ -6,6 +6,7 @@ pub mod detect;
 pub mod event;
 pub mod fetch;
 pub mod local;
+pub mod metrics;
 pub mod producer;
 pub mod record;
 pub mod retry;

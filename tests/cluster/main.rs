@@ -2,6 +2,8 @@
 
 #[path = "../run/collection.rs"]
 mod collection;
+mod installation;
+mod probes;
 #[path = "../servers/process.rs"]
 mod process;
 #[path = "../servers/rabbitmq.rs"]
@@ -12,95 +14,11 @@ mod redis;
 mod seaweedfs;
 
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use collection::Collection;
-use redis::RedisServer;
-use seaweedfs::SeaweedFs;
+use installation::Installation;
 use serde_json::Value;
-
-/// An installation of its own: servers that other tests use too, under a prefix that nobody else has.
-struct Installation {
-    rabbit: rabbitmq::Shared,
-    environment: Vec<(&'static str, String)>,
-}
-
-impl Installation {
-    fn new() -> Self {
-        let rabbit = tokio::runtime::Runtime::new().unwrap().block_on(rabbitmq::shared());
-        let store = SeaweedFs::shared().settings();
-        let environment = vec![
-            ("FACEMILL_AMQP_URL", rabbit.url()),
-            ("FACEMILL_REDIS_URL", RedisServer::shared().url()),
-            ("FACEMILL_S3_BUCKET", store.bucket.clone()),
-            ("FACEMILL_S3_ENDPOINT", store.endpoint.clone().unwrap()),
-            ("AWS_ACCESS_KEY_ID", store.keys.access_key_id.clone()),
-            ("AWS_SECRET_ACCESS_KEY", store.keys.secret_access_key.clone()),
-            ("FACEMILL_PREFIX", format!("cluster-{}", std::process::id())),
-            ("FACEMILL_RUN", "faces".to_owned()),
-        ];
-        Self { rabbit, environment }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_facemill"));
-        command.args(arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command
-    }
-
-    fn facemill(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    fn json(&self, arguments: &[&str]) -> Value {
-        let output = self.facemill(&[arguments, &["--json"]].concat());
-        assert!(output.status.success(), "{arguments:?}: {output:?}");
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-
-    fn worker(&self, stages: &[&str], collection: &Collection) -> Worker {
-        let arguments = [&["work"], stages, &collection.stage_arguments()[..], &["--cores", "1"]].concat();
-        Worker(self.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
-    }
-
-    /// Waits until `enough` is true of the run's status.
-    fn until(&self, what: &str, enough: impl Fn(&Value) -> bool) -> Value {
-        const PATIENCE: Duration = Duration::from_secs(240);
-        let began = Instant::now();
-        loop {
-            let status = self.json(&["status"]);
-            if enough(&status) {
-                return status;
-            }
-            assert!(began.elapsed() < PATIENCE, "still not {what}: {status:#}");
-        }
-    }
-}
-
-/// A worker's process, killed with the test.
-struct Worker(Child);
-
-impl Worker {
-    /// As Kubernetes ends a pod; answers the exit code.
-    fn terminate(&mut self) -> Option<i32> {
-        let pid = self.0.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        self.0.wait().unwrap().code()
-    }
-
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn ended(status: &Value) -> u64 {
     status["ended"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum()
