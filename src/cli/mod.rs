@@ -5,6 +5,7 @@ pub mod candidates;
 pub mod demo;
 pub mod doctor;
 pub mod produce;
+pub mod rebuild;
 pub mod report;
 pub mod run;
 pub mod selfies;
@@ -50,6 +51,8 @@ enum Command {
     Why(why::Args),
     /// Compares a dump with the ledger: every candidate must have exactly one state
     Audit(audit::Args),
+    /// Restores the lost ledger of a run from its records and its dump
+    Rebuild(rebuild::Args),
     /// Writes the report of a run again
     Report(report::Args),
     /// Trains the OK/NG classifier from labelled crops
@@ -103,6 +106,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Status(args) => status::run(&args),
         Command::Why(args) => why::run(&args),
         Command::Audit(args) => audit::run(&args),
+        Command::Rebuild(args) => rebuild::run(args),
         Command::Report(args) => report::run(&args),
         Command::Train(args) => train::run(args).map(|()| ExitCode::SUCCESS),
         Command::Selfies(args) => selfies::run(args).map(|()| ExitCode::SUCCESS),

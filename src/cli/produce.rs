@@ -6,9 +6,9 @@ use super::progress::Bars;
 use super::run::MappingArgs;
 use super::servers::ServerArgs;
 use super::{Failure, print_json, print_text};
-use crate::photo::RunName;
+use crate::photo::{Candidate, RunName};
 use crate::pipeline::producer::{self, Enqueued};
-use crate::source::{self, Input};
+use crate::source::{self, Input, Mapping};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -37,14 +37,7 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
     let enqueued = super::block_on(async {
         // Before the dump is read, which may take long.
         servers.check().await?;
-        let reading = bars.reading();
-        let dump = args.dump;
-        let read = tokio::task::spawn_blocking(move || {
-            let candidates = source::candidates(&dump, &source::Options { mapping }, &mut |p| reading.show(p));
-            reading.finish();
-            candidates
-        });
-        let mut candidates = read.await.map_err(Failure::broken)?.map_err(Failure::broken)?;
+        let mut candidates = read(args.dump, mapping, &bars).await?;
         candidates.truncate(args.limit.unwrap_or(usize::MAX));
         let bar = bars.count("enqueue", candidates.len() as u64);
         let progress = |photos| bar.inc(photos);
@@ -54,6 +47,17 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
     })?;
     if args.json { print_json(&enqueued) } else { print_text(&text(&enqueued, &args.run)) }?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The candidates of a dump, off the threads of those who wait for servers.
+pub async fn read(dump: Input, mapping: Mapping, bars: &Bars) -> Result<Vec<Candidate>, Failure> {
+    let reading = bars.reading();
+    let read = tokio::task::spawn_blocking(move || {
+        let candidates = source::candidates(&dump, &source::Options { mapping }, &mut |p| reading.show(p));
+        reading.finish();
+        candidates
+    });
+    read.await.map_err(Failure::broken)?.map_err(Failure::broken)
 }
 
 fn text(enqueued: &Enqueued, run: &RunName) -> String {

@@ -8,6 +8,7 @@ pub mod fetch;
 pub mod local;
 pub mod metrics;
 pub mod producer;
+pub mod rebuild;
 pub mod record;
 pub mod retry;
 pub mod stage;

@@ -8,6 +8,7 @@ mod probes;
 mod process;
 #[path = "../servers/rabbitmq.rs"]
 mod rabbitmq;
+mod rebuild;
 #[path = "../servers/redis.rs"]
 mod redis;
 #[path = "../servers/seaweedfs.rs"]
