@@ -27,6 +27,7 @@ impl Installation {
     /// With a Redis server of its own.
     pub fn on(redis: &RedisServer) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let rabbit = tokio::runtime::Runtime::new().unwrap().block_on(rabbitmq::shared());
         let store = SeaweedFs::shared().settings();
         let environment = vec![
@@ -36,8 +37,9 @@ impl Installation {
             ("FACEMILL_S3_ENDPOINT", store.endpoint.clone().unwrap()),
             ("AWS_ACCESS_KEY_ID", store.keys.access_key_id.clone()),
             ("AWS_SECRET_ACCESS_KEY", store.keys.secret_access_key.clone()),
-            ("FACEMILL_PREFIX", format!("cluster-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))),
-            ("FACEMILL_RUN", "faces".to_owned()),
+            ("FACEMILL_PREFIX", format!("cluster-{}-{number}", std::process::id())),
+            // They share a bucket, where the run alone tells their records apart.
+            ("FACEMILL_RUN", format!("faces-{number}")),
         ];
         Self { rabbit, environment }
     }
