@@ -59,6 +59,9 @@ impl Ledger for Shelf {
     async fn advance(&self, _: &Move<'_>) -> Result<Moved, LedgerError> {
         unreachable!("the report changes nothing")
     }
+    async fn restore(&self, _: &Message, _: Ending, _: Option<&Cause>) -> Result<bool, LedgerError> {
+        unreachable!("the report changes nothing")
+    }
     async fn reopen(&self, _: &PhotoKey, _: Option<&Message>, _: u64) -> Result<Option<Message>, LedgerError> {
         unreachable!("the report changes nothing")
     }

@@ -6,6 +6,7 @@ pub mod dead;
 pub mod demo;
 pub mod doctor;
 pub mod produce;
+pub mod rebuild;
 pub mod report;
 pub mod retry;
 pub mod run;
@@ -17,6 +18,7 @@ pub mod work;
 
 mod filter;
 mod place;
+mod probes;
 mod progress;
 mod servers;
 mod settings;
@@ -56,6 +58,8 @@ enum Command {
     Retry(retry::Args),
     /// Compares a dump with the ledger: every candidate must have exactly one state
     Audit(audit::Args),
+    /// Restores the lost ledger of a run from its records and its dump
+    Rebuild(rebuild::Args),
     /// Writes the report of a run again
     Report(report::Args),
     /// Trains the OK/NG classifier from labelled crops
@@ -111,6 +115,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Dead(args) => dead::run(&args),
         Command::Retry(args) => retry::run(&args),
         Command::Audit(args) => audit::run(&args),
+        Command::Rebuild(args) => rebuild::run(args),
         Command::Report(args) => report::run(&args),
         Command::Train(args) => train::run(args).map(|()| ExitCode::SUCCESS),
         Command::Selfies(args) => selfies::run(args).map(|()| ExitCode::SUCCESS),

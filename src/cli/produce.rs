@@ -36,13 +36,13 @@ pub struct Args {
 
 /// Where a dump is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Dump {
+pub enum Dump {
     Here(Input),
     S3 { bucket: String, key: String },
 }
 
 impl Dump {
-    fn parse(text: OsString) -> Result<Self, &'static str> {
+    pub fn parse(text: OsString) -> Result<Self, &'static str> {
         let Some(address) = text.to_str().and_then(|text| text.strip_prefix("s3://")) else {
             return Ok(Self::Here(text.into()));
         };
@@ -55,7 +55,7 @@ impl Dump {
     }
 
     /// Reads it to its end. What comes from S3 streams by and is kept nowhere.
-    async fn candidates(self, objects: &S3, mapping: Mapping, bars: &Bars) -> Result<Vec<Candidate>, Failure> {
+    pub async fn candidates(self, objects: &S3, mapping: Mapping, bars: &Bars) -> Result<Vec<Candidate>, Failure> {
         let (reading, options) = (bars.reading(), source::Options { mapping });
         let read = match self {
             Self::Here(input) => tokio::task::spawn_blocking(move || {

@@ -1,5 +1,6 @@
 //! `facemill work`.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +9,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
+use super::probes::{self, Probes};
 use super::progress::Bars;
 use super::servers::ServerArgs;
 use super::settings::StageArgs;
 use crate::objects::Objects;
 use crate::photo::StageName;
-use crate::pipeline::event::Observer;
+use crate::pipeline::metrics::Metrics;
 use crate::pipeline::record::Records;
 use crate::pipeline::stages::runs_native_code;
 use crate::pipeline::worker::{self, Gate, Worker, now};
@@ -26,6 +28,9 @@ pub struct Args {
     /// Seconds that photos in flight have to finish after SIGTERM
     #[arg(long, env = "FACEMILL_GRACE", default_value_t = 45, value_name = "SECONDS", help_heading = "Work")]
     grace: u64,
+    /// Answers /healthz, /readyz and /metrics there, over HTTP [default: nowhere]
+    #[arg(long, env = "FACEMILL_LISTEN", value_name = "ADDRESS:PORT", help_heading = "Work")]
+    listen: Option<SocketAddr>,
     /// Logs every step of every photo
     #[arg(short, long)]
     verbose: bool,
@@ -41,13 +46,20 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let level = if args.verbose { "facemill=debug" } else { "facemill=info" };
     crate::telemetry::init(level, Bars::new(false).sink()).map_err(Failure::broken)?;
     super::block_on(async {
+        let shutdown = CancellationToken::new();
+        let mut aside = JoinSet::new();
+        // From the start: who is told to end while it loads its models ends in order, too.
+        aside.spawn(super::signals(shutdown.clone()));
+        let listener = match args.listen {
+            Some(address) => Some(probes::listen(address).await?),
+            None => None,
+        };
         servers.check().await?;
         let objects: Arc<dyn Objects> = Arc::new(servers.objects.clone());
         let stages = super::run::open(&args.stages, &settings, objects.clone()).await?;
         let gate = Gate::default();
-        let nobody: Arc<dyn Observer> = Arc::new(Vec::new());
+        let metrics = Arc::new(Metrics::new(&args.stages));
         let name = format!("{}-{}-{}", host_name(), std::process::id(), now().as_nanos());
-        let shutdown = CancellationToken::new();
         let mut running = JoinSet::new();
         for stage in &stages.all {
             let native = runs_native_code(stage.name());
@@ -56,7 +68,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
                 broker: Arc::new(servers.broker.clone()),
                 ledger: servers.ledger.clone(),
                 records: Some(Records::new(objects.clone())),
-                observer: nobody.clone(),
+                observer: metrics.clone(),
                 gate: native.then(|| gate.clone()),
                 name: name.clone(),
                 settings: worker::Settings {
@@ -71,15 +83,22 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             let shutdown = shutdown.clone();
             running.spawn(async move { worker.run(shutdown).await });
         }
-        let signals = tokio::spawn(super::signals(shutdown.clone()));
+        let probes = Arc::new(Probes::new(metrics, shutdown.clone()));
+        if let Some(listener) = listener {
+            tracing::info!(address = ?listener.local_addr().ok(), "answers /healthz, /readyz and /metrics");
+            aside.spawn(probes.clone().serve(listener));
+            aside.spawn(probes.clone().watch(servers));
+        }
         let mut fault = None;
         while let Some(ended) = running.join_next().await {
             let ended = ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
             fault = fault.or(ended.err());
+            if !shutdown.is_cancelled() {
+                probes.broken.cancel();
+            }
             // One stage that cannot go on ends the process: whoever watches it starts a new one.
             shutdown.cancel();
         }
-        signals.abort();
         match fault {
             Some(fault) => Err(Failure::broken(fault)),
             None => Ok(ExitCode::SUCCESS),

@@ -233,6 +233,11 @@ pub trait Ledger: Send + Sync {
         Ok(())
     }
 
+    /// Gives a photo its end back from its record, in a ledger that was lost: `message` as it was when the photo ended.
+    /// A photo that is not known, or still where every photo starts, ends so, with no history of how. False: it stands
+    /// further, and stays there.
+    async fn restore(&self, message: &Message, ending: Ending, cause: Option<&Cause>) -> Result<bool, LedgerError>;
+
     /// Sends a photo that has ended back to the stage that ended it, attempt 1, and answers the message to publish.
     /// `record`: the message as the photo's record has it, for a ledger that let go of its own.
     async fn reopen(&self, key: &PhotoKey, record: Option<&Message>, now: u64) -> Result<Option<Message>, LedgerError>;

@@ -164,6 +164,23 @@ fn note(c: &Connection, key: &PhotoKey, event: &Event) -> rusqlite::Result<()> {
 
 /// Takes a photo in where its message stands. False: it is known.
 fn take_in(c: &Connection, message: &Message) -> rusqlite::Result<bool> {
+    if !insert(c, message)? {
+        return Ok(false);
+    }
+    let event = Event {
+        at_ms: message.enqueued_at * 1000,
+        stage: message.position.stage,
+        attempt: 0,
+        what: Happening::Enqueued,
+        cause: None,
+        took_ms: 0,
+    };
+    note(c, &message.photo.key(), &event)?;
+    Ok(true)
+}
+
+/// The photo and its message, without a history. False: it is known.
+fn insert(c: &Connection, message: &Message) -> rusqlite::Result<bool> {
     let key = message.photo.key();
     let added = c
         .prepare_cached(
@@ -183,15 +200,6 @@ fn take_in(c: &Connection, message: &Message) -> rusqlite::Result<bool> {
         return Ok(false);
     }
     keep(c, &key, message)?;
-    let event = Event {
-        at_ms: message.enqueued_at * 1000,
-        stage: message.position.stage,
-        attempt: 0,
-        what: Happening::Enqueued,
-        cause: None,
-        took_ms: 0,
-    };
-    note(c, &key, &event)?;
     Ok(true)
 }
 
@@ -382,6 +390,37 @@ impl Ledger for Sqlite {
                 |row| Ok(Entry { photo_id: Id::new(row.get::<_, String>(8)?), standing: standing(row)? }),
             )?
             .collect()
+        })
+        .await
+    }
+
+    async fn restore(&self, message: &Message, ending: Ending, cause: Option<&Cause>) -> Result<bool, LedgerError> {
+        let (message, cause) = (message.clone(), cause.cloned());
+        self.call("give a photo its end back", move |c| {
+            let is_new = insert(c, &message)?;
+            let key = message.photo.key();
+            let (slug, detail) = cause.map(|cause| (cause.slug, cause.detail)).unzip();
+            let restored = c
+                .prepare_cached(
+                    "UPDATE photos SET stage = ?3, turn = ?4, ending = ?5, attempt = ?6, due_at = 0, cause = ?7,
+                     detail = ?8, worker = NULL, crashes = 0
+                     WHERE run = ?1 AND id = ?2 AND ending IS NULL AND (?9 OR stage = 'fetch' AND turn = 1)",
+                )?
+                .execute(params![
+                    key.run.as_str(),
+                    key.photo_id.as_str(),
+                    message.position.stage.as_str(),
+                    message.position.turn,
+                    ending.as_str(),
+                    message.attempt,
+                    slug,
+                    detail,
+                    is_new
+                ])?;
+            if restored > 0 {
+                keep(c, &key, &message)?;
+            }
+            Ok(restored > 0)
         })
         .await
     }

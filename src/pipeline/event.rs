@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::ledger::{Event, Happening};
-use crate::photo::{Photo, PhotoKey};
+use crate::photo::{Photo, PhotoKey, StageName};
 
 /// A step of a photo that the ledger has just written down.
 pub struct Happened<'a> {
@@ -46,6 +46,16 @@ impl Happened<'_> {
 pub trait Observer: Send + Sync {
     fn happened(&self, happened: &Happened<'_>);
 
+    /// A worker has taken a delivery of this stage up.
+    fn taken(&self, stage: StageName) {
+        let _ = stage;
+    }
+
+    /// A worker is done with a delivery that it took up, one way or the other.
+    fn put_down(&self, stage: StageName) {
+        let _ = stage;
+    }
+
     /// A delivery was acknowledged.
     fn settled(&self) {}
 }
@@ -54,6 +64,14 @@ pub trait Observer: Send + Sync {
 impl Observer for Vec<Arc<dyn Observer>> {
     fn happened(&self, happened: &Happened<'_>) {
         self.iter().for_each(|observer| observer.happened(happened));
+    }
+
+    fn taken(&self, stage: StageName) {
+        self.iter().for_each(|observer| observer.taken(stage));
+    }
+
+    fn put_down(&self, stage: StageName) {
+        self.iter().for_each(|observer| observer.put_down(stage));
     }
 
     fn settled(&self) {

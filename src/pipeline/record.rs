@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::broker::Message;
@@ -47,16 +47,55 @@ impl Records {
     /// None: the photo has no record.
     pub async fn read(&self, key: &PhotoKey) -> Result<Option<Record>, ObjectError> {
         let key = ObjectKey::record(key);
-        let body = match self.objects.get(&key).await {
-            Ok(body) => body,
-            Err(ObjectError::Missing(_)) => return Ok(None),
-            Err(error) => return Err(error),
-        };
+        match self.objects.get(&key).await {
+            Ok(body) => Self::decode(&key, &body).map(Some),
+            Err(ObjectError::Missing(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn decode(key: &ObjectKey, body: &[u8]) -> Result<Record, ObjectError> {
         let odd = |detail: String| ObjectError::Refused { what: format!("cannot read {key}"), detail };
-        let record: Record = serde_json::from_slice(&body).map_err(|error| odd(error.to_string()))?;
+        let record: Record = serde_json::from_slice(body)
+            .map_err(|error| odd(format!("{error}: delete it, and `facemill rebuild` starts its photo again")))?;
         match record.message.schema <= Message::SCHEMA {
-            true => Ok(Some(record)),
+            true => Ok(record),
             false => Err(odd("a later version of facemill wrote it: update this one".into())),
+        }
+    }
+
+    /// All records of a run, in no order. One that cannot be read ends it.
+    pub fn all(&self, run: &RunName) -> impl Stream<Item = Result<Record, ObjectError>> {
+        const PAGE: usize = 1000;
+        self.paged(run, PAGE)
+    }
+
+    fn paged(&self, run: &RunName, page: usize) -> impl Stream<Item = Result<Record, ObjectError>> {
+        let prefix = ObjectKey::records(run);
+        // The key to go on after; none when there are no more.
+        let pages = stream::try_unfold(Some(None), move |after: Option<Option<ObjectKey>>| {
+            let (objects, prefix) = (self.objects.clone(), prefix.clone());
+            async move {
+                let Some(after) = after else { return Ok(None) };
+                let page = objects.list(&prefix, after.as_ref(), page).await?;
+                let next = page.keys.last().cloned().filter(|_| page.more).map(Some);
+                Ok::<_, ObjectError>(Some((stream::iter(page.keys.into_iter().map(Ok)), next)))
+            }
+        });
+        pages.try_flatten().map_ok(async |key| self.read_listed(&key).await).try_buffer_unordered(Self::READERS)
+    }
+
+    async fn read_listed(&self, key: &ObjectKey) -> Result<Record, ObjectError> {
+        let record = Self::decode(key, &self.objects.get(key).await?)?;
+        match ObjectKey::record(&record.message.photo.key()) == *key {
+            true => Ok(record),
+            false => Err(ObjectError::Refused {
+                what: format!("cannot read {key}"),
+                detail: format!(
+                    "it is the record of {}: delete it, and `facemill rebuild` starts its photo again",
+                    record.message.photo.key()
+                ),
+            }),
         }
     }
 
@@ -71,5 +110,60 @@ impl Records {
             entry.standing.message = self.read(&key).await?.map(|record| record.message);
         }
         Ok(entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objects::folder::Folder;
+    use crate::photo::{Candidate, Photo};
+
+    fn record(run: &RunName, id: u64) -> Record {
+        let candidate = Candidate {
+            photo_id: (id as i64).into(),
+            face_id: 1.into(),
+            label_id: 1.into(),
+            label_name: None,
+            photo_url: "http://photos.test/1.jpg".into(),
+            source_url: None,
+            posted_at: None,
+        };
+        let message = Message::first(Photo::new(run.clone(), candidate), 5);
+        Record { ending: Ending::Gone, cause: Some(Cause::new("http-404", "it is gone")), message }
+    }
+
+    #[tokio::test]
+    async fn all_records_of_a_run_are_read_over_many_pages() {
+        let scratch = tempfile::tempdir().unwrap();
+        let records = Records::new(Arc::new(Folder::at(scratch.path())));
+        let (run, other) = (RunName::default(), "other".parse().unwrap());
+        assert_eq!(records.paged(&run, 2).try_collect::<Vec<_>>().await.unwrap(), []);
+        let written: Vec<Record> = (1..=6).map(|id| record(&run, id)).collect();
+        for record in written.iter().chain([&record(&other, 7)]) {
+            records.write(record).await.unwrap();
+        }
+        for page in [1, 2, 4, 6, 7] {
+            let mut read: Vec<Record> = records.paged(&run, page).try_collect().await.unwrap();
+            read.sort_by_key(|record| record.message.photo.candidate.photo_id.clone());
+            assert_eq!(read, written, "{page} a page");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_record_that_is_none_is_named() {
+        let scratch = tempfile::tempdir().unwrap();
+        let objects = Arc::new(Folder::at(scratch.path()));
+        let (records, run) = (Records::new(objects.clone()), RunName::default());
+        let key = ObjectKey::record(&record(&run, 1).message.photo.key());
+        let strange = serde_json::to_vec(&record(&run, 2)).unwrap();
+        let mut newer = record(&run, 1);
+        newer.message.schema = Message::SCHEMA + 1;
+        let newer = serde_json::to_vec(&newer).unwrap();
+        for (body, told) in [(&b"{\"ending\":"[..], "delete it"), (&strange, "delete it"), (&newer, "update")] {
+            objects.put(&key, Bytes::copy_from_slice(body), "application/json").await.unwrap();
+            let error = records.all(&run).try_collect::<Vec<_>>().await.unwrap_err();
+            assert!(error.to_string().contains(key.as_str()) && error.to_string().contains(told), "{error}");
+        }
     }
 }

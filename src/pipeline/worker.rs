@@ -22,7 +22,7 @@ use super::stage::{Outcome, Stage};
 use crate::broker::{Broker, BrokerError, DeadLetter, Delivery, Message};
 use crate::ledger::{Begin, Event, Happening, Ledger, LedgerError, Move, Moved, Standing};
 use crate::objects::ObjectError;
-use crate::photo::{Cause, Ending, Position, State};
+use crate::photo::{Cause, Ending, Position, StageName, State};
 
 /// How a worker goes about its work.
 #[derive(Debug, Clone)]
@@ -77,11 +77,11 @@ impl Gate {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum WorkerError {
     #[error("the {stage} worker cannot go on: {error}")]
-    Broker { stage: crate::photo::StageName, error: BrokerError },
+    Broker { stage: StageName, error: BrokerError },
     #[error("the {stage} worker cannot go on: {error}")]
-    Ledger { stage: crate::photo::StageName, error: LedgerError },
+    Ledger { stage: StageName, error: LedgerError },
     #[error("the {stage} worker cannot go on: {error}")]
-    Objects { stage: crate::photo::StageName, error: ObjectError },
+    Objects { stage: StageName, error: ObjectError },
 }
 
 /// A delivery that has to go back to its queue.
@@ -144,6 +144,7 @@ impl Worker {
     }
 
     async fn deal(self, delivery: Delivery, overdue: CancellationToken) -> Option<WorkerError> {
+        let _in_hand = InHand::new(&*self.observer, self.stage.name());
         match self.settle(&delivery.body, delivery.redelivered, &overdue).await {
             Ok(()) => {
                 delivery.ack().await;
@@ -426,6 +427,25 @@ impl Worker {
     }
 }
 
+/// Tells the observer of a delivery that is worked on, also when its task panics.
+struct InHand<'a> {
+    observer: &'a dyn Observer,
+    stage: StageName,
+}
+
+impl<'a> InHand<'a> {
+    fn new(observer: &'a dyn Observer, stage: StageName) -> Self {
+        observer.taken(stage);
+        Self { observer, stage }
+    }
+}
+
+impl Drop for InHand<'_> {
+    fn drop(&mut self) {
+        self.observer.put_down(self.stage);
+    }
+}
+
 /// One step of a photo, ready to be written down.
 struct Step {
     to: State,
@@ -438,7 +458,7 @@ struct Step {
 /// An error that knows whether to try again.
 trait Transient: std::fmt::Display {
     fn is_transient(&self) -> bool;
-    fn fatal(self, stage: crate::photo::StageName) -> WorkerError;
+    fn fatal(self, stage: StageName) -> WorkerError;
 }
 
 impl Transient for BrokerError {
@@ -446,7 +466,7 @@ impl Transient for BrokerError {
         self.is_retryable()
     }
 
-    fn fatal(self, stage: crate::photo::StageName) -> WorkerError {
+    fn fatal(self, stage: StageName) -> WorkerError {
         WorkerError::Broker { stage, error: self }
     }
 }
@@ -456,7 +476,7 @@ impl Transient for ObjectError {
         self.is_retryable()
     }
 
-    fn fatal(self, stage: crate::photo::StageName) -> WorkerError {
+    fn fatal(self, stage: StageName) -> WorkerError {
         WorkerError::Objects { stage, error: self }
     }
 }
@@ -466,7 +486,7 @@ impl Transient for LedgerError {
         self.is_retryable()
     }
 
-    fn fatal(self, stage: crate::photo::StageName) -> WorkerError {
+    fn fatal(self, stage: StageName) -> WorkerError {
         WorkerError::Ledger { stage, error: self }
     }
 }

@@ -11,7 +11,10 @@ use facemill::objects::{ObjectKey, Objects};
 use facemill::photo::{Cause, ContentHash, ImageFormat};
 use serde_json::Value;
 
-use super::{Collection, Installation, SeaweedFs, Worker, ended};
+use super::collection::Collection;
+use super::ended;
+use super::installation::{Installation, Worker};
+use super::seaweedfs::SeaweedFs;
 
 impl Installation {
     fn setting(&self, name: &str) -> &str {
@@ -54,7 +57,7 @@ impl Installation {
 fn photos_are_sent_back_and_letters_removed() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let collection = Collection::serve();
-    let installation = Installation::new("letters");
+    let installation = Installation::new();
     let table = collection.table_of(&["/broken.jpg", "/410.jpg", "/403.jpg", "/loop.jpg"]);
     let dump = runtime.block_on(installation.upload(table));
     assert_eq!(installation.json(&["produce", &dump])["new"], 4);

@@ -2,112 +2,25 @@
 
 #[path = "../run/collection.rs"]
 mod collection;
+mod installation;
 mod letters;
+mod probes;
 #[path = "../servers/process.rs"]
 mod process;
 #[path = "../servers/rabbitmq.rs"]
 mod rabbitmq;
+mod rebuild;
 #[path = "../servers/redis.rs"]
 mod redis;
 #[path = "../servers/seaweedfs.rs"]
 mod seaweedfs;
 
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use collection::Collection;
-use redis::RedisServer;
-use seaweedfs::SeaweedFs;
+use installation::Installation;
 use serde_json::Value;
-
-/// An installation of its own: servers that other tests use too, under a prefix that nobody else has.
-struct Installation {
-    rabbit: rabbitmq::Shared,
-    environment: Vec<(&'static str, String)>,
-}
-
-impl Installation {
-    /// `name` is its run's, too: records of several tests lie in one bucket.
-    fn new(name: &str) -> Self {
-        let rabbit = tokio::runtime::Runtime::new().unwrap().block_on(rabbitmq::shared());
-        let store = SeaweedFs::shared().settings();
-        let environment = vec![
-            ("FACEMILL_AMQP_URL", rabbit.url()),
-            ("FACEMILL_REDIS_URL", RedisServer::shared().url()),
-            ("FACEMILL_S3_BUCKET", store.bucket.clone()),
-            ("FACEMILL_S3_ENDPOINT", store.endpoint.clone().unwrap()),
-            ("AWS_ACCESS_KEY_ID", store.keys.access_key_id.clone()),
-            ("AWS_SECRET_ACCESS_KEY", store.keys.secret_access_key.clone()),
-            ("FACEMILL_PREFIX", format!("{name}-{}", std::process::id())),
-            ("FACEMILL_RUN", name.to_owned()),
-        ];
-        Self { rabbit, environment }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_facemill"));
-        command.args(arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command
-    }
-
-    fn facemill(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    fn json(&self, arguments: &[&str]) -> Value {
-        let output = self.facemill(&[arguments, &["--json"]].concat());
-        assert!(output.status.success(), "{arguments:?}: {output:?}");
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-
-    fn worker(&self, stages: &[&str], collection: &Collection) -> Worker {
-        let arguments = [&["work"], stages, &collection.stage_arguments()[..], &["--cores", "1"]].concat();
-        Worker(self.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
-    }
-
-    /// Waits until `enough` is true of the run's status.
-    fn until(&self, what: &str, enough: impl Fn(&Value) -> bool) -> Value {
-        const PATIENCE: Duration = Duration::from_secs(240);
-        let began = Instant::now();
-        loop {
-            let status = self.json(&["status"]);
-            if enough(&status) {
-                return status;
-            }
-            assert!(began.elapsed() < PATIENCE, "still not {what}: {status:#}");
-        }
-    }
-}
-
-/// A worker's process, killed with the test.
-struct Worker(Child);
-
-impl Worker {
-    /// As Kubernetes ends a pod; answers the exit code.
-    fn terminate(&mut self) -> Option<i32> {
-        self.signal("-TERM")
-    }
-
-    /// Answers the exit code.
-    fn signal(&mut self, signal: &str) -> Option<i32> {
-        let pid = self.0.id().to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
-        self.0.wait().unwrap().code()
-    }
-
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn ended(status: &Value) -> u64 {
     status["ended"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum()
@@ -126,7 +39,7 @@ fn a_cluster_makes_the_same_faces_as_one_process_whoever_is_killed() {
     let run = Command::new(env!("CARGO_BIN_EXE_facemill")).args(collection.run_text(&alone)).output().unwrap();
     assert!(run.status.success(), "{run:?}");
 
-    let installation = Installation::new("faces");
+    let installation = Installation::new();
     let dump = collection.dump.to_str().unwrap();
     let candidates = collection.candidates().len() as u64;
     let produced = installation.json(&["produce", dump]);
@@ -163,7 +76,7 @@ fn a_cluster_makes_the_same_faces_as_one_process_whoever_is_killed() {
 
 #[test]
 fn what_is_wrong_with_the_servers_is_said_plainly() {
-    let installation = Installation::new("doctor");
+    let installation = Installation::new();
     let doctor = installation.facemill(&["doctor"]);
     let told = String::from_utf8(doctor.stdout).unwrap();
     assert!(doctor.status.success(), "{told}");

@@ -17,6 +17,7 @@ async fn suite(ledger: &dyn Ledger) {
     racing_moves(ledger).await;
     counting_and_paging(ledger).await;
     reopening(ledger).await;
+    restoring(ledger).await;
 }
 
 fn key(id: &str) -> PhotoKey {
@@ -211,6 +212,49 @@ async fn reopening(ledger: &dyn Ledger) {
     assert!(matches!(ledger.begin(&fetch, "w", true).await.unwrap(), Begin::Stale(_)), "the old message is stale");
     go(ledger, &reopened).await;
     pass(ledger, &reopened).await;
+}
+
+async fn restoring(ledger: &dyn Ledger) {
+    let name = run("lost");
+    let message = |id: &str, position: Position| Message {
+        position,
+        attempt: 3,
+        ..Message::first(facemill::photo::Photo::new(name.clone(), candidate(id)), 5)
+    };
+    let cause = Cause::new("no-face", "a wall");
+    let detect = Position { stage: StageName::Detect, turn: 4 };
+    let ended = message("1", detect);
+    for is_restored in [true, false] {
+        let restored = ledger.restore(&ended, Ending::Rejected, Some(&cause)).await.unwrap();
+        assert_eq!(restored, is_restored, "the second time changes nothing");
+        let standing = ledger.standing(&ended.photo.key()).await.unwrap().unwrap();
+        assert_eq!((standing.state, standing.stage), (State::Ended(Ending::Rejected), StageName::Detect));
+        assert_eq!((standing.attempt, standing.due_at, standing.cause.as_ref()), (3, 0, Some(&cause)));
+        assert!(ledger.history(&ended.photo.key()).await.unwrap().is_empty());
+    }
+    assert!(ledger.runs().await.unwrap().contains(&name));
+    assert!(matches!(ledger.begin(&ended, "w", true).await.unwrap(), Begin::Stale(_)), "it is over");
+
+    // Somebody produced before the records were read.
+    assert_eq!(ledger.enrol(&name, &[candidate("1"), candidate("2")], 5).await.unwrap()[1], Enrolment::New);
+    let classify = message("2", Position::entering(StageName::Classify));
+    assert!(ledger.restore(&classify, Ending::Predicted, None).await.unwrap());
+    assert!(matches!(ledger.begin(&message("2", Position::START), "w", false).await.unwrap(), Begin::Stale(_)));
+
+    // What has gone on since knows better than an old record.
+    let crop = message("3", Position::entering(StageName::Crop));
+    go(ledger, &crop).await;
+    assert!(!ledger.restore(&message("3", Position::START), Ending::Failed, Some(&cause)).await.unwrap());
+    let again = Message { position: detect.again(), ..ended.clone() };
+    assert_eq!(ledger.reopen(&ended.photo.key(), Some(&ended), 9).await.unwrap().unwrap().position, again.position);
+    assert!(!ledger.restore(&ended, Ending::Rejected, Some(&cause)).await.unwrap());
+    let counts = ledger.counts(&name).await.unwrap();
+    assert_eq!(counts.candidates, 3);
+    let waiting = [(StageName::Detect, 1), (StageName::Crop, 1)];
+    assert_eq!(counts.waiting.into_iter().collect::<Vec<_>>(), waiting);
+    assert_eq!(counts.ended.into_iter().collect::<Vec<_>>(), [(Ending::Predicted, 1)]);
+    let page = ledger.page(&name, &Filter::default(), None, 10).await.unwrap();
+    assert_eq!(page.iter().map(|entry| entry.photo_id.as_str()).collect::<Vec<_>>(), ["1", "2", "3"]);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use facemill::broker::embedded::Embedded;
 use facemill::broker::{Broker, BrokerError, Choice, Consumer, DeadLetter, Delivery, Depth, Message, Receipt};
 use facemill::ledger::sqlite::Sqlite;
 use facemill::ledger::{Begin, Counts, Enrolment, Entry, Event, Filter, Ledger, LedgerError, Move, Moved, Standing};
-use facemill::photo::{Candidate, Ending, Id, PhotoKey, Position, RunName, StageName};
+use facemill::photo::{Candidate, Cause, Ending, Id, PhotoKey, Position, RunName, StageName};
 use tokio_util::sync::CancellationToken;
 
 /// Counts writes; at the chosen one, everything stops.
@@ -116,6 +116,10 @@ impl Ledger for Mortal {
 
     async fn recorded(&self, key: &PhotoKey, at: Position, ending: Ending) -> Result<(), LedgerError> {
         self.fuse.around(self.ledger.recorded(key, at, ending)).await
+    }
+
+    async fn restore(&self, message: &Message, ending: Ending, cause: Option<&Cause>) -> Result<bool, LedgerError> {
+        self.fuse.around(self.ledger.restore(message, ending, cause)).await
     }
 
     async fn reopen(&self, key: &PhotoKey, record: Option<&Message>, now: u64) -> Result<Option<Message>, LedgerError> {

@@ -16,7 +16,7 @@ use redis::{Script, Value};
 use super::{Begin, CauseCount, Counts, Enrolment, Entry, Event, Filter, Happening, Ledger, LedgerError};
 use super::{Move, Moved, Standing};
 use crate::broker::Message;
-use crate::photo::{Candidate, Ending, Id, Photo, PhotoKey, Position, RunName, State};
+use crate::photo::{Candidate, Cause, Ending, Id, Photo, PhotoKey, Position, RunName, State};
 
 mod body;
 mod connection;
@@ -184,7 +184,7 @@ impl Redis {
         self.link.call(what, |mut connection| async move { command.query_async(&mut connection).await }).await
     }
 
-    /// One step of a photo: what `advance` and `reopen` have in common.
+    /// One step of a photo: what `advance`, `restore` and `reopen` have in common.
     async fn shift(&self, what: &str, shift: Shift<'_>) -> Result<Answer, LedgerError> {
         let Shift { key, from, to, facts, event, message } = shift;
         let keys = self.keys(&key.run);
@@ -197,7 +197,7 @@ impl Redis {
             packing::place(from.0, from.1).into(),
             packing::place(to.0, to.1).into(),
             facts.pack(),
-            packing::pack_event(event),
+            event.map(packing::pack_event).unwrap_or_default(),
             packing::MAX_HISTORY.to_string().into(),
             body::pack(message),
             keys.groups().into(),
@@ -215,7 +215,7 @@ struct Shift<'a> {
     from: (Position, Option<Ending>),
     to: (Position, Option<Ending>),
     facts: &'a Facts,
-    event: &'a Event,
+    event: Option<&'a Event>,
     message: &'a Message,
 }
 
@@ -324,7 +324,7 @@ impl Ledger for Redis {
         };
         let host = step.message.photo.candidate.host();
         let facts = Facts::new(step.attempt, step.due_at, &host, step.event.cause.as_ref());
-        let (key, event, message) = (step.key, &step.event, step.message);
+        let (key, event, message) = (step.key, Some(&step.event), step.message);
         let shift = Shift { key, from: (step.from, None), to, facts: &facts, event, message };
         Ok(match self.shift("move a photo", shift).await? {
             Answer::Number(_) => Moved::Done,
@@ -397,6 +397,18 @@ impl Ledger for Redis {
         }
     }
 
+    /// The record has the message: it is let go of in a second step, which a call after a failure makes up for.
+    async fn restore(&self, message: &Message, ending: Ending, cause: Option<&Cause>) -> Result<bool, LedgerError> {
+        let (key, at) = (message.photo.key(), message.position);
+        self.enter(&key.run).await?;
+        let facts = Facts::new(message.attempt, 0, &message.photo.candidate.host(), cause);
+        let (from, to) = ((Position::START, None), (at, Some(ending)));
+        let shift = Shift { key: &key, from, to, facts: &facts, event: None, message };
+        let is_restored = matches!(self.shift("give a photo its end back", shift).await?, Answer::Number(_));
+        self.recorded(&key, at, ending).await?;
+        Ok(is_restored)
+    }
+
     async fn reopen(&self, key: &PhotoKey, record: Option<&Message>, now: u64) -> Result<Option<Message>, LedgerError> {
         const WHAT: &str = "send a photo back";
         let Some((Packed { at, ending: Some(ending), .. }, kept)) = self.look_up(key).await? else {
@@ -408,7 +420,7 @@ impl Ledger for Redis {
         let to = (message.position, None);
         let facts = Facts::new(1, 0, &message.photo.candidate.host(), None);
         let event = enqueued(message.position, now);
-        let shift = Shift { key, from: (at, Some(ending)), to, facts: &facts, event: &event, message: &message };
+        let shift = Shift { key, from: (at, Some(ending)), to, facts: &facts, event: Some(&event), message: &message };
         Ok(match self.shift(WHAT, shift).await? {
             Answer::Number(_) => Some(message),
             // Somebody else has just sent it back.

@@ -1,0 +1,65 @@
+//! `facemill rebuild`.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+
+use super::produce::Dump;
+use super::progress::Bars;
+use super::run::MappingArgs;
+use super::servers::ServerArgs;
+use super::{Failure, print_json, print_text};
+use crate::photo::RunName;
+use crate::pipeline::rebuild::{self, Rebuilt};
+use crate::pipeline::record::Records;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The dump that was produced from: a file, s3://BUCKET/KEY, or `-` for standard input
+    #[arg(value_parser = OsStringValueParser::new().try_map(Dump::parse))]
+    dump: Dump,
+    #[command(flatten)]
+    mapping: MappingArgs,
+    /// The run whose ledger was lost
+    #[arg(long, env = "FACEMILL_RUN", default_value_t, value_name = "NAME")]
+    run: RunName,
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    servers: ServerArgs,
+}
+
+pub fn run(args: Args) -> Result<ExitCode, Failure> {
+    let mapping = args.mapping.parse()?;
+    let servers = args.servers.clients()?;
+    let bars = Bars::new(!args.json);
+    crate::telemetry::init("facemill=warn", bars.sink()).map_err(Failure::broken)?;
+    let rebuilt = super::block_on(async {
+        servers.check().await?;
+        let candidates = args.dump.candidates(&servers.objects, mapping, &bars).await?;
+        let (restore, enqueue) =
+            (bars.count("restore", candidates.len() as u64), bars.count("enqueue", candidates.len() as u64));
+        let (restored, enqueued) = (|photos| restore.inc(photos), |photos| enqueue.inc(photos));
+        let records = Records::new(Arc::new(servers.objects.clone()));
+        let (ledger, broker) = (&*servers.ledger, &servers.broker);
+        let rebuilt = rebuild::rebuild(&args.run, &candidates, &records, ledger, broker, &restored, &enqueued).await;
+        restore.finish_and_clear();
+        enqueue.finish_and_clear();
+        rebuilt.map_err(|error| Failure::broken(format!("{error}; run the same command again to go on")))
+    })?;
+    if args.json { print_json(&rebuilt) } else { print_text(&text(&rebuilt, &args.run)) }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(rebuilt: &Rebuilt, run: &RunName) -> String {
+    let Rebuilt { restored, stood, enqueued, refused } = rebuilt;
+    let mut text = format!("run {run}: {restored} restored, {stood} stood already, {enqueued} enqueued, ");
+    let _ = writeln!(text, "{} refused", refused.len());
+    for refusal in refused {
+        let _ = writeln!(text, "photo {}: {}", refusal.photo_id, refusal.reason);
+    }
+    text
+}

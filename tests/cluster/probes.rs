@@ -1,0 +1,71 @@
+//! What a worker answers to whoever watches it.
+
+use std::net::TcpListener;
+use std::process::Stdio;
+
+use super::collection::Collection;
+use super::ended;
+use super::installation::{Installation, ask, get};
+use super::process::{free_ports, wait_for};
+use super::redis::RedisServer;
+
+fn number(metrics: &str, series: &str) -> u64 {
+    let line = metrics.lines().find(|line| line.starts_with(series)).unwrap_or_default();
+    line.rsplit(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+#[test]
+fn a_worker_tells_whether_it_is_ready_and_what_it_did() {
+    let redis = RedisServer::start(&[]);
+    let collection = Collection::serve();
+    let installation = Installation::on(&redis);
+    let candidates = collection.candidates().len() as u64;
+    installation.json(&["produce", collection.dump.to_str().unwrap()]);
+    let [port] = free_ports();
+    let address = format!("127.0.0.1:{port}");
+    let stages = ["fetch", "detect", "crop", "classify"];
+    let mut worker = installation.worker_with(&stages, &collection, &["--listen", &address]);
+    let ready = |status: u16| move || get(port, "/readyz").filter(|(found, _)| *found == status);
+    wait_for("a worker that is ready", ready(200));
+    assert_eq!(get(port, "/healthz").unwrap(), (200, "ok\n".into()));
+
+    assert_eq!(get(port, "/secrets").unwrap().0, 404);
+    assert_eq!(ask(port, "POST /readyz HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").unwrap().0, 405);
+    assert_eq!(ask(port, "\u{1} no HTTP at all\r\n\r\n").unwrap().0, 400);
+    let _ = ask(port, &format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(1 << 20)));
+
+    let status = installation.until("over", |status| ended(status) == candidates);
+    let (_, metrics) = get(port, "/metrics").unwrap();
+    let predicted = number(&metrics, "facemill_photos_total{stage=\"classify\",outcome=\"predicted\",cause=\"\"}");
+    assert_eq!(predicted, status["ended"]["predicted"].as_u64().unwrap(), "{metrics}");
+    let not_found = number(&metrics, "facemill_photos_total{stage=\"fetch\",outcome=\"gone\",cause=\"http-404\"}");
+    assert!(not_found > 0, "{metrics}");
+    // A photo that is tried again takes a fetch each time.
+    assert!(number(&metrics, "facemill_stage_seconds_count{stage=\"fetch\"}") >= candidates, "{metrics}");
+    wait_for("idle hands", || {
+        let (_, metrics) = get(port, "/metrics")?;
+        stages
+            .iter()
+            .all(|stage| metrics.contains(&format!("facemill_in_flight{{stage=\"{stage}\"}} 0\n")))
+            .then_some(())
+    });
+
+    redis.signal("STOP");
+    let (_, faults) = wait_for("a worker that misses Redis", ready(503));
+    assert!(faults.starts_with("redis: ") && !faults.contains("s3"), "{faults}");
+    assert_eq!(get(port, "/healthz").unwrap().0, 200, "a new process would help nobody");
+    redis.signal("CONT");
+    wait_for("a worker that is ready again", ready(200));
+    assert_eq!(worker.terminate(), Some(0));
+}
+
+#[test]
+fn a_port_that_is_taken_is_said_plainly() {
+    let installation = Installation::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let worker = installation.command(&["work", "fetch", "--listen", &address]).stdout(Stdio::null()).output().unwrap();
+    let told = String::from_utf8(worker.stderr).unwrap();
+    assert_eq!(worker.status.code(), Some(3), "{told}");
+    assert!(told.contains(&format!("cannot listen on {address}")), "{told}");
+}
