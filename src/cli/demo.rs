@@ -7,6 +7,7 @@ use super::run::{self, ProcessArgs};
 use super::{Failure, print_text};
 use crate::demo;
 use crate::net::Rules;
+use crate::pipeline::retry::Waits;
 use crate::source::{self, Input};
 
 #[derive(Debug, clap::Args)]
@@ -18,7 +19,12 @@ pub struct Args {
     process: ProcessArgs,
 }
 
-pub fn run(args: Args) -> Result<ExitCode, Failure> {
+pub fn run(mut args: Args) -> Result<ExitCode, Failure> {
+    let waits = &mut args.process.stages.waits;
+    if *waits == Waits::default() {
+        // Its host is near and recovers fast: nobody wants to watch a demonstration wait.
+        *waits = Waits::short();
+    }
     let mut settings = args.process.stages.settings()?;
     let bars = run::begin(&args.process)?;
     super::block_on(async {

@@ -18,6 +18,11 @@ impl Waits {
     /// A host that answers Retry-After is given what it asks for, up to this.
     pub const LONGEST: Duration = Duration::from_secs(3600);
 
+    /// For hosts that are known to recover within seconds.
+    pub fn short() -> Self {
+        Self([1, 2, 4].map(Duration::from_secs).into())
+    }
+
     /// The wait after `attempt` (from 1), moved by up to a fifth either way so that photos which failed together do not
     /// come back together. The same message gets the same wait.
     pub fn after(&self, attempt: u32, id: &str) -> Duration {
