@@ -93,6 +93,7 @@ async fn eventually<T>(ask: impl AsyncFn() -> Result<T, LedgerError>) -> T {
             Err(error) => {
                 assert!(error.is_retryable(), "{error}");
                 assert!(tokio::time::Instant::now() < deadline, "{error}");
+                // The server tells nobody when this becomes true: asking again, up to a deadline, is all there is.
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }

@@ -59,6 +59,7 @@ async fn assert_depth(broker: &dyn Broker, counts: Counts, stage: StageName, exp
             assert_eq!(found, expected, "{stage}: ready, in flight, delayed");
             return;
         }
+        // The server tells nobody when this becomes true: asking again, up to a deadline, is all there is.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -82,6 +82,7 @@ pub fn wait_for<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
             return answer;
         }
         assert!(Instant::now() < deadline, "waited in vain for {what}");
+        // The server tells nobody when this becomes true: asking again, up to a deadline, is all there is.
         std::thread::sleep(Duration::from_millis(10));
     }
 }
