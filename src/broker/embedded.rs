@@ -302,8 +302,6 @@ impl Consumer for Taker {
     async fn next(&mut self) -> Option<Delivery> {
         /// How long a file that cannot be read just now is left alone.
         const PAUSE: Duration = Duration::from_secs(1);
-        /// What another process hands back on its last breath rings no bell here.
-        const RECHECK: Duration = Duration::from_secs(5);
         while !self.stopped {
             if let Some(mut taken) = self.buffer.pop_front() {
                 taken.handed_out = true;
@@ -315,10 +313,8 @@ impl Consumer for Taker {
             arrived.as_mut().enable();
             match self.fill().await {
                 Ok(_) if !self.buffer.is_empty() => {}
-                Ok(next) => {
-                    let wait = next.map_or(RECHECK, |wait| wait.min(RECHECK));
-                    drop(tokio::time::timeout(wait, arrived).await);
-                }
+                Ok(None) => arrived.await,
+                Ok(Some(wait)) => drop(tokio::time::timeout(wait, arrived).await),
                 Err(error) => {
                     tracing::warn!(%error, stage = %self.stage, "the queue cannot be read; trying again");
                     tokio::time::sleep(PAUSE).await;

@@ -145,8 +145,6 @@ pub async fn drive(
     countdown: Arc<Countdown>,
     shutdown: CancellationToken,
 ) -> Result<Finish, LocalError> {
-    /// An ending that another process wrote on its last breath rings no bell here.
-    const RECOUNT: Duration = Duration::from_secs(5);
     let mut left = Left::count(run, ledger, broker).await?;
     if left.messages < left.photos {
         enqueue_again(run, ledger, broker).await?;
@@ -168,10 +166,7 @@ pub async fn drive(
                 fault = fault.or(ended.err());
                 done.cancel();
             }
-            () = async { tokio::select! {
-                () = countdown.over.notified() => {}
-                () = tokio::time::sleep(RECOUNT) => {}
-            } }, if !done.is_cancelled() => {
+            () = countdown.over.notified(), if !done.is_cancelled() => {
                 // Ledger and queues have the last word.
                 left = Left::count(run, ledger, broker).await?;
                 countdown.left.store(left.photos as i64, Ordering::Release);
