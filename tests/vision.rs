@@ -78,7 +78,8 @@ fn guided_search_finds_what_the_original_scripts_find() {
     assert!(median <= 0.3 && worst <= 1.5, "angle errors: median {median}, p99 {worst}");
 }
 
-/// The published method takes seconds a photo: every 25th of the photographs, which are 25 of both kinds.
+/// The published method takes seconds a photo: every 17th of the photographs, of all kinds. All of them are compared by
+/// `make bench`.
 #[test]
 fn full_search_agrees_with_the_original_scripts() {
     let Some(data) = reference::data() else {
@@ -86,7 +87,7 @@ fn full_search_agrees_with_the_original_scripts() {
         return;
     };
     let detector = detector();
-    let samples: Vec<Sample> = reference::samples(&data).into_iter().step_by(25).collect();
+    let samples: Vec<Sample> = reference::samples(&data).into_iter().step_by(17).collect();
     let answers: Vec<(&str, Option<Square>)> = side_by_side(&samples, |sample| {
         let picture = picture(sample);
         let Ok(face) = detector.find(&picture, Search::Full, 1, FacesRule::One) else { return ("no_face", None) };
@@ -102,7 +103,8 @@ fn full_search_agrees_with_the_original_scripts() {
     };
     let pairs = || samples.iter().zip(&answers);
     let differ: Vec<_> = pairs().filter(|(s, a)| !plain(a.0, &s.reference.outcome)).map(|(s, _)| &s.name).collect();
-    assert!(differ.len() <= 1, "other outcomes than the reference: {differ:?}");
+    let most = samples.len() * 3 / 100;
+    assert!(differ.len() <= most, "more than {most} other outcomes than the reference: {differ:?}");
     let squares = || pairs().filter_map(|(sample, (_, square))| Some((sample.reference.square?, (*square)?)));
     let overlaps: Vec<f64> = squares().map(|(a, b)| a.overlap(&b)).collect();
     let angles: Vec<f64> = squares().map(|(a, b)| geometry::wrap(a.angle - b.angle).abs()).collect();

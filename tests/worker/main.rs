@@ -80,9 +80,10 @@ impl Stage for Player {
     }
 }
 
-/// A run in a scratch folder.
+/// A run in a scratch folder; clones share it.
+#[derive(Clone)]
 struct Rig {
-    _folder: tempfile::TempDir,
+    folder: Arc<tempfile::TempDir>,
     path: PathBuf,
     run: RunName,
     script: Arc<Script>,
@@ -94,17 +95,20 @@ impl Rig {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger.sqlite");
         let run = "r".parse().unwrap();
-        Self { _folder: folder, path, run, script: Arc::new(script), runs: Arc::default() }
+        Self { folder: Arc::new(folder), path, run, script: Arc::new(script), runs: Arc::default() }
     }
 
     async fn open(&self) -> (Arc<Sqlite>, Arc<Embedded>) {
-        let database = Database::open(&self.path, Access::Write).unwrap();
+        Self::open_on(Database::open(&self.path, Access::Write).unwrap()).await
+    }
+
+    async fn open_on(database: Database) -> (Arc<Sqlite>, Arc<Embedded>) {
         let ledger = Sqlite::open(database.clone()).await.unwrap();
         (Arc::new(ledger), Arc::new(Embedded::open(database, 8).await.unwrap()))
     }
 
     fn records(&self) -> Records {
-        Records::new(Arc::new(Folder::at(self._folder.path())))
+        Records::new(Arc::new(Folder::at(self.folder.path())))
     }
 
     fn settings() -> Settings {
@@ -143,13 +147,35 @@ impl Rig {
         self.live_with(photos, fuse, None).await
     }
 
+    /// A life has a runtime of its own, as a process has: when it is over, none of its tasks is left to write into the
+    /// next one's ledger.
     async fn live_with(
         &self,
         photos: &[Candidate],
         fuse: Fuse,
         untold: Option<Mutex<HashSet<String>>>,
     ) -> Option<Finish> {
-        let (ledger, broker) = self.open().await;
+        let (rig, photos) = (self.clone(), photos.to_vec());
+        let life = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let database = Database::open(&rig.path, Access::Write).unwrap();
+            let finish = runtime.block_on(rig.live_on(database.clone(), &photos, fuse, untold));
+            drop(runtime);
+            // What its tasks had asked the database for before they ended is done before this is.
+            tokio::runtime::Handle::current().block_on(database.call(|_| Ok(()))).unwrap();
+            finish
+        };
+        tokio::task::spawn_blocking(life).await.unwrap()
+    }
+
+    async fn live_on(
+        &self,
+        database: Database,
+        photos: &[Candidate],
+        fuse: Fuse,
+        untold: Option<Mutex<HashSet<String>>>,
+    ) -> Option<Finish> {
+        let (ledger, broker) = Self::open_on(database).await;
         let mortal = Arc::new(Mortal { ledger, broker, fuse: fuse.clone(), untold });
         let countdown = Arc::new(Countdown::default());
         let life = async {
