@@ -9,8 +9,8 @@
 //! classifier/                                  is the crop good enough to train on?
 //! ledger/  broker/  objects/  net/  source/    the ports and their adapters
 //! vision/                                      pixels and numbers
-//! inference/  sqlite                           onnxruntime; one SQLite file
-//! config  telemetry  photo                     the domain words
+//! inference/  sqlite  tls                      onnxruntime; one SQLite file; certificates
+//! config  telemetry/  photo                    settings, what is observed, the domain words
 //! ```
 
 pub mod broker;
@@ -28,4 +28,5 @@ pub mod report;
 pub mod source;
 pub mod sqlite;
 pub mod telemetry;
+pub mod tls;
 pub mod vision;

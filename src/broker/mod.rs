@@ -27,6 +27,15 @@ pub enum BrokerError {
 }
 
 impl BrokerError {
+    /// In one word, for traces and metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Unavailable { .. } => "unavailable",
+            Self::Refused { .. } => "refused",
+            Self::Closed => "closed",
+        }
+    }
+
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }
@@ -60,6 +69,16 @@ pub trait Broker: Send + Sync {
 
     /// Whether the broker can be reached and the topology is right, for `doctor` and readiness.
     async fn check(&self) -> Result<(), BrokerError>;
+
+    /// Its kind, as traces name it.
+    fn system(&self) -> &'static str {
+        "facemill"
+    }
+
+    /// The name of a stage's queue.
+    fn queue(&self, stage: StageName) -> String {
+        stage.to_string()
+    }
 }
 
 /// A stream of deliveries.

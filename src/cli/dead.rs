@@ -8,6 +8,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 use super::place::{Holding, PlaceArgs};
+use super::progress::Bars;
 use super::{Failure, filter, moment, print_json, print_text};
 use crate::broker::{DeadLetter, Message};
 use crate::ledger::Filter;
@@ -82,6 +83,7 @@ struct Summary {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
+    let _telemetry = super::observe("facemill=warn", &Bars::new(false), "facemill-producer", false)?;
     super::block_on(async {
         match &args.action {
             Action::List(chosen) => list(chosen).await,

@@ -26,7 +26,7 @@ pub fn run(mut args: Args) -> Result<ExitCode, Failure> {
         *waits = Waits::short();
     }
     let mut settings = args.process.stages.settings()?;
-    let bars = run::begin(&args.process)?;
+    let (bars, _telemetry) = run::begin(&args.process)?;
     super::block_on(async {
         let demo = demo::prepare(&args.photos, &args.process.out).await.map_err(Failure::broken)?;
         // The demonstration's names and its one address are open besides what the user asked for.

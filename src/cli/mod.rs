@@ -30,6 +30,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
+use crate::telemetry::{self, Telemetry};
+
 /// Turns a heap of photo URLs into a clean, aligned face dataset.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, max_term_width = 100)]
@@ -122,6 +124,13 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Demo(args) => demo::run(args),
     }
+}
+
+/// Begins to log, and to send traces and metrics where the environment says so. `scraped`: somebody will read the
+/// metrics here. To be kept until the command is done.
+fn observe(log: &str, bars: &progress::Bars, service: &str, scraped: bool) -> Result<Telemetry, Failure> {
+    let settings = telemetry::Settings { log, sink: bars.sink(), service: service.to_owned(), scraped };
+    Telemetry::begin(settings).map_err(Failure::broken)
 }
 
 /// Runs a command's asynchronous part.

@@ -22,11 +22,11 @@ use super::servers::Servers;
 use crate::broker::Broker;
 use crate::ledger::Ledger;
 use crate::objects::Objects;
-use crate::pipeline::metrics::{self, Metrics};
+use crate::telemetry::prometheus::{self, Reader};
 
 /// Answers `/healthz`, `/readyz` and `/metrics`.
 pub struct Probes {
-    pub metrics: Arc<Metrics>,
+    pub metrics: Reader,
     /// No photo is taken any more.
     pub shutdown: CancellationToken,
     /// A stage has ended and was not told to.
@@ -46,7 +46,7 @@ impl Probes {
     const LONGEST: Duration = Duration::from_secs(5);
 
     /// The servers have just answered: a worker asks them before it begins.
-    pub fn new(metrics: Arc<Metrics>, shutdown: CancellationToken) -> Self {
+    pub fn new(metrics: Reader, shutdown: CancellationToken) -> Self {
         Self { metrics, shutdown, broken: CancellationToken::new(), faults: Mutex::default() }
     }
 
@@ -136,7 +136,7 @@ impl Probes {
         match request.uri().path() {
             "/healthz" => verdict(if self.broken.is_cancelled() { vec!["a stage has ended".into()] } else { vec![] }),
             "/readyz" => verdict(self.faults()),
-            "/metrics" => typed(StatusCode::OK, metrics::MEDIA_TYPE, self.metrics.text()),
+            "/metrics" => typed(StatusCode::OK, prometheus::MEDIA_TYPE, self.metrics.text()),
             _ => plain(StatusCode::NOT_FOUND, "take /healthz, /readyz or /metrics\n".into()),
         }
     }

@@ -81,7 +81,7 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
     let mapping = args.mapping.parse()?;
     let servers = args.servers.clients()?;
     let bars = Bars::new(!args.json);
-    crate::telemetry::init("facemill=warn", bars.sink()).map_err(Failure::broken)?;
+    let _telemetry = super::observe("facemill=warn", &bars, "facemill-producer", false)?;
     let enqueued = super::block_on(async {
         // Before the dump is read, which may take long.
         servers.check().await?;

@@ -36,7 +36,7 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
     let mapping = args.mapping.parse()?;
     let servers = args.servers.clients()?;
     let bars = Bars::new(!args.json);
-    crate::telemetry::init("facemill=warn", bars.sink()).map_err(Failure::broken)?;
+    let _telemetry = super::observe("facemill=warn", &bars, "facemill-producer", false)?;
     let rebuilt = super::block_on(async {
         servers.check().await?;
         let candidates = args.dump.candidates(&servers.objects, mapping, &bars).await?;

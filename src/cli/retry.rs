@@ -7,6 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 use super::place::{Holding, PlaceArgs};
+use super::progress::Bars;
 use super::{Failure, filter, print_json, print_text};
 use crate::broker::{DeadLetter, Message};
 use crate::ledger::{Entry, Filter};
@@ -35,6 +36,7 @@ struct Summary {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
+    let _telemetry = super::observe("facemill=warn", &Bars::new(false), "facemill-producer", false)?;
     super::block_on(async {
         let holding = args.place.hold().await?;
         let mut summary = Summary::default();

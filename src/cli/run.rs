@@ -12,6 +12,7 @@ use super::settings::{StageArgs, that_shape_the_dataset};
 use super::{Failure, plain};
 use crate::ledger::Ledger;
 use crate::objects::Objects;
+use crate::objects::observed::Observed;
 use crate::photo::{Candidate, RunName, StageName};
 use crate::pipeline::event::{Happened, Observer};
 use crate::pipeline::local::{Countdown, Finish, Home, Possession, drive};
@@ -20,6 +21,7 @@ use crate::pipeline::stages::{self, Stages, runs_native_code};
 use crate::pipeline::worker::{self, Gate, Worker, now};
 use crate::report::{self, About, Written};
 use crate::source::{self, Input, Mapping};
+use crate::telemetry::Telemetry;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -73,7 +75,7 @@ impl ProcessArgs {
 pub fn run(args: Args) -> Result<ExitCode, Failure> {
     let mapping = args.mapping.parse()?;
     let settings = args.process.stages.settings()?;
-    let bars = begin(&args.process)?;
+    let (bars, _telemetry) = begin(&args.process)?;
     super::block_on(async {
         let reading = bars.reading();
         let dump = args.dump.clone();
@@ -88,16 +90,16 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
     })
 }
 
-/// Starts the log, and the bars where someone is there to see them.
-pub fn begin(process: &ProcessArgs) -> Result<Bars, Failure> {
+/// Starts to observe, and the bars where someone is there to see them. Both are to be kept to the end.
+pub fn begin(process: &ProcessArgs) -> Result<(Bars, Telemetry), Failure> {
     let bars = Bars::new(!process.json);
     let level = match process.verbose {
         0 => "facemill=warn",
         1 => "facemill=info",
         _ => "facemill=debug",
     };
-    crate::telemetry::init(level, bars.sink()).map_err(Failure::broken)?;
-    Ok(bars)
+    let telemetry = super::observe(level, &bars, "facemill", false)?;
+    Ok((bars, telemetry))
 }
 
 /// Takes the candidates all the way. `again` is the command that goes on after an interruption.
@@ -113,7 +115,7 @@ pub async fn execute(
     let home = Home::at(&process.out);
     let Possession { ledger, broker, objects, .. } = &home.enter().await.map_err(Failure::broken)?;
     let shape = agree_on_settings(ledger, &run, &settings, home.folder()).await?;
-    let stages = open(&StageName::ALL, &settings, Arc::new(objects.clone())).await?;
+    let stages = open(&StageName::ALL, &settings, Arc::new(Observed::folder(Arc::new(objects.clone())))).await?;
 
     let bar = bars.count("enqueue", candidates.len() as u64);
     let enqueued = producer::enqueue(&run, &candidates, ledger, broker, &|photos| bar.inc(photos)).await;

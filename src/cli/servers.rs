@@ -10,6 +10,7 @@ use crate::broker::rabbitmq::{self, RabbitMq};
 use crate::ledger::Ledger;
 use crate::ledger::redis::{self, Redis};
 use crate::objects::Objects;
+use crate::objects::observed::Observed;
 use crate::objects::s3::{self, S3};
 
 /// RabbitMQ, Redis and S3.
@@ -112,6 +113,11 @@ impl Servers {
             true => Ok(()),
             false => Err(Failure::broken(faults.join("\n          "))),
         }
+    }
+
+    /// The objects for stages, whose work on them is to be seen.
+    pub fn observed_objects(&self) -> Arc<dyn Objects> {
+        Arc::new(Observed::bucket(Arc::new(self.objects.clone()), self.objects.bucket()))
     }
 
     /// The answer of RabbitMQ, Redis and S3, in this order.

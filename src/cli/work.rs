@@ -15,10 +15,11 @@ use super::servers::ServerArgs;
 use super::settings::StageArgs;
 use crate::objects::Objects;
 use crate::photo::StageName;
-use crate::pipeline::metrics::Metrics;
+use crate::pipeline::event::Nobody;
 use crate::pipeline::record::Records;
 use crate::pipeline::stages::runs_native_code;
 use crate::pipeline::worker::{self, Gate, Worker, now};
+use crate::telemetry::instruments;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -44,7 +45,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let settings = args.settings.settings()?;
     let servers = args.servers.clients()?;
     let level = if args.verbose { "facemill=debug" } else { "facemill=info" };
-    crate::telemetry::init(level, Bars::new(false).sink()).map_err(Failure::broken)?;
+    let telemetry = super::observe(level, &Bars::new(false), &service(&args.stages), args.listen.is_some())?;
     super::block_on(async {
         let shutdown = CancellationToken::new();
         let mut aside = JoinSet::new();
@@ -55,10 +56,12 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             None => None,
         };
         servers.check().await?;
-        let objects: Arc<dyn Objects> = Arc::new(servers.objects.clone());
+        let objects: Arc<dyn Objects> = servers.observed_objects();
         let stages = super::run::open(&args.stages, &settings, objects.clone()).await?;
         let gate = Gate::default();
-        let metrics = Arc::new(Metrics::new(&args.stages));
+        if let Some(instruments) = instruments::get() {
+            args.stages.iter().for_each(|stage| instruments.announce(*stage));
+        }
         let name = format!("{}-{}-{}", host_name(), std::process::id(), now().as_nanos());
         let mut running = JoinSet::new();
         for stage in &stages.all {
@@ -68,7 +71,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
                 broker: Arc::new(servers.broker.clone()),
                 ledger: servers.ledger.clone(),
                 records: Some(Records::new(objects.clone())),
-                observer: metrics.clone(),
+                observer: Arc::new(Nobody),
                 gate: native.then(|| gate.clone()),
                 name: name.clone(),
                 settings: worker::Settings {
@@ -83,7 +86,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             let shutdown = shutdown.clone();
             running.spawn(async move { worker.run(shutdown).await });
         }
-        let probes = Arc::new(Probes::new(metrics, shutdown.clone()));
+        let probes = Arc::new(Probes::new(telemetry.prometheus.clone().unwrap_or_default(), shutdown.clone()));
         if let Some(listener) = listener {
             tracing::info!(address = ?listener.local_addr().ok(), "answers /healthz, /readyz and /metrics");
             aside.spawn(probes.clone().serve(listener));
@@ -104,6 +107,14 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             None => Ok(ExitCode::SUCCESS),
         }
     })
+}
+
+/// What traces call a worker: its one stage has a name of its own.
+fn service(stages: &[StageName]) -> String {
+    match stages {
+        [stage] => format!("facemill-{stage}"),
+        _ => "facemill-worker".into(),
+    }
 }
 
 /// The machine's, or the pod's, name.

@@ -246,4 +246,9 @@ pub trait Ledger: Send + Sync {
 
     /// Whether the ledger can be reached and written to, for `doctor` and readiness.
     async fn check(&self) -> Result<(), LedgerError>;
+
+    /// Its kind, as traces name it: one of OpenTelemetry's values of `db.system.name`.
+    fn system(&self) -> &'static str {
+        "sqlite"
+    }
 }

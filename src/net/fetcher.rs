@@ -8,14 +8,17 @@ use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, Head
 use reqwest::{Client, Response, StatusCode};
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout};
+use tracing::{Instrument, Span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 use url::Url;
 
 use super::obstacle::Obstacle;
 use super::politeness::{Entry, Politeness, Visit};
 use super::resolver::Resolver;
 use super::rules::Rules;
-use super::{address, robots};
+use super::{address, robots, spans};
 use crate::photo::{ContentHash, ImageFormat};
+use crate::telemetry::instruments;
 
 /// Longest magic number among the picture formats.
 const MAGIC: usize = 12;
@@ -103,14 +106,22 @@ impl Fetcher {
     }
 
     async fn request(&self, url: &Url, visit: &Visit) -> Result<Step, Obstacle> {
+        let span = spans::request(url);
+        let step = self.ask(url, visit).instrument(span.clone()).await;
+        spans::conclude(&span, step.as_ref().err());
+        step
+    }
+
+    async fn ask(&self, url: &Url, visit: &Visit) -> Result<Step, Obstacle> {
         let host = url.host_str().unwrap_or_default();
         let sending = timeout(self.rules.first_byte, self.client.get(url.clone()).send());
         let answer = sending.await.map_err(|_| silent(host, "no answer", self.rules.first_byte))?;
         let answer = answer.map_err(|error| Obstacle::from_error(&error, host))?;
+        spans::answered(&Span::current(), &answer);
         match answer.status() {
             StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION => {
                 visit.was_welcome();
-                self.photo(answer, host).await.map(Step::Photo)
+                self.photo(answer, host).instrument(tracing::trace_span!("download")).await.map(Step::Photo)
             }
             StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT => Err(empty()),
             status if status.is_redirection() && answer.headers().contains_key(LOCATION) => {
@@ -121,6 +132,9 @@ impl Fetcher {
                 let obstacle = Obstacle::from_status(status, answer.headers(), SystemTime::now());
                 if let Obstacle::Passing { after, costs_attempt: false, .. } = obstacle {
                     let pause = visit.told_to_wait(after);
+                    if let Some(instruments) = instruments::get() {
+                        instruments.host_pause(host);
+                    }
                     tracing::info!(host, seconds = pause.as_secs(), "host wants a pause");
                 }
                 Err(obstacle)
@@ -148,6 +162,7 @@ impl Fetcher {
                 sniff(&bytes)?;
             }
         }
+        Span::current().set_attribute("facemill.bytes", bytes.len() as i64);
         let format = sniff(&bytes)?;
         let sha256 = ContentHash::from_digest(hash.finalize().into());
         Ok(Download { bytes: bytes.into(), sha256, format })
@@ -208,6 +223,7 @@ fn client(rules: &Arc<Rules>) -> Result<Client, SetupError> {
         .user_agent(agent)
         .default_headers(headers.into_iter().collect())
         .tls_backend_preconfigured(tls()?)
+        .connector_layer(spans::ConnectLayer)
         .dns_resolver(Resolver::new(Arc::clone(rules)))
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
@@ -220,19 +236,8 @@ fn client(rules: &Arc<Rules>) -> Result<Client, SetupError> {
         .map_err(|error| SetupError::Client(error.to_string()))
 }
 
-/// TLS with the machine's own certificates. A machine without any can still fetch over http.
 fn tls() -> Result<rustls::ClientConfig, SetupError> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        tracing::warn!("no CA certificates found, https photos will fail: install ca-certificates");
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| SetupError::Client(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let mut config = crate::tls::client_config(None).map_err(|error| SetupError::Client(error.to_string()))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

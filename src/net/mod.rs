@@ -17,6 +17,7 @@ pub mod politeness;
 mod resolver;
 pub mod robots;
 pub mod rules;
+pub(crate) mod spans;
 
 pub use fetcher::{Download, Fetcher, SetupError};
 pub use obstacle::Obstacle;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tracing::Instrument;
 
 use super::rules::Rules;
 
@@ -31,7 +32,8 @@ impl Resolver {
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let rules = Arc::clone(&self.rules);
-        Box::pin(async move {
+        let span = tracing::trace_span!("dns", dns.question.name = name.as_str());
+        let answer = async move {
             if let Some(&known) = rules.hosts.get(name.as_str()) {
                 // The URL's check has compared address and port; the port is not known here.
                 let excepted = rules.allowed.iter().any(|allowed| allowed.ip() == known.ip());
@@ -39,7 +41,8 @@ impl Resolve for Resolver {
             }
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
             Ok(addrs(permitted(&rules, found)?))
-        })
+        };
+        Box::pin(answer.instrument(span))
     }
 }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::photo::{ContentHash, ImageFormat, PhotoKey, RunName};
 
 pub mod folder;
+pub mod observed;
 pub mod s3;
 
 /// The name of an object: segments of `[A-Za-z0-9._-]` joined by `/`, so that it is as safe as a path as it is as a key.
@@ -90,6 +91,15 @@ pub enum ObjectError {
 }
 
 impl ObjectError {
+    /// In one word, for traces.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Missing(_) => "missing",
+            Self::Unavailable { .. } => "unavailable",
+            Self::Refused { .. } => "refused",
+        }
+    }
+
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }

@@ -104,6 +104,11 @@ pub struct S3 {
 }
 
 impl S3 {
+    /// The name of the bucket.
+    pub fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
     /// Originals are at most 30 MB; what is far beyond was not written by us.
     const MAX_OBJECT: usize = 64 << 20;
     const ATTEMPTS: u32 = 3;

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use super::record::Records;
+use super::sending::send;
 use super::worker::now;
 use crate::broker::{Broker, BrokerError, Message};
 use crate::ledger::{Ledger, LedgerError, Standing};
@@ -92,6 +93,6 @@ impl Again<'_> {
 
     /// Not to be held up by the bounds of queues that nobody takes from just now.
     async fn publish(&self, message: &Message) -> Result<(), BrokerError> {
-        self.broker.publish_after(message, Duration::ZERO).await
+        send(self.broker, message, Some(Duration::ZERO)).await
     }
 }

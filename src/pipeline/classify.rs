@@ -6,11 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::oneshot;
+use tracing::{Instrument, Span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::stage::{Outcome, Retry, Stage};
 use crate::classifier::model::{Input, Model, mirrors_of};
 use crate::objects::{ObjectError, ObjectKey, Objects};
 use crate::photo::{Cause, Crop, Photo, StageName, Verdict};
+use crate::telemetry::{context, instruments};
 
 /// Crops that the network takes at a time, at most.
 const BATCH: usize = 16;
@@ -51,7 +54,8 @@ impl Classify {
         let bytes = self.objects.get(&ObjectKey::face(crop.sha256, crop.format)).await.map_err(no_crop)?;
         let poison = |detail: String| Outcome::Poison(Cause::new("bad-crop", detail));
         let mirrors = mirrors_of(crop).map_err(poison)?;
-        let input = tokio::task::spawn_blocking(move || Input::decode(&bytes, mirrors))
+        let span = Span::current();
+        let input = tokio::task::spawn_blocking(move || span.in_scope(|| Input::decode(&bytes, mirrors)))
             .await
             .map_err(|error| poison(format!("the decoder panicked: {error}")))?
             .map_err(poison)?;
@@ -62,9 +66,10 @@ impl Classify {
 
     async fn judge(&self, input: Input) -> Result<f64, String> {
         let (answer, answered) = oneshot::channel();
+        let span = tracing::trace_span!("inference", facemill.model = self.model);
         let gone = || "no thread of the classifier is left".to_owned();
-        self.queue.send(Job { input, answer }).map_err(|_| gone())?;
-        answered.await.unwrap_or_else(|_| Err(gone()))
+        self.queue.send(Job { input, answer, span: span.clone() }).map_err(|_| gone())?;
+        answered.instrument(span).await.unwrap_or_else(|_| Err(gone()))
     }
 }
 
@@ -98,6 +103,8 @@ fn no_crop(error: ObjectError) -> Outcome {
 struct Job {
     input: Input,
     answer: oneshot::Sender<Result<f64, String>>,
+    /// The caller's wait, in the trace of its photo.
+    span: Span,
 }
 
 /// What a thread judges with.
@@ -114,12 +121,31 @@ impl Judge for Model {
 /// Judges what waits until nobody can ask any more.
 fn serve(mut judge: impl Judge, jobs: &Mutex<Receiver<Job>>) {
     while let Some(batch) = gather(jobs) {
+        if let Some(instruments) = instruments::get() {
+            instruments.batch(batch.len());
+        }
+        let span = batch_span(&batch);
         let (inputs, answers): (Vec<Input>, Vec<_>) = batch.into_iter().map(|job| (job.input, job.answer)).unzip();
-        for (answer, score) in answers.into_iter().zip(scores(&mut judge, &inputs)) {
+        let scores = span.in_scope(|| scores(&mut judge, &inputs));
+        drop(span);
+        for (answer, score) in answers.into_iter().zip(scores) {
             // Whoever gave up waiting needs no answer.
             let _ = answer.send(score);
         }
     }
+}
+
+/// A trace of its own, as the batch belongs to no photo alone; it and the photos' spans name each other.
+fn batch_span(batch: &[Job]) -> Span {
+    let span = tracing::trace_span!(parent: None, "inference batch", facemill.batch.size = batch.len());
+    let Some(place) = context::of(&span) else { return span };
+    for job in batch {
+        if let Some(photo) = context::of(&job.span) {
+            span.add_link(photo);
+            job.span.add_link(place.clone());
+        }
+    }
+    span
 }
 
 /// Waits for one job and takes what else is there.
@@ -302,7 +328,7 @@ mod tests {
             let (answer, answered) = oneshot::channel();
             let mirrors = mirrors_of(photo(&png(), mirrored).facts.crop.as_ref().unwrap()).unwrap();
             let input = Input::decode(&png(), mirrors).unwrap();
-            classify.queue.send(Job { input, answer }).unwrap();
+            classify.queue.send(Job { input, answer, span: Span::none() }).unwrap();
             waiting.push(answered);
         }
         tokio::task::spawn_blocking(move || gate.wait()).await.unwrap();

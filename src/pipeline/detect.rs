@@ -6,6 +6,7 @@ use ::image::RgbImage;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::task::JoinError;
+use tracing::Span;
 
 use super::stage::{Outcome, Retry, Stage};
 use crate::objects::{ObjectError, ObjectKey, Objects};
@@ -118,7 +119,8 @@ pub(super) fn original(photo: &Photo) -> Result<&Original, Outcome> {
 pub(super) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Outcome> + Send + 'static,
 ) -> Result<T, Outcome> {
-    tokio::task::spawn_blocking(work).await.map_err(panicked).flatten()
+    let span = Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work)).await.map_err(panicked).flatten()
 }
 
 fn panicked(error: JoinError) -> Outcome {

@@ -1,9 +1,14 @@
 //! What happens to photos while a pipeline runs, told once and to everyone alike.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tracing::Span;
+
+use super::spans;
 use crate::ledger::{Event, Happening};
 use crate::photo::{Photo, PhotoKey, StageName};
+use crate::telemetry::instruments;
 
 /// A step of a photo that the ledger has just written down.
 pub struct Happened<'a> {
@@ -12,17 +17,30 @@ pub struct Happened<'a> {
 }
 
 impl Happened<'_> {
-    /// The one line that the log gets of it.
-    pub fn log(&self) {
-        let (event, key) = (self.event, self.photo.key());
-        let trace_id = key.trace().trace_id_hex();
-        let (stage, attempt, took_ms) = (event.stage.as_str(), event.attempt, event.took_ms);
-        let what = event.what.as_str();
-        let cause = event.cause.as_ref().map(tracing::field::display);
-        match event.what {
-            Happening::Failed => tracing::warn!(photo = %key, stage, what, cause, attempt, took_ms, trace_id),
-            Happening::Retried => tracing::info!(photo = %key, stage, what, cause, attempt, took_ms, trace_id),
-            _ => tracing::debug!(photo = %key, stage, what, cause, attempt, took_ms, trace_id),
+    /// Tells it once to everybody: a line in the log, the metrics, and the span of the delivery.
+    pub fn tell(&self, delivery: &Span) {
+        self.log();
+        self.count();
+        spans::conclude(delivery, self.event, self.photo);
+    }
+
+    fn log(&self) {
+        let Event { what, took_ms, .. } = *self.event;
+        let (outcome, cause) = (what.as_str(), self.event.cause.as_ref().map(tracing::field::display));
+        match what {
+            Happening::Failed => tracing::warn!(outcome, cause, took_ms, "given up"),
+            Happening::Retried => tracing::info!(outcome, cause, took_ms, "will be tried again"),
+            _ => tracing::debug!(outcome, cause, took_ms, "done"),
+        }
+    }
+
+    fn count(&self) {
+        let Some(instruments) = instruments::get() else { return };
+        let (event, outcome) = (self.event, self.event.what.as_str());
+        let cause = event.cause.as_ref().map_or("", |cause| &cause.slug);
+        instruments.photo(event.stage, outcome, cause, Duration::from_millis(event.took_ms.into()));
+        if event.stage == StageName::Fetch {
+            instruments.fetch(&self.photo.candidate.host(), outcome);
         }
     }
 
@@ -46,32 +64,21 @@ impl Happened<'_> {
 pub trait Observer: Send + Sync {
     fn happened(&self, happened: &Happened<'_>);
 
-    /// A worker has taken a delivery of this stage up.
-    fn taken(&self, stage: StageName) {
-        let _ = stage;
-    }
-
-    /// A worker is done with a delivery that it took up, one way or the other.
-    fn put_down(&self, stage: StageName) {
-        let _ = stage;
-    }
-
     /// A delivery was acknowledged.
     fn settled(&self) {}
+}
+
+/// Wants to know nothing.
+pub struct Nobody;
+
+impl Observer for Nobody {
+    fn happened(&self, _: &Happened<'_>) {}
 }
 
 /// Several observers as one.
 impl Observer for Vec<Arc<dyn Observer>> {
     fn happened(&self, happened: &Happened<'_>) {
         self.iter().for_each(|observer| observer.happened(happened));
-    }
-
-    fn taken(&self, stage: StageName) {
-        self.iter().for_each(|observer| observer.taken(stage));
-    }
-
-    fn put_down(&self, stage: StageName) {
-        self.iter().for_each(|observer| observer.put_down(stage));
     }
 
     fn settled(&self) {

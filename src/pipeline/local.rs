@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::event::{Happened, Observer};
+use super::sending::send;
 use super::worker::{Worker, WorkerError, now};
 use crate::broker::embedded::Embedded;
 use crate::broker::{Broker, BrokerError};
@@ -215,7 +216,7 @@ async fn enqueue_again(run: &RunName, ledger: &dyn Ledger, broker: &dyn Broker) 
         let now = now().as_secs();
         for Standing { due_at, message, .. } in page.iter().map(|entry| &entry.standing) {
             if let Some(message) = message {
-                broker.publish_after(message, Duration::from_secs(due_at.saturating_sub(now))).await?;
+                send(broker, message, Some(Duration::from_secs(due_at.saturating_sub(now)))).await?;
             }
         }
     }

@@ -1,7 +1,10 @@
 //! Takes candidates in and enqueues them.
 
 use futures::{StreamExt, TryStreamExt, stream};
+use tracing::Instrument;
 
+use super::sending::send;
+use super::spans;
 use super::worker::now;
 use crate::broker::{Broker, BrokerError, Message};
 use crate::ledger::{Enrolment, Ledger, LedgerError};
@@ -61,7 +64,10 @@ pub async fn enqueue(
             }
         }
         stream::iter(messages)
-            .map(|message| async move { broker.publish(&message).await })
+            .map(|message| async move {
+                let root = spans::root(&message.photo);
+                send(broker, &message, None).instrument(root).await
+            })
             .buffered(UNCONFIRMED)
             .try_collect::<()>()
             .await?;

@@ -14,15 +14,19 @@ use futures::FutureExt;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
 
 use super::event::{Happened, Observer};
 use super::record::{Record, Records};
 use super::retry::Waits;
+use super::sending::send;
+use super::spans;
 use super::stage::{Outcome, Stage};
 use crate::broker::{Broker, BrokerError, DeadLetter, Delivery, Message};
 use crate::ledger::{Begin, Event, Happening, Ledger, LedgerError, Move, Moved, Standing};
 use crate::objects::ObjectError;
 use crate::photo::{Cause, Ending, Position, StageName, State};
+use crate::telemetry::instruments;
 
 /// How a worker goes about its work.
 #[derive(Debug, Clone)]
@@ -144,7 +148,7 @@ impl Worker {
     }
 
     async fn deal(self, delivery: Delivery, overdue: CancellationToken) -> Option<WorkerError> {
-        let _in_hand = InHand::new(&*self.observer, self.stage.name());
+        let _in_hand = InHand::new(self.stage.name());
         match self.settle(&delivery.body, delivery.redelivered, &overdue).await {
             Ok(()) => {
                 delivery.ack().await;
@@ -172,11 +176,22 @@ impl Worker {
             }
             Err(bad) => return self.bury_foreign(body, Cause::new("foreign-message", bad.to_string()), overdue).await,
         };
+        let span = spans::process(&message, body.len(), redelivered, &*self.broker, &self.name);
+        self.treat(message, redelivered, overdue).instrument(span).await
+    }
+
+    /// Has the stage work on the photo, if it is the photo's turn.
+    async fn treat(
+        &self,
+        message: Message,
+        redelivered: bool,
+        overdue: &CancellationToken,
+    ) -> Result<(), Unsettled> {
         let pass = match &self.gate {
             Some(gate) => Some(gate.enter(redelivered).await),
             None => None,
         };
-        let begin = || self.ledger.begin(&message, &self.name, redelivered);
+        let begin = || self.ledger.begin(&message, &self.name, redelivered).instrument(self.ledger_span("begin"));
         let crashes = match self.insist("begin with a photo", begin, overdue).await? {
             Begin::Go { crashes } => crashes,
             Begin::Stale(standing) => {
@@ -246,7 +261,7 @@ impl Worker {
         let tries = AtomicU32::new(0);
         let try_to_move = || {
             tries.fetch_add(1, Ordering::Relaxed);
-            self.ledger.advance(&advance)
+            self.ledger.advance(&advance).instrument(self.ledger_span("advance"))
         };
         match self.insist("move a photo", try_to_move, overdue).await? {
             // This very move was made before, and the answer lost.
@@ -256,7 +271,7 @@ impl Worker {
             Moved::Done => {}
         }
         let happened = Happened { photo: &step.next.photo, event: &event };
-        happened.log();
+        happened.tell(&Span::current());
         self.observer.happened(&happened);
         self.hand_on(step.to, &step.next, step.wait, event.cause.as_ref(), overdue).await
     }
@@ -318,10 +333,7 @@ impl Worker {
         overdue: &CancellationToken,
     ) -> Result<(), Unsettled> {
         match (state, wait) {
-            (State::Waiting(_), None) => self.insist("publish", || self.broker.publish(next), overdue).await,
-            (State::Waiting(_), Some(wait)) => {
-                self.insist("publish for later", || self.broker.publish_after(next, wait), overdue).await
-            }
+            (State::Waiting(_), wait) => self.insist("publish", || send(&*self.broker, next, wait), overdue).await,
             (State::Ended(ending), _) => {
                 // The record comes last: with it the ledger lets go of the message that a letter is written from.
                 if ending == Ending::Failed {
@@ -348,7 +360,20 @@ impl Worker {
             trace_id: Some(message.photo.key().trace().trace_id_hex()),
             body: String::from_utf8_lossy(&message.encode()).into_owned(),
         };
-        self.insist("bury", || self.broker.bury(&letter), overdue).await
+        self.lay_down(&letter, overdue).await
+    }
+
+    async fn lay_down(&self, letter: &DeadLetter, overdue: &CancellationToken) -> Result<(), Unsettled> {
+        let bury = || self.broker.bury(letter).instrument(tracing::trace_span!("bury"));
+        self.insist("bury", bury, overdue).await?;
+        if let Some(instruments) = instruments::get() {
+            instruments.dead_letter(letter.stage, &letter.cause.slug);
+        }
+        Ok(())
+    }
+
+    fn ledger_span(&self, operation: &'static str) -> Span {
+        spans::ledger(self.ledger.system(), operation)
     }
 
     /// Writes down among the objects how the photo ended, then lets the ledger forget its message. In that order, and
@@ -361,10 +386,13 @@ impl Worker {
         overdue: &CancellationToken,
     ) -> Result<(), Unsettled> {
         let Some(records) = &self.records else { return Ok(()) };
-        let record = Record { ending, cause: cause.cloned(), message: message.clone() };
+        // Whoever sends the photo back one day goes on from the root of its trace.
+        let traceparent = Some(message.photo.key().trace().traceparent());
+        let record = Record { ending, cause: cause.cloned(), message: Message { traceparent, ..message.clone() } };
         self.insist("write a record", || records.write(&record), overdue).await?;
         let (key, at) = (message.photo.key(), message.position);
-        self.insist("let go of a message", || self.ledger.recorded(&key, at, ending), overdue).await
+        let recorded = || self.ledger.recorded(&key, at, ending).instrument(self.ledger_span("recorded"));
+        self.insist("let go of a message", recorded, overdue).await
     }
 
     /// The message is a copy of one that was dealt with. If it was handed out before, the worker that moved the photo may
@@ -390,7 +418,7 @@ impl Worker {
         let at = now().as_secs();
         let stage = Some(self.stage.name());
         let letter = DeadLetter { stage, cause, attempt: 0, first_at: at, last_at: at, trace_id: None, body };
-        self.insist("bury", || self.broker.bury(&letter), overdue).await
+        self.lay_down(&letter, overdue).await
     }
 
     /// Tries until it works, as long as there is hope and time.
@@ -427,22 +455,26 @@ impl Worker {
     }
 }
 
-/// Tells the observer of a delivery that is worked on, also when its task panics.
-struct InHand<'a> {
-    observer: &'a dyn Observer,
+/// A delivery that is worked on, counted also when its task panics.
+struct InHand {
     stage: StageName,
+    since: Instant,
 }
 
-impl<'a> InHand<'a> {
-    fn new(observer: &'a dyn Observer, stage: StageName) -> Self {
-        observer.taken(stage);
-        Self { observer, stage }
+impl InHand {
+    fn new(stage: StageName) -> Self {
+        if let Some(instruments) = instruments::get() {
+            instruments.taken(stage);
+        }
+        Self { stage, since: Instant::now() }
     }
 }
 
-impl Drop for InHand<'_> {
+impl Drop for InHand {
     fn drop(&mut self) {
-        self.observer.put_down(self.stage);
+        if let Some(instruments) = instruments::get() {
+            instruments.put_down(self.stage, self.since.elapsed());
+        }
     }
 }
 

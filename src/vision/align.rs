@@ -54,6 +54,7 @@ pub fn native_size(square: &Square) -> u32 {
 /// Cuts the square out at `size` x `size` pixels: Lanczos, the picture mirrored beyond its edges, means of several
 /// samples where it shrinks.
 pub fn cut(picture: &RgbImage, square: &Square, size: u32) -> RgbImage {
+    let _span = tracing::trace_span!("resample", facemill.size = size).entered();
     Lanczos::default().cut(picture, square, size)
 }
 

@@ -125,6 +125,7 @@ impl Detector {
     /// # Errors
     /// There is no face, there are several and `rule` wants one, or it is narrower than `min_face` pixels.
     pub fn find(&self, picture: &RgbImage, search: Search, min_face: u32, rule: FacesRule) -> Result<Face, NoFace> {
+        let _span = tracing::trace_span!("search", facemill.search = ?search).entered();
         let candidate = self.with_tools(|tools| match search {
             Search::Guided => tools.guided(picture, rule),
             Search::Full => tools.full(picture, rule),
@@ -152,6 +153,7 @@ impl Detector {
     /// # Errors
     /// There is none, or there are several.
     pub fn check_crop(&self, crop: &RgbImage) -> Result<(), NoFace> {
+        let _span = tracing::trace_span!("check").entered();
         self.with_tools(|tools| tools.check(crop))
     }
 
@@ -314,6 +316,7 @@ impl Tools {
     /// Takes the landmarks of a face that was found in a region.
     fn landmarked(&self, overview: &Overview<'_>, found: &Found, region: &Square) -> Candidate {
         const ROOM: f64 = 1.6;
+        let _span = tracing::trace_span!("landmarks").entered();
         let scale = region.side / f64::from(near_size());
         let centre = region.to_picture(found.frame.centre(), near_size());
         let width = found.frame.width() * scale;
@@ -355,6 +358,7 @@ impl Tools {
     }
 
     fn landmarked_as_it_is(&self, turned: &RgbImage, found: &Found, canvas: &Square) -> Candidate {
+        let _span = tracing::trace_span!("landmarks").entered();
         let points = self.landmarker.on(turned).find(&found.frame);
         let landmarks = in_picture(&points, canvas, turned.width());
         let (angle, width) = (geometry::eye_angle(&landmarks), found.frame.width());

@@ -50,6 +50,7 @@ impl DecodeError {
 /// Transparent parts are laid over white, the page such pictures were drawn for. Colours are taken as sRGB: profiles
 /// are not applied. A truncated file is an error, as half a picture is worse than none.
 pub fn decode(bytes: &[u8], limits: Limits) -> Result<RgbImage, DecodeError> {
+    let _span = tracing::trace_span!("decode", facemill.bytes = bytes.len()).entered();
     let format = ImageFormat::sniff(bytes).ok_or(DecodeError::NotAnImage)?;
     let undecodable = |detail: String| DecodeError::Undecodable { format: format.extension(), detail };
     // Decoders of rare formats have been known to panic on hostile bytes; they hold nothing that could break.
@@ -185,6 +186,7 @@ pub struct EncodeError {
 /// # Errors
 /// Another format was asked for, or the picture is too large for it.
 pub fn encode(picture: &RgbImage, format: ImageFormat) -> Result<Vec<u8>, EncodeError> {
+    let _span = tracing::trace_span!("encode", facemill.format = format.extension()).entered();
     let failed = |detail: String| EncodeError { format: format.extension(), detail };
     let (width, height) = picture.dimensions();
     match format {

@@ -9,9 +9,10 @@ use super::installation::{Installation, ask, get};
 use super::process::{free_ports, wait_for};
 use super::redis::RedisServer;
 
-fn number(metrics: &str, series: &str) -> u64 {
-    let line = metrics.lines().find(|line| line.starts_with(series)).unwrap_or_default();
-    line.rsplit(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+/// The sum of the series of a metric whose labels all of `labels` are among.
+fn number(metrics: &str, name: &str, labels: &[&str]) -> u64 {
+    let of_it = |line: &&str| line.starts_with(&format!("{name}{{")) && labels.iter().all(|label| line.contains(label));
+    metrics.lines().filter(of_it).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 #[test]
@@ -36,17 +37,17 @@ fn a_worker_tells_whether_it_is_ready_and_what_it_did() {
 
     let status = installation.until("over", |status| ended(status) == candidates);
     let (_, metrics) = get(port, "/metrics").unwrap();
-    let predicted = number(&metrics, "facemill_photos_total{stage=\"classify\",outcome=\"predicted\",cause=\"\"}");
+    let predicted = number(&metrics, "facemill_photos_total", &["stage=\"classify\"", "outcome=\"predicted\""]);
     assert_eq!(predicted, status["ended"]["predicted"].as_u64().unwrap(), "{metrics}");
-    let not_found = number(&metrics, "facemill_photos_total{stage=\"fetch\",outcome=\"gone\",cause=\"http-404\"}");
+    let not_found = number(&metrics, "facemill_photos_total", &["stage=\"fetch\"", "outcome=\"gone\"", "cause=\"http-404\""]);
     assert!(not_found > 0, "{metrics}");
     // A photo that is tried again takes a fetch each time.
-    assert!(number(&metrics, "facemill_stage_seconds_count{stage=\"fetch\"}") >= candidates, "{metrics}");
+    assert!(number(&metrics, "facemill_stage_duration_seconds_count", &["stage=\"fetch\""]) >= candidates, "{metrics}");
     wait_for("idle hands", || {
         let (_, metrics) = get(port, "/metrics")?;
         stages
             .iter()
-            .all(|stage| metrics.contains(&format!("facemill_in_flight{{stage=\"{stage}\"}} 0\n")))
+            .all(|stage| metrics.contains(&format!("facemill_in_flight{{facemill_stage=\"{stage}\"}} 0\n")))
             .then_some(())
     });
 

@@ -129,6 +129,14 @@ impl Broker for RabbitMq {
     }
 
     /// Connects, declares the topology, and tries the permissions out without leaving anything behind.
+    fn system(&self) -> &'static str {
+        "rabbitmq"
+    }
+
+    fn queue(&self, stage: StageName) -> String {
+        self.shared.names.stage(stage)
+    }
+
     async fn check(&self) -> Result<(), BrokerError> {
         let names = &self.shared.names;
         let channel = self.shared.publisher.live().await?.channel().await?;

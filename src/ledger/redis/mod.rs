@@ -442,6 +442,10 @@ impl Ledger for Redis {
     }
 
     /// Also whether the server would throw photos away to make room.
+    fn system(&self) -> &'static str {
+        "redis"
+    }
+
     async fn check(&self) -> Result<(), LedgerError> {
         const WHAT: &str = "write to the ledger";
         self.command(WHAT, redis::cmd("SET").arg(keys::check(self.link.prefix())).arg(1).arg("EX").arg(5)).await?;

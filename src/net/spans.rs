@@ -1,0 +1,102 @@
+//! What traces show of a request: itself, and how its connection was made.
+//! <https://opentelemetry.io/docs/specs/semconv/http/http-spans/>
+
+use std::task::{Context, Poll};
+
+use opentelemetry::trace::Status;
+use reqwest::Response;
+use tower::{Layer, Service};
+use tracing::instrument::Instrumented;
+use tracing::{Instrument, Span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use url::Url;
+
+use super::obstacle::Obstacle;
+
+/// A request, until the photo is here. Its URL goes without what may be a secret.
+pub(super) fn request(url: &Url) -> Span {
+    let span = tracing::trace_span!("request", otel.name = "GET", otel.kind = "client");
+    if !span.is_disabled() {
+        span.set_attribute("http.request.method", "GET");
+        span.set_attribute("server.address", url.host_str().unwrap_or_default().to_owned());
+        span.set_attribute("server.port", i64::from(url.port_or_known_default().unwrap_or_default()));
+        span.set_attribute("url.scheme", url.scheme().to_owned());
+        span.set_attribute("url.full", without_secrets(url.clone()));
+    }
+    span
+}
+
+/// The host has answered.
+pub(super) fn answered(span: &Span, answer: &Response) {
+    if span.is_disabled() {
+        return;
+    }
+    span.set_attribute("http.response.status_code", i64::from(answer.status().as_u16()));
+    let version = format!("{:?}", answer.version());
+    span.set_attribute("network.protocol.version", version.trim_start_matches("HTTP/").trim_end_matches(".0").to_owned());
+    if let Some(peer) = answer.remote_addr() {
+        span.set_attribute("network.peer.address", peer.ip().to_string());
+        span.set_attribute("network.peer.port", i64::from(peer.port()));
+    }
+}
+
+/// The request is over; `obstacle` says why there is no photo.
+pub(super) fn conclude(span: &Span, obstacle: Option<&Obstacle>) {
+    if let (Some(obstacle), false) = (obstacle, span.is_disabled()) {
+        let cause = obstacle.cause();
+        span.set_attribute("error.type", cause.slug.clone());
+        span.set_status(Status::error(cause.to_string()));
+    }
+}
+
+/// A URL without user, password, query and fragment: they may hold somebody's keys.
+pub(crate) fn without_secrets(mut url: Url) -> String {
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.set_fragment(None);
+    url.into()
+}
+
+/// Shows the making of a connection: name, TCP and TLS.
+#[derive(Debug, Clone)]
+pub(super) struct ConnectLayer;
+
+impl<S> Layer<S> for ConnectLayer {
+    type Service = Connect<S>;
+
+    fn layer(&self, inner: S) -> Connect<S> {
+        Connect(inner)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Connect<S>(S);
+
+impl<S: Service<R>, R> Service<R> for Connect<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Instrumented<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        let span = tracing::trace_span!("connect");
+        // The name is looked up at once, in here.
+        let connecting = span.in_scope(|| self.0.call(request));
+        connecting.instrument(span)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_stay_out_of_traces() {
+        let url = Url::parse("https://me:pass@photos.test:8443/a/1.jpg?token=abc#x").unwrap();
+        assert_eq!(without_secrets(url), "https://photos.test:8443/a/1.jpg");
+    }
+}
