@@ -33,7 +33,10 @@ pub(super) fn answered(span: &Span, answer: &Response) {
     }
     span.set_attribute("http.response.status_code", i64::from(answer.status().as_u16()));
     let version = format!("{:?}", answer.version());
-    span.set_attribute("network.protocol.version", version.trim_start_matches("HTTP/").trim_end_matches(".0").to_owned());
+    span.set_attribute(
+        "network.protocol.version",
+        version.trim_start_matches("HTTP/").trim_end_matches(".0").to_owned(),
+    );
     if let Some(peer) = answer.remote_addr() {
         span.set_attribute("network.peer.address", peer.ip().to_string());
         span.set_attribute("network.peer.port", i64::from(peer.port()));

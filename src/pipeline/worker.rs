@@ -181,12 +181,7 @@ impl Worker {
     }
 
     /// Has the stage work on the photo, if it is the photo's turn.
-    async fn treat(
-        &self,
-        message: Message,
-        redelivered: bool,
-        overdue: &CancellationToken,
-    ) -> Result<(), Unsettled> {
+    async fn treat(&self, message: Message, redelivered: bool, overdue: &CancellationToken) -> Result<(), Unsettled> {
         let pass = match &self.gate {
             Some(gate) => Some(gate.enter(redelivered).await),
             None => None,

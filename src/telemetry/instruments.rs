@@ -14,7 +14,8 @@ use super::keep::Lost;
 use crate::photo::StageName;
 
 /// Seconds: from a decision without pixels to a stage's time limit.
-const DURATIONS: [f64; 15] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
+const DURATIONS: [f64; 15] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
 /// Crops that are judged together.
 const BATCHES: [f64; 5] = [1.0, 2.0, 4.0, 8.0, 16.0];
 /// Hosts that have numbers of their own; what happens at further ones is counted together.

@@ -216,8 +216,13 @@ mod tests {
 
     fn about_a_photo() {
         let span = tracing::error_span!("process");
-        let about =
-            About { photo: "r/1".into(), stage: "fetch", attempt: 2, trace_id: "aa".into(), span_id: Some("bb".into()) };
+        let about = About {
+            photo: "r/1".into(),
+            stage: "fetch",
+            attempt: 2,
+            trace_id: "aa".into(),
+            span_id: Some("bb".into()),
+        };
         about.note(&span);
         let _inside = span.enter();
         let _deeper = tracing::error_span!("download").entered();

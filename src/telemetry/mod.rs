@@ -83,7 +83,8 @@ impl Telemetry {
         let lines = lines::layer::<Registry>(settings.log, settings.sink)?;
         let spans = traces.as_ref().map(|traces| {
             let layer = tracing_opentelemetry::layer().with_tracer(traces.tracer(SCOPE));
-            let layer = layer.with_location(false).with_threads(false).with_tracked_inactivity(false).with_target(false);
+            let layer =
+                layer.with_location(false).with_threads(false).with_tracked_inactivity(false).with_target(false);
             layer.with_level(false).with_filter(filter_fn(|about| {
                 about.target().starts_with(SCOPE) && (about.is_span() || *about.level() <= Level::INFO)
             }))

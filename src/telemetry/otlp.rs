@@ -250,7 +250,8 @@ mod tests {
 
     #[test]
     fn samplers_are_those_of_the_standard() {
-        let get = environment(&[("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "0.1")]);
+        let get =
+            environment(&[("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "0.1")]);
         assert_eq!(format!("{:?}", sampler(&get).unwrap()), "ParentBased(TraceIdRatioBased(0.1))");
         assert_eq!(format!("{:?}", sampler(&environment(&[])).unwrap()), "ParentBased(AlwaysOn)");
     }

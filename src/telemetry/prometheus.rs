@@ -60,11 +60,8 @@ impl MetricReader for Reader {
 
 fn text(metrics: &ResourceMetrics) -> String {
     let mut text = String::new();
-    let mut families: Vec<(String, &Metric)> = metrics
-        .scope_metrics()
-        .flat_map(|scope| scope.metrics())
-        .map(|metric| (name(metric), metric))
-        .collect();
+    let mut families: Vec<(String, &Metric)> =
+        metrics.scope_metrics().flat_map(|scope| scope.metrics()).map(|metric| (name(metric), metric)).collect();
     families.sort_by(|a, b| a.0.cmp(&b.0));
     write_target(&mut text, metrics)
         .and_then(|()| families.iter().try_for_each(|(name, metric)| write_family(&mut text, name, metric)))
@@ -123,9 +120,8 @@ fn write_family(text: &mut String, name: &str, metric: &Metric) -> fmt::Result {
 fn write_data<T: Copy + Display>(text: &mut String, name: &str, data: &MetricData<T>) -> fmt::Result {
     let mut lines: Vec<(String, String)> = Vec::new();
     match data {
-        MetricData::Gauge(gauge) => lines.extend(
-            gauge.data_points().map(|point| (labels(point.attributes(), None), format!("{}", point.value()))),
-        ),
+        MetricData::Gauge(gauge) => lines
+            .extend(gauge.data_points().map(|point| (labels(point.attributes(), None), format!("{}", point.value())))),
         MetricData::Sum(sum) => lines
             .extend(sum.data_points().map(|point| (labels(point.attributes(), None), format!("{}", point.value())))),
         MetricData::Histogram(histogram) => return write_histogram(text, name, histogram),

@@ -2,6 +2,7 @@
 
 #[path = "../run/collection.rs"]
 mod collection;
+mod collector;
 mod installation;
 mod letters;
 mod probes;
@@ -14,6 +15,7 @@ mod rebuild;
 mod redis;
 #[path = "../servers/seaweedfs.rs"]
 mod seaweedfs;
+mod tracing;
 
 use std::path::Path;
 use std::process::Command;

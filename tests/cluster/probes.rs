@@ -39,7 +39,8 @@ fn a_worker_tells_whether_it_is_ready_and_what_it_did() {
     let (_, metrics) = get(port, "/metrics").unwrap();
     let predicted = number(&metrics, "facemill_photos_total", &["stage=\"classify\"", "outcome=\"predicted\""]);
     assert_eq!(predicted, status["ended"]["predicted"].as_u64().unwrap(), "{metrics}");
-    let not_found = number(&metrics, "facemill_photos_total", &["stage=\"fetch\"", "outcome=\"gone\"", "cause=\"http-404\""]);
+    let not_found =
+        number(&metrics, "facemill_photos_total", &["stage=\"fetch\"", "outcome=\"gone\"", "cause=\"http-404\""]);
     assert!(not_found > 0, "{metrics}");
     // A photo that is tried again takes a fetch each time.
     assert!(number(&metrics, "facemill_stage_duration_seconds_count", &["stage=\"fetch\""]) >= candidates, "{metrics}");
