@@ -15,6 +15,9 @@ use crate::photo::{Cause, Facts, Id, Photo, PhotoKey, StageName, State};
 pub struct Args {
     /// The photo's id in the source database
     photo_id: String,
+    /// Where Jaeger is, for a link to the photo's trace: http://jaeger:16686
+    #[arg(long, env = "FACEMILL_JAEGER_URL", value_name = "URL")]
+    jaeger: Option<String>,
     #[command(flatten)]
     place: PlaceArgs,
 }
@@ -24,6 +27,8 @@ pub struct Args {
 struct Story {
     key: PhotoKey,
     trace_id: String,
+    /// The trace in Jaeger, when it is known where that is.
+    trace_url: Option<String>,
     state: State,
     stage: StageName,
     attempt: u32,
@@ -45,20 +50,22 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             standing.message = records.read(&key).await.map_err(Failure::broken)?.map(|record| record.message);
         }
         let history = place.ledger.history(&key).await.map_err(Failure::broken)?;
-        Ok(Story::of(key, standing, history))
+        Ok(Story::of(key, standing, history, args.jaeger.as_deref()))
     })?;
     if args.place.json { print_json(&story) } else { print_text(&story.text()) }?;
     Ok(ExitCode::SUCCESS)
 }
 
 impl Story {
-    fn of(key: PhotoKey, standing: Standing, history: Vec<Event>) -> Self {
+    fn of(key: PhotoKey, standing: Standing, history: Vec<Event>, jaeger: Option<&str>) -> Self {
         let photo = standing.message.map(|message| message.photo);
         let facts = photo.as_ref().map(|photo| photo.facts.clone()).unwrap_or_default();
         let original = facts.original.map(|original| ObjectKey::original(original.sha256, original.format));
         let crop = facts.crop.map(|crop| ObjectKey::face(crop.sha256, crop.format));
+        let trace_id = key.trace().trace_id_hex();
         Self {
-            trace_id: key.trace().trace_id_hex(),
+            trace_url: jaeger.map(|jaeger| format!("{}/trace/{trace_id}", jaeger.trim_end_matches('/'))),
+            trace_id,
             key,
             state: standing.state,
             stage: standing.stage,
@@ -89,7 +96,7 @@ impl Story {
         if let Some(cause) = &self.cause {
             writeln!(text, "  {cause}")?;
         }
-        writeln!(text, "\n  trace   {}", self.trace_id)?;
+        writeln!(text, "\n  trace   {}", self.trace_url.as_ref().unwrap_or(&self.trace_id))?;
         if let Some(photo) = &self.photo {
             let candidate = &photo.candidate;
             writeln!(text, "  url     {}", candidate.photo_url.escape_debug())?;
