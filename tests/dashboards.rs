@@ -139,12 +139,14 @@ fn a_query_for_what_is_not_there_is_found_out() {
     }
 }
 
-/// Whoever looks at the dashboard sees all that there is.
+/// Whoever looks at the dashboard sees all that there is, and whoever reads the documentation finds it explained.
 #[test]
-fn every_metric_is_shown() {
-    let shown = of_dashboard().join(" ");
+fn every_metric_is_shown_and_explained() {
+    let (shown, explained) =
+        (of_dashboard().join(" "), read("docs/tracing.md").replace("`..._sent", "`messaging_client_sent"));
     for name in exported().keys().filter(|name| *name != "target_info") {
         let stem = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
         assert!(shown.contains(stem), "{name} is on no panel");
+        assert!(explained.contains(stem), "{name} is not in docs/tracing.md");
     }
 }

@@ -199,3 +199,94 @@ impl<P: SpanProcessor> SpanProcessor for Keep<P> {
         self.next.set_resource(resource);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use opentelemetry::trace::{Span as _, TraceContextExt, Tracer, TracerProvider};
+    use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+
+    #[derive(Debug, Default, Clone)]
+    struct Collected(Arc<Mutex<Vec<SpanData>>>);
+
+    impl Collected {
+        fn names(&self) -> Vec<String> {
+            self.0.lock().unwrap().iter().map(|span| span.name.to_string()).collect()
+        }
+    }
+
+    impl SpanProcessor for Collected {
+        fn on_start(&self, _: &mut Span, _: &Context) {}
+
+        fn on_end(&self, span: SpanData) {
+            assert!(span.span_context.is_sampled(), "exporters leave others out");
+            self.0.lock().unwrap().push(span);
+        }
+
+        fn force_flush(&self) -> OTelSdkResult {
+            Ok(())
+        }
+
+        fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+            Ok(())
+        }
+    }
+
+    /// A delivery with one step; `keep` is what it says at its end.
+    fn deliver(provider: &SdkTracerProvider, keep: Option<bool>) {
+        let tracer = provider.tracer("test");
+        let parent = SpanContext::new(
+            TraceId::from(7),
+            SpanId::from(7),
+            opentelemetry::TraceFlags::default(),
+            true,
+            opentelemetry::trace::TraceState::NONE,
+        );
+        let context = Context::new().with_remote_span_context(parent);
+        let delivery = tracer.span_builder("process").with_kind(SpanKind::Consumer);
+        let delivery = delivery.start_with_context(&tracer, &context);
+        let context = context.with_span(delivery);
+        tracer.span_builder("step").start_with_context(&tracer, &context).end();
+        if let Some(keep) = keep {
+            context.span().set_attribute(KeyValue::new(KEEP, keep));
+        }
+        context.span().end();
+    }
+
+    fn provider(sampler: Sampler, room: usize) -> (SdkTracerProvider, Collected, Gauge) {
+        let (collected, gauge) = (Collected::default(), Gauge::new(room));
+        let keep = Keep::new(collected.clone(), gauge.clone());
+        let provider = SdkTracerProvider::builder().with_sampler(Recording(sampler)).with_span_processor(keep).build();
+        (provider, collected, gauge)
+    }
+
+    #[test]
+    fn what_nobody_sampled_is_kept_when_it_failed() {
+        let (provider, collected, _) = provider(Sampler::AlwaysOff, 100);
+        deliver(&provider, None);
+        deliver(&provider, Some(false));
+        assert!(collected.names().is_empty());
+        deliver(&provider, Some(true));
+        assert_eq!(collected.names(), ["step", "process"]);
+    }
+
+    #[test]
+    fn what_was_sampled_passes() {
+        let (provider, collected, _) = provider(Sampler::AlwaysOn, 100);
+        deliver(&provider, None);
+        assert_eq!(collected.names(), ["step", "process"]);
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted() {
+        let (provider, collected, gauge) = provider(Sampler::AlwaysOn, 3);
+        deliver(&provider, None);
+        deliver(&provider, None);
+        assert_eq!((collected.names().len(), gauge.lost.overflow()), (3, 1));
+        gauge.leave(3, true);
+        deliver(&provider, None);
+        assert_eq!((collected.names().len(), gauge.lost.overflow()), (5, 1));
+        gauge.leave(2, false);
+        assert_eq!((gauge.lost.refused(), gauge.lost.all()), (2, 3));
+    }
+}
