@@ -27,12 +27,10 @@ fn children() -> f64 {
 
 /// Seconds of CPU of one run into a folder of its own.
 fn run(collector: Option<&Collector>) -> f64 {
-    /// The pictures come first in the demonstration's dump; what only waits for hosts comes after them.
-    const PICTURES: &str = "90";
     let scratch = tempfile::tempdir().expect("a folder for the run");
     let before = children();
     let mut command = Command::new(env!("CARGO_BIN_EXE_facemill"));
-    command.args(["demo", "--limit", PICTURES, "--json", "--out"]).arg(scratch.path().join("out"));
+    command.args(["demo", "--attempts", "1", "--timeout", "2", "--json", "--out"]).arg(scratch.path().join("out"));
     command
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
         .stdout(Stdio::null())

@@ -18,7 +18,10 @@ use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::{Span, status::StatusCode};
 use prost::Message;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
@@ -84,7 +87,20 @@ pub struct Collector {
 }
 
 impl Collector {
+    /// Anybody may send.
     pub fn start() -> Self {
+        Self::begin(None)
+    }
+
+    /// Speaks TLS; answers the PEM of who signed its certificate, which is for `localhost`, too.
+    pub fn start_encrypted() -> (Self, String) {
+        let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let (certificate, key) = (signed.cert.pem(), signed.signing_key.serialize_pem());
+        (Self::begin(Some((&certificate, &key))), certificate.clone())
+    }
+
+    /// `tls`: certificate and key, in PEM.
+    fn begin(tls: Option<(&str, &str)>) -> Self {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let store = Store::default();
         let (grpc, http) = runtime.block_on(async {
@@ -93,9 +109,14 @@ impl Collector {
             let addresses = (grpc.local_addr().unwrap(), http.local_addr().unwrap());
             let traces = TraceServiceServer::new(store.clone()).accept_compressed(CompressionEncoding::Gzip);
             let metrics = MetricsServiceServer::new(store.clone()).accept_compressed(CompressionEncoding::Gzip);
-            let server = tonic::transport::Server::builder().add_service(traces).add_service(metrics);
+            let mut server = tonic::transport::Server::builder();
+            if let Some((certificate, key)) = tls {
+                let identity = tonic::transport::Identity::from_pem(certificate, key);
+                server = server.tls_config(tonic::transport::ServerTlsConfig::new().identity(identity)).unwrap();
+            }
+            let server = server.add_service(traces).add_service(metrics);
             tokio::spawn(server.serve_with_incoming(TcpIncoming::from(grpc)));
-            tokio::spawn(serve_http(http, store.clone()));
+            tokio::spawn(serve_http(http, store.clone(), tls.map(acceptor)));
             addresses
         });
         Self { grpc, http, store, _runtime: runtime }
@@ -134,11 +155,28 @@ impl MetricsService for Store {
     }
 }
 
-async fn serve_http(listener: TcpListener, store: Store) {
+fn acceptor((certificate, key): (&str, &str)) -> TlsAcceptor {
+    let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    TlsAcceptor::from(Arc::new(config.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap()))
+}
+
+async fn serve_http(listener: TcpListener, store: Store, tls: Option<TlsAcceptor>) {
     while let Ok((stream, _)) = listener.accept().await {
-        let store = store.clone();
-        let service = service_fn(move |request| answer(store.clone(), request));
-        tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        let (store, tls) = (store.clone(), tls.clone());
+        tokio::spawn(async move {
+            let service = service_fn(move |request| answer(store.clone(), request));
+            let http = hyper::server::conn::http1::Builder::new();
+            match tls {
+                None => http.serve_connection(TokioIo::new(stream), service).await.ok(),
+                Some(tls) => {
+                    let stream = tls.accept(stream).await.ok()?;
+                    http.serve_connection(TokioIo::new(stream), service).await.ok()
+                }
+            }
+        });
     }
 }
 

@@ -389,6 +389,33 @@ fn what_fails_is_kept_whatever_the_ratio() {
     assert!(kept.iter().all(|seen| seen.span.trace_id == failed.span.trace_id), "and nobody else: {names:?}");
 }
 
+/// Its certificate is signed by somebody that this machine does not know.
+#[test]
+fn a_collector_is_spoken_to_in_private() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (collector, authority) = Collector::start_encrypted();
+    let installation = Installation::new();
+    let file = scratch.path().join("authority.pem");
+    std::fs::write(&file, authority).unwrap();
+    let dump = table(scratch.path());
+    for (protocol, address) in [("grpc", collector.grpc), ("http/protobuf", collector.http)] {
+        let produce = |run: &str, authority: Option<&Path>| {
+            let arguments = ["produce", dump.to_str().unwrap(), "--run", &format!("{run}-{}", address.port())];
+            let mut command = installation.traced(&arguments, &collector, protocol);
+            command
+                .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("https://localhost:{}", address.port()))
+                .env("OTEL_EXPORTER_OTLP_TIMEOUT", "2000")
+                .envs(authority.map(|file| ("OTEL_EXPORTER_OTLP_CERTIFICATE", file)));
+            assert!(command.status().unwrap().success());
+        };
+        let arrived = || collector.spans().iter().filter(|seen| seen.protocol == protocol).count();
+        produce("stranger", None);
+        assert_eq!(arrived(), 0, "a stranger's certificate is not trusted");
+        produce("friend", Some(&file));
+        assert_eq!(arrived(), 2 * PHOTOS.len(), "a root and a message for each photo, over {protocol}");
+    }
+}
+
 /// Nothing listens there. The photos do not notice; the loss is told at the end.
 #[test]
 fn a_collector_that_is_away_costs_the_spans_and_nothing_else() {
