@@ -75,7 +75,7 @@ where
         let about = spans.find_map(|span| span.extensions().get::<About>().cloned());
         match self {
             Self::Plain => plain(&mut line, event, about.as_ref(), &fields.0),
-            Self::Json => json(&mut line, event, about.as_ref(), fields.0),
+            Self::Json => json(&mut line, event, about.as_ref(), &fields.0),
         }
     }
 }
@@ -107,18 +107,24 @@ fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-fn json(line: &mut Writer<'_>, event: &Event<'_>, about: Option<&About>, fields: Map<String, Value>) -> fmt::Result {
+fn json(line: &mut Writer<'_>, event: &Event<'_>, about: Option<&About>, fields: &Map<String, Value>) -> fmt::Result {
     let mut time = String::new();
     SystemTime.format_time(&mut Writer::new(&mut time))?;
-    let mut object = Map::new();
-    object.insert("timestamp".into(), time.into());
-    object.insert("level".into(), event.metadata().level().as_str().into());
-    object.insert("target".into(), event.metadata().target().into());
-    if let Some(Value::Object(about)) = about.and_then(|about| serde_json::to_value(about).ok()) {
-        object.extend(about);
+    let level = event.metadata().level().as_str();
+    write!(line, "{{\"timestamp\":{},\"level\":\"{level}\"", Value::from(time))?;
+    let target = Map::from_iter([("target".to_owned(), Value::from(event.metadata().target()))]);
+    let about = match about.map(serde_json::to_value) {
+        Some(Ok(Value::Object(about))) => about,
+        _ => Map::new(),
+    };
+    // What the line itself says goes before what its span says.
+    let of_span = about.into_iter().filter(|(name, _)| !fields.contains_key(name));
+    let message = fields.get(MESSAGE).map(|message| (MESSAGE.to_owned(), message.clone()));
+    let own = fields.clone().into_iter().filter(|(name, _)| name != MESSAGE);
+    for (name, value) in message.into_iter().chain(of_span).chain(own).chain(target) {
+        write!(line, ",{}:{value}", Value::from(name))?;
     }
-    object.extend(fields);
-    writeln!(line, "{}", Value::Object(object))
+    writeln!(line, "}}")
 }
 
 /// The name that `tracing` gives to a line's sentence.

@@ -22,16 +22,20 @@ pub struct Collection {
 }
 
 impl Collection {
-    /// Part of the demonstration: fewer pictures, and none that only wait for a time-out.
+    /// Part of the demonstration: few pictures, and none that only wait for a time-out.
     pub fn serve() -> Self {
-        const PICTURES: usize = 24;
+        Self::of(24)
+    }
+
+    /// With so many pictures, or as many as there are.
+    pub fn of(pictures: usize) -> Self {
         // Making the pictures costs more than anything else here.
         static SCENE: LazyLock<Scene> = LazyLock::new(|| {
             let photos = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/photos");
             Scene::make(&photos).expect("`make setup` fetches the photographs that the tests need")
         });
         let mut scene = SCENE.clone();
-        let small: BTreeSet<usize> = scene.truths.iter().take(PICTURES).map(|truth| truth.photo_id).collect();
+        let small: BTreeSet<usize> = scene.truths.iter().take(pictures).map(|truth| truth.photo_id).collect();
         let none = scene.truths.iter().filter(|truth| truth.kind == Kind::None).map(|truth| truth.photo_id);
         let wanted: BTreeSet<usize> = none.take(4).chain(small).collect();
         let pictures: BTreeSet<usize> = scene.truths.iter().map(|truth| truth.photo_id).collect();
