@@ -14,6 +14,8 @@ use crate::telemetry::instruments;
 pub struct Happened<'a> {
     pub photo: &'a Photo,
     pub event: &'a Event,
+    /// It was told to wait at the cost of no attempt, which is nobody's failure.
+    pub waits: bool,
 }
 
 impl Happened<'_> {
@@ -21,7 +23,7 @@ impl Happened<'_> {
     pub fn tell(&self, delivery: &Span) {
         self.log();
         self.count();
-        spans::conclude(delivery, self.event, self.photo);
+        spans::conclude(delivery, self);
     }
 
     fn log(&self) {
@@ -29,7 +31,8 @@ impl Happened<'_> {
         let (outcome, cause) = (what.as_str(), self.event.cause.as_ref().map(tracing::field::display));
         match what {
             Happening::Failed => tracing::warn!(outcome, cause, took_ms, "given up"),
-            Happening::Retried => tracing::info!(outcome, cause, took_ms, "will be tried again"),
+            Happening::Retried if !self.waits => tracing::info!(outcome, cause, took_ms, "will be tried again"),
+            Happening::Retried => tracing::debug!(outcome, cause, took_ms, "has to wait"),
             _ => tracing::debug!(outcome, cause, took_ms, "done"),
         }
     }

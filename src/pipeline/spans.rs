@@ -9,8 +9,9 @@ use opentelemetry::{KeyValue, Value};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
+use super::event::Happened;
 use crate::broker::{Broker, Message};
-use crate::ledger::{Event, Happening};
+use crate::ledger::Happening;
 use crate::net::spans::without_secrets;
 use crate::photo::{Cause, Facts, Photo, StageName};
 use crate::telemetry::{About, KEEP, context};
@@ -79,7 +80,8 @@ pub fn ledger(system: &'static str, operation: &'static str) -> Span {
 }
 
 /// Says on the span of a delivery what came of it.
-pub fn conclude(span: &Span, event: &Event, photo: &Photo) {
+pub fn conclude(span: &Span, happened: &Happened<'_>) {
+    let Happened { event, photo, waits } = happened;
     if context::of(span).is_none() {
         return;
     }
@@ -88,8 +90,8 @@ pub fn conclude(span: &Span, event: &Event, photo: &Photo) {
         set(span, "facemill.cause", cause.slug.clone());
         exception(span, cause);
     }
-    // A photo that does not qualify is an answer, and no error.
-    if matches!(event.what, Happening::Failed | Happening::Retried) {
+    // A photo that does not qualify is an answer, and no error; nor is one that a busy host has to wait for.
+    if event.what == Happening::Failed || (event.what == Happening::Retried && !waits) {
         let described = event.cause.as_ref().map(ToString::to_string).unwrap_or_default();
         set(span, "error.type", event.cause.as_ref().map_or_else(|| "_OTHER".to_owned(), |cause| cause.slug.clone()));
         span.set_status(Status::error(described));

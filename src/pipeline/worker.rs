@@ -265,7 +265,8 @@ impl Worker {
             Moved::Stale(_) => return Ok(()),
             Moved::Done => {}
         }
-        let happened = Happened { photo: &step.next.photo, event: &event };
+        let waits = event.what == Happening::Retried && step.next.attempt == event.attempt;
+        let happened = Happened { photo: &step.next.photo, event: &event, waits };
         happened.tell(&Span::current());
         self.observer.happened(&happened);
         self.hand_on(step.to, &step.next, step.wait, event.cause.as_ref(), overdue).await
