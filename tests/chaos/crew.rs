@@ -1,7 +1,7 @@
 //! Keeps the processes running: who dies is followed by the next.
 
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::log::Log;
-use super::plan::{Fate, Post};
+use super::plan::{Act, Fate, Post};
 use super::orders::{ORDERS, Orders, Place, Task};
 
 /// Workers at their posts.
@@ -128,14 +128,16 @@ impl Ground {
         self.folder.join(format!("{name}.log"))
     }
 
-    /// Warnings that the processes have written down so far.
-    pub fn warnings(&self) -> usize {
+    /// Lines in which the processes have complained of the server that `act` is about.
+    pub fn mentions(&self, act: Act) -> usize {
+        let server = match act {
+            Act::RestartRabbitMq => "RabbitMQ",
+            Act::RestartRedis => "redis at",
+            Act::FreezeS3 | Act::KillS3 => "bucket",
+        };
         let files = std::fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.path());
         let is_log = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "log");
-        files.filter(is_log).map(|path| warnings_in(&path)).sum()
+        let logs = files.filter(is_log).map(|path| std::fs::read_to_string(path).unwrap_or_default());
+        logs.map(|log| log.lines().filter(|line| line.contains(server)).count()).sum()
     }
-}
-
-fn warnings_in(log: &Path) -> usize {
-    std::fs::read_to_string(log).unwrap_or_default().matches(r#""level":"WARN""#).count()
 }

@@ -4,9 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use facemill::broker::Broker;
 use facemill::broker::rabbitmq::{self, RabbitMq};
-use facemill::ledger::Ledger;
 use facemill::ledger::redis::{self, Redis};
 use facemill::objects::Objects;
 use facemill::objects::s3::{self, S3, Timeouts};
@@ -21,7 +19,8 @@ use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::mortal::{Fuse, Mortal, MortalObjects, Twice};
+use super::doubled::Doubled;
+use super::mortal::{Fuse, Mortal, MortalObjects};
 use super::plan::Fate;
 use super::stages::Cheap;
 
@@ -126,7 +125,7 @@ impl Orders {
                 let objects: Arc<dyn Objects> = Arc::new(MortalObjects { objects: notes.clone(), fuse });
                 let worker = Worker {
                     stage: Arc::new(Cheap { name: stage, objects: objects.clone(), notes, deadly: true }),
-                    broker: Arc::new(Twice(mortal.clone())),
+                    broker: Arc::new(Doubled(mortal.clone())),
                     ledger: mortal,
                     records: Some(Records::new(objects)),
                     observer: Arc::new(Vec::<Arc<dyn Observer>>::new()),
@@ -144,8 +143,8 @@ impl Orders {
                 worker.run(shutdown).await.expect("a worker that can go on");
             }
             Task::Produce(candidates) => {
-                let (ledger, broker): (&dyn Ledger, &dyn Broker) = (&*mortal, &*mortal);
-                let produced = producer::enqueue(&self.place.run, &candidates, ledger, broker, &|_| ()).await;
+                let broker = Doubled(mortal.clone());
+                let produced = producer::enqueue(&self.place.run, &candidates, &*mortal, &broker, &|_| ()).await;
                 assert_eq!(produced.expect("servers that take photos in").refused, []);
             }
         }

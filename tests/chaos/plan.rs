@@ -171,7 +171,7 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "plan of seed {}: {} photos, every message delivered twice", self.seed, self.photos)?;
+        writeln!(f, "plan of seed {}: {} photos, every message enqueued twice", self.seed, self.photos)?;
         let fates = |fates: &mut dyn Iterator<Item = &Fate>| {
             let told: Vec<String> = fates.map(Fate::to_string).collect();
             if told.is_empty() { "lives".to_owned() } else { format!("dies {}; then lives", told.join(", ")) }

@@ -40,14 +40,14 @@ impl Servers {
     /// Does it, waits until some process has noticed, and puts it right.
     pub async fn act(&mut self, act: Act, ground: &Ground) {
         ground.log.say(act);
-        let warnings = ground.warnings();
+        let mentions = ground.mentions(act);
         match act {
             Act::RestartRabbitMq => self.rabbit.kill(),
             Act::RestartRedis => self.redis.kill(),
             Act::FreezeS3 => self.s3.signal("STOP"),
             Act::KillS3 => self.s3.kill(),
         }
-        noticed(ground, warnings).await;
+        noticed(ground, act, mentions).await;
         match act {
             Act::RestartRabbitMq => {
                 self.rabbit.start_again();
@@ -61,11 +61,11 @@ impl Servers {
     }
 }
 
-/// Waits until somebody has written a warning more than there were.
-async fn noticed(ground: &Ground, before: usize) {
+/// Waits until the processes have complained of the server more often than before.
+async fn noticed(ground: &Ground, act: Act, before: usize) {
     const PATIENCE: Duration = Duration::from_secs(30);
     let began = Instant::now();
-    while ground.warnings() <= before {
+    while ground.mentions(act) <= before {
         if began.elapsed() > PATIENCE {
             return ground.log.fault("nobody has noticed".into());
         }

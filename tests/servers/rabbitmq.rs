@@ -148,6 +148,11 @@ impl Server {
         self.amqp
     }
 
+    /// Of the script that runs the server.
+    pub fn pid(&self) -> u32 {
+        self.running.lock().unwrap().id()
+    }
+
     /// Asks the management API.
     pub async fn api(&self, method: reqwest::Method, path: &str, body: serde_json::Value) -> (u16, String) {
         let client = reqwest::Client::builder().tls_backend_preconfigured(no_tls()).no_proxy().build().unwrap();
