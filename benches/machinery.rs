@@ -4,6 +4,8 @@
 //! workers and each server spend on a photo's hop. The workers are processes of their own, one a stage, so that
 //! nothing else is counted as theirs.
 
+#[path = "../tests/servers/cpu.rs"]
+mod cpu;
 #[path = "../tests/servers/process.rs"]
 mod process;
 #[path = "../tests/servers/rabbitmq.rs"]
@@ -12,8 +14,6 @@ mod rabbitmq;
 mod redis;
 #[path = "../tests/servers/seaweedfs.rs"]
 mod seaweedfs;
-#[path = "../tests/servers/cpu.rs"]
-mod cpu;
 #[path = "../tests/synthetic/mod.rs"]
 mod synthetic;
 
@@ -28,6 +28,7 @@ use facemill::ledger::Ledger;
 use facemill::ledger::redis::{Redis, Settings as LedgerSettings};
 use facemill::objects::s3::{Keys, S3, Settings as StoreSettings};
 use facemill::objects::{ObjectKey, Objects};
+use facemill::photo::Cause;
 use facemill::photo::{
     Align, Candidate, ContentHash, Crop, Face, ImageFormat, Original, Photo, RunName, Search, StageName, Verdict,
 };
@@ -37,7 +38,6 @@ use facemill::pipeline::record::Records;
 use facemill::pipeline::stage::{Outcome, Retry, Stage};
 use facemill::pipeline::stages::runs_native_code;
 use facemill::pipeline::worker::{Gate, Settings, Worker};
-use facemill::photo::Cause;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -192,7 +192,8 @@ fn main() {
     let photos = std::env::var("FACEMILL_BENCH_PHOTOS").ok().and_then(|count| count.parse().ok()).unwrap_or(3000);
     let figures: Vec<Figures> = runtime.block_on(async {
         let rabbit = rabbitmq::alone().await;
-        let (redis, s3) = tokio::task::block_in_place(|| (redis::RedisServer::start(&[]), seaweedfs::SeaweedFs::start()));
+        let (redis, s3) =
+            tokio::task::block_in_place(|| (redis::RedisServer::start(&[]), seaweedfs::SeaweedFs::start()));
         let servers = Servers { rabbit, redis, s3 };
         let mut figures = Vec::new();
         for extent in Extent::ALL {
@@ -333,8 +334,6 @@ fn print(figures: &[Figures], photos: u64) {
     println!("{:30} {:>9} {:>9} {:>9} {:>9} {:>9}", "", "photos/s", "workers", "RabbitMQ", "Redis", "S3");
     for row in figures {
         let Figures { extent, photos_per_second, workers_us, rabbitmq_us, redis_us, s3_us } = row;
-        println!(
-            "{extent:30} {photos_per_second:9.0} {workers_us:9.0} {rabbitmq_us:9.0} {redis_us:9.0} {s3_us:9.0}"
-        );
+        println!("{extent:30} {photos_per_second:9.0} {workers_us:9.0} {rabbitmq_us:9.0} {redis_us:9.0} {s3_us:9.0}");
     }
 }

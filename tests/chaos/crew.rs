@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::log::Log;
-use super::plan::{Act, Fate, Post};
 use super::orders::{ORDERS, Orders, Place, Task};
+use super::plan::{Act, Fate, Post};
 
 /// Workers at their posts.
 pub struct Crew {

@@ -15,7 +15,6 @@ use facemill::pipeline::record::Records;
 use facemill::pipeline::stages::runs_native_code;
 use facemill::pipeline::worker::{Gate, Settings, Worker};
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -104,15 +103,11 @@ impl Orders {
         facemill::telemetry::init("facemill=info", sink).expect("a log");
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
-        runtime.block_on(async {
-            let mut orphaned = tokio::io::stdin();
-            let mut nothing = [0];
-            tokio::select! {
-                () = self.carry_out() => {}
-                _ = orphaned.read(&mut nothing) => {}
-            }
+        std::thread::spawn(|| {
+            let _ = std::io::read_to_string(std::io::stdin());
+            std::process::exit(0);
         });
-        runtime.shutdown_background();
+        runtime.block_on(self.carry_out());
     }
 
     async fn carry_out(self) {

@@ -130,6 +130,11 @@ impl Plan {
         ];
         let mut acts = vec![Act::RestartRabbitMq, Act::RestartRedis, Act::FreezeS3, Act::KillS3];
         random.shuffle(&mut acts);
+        // RabbitMQ 3.10 that is killed within a second of declaring its first queues can leave the last one without a
+        // leader for good. That is its own fault, and not what is tried here.
+        if acts[0] == Act::RestartRabbitMq {
+            acts.swap(0, 2);
+        }
         if thorough {
             let mut again = acts.clone();
             random.shuffle(&mut again);

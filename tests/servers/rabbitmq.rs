@@ -175,11 +175,15 @@ impl Server {
 }
 
 impl Alone {
-    /// As kill -9 does it.
+    /// As kill -9 does it; returns when nobody listens any more.
     pub fn kill(&self) {
         let mut running = self.running.lock().unwrap();
         kill_group(&running);
         running.wait().unwrap();
+        // The script has ended; the server that it ran may take a moment longer.
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.amqp)).is_ok() {
+            std::thread::yield_now();
+        }
     }
 
     /// Starts it again after a kill; returns before it can be reached.

@@ -43,6 +43,8 @@ struct Shared {
     /// For everything but publishing.
     link: Link,
     management: Option<Api>,
+    /// How long an answer to a check may take.
+    patience: Duration,
 }
 
 impl RabbitMq {
@@ -51,9 +53,22 @@ impl RabbitMq {
         let names = Names::new(settings.prefix());
         let management = Api::of(&settings)?;
         let settings = Arc::new(settings);
+        let patience = settings.patience;
         let publisher = Publisher::new(settings.clone());
         let link = Link::new(settings, "consuming");
-        Ok(Self { shared: Arc::new(Shared { names, publisher, link, management }) })
+        Ok(Self { shared: Arc::new(Shared { names, publisher, link, management, patience }) })
+    }
+
+    async fn try_out(&self) -> Result<(), BrokerError> {
+        let names = &self.shared.names;
+        let channel = self.shared.publisher.live().await?.channel().await?;
+        may_write(&channel, names.exchange()).await.map_err(|error| told("publish".into(), &error))?;
+        let channel = self.channel().await?;
+        may_read(&channel, names).await.map_err(|error| told("take messages".into(), &error))?;
+        match &self.shared.management {
+            Some(api) => api.in_flight().await.map(drop),
+            None => Ok(()),
+        }
     }
 
     async fn send(&self, message: &Message, queue: &str) -> Result<(), BrokerError> {
@@ -130,15 +145,15 @@ impl Broker for RabbitMq {
 
     /// Connects, declares the topology, and tries the permissions out without leaving anything behind.
     async fn check(&self) -> Result<(), BrokerError> {
-        let names = &self.shared.names;
-        let channel = self.shared.publisher.live().await?.channel().await?;
-        may_write(&channel, names.exchange()).await.map_err(|error| told("publish".into(), &error))?;
-        let channel = self.channel().await?;
-        may_read(&channel, names).await.map_err(|error| told("take messages".into(), &error))?;
-        match &self.shared.management {
-            Some(api) => api.in_flight().await.map(drop),
-            None => Ok(()),
-        }
+        let patience = self.shared.patience;
+        tokio::time::timeout(patience, self.try_out()).await.unwrap_or_else(|_| {
+            let unroutable = self.shared.names.unroutable();
+            let detail = format!(
+                "no answer within {patience:?}; if RabbitMQ is well otherwise, {unroutable} has lost its leader in a crash: \
+                 `rabbitmqctl delete_queue {unroutable}`, and the next worker declares it anew"
+            );
+            Err(BrokerError::Unavailable { what: "try RabbitMQ out".into(), detail })
+        })
     }
 }
 
