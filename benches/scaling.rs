@@ -15,6 +15,7 @@ mod seaweedfs;
 #[path = "../tests/synthetic/mod.rs"]
 mod synthetic;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -113,7 +114,7 @@ impl Site {
         let broker = broker.expect("settings that can be used");
         let ledger = LedgerSettings { prefix: PREFIX.into(), ..LedgerSettings::new(self.redis.url()) };
         let ledger = Redis::new(ledger).expect("a URL");
-        let crew: Vec<Detector> = (0..workers).map(|number| self.worker(number)).collect();
+        let crew: Vec<Detector> = (0..workers).map(|number| self.worker(10 * workers + number)).collect();
         tokio::task::block_in_place(|| crew.iter().for_each(Detector::is_ready));
         let began = Instant::now();
         for (number, original) in originals.iter().enumerate() {
@@ -229,7 +230,7 @@ impl Limits {
         std::fs::create_dir(&folder).ok()?;
         let limit = Limit(folder);
         let quota = (SHARE * f64::from(Self::PERIOD_US)) as u32;
-        let set = |name: &str, value: String| std::fs::write(limit.0.join(name), value).ok();
+        let set = |name: &str, value: String| write(&limit.0.join(name), &value).ok();
         match self.version {
             2 => set("cpu.max", format!("{quota} {}", Self::PERIOD_US))?,
             _ => {
@@ -242,9 +243,14 @@ impl Limits {
 
     fn of(&self, number: usize, pid: u32) -> Limit {
         let limit = self.make(number).expect("a cgroup could be made before");
-        std::fs::write(limit.0.join("cgroup.procs"), pid.to_string()).expect("a process can be put into its cgroup");
+        write(&limit.0.join("cgroup.procs"), &pid.to_string()).expect("a process can be put into its cgroup");
         limit
     }
+}
+
+/// Into a file that the kernel has made: elsewhere a folder is just a folder.
+fn write(file: &Path, value: &str) -> std::io::Result<()> {
+    std::fs::File::options().write(true).open(file)?.write_all(value.as_bytes())
 }
 
 impl Drop for Limit {

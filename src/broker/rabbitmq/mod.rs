@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use futures::future::try_join_all;
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
@@ -146,18 +147,30 @@ impl Broker for RabbitMq {
     /// Connects, declares the topology, and tries the permissions out without leaving anything behind.
     async fn check(&self) -> Result<(), BrokerError> {
         let patience = self.shared.patience;
-        tokio::time::timeout(patience, self.try_out()).await.unwrap_or_else(|_| {
-            let unroutable = self.shared.names.unroutable();
-            let detail = format!(
-                "no answer within {patience:?}; if RabbitMQ is well otherwise, {unroutable} has lost its leader in a crash: \
-                 `rabbitmqctl delete_queue {unroutable}`, and the next worker declares it anew"
-            );
-            Err(BrokerError::Unavailable { what: "try RabbitMQ out".into(), detail })
-        })
+        match tokio::time::timeout(patience, self.try_out()).await {
+            Ok(tried) => tried,
+            Err(_) => Err(BrokerError::Unavailable {
+                what: "try RabbitMQ out".into(),
+                detail: format!("no answer within {patience:?}: {}", self.shared.why_silent()),
+            }),
+        }
     }
 }
 
 impl Shared {
+    /// A guess at why RabbitMQ takes connections and does not answer.
+    fn why_silent(&self) -> String {
+        let live = self.publisher.live().now_or_never().and_then(Result::ok);
+        match live.and_then(|live| live.alarm()) {
+            Some(reason) => format!("RabbitMQ has raised an alarm ({reason}) and takes no messages"),
+            None => format!(
+                "if it is well otherwise, {0} has lost its leader in a crash: `rabbitmqctl delete_queue {0}`, and the \
+                 next worker declares it anew",
+                self.names.unroutable()
+            ),
+        }
+    }
+
     /// Publishes again what could not be routed while a queue was missing. What still cannot be comes back here.
     async fn rescue(&self, channel: &Channel) -> Result<(), BrokerError> {
         let unroutable = self.names.unroutable();
