@@ -21,7 +21,7 @@ endif
 # Recipes read these from the environment, so that a path may hold any character.
 export DUMP OUT
 
-.PHONY: help setup setup-tests run test check-scripts bench lint
+.PHONY: help setup setup-tests run test chaos check-scripts bench lint
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,13 @@ endif
 
 test: setup-tests check-scripts ## all tests
 	@$(CARGO) test --locked $(ARGS)
+
+SEED ?= $(shell date +%s)
+PHOTOS ?= 400
+chaos: export FACEMILL_CHAOS_SEED = $(SEED)
+chaos: export FACEMILL_CHAOS_PHOTOS = $(PHOTOS)
+chaos: setup-tests ## kills processes and servers while photos flow, and counts what is left: SEED=7 PHOTOS=500
+	@$(CARGO) test --locked --test chaos
 
 check-scripts: ## syntax and tests of the scripts
 	@for script in $(SCRIPTS); do bash -n "$$script"; done

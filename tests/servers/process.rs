@@ -45,6 +45,10 @@ impl Process {
         Self { _warden: warden, _leash: leash, pid: pid.trim().parse().expect("the shell tells the pid") }
     }
 
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
     pub fn signal(&self, signal: &str) {
         let sent = Command::new("kill").args([&format!("-{signal}"), &self.pid.to_string()]).status().unwrap();
         assert!(sent.success(), "kill -{signal} {}", self.pid);

@@ -148,6 +148,11 @@ impl Server {
         self.amqp
     }
 
+    /// Of the script that runs the server.
+    pub fn pid(&self) -> u32 {
+        self.running.lock().unwrap().id()
+    }
+
     /// Asks the management API.
     pub async fn api(&self, method: reqwest::Method, path: &str, body: serde_json::Value) -> (u16, String) {
         let client = reqwest::Client::builder().tls_backend_preconfigured(no_tls()).no_proxy().build().unwrap();
@@ -170,11 +175,15 @@ impl Server {
 }
 
 impl Alone {
-    /// As kill -9 does it.
+    /// As kill -9 does it; returns when nobody listens any more.
     pub fn kill(&self) {
         let mut running = self.running.lock().unwrap();
         kill_group(&running);
         running.wait().unwrap();
+        // The script has ended; the server that it ran may take a moment longer.
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.amqp)).is_ok() {
+            std::thread::yield_now();
+        }
     }
 
     /// Starts it again after a kill; returns before it can be reached.

@@ -87,6 +87,10 @@ impl RedisServer {
         self.processes.last().expect("it was started")
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process().pid()
+    }
+
     pub fn signal(&self, signal: &str) {
         self.process().signal(signal);
     }

@@ -130,6 +130,10 @@ impl SeaweedFs {
         self.processes.last().expect("it was started")
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process().pid()
+    }
+
     pub fn signal(&self, signal: &str) {
         self.process().signal(signal);
     }

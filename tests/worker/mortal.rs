@@ -1,4 +1,5 @@
 //! Adapters that misbehave: a process that dies at a chosen write, and a broker that delivers everything twice.
+#![allow(dead_code)] // Not every test uses all of it.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -6,19 +7,50 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use facemill::broker::embedded::Embedded;
+use bytes::Bytes;
 use facemill::broker::{Broker, BrokerError, Choice, Consumer, DeadLetter, Delivery, Depth, Message, Receipt};
-use facemill::ledger::sqlite::Sqlite;
 use facemill::ledger::{Begin, Counts, Enrolment, Entry, Event, Filter, Ledger, LedgerError, Move, Moved, Standing};
+use facemill::objects::{ObjectError, ObjectKey, Objects, Page};
 use facemill::photo::{Candidate, Cause, Ending, Id, PhotoKey, Position, RunName, StageName};
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
+
+/// A write that cannot be taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Step {
+    Enrol,
+    Begin,
+    Release,
+    PutObject,
+    Advance,
+    Publish,
+    PublishLater,
+    Bury,
+    PutRecord,
+    Recorded,
+    Acknowledge,
+    HandBack,
+    Exhume,
+    Restore,
+    Reopen,
+}
 
 /// Counts writes; at the chosen one, everything stops.
 #[derive(Clone)]
 pub struct Fuse {
+    /// Which writes count; none: all.
+    step: Option<Step>,
     left: Arc<AtomicI64>,
     after: bool,
-    burnt: CancellationToken,
+    death: Death,
+}
+
+#[derive(Clone)]
+enum Death {
+    /// Nothing goes on, and whoever waits for it is told: one of many lives in a process.
+    Stop(CancellationToken),
+    /// kill -9 of this process.
+    Kill,
 }
 
 impl Fuse {
@@ -28,16 +60,26 @@ impl Fuse {
 
     /// Burns through at write number `step`, before it is done or after.
     pub fn of(step: i64, after: bool) -> Self {
-        Self { left: Arc::new(AtomicI64::new(step)), after, burnt: CancellationToken::new() }
+        let death = Death::Stop(CancellationToken::new());
+        Self { step: None, left: Arc::new(AtomicI64::new(step)), after, death }
+    }
+
+    /// Kills this process at the `count`th write of the kind `step`.
+    pub fn deadly(step: Step, count: i64, after: bool) -> Self {
+        Self { step: Some(step), left: Arc::new(AtomicI64::new(count)), after, death: Death::Kill }
     }
 
     pub async fn burnt_through(&self) {
-        self.burnt.cancelled().await;
+        match &self.death {
+            Death::Stop(burnt) => burnt.cancelled().await,
+            Death::Kill => std::future::pending().await,
+        }
     }
 
-    async fn around<T>(&self, write: impl Future<Output = T>) -> T {
-        let last = self.left.fetch_sub(1, Ordering::SeqCst) == 1;
-        if self.burnt.is_cancelled() || (last && !self.after) {
+    async fn around<T>(&self, step: Step, write: impl Future<Output = T>) -> T {
+        let counts = self.step.is_none_or(|chosen| chosen == step);
+        let last = counts && self.left.fetch_sub(1, Ordering::SeqCst) == 1;
+        if self.is_burnt() || (last && !self.after) {
             self.die().await;
         }
         let written = write.await;
@@ -47,16 +89,24 @@ impl Fuse {
         written
     }
 
+    fn is_burnt(&self) -> bool {
+        matches!(&self.death, Death::Stop(burnt) if burnt.is_cancelled())
+    }
+
     async fn die(&self) {
-        self.burnt.cancel();
+        match &self.death {
+            Death::Stop(burnt) => burnt.cancel(),
+            // SAFETY: no memory is involved.
+            Death::Kill => drop(unsafe { libc::kill(libc::getpid(), libc::SIGKILL) }),
+        }
         std::future::pending().await
     }
 }
 
 /// Ledger and broker of a process that dies when its fuse burns through.
 pub struct Mortal {
-    pub ledger: Arc<Sqlite>,
-    pub broker: Arc<Embedded>,
+    pub ledger: Arc<dyn Ledger>,
+    pub broker: Arc<dyn Broker>,
     pub fuse: Fuse,
     /// For each move that was made and is not told of at once: the network is bad. None: it is good.
     pub untold: Option<Mutex<HashSet<String>>>,
@@ -73,19 +123,19 @@ impl Mortal {
 #[async_trait]
 impl Ledger for Mortal {
     async fn enrol(&self, run: &RunName, candidates: &[Candidate], now: u64) -> Result<Vec<Enrolment>, LedgerError> {
-        self.fuse.around(self.ledger.enrol(run, candidates, now)).await
+        self.fuse.around(Step::Enrol, self.ledger.enrol(run, candidates, now)).await
     }
 
     async fn begin(&self, message: &Message, worker: &str, redelivered: bool) -> Result<Begin, LedgerError> {
-        self.fuse.around(self.ledger.begin(message, worker, redelivered)).await
+        self.fuse.around(Step::Begin, self.ledger.begin(message, worker, redelivered)).await
     }
 
     async fn release(&self, key: &PhotoKey, at: Position, worker: &str) -> Result<(), LedgerError> {
-        self.fuse.around(self.ledger.release(key, at, worker)).await
+        self.fuse.around(Step::Release, self.ledger.release(key, at, worker)).await
     }
 
     async fn advance(&self, step: &Move<'_>) -> Result<Moved, LedgerError> {
-        let moved = self.fuse.around(self.ledger.advance(step)).await;
+        let moved = self.fuse.around(Step::Advance, self.ledger.advance(step)).await;
         match self.loses_answer(step) {
             true => Err(LedgerError::Unavailable { what: "cannot move a photo".into(), detail: "no answer".into() }),
             false => moved,
@@ -115,15 +165,15 @@ impl Ledger for Mortal {
     }
 
     async fn recorded(&self, key: &PhotoKey, at: Position, ending: Ending) -> Result<(), LedgerError> {
-        self.fuse.around(self.ledger.recorded(key, at, ending)).await
+        self.fuse.around(Step::Recorded, self.ledger.recorded(key, at, ending)).await
     }
 
     async fn restore(&self, message: &Message, ending: Ending, cause: Option<&Cause>) -> Result<bool, LedgerError> {
-        self.fuse.around(self.ledger.restore(message, ending, cause)).await
+        self.fuse.around(Step::Restore, self.ledger.restore(message, ending, cause)).await
     }
 
     async fn reopen(&self, key: &PhotoKey, record: Option<&Message>, now: u64) -> Result<Option<Message>, LedgerError> {
-        self.fuse.around(self.ledger.reopen(key, record, now)).await
+        self.fuse.around(Step::Reopen, self.ledger.reopen(key, record, now)).await
     }
 
     async fn runs(&self) -> Result<Vec<RunName>, LedgerError> {
@@ -131,22 +181,22 @@ impl Ledger for Mortal {
     }
 
     async fn check(&self) -> Result<(), LedgerError> {
-        Ledger::check(&*self.ledger).await
+        self.ledger.check().await
     }
 }
 
 #[async_trait]
 impl Broker for Mortal {
     async fn publish(&self, message: &Message) -> Result<(), BrokerError> {
-        self.fuse.around(self.broker.publish(message)).await
+        self.fuse.around(Step::Publish, self.broker.publish(message)).await
     }
 
     async fn publish_after(&self, message: &Message, delay: Duration) -> Result<(), BrokerError> {
-        self.fuse.around(self.broker.publish_after(message, delay)).await
+        self.fuse.around(Step::PublishLater, self.broker.publish_after(message, delay)).await
     }
 
     async fn bury(&self, letter: &DeadLetter) -> Result<(), BrokerError> {
-        self.fuse.around(self.broker.bury(letter)).await
+        self.fuse.around(Step::Bury, self.broker.bury(letter)).await
     }
 
     async fn consume(&self, stage: StageName, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
@@ -163,11 +213,11 @@ impl Broker for Mortal {
     }
 
     async fn exhume(&self, chosen: &Choice<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
-        self.fuse.around(self.broker.exhume(chosen)).await
+        self.fuse.around(Step::Exhume, self.broker.exhume(chosen)).await
     }
 
     async fn check(&self) -> Result<(), BrokerError> {
-        Broker::check(&*self.broker).await
+        self.broker.check().await
     }
 }
 
@@ -197,16 +247,46 @@ struct MortalReceipt {
 #[async_trait]
 impl Receipt for MortalReceipt {
     async fn ack(self: Box<Self>) {
-        self.fuse.around(self.delivery.ack()).await;
+        self.fuse.around(Step::Acknowledge, self.delivery.ack()).await;
     }
 
     async fn hand_back(self: Box<Self>) {
-        self.fuse.around(self.delivery.hand_back()).await;
+        self.fuse.around(Step::HandBack, self.delivery.hand_back()).await;
+    }
+}
+
+/// The object store of a process that dies when its fuse burns through.
+pub struct MortalObjects {
+    pub objects: Arc<dyn Objects>,
+    pub fuse: Fuse,
+}
+
+#[async_trait]
+impl Objects for MortalObjects {
+    async fn put(&self, key: &ObjectKey, body: Bytes, media_type: &str) -> Result<bool, ObjectError> {
+        let step = if key.is_content_addressed() { Step::PutObject } else { Step::PutRecord };
+        self.fuse.around(step, self.objects.put(key, body, media_type)).await
+    }
+
+    async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
+        self.objects.get(key).await
+    }
+
+    async fn exists(&self, key: &ObjectKey) -> Result<bool, ObjectError> {
+        self.objects.exists(key).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&ObjectKey>, limit: usize) -> Result<Page, ObjectError> {
+        self.objects.list(prefix, after, limit).await
+    }
+
+    async fn check(&self) -> Result<(), ObjectError> {
+        self.objects.check().await
     }
 }
 
 /// Delivers every message twice, the copy first, as a broker may whose acknowledgement got lost.
-pub struct Twice(pub Arc<Embedded>);
+pub struct Twice(pub Arc<dyn Broker>);
 
 #[async_trait]
 impl Broker for Twice {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use futures::future::try_join_all;
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
@@ -43,6 +44,8 @@ struct Shared {
     /// For everything but publishing.
     link: Link,
     management: Option<Api>,
+    /// How long an answer to a check may take.
+    patience: Duration,
 }
 
 impl RabbitMq {
@@ -51,9 +54,22 @@ impl RabbitMq {
         let names = Names::new(settings.prefix());
         let management = Api::of(&settings)?;
         let settings = Arc::new(settings);
+        let patience = settings.patience;
         let publisher = Publisher::new(settings.clone());
         let link = Link::new(settings, "consuming");
-        Ok(Self { shared: Arc::new(Shared { names, publisher, link, management }) })
+        Ok(Self { shared: Arc::new(Shared { names, publisher, link, management, patience }) })
+    }
+
+    async fn try_out(&self) -> Result<(), BrokerError> {
+        let names = &self.shared.names;
+        let channel = self.shared.publisher.live().await?.channel().await?;
+        may_write(&channel, names.exchange()).await.map_err(|error| told("publish".into(), &error))?;
+        let channel = self.channel().await?;
+        may_read(&channel, names).await.map_err(|error| told("take messages".into(), &error))?;
+        match &self.shared.management {
+            Some(api) => api.in_flight().await.map(drop),
+            None => Ok(()),
+        }
     }
 
     async fn send(&self, message: &Message, queue: &str) -> Result<(), BrokerError> {
@@ -138,19 +154,31 @@ impl Broker for RabbitMq {
     }
 
     async fn check(&self) -> Result<(), BrokerError> {
-        let names = &self.shared.names;
-        let channel = self.shared.publisher.live().await?.channel().await?;
-        may_write(&channel, names.exchange()).await.map_err(|error| told("publish".into(), &error))?;
-        let channel = self.channel().await?;
-        may_read(&channel, names).await.map_err(|error| told("take messages".into(), &error))?;
-        match &self.shared.management {
-            Some(api) => api.in_flight().await.map(drop),
-            None => Ok(()),
+        let patience = self.shared.patience;
+        match tokio::time::timeout(patience, self.try_out()).await {
+            Ok(tried) => tried,
+            Err(_) => Err(BrokerError::Unavailable {
+                what: "try RabbitMQ out".into(),
+                detail: format!("no answer within {patience:?}: {}", self.shared.why_silent()),
+            }),
         }
     }
 }
 
 impl Shared {
+    /// A guess at why RabbitMQ takes connections and does not answer.
+    fn why_silent(&self) -> String {
+        let live = self.publisher.live().now_or_never().and_then(Result::ok);
+        match live.and_then(|live| live.alarm()) {
+            Some(reason) => format!("RabbitMQ has raised an alarm ({reason}) and takes no messages"),
+            None => format!(
+                "if it is well otherwise, {0} has lost its leader in a crash: `rabbitmqctl delete_queue {0}`, and the \
+                 next worker declares it anew",
+                self.names.unroutable()
+            ),
+        }
+    }
+
     /// Publishes again what could not be routed while a queue was missing. What still cannot be comes back here.
     async fn rescue(&self, channel: &Channel) -> Result<(), BrokerError> {
         let unroutable = self.names.unroutable();

@@ -1,0 +1,339 @@
+//! The machinery without pixels: `cargo bench --bench machinery [-- --json]`, `FACEMILL_BENCH_PHOTOS=20000`.
+//!
+//! Stages that only copy, between real servers: photos a second through all four queues, and the CPU time that our
+//! workers and each server spend on a photo's hop. The workers are processes of their own, one a stage, so that
+//! nothing else is counted as theirs.
+
+#[path = "../tests/servers/cpu.rs"]
+mod cpu;
+#[path = "../tests/servers/process.rs"]
+mod process;
+#[path = "../tests/servers/rabbitmq.rs"]
+mod rabbitmq;
+#[path = "../tests/servers/redis.rs"]
+mod redis;
+#[path = "../tests/servers/seaweedfs.rs"]
+mod seaweedfs;
+#[path = "../tests/synthetic/mod.rs"]
+mod synthetic;
+
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use facemill::broker::rabbitmq::{RabbitMq, Settings as BrokerSettings};
+use facemill::ledger::Ledger;
+use facemill::ledger::redis::{Redis, Settings as LedgerSettings};
+use facemill::objects::s3::{Keys, S3, Settings as StoreSettings};
+use facemill::objects::{ObjectKey, Objects};
+use facemill::photo::Cause;
+use facemill::photo::{
+    Align, Candidate, ContentHash, Crop, Face, ImageFormat, Original, Photo, RunName, Search, StageName, Verdict,
+};
+use facemill::pipeline::metrics::Metrics;
+use facemill::pipeline::producer;
+use facemill::pipeline::record::Records;
+use facemill::pipeline::stage::{Outcome, Retry, Stage};
+use facemill::pipeline::stages::runs_native_code;
+use facemill::pipeline::worker::{Gate, Settings, Worker};
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+const ORDERS: &str = "FACEMILL_BENCH_ORDERS";
+const HOPS: f64 = StageName::ALL.len() as f64;
+
+/// What a measurement includes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Extent {
+    /// Queues and ledger.
+    Queues,
+    /// And the record of every photo in S3, as every worker writes it.
+    Records,
+    /// And an original and a face in S3 for every photo, as fetch and crop store them.
+    Objects,
+}
+
+impl Extent {
+    const ALL: [Extent; 3] = [Self::Queues, Self::Records, Self::Objects];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Queues => "queues and ledger",
+            Self::Records => "with records in S3",
+            Self::Objects => "with originals and faces too",
+        }
+    }
+}
+
+/// What a worker's process is told.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Orders {
+    stage: StageName,
+    extent: Extent,
+    concurrency: usize,
+    place: Place,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Place {
+    amqp: String,
+    redis: String,
+    endpoint: String,
+    bucket: String,
+    access_key_id: String,
+    secret_access_key: String,
+    prefix: String,
+    run: RunName,
+}
+
+impl Place {
+    fn broker(&self) -> RabbitMq {
+        let settings = BrokerSettings::new(&self.amqp).expect("a URL").with_prefix(&self.prefix).expect("a prefix");
+        RabbitMq::new(settings).expect("settings that can be used")
+    }
+
+    fn ledger(&self) -> Redis {
+        let settings = LedgerSettings { prefix: self.prefix.clone(), ..LedgerSettings::new(&self.redis) };
+        Redis::new(settings).expect("a URL")
+    }
+
+    fn objects(&self) -> S3 {
+        let keys = Keys {
+            access_key_id: self.access_key_id.clone(),
+            secret_access_key: self.secret_access_key.clone(),
+            session_token: None,
+        };
+        let settings = StoreSettings::new(&self.bucket, keys);
+        S3::new(StoreSettings { endpoint: Some(self.endpoint.clone()), path_style: true, ..settings })
+    }
+}
+
+/// Adds what the real stage would add, and computes nothing.
+struct Copying {
+    name: StageName,
+    /// Where originals and faces go, if they are stored.
+    objects: Option<S3>,
+}
+
+#[async_trait]
+impl Stage for Copying {
+    fn name(&self) -> StageName {
+        self.name
+    }
+
+    async fn run(&self, photo: &Photo) -> Outcome {
+        let mut photo = Box::new(photo.clone());
+        // The id makes each object one of its own.
+        let seed = format!("{} {}", photo.candidate.photo_id, self.name);
+        let (sha256, format) = (ContentHash::of(seed.as_bytes()), ImageFormat::Png);
+        let key = match self.name {
+            StageName::Fetch => {
+                photo.facts.original = Some(Original { sha256, bytes: 4096, format });
+                Some(ObjectKey::original(sha256, format))
+            }
+            StageName::Detect => {
+                photo.facts.face = Some(face());
+                None
+            }
+            StageName::Crop => {
+                photo.facts.crop = Some(crop(sha256));
+                Some(ObjectKey::face(sha256, format))
+            }
+            StageName::Classify => {
+                photo.facts.verdict = Some(Verdict { p_ok: 0.9047, model: "copying 1".into() });
+                None
+            }
+        };
+        if let (Some(key), Some(objects)) = (key, &self.objects) {
+            let body = Bytes::from(seed.into_bytes().repeat(200));
+            if let Err(error) = objects.put(&key, body, format.media_type()).await {
+                return Retry::wait(Cause::new("objects-unavailable", error.to_string()), None);
+            }
+        }
+        Outcome::Advance(photo)
+    }
+}
+
+fn landmarks() -> Vec<[f32; 2]> {
+    (0..68u8).map(|index| [f32::from(index) * 3.7, f32::from(index) * 2.9]).collect()
+}
+
+fn face() -> Face {
+    let (angle, score) = (-7.25, 1.734);
+    Face { width: 900, height: 1200, angle, score, landmarks: landmarks(), faces: 1, search: Search::Guided }
+}
+
+fn crop(sha256: ContentHash) -> Crop {
+    Crop {
+        sha256,
+        format: ImageFormat::Png,
+        align: Align::Paper,
+        angle: -7.25,
+        centre: [451.5, 602.25],
+        side: 611.5,
+        size: 611,
+        landmarks: landmarks(),
+        mirrored: 0.0625,
+        mirrored_head: 0.015,
+        mirrored_grid: vec![0.0625; 16],
+        blur: 103.5,
+        exposure: 0.47,
+    }
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
+    if let Ok(orders) = std::env::var(ORDERS) {
+        runtime.block_on(work(serde_json::from_str(&orders).expect("orders")));
+        return;
+    }
+    let photos = std::env::var("FACEMILL_BENCH_PHOTOS").ok().and_then(|count| count.parse().ok()).unwrap_or(3000);
+    let figures: Vec<Figures> = runtime.block_on(async {
+        let rabbit = rabbitmq::alone().await;
+        let (redis, s3) =
+            tokio::task::block_in_place(|| (redis::RedisServer::start(&[]), seaweedfs::SeaweedFs::start()));
+        let servers = Servers { rabbit, redis, s3 };
+        let mut figures = Vec::new();
+        for extent in Extent::ALL {
+            figures.push(measure(&servers, extent, photos).await);
+        }
+        figures
+    });
+    match std::env::args().any(|argument| argument == "--json") {
+        true => println!("{}", serde_json::to_string_pretty(&figures).expect("JSON")),
+        false => print(&figures, photos),
+    }
+}
+
+/// A worker's process: until its standard input ends, and with it who started it.
+async fn work(orders: Orders) {
+    let Orders { stage, extent, concurrency, place } = orders;
+    let objects = place.objects();
+    let worker = Worker {
+        stage: Arc::new(Copying { name: stage, objects: (extent == Extent::Objects).then(|| objects.clone()) }),
+        broker: Arc::new(place.broker()),
+        ledger: Arc::new(place.ledger()),
+        records: (extent != Extent::Queues).then(|| Records::new(Arc::new(objects))),
+        observer: Arc::new(Metrics::new(&[stage])),
+        gate: runs_native_code(stage).then(Gate::default),
+        name: format!("{stage}-{}", std::process::id()),
+        settings: Settings { concurrency, ..Settings::default() },
+    };
+    let shutdown = CancellationToken::new();
+    let stop = shutdown.clone();
+    std::thread::spawn(move || {
+        let _ = std::io::read_to_string(std::io::stdin());
+        stop.cancel();
+    });
+    worker.run(shutdown).await.expect("a worker that can go on");
+}
+
+struct Servers {
+    rabbit: rabbitmq::Alone,
+    redis: redis::RedisServer,
+    s3: seaweedfs::SeaweedFs,
+}
+
+impl Servers {
+    fn place(&self, extent: Extent) -> Place {
+        let s3 = self.s3.settings();
+        Place {
+            amqp: self.rabbit.url(),
+            redis: self.redis.url(),
+            endpoint: s3.endpoint.expect("a server of ours"),
+            bucket: s3.bucket,
+            access_key_id: s3.keys.access_key_id,
+            secret_access_key: s3.keys.secret_access_key,
+            prefix: format!("bench-{extent:?}").to_lowercase(),
+            run: format!("bench-{extent:?}").to_lowercase().parse().expect("a name"),
+        }
+    }
+
+    /// CPU seconds so far: RabbitMQ, Redis, S3.
+    fn cpu(&self) -> [f64; 3] {
+        [self.rabbit.pid(), self.redis.pid(), self.s3.pid()].map(cpu::seconds_of_tree)
+    }
+}
+
+/// One row of the table. CPU in microseconds a photo and hop.
+#[derive(Debug, Serialize)]
+struct Figures {
+    extent: &'static str,
+    photos_per_second: f64,
+    workers_us: f64,
+    rabbitmq_us: f64,
+    redis_us: f64,
+    s3_us: f64,
+}
+
+async fn measure(servers: &Servers, extent: Extent, photos: u64) -> Figures {
+    const CONCURRENCY: usize = 16;
+    /// Photos before the measurement begins: connections, caches, channels.
+    const WARM_UP: u64 = 200;
+    let place = servers.place(extent);
+    let workers: Vec<Member> = StageName::ALL
+        .into_iter()
+        .map(|stage| Member::start(&Orders { stage, extent, concurrency: CONCURRENCY, place: place.clone() }))
+        .collect();
+    enqueue(&place, 0..WARM_UP).await;
+    all_ended(&place, WARM_UP).await;
+    let own = || workers.iter().map(|worker| cpu::seconds_of_tree(worker.0.id())).sum::<f64>();
+
+    // Enqueuing is not the workers' time, but the servers' time includes it.
+    let (began, own_before, before) = (Instant::now(), own(), servers.cpu());
+    enqueue(&place, WARM_UP..WARM_UP + photos).await;
+    all_ended(&place, WARM_UP + photos).await;
+    let (took, own_after, after) = (began.elapsed().as_secs_f64(), own(), servers.cpu());
+
+    let each = |seconds: f64| 1e6 * seconds / (photos as f64 * HOPS);
+    Figures {
+        extent: extent.name(),
+        photos_per_second: photos as f64 / took,
+        workers_us: each(own_after - own_before),
+        rabbitmq_us: each(after[0] - before[0]),
+        redis_us: each(after[1] - before[1]),
+        s3_us: each(after[2] - before[2]),
+    }
+}
+
+async fn enqueue(place: &Place, numbers: std::ops::Range<u64>) {
+    let candidates: Vec<Candidate> = numbers.map(synthetic::candidate).collect();
+    let (ledger, broker) = (place.ledger(), place.broker());
+    producer::enqueue(&place.run, &candidates, &ledger, &broker, &|_| ()).await.expect("servers that take photos in");
+}
+
+async fn all_ended(place: &Place, photos: u64) {
+    let ledger = place.ledger();
+    while ledger.counts(&place.run).await.expect("Redis is up").ended.values().sum::<u64>() < photos {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A worker's process, which ends with this.
+struct Member(Child);
+
+impl Member {
+    fn start(orders: &Orders) -> Self {
+        let mut command = Command::new(std::env::current_exe().expect("a path"));
+        command.env(ORDERS, serde_json::to_string(orders).expect("JSON")).stdin(Stdio::piped());
+        Self(command.spawn().expect("this program can be run"))
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+fn print(figures: &[Figures], photos: u64) {
+    println!("{photos} photos through four stages that only copy; CPU in microseconds a photo and hop\n");
+    println!("{:30} {:>9} {:>9} {:>9} {:>9} {:>9}", "", "photos/s", "workers", "RabbitMQ", "Redis", "S3");
+    for row in figures {
+        let Figures { extent, photos_per_second, workers_us, rabbitmq_us, redis_us, s3_us } = row;
+        println!("{extent:30} {photos_per_second:9.0} {workers_us:9.0} {rabbitmq_us:9.0} {redis_us:9.0} {s3_us:9.0}");
+    }
+}

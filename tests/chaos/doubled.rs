@@ -1,0 +1,48 @@
+//! A broker that takes every message twice, as it does when a publisher never hears of the first confirm.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use facemill::broker::{Broker, BrokerError, Choice, Consumer, DeadLetter, Depth, Message};
+use facemill::photo::StageName;
+
+pub struct Doubled(pub Arc<dyn Broker>);
+
+#[async_trait]
+impl Broker for Doubled {
+    async fn publish(&self, message: &Message) -> Result<(), BrokerError> {
+        self.0.publish(message).await?;
+        self.0.publish(message).await
+    }
+
+    async fn publish_after(&self, message: &Message, delay: Duration) -> Result<(), BrokerError> {
+        self.0.publish_after(message, delay).await?;
+        self.0.publish_after(message, delay).await
+    }
+
+    async fn bury(&self, letter: &DeadLetter) -> Result<(), BrokerError> {
+        self.0.bury(letter).await?;
+        self.0.bury(letter).await
+    }
+
+    async fn consume(&self, stage: StageName, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
+        self.0.consume(stage, prefetch).await
+    }
+
+    async fn depths(&self) -> Result<Vec<Depth>, BrokerError> {
+        self.0.depths().await
+    }
+
+    async fn dead(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
+        self.0.dead(limit).await
+    }
+
+    async fn exhume(&self, chosen: &Choice<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
+        self.0.exhume(chosen).await
+    }
+
+    async fn check(&self) -> Result<(), BrokerError> {
+        self.0.check().await
+    }
+}

@@ -1,0 +1,240 @@
+//! Counts what is left when everything has happened.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use facemill::broker::{Broker, Message};
+use facemill::ledger::{Filter, Happening, Ledger};
+use facemill::objects::{ObjectKey, Objects};
+use facemill::photo::{Candidate, ContentHash, Ending, Id, PhotoKey, RunName, StageName, State};
+use facemill::pipeline::local::{Countdown, Finish, Home, drive};
+use facemill::pipeline::producer;
+use facemill::pipeline::record::{Record, Records};
+use facemill::pipeline::worker::{Settings, Worker};
+use futures::TryStreamExt;
+use tokio_util::sync::CancellationToken;
+
+use super::crew::Ground;
+use super::orders::settings;
+use super::stages::{Cheap, Kind, kind_of};
+
+/// One line of the verdict.
+pub struct Finding {
+    pub what: &'static str,
+    pub expected: String,
+    pub found: String,
+}
+
+impl Finding {
+    pub fn new(what: &'static str, expected: impl ToString, found: impl ToString) -> Self {
+        Self { what, expected: expected.to_string(), found: found.to_string() }
+    }
+
+    pub fn is_fine(&self) -> bool {
+        self.expected == self.found
+    }
+}
+
+/// Judges the run. All processes have ended; `fresh` was enqueued after all troubles.
+pub async fn judge(ground: &Ground, candidates: &[Candidate], fresh: &Candidate) -> Vec<Finding> {
+    let (ledger, objects) = (ground.place.ledger(), Arc::new(ground.place.objects()));
+    let run = &ground.place.run;
+    let mut findings = Vec::new();
+    let states = states(&ledger, run).await;
+    let known: BTreeSet<&Id> = states.keys().collect();
+    let sought: BTreeSet<&Id> = candidates.iter().map(|candidate| &candidate.photo_id).collect();
+    let once = candidates.len() - sought.symmetric_difference(&known).count();
+    findings.push(Finding::new("candidates that the ledger knows, each once", candidates.len(), once));
+    let ended = states.values().filter(|state| matches!(state, State::Ended(_))).count();
+    findings.push(Finding::new("photos with a final state", candidates.len(), ended));
+    let counted: u64 = ledger.counts(run).await.expect("Redis is up").ended.values().sum();
+    findings.push(Finding::new("final states that the ledger counts", candidates.len(), counted));
+    findings.push(Finding::new("photos that ended once", candidates.len(), ended_once(&ledger, run, candidates).await));
+
+    let records = by_id(&Records::new(objects.clone()), run).await;
+    let reference = undisturbed(&ground.folder.join("undisturbed"), run, candidates).await;
+    let equal = reference.iter().filter(|(id, record)| records.get(id) == Some(record)).count();
+    findings.push(Finding::new("records as one undisturbed process writes them", reference.len(), equal));
+    findings.push(Finding::new("records", candidates.len(), records.len()));
+    let told = records.values().filter(|record| states.get(id_of(record)) == Some(&State::Ended(record.ending)));
+    findings.push(Finding::new("records that agree with the ledger", candidates.len(), told.count()));
+
+    let crops = records.values().filter_map(|record| record.message.photo.facts.crop.as_ref());
+    let faces: BTreeSet<ObjectKey> = crops.map(|crop| ObjectKey::face(crop.sha256, crop.format)).collect();
+    let stored = keys(&*objects, "faces/").await;
+    findings.push(Finding::new("faces missing", 0, faces.difference(&stored).count()));
+    findings.push(Finding::new("faces that belong to nobody", 0, stored.difference(&faces).count()));
+    let originals = keys(&*objects, "originals/").await;
+    let known = records.values().filter_map(|record| record.message.photo.facts.original.as_ref());
+    let known: BTreeSet<ObjectKey> = known.map(|of| ObjectKey::original(of.sha256, of.format)).collect();
+    findings.push(Finding::new("originals missing", 0, known.difference(&originals).count()));
+    let all = stored.iter().chain(&originals);
+    findings.push(Finding::new("objects that are whole", stored.len() + originals.len(), whole(&*objects, all).await));
+
+    findings.extend(dead_letters(ground, candidates).await);
+    let waiting: u64 = depths(ground).await.into_iter().map(|(_, count)| count).sum();
+    findings.push(Finding::new("messages left in the queues", 0, waiting));
+    let end = states.get(&fresh.photo_id).map_or("not known".to_owned(), |state| format!("{state:?}"));
+    findings.push(Finding::new("a fresh photo", format!("{:?}", State::Ended(Ending::Predicted)), end));
+    findings.push(Finding::new("faults that `facemill audit` finds", 0, audit(ground, candidates)));
+    findings
+}
+
+/// What lies in the queues of the stages, by stage; what is in flight included.
+pub async fn depths(ground: &Ground) -> Vec<(StageName, u64)> {
+    let depths = ground.place.broker().depths().await.expect("RabbitMQ is up");
+    let of_stage = |depth: facemill::broker::Depth| Some((depth.stage?, depth.ready + depth.in_flight + depth.delayed));
+    depths.into_iter().filter_map(of_stage).collect()
+}
+
+async fn states(ledger: &dyn Ledger, run: &RunName) -> BTreeMap<Id, State> {
+    const PAGE: usize = 500;
+    let mut states = BTreeMap::new();
+    let mut after = None;
+    loop {
+        let page = ledger.page(run, &Filter::default(), after.as_ref(), PAGE).await.expect("Redis is up");
+        let Some(last) = page.last() else { return states };
+        after = Some(last.photo_id.clone());
+        states.extend(page.into_iter().map(|entry| (entry.photo_id, entry.standing.state)));
+    }
+}
+
+/// How many have exactly one ending in their history.
+async fn ended_once(ledger: &dyn Ledger, run: &RunName, candidates: &[Candidate]) -> usize {
+    use Happening::{Advanced, Enqueued, Retried};
+    let mut once = 0;
+    for candidate in candidates {
+        let key = PhotoKey { run: run.clone(), photo_id: candidate.photo_id.clone() };
+        let history = ledger.history(&key).await.expect("Redis is up");
+        let endings = history.iter().filter(|event| !matches!(event.what, Enqueued | Advanced | Retried)).count();
+        once += usize::from(endings == 1);
+    }
+    once
+}
+
+fn id_of(record: &Record) -> &Id {
+    &record.message.photo.candidate.photo_id
+}
+
+/// The records without what depends on when and how often something was tried.
+async fn by_id(records: &Records, run: &RunName) -> BTreeMap<Id, Record> {
+    let all: Vec<Record> = records.all(run).try_collect().await.expect("S3 is up");
+    let settled = all.into_iter().map(|mut record| {
+        record.message = Message { enqueued_at: 0, ..record.message };
+        record.message.position.turn = 0;
+        (id_of(&record).clone(), record)
+    });
+    settled.collect()
+}
+
+/// What one process makes of the same photos with nobody in its way, on a folder; without the killer, which would be.
+async fn undisturbed(folder: &Path, run: &RunName, candidates: &[Candidate]) -> BTreeMap<Id, Record> {
+    let harmless: Vec<Candidate> =
+        candidates.iter().filter(|candidate| kind_of(candidate).0 != Kind::Killer).cloned().collect();
+    let possession = Home::at(folder).enter().await.expect("a folder");
+    let (ledger, broker) = (Arc::new(possession.ledger), Arc::new(possession.broker));
+    let objects: Arc<dyn Objects> = Arc::new(possession.objects);
+    let records = Records::new(objects.clone());
+    let countdown = Arc::new(Countdown::default());
+    let worker = |name| Worker {
+        stage: Arc::new(Cheap { name, objects: objects.clone(), notes: objects.clone(), deadly: false }),
+        broker: broker.clone(),
+        ledger: ledger.clone(),
+        records: Some(records.clone()),
+        observer: countdown.clone(),
+        gate: None,
+        name: format!("undisturbed-{name}"),
+        settings: Settings { waits: "0.001".parse().expect("a wait"), ..settings(name) },
+    };
+    let produced = producer::enqueue(run, &harmless, &*ledger, &*broker, &|_| ()).await;
+    produced.expect("the folder takes photos in");
+    let workers = StageName::ALL.into_iter().map(worker).collect();
+    let finish = drive(run, &*ledger, &*broker, workers, countdown.clone(), CancellationToken::new()).await;
+    assert_eq!(finish.expect("nothing is in its way"), Finish::Complete);
+    by_id(&records, run).await
+}
+
+async fn keys(objects: &dyn Objects, prefix: &str) -> BTreeSet<ObjectKey> {
+    let mut keys = BTreeSet::new();
+    loop {
+        let page = objects.list(prefix, keys.last(), 1000).await.expect("S3 is up");
+        keys.extend(page.keys);
+        if !page.more {
+            return keys;
+        }
+    }
+}
+
+/// How many have the content that their key promises.
+async fn whole(objects: &dyn Objects, keys: impl Iterator<Item = &ObjectKey>) -> usize {
+    let mut whole = 0;
+    for key in keys {
+        let body = objects.get(key).await.expect("what is listed is there");
+        whole += usize::from(key.as_str().contains(&ContentHash::of(&body).to_string()));
+    }
+    whole
+}
+
+async fn dead_letters(ground: &Ground, candidates: &[Candidate]) -> [Finding; 2] {
+    let letters = ground.place.broker().dead(10_000).await.expect("RabbitMQ is up");
+    let mut told: Vec<(Id, &str)> = Vec::new();
+    for letter in &letters {
+        let message = Message::decode(letter.body.as_bytes()).expect("a letter of ours");
+        told.push((message.photo.candidate.photo_id, &letter.cause.slug));
+    }
+    let poison = candidates.iter().filter(|candidate| kind_of(candidate).0.is_poison());
+    let mut expected: Vec<(Id, &str)> = poison.map(|candidate| (candidate.photo_id.clone(), slug(candidate))).collect();
+    told.sort();
+    expected.sort();
+    let matching = told.iter().filter(|letter| expected.binary_search(letter).is_ok()).count();
+    let of_killers = |letters: &[(Id, &str)]| {
+        let ids: Vec<&str> = letters.iter().filter(|(_, slug)| *slug == KILLS).map(|(id, _)| id.as_str()).collect();
+        ids.join(" ")
+    };
+    let matching = format!("{matching} of {}", told.len());
+    [
+        Finding::new("dead letters that are poison", format!("{0} of {0}", expected.len()), matching),
+        Finding::new("photos buried because they kill", of_killers(&expected), of_killers(&told)),
+    ]
+}
+
+const KILLS: &str = "kills-workers";
+
+fn slug(candidate: &Candidate) -> &'static str {
+    match kind_of(candidate).0 {
+        Kind::Killer => KILLS,
+        Kind::Tired => "timeout",
+        _ => "harmful",
+    }
+}
+
+/// Asks the program itself, as its user would.
+fn audit(ground: &Ground, candidates: &[Candidate]) -> String {
+    let mut table = String::from("photo_id,face_id,label_id,label_name,photo_url\n");
+    for Candidate { photo_id, face_id, label_id, label_name, photo_url, .. } in candidates {
+        let name = label_name.as_deref().unwrap_or_default();
+        table += &format!("{photo_id},{face_id},{label_id},{name},{photo_url}\n");
+    }
+    let dump = ground.folder.join("candidates.csv");
+    std::fs::write(&dump, table).expect("a scratch folder");
+    let place = &ground.place;
+    let output = Command::new(env!("CARGO_BIN_EXE_facemill"))
+        .args(["audit", "--json"])
+        .arg(&dump)
+        .env("FACEMILL_AMQP_URL", &place.amqp)
+        .env("FACEMILL_REDIS_URL", &place.redis)
+        .env("FACEMILL_S3_BUCKET", &place.bucket)
+        .env("FACEMILL_S3_ENDPOINT", &place.endpoint)
+        .env("AWS_ACCESS_KEY_ID", &place.access_key_id)
+        .env("AWS_SECRET_ACCESS_KEY", &place.secret_access_key)
+        .env("FACEMILL_PREFIX", &place.prefix)
+        .env("FACEMILL_RUN", place.run.as_str())
+        .output()
+        .expect("the program runs");
+    match serde_json::from_slice::<serde_json::Value>(&output.stdout) {
+        Ok(findings) => findings["faults"].as_array().map_or("no answer".into(), |faults| faults.len().to_string()),
+        Err(_) => String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}

@@ -1,0 +1,195 @@
+//! Stages that cost next to nothing. What becomes of a photo stands in its URL, so that every process knows it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use facemill::objects::{ObjectError, ObjectKey, Objects};
+use facemill::photo::{
+    Align, Candidate, Cause, ContentHash, Crop, Face, Id, ImageFormat, Original, Photo, Search, StageName, Verdict,
+};
+use facemill::pipeline::stage::{Outcome, Retry, Stage};
+
+/// What a photo is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Plain,
+    Gone,
+    Rejected,
+    /// Its stage says "later" when it first meets it.
+    Late,
+    /// Fails at its stage until its attempts are used up.
+    Tired,
+    /// Its stage finds out that it does harm.
+    Harmful,
+    /// Kills the process that works on it.
+    Killer,
+}
+
+impl Kind {
+    const ALL: [Kind; 7] =
+        [Self::Plain, Self::Gone, Self::Rejected, Self::Late, Self::Tired, Self::Harmful, Self::Killer];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Gone => "gone",
+            Self::Rejected => "rejected",
+            Self::Late => "late",
+            Self::Tired => "tired",
+            Self::Harmful => "harmful",
+            Self::Killer => "killer",
+        }
+    }
+
+    /// Whether it must end among the dead letters.
+    pub fn is_poison(self) -> bool {
+        matches!(self, Self::Tired | Self::Harmful | Self::Killer)
+    }
+}
+
+/// A photo of some kind, which shows at `stage`.
+pub fn candidate(number: u64, kind: Kind, stage: StageName) -> Candidate {
+    Candidate {
+        photo_id: Id::from(1000 + number as i64),
+        face_id: Id::from(5000 + number as i64),
+        label_id: Id::from(number as i64 % 7),
+        label_name: Some(format!("person {}", number % 7)),
+        photo_url: format!("http://photos.test/{}/{stage}/{number}.png", kind.name()),
+        source_url: None,
+        posted_at: None,
+    }
+}
+
+/// What the photo's URL says.
+pub fn kind_of(candidate: &Candidate) -> (Kind, StageName) {
+    let mut words = candidate.photo_url.split('/').skip(3);
+    let kind = words.next().and_then(|word| Kind::ALL.into_iter().find(|kind| kind.name() == word));
+    let stage = words.next().and_then(|word| word.parse().ok());
+    kind.zip(stage).expect("a photo of this suite")
+}
+
+/// One of the four stages.
+pub struct Cheap {
+    pub name: StageName,
+    pub objects: Arc<dyn Objects>,
+    /// For the notes on what was met before; no failpoint watches it.
+    pub notes: Arc<dyn Objects>,
+    /// Whether a killer kills. Where it does not it is merely harmful.
+    pub deadly: bool,
+}
+
+#[async_trait]
+impl Stage for Cheap {
+    fn name(&self) -> StageName {
+        self.name
+    }
+
+    async fn run(&self, photo: &Photo) -> Outcome {
+        let cause = |slug| Cause::new(slug, "as its URL says");
+        let worked = match kind_of(&photo.candidate) {
+            (kind, stage) if stage == self.name => match kind {
+                Kind::Gone => return Outcome::Gone(cause("http-404")),
+                Kind::Rejected => return Outcome::Reject(cause("no-face")),
+                Kind::Tired => return Retry::failed(cause("timeout")),
+                Kind::Killer if self.deadly => std::process::abort(),
+                Kind::Harmful | Kind::Killer => return Outcome::Poison(cause("harmful")),
+                Kind::Late => match self.was_met(photo).await {
+                    Ok(true) => self.work(photo).await,
+                    Ok(false) => return Retry::wait(cause("http-429"), None),
+                    Err(error) => Err(error),
+                },
+                Kind::Plain => self.work(photo).await,
+            },
+            _ => self.work(photo).await,
+        };
+        match worked {
+            Ok(photo) => Outcome::Advance(Box::new(photo)),
+            Err(error) => Retry::wait(Cause::new("objects-unavailable", error.to_string()), None),
+        }
+    }
+}
+
+impl Cheap {
+    /// Notes that the photo was here, and answers whether that was noted before.
+    async fn was_met(&self, photo: &Photo) -> Result<bool, ObjectError> {
+        let name = format!("met/{}/{}", self.name, photo.candidate.photo_id);
+        let note = ObjectKey::parse(&name).expect("letters and digits");
+        let known = self.notes.exists(&note).await?;
+        self.notes.put(&note, Bytes::new(), "text/plain").await?;
+        Ok(known)
+    }
+
+    async fn work(&self, photo: &Photo) -> Result<Photo, ObjectError> {
+        let mut photo = photo.clone();
+        match self.name {
+            StageName::Fetch => {
+                let body = picture(photo.candidate.photo_url.as_bytes(), 3000);
+                let (sha256, format) = (ContentHash::of(&body), ImageFormat::Png);
+                let bytes = body.len() as u64;
+                self.objects.put(&ObjectKey::original(sha256, format), body, format.media_type()).await?;
+                photo.facts.original = Some(Original { sha256, bytes, format });
+            }
+            StageName::Detect => photo.facts.face = Some(face(&self.original(&photo).await?)),
+            StageName::Crop => {
+                let body = picture(&self.original(&photo).await?, 2000);
+                let crop = crop(&body);
+                self.objects.put(&ObjectKey::face(crop.sha256, crop.format), body, crop.format.media_type()).await?;
+                photo.facts.crop = Some(crop);
+            }
+            StageName::Classify => {
+                let crop = photo.facts.crop.as_ref().expect("it passed crop");
+                let body = self.objects.get(&ObjectKey::face(crop.sha256, crop.format)).await?;
+                photo.facts.verdict = Some(Verdict { p_ok: f64::from(body[100]) / 256.0, model: "chaos 1".into() });
+            }
+        }
+        Ok(photo)
+    }
+
+    async fn original(&self, photo: &Photo) -> Result<Bytes, ObjectError> {
+        let original = photo.facts.original.as_ref().expect("it passed fetch");
+        self.objects.get(&ObjectKey::original(original.sha256, original.format)).await
+    }
+}
+
+/// Bytes that follow from `seed`, with the first eight of a PNG.
+fn picture(seed: &[u8], length: usize) -> Bytes {
+    let mut bytes = b"\x89PNG\r\n\x1a\n".to_vec();
+    let mut link = ContentHash::of(seed).to_string();
+    while bytes.len() < length {
+        bytes.extend_from_slice(link.as_bytes());
+        link = ContentHash::of(link.as_bytes()).to_string();
+    }
+    bytes.into()
+}
+
+fn face(original: &[u8]) -> Face {
+    let at = |index: usize| f32::from(original[100 + index]);
+    Face {
+        width: 900,
+        height: 1200,
+        angle: f64::from(at(0)) / 4.0,
+        score: 1.5,
+        landmarks: (0..68).map(|index| [at(2 * index), at(2 * index + 1)]).collect(),
+        faces: 1,
+        search: Search::Guided,
+    }
+}
+
+fn crop(body: &[u8]) -> Crop {
+    Crop {
+        sha256: ContentHash::of(body),
+        format: ImageFormat::Png,
+        align: Align::Paper,
+        angle: 1.0,
+        centre: [450.0, 600.0],
+        side: 512.0,
+        size: 512,
+        landmarks: (0..68u8).map(|index| [f32::from(index); 2]).collect(),
+        mirrored: 0.0,
+        mirrored_head: 0.0,
+        mirrored_grid: vec![0.0; 16],
+        blur: 1.0,
+        exposure: 0.5,
+    }
+}
