@@ -32,7 +32,7 @@ use facemill::photo::Cause;
 use facemill::photo::{
     Align, Candidate, ContentHash, Crop, Face, ImageFormat, Original, Photo, RunName, Search, StageName, Verdict,
 };
-use facemill::pipeline::metrics::Metrics;
+use facemill::pipeline::event::Nobody;
 use facemill::pipeline::producer;
 use facemill::pipeline::record::Records;
 use facemill::pipeline::stage::{Outcome, Retry, Stage};
@@ -216,7 +216,7 @@ async fn work(orders: Orders) {
         broker: Arc::new(place.broker()),
         ledger: Arc::new(place.ledger()),
         records: (extent != Extent::Queues).then(|| Records::new(Arc::new(objects))),
-        observer: Arc::new(Metrics::new(&[stage])),
+        observer: Arc::new(Nobody),
         gate: runs_native_code(stage).then(Gate::default),
         name: format!("{stage}-{}", std::process::id()),
         settings: Settings { concurrency, ..Settings::default() },

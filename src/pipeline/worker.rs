@@ -40,7 +40,8 @@ pub struct Settings {
     pub patience: Duration,
     /// A stage that takes longer has failed.
     pub time_limit: Duration,
-    /// So many workers dying over one photo are enough, where there is a gate.
+    /// So many workers dying over one photo are enough, where there is a gate: one beside others, and two alone, as the
+    /// one of them may have been killed from outside.
     pub crash_limit: u32,
     /// What a shutdown grants to the photos in flight.
     pub grace: Duration,
@@ -54,7 +55,7 @@ impl Default for Settings {
             waits: Waits::default(),
             patience: Duration::from_secs(24 * 3600),
             time_limit: Duration::from_secs(120),
-            crash_limit: 2,
+            crash_limit: 3,
             grace: Duration::from_secs(45),
         }
     }
