@@ -14,6 +14,7 @@ use facemill::pipeline::producer;
 use facemill::pipeline::record::Records;
 use facemill::pipeline::stages::runs_native_code;
 use facemill::pipeline::worker::{Gate, Settings, Worker};
+use facemill::telemetry::{self, Telemetry};
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -100,7 +101,9 @@ impl Orders {
     /// Obeys, and ends with SIGTERM, or when nobody holds the other end of standard input any more.
     pub fn obey(self) {
         let sink = Arc::new(|line: &[u8]| std::io::stderr().write_all(line));
-        facemill::telemetry::init("facemill=info", sink).expect("a log");
+        let service = "facemill-chaos".to_owned();
+        let observed = telemetry::Settings { log: "facemill=info", sink, service, scraped: false };
+        let _telemetry = Telemetry::begin(observed).expect("a log");
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
         std::thread::spawn(|| {
