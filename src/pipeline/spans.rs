@@ -4,7 +4,7 @@
 //! (<https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/>); ours begin with `facemill.`. They cost next
 //! to nothing where nobody traces.
 
-use opentelemetry::trace::Status;
+use opentelemetry::trace::{SpanContext, Status};
 use opentelemetry::{KeyValue, Value};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -34,6 +34,10 @@ pub fn root(photo: &Photo) -> Span {
 pub fn send(message: &Message, broker: &dyn Broker) -> Span {
     let span = tracing::trace_span!("send", otel.kind = "producer");
     if !span.is_disabled() {
+        // Who sends a photo back stands outside its trace.
+        if let (None, Some(parent)) = (context::of(&Span::current()), place_of(message)) {
+            context::continue_from(&span, parent);
+        }
         messaging(&span, message, broker, "send");
     }
     span
@@ -45,7 +49,7 @@ pub fn send(message: &Message, broker: &dyn Broker) -> Span {
 pub fn process(message: &Message, bytes: usize, redelivered: bool, broker: &dyn Broker, worker: &str) -> Span {
     // The highest level, so that it is there for every line that is logged at all.
     let span = tracing::error_span!(parent: None, "process", otel.kind = "consumer");
-    if let Some(parent) = message.traceparent.as_deref().and_then(context::read) {
+    if let Some(parent) = place_of(message) {
         context::continue_from(&span, parent);
     }
     let place = context::of(&span);
@@ -65,6 +69,11 @@ pub fn process(message: &Message, bytes: usize, redelivered: bool, broker: &dyn 
     };
     about.note(&span);
     span
+}
+
+/// Where in its trace the photo was when the message was written.
+fn place_of(message: &Message) -> Option<SpanContext> {
+    message.traceparent.as_deref().and_then(context::read)
 }
 
 /// A question to the ledger, or a move in it. <https://opentelemetry.io/docs/specs/semconv/database/database-spans/>

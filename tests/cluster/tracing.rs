@@ -205,6 +205,15 @@ fn traces_tell_the_whole_story_of_a_photo() {
     let story = installation.json(&["why", "1", "--jaeger", "http://jaeger:16686/"]);
     assert_eq!(story["trace_url"], format!("http://jaeger:16686/trace/{}", trace_ids["passes"]));
 
+    let again = ["retry", "--where", "cause=no-face"];
+    assert!(installation.traced(&again, &collector, "grpc").status().unwrap().success());
+    let faceless = trace("faceless");
+    let root = &faceless.named("photo")[0].span.span_id;
+    let sent = faceless.named(&format!("send {prefix}.detect"));
+    let [_, sent_back] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!(&sent_back.span.parent_span_id, root, "a photo that is sent back goes on in its trace");
+    assert_eq!(sent_back.attribute("facemill.turn").as_deref(), Some("2"));
+
     let spans = collector.spans();
     let of = |protocol: &str| spans.iter().filter(|seen| seen.protocol == protocol).count();
     assert!(of("grpc") > 0 && of("http/protobuf") > 0);
