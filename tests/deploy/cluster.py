@@ -420,14 +420,29 @@ def live(installation, with_node):
         say(f"{len(installation.ended)} workers were told to end: each did so in order, within its grace period")
 
 
-def inside_namespaces(arguments):
+def measure(installation, folder, workers):
+    """How long a collection takes with these workers, and what they measured: to hold against `facemill simulate`."""
+    installation.apply()
+    for stage, number in workers.items():
+        installation.scale(stage, number)
+    expected = installation.submit()
+    began = time.monotonic()
+    ended = lambda: sum(installation.status()["ended"].values())
+    until("every photo has ended", lambda: ended() >= expected, patience=900)
+    took = time.monotonic() - began
+    installation.measure(folder)
+    print(json.dumps({"photos": expected, "seconds": round(took, 1), "workers": {s: len(installation.pods[s]) for s in STAGES}}))
+    installation.close()
+
+
+def inside_namespaces(arguments, where_possible):
     """Starts this script again in namespaces of its own."""
     command = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     if os.geteuid() != 0:
         command += ["--user", "--map-root-user"]
     if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
         say("this machine allows no namespaces: give a cluster with CONTEXT, or run it as root")
-        return 3
+        return 0 if where_possible else 3
     command += [sys.executable, "-B", __file__, *arguments]
     return subprocess.run(command, env=os.environ | {INSIDE: "1"}, check=False).returncode
 
@@ -436,6 +451,9 @@ def main(arguments):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--copies", type=int, default=6, help="how often each photo of the demonstration is in the dump")
     parser.add_argument("--node", action="store_true", help="kill a node too, which takes the heartbeats' time to be noticed")
+    parser.add_argument("--where-possible", action="store_true", help="a machine that allows no namespaces is no failure")
+    parser.add_argument("--measure", type=Path, help="no disturbances: one life with a worker of each stage, what /metrics say goes there")
+    parser.add_argument("--workers", default="", help="with --measure: more of a stage, as in detect=2,crop=2")
     parser.add_argument("--keep", type=Path, help="copy the logs there")
     options = parser.parse_args(arguments)
     if context := os.environ.get("CONTEXT"):
@@ -444,11 +462,16 @@ def main(arguments):
         live(Kubernetes(context, Path(os.environ["DUMP"])), options.node)
         return 0
     if INSIDE not in os.environ:
-        return inside_namespaces(arguments)
+        return inside_namespaces(arguments, options.where_possible)
     program = Program(manifests.built_program())
     scratch = Path(tempfile.mkdtemp(prefix="facemill-cluster-"))
     try:
-        live(Namespaces(scratch, program, options.copies), options.node)
+        installation = Namespaces(scratch, program, options.copies)
+        if options.measure:
+            more = dict(entry.split("=") for entry in options.workers.split(",") if entry)
+            measure(installation, options.measure, {stage: int(number) for stage, number in more.items()})
+        else:
+            live(installation, options.node)
     finally:
         if options.keep:
             options.keep.mkdir(parents=True, exist_ok=True)
