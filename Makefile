@@ -11,7 +11,8 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO ?= cargo
 PYTHON ?= python3
 BINARY = $${CARGO_TARGET_DIR:-target}/release/facemill
-SCRIPTS := deploy/setup.sh .ci/run
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n1)
+SCRIPTS := deploy/setup.sh deploy/submit.sh .ci/run
 
 ifdef DUMP
 OUT ?= out
@@ -19,9 +20,9 @@ else
 OUT ?= out/demo
 endif
 # Recipes read these from the environment, so that a path may hold any character.
-export DUMP OUT
+export DUMP OUT RUN CONTEXT
 
-.PHONY: help setup setup-tests run test chaos check-scripts bench lint
+.PHONY: help setup setup-tests run test chaos check-scripts check-deploy cluster-test image submit bench lint
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,8 +44,9 @@ else
 	@exec "$(BINARY)" demo --out "$$OUT" $(ARGS)
 endif
 
-test: setup-tests check-scripts ## all tests
+test: setup-tests check-scripts check-deploy ## all tests
 	@$(CARGO) test --locked $(ARGS)
+	@$(PYTHON) -B tests/deploy/cluster.py --where-possible --copies 4
 
 SEED ?= $(shell date +%s)
 PHOTOS ?= 400
@@ -52,6 +54,22 @@ chaos: export FACEMILL_CHAOS_SEED = $(SEED)
 chaos: export FACEMILL_CHAOS_PHOTOS = $(PHOTOS)
 chaos: setup-tests ## kills processes and servers while photos flow, and counts what is left: SEED=7 PHOTOS=500
 	@$(CARGO) test --locked --test chaos
+
+check-deploy: setup-tests ## the manifests, the image's recipe and the settings in them, without a cluster
+	@$(CARGO) build --locked
+	@$(PYTHON) -B -m unittest discover --quiet tests/deploy
+
+cluster-test: setup-tests ## a whole life of an installation with pods: CONTEXT=kind-kind, else network namespaces
+	@$(CARGO) build --locked
+	@$(PYTHON) -B tests/deploy/cluster.py $(ARGS)
+
+image: setup ## builds the container image facemill:VERSION; BUILD_ARGS go to docker
+	@DOCKER_BUILDKIT=1 docker build --file deploy/Dockerfile --tag "facemill:$(VERSION)" \
+	  --build-arg "VERSION=$(VERSION)" --build-arg "REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown)" \
+	  $(BUILD_ARGS) .
+
+submit: ## uploads DUMP and starts the producer in the cluster: make submit DUMP=dump.sql.gz RUN=faces
+	@deploy/submit.sh
 
 check-scripts: ## syntax and tests of the scripts
 	@for script in $(SCRIPTS); do bash -n "$$script"; done

@@ -52,6 +52,9 @@ if $tests; then
     # Debian's redis-tools has the server's program too, and starts no service as redis-server does.
     need redis-tools "the tests' Redis server" \
         bash -c 'command -v redis-server || test -x /usr/bin/redis-check-rdb'
+    need python3-pip "installs the tests' Python packages" python3 -m pip --version
+    need iproute2 "network namespaces stand in for pods" command -v ip
+    need curl "uploads dumps" command -v curl
     need rabbitmq-server "the tests start private ones" test -x /usr/lib/rabbitmq/bin/rabbitmq-server
 fi
 
@@ -67,7 +70,30 @@ else
     fi
 fi
 
+# What checks the manifests: pinned, each file by its hash, in a folder of its own.
+pinned=$here/tests/deploy/requirements.txt
+python_packages=$here/.cache/python
+python_packages_are_there() {
+    cmp -s "$pinned" "$python_packages/requirements.txt"
+}
+install_python_packages() {
+    echo "installing what checks the manifests" >&2
+    rm -rf "$python_packages.part"
+    python3 -m pip install --quiet --no-deps --require-hashes --only-binary :all: --no-compile --root-user-action ignore \
+        --target "$python_packages.part" --requirement "$pinned" >&2
+    rm -rf "$python_packages"
+    mv "$python_packages.part" "$python_packages"
+    cp "$pinned" "$python_packages/requirements.txt"
+}
+
 if [[ ${#missing[@]} -eq 0 && -z $rust_line ]]; then
+    if $tests && ! python_packages_are_there; then
+        if $check_only; then
+            echo "the packages of tests/deploy/requirements.txt are missing: run deploy/setup.sh --tests" >&2
+            exit 1
+        fi
+        install_python_packages || exit 3
+    fi
     exit 0
 fi
 
@@ -124,4 +150,7 @@ case " ${packages[*]} " in *-server\ *) keep_services_stopped ;; esac
 if ! apt_get install -y --no-install-recommends "${packages[@]}"; then
     tell >&2
     exit 3
+fi
+if $tests && ! python_packages_are_there; then
+    install_python_packages || exit 3
 fi

@@ -6,6 +6,7 @@
 //! cli/                                         one file a command family
 //! demo/   report/                              what a person looks at
 //! pipeline/                                    stages, worker, producer, everything in one process
+//! capacity                                     how long, and how many workers?
 //! classifier/                                  is the crop good enough to train on?
 //! ledger/  broker/  objects/  net/  source/    the ports and their adapters
 //! vision/                                      pixels and numbers
@@ -14,6 +15,7 @@
 //! ```
 
 pub mod broker;
+pub mod capacity;
 pub mod classifier;
 pub mod cli;
 pub mod config;

@@ -1,7 +1,10 @@
 //! `facemill demo`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+use tokio_util::sync::CancellationToken;
 
 use super::run::{self, ProcessArgs};
 use super::{Failure, print_text};
@@ -15,11 +18,17 @@ pub struct Args {
     /// Folder with photographs and their list, photos.tsv
     #[arg(long, default_value = ".cache/photos", value_name = "DIR")]
     photos: PathBuf,
+    /// Runs nothing: serves the collection there until Ctrl-C or SIGTERM, for the workers of an installation
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    serve: Option<SocketAddr>,
     #[command(flatten)]
     process: ProcessArgs,
 }
 
 pub fn run(mut args: Args) -> Result<ExitCode, Failure> {
+    if let Some(address) = args.serve {
+        return super::block_on(serve(&args, address));
+    }
     let waits = &mut args.process.stages.waits;
     if *waits == Waits::default() {
         // Its host is near and recovers fast: nobody wants to watch a demonstration wait.
@@ -47,4 +56,16 @@ pub fn run(mut args: Args) -> Result<ExitCode, Failure> {
         demo.host.stop().await;
         code
     })
+}
+
+async fn serve(args: &Args, address: SocketAddr) -> Result<ExitCode, Failure> {
+    let shutdown = CancellationToken::new();
+    tokio::spawn(super::signals(shutdown.clone()));
+    let listen = address.to_string();
+    let demo = demo::prepare_at(&args.photos, &args.process.out, &listen).await.map_err(Failure::broken)?;
+    let (dump, hosts) = (demo.dump.display(), demo::scene::HOSTS.join(", "));
+    print_text(&format!("{dump}: {} candidates, served on {} as {hosts}\n", demo.candidates, demo.host.address()))?;
+    shutdown.cancelled().await;
+    demo.host.stop().await;
+    Ok(ExitCode::SUCCESS)
 }

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod candidates;
 pub mod dead;
 pub mod demo;
+pub mod describe;
 pub mod doctor;
 pub mod produce;
 pub mod rebuild;
@@ -11,6 +12,7 @@ pub mod report;
 pub mod retry;
 pub mod run;
 pub mod selfies;
+pub mod simulate;
 pub mod status;
 pub mod train;
 pub mod why;
@@ -62,6 +64,8 @@ enum Command {
     Audit(audit::Args),
     /// Restores the lost ledger of a run from its records and its dump
     Rebuild(rebuild::Args),
+    /// Predicts how long a collection takes with so many workers, or how many workers it takes
+    Simulate(simulate::Args),
     /// Writes the report of a run again
     Report(report::Args),
     /// Trains the OK/NG classifier from labelled crops
@@ -71,6 +75,9 @@ enum Command {
     Selfies(selfies::Args),
     /// Checks everything facemill needs, one line each, with the remedy
     Doctor(doctor::Args),
+    /// Tells the names of queues and variables, for programs that deploy this one
+    #[command(hide = true)]
+    Describe(describe::Args),
     /// Makes a small collection, serves it from a local host, good and bad, and runs it
     Demo(demo::Args),
 }
@@ -121,6 +128,8 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Report(args) => report::run(&args),
         Command::Train(args) => train::run(args).map(|()| ExitCode::SUCCESS),
         Command::Selfies(args) => selfies::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Simulate(args) => simulate::run(&args),
+        Command::Describe(args) => describe::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Demo(args) => demo::run(args),
     }

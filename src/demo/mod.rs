@@ -28,13 +28,18 @@ pub enum DemoError {
     Scene(#[from] SceneError),
     #[error("{0}: {1}")]
     Write(PathBuf, io::Error),
-    #[error("the demonstration's host cannot listen on 127.0.0.1: {0}")]
-    Listen(io::Error),
+    #[error("the demonstration's host cannot listen on {0}: {1}")]
+    Listen(String, io::Error),
 }
 
 /// Makes the collection out of the photographs in `photos`, writes `demo.sql` and `truth.tsv` into `out` and starts
 /// the host. The same photographs make the same files, whatever port the host gets: its names end in `.test`.
 pub async fn prepare(photos: &Path, out: &Path) -> Result<Demo, DemoError> {
+    prepare_at(photos, out, "127.0.0.1:0").await
+}
+
+/// The same, with the host on `listen`.
+pub async fn prepare_at(photos: &Path, out: &Path, listen: &str) -> Result<Demo, DemoError> {
     let folder = photos.to_owned();
     let scene = tokio::task::spawn_blocking(move || Scene::make(&folder)).await.map_err(io::Error::other);
     let scene = scene.map_err(|error| DemoError::Write(photos.to_owned(), error))??;
@@ -47,7 +52,7 @@ pub async fn prepare(photos: &Path, out: &Path) -> Result<Demo, DemoError> {
     let dump = write("demo.sql", dump::postgres(&scene.collection))?;
     write("truth.tsv", scene.truth())?;
     let candidates = scene.collection.candidates();
-    let host = Host::start("127.0.0.1:0", scene.routes).await.map_err(DemoError::Listen)?;
+    let host = Host::start(listen, scene.routes).await.map_err(|error| DemoError::Listen(listen.into(), error))?;
     let rules = rules(&host);
     Ok(Demo { host, dump, rules, candidates })
 }

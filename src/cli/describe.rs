@@ -1,0 +1,86 @@
+//! `facemill describe`: the names that whoever deploys the program must spell as it does, told by the program itself.
+//! The checks of the manifests read it, so that no second list can fall behind.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+use serde_json::json;
+
+use super::{Cli, Failure, print_json};
+use crate::broker::rabbitmq::topology::Names;
+use crate::objects::s3;
+use crate::photo::StageName;
+use crate::pipeline::worker;
+use crate::telemetry;
+
+/// What the OpenTelemetry exporter reads besides: <https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>.
+const OPEN_TELEMETRY: [&str; 7] = [
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_EXPORTER_OTLP_PROTOCOL",
+    "OTEL_RESOURCE_ATTRIBUTES",
+    "OTEL_SERVICE_NAME",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
+];
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The installation's prefix
+    #[arg(long, env = "FACEMILL_PREFIX", default_value = "facemill", value_name = "NAME")]
+    prefix: String,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
+    let names = Names::new(&args.prefix);
+    let stages: BTreeMap<&str, String> =
+        StageName::ALL.into_iter().map(|stage| (stage.as_str(), names.stage(stage))).collect();
+    let queues: Vec<String> = names.queues().into_iter().map(|queue| queue.name).collect();
+    print_json(&json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "environment": environment(),
+        "stage_queues": stages,
+        "queues": queues,
+        "stage_time_limit_seconds": worker::Settings::default().time_limit.as_secs(),
+    }))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// By command: the variables that it reads.
+fn environment() -> BTreeMap<String, BTreeSet<String>> {
+    let beside_flags = beside_flags();
+    let of = |command: &clap::Command| {
+        let named = command.get_arguments().filter_map(|argument| argument.get_env()?.to_str().map(str::to_owned));
+        named.chain(beside_flags.iter().cloned()).collect()
+    };
+    Cli::command().get_subcommands().map(|command| (command.get_name().to_owned(), of(command))).collect()
+}
+
+/// The variables that have no flag.
+fn beside_flags() -> BTreeSet<String> {
+    let asked = RefCell::new(BTreeSet::from([telemetry::ENV.to_owned()]));
+    let note = |name: &str| {
+        asked.borrow_mut().insert(name.to_owned());
+        Some("x".to_owned())
+    };
+    let _ = s3::Keys::from_env(note);
+    let mut all = asked.into_inner();
+    all.extend(OPEN_TELEMETRY.map(str::to_owned));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_of_flags_and_of_libraries_are_known() {
+        let all = environment();
+        for name in ["FACEMILL_AMQP_URL", "FACEMILL_GRACE", "AWS_SECRET_ACCESS_KEY", "FACEMILL_LOG"] {
+            assert!(all["work"].contains(name), "{name}");
+        }
+        assert!(!all["produce"].contains("FACEMILL_GRACE"), "only work has it");
+    }
+}

@@ -1,0 +1,202 @@
+//! `facemill simulate`.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::{Failure, print_json, print_text};
+use crate::capacity::{self, Bottleneck, Manned, Measured, Plan, Prediction};
+use crate::net::Rules;
+use crate::photo::StageName;
+
+/// Measured as docs/scaling.md says: one core of a 2.0 GHz-class server, `--search guided`, photos of 900x1200. Fetch
+/// is not ours to measure: half a second is a host far away.
+const USUAL: [Measured; 4] = [
+    Measured { seconds: 0.5, passed: 0.67 },
+    Measured { seconds: 0.0160, passed: 0.80 },
+    Measured { seconds: 0.0120, passed: 0.95 },
+    Measured { seconds: 0.0120, passed: 0.0 },
+];
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Photos of the collection
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
+    photos: u64,
+    /// What /metrics of a worker answered, for times and shares as measured; several times for several workers
+    /// [default: as in docs/scaling.md]
+    #[arg(long, value_name = "FILE")]
+    metrics: Vec<PathBuf>,
+    /// Workers of a stage; several times [default: 1 of each]
+    #[arg(long, value_name = "STAGE=N", value_parser = count)]
+    workers: Vec<(StageName, u64)>,
+    /// Photos that one worker of a stage has in hand; several times [default: fetch=64, else 1]
+    #[arg(long, value_name = "STAGE=N", value_parser = count)]
+    slots: Vec<(StageName, u64)>,
+    /// How many workers does it take to be done within so many hours?
+    #[arg(long, value_name = "HOURS", conflicts_with = "workers", value_parser = positive)]
+    within: Option<f64>,
+    /// Cores that detect, crop and classify share, when all are on one machine [default: one for each slot]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    cores: Option<f64>,
+    /// Share of the photos that are on the one host with the most of them: it is asked only as often as is polite
+    #[arg(long, value_name = "SHARE", value_parser = positive)]
+    largest_host: Option<f64>,
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn count(text: &str) -> Result<(StageName, u64), String> {
+    let (stage, number) = text.split_once('=').ok_or("write STAGE=N, as in detect=20")?;
+    let stage = stage.parse::<StageName>().map_err(|error| error.to_string())?;
+    match number.parse() {
+        Ok(number @ 1..=1_000_000) => Ok((stage, number)),
+        _ => Err(format!("`{number}`: take 1 to 1000000")),
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
+        _ => Err("take a number above 0".into()),
+    }
+}
+
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
+    let mut plan = args.plan()?;
+    if let Some(hours) = args.within {
+        plan = plan.manned_for(hours * 3600.0).ok_or_else(|| {
+            let limit = Plan { polite: f64::INFINITY, ..plan.clone() }.manned_for(hours * 3600.0);
+            Failure::findings(match limit {
+                Some(_) => {
+                    "no number of workers is enough: the largest host alone takes longer at --per-host and its spacing"
+                }
+                None => "no number of workers is enough: the cores or the last photo alone take longer",
+            })
+        })?;
+    }
+    let predicted = plan.predict();
+    if args.json { print_json(&told(&plan, &predicted)) } else { print_text(&text(&plan, &predicted)) }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Args {
+    fn plan(&self) -> Result<Plan, Failure> {
+        let measured = match self.metrics.as_slice() {
+            [] => USUAL,
+            files => {
+                let read = |file: &PathBuf| {
+                    std::fs::read_to_string(file)
+                        .map_err(|error| Failure::broken(format!("{}: {error}", file.display())))
+                };
+                let texts = files.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+                capacity::measured(&texts).map_err(Failure::broken)?
+            }
+        };
+        let of = |list: &[(StageName, u64)], stage, usual| {
+            list.iter().rev().find(|(name, _)| *name == stage).map_or(usual, |(_, number)| *number)
+        };
+        let stages = StageName::ALL.map(|stage| Manned {
+            measured: measured[stage as usize],
+            workers: of(&self.workers, stage, 1),
+            slots: of(&self.slots, stage, if stage == StageName::Fetch { 64 } else { 1 }),
+        });
+        let rules = Rules::default();
+        let one_host = (rules.per_host as f64 / measured[0].seconds).min(1.0 / rules.spacing.as_secs_f64());
+        Ok(Plan {
+            photos: self.photos as f64,
+            stages,
+            polite: self.largest_host.map_or(f64::INFINITY, |share| one_host / share.min(1.0)),
+            cores: self.cores.unwrap_or(f64::INFINITY),
+        })
+    }
+}
+
+fn told(plan: &Plan, predicted: &Prediction) -> serde_json::Value {
+    let stage = |name: StageName| {
+        let (k, manned) = (name as usize, plan.stages[name as usize]);
+        json!({
+            "stage": name,
+            "photos": predicted.photos[k].round() as u64,
+            "seconds_a_photo": manned.measured.seconds,
+            "workers": manned.workers,
+            "slots": manned.slots,
+            "busy": predicted.busy[k],
+        })
+    };
+    json!({
+        "photos": plan.photos as u64,
+        "seconds": predicted.seconds,
+        "cpu_seconds": predicted.cpu_seconds,
+        "bottleneck": name_of(predicted.bottleneck),
+        "stages": StageName::ALL.map(stage),
+    })
+}
+
+fn text(plan: &Plan, predicted: &Prediction) -> String {
+    let mut text = String::from("stage         photos  a photo takes  workers  in hand  busy\n");
+    for name in StageName::ALL {
+        let (k, manned) = (name as usize, plan.stages[name as usize]);
+        let milliseconds = manned.measured.seconds * 1000.0;
+        let (photos, busy) = (predicted.photos[k].round(), predicted.busy[k] * 100.0);
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "{:<9}{photos:>11}{milliseconds:>12.1} ms{:>9}{:>9}{busy:>5.0} %",
+            name.as_str(),
+            manned.workers,
+            manned.slots
+        );
+    }
+    let limit = match predicted.bottleneck {
+        Bottleneck::Stage(stage) => format!("limited by {stage}: more workers there make it faster"),
+        Bottleneck::Hosts => "limited by the largest host: more workers do not make it faster".into(),
+        Bottleneck::Cores => "limited by the cores: more workers do not make it faster".into(),
+    };
+    let cpu = predicted.cpu_seconds / 3600.0;
+    let _ = writeln!(text, "{} until the last photo, {limit}", duration(predicted.seconds));
+    let _ = writeln!(text, "{cpu:.1} core hours of detect, crop and classify");
+    text
+}
+
+fn name_of(bottleneck: Bottleneck) -> &'static str {
+    match bottleneck {
+        Bottleneck::Stage(stage) => stage.as_str(),
+        Bottleneck::Hosts => "hosts",
+        Bottleneck::Cores => "cores",
+    }
+}
+
+fn duration(seconds: f64) -> String {
+    match seconds {
+        ..120.0 => format!("{seconds:.0} s"),
+        120.0..7200.0 => format!("{:.0} min", seconds / 60.0),
+        7200.0..172_800.0 => format!("{:.1} h", seconds / 3600.0),
+        _ => format!("{:.1} days", seconds / 86_400.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_name_a_stage() {
+        assert_eq!(count("detect=20"), Ok((StageName::Detect, 20)));
+        for bad in ["detect", "detect=0", "detect=-1", "paint=2", "=2", "detect=1000001"] {
+            assert!(count(bad).is_err(), "{bad}");
+        }
+        for bad in ["0", "-1", "inf", "NaN", "x"] {
+            assert!(positive(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations_are_told_in_a_fitting_unit() {
+        let told: Vec<String> = [3.2, 300.0, 9000.0, 500_000.0].map(duration).into();
+        assert_eq!(told, ["3 s", "5 min", "2.5 h", "5.8 days"]);
+    }
+}

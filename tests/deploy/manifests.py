@@ -1,0 +1,507 @@
+"""What is wrong with rendered Kubernetes manifests: schemas, policies, and the names that the program must know.
+
+Every check takes a `Cluster` and yields faults, one line each.
+"""
+
+import functools
+import ipaddress
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.parse
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ROOT / ".cache" / "python"
+sys.path.insert(0, str(PACKAGES))
+
+import jsonschema  # noqa: E402
+import kubernetes_validate  # noqa: E402
+import kubernetes_validate.utils  # noqa: E402
+import yaml  # noqa: E402
+
+# What is promised in docs/kubernetes.md.
+VERSIONS = [f"1.{minor}" for minor in range(29, 38)]
+KEDA = json.loads((Path(__file__).parent / "keda.schema.json").read_text(encoding="utf-8"))
+PROGRAM_IMAGE = re.compile(r"(^|/)facemill(:|@|$)")
+WORKLOADS = ("Deployment", "StatefulSet", "Job", "CronJob")
+# Between the program's own grace and the kubelet's kill: to hand back what is left.
+MARGIN = 10
+
+# The package reads its schemas, a megabyte each, anew for every object.
+kubernetes_validate.utils.schema_contents = functools.lru_cache(None)(kubernetes_validate.utils.schema_contents)
+
+
+def render(folder):
+    """Renders a kustomization."""
+    command = [PACKAGES / "bin" / "kubectl", "kustomize", folder]
+    rendered = subprocess.run(command, capture_output=True, text=True, check=False)
+    if rendered.returncode:
+        raise ValueError(f"{folder}: {rendered.stderr.strip()}")
+    return [item for item in yaml.safe_load_all(rendered.stdout) if item]
+
+
+class Program:
+    """The built program: what it says about itself."""
+
+    def __init__(self, binary):
+        self.binary = Path(binary)
+        told = json.loads(subprocess.run([self.binary, "describe"], capture_output=True, check=True).stdout)
+        self.variables = {command: set(names) for command, names in told["environment"].items()}
+        self.stage_queues = told["stage_queues"]
+        self.time_limit = told["stage_time_limit_seconds"]
+        self.version = told["version"]
+
+    @functools.lru_cache(None)
+    def complaint(self, arguments, environment):
+        """What it says, and how it ends, when it is started with exactly this."""
+        ended = subprocess.run(
+            [self.binary, *arguments], env=dict(environment), capture_output=True, text=True, timeout=60, check=False
+        )
+        return ended.returncode, ended.stderr
+
+
+class Cluster:
+    """Rendered manifests, and ways to look things up in them."""
+
+    def __init__(self, items, program, secrets=()):
+        self.items = items
+        self.program = program
+        # Secrets that somebody else brings.
+        self.secrets = list(secrets)
+
+    def of(self, *kinds):
+        return [item for item in self.items if item["kind"] in kinds]
+
+    def find(self, kind, name):
+        known = self.items + self.secrets if kind == "Secret" else self.items
+        return next((i for i in known if i["kind"] == kind and i["metadata"]["name"] == name), None)
+
+    def pods(self):
+        """Pairs of a workload and the spec and labels of its pods."""
+        for item in self.of(*WORKLOADS):
+            template = template_of(item)
+            yield item, template["spec"], template.get("metadata", {}).get("labels", {})
+
+    def containers(self):
+        for item, spec, _ in self.pods():
+            for container in spec.get("initContainers", []) + spec["containers"]:
+                yield item, spec, container
+
+    def programs(self):
+        """The containers that run our program."""
+        return [found for found in self.containers() if PROGRAM_IMAGE.search(found[2]["image"])]
+
+    def data(self, kind, name):
+        item = self.find(kind, name) or {}
+        if kind == "Secret":
+            import base64
+
+            plain = {key: base64.b64decode(value).decode() for key, value in (item.get("data") or {}).items()}
+            return plain | (item.get("stringData") or {})
+        return item.get("data") or {}
+
+    def environment(self, container):
+        """The variables of a container with their values; what only the kubelet knows is `?`."""
+        found = {}
+        for source in container.get("envFrom", []):
+            if "configMapRef" in source:
+                found |= self.data("ConfigMap", source["configMapRef"]["name"])
+            if "secretRef" in source:
+                found |= self.data("Secret", source["secretRef"]["name"])
+        for variable in container.get("env", []):
+            source = variable.get("valueFrom", {})
+            value = variable.get("value", "?")
+            for kind, key in (("Secret", "secretKeyRef"), ("ConfigMap", "configMapKeyRef")):
+                if key in source:
+                    value = self.data(kind, source[key]["name"]).get(source[key]["key"], "")
+            found[variable["name"]] = re.sub(r"\$\((\w+)\)", lambda match: found.get(match[1], match[0]), value)
+        return found
+
+
+def template_of(item):
+    spec = item["spec"]
+    return spec["jobTemplate"]["spec"]["template"] if item["kind"] == "CronJob" else spec["template"]
+
+
+def name_of(item):
+    return f"{item['kind']}/{item['metadata']['name']}"
+
+
+def matches(selector, labels):
+    for key, value in (selector.get("matchLabels") or {}).items():
+        if labels.get(key) != value:
+            return False
+    for term in selector.get("matchExpressions") or []:
+        has, values = term["key"] in labels, term.get("values", [])
+        holds = {
+            "In": has and labels.get(term["key"]) in values,
+            "NotIn": labels.get(term["key"]) not in values,
+            "Exists": has,
+            "DoesNotExist": not has,
+        }[term["operator"]]
+        if not holds:
+            return False
+    return True
+
+
+def schemas(cluster):
+    """Each object is one that the API servers of all supported versions, and KEDA, take without a complaint."""
+    for item in cluster.items:
+        if item["apiVersion"].startswith("keda.sh/"):
+            if item["kind"] not in KEDA["$defs"]:
+                yield f"{name_of(item)}: no such kind of KEDA is expected"
+                continue
+            schema = {**KEDA, "$ref": f"#/$defs/{item['kind']}"}
+            for error in jsonschema.Draft202012Validator(schema).iter_errors(item):
+                yield f"{name_of(item)}: {error.json_path}: {error.message}"
+            continue
+        for version in VERSIONS:
+            try:
+                kubernetes_validate.validate(item, version, strict=True)
+            except kubernetes_validate.ValidationError as error:
+                yield f"{name_of(item)}: {'.'.join(map(str, error.path))}: {error.message} (Kubernetes {version})"
+                break
+            except kubernetes_validate.utils.SchemaNotFoundError as error:
+                yield f"{name_of(item)}: {error.message}"
+                break
+
+
+def places(cluster):
+    """Everything is in the one namespace, which enforces the restricted profile."""
+    for item in cluster.items:
+        if item["kind"] == "Namespace":
+            if item["metadata"].get("labels", {}).get("pod-security.kubernetes.io/enforce") != "restricted":
+                yield f"{name_of(item)}: does not enforce the restricted profile"
+        elif item["metadata"].get("namespace") != "facemill":
+            yield f"{name_of(item)}: is not in the namespace facemill"
+        if item["kind"] in ("Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding"):
+            yield f"{name_of(item)}: nothing here needs rights in the cluster"
+
+
+ALLOWED_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+
+
+def restricted(cluster):
+    """The restricted profile of the Pod Security Standards, and besides: a read-only root, no token, no root group."""
+    for item, spec, _ in cluster.pods():
+        name, pod = name_of(item), spec.get("securityContext", {})
+        for key in ("hostNetwork", "hostPID", "hostIPC"):
+            if spec.get(key):
+                yield f"{name}: {key}"
+        for volume in spec.get("volumes", []):
+            if unknown := set(volume) - {"name"} - ALLOWED_VOLUMES:
+                yield f"{name}: volume {volume['name']} is of the kind {', '.join(unknown)}"
+            if "emptyDir" in volume and not (volume["emptyDir"] or {}).get("sizeLimit"):
+                yield f"{name}: volume {volume['name']} may grow without a limit"
+        if spec.get("automountServiceAccountToken") is not False:
+            yield f"{name}: mounts a token that it does not need"
+        if spec.get("enableServiceLinks") is not False:
+            yield f"{name}: gets every service's address as environment variables"
+        for container in spec.get("initContainers", []) + spec["containers"]:
+            own = container.get("securityContext", {})
+            both = {**pod, **own}
+            where = f"{name}: container {container['name']}"
+            if both.get("runAsNonRoot") is not True or not both.get("runAsUser"):
+                yield f"{where} may run as root"
+            if both.get("seccompProfile", {}).get("type") != "RuntimeDefault":
+                yield f"{where} has no seccomp profile"
+            if own.get("allowPrivilegeEscalation") is not False:
+                yield f"{where} may gain privileges"
+            if own.get("capabilities", {}).get("drop") != ["ALL"] or own["capabilities"].get("add"):
+                yield f"{where} keeps capabilities"
+            if own.get("privileged"):
+                yield f"{where} is privileged"
+            if own.get("readOnlyRootFilesystem") is not True:
+                yield f"{where} may write to its root file system"
+            if any("hostPort" in port for port in container.get("ports", [])):
+                yield f"{where} takes a port of the node"
+
+
+def images(cluster):
+    """Each image is a fixed version; ours is this one."""
+    for item, _, container in cluster.containers():
+        image = container["image"]
+        tag = image.rsplit("/", 1)[-1].partition(":")[2]
+        if "@sha256:" not in image and tag in ("", "latest"):
+            yield f"{name_of(item)}: the image {image} has no fixed version"
+        if PROGRAM_IMAGE.search(image) and tag != cluster.program.version:
+            yield f"{name_of(item)}: the image {image} is not version {cluster.program.version}"
+
+
+def quantity(text):
+    number, unit = re.fullmatch(r"([0-9.]+)([A-Za-z]*)", str(text)).groups()
+    return float(number) * {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}[unit]
+
+
+def resources(cluster):
+    for item, _, container in cluster.containers():
+        told = container.get("resources", {})
+        for what in ("cpu", "memory", "ephemeral-storage"):
+            asked, most = (told.get(side, {}).get(what) for side in ("requests", "limits"))
+            where = f"{name_of(item)}: container {container['name']}"
+            if asked is None or most is None:
+                yield f"{where} has no request or no limit of {what}"
+            elif quantity(asked) > quantity(most):
+                yield f"{where} asks for more {what} than it may have"
+
+
+def probes(cluster):
+    for item, spec, container in cluster.containers():
+        if item["kind"] not in ("Deployment", "StatefulSet"):
+            continue
+        where = f"{name_of(item)}: container {container['name']}"
+        ports = {port.get("name") for port in container.get("ports", [])}
+        for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
+            probe = container.get(kind)
+            if probe is None:
+                yield f"{where} has no {kind}"
+                continue
+            port = (probe.get("httpGet") or probe.get("tcpSocket") or {}).get("port")
+            if port is not None and port not in ports:
+                yield f"{where}: {kind} asks the port {port}, which it does not have"
+            path = probe.get("httpGet", {}).get("path")
+            if PROGRAM_IMAGE.search(container["image"]) and path not in ("/healthz", "/readyz"):
+                yield f"{where}: {kind} asks for {path}"
+        if PROGRAM_IMAGE.search(container["image"]):
+            listen = cluster.environment(container).get("FACEMILL_LISTEN", "")
+            if not any(listen.endswith(f":{port['containerPort']}") for port in container.get("ports", [])):
+                yield f"{where} listens on {listen or 'nothing'}, which is none of its ports"
+
+
+def selectors(cluster):
+    """Whatever selects pods selects the ones that it means."""
+    pods = [(item, labels) for item, _, labels in cluster.pods()]
+    for item, spec, labels in cluster.pods():
+        if item["kind"] in ("Deployment", "StatefulSet"):
+            selector = item["spec"]["selector"]
+            for other, theirs in pods:
+                if (other is item) != matches(selector, theirs):
+                    yield f"{name_of(item)}: its selector {'misses its own pods' if other is item else 'takes pods of ' + name_of(other)}"
+        for constraint in spec.get("topologySpreadConstraints", []):
+            if not matches(constraint.get("labelSelector", {}), labels):
+                yield f"{name_of(item)}: a spread constraint does not select its own pods"
+    for item in cluster.of("Service", "PodDisruptionBudget", "NetworkPolicy"):
+        spec = item["spec"]
+        selector = {"matchLabels": spec["selector"]} if item["kind"] == "Service" else spec.get("selector", spec.get("podSelector"))
+        chosen = [other for other, labels in pods if matches(selector, labels)]
+        if not chosen:
+            yield f"{name_of(item)}: selects no pods"
+        for side, peer in (("ingress", "from"), ("egress", "to")):
+            for rule in spec.get(side) or []:
+                for end in rule.get(peer, []):
+                    if "podSelector" in end and "namespaceSelector" not in end:
+                        if not any(matches(end["podSelector"], labels) for _, labels in pods):
+                            yield f"{name_of(item)}: {side} {peer} selects no pods"
+        if item["kind"] == "Service":
+            for port in spec["ports"]:
+                for other in chosen:
+                    names = {p.get("name") for c in template_of(other)["spec"]["containers"] for p in c.get("ports", [])}
+                    if port["targetPort"] not in names:
+                        yield f"{name_of(item)}: {name_of(other)} has no port {port['targetPort']}"
+    for item, spec, container in cluster.programs():
+        if item["kind"] == "Deployment":
+            budgets = [b for b in cluster.of("PodDisruptionBudget") if matches(b["spec"]["selector"], template_of(item)["metadata"]["labels"])]
+            if len(budgets) != 1:
+                yield f"{name_of(item)}: {len(budgets)} disruption budgets"
+
+
+def references(cluster):
+    """What is named exists, with the key that is asked for."""
+    for item, spec, _ in cluster.pods():
+        account = spec.get("serviceAccountName")
+        if account and not cluster.find("ServiceAccount", account):
+            yield f"{name_of(item)}: there is no ServiceAccount {account}"
+        for volume in spec.get("volumes", []):
+            for key, kind, name in (("configMap", "ConfigMap", "name"), ("secret", "Secret", "secretName")):
+                if key in volume and not cluster.find(kind, volume[key][name]):
+                    yield f"{name_of(item)}: there is no {kind} {volume[key][name]}"
+        claims = {claim["metadata"]["name"] for claim in item["spec"].get("volumeClaimTemplates", [])}
+        known = claims | {volume["name"] for volume in spec.get("volumes", [])}
+        for container in spec.get("initContainers", []) + spec["containers"]:
+            for mount in container.get("volumeMounts", []):
+                if mount["name"] not in known:
+                    yield f"{name_of(item)}: there is no volume {mount['name']}"
+            for source in container.get("envFrom", []):
+                for key, kind in (("configMapRef", "ConfigMap"), ("secretRef", "Secret")):
+                    if key in source and not cluster.find(kind, source[key]["name"]):
+                        yield f"{name_of(item)}: there is no {kind} {source[key]['name']}"
+            for variable in container.get("env", []):
+                for key, kind in (("secretKeyRef", "Secret"), ("configMapKeyRef", "ConfigMap")):
+                    wanted = variable.get("valueFrom", {}).get(key)
+                    if wanted and wanted["key"] not in cluster.data(kind, wanted["name"]):
+                        yield f"{name_of(item)}: {kind} {wanted['name']} has no key {wanted['key']}"
+    for item in cluster.of("TriggerAuthentication"):
+        for wanted in item["spec"]["secretTargetRef"]:
+            if wanted["key"] not in cluster.data("Secret", wanted["name"]):
+                yield f"{name_of(item)}: Secret {wanted['name']} has no key {wanted['key']}"
+
+
+# Without either of them the program says what else is missing, and connects to nothing.
+SWITCHES = ("FACEMILL_REDIS_URL", "FACEMILL_AMQP_URL")
+
+
+def environment(cluster):
+    """The program knows each variable, gets each that it needs, and takes each value, as it takes its arguments."""
+    for item, _, container in cluster.programs():
+        where, arguments = name_of(item), container.get("args", [])
+        given = cluster.environment(container)
+        known = cluster.program.variables.get(arguments[0], set()) if arguments else set()
+        if item["kind"] == "CronJob":
+            # The form for several commands: what one of them knows is known.
+            known = set().union(*cluster.program.variables.values())
+            arguments = ["produce", "dump.sql"]
+        used = {name for variable in container.get("env", []) for name in re.findall(r"\$\((\w+)\)", variable.get("value", ""))}
+        for name in sorted(set(given) - known - used):
+            yield f"{where}: `facemill {' '.join(arguments)}` does not know {name}"
+        for switch in SWITCHES:
+            with_all_but_one = {name: value for name, value in given.items() if name != switch and value != "?"}
+            code, said = cluster.program.complaint(tuple(arguments), tuple(sorted(with_all_but_one.items())))
+            named = set(re.findall(r"\b(?:FACEMILL|AWS)_[A-Z0-9_]+", said))
+            if code != 3 or named != {switch} or len(re.findall(r"^  \S", said, re.MULTILINE)) != 1:
+                yield f"{where}: without {switch} alone the program says: {said.strip()} (exit {code})"
+        for name in SWITCHES:
+            if not given.get(name):
+                yield f"{where}: {name} is not set"
+
+
+def endings(cluster):
+    """A pod that is told to end has the time that its photos may take."""
+    for item, spec, container in cluster.programs():
+        if item["kind"] != "Deployment":
+            continue
+        hook = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", [])
+        pause = int(hook[1]) if hook[:1] == ["sleep"] else 0
+        if not pause:
+            yield f"{name_of(item)}: has no preStop pause"
+        grace = int(cluster.environment(container).get("FACEMILL_GRACE", "0"))
+        if grace < cluster.program.time_limit:
+            yield f"{name_of(item)}: FACEMILL_GRACE is {grace}, a stage may take {cluster.program.time_limit} s"
+        if spec.get("terminationGracePeriodSeconds", 30) < pause + grace + MARGIN:
+            yield f"{name_of(item)}: terminationGracePeriodSeconds is shorter than preStop, grace and {MARGIN} s"
+        update = item["spec"].get("strategy", {}).get("rollingUpdate", {})
+        if str(update.get("maxUnavailable")) != "0" or str(update.get("maxSurge", "0")) in ("0", "0%"):
+            yield f"{name_of(item)}: a rolling update takes workers away before new ones are there"
+
+
+def scaling(cluster):
+    """Autoscalers point at the stages they mean, and nothing else turns the same screw."""
+    scaled = []
+    for item in cluster.of("ScaledObject"):
+        spec, where = item["spec"], name_of(item)
+        target = cluster.find("Deployment", spec["scaleTargetRef"]["name"])
+        if target is None:
+            yield f"{where}: there is no Deployment {spec['scaleTargetRef']['name']}"
+            continue
+        scaled.append(target)
+        stage = template_of(target)["spec"]["containers"][0]["args"][1]
+        for trigger in spec["triggers"]:
+            meta = trigger["metadata"]
+            if meta.get("queueName") != cluster.program.stage_queues[stage]:
+                yield f"{where}: asks for the queue {meta.get('queueName')}; the stage's is {cluster.program.stage_queues[stage]}"
+            if meta.get("protocol") != "http" or meta.get("excludeUnacknowledged") == "true":
+                yield f"{where}: does not count the messages in work"
+            reference = trigger.get("authenticationRef", {}).get("name")
+            if not cluster.find("TriggerAuthentication", reference):
+                yield f"{where}: there is no TriggerAuthentication {reference}"
+            url = cluster.data("Secret", "facemill-servers").get("amqp-url", "")
+            if urllib.parse.urlsplit(url).path != f"/{meta.get('vhostName')}":
+                yield f"{where}: asks in the virtual host {meta.get('vhostName')}; the program is in another"
+        modes = {trigger["metadata"].get("mode") for trigger in spec["triggers"]}
+        if not {"QueueLength", "ExpectedQueueConsumptionTime"} <= modes:
+            yield f"{where}: does not look at both length and waiting time"
+        if spec.get("minReplicaCount") != 0:
+            yield f"{where}: does not scale to zero"
+        if spec.get("cooldownPeriod", 300) <= cluster.program.time_limit:
+            yield f"{where}: cools down within the time that a photo may take"
+    for item in cluster.of("HorizontalPodAutoscaler"):
+        target = cluster.find("Deployment", item["spec"]["scaleTargetRef"]["name"])
+        if target is None:
+            yield f"{name_of(item)}: there is no Deployment {item['spec']['scaleTargetRef']['name']}"
+        else:
+            scaled.append(target)
+    for target in cluster.of("Deployment"):
+        times = sum(target is other for other in scaled)
+        if times > 1:
+            yield f"{name_of(target)}: {times} autoscalers"
+        if scaled and not times and PROGRAM_IMAGE.search(template_of(target)["spec"]["containers"][0]["image"]):
+            yield f"{name_of(target)}: the other stages are scaled, this one is not"
+    for item, _, _ in cluster.programs():
+        if item["kind"] == "Deployment" and "replicas" in item["spec"]:
+            yield f"{name_of(item)}: names replicas, so that `kubectl apply` undoes every scaling"
+
+
+PRIVATE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8"]
+PRIVATE_6 = ["fc00::/7", "fe80::/10"]
+
+
+def network(cluster):
+    """Nothing is open by default; fetch reaches the internet and not the inside, the others only the servers."""
+    policies = cluster.of("NetworkPolicy")
+    closed = [
+        p for p in policies
+        if p["spec"]["podSelector"] == {} and set(p["spec"]["policyTypes"]) == {"Ingress", "Egress"}
+        and not p["spec"].get("ingress") and not p["spec"].get("egress")
+    ]
+    if not closed:
+        yield "no NetworkPolicy closes everything first"
+    for item, _, labels in cluster.pods():
+        stage = labels.get("app.kubernetes.io/component")
+        for policy in policies:
+            if not matches(policy["spec"]["podSelector"], labels):
+                continue
+            for rule in policy["spec"].get("egress") or []:
+                if not rule.get("to"):
+                    yield f"{name_of(policy)}: opens every address to {name_of(item)}"
+                for end in rule.get("to", []):
+                    block = end.get("ipBlock")
+                    if block is None:
+                        continue
+                    outer = ipaddress.ip_network(block["cidr"])
+                    holes = [ipaddress.ip_network(hole) for hole in block.get("except", [])]
+                    for hole in holes:
+                        if hole.version != outer.version or not hole.subnet_of(outer):
+                            yield f"{name_of(policy)}: {hole} is not in {outer}"
+                    if outer.prefixlen == 0:
+                        if stage != "fetch":
+                            yield f"{name_of(policy)}: opens the internet to {name_of(item)}"
+                        for private in PRIVATE if outer.version == 4 else PRIVATE_6:
+                            inside = ipaddress.ip_network(private)
+                            if not any(inside.subnet_of(hole) for hole in holes):
+                                yield f"{name_of(policy)}: lets {name_of(item)} reach {private}"
+    for item, _, container in cluster.programs():
+        labels = template_of(item)["metadata"]["labels"]
+        ours = [p for p in policies if matches(p["spec"]["podSelector"], labels)]
+        ports = {port["port"] for p in ours for rule in p["spec"].get("egress") or [] for port in rule.get("ports", [])}
+        if labels.get("app.kubernetes.io/component") == "fetch":
+            internet = [r for p in ours for r in p["spec"].get("egress") or [] for e in r.get("to", []) if "ipBlock" in e]
+            if not any(ipaddress.ip_network(e["ipBlock"]["cidr"]).prefixlen == 0 for r in internet for e in r["to"] if "ipBlock" in e):
+                yield f"{name_of(item)}: fetch does not reach the internet"
+        given = cluster.environment(container)
+        standard = {"amqp": 5672, "amqps": 5671, "redis": 6379, "rediss": 6379, "http": 80, "https": 443}
+        for name in ("FACEMILL_AMQP_URL", "FACEMILL_AMQP_MANAGEMENT", "FACEMILL_REDIS_URL", "FACEMILL_S3_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"):
+            url = urllib.parse.urlsplit(given.get(name, "https://amazon" if name == "FACEMILL_S3_ENDPOINT" else ""))
+            port = url.port or standard.get(url.scheme)
+            if port is not None and port not in ports:
+                yield f"{name_of(item)}: {name} is on port {port}, which no policy opens"
+
+
+CHECKS = [
+    schemas, places, restricted, images, resources, probes, selectors, references, environment, endings, scaling, network,
+]
+
+
+def faults(cluster):
+    return [f"{check.__name__}: {fault}" for check in CHECKS for fault in check(cluster)]
+
+
+def load(text):
+    return [item for item in yaml.safe_load_all(text) if item]
+
+
+def built_program():
+    """The program under test: FACEMILL_BINARY, else the debug build."""
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    return os.environ.get("FACEMILL_BINARY", target / "debug" / "facemill")

@@ -1,0 +1,197 @@
+"""The manifests have no fault; and each check finds the fault that it is there for."""
+
+import copy
+import tempfile
+import unittest
+from pathlib import Path
+
+import manifests
+from manifests import ROOT, Cluster, Program, faults, template_of
+
+PROGRAM = Program(manifests.built_program())
+SECRET = manifests.load((ROOT / "k8s/overlays/production/secret.example.yaml").read_text(encoding="utf-8"))
+
+
+def combined(overlay, component):
+    """An overlay with one more component, as somebody's own kustomization would have it."""
+    (ROOT / ".cache").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=ROOT / ".cache") as folder:
+        text = f"resources: [../../k8s/overlays/{overlay}]\ncomponents: [../../k8s/components/{component}]\n"
+        (Path(folder) / "kustomization.yaml").write_text(text, encoding="utf-8")
+        return manifests.render(folder)
+
+
+RENDERED = {
+    "dev": manifests.render(ROOT / "k8s/overlays/dev"),
+    "dev with keda": combined("dev", "keda"),
+    "dev with hpa": combined("dev", "hpa"),
+    "production": manifests.render(ROOT / "k8s/overlays/production"),
+}
+
+
+def secrets_of(name):
+    return SECRET if name == "production" else []
+
+
+class TheManifests(unittest.TestCase):
+    maxDiff = None
+
+    def test_have_no_fault(self):
+        for name, items in RENDERED.items():
+            with self.subTest(name):
+                self.assertEqual(faults(Cluster(items, PROGRAM, secrets_of(name))), [])
+
+    def test_base_renders_by_itself(self):
+        kinds = [item["kind"] for item in manifests.render(ROOT / "k8s/base")]
+        self.assertEqual(kinds.count("Deployment"), len(PROGRAM.stage_queues))
+
+    def test_every_stage_has_its_deployment_and_its_scaler(self):
+        for name in ("dev with keda", "production"):
+            cluster = Cluster(RENDERED[name], PROGRAM)
+            for stage in PROGRAM.stage_queues:
+                self.assertIsNotNone(cluster.find("Deployment", stage), stage)
+                self.assertIsNotNone(cluster.find("ScaledObject", stage), stage)
+
+    def test_production_brings_no_secret_of_its_own(self):
+        self.assertEqual([i for i in RENDERED["production"] if i["kind"] == "Secret"], [])
+
+
+def container(cluster, name="detect"):
+    return template_of(cluster.find("Deployment", name))["spec"]["containers"][0]
+
+
+def pod(cluster, name="detect"):
+    return template_of(cluster.find("Deployment", name))["spec"]
+
+
+def policy(cluster, name):
+    return cluster.find("NetworkPolicy", name)["spec"]
+
+
+def trigger(cluster, number=0):
+    return cluster.find("ScaledObject", "detect")["spec"]["triggers"][number]
+
+
+def settings(cluster):
+    return next(i for i in cluster.of("ConfigMap") if i["metadata"]["name"].startswith("facemill-settings"))["data"]
+
+
+def without_env(cluster, name):
+    env = container(cluster)["env"]
+    env[:] = [variable for variable in env if variable["name"] != name]
+
+
+# What is broken, how, and what must be said about it.
+MUTANTS = [
+    ("a misspelt field", lambda c: pod(c).update(terminationGracePeriodSecond=1), "schemas: Deployment/detect"),
+    ("a wrong type", lambda c: pod(c).update(terminationGracePeriodSeconds="140"), "schemas: Deployment/detect"),
+    ("an unknown kind", lambda c: c.items[1].update(kind="Deployement"), "Couldn't find schema"),
+    ("an old API", lambda c: c.find("PodDisruptionBudget", "crop").update(apiVersion="policy/v1beta1"), "schemas: "),
+    ("KEDA: a misspelt field", lambda c: c.find("ScaledObject", "crop")["spec"].update(coolDownPeriod=3), "coolDownPeriod"),
+    ("KEDA: a misspelt key", lambda c: trigger(c)["metadata"].update(queueLength="5"), "queueLength"),
+    ("KEDA: a number", lambda c: trigger(c)["metadata"].update(value=2000), "2000 is not of type"),
+    ("KEDA: another kind", lambda c: c.find("ScaledObject", "crop").update(kind="ScaledJob"), "no such kind of KEDA"),
+    ("KEDA: another queue", lambda c: trigger(c)["metadata"].update(queueName="facemill.crop"), "asks for the queue"),
+    ("KEDA: ready messages only", lambda c: trigger(c)["metadata"].update(protocol="amqp"), "messages in work"),
+    ("KEDA: another virtual host", lambda c: trigger(c)["metadata"].update(vhostName="/"), "virtual host"),
+    ("KEDA: short cool-down", lambda c: c.find("ScaledObject", "crop")["spec"].update(cooldownPeriod=60), "cools down"),
+    ("KEDA: never zero", lambda c: c.find("ScaledObject", "crop")["spec"].update(minReplicaCount=1), "to zero"),
+    ("KEDA: length only", lambda c: c.find("ScaledObject", "detect")["spec"]["triggers"].pop(), "both length and"),
+    ("KEDA: a stage forgotten", lambda c: c.items.remove(c.find("ScaledObject", "crop")), "this one is not"),
+    ("two autoscalers", lambda c: c.items.append(
+        {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+         "metadata": {"name": "detect", "namespace": "facemill"},
+         "spec": {"maxReplicas": 2, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "detect"}}}
+    ), "2 autoscalers"),
+    ("replicas", lambda c: c.find("Deployment", "detect")["spec"].update(replicas=2), "names replicas"),
+    ("elsewhere", lambda c: c.find("Deployment", "detect")["metadata"].update(namespace="default"), "not in the namespace"),
+    ("a lax namespace", lambda c: c.find("Namespace", "facemill")["metadata"].update(labels={}), "restricted profile"),
+    ("rights", lambda c: c.items.append(
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "r", "namespace": "facemill"}}
+    ), "needs rights"),
+    ("root", lambda c: pod(c)["securityContext"].update(runAsNonRoot=False), "may run as root"),
+    ("root by number", lambda c: container(c)["securityContext"].update(runAsUser=0), "may run as root"),
+    ("no seccomp", lambda c: pod(c)["securityContext"].pop("seccompProfile"), "seccomp"),
+    ("privileges", lambda c: container(c)["securityContext"].pop("allowPrivilegeEscalation"), "gain privileges"),
+    ("capabilities", lambda c: container(c)["securityContext"]["capabilities"].update(add=["NET_RAW"]), "capabilities"),
+    ("a writable root", lambda c: container(c)["securityContext"].pop("readOnlyRootFilesystem"), "root file system"),
+    ("a host path", lambda c: pod(c)["volumes"].append({"name": "h", "hostPath": {"path": "/"}}), "hostPath"),
+    ("the host's network", lambda c: pod(c).update(hostNetwork=True), "hostNetwork"),
+    ("a token", lambda c: pod(c).pop("automountServiceAccountToken"), "token"),
+    ("no tag", lambda c: container(c).update(image="facemill"), "no fixed version"),
+    ("latest", lambda c: container(c).update(image="registry.example.com:5000/facemill:latest"), "no fixed version"),
+    ("another version", lambda c: container(c).update(image="facemill:0.0.9"), "is not version"),
+    ("no limit", lambda c: container(c)["resources"]["limits"].pop("memory"), "no limit of memory"),
+    ("more than the limit", lambda c: container(c)["resources"]["requests"].update(memory="9Gi"), "asks for more memory"),
+    ("no probe", lambda c: container(c).pop("readinessProbe"), "no readinessProbe"),
+    ("a probe elsewhere", lambda c: container(c)["livenessProbe"]["httpGet"].update(port="web"), "port web"),
+    ("a probe of nothing", lambda c: container(c)["livenessProbe"]["httpGet"].update(path="/health"), "/health"),
+    ("another port", lambda c: settings(c).update(FACEMILL_LISTEN="0.0.0.0:9000"), "none of its ports"),
+    ("a selector beside its pods", lambda c: template_of(c.find("Deployment", "detect"))["metadata"]["labels"].update(
+        {"app.kubernetes.io/component": "detector"}), "misses its own pods"),
+    ("a selector too wide", lambda c: c.find("Deployment", "detect")["spec"]["selector"].update(
+        matchLabels={"role": "worker"}), "takes pods of"),
+    ("a budget for nobody", lambda c: c.find("PodDisruptionBudget", "crop")["spec"]["selector"]["matchLabels"].update(
+        {"app.kubernetes.io/component": "cut"}), "selects no pods"),
+    ("no budget", lambda c: c.items.remove(c.find("PodDisruptionBudget", "crop")), "0 disruption budgets"),
+    ("a service for nobody", lambda c: c.find("Service", "redis")["spec"].update(selector={"a": "b"}), "selects no pods"),
+    ("a service without port", lambda c: c.find("Service", "redis")["spec"]["ports"][0].update(targetPort="r"), "no port r"),
+    ("no account", lambda c: c.items.remove(c.find("ServiceAccount", "facemill-worker")), "no ServiceAccount"),
+    ("no secret", lambda c: c.items.remove(c.find("Secret", "facemill-servers")), "has no key amqp-url"),
+    ("no settings", lambda c: [c.items.remove(i) for i in c.of("ConfigMap")], "there is no ConfigMap"),
+    ("no volume", lambda c: pod(c).update(volumes=[]), "no volume tmp"),
+    ("an unknown variable", lambda c: settings(c).update(FACEMILL_GRACES="1"), "does not know FACEMILL_GRACES"),
+    ("no broker", lambda c: without_env(c, "FACEMILL_AMQP_URL"), "FACEMILL_AMQP_URL"),
+    ("no ledger", lambda c: without_env(c, "FACEMILL_REDIS_URL"), "FACEMILL_REDIS_URL is not set"),
+    ("no bucket", lambda c: settings(c).pop("FACEMILL_S3_BUCKET"), "FACEMILL_S3_BUCKET"),
+    ("no key", lambda c: without_env(c, "AWS_SECRET_ACCESS_KEY"), "AWS_SECRET_ACCESS_KEY"),
+    ("a value not understood", lambda c: settings(c).update(FACEMILL_GRACE="two minutes"), "environment: "),
+    ("an address not understood", lambda c: c.find("Secret", "facemill-servers").update(
+        stringData={"amqp-url": "rabbitmq:5672"}), "--amqp"),
+    ("an argument not understood", lambda c: container(c)["args"].append("--colour"), "--colour"),
+    ("an unknown stage", lambda c: container(c).update(args=["work", "detekt"]), "detekt"),
+    ("a short grace", lambda c: settings(c).update(FACEMILL_GRACE="45"), "a stage may take"),
+    ("killed early", lambda c: pod(c).update(terminationGracePeriodSeconds=120), "is shorter than"),
+    ("no preStop", lambda c: container(c).pop("lifecycle"), "no preStop"),
+    ("an update with a gap", lambda c: c.find("Deployment", "detect")["spec"]["strategy"]["rollingUpdate"].update(
+        maxUnavailable=1), "takes workers away"),
+    ("open by default", lambda c: c.items.remove(c.find("NetworkPolicy", "nothing")), "closes everything"),
+    ("fetch inside", lambda c: policy(c, "internet")["egress"][0]["to"][0]["ipBlock"]["except"].remove("10.0.0.0/8"),
+     "reach 10.0.0.0/8"),
+    ("detect outside", lambda c: policy(c, "internet").update(podSelector={"matchLabels": {"role": "worker"}}),
+     "opens the internet to Deployment/detect"),
+    ("fetch shut in", lambda c: c.items.remove(c.find("NetworkPolicy", "internet")), "does not reach the internet"),
+    ("a hole outside its block", lambda c: policy(c, "internet")["egress"][0]["to"][0]["ipBlock"]["except"].append("::/8"),
+     "is not in"),
+    ("anywhere", lambda c: policy(c, "servers")["egress"].append({"ports": [{"port": 1}]}), "opens every address"),
+    ("a server shut out", lambda c: policy(c, "servers")["egress"][0]["ports"].pop(2), "FACEMILL_REDIS_URL is on port"),
+]
+
+
+def found_in(cluster):
+    """Faults by check. A check may stumble over what another one has found."""
+    found = {}
+    for check in manifests.CHECKS:
+        try:
+            found[check.__name__] = [f"{check.__name__}: {fault}" for fault in check(cluster)]
+        except (KeyError, TypeError, IndexError, ValueError):
+            pass
+    return found
+
+
+class EachCheck(unittest.TestCase):
+    def test_finds_the_fault_that_it_is_there_for(self):
+        found_something = set()
+        for name, break_it, told in MUTANTS:
+            with self.subTest(name):
+                cluster = Cluster(copy.deepcopy(RENDERED["dev with keda"]), PROGRAM)
+                break_it(cluster)
+                found = found_in(cluster)
+                checks = {check for check, faults in found.items() if any(told in fault for fault in faults)}
+                self.assertTrue(checks, found)
+                found_something |= checks
+        self.assertEqual({check.__name__ for check in manifests.CHECKS} - found_something, set(), "never find anything")
+
+
+if __name__ == "__main__":
+    unittest.main()
