@@ -7,6 +7,7 @@
 //! demo/   report/                              what a person looks at
 //! pipeline/                                    stages, worker, producer, everything in one process
 //! classifier/                                  is the crop good enough to train on?
+//! cluster/                                     what processes tell each other
 //! ledger/  broker/  objects/  net/  source/    the ports and their adapters
 //! vision/                                      pixels and numbers
 //! inference/  sqlite                           onnxruntime; one SQLite file
@@ -16,6 +17,7 @@
 pub mod broker;
 pub mod classifier;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod inference;

@@ -5,6 +5,7 @@ pub mod candidates;
 pub mod dead;
 pub mod demo;
 pub mod doctor;
+pub mod pause;
 pub mod produce;
 pub mod rebuild;
 pub mod report;
@@ -17,6 +18,7 @@ pub mod why;
 pub mod work;
 
 mod filter;
+mod heart;
 mod place;
 mod probes;
 mod progress;
@@ -56,6 +58,10 @@ enum Command {
     Dead(dead::Args),
     /// Sends back the photos that ended for a cause
     Retry(retry::Args),
+    /// Pauses stages or hosts for all workers of an installation; alone, lists what is paused
+    Pause(pause::PauseArgs),
+    /// Lets paused stages or hosts go on
+    Resume(pause::ResumeArgs),
     /// Compares a dump with the ledger: every candidate must have exactly one state
     Audit(audit::Args),
     /// Restores the lost ledger of a run from its records and its dump
@@ -92,6 +98,22 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// Every fault, not only the first.
+    pub fn all(faults: Vec<String>) -> Self {
+        Self::broken(faults.join("\n          "))
+    }
+
+    /// Two things that can be wrong at once.
+    pub fn join<A, B>(one: Result<A, Self>, other: Result<B, Self>) -> Result<(A, B), Self> {
+        match (one, other) {
+            (Ok(one), Ok(other)) => Ok((one, other)),
+            (Err(one), Err(other)) => Err(Self::all(vec![one.message, other.message])),
+            (Err(failure), _) | (_, Err(failure)) => Err(failure),
+        }
+    }
+}
+
 /// The exit code of a command that was told to stop, as shells count Ctrl-C.
 const INTERRUPTED: u8 = 130;
 
@@ -116,6 +138,8 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Retry(args) => retry::run(&args),
         Command::Audit(args) => audit::run(&args),
         Command::Rebuild(args) => rebuild::run(args),
+        Command::Pause(args) => pause::pause(&args),
+        Command::Resume(args) => pause::resume(&args),
         Command::Report(args) => report::run(&args),
         Command::Train(args) => train::run(args).map(|()| ExitCode::SUCCESS),
         Command::Selfies(args) => selfies::run(args).map(|()| ExitCode::SUCCESS),

@@ -6,7 +6,7 @@
 //! and size and time are bounded on what really arrives ([`fetcher`]).
 //!
 //! Polite: no host gets more than a few requests at once, one that says "not now" is left alone as a whole
-//! ([`politeness`]), and one that says "not for this purpose" is obeyed ([`robots`]).
+//! ([`politeness`], with [`turns`] across processes), and one that says "not for this purpose" is obeyed ([`robots`]).
 //!
 //! Nothing here decides when to try again, or how often: that is the worker's.
 
@@ -17,6 +17,7 @@ pub mod politeness;
 mod resolver;
 pub mod robots;
 pub mod rules;
+pub mod turns;
 
 pub use fetcher::{Download, Fetcher, SetupError};
 pub use obstacle::Obstacle;

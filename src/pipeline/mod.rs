@@ -8,6 +8,7 @@ pub mod event;
 pub mod fetch;
 pub mod local;
 pub mod metrics;
+pub mod pause;
 pub mod producer;
 pub mod rebuild;
 pub mod record;

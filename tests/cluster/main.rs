@@ -2,8 +2,10 @@
 
 #[path = "../run/collection.rs"]
 mod collection;
+mod hosts;
 mod installation;
 mod letters;
+mod pauses;
 mod probes;
 #[path = "../servers/process.rs"]
 mod process;
