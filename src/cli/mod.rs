@@ -5,6 +5,7 @@ pub mod candidates;
 pub mod dead;
 pub mod demo;
 pub mod doctor;
+pub mod effective;
 pub mod pause;
 pub mod produce;
 pub mod rebuild;
@@ -24,18 +25,26 @@ mod probes;
 mod progress;
 mod servers;
 mod settings;
+mod settings_file;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
+
+use settings_file::SettingsFile;
 
 /// Turns a heap of photo URLs into a clean, aligned face dataset.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, max_term_width = 100)]
 pub struct Cli {
+    /// A TOML file with settings: `per-host = 2` for all commands, below `[work]` for one. Flags and the environment
+    /// come first
+    #[arg(long, env = "FACEMILL_SETTINGS", global = true, value_name = "FILE")]
+    settings: Option<std::path::PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -75,8 +84,38 @@ enum Command {
     Selfies(selfies::Args),
     /// Checks everything facemill needs, one line each, with the remedy
     Doctor(doctor::Args),
+    /// Prints the settings that hold, and where each comes from
+    Settings(effective::Args),
     /// Makes a small collection, serves it from a local host, good and bad, and runs it
     Demo(demo::Args),
+}
+
+/// The commands with their flags, whose defaults are those of the settings file.
+pub struct Definition {
+    command: clap::Command,
+    file: Option<SettingsFile>,
+}
+
+impl Definition {
+    fn load(arguments: &[OsString]) -> Result<Self, Failure> {
+        let command = Cli::command();
+        let Some(path) = settings_file::find(arguments) else { return Ok(Self { command, file: None }) };
+        match SettingsFile::read(&path, &command) {
+            Ok(file) => Ok(Self { command: file.apply(command), file: Some(file) }),
+            // Who asks for help gets it.
+            Err(faults) => match command.try_get_matches_from(arguments) {
+                Err(error) if !error.use_stderr() => error.exit(),
+                _ => Err(faults),
+            },
+        }
+    }
+
+    /// Usage that is wrong ends the process, with clap's words and exit code.
+    fn parse(&self, arguments: &[OsString]) -> Command {
+        let mut command = self.command.clone();
+        let matches = command.try_get_matches_from_mut(arguments).unwrap_or_else(|error| error.exit());
+        Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit()).command
+    }
 }
 
 /// Why a command ended badly, and the exit code that says so.
@@ -119,14 +158,16 @@ const INTERRUPTED: u8 = 130;
 
 /// Runs the command line and answers the exit code.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    dispatch(cli.command).unwrap_or_else(|failure| {
-        eprintln!("facemill: {}", failure.message);
-        ExitCode::from(failure.code)
-    })
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    Definition::load(&arguments)
+        .and_then(|definition| dispatch(definition.parse(&arguments), &definition))
+        .unwrap_or_else(|failure| {
+            eprintln!("facemill: {}", failure.message);
+            ExitCode::from(failure.code)
+        })
 }
 
-fn dispatch(command: Command) -> Result<ExitCode, Failure> {
+fn dispatch(command: Command, definition: &Definition) -> Result<ExitCode, Failure> {
     match command {
         Command::Run(args) => run::run(args),
         Command::Produce(args) => produce::run(args),
@@ -140,6 +181,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Rebuild(args) => rebuild::run(args),
         Command::Pause(args) => pause::pause(&args),
         Command::Resume(args) => pause::resume(&args),
+        Command::Settings(args) => effective::run(&args, definition),
         Command::Report(args) => report::run(&args),
         Command::Train(args) => train::run(args).map(|()| ExitCode::SUCCESS),
         Command::Selfies(args) => selfies::run(args).map(|()| ExitCode::SUCCESS),

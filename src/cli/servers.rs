@@ -85,6 +85,13 @@ impl ServerArgs {
         self.ledger().map(Arc::new).map_err(Failure::broken)
     }
 
+    /// What is wrong with what is given; what is missing is not told.
+    pub fn faults(&self) -> Vec<String> {
+        let broker = self.amqp.is_some().then(|| self.broker().err());
+        let ledger = self.redis.is_some().then(|| self.ledger().err());
+        broker.into_iter().chain(ledger).flatten().collect()
+    }
+
     fn broker(&self) -> Result<RabbitMq, String> {
         let missing = "--amqp or FACEMILL_AMQP_URL: where RabbitMQ is, amqp://user:password@host:5672/vhost";
         let url = self.amqp.as_ref().ok_or(missing)?;

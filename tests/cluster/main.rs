@@ -16,6 +16,7 @@ mod rebuild;
 mod redis;
 #[path = "../servers/seaweedfs.rs"]
 mod seaweedfs;
+mod settings;
 
 use std::path::Path;
 use std::process::Command;
