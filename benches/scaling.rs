@@ -133,7 +133,7 @@ impl Site {
         let s3 = self.s3.settings();
         let [port] = process::free_ports();
         let child = Command::new(env!("CARGO_BIN_EXE_facemill"))
-            .args(["work", "detect", "--cores", "1", "--listen", &format!("127.0.0.1:{port}")])
+            .args(["work", "detect", "--concurrency", "1", "--listen", &format!("127.0.0.1:{port}")])
             .env("FACEMILL_AMQP_URL", self.rabbit.url())
             .env("FACEMILL_REDIS_URL", self.redis.url())
             .env("FACEMILL_S3_BUCKET", s3.bucket)

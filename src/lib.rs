@@ -8,6 +8,7 @@
 //! pipeline/                                    stages, worker, producer, everything in one process
 //! capacity                                     how long, and how many workers?
 //! classifier/                                  is the crop good enough to train on?
+//! cluster/                                     what processes tell each other
 //! ledger/  broker/  objects/  net/  source/    the ports and their adapters
 //! vision/                                      pixels and numbers
 //! inference/  sqlite  tls                      onnxruntime; one SQLite file; certificates
@@ -18,6 +19,7 @@ pub mod broker;
 pub mod capacity;
 pub mod classifier;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod inference;

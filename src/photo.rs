@@ -335,6 +335,12 @@ pub struct Cause {
 impl Cause {
     /// Longer details are clipped: they may quote a stranger's server.
     pub const MAX_DETAIL: usize = 300;
+    /// A person has the photo's host paused.
+    pub const HOST_PAUSED: &'static str = "host-paused";
+    /// The photo's host has as many requests as we allow.
+    pub const HOST_BUSY: &'static str = "host-busy";
+    /// Nobody can tell how many requests the photo's host has.
+    pub const TURNS_AWAY: &'static str = "turns-away";
 
     pub fn new(slug: impl Into<String>, detail: impl Into<String>) -> Self {
         let mut detail = detail.into();
@@ -344,6 +350,11 @@ impl Cause {
             detail.push('…');
         }
         Self { slug: slug.into(), detail }
+    }
+
+    /// Whether a photo waits only because we want it to: however long that takes, nobody has failed.
+    pub fn is_our_own_wish(&self) -> bool {
+        [Self::HOST_PAUSED, Self::HOST_BUSY, Self::TURNS_AWAY].contains(&self.slug.as_str())
     }
 }
 

@@ -150,7 +150,7 @@ async fn a_host_that_asks_for_a_pause_gets_it_as_a_whole() {
         assert_eq!((slug, after), (format!("http-{status}"), Some(Duration::from_secs(120))));
 
         let (slug, after) = told_to_wait(fetcher.fetch("http://photos.test/y").await);
-        assert_eq!(slug, "host-paused");
+        assert_eq!(slug, "host-quiet");
         assert!(after.unwrap() > Duration::from_secs(100), "{after:?}");
         assert_eq!(host.traffic().hits("/y"), 0);
         assert!(fetcher.fetch("http://other.test/y").await.is_ok(), "other hosts are not concerned");

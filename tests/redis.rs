@@ -6,6 +6,7 @@ mod process;
 mod server;
 mod synthetic;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use facemill::broker::Message;
@@ -246,6 +247,40 @@ async fn ids_hold_anything() {
 }
 
 #[tokio::test]
+async fn the_oldest_photo_of_a_stage_is_known() {
+    let ledger = RedisServer::shared().ledger();
+    let due = async || ledger.due_since(&run()).await.unwrap();
+    let at = |stage: StageName, second| BTreeMap::from([(stage, second)]);
+    let (fetch, detect) = (StageName::Fetch, StageName::Detect);
+    assert_eq!(due().await, BTreeMap::new());
+    ledger.enrol(&run(), &[photo("1")], 50).await.unwrap();
+    ledger.enrol(&run(), &[photo("2")], 60).await.unwrap();
+    assert_eq!(due().await, at(fetch, 50));
+    ledger.begin(&first("1"), "w", false).await.unwrap();
+    assert_eq!(due().await, at(fetch, 50), "it is not done yet");
+    ledger.begin(&first("3"), "w", false).await.unwrap();
+    assert_eq!(due().await, at(fetch, 5), "one that was lost comes back with its message");
+    end(&ledger, &first("3"), Ending::Gone).await.unwrap();
+
+    shift(&ledger, &first("1"), State::Waiting(Position::entering(detect)), None).await.unwrap();
+    // Events of this file happen at second 0.
+    assert_eq!(due().await, BTreeMap::from([(fetch, 60), (detect, 0)]));
+    let message = first("2");
+    let again = Message { position: message.position.again(), ..message.clone() };
+    let what = Happening::Retried;
+    let event = Event { at_ms: 70_000, stage: fetch, attempt: 1, what, cause: None, took_ms: 1 };
+    let (key, to) = (key("2"), State::Waiting(again.position));
+    let step = Move { key: &key, from: message.position, to, attempt: 2, due_at: 900, event, message: &again };
+    ledger.advance(&step).await.unwrap();
+    assert_eq!(due().await[&fetch], 900, "nobody waits for it before it is due");
+    end(&ledger, &again, Ending::Failed).await.unwrap();
+    end(&ledger, &Message { position: Position::entering(detect), ..first("1") }, Ending::Rejected).await.unwrap();
+    assert_eq!(due().await, BTreeMap::new());
+    ledger.reopen(&key, None, 1000).await.unwrap().unwrap();
+    assert_eq!(due().await, at(fetch, 1000));
+}
+
+#[tokio::test]
 async fn a_history_without_end_is_cut() {
     let ledger = RedisServer::shared().ledger();
     let mut message = first("1");
@@ -386,8 +421,15 @@ fn the_table_of_names_is_the_codes() {
         keys.messages(),
         keys.counts(),
         keys.hosts(),
+        keys.due(StageName::Fetch),
         keys.group(&group),
         keys.group_and_host(&group, "photos.example"),
+        keys::pauses(prefix),
+        keys::workers(prefix),
+        keys::workers_seen(prefix),
+        keys::host(prefix, "photos.example"),
+        keys::turns(prefix, "photos.example"),
+        keys::sharers(prefix, "photos.example"),
         keys::check(prefix),
         ObjectKey::original(hash, ImageFormat::Jpeg).to_string(),
         ObjectKey::face(hash, ImageFormat::Png).to_string(),

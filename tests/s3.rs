@@ -9,7 +9,7 @@ use std::io::Read;
 use std::time::Duration;
 
 use bytes::Bytes;
-use facemill::objects::s3::{Keys, Reader, S3, Settings, Timeouts};
+use facemill::objects::s3::{Keys, Prefix, Reader, S3, Settings, Timeouts};
 use facemill::objects::{ObjectError, ObjectKey, Objects};
 use facemill::photo::{ContentHash, Id, ImageFormat, PhotoKey, RunName};
 
@@ -184,6 +184,25 @@ async fn what_is_not_ours_is_not_listed() {
     // Below another prefix the same object has another name, and keys that begin with a dot are none.
     let below = S3::new(inner).list("", None, 9).await.unwrap().keys;
     assert_eq!(below.iter().map(ObjectKey::as_str).collect::<Vec<_>>(), [&key.as_str()["originals/".len()..]]);
+}
+
+/// Two installations with a run of the same name in one bucket.
+#[tokio::test]
+async fn prefixes_keep_installations_apart() {
+    let server = SeaweedFs::shared();
+    let base = server.settings();
+    let under = |prefix: &str| {
+        let prefix = base.prefix.clone() + prefix.parse::<Prefix>().unwrap().as_str();
+        S3::new(Settings { prefix, ..base.clone() })
+    };
+    let (one, other) = (under("team/one"), under("team/on"));
+    let key = ObjectKey::record(&PhotoKey { run: RunName::default(), photo_id: Id::from("1") });
+    one.put(&key, Bytes::from_static(b"one's"), "application/json").await.unwrap();
+    assert!(!other.exists(&key).await.unwrap());
+    assert!(other.list("", None, 9).await.unwrap().keys.is_empty());
+    other.put(&key, Bytes::from_static(b"the other's"), "application/json").await.unwrap();
+    assert_eq!(one.get(&key).await.unwrap(), "one's");
+    assert_eq!(one.list(ObjectKey::records(&RunName::default()).as_str(), None, 9).await.unwrap().keys, [key]);
 }
 
 #[tokio::test]

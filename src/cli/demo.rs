@@ -34,7 +34,7 @@ pub fn run(mut args: Args) -> Result<ExitCode, Failure> {
         // Its host is near and recovers fast: nobody wants to watch a demonstration wait.
         *waits = Waits::short();
     }
-    let mut settings = args.process.stages.settings()?;
+    let mut settings = args.process.settings()?;
     let (bars, _telemetry) = run::begin(&args.process)?;
     super::block_on(async {
         let demo = demo::prepare(&args.photos, &args.process.out).await.map_err(Failure::broken)?;

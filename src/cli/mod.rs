@@ -6,6 +6,8 @@ pub mod dead;
 pub mod demo;
 pub mod describe;
 pub mod doctor;
+pub mod effective;
+pub mod pause;
 pub mod produce;
 pub mod rebuild;
 pub mod report;
@@ -19,18 +21,23 @@ pub mod why;
 pub mod work;
 
 mod filter;
+mod heart;
 mod place;
 mod probes;
 mod progress;
 mod servers;
 mod settings;
+mod settings_file;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
+
+use settings_file::SettingsFile;
 
 use crate::telemetry::{self, Telemetry};
 
@@ -38,6 +45,10 @@ use crate::telemetry::{self, Telemetry};
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, max_term_width = 100)]
 pub struct Cli {
+    /// A TOML file with settings: `per-host = 2` for all commands, below `[work]` for one. Flags and the environment
+    /// come first
+    #[arg(long, env = "FACEMILL_SETTINGS", global = true, value_name = "FILE")]
+    settings: Option<std::path::PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -60,6 +71,10 @@ enum Command {
     Dead(dead::Args),
     /// Sends back the photos that ended for a cause
     Retry(retry::Args),
+    /// Pauses stages or hosts for all workers of an installation; alone, lists what is paused
+    Pause(pause::PauseArgs),
+    /// Lets paused stages or hosts go on
+    Resume(pause::ResumeArgs),
     /// Compares a dump with the ledger: every candidate must have exactly one state
     Audit(audit::Args),
     /// Restores the lost ledger of a run from its records and its dump
@@ -78,8 +93,38 @@ enum Command {
     /// Tells the names of queues and variables, for programs that deploy this one
     #[command(hide = true)]
     Describe(describe::Args),
+    /// Prints the settings that hold, and where each comes from
+    Settings(effective::Args),
     /// Makes a small collection, serves it from a local host, good and bad, and runs it
     Demo(demo::Args),
+}
+
+/// The commands with their flags, whose defaults are those of the settings file.
+pub struct Definition {
+    command: clap::Command,
+    file: Option<SettingsFile>,
+}
+
+impl Definition {
+    fn load(arguments: &[OsString]) -> Result<Self, Failure> {
+        let command = Cli::command();
+        let Some(path) = settings_file::find(arguments) else { return Ok(Self { command, file: None }) };
+        match SettingsFile::read(&path, &command) {
+            Ok(file) => Ok(Self { command: file.apply(command), file: Some(file) }),
+            // Who asks for help gets it.
+            Err(faults) => match command.try_get_matches_from(arguments) {
+                Err(error) if !error.use_stderr() => error.exit(),
+                _ => Err(faults),
+            },
+        }
+    }
+
+    /// Usage that is wrong ends the process, with clap's words and exit code.
+    fn parse(&self, arguments: &[OsString]) -> Command {
+        let mut command = self.command.clone();
+        let matches = command.try_get_matches_from_mut(arguments).unwrap_or_else(|error| error.exit());
+        Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit()).command
+    }
 }
 
 /// Why a command ended badly, and the exit code that says so.
@@ -101,19 +146,37 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// Every fault, not only the first.
+    pub fn all(faults: Vec<String>) -> Self {
+        Self::broken(faults.join("\n          "))
+    }
+
+    /// Two things that can be wrong at once.
+    pub fn join<A, B>(one: Result<A, Self>, other: Result<B, Self>) -> Result<(A, B), Self> {
+        match (one, other) {
+            (Ok(one), Ok(other)) => Ok((one, other)),
+            (Err(one), Err(other)) => Err(Self::all(vec![one.message, other.message])),
+            (Err(failure), _) | (_, Err(failure)) => Err(failure),
+        }
+    }
+}
+
 /// The exit code of a command that was told to stop, as shells count Ctrl-C.
 const INTERRUPTED: u8 = 130;
 
 /// Runs the command line and answers the exit code.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    dispatch(cli.command).unwrap_or_else(|failure| {
-        eprintln!("facemill: {}", failure.message);
-        ExitCode::from(failure.code)
-    })
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    Definition::load(&arguments)
+        .and_then(|definition| dispatch(definition.parse(&arguments), &definition))
+        .unwrap_or_else(|failure| {
+            eprintln!("facemill: {}", failure.message);
+            ExitCode::from(failure.code)
+        })
 }
 
-fn dispatch(command: Command) -> Result<ExitCode, Failure> {
+fn dispatch(command: Command, definition: &Definition) -> Result<ExitCode, Failure> {
     match command {
         Command::Run(args) => run::run(args),
         Command::Produce(args) => produce::run(args),
@@ -125,6 +188,9 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Retry(args) => retry::run(&args),
         Command::Audit(args) => audit::run(&args),
         Command::Rebuild(args) => rebuild::run(args),
+        Command::Pause(args) => pause::pause(&args),
+        Command::Resume(args) => pause::resume(&args),
+        Command::Settings(args) => effective::run(&args, definition),
         Command::Report(args) => report::run(&args),
         Command::Train(args) => train::run(args).map(|()| ExitCode::SUCCESS),
         Command::Selfies(args) => selfies::run(args).map(|()| ExitCode::SUCCESS),

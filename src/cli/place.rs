@@ -11,6 +11,7 @@ use super::servers::{ServerArgs, Servers};
 use crate::broker::embedded::Embedded;
 use crate::broker::{Broker, Depth};
 use crate::ledger::Ledger;
+use crate::ledger::redis::Redis;
 use crate::ledger::sqlite::Sqlite;
 use crate::objects::Objects;
 use crate::photo::RunName;
@@ -141,6 +142,14 @@ impl Place {
         match &self.site {
             Site::Folder { home, .. } => Embedded::peek(&home.ledger_file()).await.map_err(Failure::broken),
             Site::Servers(servers) => servers.broker.depths().await.map_err(Failure::broken),
+        }
+    }
+
+    /// The server of the ledger, in an installation.
+    pub fn redis(&self) -> Option<&Redis> {
+        match &self.site {
+            Site::Folder { .. } => None,
+            Site::Servers(servers) => Some(&servers.ledger),
         }
     }
 

@@ -20,8 +20,11 @@ use tokio_util::sync::CancellationToken;
 use super::Failure;
 use super::servers::Servers;
 use crate::broker::Broker;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, LedgerError};
 use crate::objects::Objects;
+use crate::photo::StageName;
+use crate::pipeline::worker::now;
+use crate::telemetry::instruments;
 use crate::telemetry::prometheus::{self, Reader};
 
 /// Answers `/healthz`, `/readyz` and `/metrics`.
@@ -56,6 +59,7 @@ impl Probes {
             self.watch_one("rabbitmq", || servers.broker.check()),
             self.watch_one("redis", || servers.ledger.check()),
             self.watch_one("s3", || servers.objects.check()),
+            measure(&servers),
         );
     }
 
@@ -149,6 +153,42 @@ impl Probes {
         let faults = self.faults.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         faults.iter().map(|(server, fault)| format!("{server}: {fault}")).collect()
     }
+}
+
+/// Tells the metrics again and again what lies in the queues, and for how long. Every worker tells the same.
+async fn measure(servers: &Servers) {
+    const PERIOD: Duration = Duration::from_secs(15);
+    let Some(instruments) = instruments::get() else { return };
+    loop {
+        // That a server is away is told by those who watch it.
+        for depth in servers.broker.depths().await.unwrap_or_default() {
+            let Some(stage) = depth.stage else { continue };
+            for (state, messages) in
+                [("ready", depth.ready), ("in_flight", depth.in_flight), ("delayed", depth.delayed)]
+            {
+                instruments.queue(stage, state, messages);
+            }
+        }
+        if let Ok(since) = due_since(servers).await {
+            let now = now().as_secs();
+            for stage in StageName::ALL {
+                instruments.oldest(stage, since.get(&stage).map_or(0, |since| now.saturating_sub(*since)));
+            }
+        }
+        tokio::time::sleep(PERIOD).await;
+    }
+}
+
+/// The second from which on the photo is due that has waited longest for each stage, whatever its run.
+async fn due_since(servers: &Servers) -> Result<BTreeMap<StageName, u64>, LedgerError> {
+    let mut oldest = BTreeMap::new();
+    for run in servers.ledger.runs().await? {
+        for (stage, since) in servers.ledger.due_since(&run).await? {
+            let known = oldest.entry(stage).or_insert(since);
+            *known = since.min(*known);
+        }
+    }
+    Ok(oldest)
 }
 
 /// Takes the address; a port that somebody else has is an error at once.

@@ -13,7 +13,7 @@ use super::servers::ServerArgs;
 use super::{Failure, print_json, print_text};
 use crate::photo::RunName;
 use crate::pipeline::rebuild::{self, Rebuilt};
-use crate::pipeline::record::Records;
+use crate::pipeline::record::{Records, Unreadable};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -51,13 +51,20 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
         rebuilt.map_err(|error| Failure::broken(format!("{error}; run the same command again to go on")))
     })?;
     if args.json { print_json(&rebuilt) } else { print_text(&text(&rebuilt, &args.run)) }?;
-    Ok(ExitCode::SUCCESS)
+    match rebuilt.unreadable.len() {
+        0 => Ok(ExitCode::SUCCESS),
+        1 => Err(Failure::findings("one record cannot be read, and its photo is left out")),
+        count => Err(Failure::findings(format!("{count} records cannot be read, and their photos are left out"))),
+    }
 }
 
 fn text(rebuilt: &Rebuilt, run: &RunName) -> String {
-    let Rebuilt { restored, stood, enqueued, refused } = rebuilt;
+    let Rebuilt { restored, stood, enqueued, refused, unreadable } = rebuilt;
     let mut text = format!("run {run}: {restored} restored, {stood} stood already, {enqueued} enqueued, ");
     let _ = writeln!(text, "{} refused", refused.len());
+    for Unreadable { record, reason } in unreadable {
+        let _ = writeln!(text, "{record}: {reason}");
+    }
     for refusal in refused {
         let _ = writeln!(text, "photo {}: {}", refusal.photo_id, refusal.reason);
     }

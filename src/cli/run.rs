@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::progress::{Bars, Board};
-use super::settings::{StageArgs, that_shape_the_dataset};
+use super::settings::{self, StageArgs, that_shape_the_dataset};
 use super::{Failure, plain};
 use crate::ledger::Ledger;
 use crate::objects::Objects;
@@ -62,11 +62,29 @@ pub struct ProcessArgs {
     /// Logs retries too; twice: every step of every photo
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
+    /// Photos that detect, crop and classify each work on at a time [default: the cores of this machine]
+    #[arg(long, env = "FACEMILL_CORES", value_name = "N", help_heading = "Work")]
+    cores: Option<usize>,
+    /// Photos that are fetched at a time
+    #[arg(long, env = "FACEMILL_FETCHES", default_value_t = FETCHES, value_name = "N", help_heading = "Work")]
+    fetches: usize,
     #[command(flatten)]
     pub stages: StageArgs,
 }
 
+/// Photos that are fetched at a time, unless someone says otherwise.
+pub const FETCHES: usize = 64;
+
 impl ProcessArgs {
+    pub fn settings(&self) -> Result<stages::Settings, Failure> {
+        let cores = self.cores.unwrap_or_else(settings::cores);
+        let faults = [
+            settings::out_of_range("cores", cores as u64, 1, 1024),
+            settings::out_of_range("fetches", self.fetches as u64, 1, 10_000),
+        ];
+        self.stages.settings(cores, faults.into_iter().flatten().collect())
+    }
+
     pub fn json(&self) -> bool {
         self.json
     }
@@ -74,7 +92,7 @@ impl ProcessArgs {
 
 pub fn run(args: Args) -> Result<ExitCode, Failure> {
     let mapping = args.mapping.parse()?;
-    let settings = args.process.stages.settings()?;
+    let settings = args.process.settings()?;
     let (bars, _telemetry) = begin(&args.process)?;
     super::block_on(async {
         let reading = bars.reading();
@@ -145,7 +163,7 @@ pub async fn execute(
         gate: runs_native_code(stage.name()).then(|| gate.clone()),
         name: format!("local-{}-{}", std::process::id(), now().as_nanos()),
         settings: worker::Settings {
-            concurrency: if stage.name() == StageName::Fetch { process.stages.fetches } else { settings.cores },
+            concurrency: if stage.name() == StageName::Fetch { process.fetches } else { settings.cores },
             attempts: process.stages.attempts,
             waits: process.stages.waits.clone(),
             ..worker::Settings::default()

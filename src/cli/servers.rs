@@ -31,16 +31,27 @@ pub struct ServerArgs {
     /// Redis: redis(s)://user:password@host:port/db
     #[arg(long, env = "FACEMILL_REDIS_URL", hide_env_values = true, value_name = "URL", help_heading = "Servers")]
     redis: Option<String>,
-    /// The S3 bucket; the keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
+    /// The S3 bucket
     #[arg(long, env = "FACEMILL_S3_BUCKET", value_name = "NAME", help_heading = "Servers")]
     bucket: Option<String>,
+    /// Begins the keys of all objects, so that installations can share a bucket [default: nothing]
+    #[arg(long, env = "FACEMILL_S3_PREFIX", value_name = "NAME", help_heading = "Servers")]
+    s3_prefix: Option<s3::Prefix>,
     /// An S3 service other than Amazon's: http(s)://host:port
-    #[arg(long, env = "FACEMILL_S3_ENDPOINT", value_name = "URL", help_heading = "Servers")]
+    #[arg(long, env = "FACEMILL_S3_ENDPOINT", hide_env_values = true, value_name = "URL", help_heading = "Servers")]
     s3_endpoint: Option<String>,
     /// The bucket's region
     #[arg(long, env = "AWS_REGION", default_value = s3::Settings::REGION, value_name = "NAME", help_heading = "Servers")]
     region: String,
-    /// Begins the names of queues and Redis keys, so that installations can share servers
+    /// The bucket's keys: better not as flags, which other users of the machine can see
+    #[arg(long, env = "AWS_ACCESS_KEY_ID", hide_env_values = true, value_name = "KEY", help_heading = "Servers")]
+    aws_access_key_id: Option<String>,
+    #[arg(long, env = "AWS_SECRET_ACCESS_KEY", hide_env_values = true, value_name = "KEY", help_heading = "Servers")]
+    aws_secret_access_key: Option<String>,
+    /// Belongs to keys that are borrowed for a time
+    #[arg(long, env = "AWS_SESSION_TOKEN", hide_env_values = true, value_name = "TOKEN", help_heading = "Servers")]
+    aws_session_token: Option<String>,
+    /// Begins the names of queues and Redis keys, so that installations can share servers; objects: see --s3-prefix
     #[arg(long, env = "FACEMILL_PREFIX", default_value = "facemill", value_name = "NAME", help_heading = "Servers")]
     prefix: String,
 }
@@ -70,6 +81,18 @@ impl ServerArgs {
         }
     }
 
+    /// Redis alone, for what needs no more.
+    pub fn redis(&self) -> Result<Arc<Redis>, Failure> {
+        self.ledger().map(Arc::new).map_err(Failure::broken)
+    }
+
+    /// What is wrong with what is given; what is missing is not told.
+    pub fn faults(&self) -> Vec<String> {
+        let broker = self.amqp.is_some().then(|| self.broker().err());
+        let ledger = self.redis.is_some().then(|| self.ledger().err());
+        broker.into_iter().chain(ledger).flatten().collect()
+    }
+
     fn broker(&self) -> Result<RabbitMq, String> {
         let missing = "--amqp or FACEMILL_AMQP_URL: where RabbitMQ is, amqp://user:password@host:5672/vhost";
         let url = self.amqp.as_ref().ok_or(missing)?;
@@ -93,12 +116,18 @@ impl ServerArgs {
     fn objects(&self) -> Result<S3, String> {
         let bucket =
             self.bucket.as_ref().ok_or("--bucket or FACEMILL_S3_BUCKET: the bucket for originals and faces")?;
-        let keys = s3::Keys::from_env(|name| std::env::var(name).ok())
-            .ok_or("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: the keys of the bucket")?;
+        let keys = s3::Keys::from_env(|name| match name {
+            "AWS_ACCESS_KEY_ID" => self.aws_access_key_id.clone(),
+            "AWS_SECRET_ACCESS_KEY" => self.aws_secret_access_key.clone(),
+            "AWS_SESSION_TOKEN" => self.aws_session_token.clone(),
+            _ => None,
+        });
+        let keys = keys.ok_or("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: the keys of the bucket")?;
         Ok(S3::new(s3::Settings {
             endpoint: self.s3_endpoint.clone(),
             region: self.region.clone(),
             path_style: self.s3_endpoint.is_some(),
+            prefix: self.s3_prefix.as_ref().map_or("", s3::Prefix::as_str).into(),
             ..s3::Settings::new(bucket, keys)
         }))
     }

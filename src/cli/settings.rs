@@ -39,12 +39,6 @@ pub struct StageArgs {
     /// Larger photos are rejected
     #[arg(long, env = "FACEMILL_MAX_MEGAPIXELS", default_value_t = 50, value_name = "N", help_heading = "Faces")]
     max_megapixels: u64,
-    /// Photos that detect, crop and classify each work on at a time [default: the cores of this machine]
-    #[arg(long, env = "FACEMILL_CORES", value_name = "N", help_heading = "Work")]
-    cores: Option<usize>,
-    /// Photos that are fetched at a time
-    #[arg(long, env = "FACEMILL_FETCHES", default_value_t = 64, value_name = "N", help_heading = "Work")]
-    pub fetches: usize,
     /// Attempts that a photo has at each stage
     #[arg(long, env = "FACEMILL_ATTEMPTS", default_value_t = 4, value_name = "N", help_heading = "Work")]
     pub attempts: u32,
@@ -112,17 +106,10 @@ impl From<CropFormat> for ImageFormat {
 }
 
 impl StageArgs {
-    /// Checks everything together: every fault is told, not only the first.
-    pub fn settings(&self) -> Result<stages::Settings, Failure> {
-        let mut faults = Vec::new();
-        let mut between = |flag: &str, value: u64, least: u64, most: u64| {
-            if !(least..=most).contains(&value) {
-                faults.push(format!("--{flag} {value}: take {least} to {most}"));
-            }
-        };
-        let cores = self.cores.unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
-        between("cores", cores as u64, 1, 1024);
-        between("fetches", self.fetches as u64, 1, 10_000);
+    /// Checks everything together: every fault is told, not only the first. `faults`: what the caller has found already;
+    /// `cores`: how many photos a stage of native code works on at a time.
+    pub fn settings(&self, cores: usize, mut faults: Vec<String>) -> Result<stages::Settings, Failure> {
+        let mut between = |flag, value, least, most| faults.extend(out_of_range(flag, value, least, most));
         between("attempts", u64::from(self.attempts), 1, 100);
         between("max-megapixels", self.max_megapixels, 1, 1000);
         between("max-megabytes", self.max_megabytes, 1, 1000);
@@ -141,7 +128,7 @@ impl StageArgs {
             }
         }
         if !faults.is_empty() {
-            return Err(Failure::broken(faults.join("\n          ")));
+            return Err(Failure::all(faults));
         }
         let limits = Limits { pixels: self.max_megapixels * 1_000_000 };
         let total = Duration::from_secs(self.timeout);
@@ -161,10 +148,21 @@ impl StageArgs {
                 allow_private_addresses: self.allow_private_addresses,
                 ..Rules::default()
             },
+            turns: None,
             detect: DetectSettings { search: self.search, faces: self.faces, min_face: self.min_face, limits },
             crop: CropSettings { align: self.align, image_format: self.image_format.into(), limits },
         })
     }
+}
+
+/// What a person may do about a number that is too small or too large.
+pub fn out_of_range(flag: &str, value: u64, least: u64, most: u64) -> Option<String> {
+    (!(least..=most).contains(&value)).then(|| format!("--{flag} {value}: take {least} to {most}"))
+}
+
+/// The cores of this machine, as far as this process may use them.
+pub fn cores() -> usize {
+    available_parallelism().map_or(1, usize::from)
 }
 
 /// The settings that shape a dataset. Two runs that differ in them must not share an output.

@@ -11,8 +11,12 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::place::{Place, PlaceArgs};
 use super::{Failure, print_json, print_text};
-use crate::ledger::{CauseCount, Counts};
+use crate::cluster::workers::{Report, Seen};
+use crate::cluster::{Pauses, Workers};
+use crate::ledger::redis::Redis;
+use crate::ledger::{CauseCount, Counts, LedgerError};
 use crate::photo::{Ending, RunName, StageName};
+use crate::pipeline::worker::now;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -38,6 +42,16 @@ struct Status {
     stages: BTreeMap<StageName, StageStatus>,
     dead_letters: u64,
     causes: Vec<CauseCount>,
+    /// Of the installation, whatever the run.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    staff: Option<Staff>,
+}
+
+/// Who is at work in an installation, and what is to rest.
+#[derive(Debug, Serialize)]
+struct Staff {
+    workers: Vec<Seen>,
+    paused: Pauses,
 }
 
 /// How fast photos come to their end.
@@ -72,6 +86,8 @@ struct StageStatus {
     passed: u64,
     /// Came to their end here otherwise.
     ended: u64,
+    /// Seconds since the photo was due that has waited longest for this stage or its end; null: none is due.
+    oldest: Option<u64>,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
@@ -87,35 +103,80 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 
 /// Looks again and again, until Ctrl-C or until nobody reads any more.
 async fn watch(place: &Place, json: bool, pause: Duration) -> Result<(), Failure> {
-    /// To the top left corner; after the text the rest of the screen is wiped. So nothing flickers.
-    const HOME: &str = "\x1b[H";
-    const WIPE: &str = "\x1b[J";
-    const WIPE_LINE: &str = "\x1b[K\n";
     let mut ticks = tokio::time::interval(pause);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let redraws = !json && io::stdout().is_terminal();
+    let mut screen = (!json && io::stdout().is_terminal()).then(Screen::enter).transpose().map_err(cannot_print)?;
     let interrupted = tokio::signal::ctrl_c();
     tokio::pin!(interrupted);
     let mut before: Option<(Instant, u64)> = None;
+    let mut last = String::new();
     loop {
         tokio::select! {
-            _ = &mut interrupted => return Ok(()),
+            _ = &mut interrupted => break,
             _ = ticks.tick() => {}
         }
         let mut status = look(place).await?;
         let now = Instant::now();
         status.pace = before.map(|(then, ended)| Pace::between(ended, &status, now - then));
         before = Some((now, status.over()));
-        let text = match (json, redraws) {
+        let text = match (json, &mut screen) {
             (true, _) => serde_json::to_string(&status).map_err(Failure::broken)? + "\n",
-            (false, true) => format!("{HOME}{}{WIPE}", status.text().replace('\n', WIPE_LINE)),
-            (false, false) => status.text() + "\n",
+            (false, Some(screen)) => {
+                screen.draw(&status.text()).map_err(cannot_print)?;
+                last = status.text();
+                continue;
+            }
+            (false, None) => status.text() + "\n",
         };
         let mut out = io::stdout().lock();
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            written => written.map_err(|error| Failure::broken(format!("cannot print: {error}")))?,
+            written => written.map_err(cannot_print)?,
         }
+    }
+    // What was there before comes back, and below it what was seen last.
+    drop(screen);
+    print_text(&last)
+}
+
+fn cannot_print(error: io::Error) -> Failure {
+    Failure::broken(format!("cannot print: {error}"))
+}
+
+/// The terminal's other screen, without a cursor. Left when it is dropped.
+struct Screen;
+
+impl Screen {
+    fn enter() -> io::Result<Self> {
+        let mut out = io::stdout().lock();
+        out.write_all(b"\x1b[?1049h\x1b[?25l")?;
+        out.flush()?;
+        Ok(Self)
+    }
+
+    /// Draws over what is there, which does not flicker. What does not fit is left out: it would scroll.
+    fn draw(&mut self, text: &str) -> io::Result<()> {
+        const HOME: &str = "\x1b[H";
+        const WIPE_REST_OF_LINE: &str = "\x1b[K";
+        const WIPE_REST: &str = "\x1b[J";
+        let (columns, rows) = match terminal_size::terminal_size() {
+            Some((columns, rows)) => (usize::from(columns.0), usize::from(rows.0)),
+            None => (80, 24),
+        };
+        // The last column stays free: wiping behind it, some terminals wipe it.
+        let clip = |line: &str| line.chars().take(columns.saturating_sub(1)).collect::<String>() + WIPE_REST_OF_LINE;
+        let lines: Vec<String> = text.lines().take(rows).map(clip).collect();
+        let mut out = io::stdout().lock();
+        write!(out, "{HOME}{}{WIPE_REST}", lines.join("\r\n"))?;
+        out.flush()
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        let mut out = io::stdout().lock();
+        // There is nothing to be done for a terminal that is gone.
+        let _ = out.write_all(b"\x1b[?25h\x1b[?1049l").and_then(|()| out.flush());
     }
 }
 
@@ -128,10 +189,15 @@ async fn look(place: &Place) -> Result<Status, Failure> {
     let depths = place.depths().await?;
     let mut stages = stages(&counts);
     let mut dead_letters = 0;
+    let now = now().as_secs();
+    for (stage, since) in place.ledger.due_since(&place.run).await.map_err(Failure::broken)? {
+        stages.entry(stage).or_default().oldest = now.checked_sub(since);
+    }
     for depth in depths {
         match depth.stage.and_then(|stage| stages.get_mut(&stage)) {
             Some(stage) => {
                 (stage.ready, stage.in_flight, stage.delayed) = (depth.ready, depth.in_flight, depth.delayed);
+                stage.oldest = stage.oldest.or(depth.oldest_age);
             }
             None => dead_letters = depth.ready,
         }
@@ -139,7 +205,44 @@ async fn look(place: &Place) -> Result<Status, Failure> {
     let Counts { candidates, ended, mut causes, .. } = counts;
     causes.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| (&a.slug, &a.host).cmp(&(&b.slug, &b.host))));
     let (run, at_work) = (place.run.clone(), place.is_at_work());
-    Ok(Status { run, at_work, candidates, ended, pace: None, stages, dead_letters, causes })
+    let staff = match place.redis() {
+        Some(redis) => Some(Staff::of(redis).await.map_err(Failure::broken)?),
+        None => None,
+    };
+    Ok(Status { run, at_work, candidates, ended, pace: None, stages, dead_letters, causes, staff })
+}
+
+impl Staff {
+    async fn of(redis: &Redis) -> Result<Self, LedgerError> {
+        Ok(Self { workers: Workers::new(redis).seen().await?, paused: Pauses::read(redis).await? })
+    }
+
+    /// So many workers are shown; `--json` has them all.
+    const SHOWN: usize = 20;
+
+    fn write(&self, text: &mut String) -> std::fmt::Result {
+        let Self { workers, paused } = self;
+        if !paused.is_empty() {
+            write!(text, "\n{}", super::pause::text(paused))?;
+        }
+        if workers.is_empty() {
+            return writeln!(text, "\nno worker is there");
+        }
+        let (plural, width) = (if workers.len() == 1 { "" } else { "s" }, 40);
+        let head = format!("{} worker{plural}", workers.len());
+        writeln!(text, "\n{head:<width$}{:>11}{:>9}{:>9}{:>9}  stages", "in flight", "done", "since", "seen")?;
+        let now = now().as_secs();
+        for Seen { report, last_seen } in workers.iter().take(Self::SHOWN) {
+            let Report { name, stages, since, in_flight, done, .. } = report;
+            let stages: Vec<&str> = stages.iter().map(|stage| stage.as_str()).collect();
+            let (since, seen) = (span(now.saturating_sub(*since)), format!("{last_seen}s ago"));
+            writeln!(text, "{name:<width$}{in_flight:>11}{done:>9}{since:>9}{seen:>9}  {}", stages.join(" "))?;
+        }
+        match workers.len().checked_sub(Self::SHOWN) {
+            Some(more @ 1..) => writeln!(text, "{more} more workers: see --json"),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// How many photos passed each stage or ended there.
@@ -186,16 +289,23 @@ impl Status {
             let left = seconds_left.map_or("time left unknown".to_owned(), |seconds| format!("{} left", span(seconds)));
             writeln!(text, "{rate:.1} photos a second, {left}")?;
         }
-        writeln!(text, "\n{:<10}{:>9}{:>11}{:>9}{:>9}{:>9}", "", "ready", "in flight", "delayed", "passed", "ended")?;
+        let head = ["ready", "in flight", "delayed", "passed", "ended", "oldest"];
+        let [ready, in_flight, delayed, passed, ended, oldest] = head;
+        writeln!(text, "\n{:<10}{ready:>9}{in_flight:>11}{delayed:>9}{passed:>9}{ended:>9}{oldest:>9}", "")?;
         for (stage, s) in &self.stages {
-            let StageStatus { ready, in_flight, delayed, passed, ended } = s;
-            writeln!(text, "{:<10}{ready:>9}{in_flight:>11}{delayed:>9}{passed:>9}{ended:>9}", stage.as_str())?;
+            let StageStatus { ready, in_flight, delayed, passed, ended, oldest } = s;
+            let oldest = oldest.map_or("-".into(), span);
+            let stage = stage.as_str();
+            writeln!(text, "{stage:<10}{ready:>9}{in_flight:>11}{delayed:>9}{passed:>9}{ended:>9}{oldest:>9}")?;
         }
         writeln!(text)?;
         for (ending, count) in &self.ended {
             writeln!(text, "{count:>9} {ending}")?;
         }
         writeln!(text, "{:>9} dead letters", self.dead_letters)?;
+        if let Some(staff) = &self.staff {
+            staff.write(text)?;
+        }
         if !self.causes.is_empty() {
             writeln!(text, "\n{:>9} {:<10}{:<10}{:<24}host", "", "at", "", "cause")?;
         }
@@ -234,6 +344,7 @@ mod tests {
             stages: BTreeMap::new(),
             dead_letters: 0,
             causes: Vec::new(),
+            staff: None,
         };
         let elapsed = Duration::from_secs(4);
         assert_eq!(Pace::between(20, &status, elapsed), Pace { rate: 5.0, seconds_left: Some(12) });

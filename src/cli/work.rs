@@ -1,7 +1,10 @@
 //! `facemill work`.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +12,15 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
+use super::heart::{Heart, Tally};
 use super::probes::{self, Probes};
 use super::progress::Bars;
 use super::servers::ServerArgs;
-use super::settings::StageArgs;
+use super::settings::{self, StageArgs};
+use crate::cluster::{Hosts, hosts, pauses};
 use crate::objects::Objects;
 use crate::photo::StageName;
-use crate::pipeline::event::Nobody;
+use crate::pipeline::pause::Pause;
 use crate::pipeline::record::Records;
 use crate::pipeline::stages::runs_native_code;
 use crate::pipeline::worker::{self, Gate, Worker, now};
@@ -26,6 +31,10 @@ pub struct Args {
     /// fetch, detect, crop, classify: one or more
     #[arg(required = true, value_name = "STAGE")]
     stages: Vec<StageName>,
+    /// Photos that each of these stages works on at a time: 8, or fetch=64,detect=2 [default: 64 for fetch, the cores of
+    /// this machine for the others]
+    #[arg(long, env = "FACEMILL_CONCURRENCY", value_name = "N", help_heading = "Work")]
+    concurrency: Option<Concurrency>,
     /// Seconds that photos in flight have to finish after SIGTERM
     #[arg(long, env = "FACEMILL_GRACE", default_value_t = 45, value_name = "SECONDS", help_heading = "Work")]
     grace: u64,
@@ -42,8 +51,10 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let settings = args.settings.settings()?;
-    let servers = args.servers.clients()?;
+    let concurrency = args.concurrency.clone().unwrap_or_default();
+    let native = args.stages.iter().copied().filter(|stage| runs_native_code(*stage));
+    let cores = native.map(|stage| concurrency.of(stage)).max().unwrap_or(1);
+    let (mut settings, servers) = Failure::join(args.settings.settings(cores, Vec::new()), args.servers.clients())?;
     let level = if args.verbose { "facemill=debug" } else { "facemill=info" };
     let telemetry = super::observe(level, &Bars::new(false), &service(&args.stages), args.listen.is_some())?;
     super::block_on(async {
@@ -57,12 +68,16 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         };
         servers.check().await?;
         let objects: Arc<dyn Objects> = servers.observed_objects();
+        let name = format!("{}-{}-{}", host_name(), std::process::id(), now().as_nanos());
+        let pauses = pauses::Watch::begin(servers.ledger.clone()).await.map_err(Failure::broken)?;
+        let limits = hosts::Limits::new(&settings.rules);
+        settings.turns = Some(Arc::new(Hosts::new(servers.ledger.clone(), name.clone(), limits, pauses.hosts())));
         let stages = super::run::open(&args.stages, &settings, objects.clone()).await?;
         let gate = Gate::default();
         if let Some(instruments) = instruments::get() {
             args.stages.iter().for_each(|stage| instruments.announce(*stage));
         }
-        let name = format!("{}-{}-{}", host_name(), std::process::id(), now().as_nanos());
+        let tally = Arc::<Tally>::default();
         let mut running = JoinSet::new();
         for stage in &stages.all {
             let native = runs_native_code(stage.name());
@@ -71,14 +86,15 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
                 broker: Arc::new(servers.broker.clone()),
                 ledger: servers.ledger.clone(),
                 records: Some(Records::new(objects.clone())),
-                observer: Arc::new(Nobody),
+                observer: tally.clone(),
                 gate: native.then(|| gate.clone()),
                 name: name.clone(),
                 settings: worker::Settings {
-                    concurrency: if native { settings.cores } else { args.settings.fetches },
+                    concurrency: concurrency.of(stage.name()),
                     attempts: args.settings.attempts,
                     waits: args.settings.waits.clone(),
                     grace: Duration::from_secs(args.grace),
+                    pause: Pause::new(pauses.stage(stage.name())),
                     ..worker::Settings::default()
                 },
             };
@@ -86,6 +102,9 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             let shutdown = shutdown.clone();
             running.spawn(async move { worker.run(shutdown).await });
         }
+        aside.spawn(pauses.keep());
+        let heart = Arc::new(Heart::new(servers.ledger.clone(), tally, &name, &args.stages));
+        aside.spawn(heart.clone().beat());
         let probes = Arc::new(Probes::new(telemetry.prometheus.clone().unwrap_or_default(), shutdown.clone()));
         if let Some(listener) = listener {
             tracing::info!(address = ?listener.local_addr().ok(), "answers /healthz, /readyz and /metrics");
@@ -102,6 +121,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             // One stage that cannot go on ends the process: whoever watches it starts a new one.
             shutdown.cancel();
         }
+        aside.abort_all();
+        heart.stop().await;
         match fault {
             Some(fault) => Err(Failure::broken(fault)),
             None => Ok(ExitCode::SUCCESS),
@@ -117,8 +138,82 @@ fn service(stages: &[StageName]) -> String {
     }
 }
 
+/// How many photos each stage works on at a time, where someone said so.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Concurrency {
+    all: Option<usize>,
+    each: BTreeMap<StageName, usize>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("take a number from 1 to {most}, or one for each stage: fetch=64,detect=2", most = Concurrency::MOST)]
+struct BadConcurrency;
+
+impl Concurrency {
+    /// RabbitMQ's prefetch is one more, in 16 bits.
+    const MOST: usize = 10_000;
+
+    fn of(&self, stage: StageName) -> usize {
+        let usual = || if runs_native_code(stage) { settings::cores() } else { super::run::FETCHES };
+        self.each.get(&stage).copied().or(self.all).unwrap_or_else(usual)
+    }
+}
+
+impl FromStr for Concurrency {
+    type Err = BadConcurrency;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let number = |text: &str| text.trim().parse().ok().filter(|number| (1..=Self::MOST).contains(number));
+        let mut concurrency = Self::default();
+        for part in text.split(',').filter(|_| !text.is_empty()) {
+            let is_new = match part.split_once('=') {
+                Some((stage, count)) => {
+                    let stage = stage.trim().parse().map_err(|_| BadConcurrency)?;
+                    concurrency.each.insert(stage, number(count).ok_or(BadConcurrency)?).is_none()
+                }
+                None => concurrency.all.replace(number(part).ok_or(BadConcurrency)?).is_none(),
+            };
+            if !is_new {
+                return Err(BadConcurrency);
+            }
+        }
+        Ok(concurrency)
+    }
+}
+
+impl fmt::Display for Concurrency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let each = self.each.iter().map(|(stage, count)| format!("{stage}={count}"));
+        let parts: Vec<String> = self.all.iter().map(usize::to_string).chain(each).collect();
+        f.write_str(&parts.join(","))
+    }
+}
+
 /// The machine's, or the pod's, name.
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn concurrency_is_one_number_or_one_for_each_stage() {
+        let of = |text: &str| {
+            let concurrency: Concurrency = text.parse().unwrap();
+            assert_eq!(concurrency.to_string().parse(), Ok(concurrency.clone()));
+            StageName::ALL.map(|stage| concurrency.of(stage))
+        };
+        let cores = settings::cores();
+        assert_eq!(of(""), [64, cores, cores, cores]);
+        assert_eq!(of("8"), [8; 4]);
+        assert_eq!(of("fetch=9, detect=2"), [9, 2, cores, cores]);
+        assert_eq!(of("3,fetch=9"), [9, 3, 3, 3]);
+        for bad in ["0", "10001", "-1", "x", "fetch", "fetch=", "fetch=0", "cut=1", "1,2", "fetch=1,fetch=2", "1,", "="]
+        {
+            assert_eq!(bad.parse::<Concurrency>(), Err(BadConcurrency), "{bad}");
+        }
+    }
 }

@@ -242,6 +242,13 @@ pub trait Ledger: Send + Sync {
     /// `record`: the message as the photo's record has it, for a ledger that let go of its own.
     async fn reopen(&self, key: &PhotoKey, record: Option<&Message>, now: u64) -> Result<Option<Message>, LedgerError>;
 
+    /// The second since 1970 from which on the photo is due that has waited longest for each stage, worked on or not. A
+    /// moment to come: all of them wait for another attempt. Nothing for a stage: nobody waits, or the ledger cannot tell.
+    async fn due_since(&self, run: &RunName) -> Result<BTreeMap<StageName, u64>, LedgerError> {
+        let _ = run;
+        Ok(BTreeMap::new())
+    }
+
     async fn runs(&self) -> Result<Vec<RunName>, LedgerError>;
 
     /// Whether the ledger can be reached and written to, for `doctor` and readiness.

@@ -13,11 +13,12 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use url::Url;
 
 use super::obstacle::Obstacle;
-use super::politeness::{Entry, Politeness, Visit};
+use super::politeness::{Entry, Politeness, Visit, Why};
 use super::resolver::Resolver;
 use super::rules::Rules;
+use super::turns::Turns;
 use super::{address, robots, spans};
-use crate::photo::{ContentHash, ImageFormat};
+use crate::photo::{Cause, ContentHash, ImageFormat};
 use crate::telemetry::instruments;
 
 /// Longest magic number among the picture formats.
@@ -64,6 +65,11 @@ impl Fetcher {
         Ok(Self { rules, client, politeness })
     }
 
+    /// Keeps to the turns of all processes that fetch.
+    pub fn with_turns(self, turns: Arc<dyn Turns>) -> Self {
+        Self { politeness: self.politeness.with_turns(turns), ..self }
+    }
+
     /// Fetches the photo behind a URL. Never retries.
     pub async fn fetch(&self, url: &str) -> Result<Download, Obstacle> {
         let mut url = address::parse(url, &self.rules)?;
@@ -94,15 +100,17 @@ impl Fetcher {
 
     async fn enter(&self, url: &Url) -> Result<Visit, Obstacle> {
         let host = url.host_str().unwrap_or_default();
-        match self.politeness.enter(host).await {
-            Entry::Go(visit) => Ok(visit),
-            Entry::Later { after, quiet: true } => {
-                Err(Obstacle::wait("host-paused", format!("{host} has asked for a pause"), Some(after)))
-            }
-            Entry::Later { after, quiet: false } => {
-                Err(Obstacle::wait("host-busy", format!("{host} has as many requests as it gets"), Some(after)))
-            }
-        }
+        let (after, why) = match self.politeness.enter(host).await {
+            Entry::Go(visit) => return Ok(visit),
+            Entry::Later { after, why } => (after, why),
+        };
+        let (slug, detail) = match why {
+            Why::Busy => (Cause::HOST_BUSY, format!("{host} has as many requests as it gets")),
+            Why::Quiet => ("host-quiet", format!("{host} has asked for a pause")),
+            Why::Paused => (Cause::HOST_PAUSED, format!("requests to {host} are paused: see `facemill pause`")),
+            Why::Away => (Cause::TURNS_AWAY, format!("nobody can tell how many requests {host} has")),
+        };
+        Err(Obstacle::wait(slug, detail, Some(after)))
     }
 
     async fn request(&self, url: &Url, visit: &Visit) -> Result<Step, Obstacle> {

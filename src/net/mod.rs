@@ -6,7 +6,7 @@
 //! and size and time are bounded on what really arrives ([`fetcher`]).
 //!
 //! Polite: no host gets more than a few requests at once, one that says "not now" is left alone as a whole
-//! ([`politeness`]), and one that says "not for this purpose" is obeyed ([`robots`]).
+//! ([`politeness`], with [`turns`] across processes), and one that says "not for this purpose" is obeyed ([`robots`]).
 //!
 //! Nothing here decides when to try again, or how often: that is the worker's.
 
@@ -18,6 +18,7 @@ mod resolver;
 pub mod robots;
 pub mod rules;
 pub(crate) mod spans;
+pub mod turns;
 
 pub use fetcher::{Download, Fetcher, SetupError};
 pub use obstacle::Obstacle;

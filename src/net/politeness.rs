@@ -13,34 +13,49 @@
 //!
 //! # Many processes
 //!
-//! The counting is per process: with N workers a host may see N times its slots. [`Politeness::enter`] is the only
-//! way in, and all that a limiter for a whole cluster has to replace.
+//! What stands above is one process's. Where several fetch, whoever has a slot here asks for one of all processes'
+//! [`Turns`] besides, and gives it back with the slot. So a process never has more turns than slots, and a heap for one
+//! host is turned away here, without a word to anybody. While the turns are all taken, one asks for the whole process,
+//! the less often the more processes share the host; as many fewer photos does each of them call back. When nobody can
+//! be asked, nobody goes.
+//!
+//! A person may pause a host: then nobody goes either, and comes back after half as long as the pause has lasted, so that
+//! a short pause costs little time and a long one little work.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use super::obstacle::LONGEST_WAIT;
 use super::rules::Rules;
+use super::turns::{Answer, FIRST_WAIT, LONGEST_WAIT, Reception, Ticket, Turns};
 
 /// So many hosts are remembered; above it, those that nobody is talking to are forgotten.
 const REMEMBERED: usize = 20_000;
-/// A pause when the host wants one and names no time. It doubles each time in a row.
-const FIRST_PAUSE: Duration = Duration::from_secs(5);
 /// Coming back sooner is not worth the way.
 const SHORTEST_ABSENCE: Duration = Duration::from_secs(1);
 /// Nor is staying away for longer, when the host is only busy.
 const LONGEST_ABSENCE: Duration = Duration::from_secs(120);
 /// What a request takes until we know better.
 const USUAL_VISIT: Duration = Duration::from_millis(300);
+/// Between two questions for a turn.
+const ASKS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+/// How long a photo of a paused host stays away.
+const PAUSED_ABSENCE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
+/// The same where nobody can be asked for a turn.
+const AWAY_ABSENCE: Duration = Duration::from_secs(10);
+/// How often a process tries to give a turn back; after that it comes back by itself.
+const GIVING_BACK: u32 = 5;
 
 /// The manners of one process towards all hosts. Cheap to share.
 pub struct Politeness {
     limits: Limits,
     hosts: Mutex<HashMap<Box<str>, Arc<Host>>>,
+    /// None: no other process fetches.
+    turns: Option<Arc<dyn Turns>>,
 }
 
 #[derive(Clone, Copy)]
@@ -51,9 +66,12 @@ struct Limits {
 }
 
 struct Host {
+    name: Box<str>,
     slots: Arc<Semaphore>,
     /// Places in the line for a slot.
     line: Semaphore,
+    /// Who holds it asks for a turn, for the whole process.
+    asking: tokio::sync::Mutex<()>,
     diary: Mutex<Diary>,
 }
 
@@ -67,47 +85,114 @@ struct Diary {
     next_return: Instant,
     /// How long a request takes, smoothed.
     usual: Duration,
-    /// Pauses in a row.
-    pauses: u32,
+    /// Times in a row that it wanted quiet.
+    waits: u32,
+    /// Processes that ask for it, this one included.
+    sharers: u32,
 }
 
 /// Leave to ask a host, or not.
 pub enum Entry {
     Go(Visit),
-    /// The host is busy or wants quiet.
-    Later {
-        after: Duration,
-        quiet: bool,
-    },
+    Later { after: Duration, why: Why },
+}
+
+/// Why not now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The host has as many requests as it gets.
+    Busy,
+    /// It wants none for a while.
+    Quiet,
+    /// A person has paused it.
+    Paused,
+    /// Nobody can tell whether other processes leave room.
+    Away,
 }
 
 /// One request's stay with a host. Ends when it is dropped.
 pub struct Visit {
     host: Arc<Host>,
-    began: Instant,
-    _slot: OwnedSemaphorePermit,
+    /// None: it has yet to begin.
+    began: Option<Instant>,
+    reception: Mutex<Reception>,
+    slot: Option<OwnedSemaphorePermit>,
+    turn: Option<(Arc<dyn Turns>, Ticket)>,
 }
 
 impl Politeness {
     pub fn new(rules: &Rules) -> Self {
         let limits = Limits { per_host: rules.per_host.max(1), spacing: rules.spacing, patience: rules.patience };
-        Self { limits, hosts: Mutex::default() }
+        Self { limits, hosts: Mutex::default(), turns: None }
+    }
+
+    /// Keeps to the turns of all processes, too.
+    pub fn with_turns(self, turns: Arc<dyn Turns>) -> Self {
+        Self { turns: Some(turns), ..self }
     }
 
     /// Waits for the host's turn, for a short while.
     pub async fn enter(&self, name: &str) -> Entry {
+        if let Some(time) = self.turns.as_ref().and_then(|turns| turns.paused_for(name)) {
+            return Entry::Later { after: (time / 2).clamp(PAUSED_ABSENCE.0, PAUSED_ABSENCE.1), why: Why::Paused };
+        }
         let host = self.host(name);
         if let Some(later) = self.quiet(&host) {
             return later;
         }
-        let Some(slot) = self.slot(&host).await else { return self.later(&host, false) };
+        let Some(slot) = self.slot(&host).await else { return self.later(&host, Why::Busy) };
         let start = self.start(&host);
         sleep_until(start).await;
         // While this one stood in line, another may have been told to wait.
         if let Some(later) = self.quiet(&host) {
             return later;
         }
-        Entry::Go(Visit { host, began: Instant::now(), _slot: slot })
+        let mut visit = Visit { host, began: None, reception: Mutex::default(), slot: Some(slot), turn: None };
+        if let Some(turns) = &self.turns {
+            match self.turn(&visit.host, turns).await {
+                Ok((ticket, starts_in)) => {
+                    visit.turn = Some((turns.clone(), ticket));
+                    sleep(starts_in).await;
+                }
+                Err(later) => return later,
+            }
+        }
+        visit.began = Some(Instant::now());
+        Entry::Go(visit)
+    }
+
+    /// A turn among all processes, and when it begins.
+    async fn turn(&self, host: &Host, turns: &Arc<dyn Turns>) -> Result<(Ticket, Duration), Entry> {
+        let deadline = Instant::now() + self.limits.patience;
+        let Ok(_asking) = timeout_at(deadline, host.asking.lock()).await else {
+            return Err(self.later(host, Why::Busy));
+        };
+        loop {
+            let why = match turns.ask(&host.name).await {
+                Ok(Answer::Go { ticket, starts_in, sharers }) => {
+                    host.diary().sharers = sharers;
+                    return Ok((ticket, starts_in));
+                }
+                Ok(Answer::Quiet { left, sharers }) => {
+                    host.diary().sharers = sharers;
+                    host.keep_quiet(left);
+                    return Err(self.later(host, Why::Quiet));
+                }
+                Ok(Answer::Busy { sharers }) => {
+                    host.diary().sharers = sharers;
+                    Why::Busy
+                }
+                Err(error) => {
+                    tracing::debug!(host = &*host.name, %error, "nobody can be asked for a turn");
+                    Why::Away
+                }
+            };
+            let again = self.pace(&host.diary()).clamp(ASKS.0, ASKS.1);
+            if Instant::now() + again > deadline {
+                return Err(self.later(host, why));
+            }
+            sleep(again).await;
+        }
     }
 
     /// A slot, at once or after some time in the line.
@@ -129,17 +214,25 @@ impl Politeness {
 
     fn quiet(&self, host: &Host) -> Option<Entry> {
         let quiet = host.diary().quiet_until > Instant::now();
-        quiet.then(|| self.later(host, true))
+        quiet.then(|| self.later(host, Why::Quiet))
+    }
+
+    /// From one request of this process to the next, where all that share the host get as much of it.
+    fn pace(&self, diary: &Diary) -> Duration {
+        (diary.usual / self.limits.per_host as u32).max(self.limits.spacing) * diary.sharers.max(1)
     }
 
     /// Deals out the next time to come back.
-    fn later(&self, host: &Host, quiet: bool) -> Entry {
+    fn later(&self, host: &Host, why: Why) -> Entry {
+        if why == Why::Away {
+            return Entry::Later { after: AWAY_ABSENCE, why };
+        }
         let now = Instant::now();
         let mut diary = host.diary();
-        let pace = (diary.usual / self.limits.per_host as u32).max(self.limits.spacing);
+        let pace = self.pace(&diary);
         let soonest = diary.quiet_until.max(now + SHORTEST_ABSENCE);
         diary.next_return = (diary.next_return + pace).clamp(soonest, soonest + LONGEST_ABSENCE);
-        Entry::Later { after: diary.next_return - now, quiet }
+        Entry::Later { after: diary.next_return - now, why }
     }
 
     fn host(&self, name: &str) -> Arc<Host> {
@@ -150,7 +243,7 @@ impl Politeness {
         if hosts.len() >= REMEMBERED {
             forget(&mut hosts);
         }
-        let host = Arc::new(Host::new(self.limits.per_host));
+        let host = Arc::new(Host::new(name, self.limits.per_host));
         hosts.insert(name.into(), Arc::clone(&host));
         host
     }
@@ -167,10 +260,23 @@ fn forget(hosts: &mut HashMap<Box<str>, Arc<Host>>) {
 }
 
 impl Host {
-    fn new(per_host: usize) -> Self {
+    fn new(name: &str, per_host: usize) -> Self {
         let now = Instant::now();
-        let diary = Diary { quiet_until: now, next_start: now, next_return: now, usual: USUAL_VISIT, pauses: 0 };
-        Self { slots: Arc::new(Semaphore::new(per_host)), line: Semaphore::new(per_host), diary: Mutex::new(diary) }
+        let (quiet_until, next_start, next_return) = (now, now, now);
+        let diary = Diary { quiet_until, next_start, next_return, usual: USUAL_VISIT, waits: 0, sharers: 1 };
+        Self {
+            name: name.into(),
+            slots: Arc::new(Semaphore::new(per_host)),
+            line: Semaphore::new(per_host),
+            asking: tokio::sync::Mutex::default(),
+            diary: Mutex::new(diary),
+        }
+    }
+
+    /// The host wants quiet for that long at least.
+    fn keep_quiet(&self, left: Duration) {
+        let mut diary = self.diary();
+        diary.quiet_until = diary.quiet_until.max(Instant::now() + left);
     }
 
     fn diary(&self) -> MutexGuard<'_, Diary> {
@@ -188,13 +294,14 @@ impl Visit {
     /// The host wants no requests for a while: a time it named, or one that grows while it keeps saying so.
     /// Answers how long.
     pub fn told_to_wait(&self, after: Option<Duration>) -> Duration {
+        *lock(&self.reception) = Reception::Wait(after);
         let now = Instant::now();
         let mut diary = self.host.diary();
-        // Requests that were under way together are told so together: that is one pause.
+        // Requests that were under way together are told so together: that is one wait.
         if diary.quiet_until <= now {
-            diary.pauses = diary.pauses.saturating_add(1);
+            diary.waits = diary.waits.saturating_add(1);
         }
-        let growing = FIRST_PAUSE.saturating_mul(1 << (diary.pauses.saturating_sub(1)).min(12));
+        let growing = FIRST_WAIT.saturating_mul(1 << (diary.waits.saturating_sub(1)).min(12));
         let pause = after.unwrap_or(growing).min(LONGEST_WAIT);
         diary.quiet_until = diary.quiet_until.max(now + pause);
         diary.quiet_until - now
@@ -202,14 +309,39 @@ impl Visit {
 
     /// The host answered like one that has time.
     pub fn was_welcome(&self) {
-        self.host.diary().pauses = 0;
+        *lock(&self.reception) = Reception::Welcome;
+        self.host.diary().waits = 0;
     }
 }
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        let mut diary = self.host.diary();
-        diary.usual = (diary.usual * 4 + self.began.elapsed()) / 5;
+        if let Some(began) = self.began {
+            let mut diary = self.host.diary();
+            diary.usual = (diary.usual * 4 + began.elapsed()) / 5;
+        }
+        // The slot stays taken meanwhile: who waits for it would be told that there is no turn.
+        let (turn, slot, reception) = (self.turn.take(), self.slot.take(), *lock(&self.reception));
+        if let (Some((turns, ticket)), Ok(runtime)) = (turn, Handle::try_current()) {
+            runtime.spawn(give_back(turns, ticket, self.host.clone(), reception, slot));
+        }
+    }
+}
+
+/// Gives a turn back, and the slot after it. If that cannot be, the turn ends by itself.
+async fn give_back(
+    turns: Arc<dyn Turns>,
+    ticket: Ticket,
+    host: Arc<Host>,
+    reception: Reception,
+    _slot: Option<OwnedSemaphorePermit>,
+) {
+    for _ in 0..GIVING_BACK {
+        match turns.over(&host.name, &ticket, reception).await {
+            Ok(left) => return host.keep_quiet(left),
+            Err(error) => tracing::debug!(host = &*host.name, %error, "a turn is not given back yet"),
+        }
+        sleep(Duration::from_secs(1)).await;
     }
 }
 
@@ -308,7 +440,7 @@ mod tests {
         assert!(waiting.as_mut().now_or_never().is_none());
         visit.told_to_wait(Some(Duration::from_secs(30)));
         drop(visit);
-        assert!(matches!(waiting.await, Entry::Later { quiet: true, .. }), "the line is sent away too");
+        assert!(matches!(waiting.await, Entry::Later { why: Why::Quiet, .. }), "the line is sent away too");
         assert!(later(&politeness, "a").await >= Duration::from_secs(30));
         go(&politeness, "b").await;
         tokio::time::advance(Duration::from_secs(30)).await;
@@ -330,7 +462,7 @@ mod tests {
         assert_eq!(pauses[11], 3600);
         let visit = go(&politeness, "a").await;
         visit.was_welcome();
-        assert_eq!(visit.told_to_wait(None), FIRST_PAUSE);
+        assert_eq!(visit.told_to_wait(None), FIRST_WAIT);
     }
 
     #[tokio::test(start_paused = true)]

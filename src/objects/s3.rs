@@ -1,6 +1,7 @@
 //! Objects in a bucket of an S3 service.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -51,12 +52,46 @@ pub struct Settings {
     pub endpoint: Option<String>,
     pub region: String,
     pub bucket: String,
-    /// Keys begin with it: empty, or ending with `/`.
+    /// Keys begin with it: empty, or ending with `/`. [`Prefix`] reads what a person writes.
     pub prefix: String,
     /// `host/bucket/key` instead of `bucket.host/key`: what most services other than Amazon's need.
     pub path_style: bool,
     pub keys: Keys,
     pub timeouts: Timeouts,
+}
+
+/// What keys begin with: nothing, or folders, with a `/` at the end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Prefix(String);
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("begin keys with letters, digits and any of -_.=, in folders like `team/faces`; at most 200 of them")]
+pub struct BadPrefix;
+
+impl Prefix {
+    const LONGEST: usize = 200;
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = BadPrefix;
+
+    /// With or without the last `/`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.strip_suffix('/').unwrap_or(text);
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        let is_plain = |letter: u8| letter.is_ascii_alphanumeric() || b"-_.=".contains(&letter);
+        let is_folder = |name: &str| !["", ".", ".."].contains(&name) && name.bytes().all(is_plain);
+        match text.len() <= Self::LONGEST && text.split('/').all(is_folder) {
+            true => Ok(Self(format!("{text}/"))),
+            false => Err(BadPrefix),
+        }
+    }
 }
 
 /// How long to wait for the service.
@@ -490,6 +525,16 @@ mod tests {
             Settings { endpoint: Some("http://me:hunter2@127.0.0.1:1/".into()), ..Settings::new("b", keys()) };
         assert!(!format!("{:?} {:?}", settings.keys, S3::new(settings.clone())).contains("hunter2"));
         assert_eq!(S3::new(settings).name(), "bucket b at http://127.0.0.1:1");
+    }
+
+    #[test]
+    fn prefixes_are_folders() {
+        for (told, meant) in [("", ""), ("/", ""), ("a", "a/"), ("a/", "a/"), ("team-1/x_2.y=z", "team-1/x_2.y=z/")] {
+            assert_eq!(told.parse::<Prefix>().unwrap().as_str(), meant);
+        }
+        for bad in ["/a", "a//b", "a//", "..", "a/../b", "a b", "ä", &"x".repeat(201)] {
+            assert_eq!(bad.parse::<Prefix>(), Err(BadPrefix), "{bad}");
+        }
     }
 
     #[test]

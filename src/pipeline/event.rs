@@ -67,6 +67,12 @@ impl Happened<'_> {
 pub trait Observer: Send + Sync {
     fn happened(&self, happened: &Happened<'_>);
 
+    /// A worker has taken a delivery up.
+    fn taken(&self) {}
+
+    /// A worker is done with a delivery that it took up, one way or the other.
+    fn put_down(&self) {}
+
     /// A delivery was acknowledged.
     fn settled(&self) {}
 }
@@ -82,6 +88,14 @@ impl Observer for Nobody {
 impl Observer for Vec<Arc<dyn Observer>> {
     fn happened(&self, happened: &Happened<'_>) {
         self.iter().for_each(|observer| observer.happened(happened));
+    }
+
+    fn taken(&self) {
+        self.iter().for_each(|observer| observer.taken());
+    }
+
+    fn put_down(&self) {
+        self.iter().for_each(|observer| observer.put_down());
     }
 
     fn settled(&self) {

@@ -7,6 +7,7 @@ pub mod detect;
 pub mod event;
 pub mod fetch;
 pub mod local;
+pub mod pause;
 pub mod producer;
 pub mod rebuild;
 pub mod record;

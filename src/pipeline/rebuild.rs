@@ -1,13 +1,16 @@
 //! Makes a ledger again that was lost: what has ended from the records among the objects, the rest from the dump.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
+
 use futures::TryStreamExt;
 
 use super::producer::{self, Enqueued, ProducerError, Refusal};
-use super::record::Records;
+use super::record::{Record, Records, Unreadable};
 use crate::broker::Broker;
 use crate::ledger::{Ledger, LedgerError};
-use crate::objects::ObjectError;
-use crate::photo::{Candidate, RunName};
+use crate::objects::{ObjectError, ObjectKey};
+use crate::photo::{Candidate, PhotoKey, RunName};
 
 /// What became of the records and the candidates.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -19,6 +22,8 @@ pub struct Rebuilt {
     /// Candidates without a record, which start again.
     pub enqueued: u64,
     pub refused: Vec<Refusal>,
+    /// Records that are no help. Their photos are left alone until somebody has looked at them.
+    pub unreadable: Vec<Unreadable>,
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -50,16 +55,95 @@ pub async fn rebuild(
 ) -> Result<Rebuilt, RebuildError> {
     let mut rebuilt = Rebuilt::default();
     // Before the candidates are taken in: what has ended is then known as such, and not enqueued.
-    let restore = async |record: super::record::Record| {
-        let is_restored = ledger.restore(&record.message, record.ending, record.cause.as_ref()).await?;
+    let restore = async |record: Result<Record, Unreadable>| {
+        let restoring = match record {
+            Ok(record) => Ok(ledger.restore(&record.message, record.ending, record.cause.as_ref()).await?),
+            Err(unreadable) => Err(unreadable),
+        };
         restored(1);
-        Ok::<bool, RebuildError>(is_restored)
+        Ok::<_, RebuildError>(restoring)
     };
     let mut answers =
         std::pin::pin!(records.all(run).map_err(RebuildError::from).map_ok(restore).try_buffer_unordered(AT_ONCE));
-    while let Some(is_restored) = answers.try_next().await? {
-        *if is_restored { &mut rebuilt.restored } else { &mut rebuilt.stood } += 1;
+    while let Some(restoring) = answers.try_next().await? {
+        match restoring {
+            Ok(true) => rebuilt.restored += 1,
+            Ok(false) => rebuilt.stood += 1,
+            Err(unreadable) => rebuilt.unreadable.push(unreadable),
+        }
     }
-    let Enqueued { new, refused, .. } = producer::enqueue(run, candidates, ledger, broker, enqueued).await?;
+    rebuilt.unreadable.sort_by(|a, b| a.record.cmp(&b.record));
+    let candidates = without(run, candidates, &rebuilt.unreadable);
+    let Enqueued { new, refused, .. } = producer::enqueue(run, &candidates, ledger, broker, enqueued).await?;
     Ok(Rebuilt { enqueued: new, refused, ..rebuilt })
+}
+
+/// The candidates that have none of these records: such a photo has ended, nobody knows how.
+fn without<'a>(run: &RunName, candidates: &'a [Candidate], unreadable: &[Unreadable]) -> Cow<'a, [Candidate]> {
+    if unreadable.is_empty() {
+        return Cow::Borrowed(candidates);
+    }
+    let records: HashSet<&ObjectKey> = unreadable.iter().map(|unreadable| &unreadable.record).collect();
+    let record =
+        |candidate: &Candidate| ObjectKey::record(&PhotoKey { run: run.clone(), photo_id: candidate.photo_id.clone() });
+    candidates.iter().filter(|candidate| !records.contains(&record(candidate))).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::broker::Message;
+    use crate::broker::embedded::Embedded;
+    use crate::ledger::sqlite::Sqlite;
+    use crate::objects::Objects;
+    use crate::objects::folder::Folder;
+    use crate::photo::{Cause, Ending, Photo, State};
+    use crate::sqlite::{Access, Database};
+
+    fn candidate(id: i64) -> Candidate {
+        Candidate {
+            photo_id: id.into(),
+            face_id: 1.into(),
+            label_id: 1.into(),
+            label_name: None,
+            photo_url: "http://photos.test/1.jpg".into(),
+            source_url: None,
+            posted_at: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unreadable_record_is_named_and_its_photo_left_alone() {
+        let scratch = tempfile::tempdir().unwrap();
+        let objects = Arc::new(Folder::at(scratch.path().join("objects")));
+        let (records, run) = (Records::new(objects.clone()), RunName::default());
+        let database = Database::open(&scratch.path().join("ledger.sqlite"), Access::Write).unwrap();
+        let ledger = Sqlite::open(database.clone()).await.unwrap();
+        let broker = Embedded::open(database, 100).await.unwrap();
+        let key = |id: i64| PhotoKey { run: run.clone(), photo_id: id.into() };
+        let message = Message::first(Photo::new(run.clone(), candidate(1)), 5);
+        records
+            .write(&Record { ending: Ending::Gone, cause: Some(Cause::new("http-404", "")), message })
+            .await
+            .unwrap();
+        let broken = ObjectKey::record(&key(2));
+        objects.put(&broken, Bytes::from_static(b"{\"ending\":"), "application/json").await.unwrap();
+
+        let candidates = [candidate(1), candidate(2), candidate(3)];
+        let again = async || rebuild(&run, &candidates, &records, &ledger, &broker, &|_| (), &|_| ()).await.unwrap();
+        let rebuilt = again().await;
+        assert_eq!((rebuilt.restored, rebuilt.enqueued), (1, 1));
+        let [unreadable] = &rebuilt.unreadable[..] else { panic!("{rebuilt:?}") };
+        assert_eq!(unreadable.record, broken);
+        assert_eq!(ledger.standing(&key(1)).await.unwrap().unwrap().state, State::Ended(Ending::Gone));
+        assert!(ledger.standing(&key(2)).await.unwrap().is_none(), "nobody knows how it ended");
+
+        std::fs::remove_file(scratch.path().join("objects").join(broken.as_str())).unwrap();
+        let rebuilt = again().await;
+        assert_eq!((rebuilt.stood, rebuilt.enqueued, rebuilt.unreadable), (1, 1, vec![]), "now it starts again");
+    }
 }

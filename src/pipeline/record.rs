@@ -21,6 +21,18 @@ pub struct Record {
     pub message: Message,
 }
 
+/// A record that cannot be read, which is no reason not to read the others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unreadable {
+    #[serde(serialize_with = "as_text")]
+    pub record: ObjectKey,
+    pub reason: String,
+}
+
+fn as_text<S: serde::Serializer>(key: &ObjectKey, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(key)
+}
+
 /// The records among the objects. Clones share the store.
 #[derive(Clone)]
 pub struct Records {
@@ -48,29 +60,31 @@ impl Records {
     pub async fn read(&self, key: &PhotoKey) -> Result<Option<Record>, ObjectError> {
         let key = ObjectKey::record(key);
         match self.objects.get(&key).await {
-            Ok(body) => Self::decode(&key, &body).map(Some),
+            Ok(body) => Self::decode(&body)
+                .map(Some)
+                .map_err(|detail| ObjectError::Refused { what: format!("cannot read {key}"), detail }),
             Err(ObjectError::Missing(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    fn decode(key: &ObjectKey, body: &[u8]) -> Result<Record, ObjectError> {
-        let odd = |detail: String| ObjectError::Refused { what: format!("cannot read {key}"), detail };
+    /// Answers the record, or what is wrong with it.
+    fn decode(body: &[u8]) -> Result<Record, String> {
         let record: Record = serde_json::from_slice(body)
-            .map_err(|error| odd(format!("{error}: delete it, and `facemill rebuild` starts its photo again")))?;
+            .map_err(|error| format!("{error}: delete it, and `facemill rebuild` starts its photo again"))?;
         match record.message.schema <= Message::SCHEMA {
             true => Ok(record),
-            false => Err(odd("a later version of facemill wrote it: update this one".into())),
+            false => Err("a later version of facemill wrote it: update this one".into()),
         }
     }
 
-    /// All records of a run, in no order. One that cannot be read ends it.
-    pub fn all(&self, run: &RunName) -> impl Stream<Item = Result<Record, ObjectError>> {
+    /// All records of a run, in no order. Only a store that fails ends it.
+    pub fn all(&self, run: &RunName) -> impl Stream<Item = Result<Result<Record, Unreadable>, ObjectError>> {
         const PAGE: usize = 1000;
         self.paged(run, PAGE)
     }
 
-    fn paged(&self, run: &RunName, page: usize) -> impl Stream<Item = Result<Record, ObjectError>> {
+    fn paged(&self, run: &RunName, page: usize) -> impl Stream<Item = Result<Result<Record, Unreadable>, ObjectError>> {
         let prefix = ObjectKey::records(run);
         // The key to go on after; none when there are no more.
         let pages = stream::try_unfold(Some(None), move |after: Option<Option<ObjectKey>>| {
@@ -85,18 +99,20 @@ impl Records {
         pages.try_flatten().map_ok(async |key| self.read_listed(&key).await).try_buffer_unordered(Self::READERS)
     }
 
-    async fn read_listed(&self, key: &ObjectKey) -> Result<Record, ObjectError> {
-        let record = Self::decode(key, &self.objects.get(key).await?)?;
-        match ObjectKey::record(&record.message.photo.key()) == *key {
+    async fn read_listed(&self, key: &ObjectKey) -> Result<Result<Record, Unreadable>, ObjectError> {
+        let read = match self.objects.get(key).await {
+            Ok(body) => Self::decode(&body),
+            Err(ObjectError::Missing(_)) => Err("it has just been deleted".into()),
+            Err(error) => return Err(error),
+        };
+        let is_at_home = |record: Record| match ObjectKey::record(&record.message.photo.key()) == *key {
             true => Ok(record),
-            false => Err(ObjectError::Refused {
-                what: format!("cannot read {key}"),
-                detail: format!(
-                    "it is the record of {}: delete it, and `facemill rebuild` starts its photo again",
-                    record.message.photo.key()
-                ),
-            }),
-        }
+            false => Err(format!(
+                "it is the record of {}: delete it, and `facemill rebuild` starts its photo again",
+                record.message.photo.key()
+            )),
+        };
+        Ok(read.and_then(is_at_home).map_err(|reason| Unreadable { record: key.clone(), reason }))
     }
 
     /// Gives the ended photos of a listing the messages that the ledger let go of.
@@ -138,13 +154,14 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let records = Records::new(Arc::new(Folder::at(scratch.path())));
         let (run, other) = (RunName::default(), "other".parse().unwrap());
-        assert_eq!(records.paged(&run, 2).try_collect::<Vec<_>>().await.unwrap(), []);
+        assert!(records.paged(&run, 2).try_collect::<Vec<_>>().await.unwrap().is_empty());
         let written: Vec<Record> = (1..=6).map(|id| record(&run, id)).collect();
         for record in written.iter().chain([&record(&other, 7)]) {
             records.write(record).await.unwrap();
         }
         for page in [1, 2, 4, 6, 7] {
-            let mut read: Vec<Record> = records.paged(&run, page).try_collect().await.unwrap();
+            let read: Vec<_> = records.paged(&run, page).try_collect().await.unwrap();
+            let mut read: Vec<Record> = read.into_iter().map(Result::unwrap).collect();
             read.sort_by_key(|record| record.message.photo.candidate.photo_id.clone());
             assert_eq!(read, written, "{page} a page");
         }
@@ -160,10 +177,14 @@ mod tests {
         let mut newer = record(&run, 1);
         newer.message.schema = Message::SCHEMA + 1;
         let newer = serde_json::to_vec(&newer).unwrap();
+        records.write(&record(&run, 3)).await.unwrap();
         for (body, told) in [(&b"{\"ending\":"[..], "delete it"), (&strange, "delete it"), (&newer, "update")] {
             objects.put(&key, Bytes::copy_from_slice(body), "application/json").await.unwrap();
-            let error = records.all(&run).try_collect::<Vec<_>>().await.unwrap_err();
-            assert!(error.to_string().contains(key.as_str()) && error.to_string().contains(told), "{error}");
+            let mut read: Vec<_> = records.all(&run).try_collect().await.unwrap();
+            read.sort_by_key(Result::is_err);
+            let [Ok(other), Err(unreadable)] = &read[..] else { panic!("{read:?}") };
+            assert_eq!((other, &unreadable.record), (&record(&run, 3), &key), "the others are read");
+            assert!(unreadable.reason.contains(told), "{unreadable:?}");
         }
     }
 }

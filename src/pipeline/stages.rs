@@ -10,6 +10,7 @@ use super::stage::Stage;
 use crate::classifier::model::{Model, ModelError};
 use crate::config::Models;
 use crate::inference::{InferenceError, Runtime};
+use crate::net::turns::Turns;
 use crate::net::{Fetcher, Rules, SetupError};
 use crate::objects::Objects;
 use crate::photo::StageName;
@@ -23,6 +24,8 @@ pub struct Settings {
     /// How many photos detect, crop and classify each work on at a time.
     pub cores: usize,
     pub rules: Rules,
+    /// None: no other process fetches.
+    pub turns: Option<Arc<dyn Turns>>,
     pub detect: DetectSettings,
     pub crop: CropSettings,
 }
@@ -57,7 +60,12 @@ impl Stages {
         let has = |name| names.contains(&name);
         let mut stages = Self { all: Vec::new(), ok_threshold: None };
         if has(StageName::Fetch) {
-            stages.all.push(Arc::new(Fetch::new(objects.clone(), Fetcher::new(settings.rules.clone())?)));
+            let fetcher = Fetcher::new(settings.rules.clone())?;
+            let fetcher = match &settings.turns {
+                Some(turns) => fetcher.with_turns(turns.clone()),
+                None => fetcher,
+            };
+            stages.all.push(Arc::new(Fetch::new(objects.clone(), fetcher)));
         }
         if has(StageName::Detect) || has(StageName::Crop) {
             let detector = Detector::open(&settings.models, 2 * settings.cores)?;

@@ -17,12 +17,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use super::event::{Happened, Observer};
+use super::pause::Pause;
 use super::record::{Record, Records};
 use super::retry::Waits;
 use super::sending::send;
 use super::spans;
 use super::stage::{Outcome, Stage};
-use crate::broker::{Broker, BrokerError, DeadLetter, Delivery, Message};
+use crate::broker::{Broker, BrokerError, Consumer, DeadLetter, Delivery, Message};
 use crate::ledger::{Begin, Event, Happening, Ledger, LedgerError, Move, Moved, Standing};
 use crate::objects::ObjectError;
 use crate::photo::{Cause, Ending, Position, StageName, State};
@@ -45,6 +46,8 @@ pub struct Settings {
     pub crash_limit: u32,
     /// What a shutdown grants to the photos in flight.
     pub grace: Duration,
+    /// While it is on, nothing is taken from the queue.
+    pub pause: Pause,
 }
 
 impl Default for Settings {
@@ -57,6 +60,7 @@ impl Default for Settings {
             time_limit: Duration::from_secs(120),
             crash_limit: 3,
             grace: Duration::from_secs(45),
+            pause: Pause::default(),
         }
     }
 }
@@ -119,23 +123,34 @@ impl Worker {
         let broken = |error| WorkerError::Broker { stage, error };
         // One more than can be worked on, so that the next photo is at hand when one is done.
         let prefetch = u16::try_from(self.settings.concurrency + 1).unwrap_or(u16::MAX);
-        let mut consumer = self.broker.consume(stage, prefetch).await.map_err(broken)?;
+        let mut pause = self.settings.pause.clone();
+        let mut consumer = None;
         let overdue = CancellationToken::new();
         let mut in_flight = JoinSet::new();
         let mut fault = None;
         while fault.is_none() {
+            if pause.is_on() {
+                rest(stage, &mut consumer).await;
+            } else if consumer.is_none() {
+                match self.broker.consume(stage, prefetch).await {
+                    Ok(taker) => consumer = Some(taker),
+                    Err(error) => fault = Some(broken(error)),
+                }
+                continue;
+            }
             let room = in_flight.len() < self.settings.concurrency;
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
                 Some(settled) = in_flight.join_next() => fault = worst(settled),
-                delivery = consumer.next(), if room => {
+                () = pause.changed() => {}
+                delivery = next(&mut consumer), if room => {
                     let Some(delivery) = delivery else { break };
                     in_flight.spawn(self.clone().deal(delivery, overdue.clone()));
                 }
             }
         }
-        consumer.stop().await;
+        rest(stage, &mut consumer).await;
         let finish = async {
             while let Some(settled) = in_flight.join_next().await {
                 fault = fault.take().or(worst(settled));
@@ -149,7 +164,7 @@ impl Worker {
     }
 
     async fn deal(self, delivery: Delivery, overdue: CancellationToken) -> Option<WorkerError> {
-        let _in_hand = InHand::new(self.stage.name());
+        let _in_hand = InHand::new(&*self.observer, self.stage.name());
         match self.settle(&delivery.body, delivery.redelivered, &overdue).await {
             Ok(()) => {
                 delivery.ack().await;
@@ -301,7 +316,8 @@ impl Worker {
             Outcome::Poison(cause) => end(Ending::Failed, Some(cause), message.clone()),
             Outcome::Retry(retry) => {
                 let waited = now().as_secs().saturating_sub(message.enqueued_at);
-                let costs_attempt = retry.costs_attempt || waited > self.settings.patience.as_secs();
+                let endless = waited > self.settings.patience.as_secs() && !retry.cause.is_our_own_wish();
+                let costs_attempt = retry.costs_attempt || endless;
                 if costs_attempt && message.attempt >= self.settings.attempts {
                     return end(self.stage.exhausted(&retry.cause), Some(retry.cause), message.clone());
                 }
@@ -453,22 +469,25 @@ impl Worker {
 }
 
 /// A delivery that is worked on, counted also when its task panics.
-struct InHand {
+struct InHand<'a> {
+    observer: &'a dyn Observer,
     stage: StageName,
     since: Instant,
 }
 
-impl InHand {
-    fn new(stage: StageName) -> Self {
+impl<'a> InHand<'a> {
+    fn new(observer: &'a dyn Observer, stage: StageName) -> Self {
+        observer.taken();
         if let Some(instruments) = instruments::get() {
             instruments.taken(stage);
         }
-        Self { stage, since: Instant::now() }
+        Self { observer, stage, since: Instant::now() }
     }
 }
 
-impl Drop for InHand {
+impl Drop for InHand<'_> {
     fn drop(&mut self) {
+        self.observer.put_down();
         if let Some(instruments) = instruments::get() {
             instruments.put_down(self.stage, self.since.elapsed());
         }
@@ -517,6 +536,22 @@ impl Transient for LedgerError {
 
     fn fatal(self, stage: StageName) -> WorkerError {
         WorkerError::Ledger { stage, error: self }
+    }
+}
+
+/// Takes nothing more; what was prefetched goes back.
+async fn rest(stage: StageName, consumer: &mut Option<Box<dyn Consumer>>) {
+    if let Some(mut consumer) = consumer.take() {
+        consumer.stop().await;
+        tracing::info!(%stage, "takes no more photos");
+    }
+}
+
+/// The next delivery; while nothing is taken there is none to wait for.
+async fn next(consumer: &mut Option<Box<dyn Consumer>>) -> Option<Delivery> {
+    match consumer {
+        Some(consumer) => consumer.next().await,
+        None => std::future::pending().await,
     }
 }
 

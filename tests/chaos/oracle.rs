@@ -120,7 +120,8 @@ fn id_of(record: &Record) -> &Id {
 
 /// The records without what depends on when and how often something was tried.
 async fn by_id(records: &Records, run: &RunName) -> BTreeMap<Id, Record> {
-    let all: Vec<Record> = records.all(run).try_collect().await.expect("S3 is up");
+    let all: Vec<_> = records.all(run).try_collect().await.expect("S3 is up");
+    let all: Vec<Record> = all.into_iter().collect::<Result<_, _>>().expect("records that can be read");
     let settled = all.into_iter().map(|mut record| {
         record.message = Message { enqueued_at: 0, ..record.message };
         record.message.position.turn = 0;

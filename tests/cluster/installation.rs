@@ -65,7 +65,7 @@ impl Installation {
     }
 
     pub fn worker_with(&self, stages: &[&str], collection: &Collection, more: &[&str]) -> Worker {
-        let arguments = [&["work"], stages, &collection.stage_arguments()[..], &["--cores", "1"], more].concat();
+        let arguments = [&["work"], stages, &collection.stage_arguments()[..], &["--concurrency", "1"], more].concat();
         Worker(self.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
 

@@ -3,8 +3,10 @@
 #[path = "../run/collection.rs"]
 mod collection;
 mod collector;
+mod hosts;
 mod installation;
 mod letters;
+mod pauses;
 mod probes;
 #[path = "../servers/process.rs"]
 mod process;
@@ -15,6 +17,7 @@ mod rebuild;
 mod redis;
 #[path = "../servers/seaweedfs.rs"]
 mod seaweedfs;
+mod settings;
 mod tracing;
 
 use std::path::Path;

@@ -52,6 +52,15 @@ fn a_worker_tells_whether_it_is_ready_and_what_it_did() {
             .then_some(())
     });
 
+    let (_, metrics) = get(port, "/metrics").unwrap();
+    for stage in stages {
+        let of_stage = format!("facemill_stage=\"{stage}\"");
+        for series in ["facemill_queue_messages{", "facemill_queue_oldest_seconds{"] {
+            let told = metrics.lines().any(|line| line.starts_with(series) && line.contains(&of_stage));
+            assert!(told, "{series} of {stage}: {metrics}");
+        }
+    }
+
     redis.signal("STOP");
     let (_, faults) = wait_for("a worker that misses Redis", ready(503));
     assert!(faults.starts_with("redis: ") && !faults.contains("s3"), "{faults}");

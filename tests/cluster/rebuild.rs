@@ -44,9 +44,9 @@ fn a_lost_ledger_is_made_again_from_records_and_dump() {
     let before = report("before");
     forget();
     let rebuilt = installation.json(&["rebuild", dump]);
-    assert_eq!(rebuilt, json!({ "restored": candidates, "stood": 0, "enqueued": 0, "refused": [] }));
+    assert_eq!(rebuilt, json!({ "restored": candidates, "stood": 0, "enqueued": 0, "refused": [], "unreadable": [] }));
     let again = installation.json(&["rebuild", dump]);
-    assert_eq!(again, json!({ "restored": 0, "stood": candidates, "enqueued": 0, "refused": [] }));
+    assert_eq!(again, json!({ "restored": 0, "stood": candidates, "enqueued": 0, "refused": [], "unreadable": [] }));
     let audit = installation.json(&["audit", dump]);
     assert_eq!((&audit["faults"], &audit["waiting"]), (&json!([]), &Value::from(0)), "{audit}");
     assert_eq!(installation.json(&["status"])["ended"], over["ended"]);

@@ -152,8 +152,13 @@ fn traces_tell_the_whole_story_of_a_photo() {
     assert!(produced.success());
 
     let resolve = format!("photos.test={}", host.address);
-    let arguments = ["work", "fetch", "detect", "crop", "classify", "--resolve", &resolve, "--cores", "1"];
-    let arguments = [&arguments[..], &["--waits", "0.05,0.1", "--timeout", "100"]].concat();
+    let arguments = ["work", "fetch", "detect", "crop", "classify", "--resolve", &resolve];
+    let arguments = [
+        &arguments[..],
+        &["--waits", "0.05,0.1", "--timeout", "100"],
+        &["--concurrency", "fetch=8,detect=1,crop=1,classify=1"],
+    ]
+    .concat();
     let mut first = Worker(installation.traced(&arguments, &collector, "grpc").spawn().unwrap());
     installation.until("three photos at their end", |status| ended(status) == 3);
     host.stuck.recv().unwrap();

@@ -4,8 +4,9 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
+use futures::Stream;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, RedisError};
+use redis::{AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, Msg, RedisError};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
@@ -116,6 +117,23 @@ impl Link {
             }
         }
         Err(error)
+    }
+
+    /// Messages of a channel, over a connection of their own; the stream ends with that.
+    pub async fn subscribe(&self, channel: &str) -> Result<impl Stream<Item = Msg> + use<>, LedgerError> {
+        const WHAT: &str = "listen";
+        let subscribe = async {
+            let mut listener = self.client.get_async_pubsub().await?;
+            listener.subscribe(channel).await?;
+            Ok(listener.into_on_message())
+        };
+        match timeout(self.settings.connect_timeout, subscribe).await {
+            Ok(subscribed) => subscribed.map_err(|error| self.failure(WHAT, &error)),
+            Err(_) => {
+                let detail = format!("no answer from {} for {:?}", self.name, self.settings.connect_timeout);
+                Err(LedgerError::Unavailable { what: cannot(WHAT), detail })
+            }
+        }
     }
 
     async fn connection(&self) -> Result<(MultiplexedConnection, u64), LedgerError> {

@@ -7,16 +7,17 @@
 //! While a photo waits its message is kept. When it has ended, its message goes to the objects as the photo's record,
 //! and [`Ledger::recorded`] lets go of it here; a finished photo takes a few hundred bytes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{LazyLock, Mutex};
 
 use async_trait::async_trait;
+use futures::Stream;
 use redis::{Script, Value};
 
 use super::{Begin, CauseCount, Counts, Enrolment, Entry, Event, Filter, Happening, Ledger, LedgerError};
 use super::{Move, Moved, Standing};
 use crate::broker::Message;
-use crate::photo::{Candidate, Cause, Ending, Id, Photo, PhotoKey, Position, RunName, State};
+use crate::photo::{Candidate, Cause, Ending, Id, Photo, PhotoKey, Position, RunName, StageName, State};
 
 mod body;
 mod connection;
@@ -86,6 +87,16 @@ impl Redis {
         self.link.name()
     }
 
+    /// All keys begin with it.
+    pub(crate) fn prefix(&self) -> &str {
+        self.link.prefix()
+    }
+
+    /// Messages of a channel, over a connection of their own; the stream ends with that.
+    pub(crate) async fn subscribe(&self, channel: &str) -> Result<impl Stream<Item = redis::Msg> + use<>, LedgerError> {
+        self.link.subscribe(channel).await
+    }
+
     fn keys(&self, run: &RunName) -> Keys {
         Keys::of(self.link.prefix(), run)
     }
@@ -103,11 +114,15 @@ impl Redis {
         Ok(())
     }
 
-    async fn command(&self, what: &str, command: &redis::Cmd) -> Result<Value, LedgerError> {
+    pub(crate) async fn command(&self, what: &str, command: &redis::Cmd) -> Result<Value, LedgerError> {
         self.link.call(what, |mut connection| async move { command.query_async(&mut connection).await }).await
     }
 
-    async fn script(
+    pub(crate) async fn pipeline(&self, what: &str, pipe: &redis::Pipeline) -> Result<Value, LedgerError> {
+        self.link.call(what, |mut connection| async move { pipe.query_async(&mut connection).await }).await
+    }
+
+    pub(crate) async fn script(
         &self,
         what: &str,
         script: &Script,
@@ -154,7 +169,7 @@ impl Redis {
         Packed::read(kept).map_err(|error| self.bad(what, error))
     }
 
-    fn bad(&self, what: &str, error: impl std::fmt::Display) -> LedgerError {
+    pub(crate) fn bad(&self, what: &str, error: impl std::fmt::Display) -> LedgerError {
         LedgerError::Refused { what: format!("cannot {what}"), detail: format!("{}: {error}", self.link.name()) }
     }
 
@@ -186,11 +201,12 @@ impl Redis {
 
     /// One step of a photo: what `advance`, `restore` and `reopen` have in common.
     async fn shift(&self, what: &str, shift: Shift<'_>) -> Result<Answer, LedgerError> {
-        let Shift { key, from, to, facts, event, message } = shift;
+        let Shift { key, from, to, facts, event, due, message } = shift;
         let keys = self.keys(&key.run);
         let place = Place::new(&keys, to.0, to.1, facts);
         let [group, group_and_host] = place.keys;
-        let names = [keys.photos(), keys.messages(), keys.counts(), keys.hosts(), group, group_and_host];
+        let (old, new) = (keys.due(from.0.stage), keys.due(to.0.stage));
+        let names = [keys.photos(), keys.messages(), keys.counts(), keys.hosts(), group, group_and_host, old, new];
         let arguments = [
             key.photo_id.as_str().into(),
             keys::member(&key.photo_id),
@@ -204,6 +220,7 @@ impl Redis {
             Group::stem(from.0.stage, Kind::of(from.0, from.1)).into(),
             place.group.into(),
             place.with_host.into(),
+            due.map(|second| second.to_string()).unwrap_or_default().into(),
         ];
         self.answer(what, &MOVE, &names, &arguments).await
     }
@@ -216,6 +233,8 @@ struct Shift<'a> {
     to: (Position, Option<Ending>),
     facts: &'a Facts,
     event: Option<&'a Event>,
+    /// The second since 1970 from which on it waits to be worked on; none when it has ended.
+    due: Option<u64>,
     message: &'a Message,
 }
 
@@ -249,7 +268,7 @@ impl Ledger for Redis {
         for batch in candidates.chunks(Self::BATCH) {
             let mut names = vec![keys.photos(), keys.messages(), keys.counts(), keys.hosts(), keys.group(&group)];
             let mut hosts = HashMap::new();
-            let mut arguments: Vec<Bytes> = vec![group.as_str().into()];
+            let mut arguments: Vec<Bytes> = vec![group.as_str().into(), now.to_string().into()];
             for candidate in batch {
                 let message = Message::first(Photo::new(run.clone(), candidate.clone()), now);
                 let (facts, packed) = newcomer(&message);
@@ -267,6 +286,7 @@ impl Ledger for Redis {
                     facts.host.into(),
                 ]);
             }
+            names.push(keys.due(Position::START.stage));
             let Value::Array(known) = self.script(WHAT, &ENROL, &names, &arguments).await? else {
                 return Err(self.odd(WHAT));
             };
@@ -293,7 +313,8 @@ impl Ledger for Redis {
         let (facts, packed) = newcomer(message);
         let place = Place::new(&keys, message.position, None, &facts);
         let [group, group_and_host] = place.keys;
-        let names = [keys.photos(), keys.messages(), keys.counts(), keys.hosts(), group, group_and_host];
+        let due = keys.due(message.position.stage);
+        let names = [keys.photos(), keys.messages(), keys.counts(), keys.hosts(), group, group_and_host, due];
         let arguments = [
             key.photo_id.as_str().into(),
             keys::member(&key.photo_id),
@@ -304,6 +325,7 @@ impl Ledger for Redis {
             body::pack(message),
             place.group.into(),
             place.with_host.into(),
+            message.enqueued_at.to_string().into(),
         ];
         Ok(match self.answer("begin with a photo", &BEGIN, &names, &arguments).await? {
             Answer::Number(crashes) => Begin::Go { crashes: u32::try_from(crashes).unwrap_or_default() },
@@ -325,7 +347,8 @@ impl Ledger for Redis {
         let host = step.message.photo.candidate.host();
         let facts = Facts::new(step.attempt, step.due_at, &host, step.event.cause.as_ref());
         let (key, event, message) = (step.key, Some(&step.event), step.message);
-        let shift = Shift { key, from: (step.from, None), to, facts: &facts, event, message };
+        let due = matches!(step.to, State::Waiting(_)).then(|| step.due_at.max(step.event.at_ms / 1000));
+        let shift = Shift { key, from: (step.from, None), to, facts: &facts, event, due, message };
         Ok(match self.shift("move a photo", shift).await? {
             Answer::Number(_) => Moved::Done,
             Answer::Elsewhere(standing) => Moved::Stale(standing),
@@ -403,7 +426,7 @@ impl Ledger for Redis {
         self.enter(&key.run).await?;
         let facts = Facts::new(message.attempt, 0, &message.photo.candidate.host(), cause);
         let (from, to) = ((Position::START, None), (at, Some(ending)));
-        let shift = Shift { key: &key, from, to, facts: &facts, event: None, message };
+        let shift = Shift { key: &key, from, to, facts: &facts, event: None, due: None, message };
         let is_restored = matches!(self.shift("give a photo its end back", shift).await?, Answer::Number(_));
         self.recorded(&key, at, ending).await?;
         Ok(is_restored)
@@ -420,12 +443,28 @@ impl Ledger for Redis {
         let to = (message.position, None);
         let facts = Facts::new(1, 0, &message.photo.candidate.host(), None);
         let event = enqueued(message.position, now);
-        let shift = Shift { key, from: (at, Some(ending)), to, facts: &facts, event: Some(&event), message: &message };
+        let (from, event, due) = ((at, Some(ending)), Some(&event), Some(now));
+        let shift = Shift { key, from, to, facts: &facts, event, due, message: &message };
         Ok(match self.shift(WHAT, shift).await? {
             Answer::Number(_) => Some(message),
             // Somebody else has just sent it back.
             Answer::Elsewhere(_) => None,
         })
+    }
+
+    async fn due_since(&self, run: &RunName) -> Result<BTreeMap<StageName, u64>, LedgerError> {
+        let keys = self.keys(run);
+        let mut pipe = redis::pipe();
+        for stage in StageName::ALL {
+            pipe.cmd("ZRANGE").arg(keys.due(stage)).arg(0).arg(0).arg("WITHSCORES");
+        }
+        let pipe = &pipe;
+        let oldest: Vec<Vec<(String, u64)>> = self
+            .link
+            .call("look for the oldest photos", |mut connection| async move { pipe.query_async(&mut connection).await })
+            .await?;
+        let first = |(stage, oldest): (StageName, Vec<(String, u64)>)| oldest.first().map(|(_, since)| (stage, *since));
+        Ok(StageName::ALL.into_iter().zip(oldest).filter_map(first).collect())
     }
 
     async fn runs(&self) -> Result<Vec<RunName>, LedgerError> {

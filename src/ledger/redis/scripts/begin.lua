@@ -1,7 +1,7 @@
 -- Gives leave to work on a photo that stands where the message says, and notes the worker.
--- KEYS: photos, messages, counts, hosts, the group's sorted set, the host's.
+-- KEYS: photos, messages, counts, hosts, the group's sorted set, the host's, the stage's due photos.
 -- ARGV: id, member, place, worker, redelivered (0 or 1), packed and message to take in when the photo is not known,
---       group, group/host.
+--       group, group/host, since when it is due.
 -- Answers the number of crashes; for a photo that stands elsewhere what is kept of it, and its message.
 local photos, messages, counts, hosts = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, member, place, worker, redelivered = unpack(ARGV, 1, 5)
@@ -11,6 +11,7 @@ if not kept then
     redis.call('HSET', messages, id, ARGV[7])
     redis.call('ZADD', KEYS[5], 0, member)
     redis.call('ZADD', KEYS[6], 0, member)
+    redis.call('ZADD', KEYS[7], ARGV[10], id)
     redis.call('HINCRBY', counts, ARGV[8], 1)
     redis.call('HINCRBY', hosts, ARGV[9], 1)
 elseif kept:sub(1, #place) ~= place then

@@ -1,8 +1,8 @@
 -- Moves a photo from one place to another if it stands at the first, and counts it there.
--- KEYS: photos, messages, counts, hosts, sorted sets of the new group and of its host. The old ones depend on what is
---       kept; they lie in the same slot.
+-- KEYS: photos, messages, counts, hosts, sorted sets of the new group and of its host, due photos of the old stage and
+--       of the new one. The groups that it leaves depend on what is kept; they lie in the same slot.
 -- ARGV: id, member, old place, new place, facts, event, longest history, message, what the keys of sorted sets begin
---       with, old STAGE/KIND, new group, new group/host.
+--       with, old STAGE/KIND, new group, new group/host, since when it is due (empty: it has ended).
 -- Answers 1; for a photo that stands elsewhere what is kept of it, and its message.
 local photos, messages, counts, hosts = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, member, from, to, facts, event, longest, message = unpack(ARGV, 1, 8)
@@ -29,6 +29,10 @@ if kept then
     redis.call('ZREM', ARGV[9] .. group .. '@' .. host, member)
     uncount(counts, group)
     uncount(hosts, group .. '/' .. host)
+end
+redis.call('ZREM', KEYS[7], id)
+if ARGV[13] ~= '' then
+    redis.call('ZADD', KEYS[8], ARGV[13], id)
 end
 -- A photo the ledger has lost while it was worked on is taken in where it arrives.
 history = history .. event

@@ -1,0 +1,80 @@
+//! Lets an installation know that a worker is there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::cluster::Workers;
+use crate::cluster::workers::Report;
+use crate::ledger::redis::Redis;
+use crate::photo::StageName;
+use crate::pipeline::event::{Happened, Observer};
+use crate::pipeline::worker::now;
+
+/// What a worker has in hand and has done.
+#[derive(Debug, Default)]
+pub struct Tally {
+    in_flight: AtomicU64,
+    done: AtomicU64,
+}
+
+impl Observer for Tally {
+    fn happened(&self, _: &Happened<'_>) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn taken(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn put_down(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Says every few seconds that a worker is there.
+pub struct Heart {
+    redis: Arc<Redis>,
+    tally: Arc<Tally>,
+    name: String,
+    stages: Vec<StageName>,
+    since: u64,
+}
+
+impl Heart {
+    pub fn new(redis: Arc<Redis>, tally: Arc<Tally>, name: &str, stages: &[StageName]) -> Self {
+        let mut stages = stages.to_vec();
+        stages.sort_unstable();
+        stages.dedup();
+        Self { redis, tally, name: name.to_owned(), stages, since: now().as_secs() }
+    }
+
+    /// Beats until it is dropped. A beat that fails is left out: the next one tells as much.
+    pub async fn beat(self: Arc<Self>) {
+        let workers = Workers::new(&self.redis);
+        let mut ticks = tokio::time::interval(Workers::PERIOD);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = workers.report(&self.report()).await {
+                tracing::debug!(%error, "nobody can see this worker");
+            }
+        }
+    }
+
+    fn report(&self) -> Report {
+        Report {
+            name: self.name.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            stages: self.stages.clone(),
+            since: self.since,
+            in_flight: self.tally.in_flight.load(Ordering::Relaxed),
+            done: self.tally.done.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The worker has ended in order.
+    pub async fn stop(&self) {
+        // Otherwise it is forgotten in a few seconds.
+        let _ = tokio::time::timeout(Workers::PERIOD, Workers::new(&self.redis).leave(&self.name)).await;
+    }
+}

@@ -1,0 +1,84 @@
+//! `facemill pause` and `facemill resume`.
+
+use std::process::ExitCode;
+
+use super::servers::ServerArgs;
+use super::{Failure, moment, print_json, print_text};
+use crate::cluster::pauses::{HostName, Pauses, Subject};
+use crate::photo::StageName;
+
+#[derive(Debug, clap::Args)]
+pub struct PauseArgs {
+    /// Stages whose workers are to take no more photos: fetch, detect, crop, classify
+    #[arg(value_name = "STAGE")]
+    stages: Vec<StageName>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ResumeArgs {
+    /// Stages whose workers are to go on: fetch, detect, crop, classify
+    #[arg(value_name = "STAGE", required_unless_present = "hosts")]
+    stages: Vec<StageName>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// Hosts that are to get no requests, or get some again, as the photos' URLs name them
+    #[arg(long = "host", value_name = "NAME", num_args = 1..)]
+    hosts: Vec<HostName>,
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    servers: ServerArgs,
+}
+
+/// Pauses what is named, and prints what is paused then.
+pub fn pause(args: &PauseArgs) -> Result<ExitCode, Failure> {
+    change(&args.stages, &args.common, async |redis, subjects| Pauses::add(redis, subjects).await)
+}
+
+/// Lets go on what is named, and prints what is still paused.
+pub fn resume(args: &ResumeArgs) -> Result<ExitCode, Failure> {
+    change(&args.stages, &args.common, async |redis, subjects| Pauses::remove(redis, subjects).await)
+}
+
+fn change(
+    stages: &[StageName],
+    common: &Common,
+    work: impl AsyncFn(&crate::ledger::redis::Redis, &[Subject]) -> Result<(), crate::ledger::LedgerError>,
+) -> Result<ExitCode, Failure> {
+    let subjects = subjects(stages, &common.hosts)?;
+    let redis = common.servers.redis()?;
+    let pauses = super::block_on(async {
+        if !subjects.is_empty() {
+            work(&redis, &subjects).await.map_err(Failure::broken)?;
+        }
+        Pauses::read(&redis).await.map_err(Failure::broken)
+    })?;
+    if common.json { print_json(&pauses) } else { print_text(&text(&pauses)) }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn subjects(stages: &[StageName], hosts: &[HostName]) -> Result<Vec<Subject>, Failure> {
+    // `--host` takes all that follows.
+    if let Some(stage) = hosts.iter().find(|host| host.to_string().parse::<StageName>().is_ok()) {
+        return Err(Failure::broken(format!("{stage} is a stage and no host: write it before --host")));
+    }
+    let hosts = hosts.iter().cloned().map(Subject::Host);
+    Ok(stages.iter().copied().map(Subject::Stage).chain(hosts).collect())
+}
+
+/// One line for each pause.
+pub fn text(pauses: &Pauses) -> String {
+    if pauses.is_empty() {
+        return "nothing is paused\n".into();
+    }
+    let stages = pauses.stages.iter().map(|(stage, since)| (stage.to_string(), since));
+    let hosts = pauses.hosts.iter().map(|(host, since)| (format!("host {host}"), since));
+    stages.chain(hosts).map(|(what, &since)| format!("{what} is paused since {}\n", moment(since))).collect()
+}

@@ -1,0 +1,347 @@
+//! The settings file: TOML whose keys are the long flags. At the top they hold for every command that has the flag, in a
+//! table named like a command for that one. What the file says becomes the flag's default, so that flags and the
+//! environment come first.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use clap::builder::Resettable;
+use clap::error::{ContextKind, ContextValue};
+use clap::{Arg, ArgAction, Command, FromArgMatches};
+use toml::Value;
+
+use super::Failure;
+use super::run::ProcessArgs;
+use super::servers::ServerArgs;
+use super::settings::StageArgs;
+
+/// Names the file.
+const FLAG: &str = "--settings";
+const ENV: &str = "FACEMILL_SETTINGS";
+
+/// The file that is asked for, by flag or environment.
+pub fn find(arguments: &[OsString]) -> Option<PathBuf> {
+    let mut arguments = arguments.iter().take_while(|argument| *argument != "--");
+    while let Some(argument) = arguments.next() {
+        if argument == FLAG {
+            return arguments.next().map(PathBuf::from);
+        }
+        let text = argument.to_str().and_then(|text| text.strip_prefix(FLAG));
+        if let Some(path) = text.and_then(|text| text.strip_prefix('=')) {
+            return Some(path.into());
+        }
+    }
+    std::env::var_os(ENV).filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+/// Whether a flag is a setting: something that holds for more than one call. `--json` and `--yes` are none.
+pub fn is_setting(arg: &Arg) -> bool {
+    let is_kept = arg.get_env().is_some() || arg.get_help_heading().is_some();
+    arg.get_long().is_some_and(|long| FLAG.strip_prefix("--") != Some(long)) && is_kept
+}
+
+/// Whether nobody may see its value.
+pub fn is_secret(arg: &Arg) -> bool {
+    arg.is_hide_env_values_set()
+}
+
+/// What a settings file says.
+#[derive(Debug)]
+pub struct SettingsFile {
+    pub path: PathBuf,
+    /// By command, or none for all, and long flag.
+    values: BTreeMap<(Option<String>, String), Vec<String>>,
+}
+
+impl SettingsFile {
+    const LARGEST: u64 = 1 << 20;
+
+    /// Reads and checks it against the flags of all commands. Every fault is told with file and key, no value of a secret.
+    pub fn read(path: &Path, command: &Command) -> Result<Self, Failure> {
+        let failed = |why: String| Failure::broken(format!("{}: {why}", path.display()));
+        let length = path.metadata().map_err(|error| failed(error.to_string()))?.len();
+        if length > Self::LARGEST {
+            return Err(failed("this is no settings file: it is too large".into()));
+        }
+        let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+        let (file, faults) = Self::parse(path, &text, command);
+        match faults.is_empty() {
+            true => Ok(file),
+            false => Err(Failure::all(faults.iter().map(|fault| format!("{}: {fault}", path.display())).collect())),
+        }
+    }
+
+    fn parse(path: &Path, text: &str, command: &Command) -> (Self, Vec<String>) {
+        let mut file = Self { path: path.to_owned(), values: BTreeMap::new() };
+        let table: toml::Table = match text.parse() {
+            Ok(table) => table,
+            // Not all of what the parser says: it quotes the line, and that may be a password.
+            Err(error) => return (file, vec![malformed(&error, text)]),
+        };
+        let mut faults = Vec::new();
+        for (key, value) in &table {
+            match value {
+                Value::Table(inner) => match command.find_subcommand(key) {
+                    Some(found) => inner.iter().for_each(|(key, value)| {
+                        let of = (found, Some(found.get_name()));
+                        faults.extend(file.take(&[of.0], of.1, key, value));
+                    }),
+                    None => faults.push(format!("[{key}]: there is no such command")),
+                },
+                value => {
+                    let all: Vec<&Command> = command.get_subcommands().collect();
+                    faults.extend(file.take(&all, None, key, value));
+                }
+            }
+        }
+        let found: Vec<String> = command.get_subcommands().flat_map(|command| file.check(command)).collect();
+        for fault in found {
+            if !faults.contains(&fault) {
+                faults.push(fault);
+            }
+        }
+        (file, faults)
+    }
+
+    /// Takes one value in; a fault where it cannot be.
+    fn take(&mut self, commands: &[&Command], table: Option<&str>, key: &str, value: &Value) -> Option<String> {
+        let place = table.map_or_else(|| key.to_owned(), |table| format!("{table}.{key}"));
+        let Some(arg) = commands.iter().find_map(|command| setting(command, key)) else {
+            return Some(match table {
+                Some(table) => format!("{place}: `facemill {table}` has no such setting"),
+                None => format!("{place}: there is no such setting"),
+            });
+        };
+        match texts(arg, value).and_then(|values| accept(arg, values)) {
+            Ok(values) => {
+                self.values.insert((table.map(str::to_owned), key.to_owned()), values);
+                None
+            }
+            Err(why) => Some(format!("{place}: {why}")),
+        }
+    }
+
+    /// What the commands themselves find wrong with it, beside what one flag alone can tell.
+    fn check(&self, command: &Command) -> Vec<String> {
+        let name = command.get_name();
+        let mut faults = match name {
+            "run" => self.parts::<ProcessArgs>(name).and_then(|args| args.settings().err()),
+            "work" => self.parts::<StageArgs>(name).and_then(|args| args.settings(1, Vec::new()).err()),
+            _ => None,
+        }
+        .map(|failure| failure.message.lines().map(|line| line.trim().to_owned()).collect::<Vec<_>>())
+        .unwrap_or_default();
+        faults.extend(self.parts::<ServerArgs>(name).map(|args| args.faults()).unwrap_or_default());
+        faults.iter().map(|fault| fault.trim_start_matches("--").to_owned()).collect()
+    }
+
+    /// Some of a command's flags as the file alone has them.
+    fn parts<T: FromArgMatches + clap::Args>(&self, command: &str) -> Option<T> {
+        let parts = T::augment_args(Command::new(command.to_owned()).no_binary_name(true));
+        let parts = self.with_defaults(parts, command).mut_args(|arg| arg.env(Resettable::Reset));
+        T::from_arg_matches(&parts.try_get_matches_from(Vec::<OsString>::new()).ok()?).ok()
+    }
+
+    /// The file's value of a command's setting.
+    pub fn get(&self, command: &str, key: &str) -> Option<&[String]> {
+        let of = |table: Option<&str>| self.values.get(&(table.map(str::to_owned), key.to_owned()));
+        of(Some(command)).or_else(|| of(None)).map(Vec::as_slice)
+    }
+
+    /// Makes its values the defaults of all commands.
+    pub fn apply(&self, command: Command) -> Command {
+        command.mut_subcommands(|command| {
+            let name = command.get_name().to_owned();
+            self.with_defaults(command, &name)
+        })
+    }
+
+    fn with_defaults(&self, command: Command, name: &str) -> Command {
+        let command = command.mut_args(|arg| match arg.get_long().and_then(|long| self.get(name, long)) {
+            Some(values) if is_setting(&arg) => {
+                let is_secret = is_secret(&arg);
+                arg.default_values(values.to_vec()).hide_default_value(is_secret)
+            }
+            _ => arg,
+        });
+        command.mut_subcommands(|command| self.with_defaults(command, name))
+    }
+}
+
+fn malformed(error: &toml::de::Error, text: &str) -> String {
+    let line = error
+        .span()
+        .map(|span| text.as_bytes()[..span.start.min(text.len())].iter().filter(|&&b| b == b'\n').count() + 1);
+    match line {
+        Some(line) => format!("line {line}: {}", error.message()),
+        None => error.message().to_owned(),
+    }
+}
+
+/// The setting of a command, or of those below it, by its long flag.
+fn setting<'a>(command: &'a Command, key: &str) -> Option<&'a Arg> {
+    let own = command.get_arguments().find(|arg| arg.get_long() == Some(key) && is_setting(arg));
+    own.or_else(|| command.get_subcommands().find_map(|command| setting(command, key)))
+}
+
+/// What would stand on the command line, if the type fits.
+fn texts(arg: &Arg, value: &Value) -> Result<Vec<String>, String> {
+    match value {
+        Value::Array(values) if matches!(arg.get_action(), ArgAction::Append) => {
+            values.iter().map(|value| text(arg, value)).collect()
+        }
+        Value::Array(_) => Err("takes one value, not a list".into()),
+        value => text(arg, value).map(|text| vec![text]),
+    }
+}
+
+fn text(arg: &Arg, value: &Value) -> Result<String, String> {
+    use std::any::TypeId;
+    let kind = arg.get_value_parser().type_id();
+    let is = |types: &[TypeId]| types.iter().any(|one| kind == *one);
+    let is_number = is(&[TypeId::of::<u16>(), TypeId::of::<u32>(), TypeId::of::<u64>(), TypeId::of::<usize>()]);
+    let is_text = is(&[TypeId::of::<String>(), TypeId::of::<PathBuf>()]);
+    match (value, arg.get_action()) {
+        (Value::Boolean(value), ArgAction::SetTrue) => Ok(value.to_string()),
+        (_, ArgAction::SetTrue) => Err("takes true or false".into()),
+        (Value::String(_), _) if is_number => Err("takes a number".into()),
+        (Value::Integer(_) | Value::Float(_), _) if is_text => Err("takes a text".into()),
+        (Value::String(text), _) => Ok(text.clone()),
+        (Value::Integer(number), _) => Ok(number.to_string()),
+        (Value::Float(number), _) => Ok(number.to_string()),
+        _ => Err("takes a text or a number".into()),
+    }
+}
+
+/// Has the flag's own parser look at the values.
+fn accept(arg: &Arg, values: Vec<String>) -> Result<Vec<String>, String> {
+    if matches!(arg.get_action(), ArgAction::SetTrue) {
+        return Ok(values);
+    }
+    let alone = Command::new("setting").no_binary_name(true).disable_help_flag(true).arg(arg.clone());
+    let flag = arg.get_long().unwrap_or_default();
+    let error = match alone.try_get_matches_from(values.iter().map(|value| format!("--{flag}={value}"))) {
+        Ok(_) => return Ok(values),
+        Err(error) => error,
+    };
+    let why = match error.get(ContextKind::ValidValue) {
+        Some(ContextValue::Strings(known)) => format!("take {}", known.join(", ")),
+        _ => std::error::Error::source(&error).map_or_else(|| "it is not valid".into(), ToString::to_string),
+    };
+    match is_secret(arg) {
+        true => Err("it is not valid".into()),
+        false => Err(format!("`{}`: {why}", values.join(" "))),
+    }
+}
+
+/// A secret as it may be shown: an address without its password, or nothing.
+pub fn masked(value: &OsStr) -> String {
+    const MASK: &str = "***";
+    let url = value.to_str().and_then(|text| url::Url::parse(text).ok()).filter(url::Url::has_host);
+    let Some(mut url) = url else { return MASK.into() };
+    if url.password().is_some() && url.set_password(Some(MASK)).is_err() {
+        return MASK.into();
+    }
+    if url.query().is_some() {
+        url.set_query(Some(MASK));
+    }
+    url.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(text: &str) -> (SettingsFile, Vec<String>) {
+        SettingsFile::parse(Path::new("f.toml"), text, &super::super::Cli::command())
+    }
+
+    #[test]
+    fn every_fault_is_told_and_no_secret() {
+        let (_, faults) = parse(
+            r#"
+            redis = "hunter2"
+            amqp = 5
+            per-host = "4"
+            per-hots = 4
+            search = "everywhere"
+            json = true
+            contact = ["a"]
+            waits = "soon"
+            max-megapixels = 0
+            cores = 0
+            s3-prefix = "/x"
+            allow-private-addresses = "yes"
+            [work]
+            concurrency = "many"
+            out = "x"
+            [worker]
+            x = 1
+            "#,
+        );
+        let told = faults.join("\n");
+        for start in [
+            "redis: cannot use the Redis URL",
+            "amqp: takes a text",
+            "per-host: takes a number",
+            "per-hots: there is no such setting",
+            "search: `everywhere`: take guided, full",
+            "json: there is no such setting",
+            "contact: takes one value",
+            "waits: `soon`: ",
+            "max-megapixels 0: take 1 to 1000",
+            "cores 0: take 1 to 1024",
+            "s3-prefix: `/x`: begin keys",
+            "allow-private-addresses: takes true or false",
+            "work.concurrency: `many`: take a number",
+            "work.out: `facemill work` has no such setting",
+            "[worker]: there is no such command",
+        ] {
+            assert!(faults.iter().any(|fault| fault.starts_with(start)), "{start} is not in\n{told}");
+        }
+        assert_eq!(faults.len(), 15, "{told}");
+        assert!(!told.contains("hunter2"), "{told}");
+        let (_, faults) = parse("a = 1\nredis = \"hunter2\n");
+        assert!(faults[0].starts_with("line 2: ") && !faults[0].contains("hunter2"), "{faults:?}");
+    }
+
+    #[test]
+    fn a_commands_own_table_comes_first() {
+        let (file, faults) =
+            parse("waits = 3\nattempts = 2\nresolve = [\"a=1.2.3.4:5\"]\n[work]\nattempts = 7\nconcurrency = 3\n");
+        assert_eq!(faults, Vec::<String>::new());
+        assert_eq!(file.get("work", "attempts"), Some(&["7".to_owned()][..]));
+        assert_eq!(file.get("run", "attempts"), Some(&["2".to_owned()][..]));
+        assert_eq!(file.get("run", "concurrency"), None);
+        let attempts = |command: &[&str]| {
+            let matches = file.apply(super::super::Cli::command()).try_get_matches_from(command).unwrap();
+            *matches.subcommand().unwrap().1.get_one::<u32>("attempts").unwrap()
+        };
+        assert_eq!(attempts(&["facemill", "work", "fetch"]), 7);
+        assert_eq!(attempts(&["facemill", "run", "dump"]), 2);
+        assert_eq!(attempts(&["facemill", "run", "dump", "--attempts", "9"]), 9);
+    }
+
+    #[test]
+    fn secrets_are_masked() {
+        for (value, shown) in [
+            ("redis://me:hunter2@h:1/2", "redis://me:***@h:1/2"),
+            ("redis://h:1/2", "redis://h:1/2"),
+            ("amqp://h/?password=hunter2", "amqp://h/?***"),
+            ("hunter2", "***"),
+            ("hunter2:x", "***"),
+        ] {
+            assert_eq!(masked(OsStr::new(value)), shown);
+        }
+    }
+
+    #[test]
+    fn the_file_is_found_before_anything_is_parsed() {
+        let find = |arguments: &[&str]| find(&arguments.iter().map(OsString::from).collect::<Vec<_>>());
+        assert_eq!(find(&["facemill", "work", "--settings", "a", "fetch"]), Some("a".into()));
+        assert_eq!(find(&["facemill", "--settings=b", "work"]), Some("b".into()));
+        assert_eq!(find(&["facemill", "settings", "--", "--settings=b"]), None);
+    }
+}

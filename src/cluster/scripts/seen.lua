@@ -1,0 +1,13 @@
+-- Lists the workers that were seen lately.
+-- KEYS: when each was seen, what each reports. ARGV: memory in ms. Answers pairs of ms ago and report.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local found = redis.call('ZRANGEBYSCORE', KEYS[1], now - ARGV[1], '+inf', 'WITHSCORES')
+local answers = {}
+for i = 1, #found, 2 do
+    local report = redis.call('HGET', KEYS[2], found[i])
+    if report then
+        answers[#answers + 1] = { math.max(now - found[i + 1], 0), report }
+    end
+end
+return answers
