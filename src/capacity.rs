@@ -13,7 +13,7 @@ use crate::photo::StageName;
 /// What a stage costs and what becomes of its photos, as measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Measured {
-    /// Seconds that a worker's slot is taken by one photo, all attempts together.
+    /// Seconds that the stage takes over one photo, all attempts together.
     pub seconds: f64,
     /// Share of the photos that go on to the next stage, 0 to 1.
     pub passed: f64,
@@ -26,6 +26,15 @@ pub struct Manned {
     pub workers: u64,
     /// Photos that one worker has in hand at the same time.
     pub slots: u64,
+    /// Seconds that a photo keeps its slot before and after the stage: ledger, broker, acknowledgement. Waiting, not CPU.
+    pub overhead: f64,
+}
+
+impl Manned {
+    /// Seconds that a photo keeps a slot.
+    pub fn taken(&self) -> f64 {
+        self.measured.seconds + self.overhead
+    }
 }
 
 /// An installation and its work.
@@ -69,7 +78,7 @@ impl Plan {
     /// When nobody works on a stage, or a time is not positive: callers check what people write.
     pub fn predict(&self) -> Prediction {
         let mut waiting = [self.photos, 0.0, 0.0, 0.0];
-        let mut taken = [0.0; 4];
+        let (mut taken, mut cpu_seconds) = ([0.0; 4], 0.0);
         let mut elapsed = 0.0;
         let mut longest = (0.0, Bottleneck::Stage(StageName::Fetch));
         // Each phase ends with a queue that has run dry, and a dry queue fills again at most as often as one before it
@@ -82,22 +91,17 @@ impl Plan {
             for k in 0..4 {
                 let left: f64 = waiting[k] + change[k] * phase;
                 waiting[k] = if left < self.photos * 1e-9 { 0.0 } else { left };
-                taken[k] += rates[k] * self.stages[k].measured.seconds * phase;
+                taken[k] += rates[k] * self.stages[k].taken() * phase;
             }
+            cpu_seconds += self.cores_used(&rates) * phase;
             if phase > longest.0 {
                 longest = (phase, bottleneck);
             }
         }
         // The last photo still has to pass what is before it.
-        elapsed += self.stages.iter().map(|stage| stage.measured.seconds).sum::<f64>();
+        elapsed += self.stages.iter().map(Manned::taken).sum::<f64>();
         let busy = std::array::from_fn(|k| taken[k] / (self.capacity(k) * elapsed));
-        Prediction {
-            seconds: elapsed,
-            photos: self.reach(),
-            busy,
-            cpu_seconds: taken[1..].iter().sum(),
-            bottleneck: longest.1,
-        }
+        Prediction { seconds: elapsed, photos: self.reach(), busy, cpu_seconds, bottleneck: longest.1 }
     }
 
     /// The fewest workers that are done within `seconds`; none when politeness or cores alone take longer.
@@ -105,7 +109,7 @@ impl Plan {
         let mut plan = self.clone();
         for (k, photos) in self.reach().into_iter().enumerate() {
             let stage = &mut plan.stages[k];
-            stage.workers = (photos * stage.measured.seconds / (stage.slots as f64 * seconds)).ceil().max(1.0) as u64;
+            stage.workers = (photos * stage.taken() / (stage.slots as f64 * seconds)).ceil().max(1.0) as u64;
         }
         loop {
             let predicted = plan.predict();
@@ -155,7 +159,8 @@ impl Plan {
         let mut rates = [0.0; 4];
         for k in 0..4 {
             let share = if k == 0 { 1.0 } else { share };
-            let most = self.capacity(k) * share / self.stages[k].measured.seconds;
+            let Manned { measured, overhead, .. } = self.stages[k];
+            let most = self.capacity(k) / (measured.seconds / share + overhead);
             let most = if k == 0 { most.min(self.polite) } else { most };
             rates[k] = if waiting[k] > 0.0 { most } else { most.min(inflow(self, &rates, k)) };
         }
@@ -259,6 +264,7 @@ mod tests {
             measured: Measured { seconds: seconds[k], passed: 1.0 },
             workers: workers[k],
             slots: 1,
+            overhead: 0.0,
         };
         Plan { photos, stages: std::array::from_fn(stage), polite: f64::INFINITY, cores: f64::INFINITY }
     }
@@ -296,6 +302,15 @@ mod tests {
         let predicted = one_machine.predict();
         close(predicted.seconds, 1000.0 * 0.3 / 2.0 + 0.301);
         assert_eq!(predicted.bottleneck, Bottleneck::Cores);
+    }
+
+    #[test]
+    fn ledger_and_broker_take_time_and_no_cpu() {
+        let mut slow = plan(1000.0, [0.001, 0.1, 0.02, 0.03], [1; 4]);
+        slow.stages.iter_mut().for_each(|stage| stage.overhead = 0.01);
+        let predicted = slow.predict();
+        close(predicted.seconds, 1000.0 * 0.11 + 0.191);
+        close(predicted.cpu_seconds, 1000.0 * 0.15);
     }
 
     #[test]

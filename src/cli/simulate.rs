@@ -11,7 +11,7 @@ use crate::capacity::{self, Bottleneck, Manned, Measured, Plan, Prediction};
 use crate::net::Rules;
 use crate::photo::StageName;
 
-/// Measured as docs/scaling.md says: one core of a 2.0 GHz-class server, `--search guided`, photos of 900x1200. Fetch
+/// As docs/scaling.md says, measured on one core with `--search guided`, photos of 900x1200. Fetch
 /// is not ours to measure: half a second is a host far away.
 const USUAL: [Measured; 4] = [
     Measured { seconds: 0.5, passed: 0.67 },
@@ -38,6 +38,9 @@ pub struct Args {
     /// How many workers does it take to be done within so many hours?
     #[arg(long, value_name = "HOURS", conflicts_with = "workers", value_parser = positive)]
     within: Option<f64>,
+    /// Milliseconds that a photo keeps its worker besides the stage: ledger, broker, acknowledgement
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 5.0, value_parser = positive)]
+    overhead: f64,
     /// Cores that detect, crop and classify share, when all are on one machine [default: one for each slot]
     #[arg(long, value_name = "N", value_parser = positive)]
     cores: Option<f64>,
@@ -99,8 +102,10 @@ impl Args {
         let of = |list: &[(StageName, u64)], stage, usual| {
             list.iter().rev().find(|(name, _)| *name == stage).map_or(usual, |(_, number)| *number)
         };
+        let overhead = self.overhead / 1000.0;
         let stages = StageName::ALL.map(|stage| Manned {
             measured: measured[stage as usize],
+            overhead,
             workers: of(&self.workers, stage, 1),
             slots: of(&self.slots, stage, if stage == StageName::Fetch { 64 } else { 1 }),
         });
@@ -121,7 +126,7 @@ fn told(plan: &Plan, predicted: &Prediction) -> serde_json::Value {
         json!({
             "stage": name,
             "photos": predicted.photos[k].round() as u64,
-            "seconds_a_photo": manned.measured.seconds,
+            "seconds_a_photo": manned.taken(),
             "workers": manned.workers,
             "slots": manned.slots,
             "busy": predicted.busy[k],
@@ -140,7 +145,7 @@ fn text(plan: &Plan, predicted: &Prediction) -> String {
     let mut text = String::from("stage         photos  a photo takes  workers  in hand  busy\n");
     for name in StageName::ALL {
         let (k, manned) = (name as usize, plan.stages[name as usize]);
-        let milliseconds = manned.measured.seconds * 1000.0;
+        let milliseconds = manned.taken() * 1000.0;
         let (photos, busy) = (predicted.photos[k].round(), predicted.busy[k] * 100.0);
         // Writing to a String cannot fail.
         let _ = writeln!(

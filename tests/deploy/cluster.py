@@ -33,6 +33,8 @@ from manifests import ROOT, Cluster, Program, template_of
 STAGES = ("fetch", "detect", "crop", "classify")
 INSIDE = "FACEMILL_TEST_INSIDE"
 PATIENCE = 300
+# So many that no host is asked as often as would be impolite: the workers are tried here, not their patience.
+HOSTS = 64
 
 
 def say(text):
@@ -141,15 +143,26 @@ class Namespaces:
         self.ended = []
         self.servers = []
         self.change = {}
+        self.cores = next(n for n in ("FACEMILL_CONCURRENCY", "FACEMILL_CORES") if n in program.variables["work"])
 
     def start(self, *command, **environment):
-        log = open(self.scratch / f"{Path(command[0]).name}-{len(self.servers)}.log", "wb")
-        process = subprocess.Popen(
+        log = open(self.scratch / f"{Path(command[0]).name}.log", "ab")
+        begin = lambda: subprocess.Popen(
             [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.scratch,
             env={"PATH": os.environ["PATH"], "HOME": str(self.scratch), **environment},
         )
-        self.servers.append(process)
-        return process
+        self.servers.append([begin(), begin, log.name])
+
+    def servers_answer(self):
+        """As a kubelet does, it starts a server again that gave up at its start."""
+        for server in self.servers:
+            if server[0].poll() is not None:
+                say(f"{Path(server[2]).stem} ended with {server[0].returncode} and is started again")
+                server[0] = server[1]()
+        doctor = subprocess.run(
+            [self.program.binary, "doctor"], env=self.environment("detect"), capture_output=True, text=True, check=False)
+        self.doctor = doctor.stdout
+        return doctor.returncode == 0
 
     def apply(self):
         names = {"rabbitmq": 2, "redis": 3, "seaweedfs": 4, "photos": 5}
@@ -161,6 +174,7 @@ class Namespaces:
             run("ip", "addr", "add", f"10.88.0.{number}/16", "dev", "pods")
         hosts = ["127.0.0.1 localhost"] + [f"10.88.0.{number} {name}" for name, number in names.items()]
         hosts += [f"10.88.0.5 {name}.test" for name in ("photos", "archive", "busy", "slow", "hostile")]
+        hosts += [f"10.88.0.5 photos-{number}.test" for number in range(HOSTS)]
         (self.scratch / "hosts").write_text("\n".join(hosts) + "\n", encoding="utf-8")
         run("mount", "--bind", self.scratch / "hosts", "/etc/hosts")
         self.start_servers()
@@ -210,13 +224,18 @@ class Namespaces:
         environment = self.cluster.environment(bucket) | {"PATH": path, "HOME": str(self.scratch)}
         until("the bucket is made", lambda: subprocess.run(
             command, env=environment, capture_output=True, timeout=60, check=False).returncode == 0)
-        doctor = lambda: subprocess.run(
-            [self.program.binary, "doctor"], env=self.environment("detect"), capture_output=True, check=False)
-        until("the servers answer", lambda: doctor().returncode == 0)
+        try:
+            until("the servers answer", self.servers_answer)
+        except AssertionError:
+            for _, _, log in self.servers:
+                say(f"{log}: {Path(log).read_text(encoding='utf-8', errors='replace')[-1000:]}")
+            raise AssertionError(self.doctor) from None
 
     def environment(self, stage):
         container = template_of(self.cluster.find("Deployment", stage))["spec"]["containers"][0]
         return self.cluster.environment(container) | {
+            # In a pod the limit is a quota, from which the program takes it.
+            **({self.cores: container["resources"]["limits"]["cpu"]} if stage != "fetch" else {}),
             "PATH": os.environ["PATH"], "FACEMILL_MODELS": str(ROOT / "models"), "NODE_NAME": "here",
             # The photos' host is near, and nobody wants to wait for its bad days.
             "FACEMILL_ALLOW_PRIVATE_ADDRESSES": "true", "FACEMILL_WAITS": "0.1,0.2", "FACEMILL_ATTEMPTS": "3",
@@ -239,10 +258,13 @@ class Namespaces:
             table = csv.DictWriter(file, near[0].keys())
             table.writeheader()
             for copy in range(self.copies):
-                for row in near:
+                for number, row in enumerate(near):
                     ids = {key: f"{int(row[key]) + copy * 100_000}" for key in row if key in ("photo_id", "face_id")}
                     mark = "&" if "?" in row["photo_url"] else "?"
-                    table.writerow(row | ids | {"photo_url": f"{row['photo_url']}{mark}copy={copy}"})
+                    host = f"//photos-{(copy * len(near) + number) % HOSTS}.test/"
+                    url = row["photo_url"].replace("//photos.test/", host).replace("//archive.test/", host)
+                    table.writerow(row | ids | {"photo_url": f"{url}{mark}copy={copy}"})
+        self.submitted = time.monotonic()
         produced = json.loads(self.facemill("produce", self.dump, "--json"))
         return produced["new"]
 
@@ -426,10 +448,9 @@ def measure(installation, folder, workers):
     for stage, number in workers.items():
         installation.scale(stage, number)
     expected = installation.submit()
-    began = time.monotonic()
     ended = lambda: sum(installation.status()["ended"].values())
     until("every photo has ended", lambda: ended() >= expected, patience=900)
-    took = time.monotonic() - began
+    took = time.monotonic() - installation.submitted
     installation.measure(folder)
     print(json.dumps({"photos": expected, "seconds": round(took, 1), "workers": {s: len(installation.pods[s]) for s in STAGES}}))
     installation.close()
