@@ -15,17 +15,6 @@ use crate::photo::StageName;
 use crate::pipeline::worker;
 use crate::telemetry;
 
-/// What the OpenTelemetry exporter reads besides: <https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>.
-const OPEN_TELEMETRY: [&str; 7] = [
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_HEADERS",
-    "OTEL_EXPORTER_OTLP_PROTOCOL",
-    "OTEL_RESOURCE_ATTRIBUTES",
-    "OTEL_SERVICE_NAME",
-    "OTEL_TRACES_SAMPLER",
-    "OTEL_TRACES_SAMPLER_ARG",
-];
-
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The installation's prefix
@@ -67,7 +56,7 @@ fn beside_flags() -> BTreeSet<String> {
     };
     let _ = s3::Keys::from_env(note);
     let mut all = asked.into_inner();
-    all.extend(OPEN_TELEMETRY.map(str::to_owned));
+    all.extend(telemetry::VARIABLES.map(str::to_owned));
     all
 }
 

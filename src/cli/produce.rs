@@ -16,22 +16,29 @@ use crate::source::{self, Input, Mapping};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The dump, of any kind and compression, or a table of candidates: a file, s3://BUCKET/KEY, or `-` for standard input
-    #[arg(value_parser = OsStringValueParser::new().try_map(Dump::parse))]
-    dump: Dump,
     #[command(flatten)]
-    mapping: MappingArgs,
-    /// The run's name, so that several collections can share an installation
-    #[arg(long, env = "FACEMILL_RUN", default_value_t, value_name = "NAME")]
-    run: RunName,
+    collection: CollectionArgs,
     /// Takes only the first N candidates
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+}
+
+/// A dump, and the run on an installation that it is, or was, produced for.
+#[derive(Debug, clap::Args)]
+pub struct CollectionArgs {
+    /// The dump, of any kind and compression, or a table of candidates: a file, s3://BUCKET/KEY, or `-` for standard input
+    #[arg(value_parser = OsStringValueParser::new().try_map(Dump::parse))]
+    pub dump: Dump,
+    #[command(flatten)]
+    pub mapping: MappingArgs,
+    /// The run's name, so that several collections can share an installation
+    #[arg(long, env = "FACEMILL_RUN", default_value_t, value_name = "NAME")]
+    pub run: RunName,
     /// Prints JSON
     #[arg(long)]
-    json: bool,
+    pub json: bool,
     #[command(flatten)]
-    servers: ServerArgs,
+    pub servers: ServerArgs,
 }
 
 /// Where a dump is.
@@ -77,7 +84,7 @@ impl Dump {
     }
 }
 
-pub fn run(args: Args) -> Result<ExitCode, Failure> {
+pub fn run(Args { collection: args, limit }: Args) -> Result<ExitCode, Failure> {
     let mapping = args.mapping.parse()?;
     let servers = args.servers.clients()?;
     let bars = Bars::new(!args.json);
@@ -86,7 +93,7 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
         // Before the dump is read, which may take long.
         servers.check().await?;
         let mut candidates = args.dump.candidates(&servers.objects, mapping, &bars).await?;
-        candidates.truncate(args.limit.unwrap_or(usize::MAX));
+        candidates.truncate(limit.unwrap_or(usize::MAX));
         let bar = bars.count("enqueue", candidates.len() as u64);
         let progress = |photos| bar.inc(photos);
         let enqueued = producer::enqueue(&args.run, &candidates, &*servers.ledger, &servers.broker, &progress).await;

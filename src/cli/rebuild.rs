@@ -4,12 +4,8 @@ use std::fmt::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
-
-use super::produce::Dump;
+use super::produce::CollectionArgs;
 use super::progress::Bars;
-use super::run::MappingArgs;
-use super::servers::ServerArgs;
 use super::{Failure, print_json, print_text};
 use crate::photo::RunName;
 use crate::pipeline::rebuild::{self, Rebuilt};
@@ -17,22 +13,11 @@ use crate::pipeline::record::{Records, Unreadable};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The dump that was produced from: a file, s3://BUCKET/KEY, or `-` for standard input
-    #[arg(value_parser = OsStringValueParser::new().try_map(Dump::parse))]
-    dump: Dump,
     #[command(flatten)]
-    mapping: MappingArgs,
-    /// The run whose ledger was lost
-    #[arg(long, env = "FACEMILL_RUN", default_value_t, value_name = "NAME")]
-    run: RunName,
-    /// Prints JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    servers: ServerArgs,
+    collection: CollectionArgs,
 }
 
-pub fn run(args: Args) -> Result<ExitCode, Failure> {
+pub fn run(Args { collection: args }: Args) -> Result<ExitCode, Failure> {
     let mapping = args.mapping.parse()?;
     let servers = args.servers.clients()?;
     let bars = Bars::new(!args.json);

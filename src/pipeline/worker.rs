@@ -37,7 +37,8 @@ pub struct Settings {
     /// Attempts a photo has at one stage.
     pub attempts: u32,
     pub waits: Waits,
-    /// How long after it was enqueued a photo may be told to wait for nothing; from then on waits cost attempts.
+    /// How long after it was enqueued a photo may be told to wait for nothing; from then on waits cost attempts, but for
+    /// those that we wish for ourselves.
     pub patience: Duration,
     /// A stage that takes longer has failed.
     pub time_limit: Duration,

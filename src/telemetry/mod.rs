@@ -28,6 +28,7 @@ pub mod prometheus;
 
 pub use keep::KEEP;
 pub use lines::{About, ENV, Sink};
+pub use otlp::VARIABLES;
 
 use instruments::Instruments;
 use keep::{Counted, Gauge, Keep, Recording};

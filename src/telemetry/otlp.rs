@@ -16,6 +16,25 @@ use crate::tls;
 /// Looks a setting up: the environment, or a test's map.
 pub type Get<'a> = &'a dyn Fn(&str) -> Option<String>;
 
+/// The standard variables that count here, those of a single signal left out.
+pub const VARIABLES: [&str; 15] = [
+    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
+    "OTEL_BSP_MAX_QUEUE_SIZE",
+    "OTEL_BSP_SCHEDULE_DELAY",
+    "OTEL_EXPORTER_OTLP_CERTIFICATE",
+    "OTEL_EXPORTER_OTLP_COMPRESSION",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_EXPORTER_OTLP_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_TIMEOUT",
+    "OTEL_METRIC_EXPORT_INTERVAL",
+    "OTEL_RESOURCE_ATTRIBUTES",
+    "OTEL_SDK_DISABLED",
+    "OTEL_SERVICE_NAME",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
+];
+
 /// What is observed, and has variables of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
