@@ -22,8 +22,9 @@ fn a_paused_stage_takes_nothing_and_goes_on_when_it_is_resumed() {
     let [port] = free_ports();
     let address = format!("127.0.0.1:{port}");
     let mut all = installation.worker_with(&["fetch", "detect"], &collection, &["--listen", &address]);
-    // What is in flight is in no queue: only the ledger knows that nobody waits any more.
-    let status = installation.until("all fetched that can be", |status| status["stages"]["fetch"]["oldest"].is_null());
+    // What is in flight is in no queue, and what is delayed is not due: queues and ledger together know of everybody.
+    let nobody = |status: &Value| waiting(status, "fetch") == 0 && status["stages"]["fetch"]["oldest"].is_null();
+    let status = installation.until("all fetched that can be", nobody);
     let fetched = waiting(&status, "detect");
     assert!(fetched > 0 && fetched < candidates);
     assert_eq!((&status["stages"]["detect"]["in_flight"], waiting(&status, "crop")), (&0.into(), 0));
@@ -42,7 +43,7 @@ fn a_paused_stage_takes_nothing_and_goes_on_when_it_is_resumed() {
     wait_for("nobody at work", || installation.json(&["status"])["workers"].as_array()?.is_empty().then_some(()));
 
     installation.json(&["resume", "detect"]);
-    let mut rest = installation.worker(&["detect", "crop", "classify"], &collection);
+    let mut rest = installation.worker(&["fetch", "detect", "crop", "classify"], &collection);
     installation.until("over", |status| ended(status) == candidates);
     assert_eq!(rest.terminate(), Some(0));
 }
