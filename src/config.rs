@@ -44,7 +44,7 @@ impl Models {
         self.folder.join("yunet.onnx")
     }
 
-    /// EfficientNet-Lite0's ImageNet weights, a torch zip. Only training reads it.
+    /// EfficientNet-Lite0's ImageNet weights, as torch saves them. Only training reads it.
     pub fn lite0(&self) -> PathBuf {
         self.folder.join("efficientnet-lite0.pth")
     }

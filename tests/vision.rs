@@ -162,6 +162,8 @@ fn nobody_is_seen_where_nobody_is() {
         let found = detector.find(picture, Search::Guided, 1, FacesRule::One);
         assert_eq!(found.unwrap_err().slug(), Some("no-face"), "{:?}", picture.dimensions());
     }
+    let long = detector.find(&RgbImage::new(1_000_000, 1), Search::Full, 1, FacesRule::One);
+    assert_eq!(long.unwrap_err().slug(), Some("too-large"), "its square would take terabytes");
     let found = detector.find(&pictures[2], Search::Full, 1, FacesRule::One);
     assert_eq!(found.unwrap_err().slug(), Some("no-face"));
 }

@@ -355,7 +355,7 @@ fn assemble(trunk: Trunk, learned: &Learned, threshold: f64, digest: &str, creat
     let entries = [
         (meta::NAME, model::NAME.to_owned()),
         (meta::VERSION, model::VERSION.to_owned()),
-        (meta::THRESHOLD, format!("{threshold:.4}")),
+        (meta::THRESHOLD, threshold.to_string()),
         (meta::TRAINING_DIGEST, digest.to_owned()),
         (meta::CREATED_FROM, created_from.to_owned()),
     ];

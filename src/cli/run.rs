@@ -166,6 +166,8 @@ pub async fn execute(
             concurrency: if stage.name() == StageName::Fetch { process.fetches } else { settings.cores },
             attempts: process.stages.attempts,
             waits: process.stages.waits.clone(),
+            // Here it is mostly a person who kills the process, and not the photo.
+            crash_limit: 5,
             ..worker::Settings::default()
         },
     });

@@ -189,8 +189,9 @@ impl Fetcher {
 
 /// What the answer says about the photo, before any of it is read.
 fn check_headers(headers: &HeaderMap) -> Result<(), Obstacle> {
-    let tags: Vec<_> = headers.get_all("x-robots-tag").iter().filter_map(|value| value.to_str().ok()).collect();
-    if let Some(directive) = robots::forbids(tags) {
+    let tags = headers.get_all("x-robots-tag").iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let tags: Vec<_> = tags.collect();
+    if let Some(directive) = robots::forbids(tags.iter().map(AsRef::as_ref)) {
         return Err(Obstacle::gone("refused-by-robots-tag", format!("its X-Robots-Tag says {directive}")));
     }
     // Nothing is unpacked here, so nothing can blow up; a packed photo is just not a photo.

@@ -122,5 +122,6 @@ fn lost(error: &NoFace) -> Outcome {
         NoFace::None => Outcome::Reject(detail("no face")),
         NoFace::Several(count) => Outcome::Reject(detail(&format!("{count} faces"))),
         NoFace::TooSmall { .. } => Outcome::Reject(detail("a face too small")),
+        NoFace::TooLong(_) => Outcome::Reject(detail("too many pixels")),
     }
 }

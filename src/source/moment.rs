@@ -71,7 +71,9 @@ fn zone_seconds(zone: &str) -> Option<i64> {
     };
     let zone = &zone[1..];
     match zone.len() {
-        4 if !zone.contains(':') => Some(sign * (digits(&zone[..2])? * 3600 + digits(&zone[2..])? * 60)),
+        4 if zone.is_ascii() && !zone.contains(':') => {
+            Some(sign * (digits(&zone[..2])? * 3600 + digits(&zone[2..])? * 60))
+        }
         _ => Some(sign * clock_seconds(zone)?),
     }
 }
@@ -154,8 +156,16 @@ mod tests {
     fn numbers_and_other_things() {
         assert_eq!(at("1479996149"), Moment::At(1_479_996_149, 0));
         assert!(at("-1.5") < at("-1.25") && at("-1") < at("0.5"));
-        for odd in ["", "yesterday", "2016-13-01", "2016-01-01 1:2:3:4", "2016-01-01 10:00:00 CET", "1.2.3", "2016-01"]
-        {
+        for odd in [
+            "",
+            "yesterday",
+            "2016-13-01",
+            "2016-01-01 1:2:3:4",
+            "2016-01-01 10:00:00 CET",
+            "2016-01-01 10:00:00+aéb",
+            "1.2.3",
+            "2016-01",
+        ] {
             assert_eq!(at(odd), Moment::Text(odd.into()));
         }
     }

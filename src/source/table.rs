@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use memchr::{memchr, memchr3};
+use memchr::{memchr, memchr2};
 
 use super::BOM;
 use super::candidates::Key;
@@ -176,7 +176,7 @@ fn csv_fields(line: &str) -> Vec<Option<Cow<'_, str>>> {
 /// The first field and what follows its comma. Within a field a quote may open and close anywhere, as in PostgreSQL.
 fn csv_field(text: &str) -> (Option<Cow<'_, str>>, Option<&str>) {
     let bytes = text.as_bytes();
-    let end = memchr3(b',', b'"', b'"', bytes).unwrap_or(text.len());
+    let end = memchr2(b',', b'"', bytes).unwrap_or(text.len());
     if bytes.get(end) != Some(&b'"') {
         let field = (end > 0).then(|| Cow::Borrowed(&text[..end]));
         return (field, text.get(end + 1..));

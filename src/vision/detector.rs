@@ -42,6 +42,9 @@ pub enum NoFace {
     Several(u32),
     #[error("the face is {width:.0} pixels wide, and less than {least} are not taken")]
     TooSmall { width: f64, least: u32 },
+    /// Turned by any angle it would not fit into memory.
+    #[error("the photo measures {0} pixels from corner to corner, too much for --search full: take guided")]
+    TooLong(u32),
     /// Not the photo's fault.
     #[error("the face detector failed: {0}")]
     Failed(String),
@@ -54,6 +57,7 @@ impl NoFace {
             Self::None => Some("no-face"),
             Self::Several(_) => Some("several-faces"),
             Self::TooSmall { .. } => Some("face-too-small"),
+            Self::TooLong(_) => Some("too-large"),
             Self::Failed(_) => None,
         }
     }
@@ -208,7 +212,7 @@ const NEAR_FACE: f64 = 115.0;
 const NEAR_REGION: f64 = 2.0;
 /// Steps of dlib's pyramid, 5/6 each, that the region needs: faces of 80, 96, 115, 138 and 166 pixels.
 const NEAR_LEVELS: u32 = 5;
-/// A face that is still turned by more degrees is looked at once more.
+/// A face that is still turned by more degrees is looked at again, twice at the most.
 const TILTED: f64 = 8.0;
 /// Width of a face where its landmarks are taken: dlib answers whole pixels, so that more of them are finer.
 const LANDMARKED_FACE: f64 = 240.0;
@@ -335,6 +339,12 @@ impl Tools {
     /// The published method: the photo on a black square, turned by -48 to 48 degrees in steps of 12; of the turns that
     /// show exactly one face the best score wins; its eye line is levelled, and there must be exactly one face again.
     fn full(&mut self, picture: &RgbImage, rule: FacesRule) -> Result<Candidate, NoFace> {
+        /// Pixels from corner to corner; the canvas takes three bytes for each pixel of its square.
+        const LONGEST: f64 = 12_000.0;
+        let diagonal = f64::from(picture.width()).hypot(f64::from(picture.height()));
+        if diagonal > LONGEST {
+            return Err(NoFace::TooLong(diagonal as u32));
+        }
         let mut best: Option<(f64, Square, RgbImage, Found)> = None;
         let mut most = 0;
         for step in -4..=4 {

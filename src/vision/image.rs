@@ -59,6 +59,9 @@ pub fn decode(bytes: &[u8], limits: Limits) -> Result<RgbImage, DecodeError> {
         _ => any(bytes, format, limits),
     }))
     .unwrap_or_else(|_| Err(undecodable("the decoder panicked".into())))?;
+    if decoded.is_empty() {
+        return Err(undecodable("it has no pixels".into()));
+    }
     Ok(upright(decoded, exif::orientation(bytes, format)))
 }
 
@@ -98,6 +101,9 @@ fn any(bytes: &[u8], format: ImageFormat, limits: Limits) -> Result<RgbImage, De
         let detail = error.to_string();
         DecodeError::Undecodable { format: format.extension(), detail }
     };
+    if format == ImageFormat::Webp {
+        check_webp(bytes.get(12..).unwrap_or_default(), limits, false)?;
+    }
     let reader = || image::io::Reader::with_format(Cursor::new(bytes), library_format(format));
     let (width, height) = reader().into_dimensions().map_err(undecodable)?;
     check(u64::from(width), u64::from(height), limits)?;
@@ -109,6 +115,34 @@ fn any(bytes: &[u8], format: ImageFormat, limits: Limits) -> Result<RgbImage, De
     bounds.max_alloc = Some(limits.pixels.saturating_mul(16).max(1 << 20));
     reader.limits(bounds);
     Ok(opaque(reader.decode().map_err(undecodable)?))
+}
+
+/// Checks every size that the chunks of a WebP name, as its decoder decodes before it tells one.
+/// <https://developers.google.com/speed/webp/docs/riff_container>
+fn check_webp(mut rest: &[u8], limits: Limits, in_frame: bool) -> Result<(), DecodeError> {
+    let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+    while let Some((head, after)) = rest.split_at_checked(8) {
+        let length = number(&head[4..]) as usize;
+        let body = &after[..length.min(after.len())];
+        match &head[..4] {
+            b"VP8 " if body.len() >= 10 => {
+                check(number(&body[6..8]) & 0x3fff, number(&body[8..10]) & 0x3fff, limits)?;
+            }
+            b"VP8L" if body.len() >= 5 => {
+                let bits = number(&body[1..5]);
+                check((bits & 0x3fff) + 1, (bits >> 14 & 0x3fff) + 1, limits)?;
+            }
+            b"VP8X" if body.len() >= 10 => check(number(&body[4..7]) + 1, number(&body[7..10]) + 1, limits)?,
+            // A frame of an animation; none has frames of its own.
+            b"ANMF" if body.len() >= 16 && !in_frame => {
+                check(number(&body[6..9]) + 1, number(&body[9..12]) + 1, limits)?;
+                check_webp(&body[16..], limits, true)?;
+            }
+            _ => {}
+        }
+        rest = after.get(length + length % 2..).unwrap_or_default();
+    }
+    Ok(())
 }
 
 fn check(width: u64, height: u64, limits: Limits) -> Result<(), DecodeError> {
@@ -343,6 +377,13 @@ mod tests {
             let error = decode(&bytes, limits).unwrap_err();
             assert_eq!(error, DecodeError::TooLarge { width: 60, height: 40, limit: limits.pixels });
         }
+        let webp = written(picture(60, 40).into(), image::ImageOutputFormat::WebP);
+        let frame = [b"ANMF\x18\0\0\0", &[0; 16][..], b"VP8L\x05\0\0\0\x2f", &[0xff; 4]].concat();
+        let animated = [b"RIFF\0\0\0\0WEBP", &frame[..]].concat();
+        for (bytes, size) in [(webp, (60, 40)), (animated, (16384, 16384))] {
+            let error = decode(&bytes, limits).unwrap_err();
+            assert_eq!(error, DecodeError::TooLarge { width: size.0, height: size.1, limit: limits.pixels });
+        }
         // A header that promises four gigapixels, with nothing behind it.
         let mut png = encode(&picture(8, 8), ImageFormat::Png).unwrap();
         png[16..24].copy_from_slice(&[0, 0, 255, 255, 0, 0, 255, 255]);
@@ -370,6 +411,8 @@ mod tests {
         let mut jpeg = encode(&original, ImageFormat::Jpeg).unwrap();
         jpeg.truncate(jpeg.len() / 2);
         assert!(matches!(decode(&jpeg, small), Err(DecodeError::Undecodable { .. })), "half a picture");
+        let screenless = b"GIF89a\0\0\0\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0;";
+        assert!(matches!(decode(screenless, small), Err(DecodeError::Undecodable { .. })), "no pixels");
         let scans = [&b"\xff\xd8"[..], &b"\xff\xda\0\x02".repeat(500)].concat();
         assert!(decode(&[b"\xff\xd8\xff", &scans[2..]].concat(), small).is_err());
     }

@@ -59,7 +59,7 @@ const dlib::array2d<Pixel>& filled(dlib::array2d<Pixel>& image, const uint8_t* p
 
 extern "C" {
 
-// As `Box` in hog.rs. Edges are inclusive, in pixels.
+// As `Frame` in dlib.rs. Edges are inclusive, in pixels.
 struct NAME(_box) {
     double score;
     int64_t left, top, right, bottom;
