@@ -378,7 +378,7 @@ mod tests {
             assert_eq!(error, DecodeError::TooLarge { width: 60, height: 40, limit: limits.pixels });
         }
         let webp = written(picture(60, 40).into(), image::ImageOutputFormat::WebP);
-        let frame = [b"ANMF\x18\0\0\0", &[0; 16][..], b"VP8L\x05\0\0\0\x2f", &[0xff; 4]].concat();
+        let frame = [b"ANMF\x1d\0\0\0", &[0; 16][..], b"VP8L\x05\0\0\0\x2f", &[0xff; 4]].concat();
         let animated = [b"RIFF\0\0\0\0WEBP", &frame[..]].concat();
         for (bytes, size) in [(webp, (60, 40)), (animated, (16384, 16384))] {
             let error = decode(&bytes, limits).unwrap_err();
