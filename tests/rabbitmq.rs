@@ -49,11 +49,12 @@ fn id_of(delivery: &Delivery) -> String {
     Message::decode(&delivery.body).unwrap().photo.candidate.photo_id.to_string()
 }
 
-/// Asks again until the condition holds: it is about another process, which rings no bell.
+/// Asks again until the condition holds.
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds().await {
         assert!(Instant::now() < deadline, "still not: {what}");
+        // It is about another process, which rings no bell: asking again, up to a deadline, is all there is.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -95,7 +96,7 @@ async fn a_killed_server_loses_nothing_that_it_confirmed() {
             let message = message(&format!("k{i}"), StageName::Detect);
             while let Err(error) = broker.publish(&message).await {
                 assert!(error.is_retryable(), "{error}");
-                // As the worker does it; RabbitMQ is away for seconds.
+                // The pause of a worker that tries again, as part of what is tested; RabbitMQ is away for seconds.
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             tell.send_replace(i + 1);

@@ -59,11 +59,12 @@ async fn quiet(hosts: &Hosts, host: &str) -> u64 {
     }
 }
 
-/// Asks again until it is so: the server tells nobody.
+/// Asks again until it is so.
 async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !is_so().await {
         assert!(tokio::time::Instant::now() < deadline, "waited in vain for {what}");
+        // A key that expires tells nobody: asking again, up to a deadline, is all there is.
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

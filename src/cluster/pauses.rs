@@ -1,4 +1,4 @@
-//! What a person has told all workers to leave alone for now: stages and hosts.
+//! What a person has told all workers to leave alone: stages and hosts.
 //!
 //! One hash in Redis holds it, and a bell rings when it changes. Who hears the bell reads the hash; who may have missed
 //! one, because it has just come or its connection was lost, reads it too. So the bell carries nothing and may get lost.

@@ -69,6 +69,7 @@ async fn noticed(ground: &Ground, act: Act, before: usize) {
         if began.elapsed() > PATIENCE {
             return ground.log.fault("nobody has noticed".into());
         }
+        // Their logs tell, and a log rings no bell: looking again, up to a deadline, is all there is.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

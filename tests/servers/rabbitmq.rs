@@ -261,7 +261,6 @@ fn kill_group(child: &Child) {
     assert!(killed.success());
 }
 
-/// A condition of another process: there is nothing to wait on but asking again.
 fn await_port(port: u16, what: &str, folder: &Path) {
     let deadline = Instant::now() + PATIENCE;
     while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
@@ -269,6 +268,7 @@ fn await_port(port: u16, what: &str, folder: &Path) {
             let console = std::fs::read_to_string(folder.join("console")).unwrap_or_default();
             panic!("{what} did not come up within {PATIENCE:?}: {console}");
         }
+        // A port that opens tells nobody: knocking again, up to a deadline, is all there is.
         std::thread::sleep(Duration::from_millis(20));
     }
 }
