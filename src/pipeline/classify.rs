@@ -9,9 +9,9 @@ use tokio::sync::oneshot;
 use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use super::stage::{Outcome, Retry, Stage};
+use super::stage::{Outcome, Retry, Stage, panic_text, store_failed};
 use crate::classifier::model::{Input, Model, mirrors_of};
-use crate::objects::{ObjectError, ObjectKey, Objects};
+use crate::objects::{ObjectKey, Objects};
 use crate::photo::{Cause, Crop, Photo, StageName, Verdict};
 use crate::telemetry::{context, instruments};
 
@@ -51,7 +51,8 @@ impl Classify {
     }
 
     async fn verdict(&self, crop: &Crop) -> Result<Verdict, Outcome> {
-        let bytes = self.objects.get(&ObjectKey::face(crop.sha256, crop.format)).await.map_err(no_crop)?;
+        let bytes =
+            self.objects.get(&ObjectKey::face(crop.sha256, crop.format)).await.map_err(|error| store_failed(&error))?;
         let poison = |detail: String| Outcome::Poison(Cause::new("bad-crop", detail));
         let mirrors = mirrors_of(crop).map_err(poison)?;
         let span = Span::current();
@@ -81,7 +82,7 @@ impl Stage for Classify {
 
     async fn run(&self, photo: &Photo) -> Outcome {
         let Some(crop) = &photo.facts.crop else {
-            return Outcome::Poison(Cause::new("no-crop", "the photo came to classify without a crop"));
+            return Outcome::Poison(Cause::new("unfit-message", "the photo has no crop: it never passed crop"));
         };
         match self.verdict(crop).await {
             Ok(verdict) => {
@@ -92,11 +93,6 @@ impl Stage for Classify {
             Err(outcome) => outcome,
         }
     }
-}
-
-fn no_crop(error: ObjectError) -> Outcome {
-    let cause = Cause::new("crop-unread", error.to_string());
-    if error.is_retryable() { Retry::wait(cause, None) } else { Retry::failed(cause) }
 }
 
 /// A crop and who waits for its score.
@@ -170,11 +166,7 @@ fn predict(judge: &mut impl Judge, batch: &[Input]) -> Result<Vec<f64>, String> 
         Ok(Ok(scores)) if scores.len() == batch.len() => Ok(scores),
         Ok(Ok(scores)) => Err(format!("{} scores for {} crops", scores.len(), batch.len())),
         Ok(Err(detail)) => Err(detail),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            Err(format!("it panicked: {}", text.unwrap_or("without a word")))
-        }
+        Err(panic) => Err(format!("it panicked: {}", panic_text(panic.as_ref()))),
     }
 }
 
@@ -187,15 +179,16 @@ mod tests {
     use image::RgbImage;
 
     use super::*;
-    use crate::objects::Page;
+    use crate::objects::{ObjectError, Page};
     use crate::photo::{Align, Candidate, ContentHash, ImageFormat, RunName};
     use crate::vision::image::encode;
 
-    /// Objects in memory; a key that is not there is missing, or away.
+    /// Objects in memory; a key that is not there is missing, away, or not for us.
     #[derive(Default)]
     struct Shelf {
         objects: HashMap<ObjectKey, Bytes>,
         away: bool,
+        refuses: bool,
     }
 
     #[async_trait]
@@ -207,6 +200,7 @@ mod tests {
         async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
             match self.objects.get(key) {
                 Some(body) => Ok(body.clone()),
+                None if self.refuses => Err(ObjectError::Refused { what: key.to_string(), detail: "no".into() }),
                 None if self.away => Err(ObjectError::Unavailable { what: key.to_string(), detail: "away".into() }),
                 None => Err(ObjectError::Missing(key.clone())),
             }
@@ -283,7 +277,7 @@ mod tests {
 
     fn shelf(bytes: &[u8]) -> Shelf {
         let key = ObjectKey::face(ContentHash::of(bytes), ImageFormat::Png);
-        Shelf { objects: HashMap::from([(key, Bytes::copy_from_slice(bytes))]), away: false }
+        Shelf { objects: HashMap::from([(key, Bytes::copy_from_slice(bytes))]), ..Shelf::default() }
     }
 
     fn stage(shelf: Shelf, gate: Option<Arc<Barrier>>) -> (Classify, Arc<Mutex<Vec<usize>>>) {
@@ -353,13 +347,14 @@ mod tests {
         };
         let run = async |shelf: Shelf, photo: &Photo| slug(stage(shelf, None).0.run(photo).await);
         let usual = photo(&png(), 0.5);
-        assert_eq!(run(Shelf::default(), &usual).await, ("failed", "crop-unread".into()));
-        assert_eq!(run(Shelf { away: true, ..Shelf::default() }, &usual).await, ("wait", "crop-unread".into()));
+        assert_eq!(run(Shelf::default(), &usual).await, ("failed", "object-missing".into()));
+        assert_eq!(run(Shelf { away: true, ..Shelf::default() }, &usual).await, ("wait", "store-away".into()));
+        assert_eq!(run(Shelf { refuses: true, ..Shelf::default() }, &usual).await, ("wait", "store-refuses".into()));
         assert_eq!(run(shelf(&broken), &photo(&broken, 0.5)).await, ("poison", "bad-crop".into()));
         assert_eq!(run(shelf(&png()), &photo(&png(), 7.0)).await, ("poison", "bad-crop".into()));
         assert_eq!(run(shelf(&png()), &photo(&png(), 1.0)).await, ("failed", "classifier-failed".into()));
         let mut without = usual;
         without.facts.crop = None;
-        assert_eq!(run(shelf(&png()), &without).await, ("poison", "no-crop".into()));
+        assert_eq!(run(shelf(&png()), &without).await, ("poison", "unfit-message".into()));
     }
 }

@@ -6,8 +6,8 @@ use ::image::RgbImage;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::detect::{Originals, off_thread, original, store_failed};
-use super::stage::{Outcome, Retry, Stage};
+use super::detect::{Originals, off_thread, original};
+use super::stage::{Outcome, Retry, Stage, store_failed};
 use crate::objects::{ObjectKey, Objects};
 use crate::photo::{self, Align, Cause, ContentHash, Face, ImageFormat, Photo, StageName};
 use crate::vision::detector::{Detector, NoFace};

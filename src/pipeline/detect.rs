@@ -8,8 +8,8 @@ use bytes::Bytes;
 use tokio::task::JoinError;
 use tracing::Span;
 
-use super::stage::{Outcome, Retry, Stage};
-use crate::objects::{ObjectError, ObjectKey, Objects};
+use super::stage::{Outcome, Retry, Stage, panic_text, store_failed};
+use crate::objects::{ObjectKey, Objects};
 use crate::photo::{Cause, Original, Photo, Search, StageName};
 use crate::vision::detector::{Detector, FacesRule, NoFace};
 use crate::vision::image::{self, DecodeError, Limits, Pictures};
@@ -124,28 +124,8 @@ pub(super) async fn off_thread<T: Send + 'static>(
 }
 
 fn panicked(error: JoinError) -> Outcome {
-    let detail = match error.try_into_panic() {
-        Ok(panic) => panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .unwrap_or("a panic without words")
-            .to_owned(),
-        Err(error) => error.to_string(),
-    };
-    Retry::failed(Cause::new("panicked", detail))
-}
-
-/// What a failure of the object store means for the photo.
-pub(super) fn store_failed(error: &ObjectError) -> Outcome {
-    let detail = error.to_string();
-    match error {
-        // A store that is consistent only in the end may still show it; a lost object it will not.
-        ObjectError::Missing(_) => Retry::failed(Cause::new("object-missing", detail)),
-        ObjectError::Unavailable { .. } => Retry::wait(Cause::new("objects-unavailable", detail), None),
-        // No photo is to blame, and somebody has to mend it: wait.
-        ObjectError::Refused { .. } => Retry::wait(Cause::new("objects-refused", detail), None),
-    }
+    let detail = error.try_into_panic().map_or_else(|error| error.to_string(), |panic| panic_text(panic.as_ref()));
+    Retry::failed(Cause::new("panic", detail))
 }
 
 fn reject_picture(error: &DecodeError) -> Outcome {

@@ -9,7 +9,7 @@ use crate::net::{Fetcher, Obstacle};
 use crate::objects::{ObjectError, ObjectKey, Objects};
 use crate::photo::{Cause, Ending, Original, Photo, StageName};
 
-use super::stage::{Outcome, Retry, Stage};
+use super::stage::{Outcome, Retry, Stage, store_failed};
 
 /// Keeps originals under their content hash, so that two URLs of one picture share it and a second delivery of the
 /// same photo changes nothing.
@@ -40,7 +40,7 @@ impl Stage for Fetch {
             match self.is_here(original).await {
                 Ok(true) => return Outcome::Advance(Box::new(photo.clone())),
                 Ok(false) => {}
-                Err(error) => return store_is_away(&error),
+                Err(error) => return store_failed(&error),
             }
         }
         let download = match self.fetcher.fetch(&photo.candidate.photo_url).await {
@@ -50,7 +50,7 @@ impl Stage for Fetch {
         let key = ObjectKey::original(download.sha256, download.format);
         let bytes = download.bytes.len() as u64;
         if let Err(error) = self.objects.put(&key, download.bytes, download.format.media_type()).await {
-            return store_is_away(&error);
+            return store_failed(&error);
         }
         let mut photo = Box::new(photo.clone());
         photo.facts.original = Some(Original { sha256: download.sha256, bytes, format: download.format });
@@ -70,9 +70,4 @@ impl From<Obstacle> for Outcome {
             Obstacle::Passing { cause, after, costs_attempt } => Self::Retry(Retry { cause, after, costs_attempt }),
         }
     }
-}
-
-/// The store's trouble is not the photo's.
-fn store_is_away(error: &ObjectError) -> Outcome {
-    Retry::wait(Cause::new("store-away", error.to_string()), None)
 }

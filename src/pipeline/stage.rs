@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::objects::ObjectError;
 use crate::photo::{Cause, Ending, Photo, StageName};
 
 /// One step of a photo's way.
@@ -59,4 +60,22 @@ impl Retry {
     pub fn wait(cause: Cause, after: Option<Duration>) -> Outcome {
         Outcome::Retry(Retry { cause, after, costs_attempt: false })
     }
+}
+
+/// What a failure of the object store means for the photo.
+pub fn store_failed(error: &ObjectError) -> Outcome {
+    let detail = error.to_string();
+    match error {
+        // A store that is consistent only in the end may still show it; a lost object it will not.
+        ObjectError::Missing(_) => Retry::failed(Cause::new("object-missing", detail)),
+        ObjectError::Unavailable { .. } => Retry::wait(Cause::new("store-away", detail), None),
+        // No photo is to blame, and somebody has to mend it: wait.
+        ObjectError::Refused { .. } => Retry::wait(Cause::new("store-refuses", detail), None),
+    }
+}
+
+/// What a panic said.
+pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without words".into())
 }

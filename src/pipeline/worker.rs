@@ -22,7 +22,7 @@ use super::record::{Record, Records};
 use super::retry::Waits;
 use super::sending::send;
 use super::spans;
-use super::stage::{Outcome, Stage};
+use super::stage::{Outcome, Stage, panic_text};
 use crate::broker::{Broker, BrokerError, Consumer, DeadLetter, Delivery, Message};
 use crate::ledger::{Begin, Event, Happening, Ledger, LedgerError, Move, Moved, Standing};
 use crate::objects::ObjectError;
@@ -133,9 +133,13 @@ impl Worker {
             if pause.is_on() {
                 rest(stage, &mut consumer).await;
             } else if consumer.is_none() {
-                match self.broker.consume(stage, prefetch).await {
-                    Ok(taker) => consumer = Some(taker),
-                    Err(error) => fault = Some(broken(error)),
+                tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => break,
+                    taker = self.broker.consume(stage, prefetch) => match taker {
+                        Ok(taker) => consumer = Some(taker),
+                        Err(error) => fault = Some(broken(error)),
+                    }
                 }
                 continue;
             }
@@ -421,6 +425,8 @@ impl Worker {
         tracing::debug!(photo = %message.photo.key(), stage = %self.stage.name(), redelivered, "a copy, already dealt with");
         let Some(kept) = standing.message.filter(|_| redelivered) else { return Ok(()) };
         let wait = standing.due_at.checked_sub(now().as_secs()).filter(|&left| left > 0).map(Duration::from_secs);
+        // It takes the place that this delivery leaves: to wait for room in the own queue could be to wait for oneself.
+        let wait = wait.or((kept.position.stage == self.stage.name()).then_some(Duration::ZERO));
         self.hand_on(standing.state, &kept, wait, standing.cause.as_ref(), overdue).await
     }
 
@@ -562,11 +568,6 @@ fn worst(settled: Result<Option<WorkerError>, tokio::task::JoinError>) -> Option
         tracing::error!(%error, "a delivery was dropped");
         None
     })
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without words".into())
 }
 
 /// Time since 1970, UTC.

@@ -105,7 +105,7 @@ impl Stage for Cheap {
         };
         match worked {
             Ok(photo) => Outcome::Advance(Box::new(photo)),
-            Err(error) => Retry::wait(Cause::new("objects-unavailable", error.to_string()), None),
+            Err(error) => Retry::wait(Cause::new("store-away", error.to_string()), None),
         }
     }
 }
