@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -28,6 +29,8 @@ struct Shared {
     arrived: HashMap<StageName, Notify>,
     /// Rings when something left a stage's queue.
     left: HashMap<StageName, Notify>,
+    /// Stages whose taker was stopped: nobody makes room in their queues any more.
+    stopped: HashMap<StageName, AtomicBool>,
     capacity: usize,
 }
 
@@ -61,7 +64,8 @@ impl Embedded {
             .await
             .map_err(|error| unavailable("open the queues", &error))?;
         let bells = || StageName::ALL.into_iter().map(|stage| (stage, Notify::new())).collect();
-        let shared = Shared { arrived: bells(), left: bells(), capacity };
+        let stopped = StageName::ALL.into_iter().map(|stage| (stage, AtomicBool::new(false))).collect();
+        let shared = Shared { arrived: bells(), left: bells(), stopped, capacity };
         Ok(Self { database, shared: Arc::new(shared) })
     }
 
@@ -157,12 +161,13 @@ async fn depths(database: &Database) -> Result<Vec<Depth>, BrokerError> {
 impl Broker for Embedded {
     async fn publish(&self, message: &Message) -> Result<(), BrokerError> {
         let stage = message.position.stage;
-        // The first queue is not bounded: the producer hands over the whole collection and ends.
-        let capacity = (stage != StageName::Fetch).then_some(self.shared.capacity);
         loop {
             let left = self.shared.left[&stage].notified();
             tokio::pin!(left);
             left.as_mut().enable();
+            // The first queue is not bounded: the producer hands over the whole collection and ends.
+            let is_bounded = stage != StageName::Fetch && !self.shared.stopped[&stage].load(Ordering::Acquire);
+            let capacity = is_bounded.then_some(self.shared.capacity);
             if self.enqueue(message, now_ms(), capacity).await? {
                 return Ok(());
             }
@@ -187,6 +192,7 @@ impl Broker for Embedded {
     }
 
     async fn consume(&self, stage: StageName, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
+        self.shared.stopped[&stage].store(false, Ordering::Release);
         Ok(Box::new(Taker {
             broker: self.clone(),
             stage,
@@ -327,6 +333,9 @@ impl Consumer for Taker {
     async fn stop(&mut self) {
         self.stopped = true;
         self.buffer.clear();
+        // Who is in flight before this stage must not wait for room until the grace period is over.
+        self.broker.shared.stopped[&self.stage].store(true, Ordering::Release);
+        self.broker.shared.left[&self.stage].notify_waiters();
         // Jobs are done in order: after this one the messages lie in the queue again.
         let _ = self.broker.check().await;
     }

@@ -274,3 +274,23 @@ async fn embedded_queues_between_stages_are_bounded() {
     let (published, _) = tokio::join!(tokio::time::timeout(PATIENCE, third), take(&mut consumer));
     published.expect("there was room and nobody rang").unwrap();
 }
+
+/// At a shutdown the takers stop first; what is in flight before them has to get away.
+#[tokio::test]
+async fn an_embedded_queue_that_nobody_takes_from_any_more_holds_nobody_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(&folder.path().join("queues.sqlite"), Access::Write).unwrap();
+    let broker = Embedded::open(database, 1).await.unwrap();
+    let mut consumer = broker.consume(StageName::Crop, 1).await.unwrap();
+    broker.publish(&message("a", StageName::Crop)).await.unwrap();
+    let second = message("b", StageName::Crop);
+    let mut second = std::pin::pin!(broker.publish(&second));
+    assert!(futures::poll!(&mut second).is_pending());
+    broker.check().await.unwrap();
+    assert!(futures::poll!(&mut second).is_pending(), "there is no room");
+    let (published, ()) = tokio::join!(tokio::time::timeout(PATIENCE, second), consumer.stop());
+    published.expect("nobody makes room any more").unwrap();
+    let mut consumer = broker.consume(StageName::Crop, 2).await.unwrap();
+    take(&mut consumer).await.ack().await;
+    take(&mut consumer).await.ack().await;
+}
