@@ -33,7 +33,8 @@ pub enum Access {
 }
 
 type Reply = Box<dyn FnOnce(Result<(), String>) + Send>;
-type Job = Box<dyn FnOnce(&Connection) -> Reply + Send>;
+/// Gets the reason where there is no transaction to work in.
+type Job = Box<dyn FnOnce(Result<&Connection, String>) -> Reply + Send>;
 
 /// A handle to the thread that owns the file; clones share it. The thread ends with the last handle.
 #[derive(Debug, Clone)]
@@ -112,9 +113,9 @@ impl Database {
     {
         let (reply, answer) = oneshot::channel();
         self.send(move |connection| {
-            let outcome = in_savepoint(connection, work);
+            let outcome = connection.and_then(|c| in_savepoint(c, work).map_err(|error| error.to_string()));
             Box::new(move |committed: Result<(), String>| {
-                let _ = reply.send(committed.and(outcome.map_err(|error| error.to_string())));
+                let _ = reply.send(committed.and(outcome));
             })
         })?;
         answer.await.unwrap_or_else(|_| Err("its thread ended".into())).map_err(|detail| self.failed(detail))
@@ -126,14 +127,17 @@ impl Database {
         F: FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
     {
         let _ = self.send(move |connection| {
-            if let Err(error) = in_savepoint(connection, work) {
+            if let Err(error) = connection.and_then(|c| in_savepoint(c, work).map_err(|error| error.to_string())) {
                 tracing::warn!(%error, "a late write to the ledger failed");
             }
             Box::new(|_| {})
         });
     }
 
-    fn send(&self, job: impl FnOnce(&Connection) -> Reply + Send + 'static) -> Result<(), DatabaseError> {
+    fn send(
+        &self,
+        job: impl FnOnce(Result<&Connection, String>) -> Reply + Send + 'static,
+    ) -> Result<(), DatabaseError> {
         self.jobs.send(Box::new(job)).map_err(|_| self.failed("its thread ended".into()))
     }
 
@@ -158,14 +162,16 @@ fn in_savepoint<T>(
 /// Takes what waits, does it in one transaction, and answers after the commit.
 fn serve(connection: &Connection, inbox: &mpsc::Receiver<Job>) {
     while let Ok(first) = inbox.recv() {
-        let begun = connection.execute_batch("BEGIN IMMEDIATE");
+        let begun = connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| error.to_string());
         let mut replies = Vec::new();
         for job in std::iter::once(first).chain(inbox.try_iter().take(Database::SHARED - 1)) {
-            replies.push(job(connection));
+            replies.push(job(begun.as_ref().map(|()| connection).map_err(String::clone)));
         }
-        let committed = begun.and_then(|()| connection.execute_batch("COMMIT")).map_err(|error| {
-            let _ = connection.execute_batch("ROLLBACK");
-            error.to_string()
+        let committed = begun.and_then(|()| {
+            connection.execute_batch("COMMIT").map_err(|error| {
+                let _ = connection.execute_batch("ROLLBACK");
+                error.to_string()
+            })
         });
         for reply in replies {
             reply(committed.clone());
@@ -198,6 +204,21 @@ mod tests {
         assert!(bad.unwrap_err().to_string().contains("nowhere"));
         let sum: i64 = database.call(|c| c.query_row("SELECT sum(x) FROM t", [], |r| r.get(0))).await.unwrap();
         assert_eq!(sum, 1);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_begin_is_not_done() {
+        let (_folder, path) = scratch();
+        let database = Database::open(&path, Access::Write).unwrap();
+        database.call(|c| c.execute_batch("CREATE TABLE t(x); PRAGMA busy_timeout = 0")).await.unwrap();
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let insert = || database.call(|c| c.execute("INSERT INTO t VALUES (1)", []));
+        assert!(insert().await.unwrap_err().to_string().contains("locked"));
+        other.execute_batch("ROLLBACK").unwrap();
+        insert().await.unwrap();
+        let count: i64 = database.call(|c| c.query_row("SELECT count(*) FROM t", [], |r| r.get(0))).await.unwrap();
+        assert_eq!(count, 1);
     }
 
     #[tokio::test]
