@@ -134,6 +134,7 @@ async fn crashes_are_counted(ledger: &dyn Ledger) {
     // The same message for a second time, but nobody died: a copy.
     assert_eq!(ledger.begin(&fetch, "w2", false).await.unwrap(), Begin::Go { crashes: 0 });
     assert_eq!(ledger.begin(&fetch, "w3", true).await.unwrap(), Begin::Go { crashes: 1 });
+    assert_eq!(ledger.begin(&fetch, "w3", true).await.unwrap(), Begin::Go { crashes: 1 }, "it lives: it asks again");
     ledger.release(&key("c"), fetch.position, "w3").await.unwrap();
     assert_eq!(ledger.begin(&fetch, "w4", true).await.unwrap(), Begin::Go { crashes: 1 }, "given up in order");
     ledger.release(&key("c"), fetch.position, "somebody else").await.unwrap();

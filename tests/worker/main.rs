@@ -363,13 +363,13 @@ async fn a_photo_that_keeps_killing_its_process_is_buried() {
     ledger.begin(&message, "enrols it", false).await.unwrap();
     ledger.release(&message.photo.key(), message.position, "enrols it").await.unwrap();
     broker.publish(&message).await.unwrap();
-    for _ in 0..Rig::settings().crash_limit {
+    for life in 0..Rig::settings().crash_limit {
         // A process takes it, begins, and dies: it runs no destructor.
         let (ledger, broker) = rig.open().await;
         let mut consumer = broker.consume(StageName::Detect, 1).await.unwrap();
         let delivery = consumer.next().await.unwrap();
         let message = Message::decode(&delivery.body).unwrap();
-        ledger.begin(&message, "dies", delivery.redelivered).await.unwrap();
+        ledger.begin(&message, &format!("life {life}"), delivery.redelivered).await.unwrap();
         std::mem::forget((delivery, consumer));
     }
     assert_eq!(rig.live(&[], Fuse::endless()).await, Some(Finish::Complete));
