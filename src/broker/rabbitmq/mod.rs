@@ -189,7 +189,8 @@ impl Shared {
             let id = got.properties.message_id().as_ref().map_or("", |id| id.as_str());
             tracing::warn!(id, queue = %got.routing_key, "a message could not be routed; trying again");
             let (queue, traceparent) = (got.routing_key.as_str(), publisher::traceparent(&got.properties));
-            let parcel = Parcel { queue, id, kind: None, traceparent, body: &got.data };
+            let kind = got.properties.kind().as_ref().map(|kind| kind.as_str());
+            let parcel = Parcel { queue, id, kind, traceparent, body: &got.data };
             self.publisher.publish(&parcel).await?;
             channel.basic_ack(got.delivery_tag, BasicAckOptions::default()).await.map_err(failed)?;
         }

@@ -31,7 +31,7 @@ pub(super) struct Parcel<'a> {
     pub queue: &'a str,
     pub id: &'a str,
     /// [`super::topology::LETTER_TYPE`], for dead letters.
-    pub kind: Option<&'static str>,
+    pub kind: Option<&'a str>,
     pub traceparent: Option<&'a str>,
     pub body: &'a [u8],
 }
