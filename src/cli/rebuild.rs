@@ -4,10 +4,13 @@ use std::fmt::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::produce::CollectionArgs;
 use super::progress::Bars;
 use super::{Failure, print_json, print_text};
 use crate::photo::RunName;
+use crate::pipeline::again::Again;
 use crate::pipeline::rebuild::{self, Rebuilt};
 use crate::pipeline::record::{Records, Unreadable};
 
@@ -15,14 +18,26 @@ use crate::pipeline::record::{Records, Unreadable};
 pub struct Args {
     #[command(flatten)]
     collection: CollectionArgs,
+    /// Also publishes what waits, for queues that were lost; no harm where they were not
+    #[arg(long)]
+    queues: bool,
 }
 
-pub fn run(Args { collection: args }: Args) -> Result<ExitCode, Failure> {
+/// What became of the run.
+#[derive(Debug, Serialize)]
+struct Outcome {
+    #[serde(flatten)]
+    rebuilt: Rebuilt,
+    /// Messages that were published again.
+    published: u64,
+}
+
+pub fn run(Args { collection: args, queues }: Args) -> Result<ExitCode, Failure> {
     let mapping = args.mapping.parse()?;
     let servers = args.servers.clients()?;
     let bars = Bars::new(!args.json);
     let _telemetry = super::observe("facemill=warn", &bars, "facemill-producer", false)?;
-    let rebuilt = super::block_on(async {
+    let outcome = super::block_on(async {
         servers.check().await?;
         let candidates = args.dump.candidates(&servers.objects, mapping, &bars).await?;
         let (restore, enqueue) =
@@ -33,20 +48,29 @@ pub fn run(Args { collection: args }: Args) -> Result<ExitCode, Failure> {
         let rebuilt = rebuild::rebuild(&args.run, &candidates, &records, ledger, broker, &restored, &enqueued).await;
         restore.finish_and_clear();
         enqueue.finish_and_clear();
-        rebuilt.map_err(|error| Failure::broken(format!("{error}; run the same command again to go on")))
+        let again = |error: String| Failure::broken(format!("{error}; run the same command again to go on"));
+        let rebuilt = rebuilt.map_err(|error| again(error.to_string()))?;
+        let published = match queues {
+            true => Again { ledger, broker, records: None }.enqueue_waiting(&args.run).await,
+            false => Ok(0),
+        };
+        Ok(Outcome { rebuilt, published: published.map_err(|error| again(error.to_string()))? })
     })?;
-    if args.json { print_json(&rebuilt) } else { print_text(&text(&rebuilt, &args.run)) }?;
-    match rebuilt.unreadable.len() {
+    if args.json { print_json(&outcome) } else { print_text(&text(&outcome, &args.run)) }?;
+    match outcome.rebuilt.unreadable.len() {
         0 => Ok(ExitCode::SUCCESS),
         1 => Err(Failure::findings("one record cannot be read, and its photo is left out")),
         count => Err(Failure::findings(format!("{count} records cannot be read, and their photos are left out"))),
     }
 }
 
-fn text(rebuilt: &Rebuilt, run: &RunName) -> String {
+fn text(Outcome { rebuilt, published }: &Outcome, run: &RunName) -> String {
     let Rebuilt { restored, stood, enqueued, refused, unreadable } = rebuilt;
     let mut text = format!("run {run}: {restored} restored, {stood} stood already, {enqueued} enqueued, ");
     let _ = writeln!(text, "{} refused", refused.len());
+    if *published > 0 {
+        let _ = writeln!(text, "{published} that wait were published again");
+    }
     for Unreadable { record, reason } in unreadable {
         let _ = writeln!(text, "{record}: {reason}");
     }

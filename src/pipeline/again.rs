@@ -10,9 +10,9 @@ use super::record::Records;
 use super::sending::send;
 use super::worker::now;
 use crate::broker::{Broker, BrokerError, Message};
-use crate::ledger::{Ledger, LedgerError, Standing};
+use crate::ledger::{Filter, Ledger, LedgerError, Standing};
 use crate::objects::ObjectError;
-use crate::photo::{Ending, PhotoKey, State};
+use crate::photo::{Ending, PhotoKey, RunName, State};
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AgainError {
@@ -88,6 +88,26 @@ impl Again<'_> {
                 Ok(true)
             }
             _ => Ok(false),
+        }
+    }
+
+    /// Publishes what the ledger has kept of the photos that wait, for queues that were lost; answers how many. What
+    /// still lies in a queue becomes a copy there, which is recognised.
+    pub async fn enqueue_waiting(&self, run: &RunName) -> Result<u64, AgainError> {
+        const PAGE: usize = 500;
+        let waiting = Filter { waiting: true, ..Filter::default() };
+        let (mut enqueued, mut after) = (0, None);
+        loop {
+            let page = self.ledger.page(run, &waiting, after.as_ref(), PAGE).await?;
+            let Some(last) = page.last() else { return Ok(enqueued) };
+            after = Some(last.photo_id.clone());
+            let now = now().as_secs();
+            for Standing { due_at, message, .. } in page.iter().map(|entry| &entry.standing) {
+                if let Some(message) = message {
+                    send(self.broker, message, Some(Duration::from_secs(due_at.saturating_sub(now)))).await?;
+                    enqueued += 1;
+                }
+            }
         }
     }
 

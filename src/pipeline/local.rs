@@ -4,19 +4,18 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::again::{Again, AgainError};
 use super::event::{Happened, Observer};
-use super::sending::send;
-use super::worker::{Worker, WorkerError, now};
+use super::worker::{Worker, WorkerError};
 use crate::broker::embedded::Embedded;
 use crate::broker::{Broker, BrokerError};
 use crate::ledger::sqlite::Sqlite;
-use crate::ledger::{Filter, Happening, Ledger, LedgerError, Standing};
+use crate::ledger::{Happening, Ledger, LedgerError};
 use crate::objects::folder::Folder;
 use crate::photo::RunName;
 use crate::sqlite::{Access, Database, DatabaseError};
@@ -29,6 +28,8 @@ pub enum LocalError {
     Occupied(PathBuf),
     #[error(transparent)]
     Database(#[from] DatabaseError),
+    #[error(transparent)]
+    Again(#[from] AgainError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     #[error(transparent)]
@@ -148,7 +149,7 @@ pub async fn drive(
 ) -> Result<Finish, LocalError> {
     let mut left = Left::count(run, ledger, broker).await?;
     if left.messages < left.photos {
-        enqueue_again(run, ledger, broker).await?;
+        Again { ledger, broker, records: None }.enqueue_waiting(run).await?;
     }
     countdown.left.store(left.photos as i64, Ordering::Release);
     let done = shutdown.child_token();
@@ -200,24 +201,5 @@ impl Left {
 
     fn is_nothing(&self) -> bool {
         self.photos == 0 && self.messages == 0
-    }
-}
-
-/// Publishes what the ledger has kept of the photos that wait: for a folder whose queues were lost. What still lies
-/// in a queue stays as it is.
-async fn enqueue_again(run: &RunName, ledger: &dyn Ledger, broker: &dyn Broker) -> Result<(), LocalError> {
-    const PAGE: usize = 500;
-    let waiting = Filter { waiting: true, ..Filter::default() };
-    let mut after = None;
-    loop {
-        let page = ledger.page(run, &waiting, after.as_ref(), PAGE).await?;
-        let Some(last) = page.last() else { return Ok(()) };
-        after = Some(last.photo_id.clone());
-        let now = now().as_secs();
-        for Standing { due_at, message, .. } in page.iter().map(|entry| &entry.standing) {
-            if let Some(message) = message {
-                send(broker, message, Some(Duration::from_secs(due_at.saturating_sub(now)))).await?;
-            }
-        }
     }
 }

@@ -1,5 +1,8 @@
 //! A ledger that is lost, and made again.
 
+use facemill::broker::Broker;
+use facemill::broker::rabbitmq::{self, RabbitMq};
+use facemill::photo::StageName;
 use serde_json::{Value, json};
 
 use super::collection::Collection;
@@ -44,11 +47,49 @@ fn a_lost_ledger_is_made_again_from_records_and_dump() {
     let before = report("before");
     forget();
     let rebuilt = installation.json(&["rebuild", dump]);
-    assert_eq!(rebuilt, json!({ "restored": candidates, "stood": 0, "enqueued": 0, "refused": [], "unreadable": [] }));
+    assert_eq!(
+        rebuilt,
+        json!({ "restored": candidates, "stood": 0, "enqueued": 0, "refused": [], "unreadable": [], "published": 0 })
+    );
     let again = installation.json(&["rebuild", dump]);
-    assert_eq!(again, json!({ "restored": 0, "stood": candidates, "enqueued": 0, "refused": [], "unreadable": [] }));
+    assert_eq!(
+        again,
+        json!({ "restored": 0, "stood": candidates, "enqueued": 0, "refused": [], "unreadable": [], "published": 0 })
+    );
     let audit = installation.json(&["audit", dump]);
     assert_eq!((&audit["faults"], &audit["waiting"]), (&json!([]), &Value::from(0)), "{audit}");
     assert_eq!(installation.json(&["status"])["ended"], over["ended"]);
     assert_eq!(report("after"), before);
+}
+
+/// RabbitMQ comes back without what lay in its queues; the ledger knows what did.
+#[tokio::test(flavor = "multi_thread")]
+async fn queues_that_were_lost_are_filled_again() {
+    let collection = Collection::serve();
+    let installation = tokio::task::block_in_place(Installation::new);
+    let dump = collection.dump.to_str().unwrap();
+    installation.json(&["produce", dump]);
+    let mut fetch = installation.worker(&["fetch"], &collection);
+    let fetched = installation.until("all fetched that can be", |status| {
+        let fetch = &status["stages"]["fetch"];
+        fetch["oldest"].is_null() && fetch["ready"] == 0 && fetch["delayed"] == 0
+    });
+    assert_eq!(fetch.terminate(), Some(0));
+    let lost = fetched["stages"]["detect"]["ready"].as_u64().unwrap();
+    assert!(lost > 20, "{fetched}");
+
+    let setting = |name: &str| installation.environment.iter().find(|(known, _)| *known == name).unwrap().1.clone();
+    let settings = rabbitmq::Settings::new(&setting("FACEMILL_AMQP_URL")).unwrap();
+    let broker = RabbitMq::new(settings.with_prefix(&setting("FACEMILL_PREFIX")).unwrap()).unwrap();
+    let mut taker = broker.consume(StageName::Detect, 10).await.unwrap();
+    for _ in 0..lost {
+        taker.next().await.unwrap().ack().await;
+    }
+    taker.stop().await;
+    assert_eq!(installation.json(&["rebuild", dump])["published"], 0, "nobody asked for it");
+    let rebuilt = installation.json(&["rebuild", dump, "--queues"]);
+    assert_eq!((&rebuilt["published"], &rebuilt["enqueued"]), (&lost.into(), &0.into()), "{rebuilt}");
+    let mut rest = installation.worker(&["detect", "crop", "classify"], &collection);
+    installation.until("over", |status| ended(status) == collection.candidates().len() as u64);
+    assert_eq!(rest.terminate(), Some(0));
 }
