@@ -80,7 +80,7 @@ install_python_packages() {
     echo "installing what checks the manifests" >&2
     rm -rf "$python_packages.part"
     python3 -m pip install --quiet --no-deps --require-hashes --only-binary :all: --no-compile --root-user-action ignore \
-        --target "$python_packages.part" --requirement "$pinned" >&2
+        --target "$python_packages.part" --requirement "$pinned" >&2 || exit 3
     rm -rf "$python_packages"
     mv "$python_packages.part" "$python_packages"
     cp "$pinned" "$python_packages/requirements.txt"
@@ -92,7 +92,7 @@ if [[ ${#missing[@]} -eq 0 && -z $rust_line ]]; then
             echo "the packages of tests/deploy/requirements.txt are missing: run deploy/setup.sh --tests" >&2
             exit 1
         fi
-        install_python_packages || exit 3
+        install_python_packages
     fi
     exit 0
 fi
@@ -152,5 +152,5 @@ if ! apt_get install -y --no-install-recommends "${packages[@]}"; then
     exit 3
 fi
 if $tests && ! python_packages_are_there; then
-    install_python_packages || exit 3
+    install_python_packages
 fi

@@ -94,7 +94,8 @@ async fn compare(place: &PlaceArgs, candidates: &[Candidate]) -> Result<Findings
         }
     }
     for photo_id in missing {
-        findings.fault(photo_id, "missing", "it is in the dump and not in the ledger: `facemill run` takes it in");
+        let remedy = format!("it is in the dump and not in the ledger: `{}` takes it in", place.takes_in());
+        findings.fault(photo_id, "missing", &remedy);
     }
     findings.faults.sort();
     Ok(findings)

@@ -171,10 +171,19 @@ impl Place {
         }
     }
 
+    /// The command that takes candidates in there.
+    pub fn takes_in(&self) -> &'static str {
+        match &self.site {
+            Site::Folder { .. } => "facemill run",
+            Site::Servers(_) => "facemill produce",
+        }
+    }
+
     /// Its folder, and the settings that it was begun with.
     pub async fn folder(&self) -> Result<Option<(&Path, serde_json::Map<String, serde_json::Value>)>, Failure> {
         let Site::Folder { home, ledger } = &self.site else { return Ok(None) };
-        let kept = ledger.settings(&self.run, "{}".into()).await.map_err(Failure::broken)?;
-        Ok(Some((home.folder(), serde_json::from_str(&kept).unwrap_or_default())))
+        let kept = ledger.kept_settings(&self.run).await.map_err(Failure::broken)?;
+        let kept = kept.and_then(|kept| serde_json::from_str(&kept).ok()).unwrap_or_default();
+        Ok(Some((home.folder(), kept)))
     }
 }

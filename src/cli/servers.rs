@@ -75,7 +75,10 @@ impl ServerArgs {
         match (self.broker(), self.ledger(), self.objects()) {
             (Ok(broker), Ok(ledger), Ok(objects)) => Ok(Servers { broker, ledger: Arc::new(ledger), objects }),
             (broker, ledger, objects) => {
-                let faults: Vec<String> = [broker.err(), ledger.err(), objects.err()].into_iter().flatten().collect();
+                let mut faults: Vec<String> =
+                    [broker.err(), ledger.err(), objects.err()].into_iter().flatten().collect();
+                // The prefix is that of both.
+                faults.dedup();
                 Err(Failure::broken(format!("the servers are not all known:\n  {}", faults.join("\n  "))))
             }
         }
@@ -96,19 +99,18 @@ impl ServerArgs {
     fn broker(&self) -> Result<RabbitMq, String> {
         let missing = "--amqp or FACEMILL_AMQP_URL: where RabbitMQ is, amqp://user:password@host:5672/vhost";
         let url = self.amqp.as_ref().ok_or(missing)?;
-        let settings = rabbitmq::Settings::new(url)
-            .and_then(|settings| settings.with_prefix(&self.prefix))
-            .and_then(|settings| match &self.amqp_management {
-                Some(url) => settings.with_management(url),
-                None => Ok(settings),
-            })
-            .map_err(|error| format!("--amqp: {error}"))?;
+        let mut settings = rabbitmq::Settings::new(url).map_err(|error| format!("--amqp: {error}"))?;
+        settings = settings.with_prefix(&self.prefix).map_err(|error| format!("--prefix: {error}"))?;
+        if let Some(url) = &self.amqp_management {
+            settings = settings.with_management(url).map_err(|error| format!("--amqp-management: {error}"))?;
+        }
         RabbitMq::new(settings).map_err(|error| format!("--amqp: {error}"))
     }
 
     fn ledger(&self) -> Result<Redis, String> {
         let missing = "--redis or FACEMILL_REDIS_URL: where Redis is, redis://host:6379";
         let url = self.redis.as_ref().ok_or(missing)?;
+        rabbitmq::Settings::check_prefix(&self.prefix).map_err(|error| format!("--prefix: {error}"))?;
         let settings = redis::Settings { prefix: self.prefix.clone(), ..redis::Settings::new(url) };
         Redis::new(settings).map_err(|error| format!("--redis: {error}"))
     }

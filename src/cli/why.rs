@@ -92,9 +92,9 @@ impl Story {
             }
             State::Waiting(position) => format!("waiting for {}", position.stage),
         };
-        writeln!(text, "photo {}: {state}", self.key.photo_id)?;
+        writeln!(text, "photo {}: {state}", self.key.photo_id.as_str().escape_debug())?;
         if let Some(cause) = &self.cause {
-            writeln!(text, "  {cause}")?;
+            writeln!(text, "  {}", cause.to_string().escape_debug())?;
         }
         writeln!(text, "\n  trace   {}", self.trace_url.as_ref().unwrap_or(&self.trace_id))?;
         if let Some(photo) = &self.photo {
@@ -112,7 +112,8 @@ impl Story {
         }
         writeln!(text)?;
         for event in &self.history {
-            let cause = event.cause.as_ref().map(|cause| format!("  {cause}")).unwrap_or_default();
+            let cause =
+                event.cause.as_ref().map(|cause| format!("  {}", cause.to_string().escape_debug())).unwrap_or_default();
             let attempt = if event.attempt > 1 { format!(" (attempt {})", event.attempt) } else { String::new() };
             writeln!(
                 text,

@@ -62,6 +62,15 @@ impl Sqlite {
         Ok(ledger)
     }
 
+    /// The settings a run was begun with; none, if it was not begun.
+    pub async fn kept_settings(&self, run: &RunName) -> Result<Option<String>, LedgerError> {
+        let run = run.to_string();
+        self.call("read the settings of the run", move |c| {
+            c.query_row("SELECT json FROM settings WHERE run = ?1", [run], |row| row.get(0)).optional()
+        })
+        .await
+    }
+
     /// The settings a run was begun with: kept from the first call on. Answers the ones that count.
     pub async fn settings(&self, run: &RunName, proposed: String) -> Result<String, LedgerError> {
         let run = run.to_string();
@@ -234,7 +243,7 @@ impl Ledger for Sqlite {
             let (run, id) = (key.run.as_str(), key.photo_id.as_str());
             let crashes: Option<u32> = c
                 .prepare_cached(
-                    "UPDATE photos SET crashes = crashes + (?5 AND worker IS NOT NULL), worker = ?6
+                    "UPDATE photos SET crashes = crashes + (?5 AND worker IS NOT NULL AND worker <> ?6), worker = ?6
                      WHERE run = ?1 AND id = ?2 AND stage = ?3 AND turn = ?4 AND ending IS NULL RETURNING crashes",
                 )?
                 .query_row(

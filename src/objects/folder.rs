@@ -57,7 +57,9 @@ fn store(path: &Path, body: &[u8]) -> io::Result<()> {
         let mut file = std::fs::File::create_new(&begun)?;
         file.write_all(body)?;
         file.sync_data()?;
-        std::fs::rename(&begun, path)
+        std::fs::rename(&begun, path)?;
+        // The name is on disk only when its folder is.
+        std::fs::File::open(folder)?.sync_all()
     })();
     if written.is_err() {
         let _ = std::fs::remove_file(&begun);
@@ -76,7 +78,7 @@ impl Objects for Folder {
     async fn put(&self, key: &ObjectKey, body: Bytes, _media_type: &str) -> Result<bool, ObjectError> {
         let (path, hashed) = (self.path(key), key.is_content_addressed());
         Self::blocking(format!("write {}", path.display()), move || {
-            if hashed && path.is_file() {
+            if hashed && path.try_exists()? {
                 return Ok(false);
             }
             store(&path, &body)?;
@@ -96,7 +98,7 @@ impl Objects for Folder {
 
     async fn exists(&self, key: &ObjectKey) -> Result<bool, ObjectError> {
         let path = self.path(key);
-        Self::blocking(format!("look for {}", path.display()), move || Ok(path.is_file())).await
+        Self::blocking(format!("look for {}", path.display()), move || path.try_exists()).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&ObjectKey>, limit: usize) -> Result<Page, ObjectError> {

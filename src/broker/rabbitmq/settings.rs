@@ -68,13 +68,16 @@ impl Settings {
 
     /// Begins every name with `prefix`, so that several installations can share a virtual host.
     pub fn with_prefix(self, prefix: &str) -> Result<Self, BadSettings> {
+        Self::check_prefix(prefix)?;
+        Ok(Self { prefix: prefix.into(), ..self })
+    }
+
+    /// Whether names may begin so.
+    pub fn check_prefix(prefix: &str) -> Result<(), BadSettings> {
         let legal = prefix.len() <= 60
             && prefix.starts_with(|c: char| c.is_ascii_lowercase())
             && prefix.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.'));
-        if !legal {
-            return Err(BadSettings::Prefix(prefix.into()));
-        }
-        Ok(Self { prefix: prefix.into(), ..self })
+        if legal { Ok(()) } else { Err(BadSettings::Prefix(prefix.into())) }
     }
 
     /// Asks the management API at `url` for what is in flight. Without a user of its own it gets that of the broker.
