@@ -100,6 +100,22 @@ pub struct Candidate {
     pub posted_at: Option<String>,
 }
 
+#[cfg(test)]
+impl Candidate {
+    /// Any candidate, for tests.
+    pub fn example(photo_id: i64) -> Self {
+        Self {
+            photo_id: photo_id.into(),
+            face_id: 1.into(),
+            label_id: 1.into(),
+            label_name: None,
+            photo_url: "http://photos.test/1.jpg".into(),
+            source_url: None,
+            posted_at: None,
+        }
+    }
+}
+
 impl Candidate {
     /// The host that serves the photo, for politeness and statistics; empty when the URL has none.
     pub fn host(&self) -> String {

@@ -243,16 +243,7 @@ mod tests {
     }
 
     fn photo(crop_bytes: &[u8], mirrored: f64) -> Photo {
-        let candidate = Candidate {
-            photo_id: 1.into(),
-            face_id: 1.into(),
-            label_id: 1.into(),
-            label_name: None,
-            photo_url: "http://photos.test/1.jpg".into(),
-            source_url: None,
-            posted_at: None,
-        };
-        let mut photo = Photo::new(RunName::default(), candidate);
+        let mut photo = Photo::new(RunName::default(), Candidate::example(1));
         photo.facts.crop = Some(Crop {
             sha256: ContentHash::of(crop_bytes),
             format: ImageFormat::Png,

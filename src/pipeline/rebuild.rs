@@ -104,18 +104,6 @@ mod tests {
     use crate::photo::{Cause, Ending, Photo, State};
     use crate::sqlite::{Access, Database};
 
-    fn candidate(id: i64) -> Candidate {
-        Candidate {
-            photo_id: id.into(),
-            face_id: 1.into(),
-            label_id: 1.into(),
-            label_name: None,
-            photo_url: "http://photos.test/1.jpg".into(),
-            source_url: None,
-            posted_at: None,
-        }
-    }
-
     #[tokio::test]
     async fn an_unreadable_record_is_named_and_its_photo_left_alone() {
         let scratch = tempfile::tempdir().unwrap();
@@ -125,7 +113,7 @@ mod tests {
         let ledger = Sqlite::open(database.clone()).await.unwrap();
         let broker = Embedded::open(database, 100).await.unwrap();
         let key = |id: i64| PhotoKey { run: run.clone(), photo_id: id.into() };
-        let message = Message::first(Photo::new(run.clone(), candidate(1)), 5);
+        let message = Message::first(Photo::new(run.clone(), Candidate::example(1)), 5);
         records
             .write(&Record { ending: Ending::Gone, cause: Some(Cause::new("http-404", "")), message })
             .await
@@ -133,7 +121,7 @@ mod tests {
         let broken = ObjectKey::record(&key(2));
         objects.put(&broken, Bytes::from_static(b"{\"ending\":"), "application/json").await.unwrap();
 
-        let candidates = [candidate(1), candidate(2), candidate(3)];
+        let candidates = [Candidate::example(1), Candidate::example(2), Candidate::example(3)];
         let again = async || rebuild(&run, &candidates, &records, &ledger, &broker, &|_| (), &|_| ()).await.unwrap();
         let rebuilt = again().await;
         assert_eq!((rebuilt.restored, rebuilt.enqueued), (1, 1));

@@ -136,16 +136,7 @@ mod tests {
     use crate::photo::{Candidate, Photo};
 
     fn record(run: &RunName, id: u64) -> Record {
-        let candidate = Candidate {
-            photo_id: (id as i64).into(),
-            face_id: 1.into(),
-            label_id: 1.into(),
-            label_name: None,
-            photo_url: "http://photos.test/1.jpg".into(),
-            source_url: None,
-            posted_at: None,
-        };
-        let message = Message::first(Photo::new(run.clone(), candidate), 5);
+        let message = Message::first(Photo::new(run.clone(), Candidate::example(id as i64)), 5);
         Record { ending: Ending::Gone, cause: Some(Cause::new("http-404", "it is gone")), message }
     }
 
