@@ -357,6 +357,8 @@ impl Cause {
     pub const HOST_BUSY: &'static str = "host-busy";
     /// Nobody can tell how many requests the photo's host has.
     pub const TURNS_AWAY: &'static str = "turns-away";
+    /// This machine reaches nobody.
+    pub const NO_NETWORK: &'static str = "no-network";
 
     pub fn new(slug: impl Into<String>, detail: impl Into<String>) -> Self {
         let mut detail = detail.into();
@@ -368,9 +370,9 @@ impl Cause {
         Self { slug: slug.into(), detail }
     }
 
-    /// Whether a photo waits only because we want it to: however long that takes, nobody has failed.
-    pub fn is_our_own_wish(&self) -> bool {
-        [Self::HOST_PAUSED, Self::HOST_BUSY, Self::TURNS_AWAY].contains(&self.slug.as_str())
+    /// Whether a photo waits for us and not for its host: however long that takes, nobody has failed.
+    pub fn is_our_own(&self) -> bool {
+        [Self::HOST_PAUSED, Self::HOST_BUSY, Self::TURNS_AWAY, Self::NO_NETWORK].contains(&self.slug.as_str())
     }
 }
 

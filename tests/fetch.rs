@@ -12,11 +12,12 @@ use facemill::demo;
 use facemill::demo::host::{Act, Answer, Gate, Host, Route, Routes};
 use facemill::net::{Download, Fetcher, Obstacle, Rules};
 use facemill::objects::{ObjectKey, Objects};
-use facemill::photo::{Candidate, ContentHash, ImageFormat, Photo, RunName, StageName};
+use facemill::photo::{Candidate, Cause, ContentHash, ImageFormat, Photo, RunName, StageName};
 use facemill::pipeline::fetch::Fetch;
 use facemill::pipeline::stage::{Outcome, Retry, Stage};
 use futures::{FutureExt, StreamExt, stream};
 use support::MemoryObjects;
+use tokio::time::timeout;
 
 /// Looks like a JPEG, and long enough to break off.
 fn photo() -> Bytes {
@@ -222,6 +223,42 @@ async fn hosts_that_are_not_there_are_tried_again() {
     // Too long for DNS, so that no name server is asked.
     let nobody = format!("http://{}.test/x", "x".repeat(70));
     assert_eq!(failed(fetcher(rules(address)).fetch(&nobody).await), "dns");
+}
+
+/// An address where connections are never accepted and never refused: the queue of its listener is full.
+async fn black_hole() -> (SocketAddr, impl Sized) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(connection) = timeout(Duration::from_millis(300), tokio::net::TcpStream::connect(address)).await {
+        waiting.push(connection.unwrap());
+    }
+    (address, (listener, waiting))
+}
+
+#[tokio::test]
+async fn nobody_pays_while_nobody_answers() {
+    let (nowhere, _kept) = black_hole().await;
+    let host = host([("/x", Answer::photo(photo()))]).await;
+    let mut rules = Rules { connect: Duration::from_millis(100), ..rules(host.address()) };
+    rules.allowed.insert(nowhere);
+    let silent = ["one.test", "two.test", "three.test"];
+    rules.hosts.extend(silent.map(|name| (name.to_owned(), nowhere)));
+    let fetcher = fetcher(rules);
+    let fetch = async |name: &str| fetcher.fetch(&format!("http://{name}/x")).await;
+
+    assert_eq!(failed(fetch("one.test").await), "timeout");
+    assert_eq!(failed(fetch("two.test").await), "timeout");
+    let (slug, after) = told_to_wait(fetch("three.test").await);
+    assert_eq!((slug.as_str(), after), (Cause::NO_NETWORK, None));
+    assert_eq!(told_to_wait(fetch("one.test").await).0, Cause::NO_NETWORK);
+
+    fetch("photos.test").await.unwrap();
+    for name in silent {
+        assert_eq!(failed(fetch(name).await), "timeout", "{name} alone does not answer");
+    }
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use url::Url;
 
 use super::obstacle::Obstacle;
 use super::politeness::{Entry, Politeness, Visit, Why};
+use super::reach::Reach;
 use super::resolver::Resolver;
 use super::rules::Rules;
 use super::turns::Turns;
@@ -49,6 +50,7 @@ pub struct Fetcher {
     rules: Arc<Rules>,
     client: Client,
     politeness: Politeness,
+    reach: Reach,
 }
 
 /// What one request led to.
@@ -62,7 +64,7 @@ impl Fetcher {
         let rules = Arc::new(rules);
         let client = client(&rules)?;
         let politeness = Politeness::new(&rules);
-        Ok(Self { rules, client, politeness })
+        Ok(Self { rules, client, politeness, reach: Reach::default() })
     }
 
     /// Keeps to the turns of all processes that fetch.
@@ -73,6 +75,7 @@ impl Fetcher {
     /// Fetches the photo behind a URL. Never retries.
     pub async fn fetch(&self, url: &str) -> Result<Download, Obstacle> {
         let mut url = address::parse(url, &self.rules)?;
+        self.reach.wait(self.rules.connect).await;
         let mut left = self.rules.total;
         let mut visit = self.enter(&url).await?;
         let mut redirects = 0;
@@ -124,7 +127,8 @@ impl Fetcher {
         let host = url.host_str().unwrap_or_default();
         let sending = timeout(self.rules.first_byte, self.client.get(url.clone()).send());
         let answer = sending.await.map_err(|_| silent(host, "no answer", self.rules.first_byte))?;
-        let answer = answer.map_err(|error| Obstacle::from_error(&error, host))?;
+        let answer = answer.map_err(|error| self.unanswered(&error, host))?;
+        self.reach.answered(host);
         spans::answered(&Span::current(), &answer);
         match answer.status() {
             StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION => {
@@ -148,6 +152,17 @@ impl Fetcher {
                 Err(obstacle)
             }
         }
+    }
+
+    /// What it means that a request found no answer.
+    fn unanswered(&self, error: &reqwest::Error, host: &str) -> Obstacle {
+        if !Obstacle::is_silence(error) {
+            self.reach.answered(host);
+        } else if self.reach.is_lost_without(host) {
+            let detail = format!("{host} does not answer, and nobody else does: is this machine's network away?");
+            return Obstacle::wait(Cause::NO_NETWORK, detail, None);
+        }
+        Obstacle::from_error(error, host)
     }
 
     /// Takes the body in, as far as it is a photo and not too large.

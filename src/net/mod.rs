@@ -8,12 +8,15 @@
 //! Polite: no host gets more than a few requests at once, one that says "not now" is left alone as a whole
 //! ([`politeness`], with [`turns`] across processes), and one that says "not for this purpose" is obeyed ([`robots`]).
 //!
+//! Fair: while nobody at all answers, it is our own network that is away, and no photo pays for it ([`reach`]).
+//!
 //! Nothing here decides when to try again, or how often: that is the worker's.
 
 pub mod address;
 pub mod fetcher;
 pub mod obstacle;
 pub mod politeness;
+mod reach;
 mod resolver;
 pub mod robots;
 pub mod rules;

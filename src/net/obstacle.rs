@@ -75,6 +75,15 @@ impl Obstacle {
         }
     }
 
+    /// Whether nobody answered a request: not the host, and for its name no name server.
+    pub(super) fn is_silence(error: &reqwest::Error) -> bool {
+        if error.is_dns() {
+            return matches!(find(error), Some(NoAddress::Silence(_)));
+        }
+        let unreachable = || matches!(broken(error), "unreachable");
+        error.is_connect() && (error.is_timeout() || unreachable())
+    }
+
     /// What a request that found no answer, or an answer that broke off, means.
     pub(super) fn from_error(error: &reqwest::Error, host: &str) -> Self {
         if let Some(NoAddress::Forbidden { ip, why }) = find(error) {

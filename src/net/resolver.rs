@@ -1,5 +1,6 @@
 //! Names to addresses, forbidden ones left out.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -21,6 +22,20 @@ pub(super) enum NoAddress {
     Forbidden { ip: IpAddr, why: &'static str },
     #[error("the name has no address")]
     Nothing,
+    #[error("{0}")]
+    Unknown(io::Error),
+    /// No name server has answered.
+    #[error("{0}")]
+    Silence(io::Error),
+}
+
+impl From<io::Error> for NoAddress {
+    fn from(error: io::Error) -> Self {
+        // `EAI_AGAIN`, in the words of glibc and of musl: the code itself is not handed on.
+        let text = error.to_string();
+        let again = ["Temporary failure in name resolution", "Try again"].iter().any(|words| text.contains(words));
+        if again { Self::Silence(error) } else { Self::Unknown(error) }
+    }
 }
 
 impl Resolver {
@@ -39,7 +54,7 @@ impl Resolve for Resolver {
                 let excepted = rules.allowed.iter().any(|allowed| allowed.ip() == known.ip());
                 return if excepted { Ok(addrs(vec![known])) } else { Ok(addrs(permitted(&rules, [known])?)) };
             }
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(NoAddress::from)?;
             Ok(addrs(permitted(&rules, found)?))
         };
         Box::pin(answer.instrument(span))
@@ -85,6 +100,13 @@ mod tests {
         assert!(matches!(permitted(&rules, []), Err(NoAddress::Nothing)));
         let open = Rules { allow_private_addresses: true, ..Rules::default() };
         assert_eq!(permitted(&open, addresses(&["10.0.0.1"])).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_name_server_that_does_not_answer_is_not_one_that_knows_no_such_name() {
+        let told = |text: &str| NoAddress::from(io::Error::other(format!("failed to lookup address: {text}")));
+        assert!(matches!(told("Temporary failure in name resolution"), NoAddress::Silence(_)));
+        assert!(matches!(told("Name or service not known"), NoAddress::Unknown(_)));
     }
 
     async fn resolve(name: &str, rules: Rules) -> Result<Vec<SocketAddr>, String> {

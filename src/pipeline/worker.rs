@@ -321,7 +321,7 @@ impl Worker {
             Outcome::Poison(cause) => end(Ending::Failed, Some(cause), message.clone()),
             Outcome::Retry(retry) => {
                 let waited = now().as_secs().saturating_sub(message.enqueued_at);
-                let endless = waited > self.settings.patience.as_secs() && !retry.cause.is_our_own_wish();
+                let endless = waited > self.settings.patience.as_secs() && !retry.cause.is_our_own();
                 let costs_attempt = retry.costs_attempt || endless;
                 if costs_attempt && message.attempt >= self.settings.attempts {
                     return end(self.stage.exhausted(&retry.cause), Some(retry.cause), message.clone());
