@@ -373,8 +373,13 @@ fn an_sqlite3_script() {
     }
     script.push_str("CREATE TABLE photos(id,source_url,photo_url,posted_at, PRIMARY KEY(id));\n");
     script.push_str("INSERT INTO faces VALUES(1,2,3,1479996149);\nINSERT INTO labels VALUES(3,'O''Neill\\');\n");
-    script.push_str("INSERT INTO photos VALUES(2,NULL,'http://x',NULL);\nCOMMIT;\n");
+    script.push_str("INSERT INTO photos VALUES(2,NULL,'http://x',NULL);\n");
+    script.push_str("CREATE TRIGGER seen AFTER INSERT ON faces WHEN new.id > 0 BEGIN\n  ");
+    script
+        .push_str("UPDATE labels SET name = CASE WHEN new.id = 1 THEN 'a;' ELSE name END WHERE id = new.label_id;\n  ");
+    script.push_str("INSERT INTO faces VALUES(7,2,3,NULL);\nEND;\nCOMMIT;\n");
     let found = read(script.as_bytes()).unwrap();
+    assert_eq!(found.len(), 1, "what a trigger would do is no row");
     assert_eq!(found[0].label_name.as_deref(), Some("O'Neill\\"));
 }
 

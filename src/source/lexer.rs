@@ -298,6 +298,15 @@ impl<'s> Lexer<'s> {
     /// Goes past the end of the present statement. As in psql, a semicolon within parentheses or within the body
     /// of an SQL function (`BEGIN ATOMIC ... END`) does not end it.
     pub fn skip_statement(&mut self) -> Result<(), SourceError> {
+        self.skip_blocks(false)
+    }
+
+    /// As [`Lexer::skip_statement`], for `CREATE TRIGGER`: SQLite writes its body between a bare `BEGIN` and `END`.
+    pub fn skip_trigger(&mut self) -> Result<(), SourceError> {
+        self.skip_blocks(true)
+    }
+
+    fn skip_blocks(&mut self, bare: bool) -> Result<(), SourceError> {
         let nests = self.dialect == Dialect::Standard;
         let (mut parentheses, mut blocks) = (0i64, 0i64);
         loop {
@@ -308,7 +317,7 @@ impl<'s> Lexer<'s> {
                 Token::Symbol(b')') if nests => parentheses -= 1,
                 Token::Word(word) if nests => {
                     if word.eq_ignore_ascii_case("begin") {
-                        blocks += i64::from(blocks > 0 || self.peek()?.is("atomic"));
+                        blocks += i64::from(bare || blocks > 0 || self.peek()?.is("atomic"));
                     } else if blocks > 0 && word.eq_ignore_ascii_case("case") {
                         blocks += 1;
                     } else if blocks > 0 && word.eq_ignore_ascii_case("end") {

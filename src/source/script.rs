@@ -184,6 +184,9 @@ impl Script<'_, '_> {
         while BEFORE_TABLE.iter().any(|word| self.lexer.peek().is_ok_and(|token| token.is(word))) {
             self.lexer.token()?;
         }
+        if self.lexer.take_word("TRIGGER")? {
+            return self.lexer.skip_trigger();
+        }
         if !self.lexer.take_word("TABLE")? {
             return self.lexer.skip_statement();
         }

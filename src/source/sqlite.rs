@@ -82,9 +82,12 @@ pub fn unpack(mut stream: impl Read) -> Result<NamedTempFile, SourceError> {
 /// Read only, trusting nothing in the file. Without a journal beside it the file is taken as it lies, so that it may
 /// be in a folder that cannot be written to.
 fn open(path: &Path) -> Result<Connection, SourceError> {
-    let mut journal = path.as_os_str().to_owned();
-    journal.push("-wal");
-    let immutable = if Path::new(&journal).exists() { "" } else { "?immutable=1" };
+    let is_there = |suffix: &str| {
+        let mut journal = path.as_os_str().to_owned();
+        journal.push(suffix);
+        Path::new(&journal).exists()
+    };
+    let immutable = if is_there("-wal") || is_there("-journal") { "" } else { "?immutable=1" };
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let escaped: String = absolute.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;

@@ -45,6 +45,12 @@ pub fn sniff(head: &[u8], mapping: &Mapping) -> Option<Format> {
         return Some(Format::JsonLines);
     }
     let line = &head[..memchr(b'\n', head).unwrap_or(head.len())];
+    // A statement names columns between commas, too.
+    let is_sql =
+        |word: &[u8]| [&b"COPY"[..], b"INSERT", b"CREATE", b"SELECT"].iter().any(|w| w.eq_ignore_ascii_case(word));
+    if line.split(|byte| *byte == b' ').next().is_some_and(is_sql) {
+        return None;
+    }
     let format = if memchr(b'\t', line).is_some() { Format::Tsv } else { Format::Csv };
     let names = names(mapping);
     let separator = if format == Format::Tsv { b'\t' } else { b',' };
@@ -281,6 +287,19 @@ mod tests {
             \"posted_at\":\"\",\"label_id\":2,\"label_name\":\"Ana \\\"A\\\",\\nB\\\\\"}\n\n";
         for text in [csv, &format!("\u{feff}{csv}"), tsv, json] {
             assert_eq!(read_text(text, &[]).unwrap(), [expected()], "{text}");
+        }
+    }
+
+    #[test]
+    fn a_statement_is_no_table() {
+        let mapping = Mapping::default();
+        assert_eq!(sniff(b"photo_id,photo_url\n5,a\n", &mapping), Some(Format::Csv));
+        for statement in [
+            "COPY public.photos (id, photo_id, photo_url, posted_at) FROM stdin;\n",
+            "insert into photos (id, photo_id, photo_url) values (1, 2, 'x');\n",
+            "CREATE TABLE photos (id, photo_id, photo_url);\n",
+        ] {
+            assert_eq!(sniff(statement.as_bytes(), &mapping), None, "{statement}");
         }
     }
 
