@@ -118,7 +118,7 @@ fn portraits() -> Vec<RgbImage> {
     let names = ["obama.jpg", "obama2.jpg", "astronaut.png"];
     names
         .iter()
-        .filter_map(|name| std::fs::read(folder.join(name)).ok())
+        .map(|name| std::fs::read(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}")))
         .map(|bytes| decode(&bytes, Limits::default()).expect("a picture"))
         .collect()
 }
@@ -154,9 +154,10 @@ fn nobody_is_seen_where_nobody_is() {
         vec![RgbImage::new(1, 1), RgbImage::new(3000, 2), RgbImage::from_pixel(640, 480, image::Rgb([90; 3]))];
     if let Some(folder) = reference::package_photos() {
         let names = ["coffee.png", "chelsea.png", "brick.png", "rocket.jpg", "hubble_deep_field.jpg"];
-        pictures.extend(
-            names.iter().filter_map(|name| decode(&std::fs::read(folder.join(name)).ok()?, Limits::default()).ok()),
-        );
+        pictures.extend(names.iter().map(|name| {
+            let bytes = std::fs::read(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+            decode(&bytes, Limits::default()).unwrap_or_else(|error| panic!("{name}: {error}"))
+        }));
     }
     for picture in &pictures {
         let found = detector.find(picture, Search::Guided, 1, FacesRule::One);

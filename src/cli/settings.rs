@@ -27,7 +27,7 @@ pub struct StageArgs {
     /// What a photo with several faces is worth: nothing, or its largest face
     #[arg(long, env = "FACEMILL_FACES", value_enum, default_value_t, help_heading = "Faces")]
     faces: FacesRule,
-    /// The least width of a face in pixels, from ear to ear
+    /// The least width of a face in pixels: of the box that dlib draws around it
     #[arg(long, env = "FACEMILL_MIN_FACE", default_value_t = 80, value_name = "PIXELS", help_heading = "Faces")]
     min_face: u32,
     /// How the crop is laid around the face; do not mix them in one dataset

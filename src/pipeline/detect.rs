@@ -19,7 +19,7 @@ use crate::vision::image::{self, DecodeError, Limits, Pictures};
 pub struct DetectSettings {
     pub search: Search,
     pub faces: FacesRule,
-    /// The least width of a face in pixels, as dlib frames it: from brow to chin.
+    /// The least width of a face in pixels: of the box that dlib draws around it.
     pub min_face: u32,
     pub limits: Limits,
 }

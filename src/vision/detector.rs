@@ -434,18 +434,23 @@ struct Overview<'a> {
 }
 
 impl<'a> Overview<'a> {
-    /// The copy's longer side has at least `side` pixels, and less than twice as many.
+    /// The copy's longer side has at least `side` pixels, and less than twice as many, unless the picture is very long.
     fn of(picture: &'a RgbImage, side: u32) -> Self {
-        let factor = (picture.width().max(picture.height()) / side).max(1);
-        Self { picture, reduced: reduce(picture, Window::of(picture), factor), factor }
+        let window = Window::of(picture);
+        let factor = window.reducible(picture.width().max(picture.height()) / side);
+        Self { picture, reduced: reduce(picture, window, factor), factor }
     }
 
     /// The whole photo at another size.
     fn resized(&self, width: u32, height: u32) -> RgbImage {
+        let nearer;
         let source = if width.max(height) <= self.reduced.width().max(self.reduced.height()) {
             (&self.reduced, f64::from(self.factor))
         } else {
-            (self.picture, 1.0)
+            let longer = self.picture.width().max(self.picture.height());
+            let factor = Window::of(self.picture).reducible(longer / width.max(height));
+            nearer = reduce(self.picture, Window::of(self.picture), factor);
+            (&nearer, f64::from(factor))
         };
         let step = |length: u32, size: u32| f64::from(length) / f64::from(size);
         let (right, down) = (step(self.picture.width(), width), step(self.picture.height(), height));

@@ -40,13 +40,6 @@ impl Frame {
         [(self.left + self.right) / 2.0, (self.top + self.bottom) / 2.0]
     }
 
-    /// The frame in a picture `factor` times as large.
-    #[must_use]
-    pub fn scaled(&self, factor: f64) -> Self {
-        let scale = |edge: f64| (edge + 0.5) * factor - 0.5;
-        Self { left: scale(self.left), top: scale(self.top), right: scale(self.right), bottom: scale(self.bottom) }
-    }
-
     #[must_use]
     pub fn moved(&self, x: f64, y: f64) -> Self {
         Self { left: self.left + x, top: self.top + y, right: self.right + x, bottom: self.bottom + y }

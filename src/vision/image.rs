@@ -69,8 +69,7 @@ pub fn decode(bytes: &[u8], limits: Limits) -> Result<RgbImage, DecodeError> {
 fn jpeg(bytes: &[u8], limits: Limits) -> Result<RgbImage, DecodeError> {
     // A small file of very many progressive scans of a large picture takes minutes to decode. Real ones have about ten.
     const SCANS: usize = 100;
-    let scans = memchr::memchr_iter(0xff, bytes).filter(|&at| bytes.get(at + 1) == Some(&0xda)).take(SCANS + 1);
-    if scans.count() > SCANS {
+    if scans(bytes) > SCANS {
         let detail = format!("it has more than {SCANS} scans");
         return Err(DecodeError::Undecodable { format: "jpg", detail });
     }
@@ -94,6 +93,28 @@ fn jpeg(bytes: &[u8], limits: Limits) -> Result<RgbImage, DecodeError> {
         // Mere warnings end here, too: the second opinion counts.
         Err(_) => any(bytes, ImageFormat::Jpeg, limits),
     }
+}
+
+/// Scans of a JPEG, up to its end: what a camera has appended, a film for instance, is none of it. Bytes that are no JPEG
+/// are walked to their end.
+fn scans(bytes: &[u8]) -> usize {
+    const START_OF_SCAN: u8 = 0xda;
+    const END: u8 = 0xd9;
+    let (mut count, mut at) = (0, 2);
+    while let Some(marker) = memchr::memchr(0xff, bytes.get(at..).unwrap_or_default()) {
+        at += marker + 1;
+        let length = || bytes.get(at + 1..at + 3).map_or(0, |two| usize::from(u16::from_be_bytes([two[0], two[1]])));
+        match bytes.get(at) {
+            None | Some(&END) => break,
+            // Stuffing, and marks within a scan, have no length.
+            Some(0x00 | 0x01 | 0xd0..=0xd8 | 0xff) => {}
+            Some(&kind) => {
+                count += usize::from(kind == START_OF_SCAN);
+                at += 1 + length();
+            }
+        }
+    }
+    count
 }
 
 fn any(bytes: &[u8], format: ImageFormat, limits: Limits) -> Result<RgbImage, DecodeError> {
@@ -411,6 +432,8 @@ mod tests {
         let mut jpeg = encode(&original, ImageFormat::Jpeg).unwrap();
         jpeg.truncate(jpeg.len() / 2);
         assert!(matches!(decode(&jpeg, small), Err(DecodeError::Undecodable { .. })), "half a picture");
+        let film = [encode(&original, ImageFormat::Jpeg).unwrap(), b"\xff\xda\0\x02".repeat(500)].concat();
+        assert!(decode(&film, small).is_ok(), "a film behind the picture is none of its scans");
         let screenless = b"GIF89a\0\0\0\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0;";
         assert!(matches!(decode(screenless, small), Err(DecodeError::Undecodable { .. })), "no pixels");
         let scans = [&b"\xff\xd8"[..], &b"\xff\xda\0\x02".repeat(500)].concat();

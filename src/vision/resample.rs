@@ -25,11 +25,17 @@ impl Window {
     pub fn of(picture: &RgbImage) -> Self {
         Self { x: 0, y: 0, width: picture.width(), height: picture.height() }
     }
+
+    /// The nearest factor by which [`reduce`] can reduce it.
+    pub fn reducible(&self, factor: u32) -> u32 {
+        factor.clamp(1, self.width.min(self.height).clamp(1, 256))
+    }
 }
 
-/// Averages blocks of `factor` x `factor` pixels of a window; rests at the right and lower edge are left out.
+/// Averages blocks of `factor` x `factor` pixels of a window; rests at the right and lower edge are left out. The
+/// factor is that of [`Window::reducible`].
 pub fn reduce(picture: &RgbImage, window: Window, factor: u32) -> RgbImage {
-    let factor = factor.clamp(1, window.width.min(window.height).clamp(1, 256));
+    let factor = window.reducible(factor);
     let (width, height) = (window.width / factor, window.height / factor);
     let mut reduced = RgbImage::new(width, height);
     let pixels = picture.as_raw();
