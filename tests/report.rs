@@ -190,7 +190,7 @@ async fn every_photo_is_told_in_id_order() {
     let cards = cards(&page);
     assert_eq!(cards.len(), 833);
     let original = ObjectKey::original(faces[0].original_sha256, ImageFormat::Jpeg);
-    assert_eq!(cards[0][0], serde_json::json!([3, faces[0].file, original.as_str(), "Ann"]));
+    assert_eq!(cards[0][0], serde_json::json!(["3", faces[0].file, original.as_str(), "Ann"]));
     for told in ["2,500", "http-404", "no-face", "photos.example", "2024-12-31 23:59", "guided"] {
         assert!(page.contains(told), "{told}");
     }
@@ -272,14 +272,26 @@ fn an_interrupted_report_leaves_the_old_one() {
     let dir = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut shelf = Shelf::of((1..=1500).map(|id| arrived(with_face(id, 0.5))));
+    runtime.block_on(report::write_all(dir.path(), &shelf, None, about())).unwrap();
+    let files = || -> Vec<_> {
+        let done = names(dir.path()).into_iter().filter(|name| !name.ends_with(".part"));
+        done.map(|name| (std::fs::read(dir.path().join(&name)).unwrap(), name)).collect()
+    };
+    let before = files();
     (shelf.patience, shelf.hangs) = (Some(Mutex::new(1)), true);
     runtime.block_on(async {
         let mut writing = Box::pin(report::write_all(dir.path(), &shelf, None, about()));
         // Polled once, it has sent the first page; then whoever waited for it goes away.
         assert!(futures::poll!(&mut writing).is_pending());
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while !names(dir.path()).iter().any(|name| name.ends_with(".part")) {
+            assert!(std::time::Instant::now() < deadline, "nobody begins to write");
+            tokio::task::yield_now().await;
+        }
     });
     drop(runtime); // Waits for the writer's thread.
-    assert!(!names(dir.path()).iter().any(|name| !name.ends_with(".part")), "{:?}", names(dir.path()));
+    assert_eq!(before.len(), 3);
+    assert!(files() == before, "{:?}", names(dir.path()));
 }
 
 #[tokio::test]

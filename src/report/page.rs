@@ -40,10 +40,11 @@ impl Page {
         Ok(Self { faces: 0 })
     }
 
-    /// Adds a face; its fields are those that `page.js` names.
+    /// Adds a face; its fields are those that `page.js` names. Its photo's id is a string: JavaScript's numbers are exact
+    /// up to 2^53 only.
     pub fn face(&mut self, file: &mut dyn Write, face: &FaceRecord, original: &ObjectKey) -> io::Result<()> {
         let fields = (
-            (&face.photo_id, &face.file, original.as_str(), face.label_name.as_deref()),
+            (face.photo_id.as_str(), &face.file, original.as_str(), face.label_name.as_deref()),
             (short(face.p_ok), face.size, short(face.angle), short(face.score)),
             (short(face.mirrored), short(face.mirrored_head), short(face.blur), short(face.exposure)),
         );

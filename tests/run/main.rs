@@ -109,19 +109,28 @@ fn a_dump_becomes_faces() {
     for photo in &photos {
         let url = photo["photo_url"].as_str().unwrap();
         let told = (photo["outcome"].as_str().unwrap(), photo["cause"].as_str().unwrap_or(""));
-        let file = url.rsplit('/').next().unwrap();
-        let expected = match file {
-            _ if url.contains("/deleted/") => ("gone", "http-404"),
-            "410.jpg" => ("gone", "http-410"),
-            "403.jpg" => ("gone", "http-403"),
-            "noai.jpg" => ("gone", "refused-by-robots-tag"),
-            "page.jpg" | "noise.jpg" if told.1 == "undecodable" => ("rejected", "undecodable"),
-            "page.jpg" => ("rejected", "not-an-image"),
-            "loop.jpg" => ("rejected", "too-many-redirects"),
-            "huge.jpg" => ("rejected", "too-large"),
-            "broken.jpg" => ("failed", "http-500"),
-            "moved.jpg" | "there.jpg" | "429.jpg" | "twice.jpg" | "short.jpg" | "twin.jpg" => ("predicted", ""),
-            _ => continue,
+        let (host, path) = url.split_once("://").and_then(|(_, rest)| rest.split_once('/')).unwrap_or_default();
+        let expected = match (host, path) {
+            ("archive.test", path) if path.starts_with("deleted/") => ("gone", "http-404"),
+            ("archive.test", "410.jpg") => ("gone", "http-410"),
+            ("archive.test", "403.jpg") => ("gone", "http-403"),
+            ("archive.test", "noai.jpg") => ("gone", "refused-by-robots-tag"),
+            ("hostile.test", "page.jpg" | "bomb.jpg") => ("rejected", "not-an-image"),
+            ("hostile.test", "empty.jpg") => ("rejected", "empty-body"),
+            ("hostile.test", "loop.jpg") => ("rejected", "too-many-redirects"),
+            ("hostile.test", "huge.jpg") => ("rejected", "too-large"),
+            ("hostile.test", "cut.jpg" | "noise.jpg") => ("rejected", "undecodable"),
+            ("hostile.test", "private.jpg") => ("rejected", "forbidden-address"),
+            ("hostile.test", "file.jpg") => ("rejected", "bad-url"),
+            ("busy.test", "broken.jpg") => ("failed", "http-500"),
+            ("busy.test", _) | ("hostile.test", "twin.jpg") => ("predicted", ""),
+            ("photos.test", "moved.jpg") | ("archive.test", "moved/there.jpg") => ("predicted", ""),
+            // The pictures; `check_angles` knows what is on each.
+            ("photos.test" | "archive.test", _) => continue,
+            ("169.254.169.254" | "localhost" | "2130706433" | "[::ffff:10.0.0.1]", _) => {
+                ("rejected", "forbidden-address")
+            }
+            _ => ("rejected", "bad-url"),
         };
         assert_eq!(told, expected, "{url}");
     }
