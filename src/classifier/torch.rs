@@ -2,7 +2,8 @@
 //!
 //! Such a file is four pickles (a magic number, the protocol's version, a description of the machine, the table of
 //! tensors), a fifth with the keys of the storages, and then each storage: its length as 64 bits, its elements. Only
-//! the instructions that such a table needs are known, and nothing in it is ever called, so a file can do no harm.
+//! the instructions that such a table needs are known, and nothing in it is ever called. A file of somebody who means
+//! harm can still exhaust memory: ours is pinned by its hash.
 
 use std::collections::HashMap;
 use std::rc::Rc;

@@ -64,11 +64,6 @@ impl Runtime {
             .map_err(|error| InferenceError::Model { model: model.to_owned(), detail: error.to_string() })
     }
 
-    /// A session for a model's file.
-    pub fn session_from_file(&self, path: &Path, threads: usize) -> Result<Session, InferenceError> {
-        self.session(&path.display().to_string(), &read(path)?, threads)
-    }
-
     fn build(&self, bytes: &[u8], threads: usize) -> ort::Result<Session> {
         Session::builder(&self.environment)?
             .with_intra_threads(threads.max(1))?

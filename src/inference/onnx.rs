@@ -165,20 +165,12 @@ pub struct AttributeProto {
 }
 
 impl AttributeProto {
-    pub fn float(name: &str, value: f32) -> Self {
-        Self { f: Some(value), ..Self::of(name, AttributeType::Float) }
-    }
-
     pub fn int(name: &str, value: i64) -> Self {
         Self { i: Some(value), ..Self::of(name, AttributeType::Int) }
     }
 
     pub fn ints(name: &str, values: &[i64]) -> Self {
         Self { ints: values.to_vec(), ..Self::of(name, AttributeType::Ints) }
-    }
-
-    pub fn string(name: &str, value: &str) -> Self {
-        Self { s: Some(value.as_bytes().to_vec()), ..Self::of(name, AttributeType::String) }
     }
 
     fn of(name: &str, kind: AttributeType) -> Self {
@@ -204,7 +196,6 @@ pub enum AttributeType {
 pub mod elem {
     pub const FLOAT: i32 = 1;
     pub const UINT8: i32 = 2;
-    pub const INT32: i32 = 6;
     pub const INT64: i32 = 7;
 }
 
