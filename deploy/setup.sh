@@ -56,6 +56,7 @@ if $tests; then
     need iproute2 "network namespaces stand in for pods" command -v ip
     need curl "uploads dumps" command -v curl
     need rabbitmq-server "the tests start private ones" test -x /usr/lib/rabbitmq/bin/rabbitmq-server
+    need prometheus "its promtool tries the alerts and the dashboard" command -v promtool
 fi
 
 # Rust is not apt's: what Debian packages is too old.
@@ -138,7 +139,12 @@ apt_get() {
 # One foreign source that is away must not stop the rest; if a package is really not to be had, install says so.
 apt_get update || echo "apt-get update had trouble; going on with the package lists that are here" >&2
 
-# Debian starts a server as soon as it is installed, for all the world to use. The tests start their own.
+# Debian starts a server as soon as it is installed, and whenever the machine starts, for all the world to use. The tests
+# start their own.
+servers=()
+for package in "${packages[@]}"; do
+    case $package in *-server | prometheus) servers+=("$package") ;; esac
+done
 policy=/usr/sbin/policy-rc.d
 keep_services_stopped() {
     if [[ ! -e $policy ]] && printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null; then
@@ -146,10 +152,13 @@ keep_services_stopped() {
         "${as_root[@]}" chmod +x "$policy"
     fi
 }
-case " ${packages[*]} " in *-server\ *) keep_services_stopped ;; esac
+[[ ${#servers[@]} -eq 0 ]] || keep_services_stopped
 if ! apt_get install -y --no-install-recommends "${packages[@]}"; then
     tell >&2
     exit 3
+fi
+if [[ ${#servers[@]} -gt 0 ]] && command -v systemctl >/dev/null; then
+    "${as_root[@]}" systemctl --quiet disable "${servers[@]}" >&2 || echo "could not disable ${servers[*]}" >&2
 fi
 if $tests && ! python_packages_are_there; then
     install_python_packages

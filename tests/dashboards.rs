@@ -1,152 +1,242 @@
-//! Every query of the dashboard and of the alerts is PromQL, and asks for what the program really exports.
+//! The queries of the dashboard and of the alerts, as Prometheus itself answers them from what the program exports.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
+use facemill::ledger::Happening;
 use facemill::photo::StageName;
 use facemill::telemetry::instruments::{Instruments, Io};
 use facemill::telemetry::prometheus::Reader;
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
-use promql_parser::parser::{self, Expr, VectorSelector};
+use serde_json::{Value, json};
 
-/// The labels of every metric, by its name at Prometheus.
-fn exported() -> BTreeMap<String, BTreeSet<String>> {
+/// What `/metrics` says after everything that is counted has happened once.
+fn exported() -> String {
     let reader = Reader::default();
     let provider = SdkMeterProvider::builder().with_reader(reader.clone()).build();
     let meter = provider.meter("facemill");
     let instruments = Instruments::new(&meter);
     Instruments::watch(&meter, std::sync::Arc::default());
     let moment = Duration::from_millis(1);
-    instruments.photo(StageName::Fetch, "failed", "timeout", moment);
-    instruments.fetch("photos.test", "advanced");
-    instruments.host_pause("photos.test");
-    instruments.dead_letter(Some(StageName::Fetch), "timeout");
-    instruments.object(Io::Get, 1);
-    instruments.batch(1);
-    instruments.sent(StageName::Fetch, moment, None);
-    instruments.taken(StageName::Fetch);
-    instruments.put_down(StageName::Fetch, moment);
-    instruments.queue(StageName::Fetch, "ready", 1);
-    instruments.oldest(StageName::Fetch, 1);
-    let mut exported: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for line in reader.text().lines().filter(|line| !line.starts_with('#')) {
-        let (name, rest) = line.split_once(['{', ' ']).unwrap();
-        let labels = rest.split(['{', ',']).filter_map(|pair| Some(pair.split_once("=\"")?.0.to_owned()));
-        exported.entry(name.to_owned()).or_default().extend(labels);
+    for stage in StageName::ALL {
+        for outcome in Happening::ALL.map(Happening::as_str) {
+            let cause = if ["advanced", "predicted"].contains(&outcome) { "" } else { "timeout" };
+            instruments.photo(stage, outcome, cause, moment);
+            instruments.fetch("photos.test", outcome);
+        }
+        instruments.dead_letter(Some(stage), "timeout");
+        instruments.sent(stage, moment, None);
+        instruments.sent(stage, moment, Some("timeout"));
+        instruments.taken(stage);
+        instruments.put_down(stage, moment);
+        for state in ["ready", "in_flight", "delayed"] {
+            instruments.queue(stage, state, 1);
+        }
+        instruments.oldest(stage, 1);
+        instruments.paused(stage, true);
     }
-    exported
+    instruments.host_pause("photos.test");
+    instruments.object(Io::Get, 1);
+    instruments.object(Io::Put, 1);
+    instruments.batch(1);
+    reader.text()
+}
+
+/// One series: its metric, and the values of its labels.
+type Series = (String, BTreeMap<String, String>);
+
+/// Reads `name{label="value",...}`; the values that are used here have neither commas nor quotes.
+fn series(text: &str) -> Series {
+    let (name, labels) = text.split_once('{').unwrap_or((text, ""));
+    let pairs = labels.trim_end_matches('}').split(',').filter_map(|pair| pair.split_once('='));
+    (name.to_owned(), pairs.map(|(label, value)| (label.to_owned(), value.trim_matches('"').to_owned())).collect())
+}
+
+/// The series of an exposition, each with its value as it was written.
+fn lines(exposition: &str) -> impl Iterator<Item = (&str, &str)> {
+    exposition.lines().filter(|line| !line.starts_with('#')).map(|line| line.rsplit_once(' ').unwrap())
+}
+
+/// The same as promtool's input: for two hours what counts grows by its value every 15 seconds, and the rest stays.
+fn two_hours_of(exposition: &str) -> Vec<Value> {
+    let gauges: BTreeSet<&str> =
+        exposition.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" gauge")).collect();
+    let values = |(series, value): (&str, &str)| {
+        let name = series.split('{').next().unwrap();
+        let values = if gauges.contains(name) { format!("{value}x480") } else { format!("0+{value}x480") };
+        json!({ "series": series, "values": values })
+    };
+    lines(exposition).map(values).collect()
+}
+
+fn at_home(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(file)
 }
 
 fn read(file: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
+    std::fs::read_to_string(at_home(file)).unwrap()
 }
 
-/// The queries of the dashboard, with what Grafana puts in place of its variables.
-fn of_dashboard() -> Vec<String> {
-    let dashboard: serde_json::Value = serde_json::from_str(&read("deploy/grafana/facemill.json")).unwrap();
+/// What promtool complains of.
+fn complaint(arguments: &[&str], file: &Path) -> Option<String> {
+    let told = match Command::new("promtool").args(arguments).arg(file).output() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            panic!("promtool is not installed: run `make setup-tests`, which installs what the tests need")
+        }
+        told => told.unwrap(),
+    };
+    let text = [told.stdout, told.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+    (!told.status.success()).then_some(text)
+}
+
+/// A query of the dashboard, with what Grafana puts in place of its variables, and the labels in its legend.
+#[derive(Debug)]
+struct Query {
+    expr: String,
+    legend: Vec<String>,
+}
+
+fn of_dashboard() -> Vec<Query> {
+    let dashboard: Value = serde_json::from_str(&read("deploy/grafana/facemill.json")).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
     let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
-    targets.map(|target| target["expr"].as_str().unwrap().replace("$__rate_interval", "1m")).collect()
-}
-
-/// The queries of the alerts: what follows `expr:`, folded over lines or not.
-fn of_alerts() -> Vec<String> {
-    let text = read("deploy/prometheus/alerts.yml");
-    let mut queries = Vec::new();
-    for part in text.split("        expr: ").skip(1) {
-        let mut lines = part.lines();
-        let first = lines.next().unwrap();
-        let folded = lines.take_while(|line| line.starts_with("          ")).map(str::trim);
-        queries.push(if first == ">-" { folded.collect::<Vec<_>>().join(" ") } else { first.to_owned() });
-    }
-    queries
-}
-
-/// Every selector of a query, and the labels that it is grouped by.
-fn selectors<'a>(expr: &'a Expr, found: &mut Vec<&'a VectorSelector>, grouped: &mut Vec<&'a str>) {
-    match expr {
-        Expr::VectorSelector(selector) => found.push(selector),
-        Expr::MatrixSelector(matrix) => found.push(&matrix.vs),
-        Expr::Aggregate(aggregate) => {
-            if let Some(parser::LabelModifier::Include(labels) | parser::LabelModifier::Exclude(labels)) =
-                &aggregate.modifier
-            {
-                grouped.extend(labels.labels.iter().map(String::as_str));
-            }
-            selectors(&aggregate.expr, found, grouped);
-        }
-        Expr::Binary(binary) => {
-            selectors(&binary.lhs, found, grouped);
-            selectors(&binary.rhs, found, grouped);
-        }
-        Expr::Paren(paren) => selectors(&paren.expr, found, grouped),
-        Expr::Unary(unary) => selectors(&unary.expr, found, grouped),
-        Expr::Subquery(subquery) => selectors(&subquery.expr, found, grouped),
-        Expr::Call(call) => call.args.args.iter().for_each(|argument| selectors(argument, found, grouped)),
-        Expr::NumberLiteral(_) | Expr::StringLiteral(_) | Expr::Extension(_) => {}
-    }
-}
-
-/// What is wrong with a query.
-fn fault(query: &str, exported: &BTreeMap<String, BTreeSet<String>>) -> Option<String> {
-    let expr = match parser::parse(query) {
-        Ok(expr) => expr,
-        Err(error) => return Some(error),
+    let query = |target: &Value| {
+        let legend = target["legendFormat"].as_str().unwrap();
+        let labels = legend.split("{{").skip(1).map(|rest| rest.split("}}").next().unwrap().to_owned());
+        let expr = target["expr"].as_str().unwrap().replace("$__rate_interval", "1m");
+        Query { expr, legend: labels.collect() }
     };
-    let (mut found, mut grouped) = (Vec::new(), Vec::new());
-    selectors(&expr, &mut found, &mut grouped);
-    if found.is_empty() {
-        return Some("it asks for nothing".into());
-    }
-    let mut known: BTreeSet<&str> = BTreeSet::new();
-    for selector in &found {
-        let name = selector.name.as_deref().unwrap_or_default();
-        let Some(labels) = exported.get(name) else { return Some(format!("there is no metric {name}")) };
-        for matcher in &selector.matchers.matchers {
-            if !labels.contains(&matcher.name) {
-                return Some(format!("{name} has no label {}", matcher.name));
-            }
+    targets.map(query).collect()
+}
+
+/// The labels that a text of selectors compares with something.
+fn compared(text: &str) -> BTreeSet<&str> {
+    let label = |(at, _): (usize, &str)| {
+        let before = text[..at].trim_end_matches(['=', '!', '~']);
+        (before.len() < at).then(|| before.rsplit(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap())
+    };
+    text.match_indices('"').filter_map(label).collect()
+}
+
+/// What is wrong with queries: one is no PromQL, selects nothing, compares or shows a label that is not there, or has an
+/// answer where there is nothing to ask.
+fn fault(queries: &[Query], exposition: &str) -> Option<String> {
+    let known: BTreeSet<String> = lines(exposition).flat_map(|(text, _)| series(text).1.into_keys()).collect();
+    for query in queries {
+        // To differ from something is true of a label that is not there.
+        if let Some(label) = compared(&query.expr).into_iter().find(|label| !known.contains(*label)) {
+            return Some(format!("{query:?}: no metric has a label {label}"));
         }
-        known.extend(labels.iter().map(String::as_str));
     }
-    let unknown = grouped.iter().find(|label| !known.contains(**label));
-    unknown.map(|label| format!("none of its metrics has a label {label}"))
+    let is_there = |expr: &str| {
+        json!({
+            "expr": format!("count({expr}) > bool 0"), "eval_time": "2h", "exp_samples": [{ "labels": "{}", "value": 1 }]
+        })
+    };
+    let is_not_there = |query: &Query| json!({ "expr": query.expr, "eval_time": "2h", "exp_samples": [] });
+    let answers = queries.iter().flat_map(|query| {
+        let labelled =
+            query.legend.iter().map(|label| is_there(&format!("{} unless on ({label}) vector(1)", query.expr)));
+        labelled.chain([is_there(&query.expr)]).collect::<Vec<_>>()
+    });
+    let tests = json!({ "tests": [
+        { "interval": "15s", "input_series": two_hours_of(exposition), "promql_expr_test": answers.collect::<Vec<_>>() },
+        { "interval": "15s", "promql_expr_test": queries.iter().map(is_not_there).collect::<Vec<_>>() },
+    ] });
+    let folder = tempfile::tempdir().unwrap();
+    // JSON is YAML.
+    let file = folder.path().join("queries.yml");
+    std::fs::write(&file, tests.to_string()).unwrap();
+    complaint(&["test", "rules"], &file)
 }
 
 #[test]
-fn every_query_asks_for_what_there_is() {
-    let exported = exported();
-    let (dashboard, alerts) = (of_dashboard(), of_alerts());
-    assert!(dashboard.len() >= 18 && alerts.len() == 6, "{} and {}", dashboard.len(), alerts.len());
-    for query in dashboard.iter().chain(&alerts) {
-        assert_eq!(fault(query, &exported), None, "{query}");
+fn every_panel_shows_something() {
+    let queries = of_dashboard();
+    assert!(queries.len() >= 19, "{}", queries.len());
+    if let Some(fault) = fault(&queries, &exported()) {
+        panic!("{fault}");
     }
 }
 
 #[test]
 fn a_query_for_what_is_not_there_is_found_out() {
     let exported = exported();
-    for bad in [
-        "sum(rate(facemill_photos[5m]))",
-        "sum(facemill_in_flight{stage=\"fetch\"})",
-        "sum by (host) (facemill_in_flight)",
-        "sum(rate(facemill_photos_total[5m])",
-        "1 > 2",
+    let fault = |expr: &str, legend: &[&str]| {
+        fault(&[Query { expr: expr.into(), legend: legend.iter().map(ToString::to_string).collect() }], &exported)
+    };
+    assert_eq!(fault("sum by (facemill_stage) (facemill_in_flight)", &["facemill_stage"]), None);
+    for (bad, legend) in [
+        ("sum(rate(facemill_photos[5m]))", &[][..]),
+        ("sum(facemill_in_flight{stage=\"fetch\"})", &[]),
+        ("sum(facemill_in_flight{stage!=\"fetch\"})", &[]),
+        ("sum(rate(facemill_photos_total{facemill_outcome=\"perfect\"}[5m]))", &[]),
+        ("sum by (host) (facemill_in_flight)", &["host"]),
+        ("sum by (facemill_stage) (facemill_in_flight)", &["facemill_stage", "facemill_state"]),
+        ("sum(rate(facemill_photos_total[5m])", &[]),
+        ("1 > 2", &[]),
+        ("vector(1)", &[]),
     ] {
-        assert!(fault(bad, &exported).is_some(), "{bad}");
+        assert!(fault(bad, legend).is_some(), "{bad} {legend:?}");
     }
 }
 
 /// Whoever looks at the dashboard sees all that there is, and whoever reads the documentation finds it explained.
 #[test]
 fn every_metric_is_shown_and_explained() {
-    let (shown, explained) =
-        (of_dashboard().join(" "), read("docs/tracing.md").replace("`..._sent", "`messaging_client_sent"));
-    for name in exported().keys().filter(|name| *name != "target_info") {
+    let shown: String = of_dashboard().into_iter().map(|query| query.expr + " ").collect();
+    let explained = read("docs/tracing.md").replace("`..._sent", "`messaging_client_sent");
+    let names: BTreeSet<String> = lines(&exported()).map(|(text, _)| series(text).0).collect();
+    for name in names.iter().filter(|name| *name != "target_info") {
         let stem = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
         assert!(shown.contains(stem), "{name} is on no panel");
         assert!(explained.contains(stem), "{name} is not in docs/tracing.md");
+    }
+}
+
+#[test]
+fn alerts_fire_when_they_should() {
+    let rules = read("deploy/prometheus/alerts.yml");
+    assert_eq!(complaint(&["check", "rules", "--lint-fatal"], &at_home("deploy/prometheus/alerts.yml")), None);
+    if let Some(complaint) = complaint(&["test", "rules"], &at_home("tests/alerts.yml")) {
+        panic!("{complaint}");
+    }
+    let scenarios = read("tests/alerts.yml");
+    for alert in rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        assert!(scenarios.contains(&format!("alertname: {alert}\n")), "nobody has seen {alert} fire");
+    }
+}
+
+/// A scenario is worth nothing if the program never exports such a series.
+#[test]
+fn scenarios_are_of_what_there_is() {
+    let text = exported();
+    let exported: Vec<Series> = lines(&text).map(|(text, _)| series(text)).collect();
+    let (rules, scenarios) = (read("deploy/prometheus/alerts.yml"), read("tests/alerts.yml"));
+    let told: BTreeSet<&str> =
+        scenarios.split("{series: '").skip(1).map(|rest| rest.split('\'').next().unwrap()).collect();
+    assert!(told.len() >= 30, "{}", told.len());
+    for text in told {
+        let (name, mut labels) = series(text);
+        assert!(labels.remove("instance").is_some(), "{text}");
+        // RabbitMQ's own, and what OpenTelemetry makes of too many hosts.
+        if name.starts_with("rabbitmq_") || labels.keys().eq(["otel_metric_overflow"]) {
+            continue;
+        }
+        let any = |label: &str| ["facemill_cause", "server_address"].contains(&label);
+        let is_like = |(theirs, values): &&Series| {
+            *theirs == name
+                && values.keys().eq(labels.keys())
+                && values.iter().all(|(label, value)| any(label) || labels[label] == *value)
+        };
+        assert!(exported.iter().any(|series| is_like(&series)), "{text}");
+    }
+    let known: BTreeSet<&str> = exported.iter().flat_map(|(_, labels)| labels.keys().map(String::as_str)).collect();
+    for label in compared(&rules) {
+        assert!(known.contains(label) || label == "queue", "{label}");
     }
 }

@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout};
 use crate::ledger::LedgerError;
 use crate::ledger::redis::{Redis, keys};
 use crate::photo::StageName;
+use crate::telemetry::instruments;
 
 /// A host as URLs name it: lower-case, international names in ASCII, no port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -194,6 +195,9 @@ impl Watch {
         let mut news = false;
         for (stage, sender) in &self.stages {
             let paused = pauses.stages.contains_key(stage);
+            if let Some(instruments) = instruments::get() {
+                instruments.paused(*stage, paused);
+            }
             news |= sender.send_if_modified(|was| std::mem::replace(was, paused) != paused);
         }
         news | self.hosts.send_if_modified(|was| {

@@ -20,6 +20,8 @@ const DURATIONS: [f64; 15] =
 const BATCHES: [f64; 5] = [1.0, 2.0, 4.0, 8.0, 16.0];
 /// Hosts that have numbers of their own; what happens at further ones is counted together.
 const HOSTS: usize = 200;
+/// What can come of fetching a photo: advanced, retried, gone, rejected, failed.
+const OF_FETCHING: usize = 5;
 
 const FETCHES: &str = "facemill.fetches";
 const HOST_PAUSES: &str = "facemill.host.pauses";
@@ -41,6 +43,7 @@ pub struct Instruments {
     processing: Histogram<f64>,
     queue_messages: Gauge<u64>,
     queue_oldest: Gauge<u64>,
+    stage_paused: Gauge<u64>,
 }
 
 /// Which way bytes go between us and the object store.
@@ -64,8 +67,12 @@ pub(super) fn install(instruments: Instruments) {
 
 /// Bounds what strangers could let grow.
 pub(super) fn view(instrument: &Instrument) -> Option<Stream> {
-    let by_host = [FETCHES, HOST_PAUSES].contains(&instrument.name());
-    by_host.then(|| Stream::builder().with_cardinality_limit(HOSTS).build().ok()).flatten()
+    let most = match instrument.name() {
+        FETCHES => HOSTS * OF_FETCHING,
+        HOST_PAUSES => HOSTS,
+        _ => return None,
+    };
+    Stream::builder().with_cardinality_limit(most).build().ok()
 }
 
 impl Instruments {
@@ -104,6 +111,7 @@ impl Instruments {
             processing: duration("messaging.process.duration", "From taking a message up to its acknowledgement."),
             queue_messages: gauge("facemill.queue.messages", "{message}", "Messages that lie in a stage's queues."),
             queue_oldest: gauge("facemill.queue.oldest", "s", "How long the oldest of a stage's photos has waited."),
+            stage_paused: gauge("facemill.stage.paused", "", "1: somebody has paused the stage. 0: nobody has."),
         }
     }
 
@@ -188,6 +196,10 @@ impl Instruments {
 
     pub fn oldest(&self, stage: StageName, seconds: u64) {
         self.queue_oldest.record(seconds, &[of_stage(stage)]);
+    }
+
+    pub fn paused(&self, stage: StageName, paused: bool) {
+        self.stage_paused.record(paused.into(), &[of_stage(stage)]);
     }
 }
 

@@ -224,12 +224,15 @@ facemill_stage_duration_seconds_count{facemill_outcome="gone",facemill_stage="fe
     fn hosts_without_end_take_no_memory_without_end() {
         let (reader, _provider, instruments) = instruments();
         for number in 0..1000 {
-            instruments.fetch(&format!("{number}.test"), "advanced");
+            for outcome in ["advanced", "retried", "gone", "rejected", "failed"] {
+                instruments.fetch(&format!("{number}.test"), outcome);
+            }
         }
         instruments.fetch("3.test", "advanced");
         let text = reader.text();
-        assert!(text.matches("\nfacemill_fetches_total{").count() <= 202, "{text}");
+        assert!(text.matches("\nfacemill_fetches_total{").count() <= 1002, "{text}");
         assert!(text.contains("facemill_fetches_total{facemill_outcome=\"advanced\",server_address=\"3.test\"} 2\n"));
+        assert!(text.contains("facemill_fetches_total{facemill_outcome=\"failed\",server_address=\"198.test\"} 1\n"));
         assert!(text.contains("facemill_fetches_total{otel_metric_overflow=\"true\"} "), "{text}");
     }
 }

@@ -61,6 +61,15 @@ fn a_worker_tells_whether_it_is_ready_and_what_it_did() {
         }
     }
 
+    let is_paused = |paused: u8| {
+        let line = format!("facemill_stage_paused{{facemill_stage=\"detect\"}} {paused}\n");
+        move || get(port, "/metrics")?.1.contains(&line).then_some(())
+    };
+    for (command, paused) in [("pause", 1), ("resume", 0)] {
+        installation.json(&[command, "detect"]);
+        wait_for(command, is_paused(paused));
+    }
+
     redis.signal("STOP");
     let (_, faults) = wait_for("a worker that misses Redis", ready(503));
     assert!(faults.starts_with("redis: ") && !faults.contains("s3"), "{faults}");

@@ -1,6 +1,7 @@
 """The image's recipe and the compose file agree with the manifests and with the program."""
 
 import re
+import shutil
 import subprocess
 import unittest
 
@@ -62,6 +63,13 @@ class Compose(unittest.TestCase):
         for stage in PROGRAM.stage_queues:
             listen = COMPOSE["services"][stage]["environment"]["FACEMILL_LISTEN"]
             self.assertTrue(listen.endswith(f":{workers['port']}"))
+
+    def test_prometheus_takes_its_settings_and_rules(self):
+        self.assertIsNotNone(shutil.which("promtool"), "promtool is not installed: run `make setup-tests`")
+        command = ["promtool", "check", "config", "--lint-fatal", ROOT / "deploy/prometheus/prometheus.yml"]
+        told = subprocess.run(command, capture_output=True, text=True, check=False)
+        self.assertEqual(told.returncode, 0, told.stdout + told.stderr)
+        self.assertRegex(told.stdout, r"alerts\.yml\s+SUCCESS: \d+ rules found")
 
 
 class Recipe(unittest.TestCase):
