@@ -12,10 +12,11 @@
 //! ledger/  broker/  objects/  net/  source/    the ports and their adapters
 //! vision/                                      pixels and numbers
 //! inference/  sqlite  tls                      onnxruntime; one SQLite file; certificates
-//! config  telemetry/  photo                    settings, what is observed, the domain words
+//! config  telemetry/  photo  calendar          settings, what is observed, the domain words
 //! ```
 
 pub mod broker;
+pub mod calendar;
 pub mod capacity;
 pub mod classifier;
 pub mod cli;

@@ -9,8 +9,9 @@ use serde::Serialize;
 
 use super::place::{Holding, PlaceArgs};
 use super::progress::Bars;
-use super::{Failure, filter, moment, print_json, print_text};
+use super::{Failure, filter, print_json, print_text};
 use crate::broker::{DeadLetter, Message};
+use crate::calendar;
 use crate::ledger::Filter;
 use crate::photo::{Cause, Id, StageName};
 use crate::pipeline::again::{AgainError, Replayed};
@@ -232,7 +233,7 @@ impl Shown {
         let (stage, slug) = (self.stage.map_or("-", StageName::as_str), self.cause.slug.escape_debug().to_string());
         let host = self.host.as_deref().unwrap_or("-");
         let trace = self.trace_id.as_deref().unwrap_or("-").escape_debug();
-        let (name, attempt, last) = (self.name(), self.attempt, moment(self.last_at));
+        let (name, attempt, last) = (self.name(), self.attempt, calendar::second(self.last_at));
         format!("{name:<12} {stage:<9} {slug:<20} {attempt:>2}  {last}  {host:<24} {trace}\n")
     }
 
@@ -249,7 +250,12 @@ impl Shown {
         writeln!(text, "\n  letter  {}", self.id.escape_debug())?;
         writeln!(text, "  trace   {}", self.trace_id.as_deref().unwrap_or("-").escape_debug())?;
         writeln!(text, "  attempt {}", self.attempt)?;
-        writeln!(text, "  first   {} UTC\n  last    {} UTC", moment(self.first_at), moment(self.last_at))?;
+        writeln!(
+            text,
+            "  first   {} UTC\n  last    {} UTC",
+            calendar::second(self.first_at),
+            calendar::second(self.last_at)
+        )?;
         let body = self.body.as_deref().unwrap_or_default();
         match serde_json::from_str::<serde_json::Value>(body).and_then(|body| serde_json::to_string_pretty(&body)) {
             Ok(pretty) => pretty.lines().try_for_each(|line| writeln!(text, "  {}", without_controls(line))),

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use super::servers::ServerArgs;
-use super::{Failure, moment, print_json, print_text};
+use super::{Failure, print_json, print_text};
+use crate::calendar;
 use crate::cluster::pauses::{HostName, Pauses, Subject};
 use crate::photo::StageName;
 
@@ -80,5 +81,5 @@ pub fn text(pauses: &Pauses) -> String {
     }
     let stages = pauses.stages.iter().map(|(stage, since)| (stage.to_string(), since));
     let hosts = pauses.hosts.iter().map(|(host, since)| (format!("host {host}"), since));
-    stages.chain(hosts).map(|(what, &since)| format!("{what} is paused since {}\n", moment(since))).collect()
+    stages.chain(hosts).map(|(what, &since)| format!("{what} is paused since {}\n", calendar::second(since))).collect()
 }

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::place::PlaceArgs;
-use super::{Failure, moment, print_json, print_text};
+use super::{Failure, print_json, print_text};
+use crate::calendar;
 use crate::ledger::{Event, Standing};
 use crate::objects::ObjectKey;
 use crate::photo::{Cause, Facts, Id, Photo, PhotoKey, StageName, State};
@@ -88,7 +89,7 @@ impl Story {
         let state = match self.state {
             State::Ended(ending) => format!("{ending} at {}", self.stage),
             State::Waiting(position) if self.due_at > 0 => {
-                format!("waiting for {}, due {} UTC", position.stage, moment(self.due_at))
+                format!("waiting for {}, due {} UTC", position.stage, calendar::second(self.due_at))
             }
             State::Waiting(position) => format!("waiting for {}", position.stage),
         };
@@ -118,7 +119,7 @@ impl Story {
             writeln!(
                 text,
                 "  {}.{:03}  {:<9}{:<10}{:>6} ms{attempt}{cause}",
-                moment(event.at_ms / 1000),
+                calendar::second(event.at_ms / 1000),
                 event.at_ms % 1000,
                 event.stage.as_str(),
                 event.what.as_str(),

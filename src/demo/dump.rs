@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use crate::calendar;
+
 /// 2016-01-01 00:00:00 UTC, in seconds since 1970: the collection's beginning.
 pub const BEGINNING: u64 = 1_451_606_400;
 
@@ -78,7 +80,7 @@ CREATE TABLE public.faces (
 
 /// The collection as PostgreSQL dumps it in plain text: one COPY a table.
 pub fn postgres(collection: &Collection) -> String {
-    let begun = stamp(BEGINNING);
+    let begun = calendar::second(BEGINNING);
     let mut text = format!(
         "--\n-- PostgreSQL database dump\n--\n\nSET client_encoding = 'UTF8';\n\
          SET standard_conforming_strings = on;\n\n{TABLES}\n"
@@ -87,7 +89,7 @@ pub fn postgres(collection: &Collection) -> String {
         let json = format!("{{\"angle\": {:.3}, \"note\": \"a;b\"}}", face.angle);
         let data = format!("\\x{:08x}", face.id);
         let label = face.label_id.map(|id| id.to_string());
-        let updated = stamp(face.updated_at);
+        let updated = calendar::second(face.updated_at);
         let known = [face.id.to_string(), face.photo_id.to_string()].map(Some);
         [&known[..], &[label], &[data, json, begun.clone(), updated].map(Some)].concat()
     });
@@ -100,7 +102,7 @@ pub fn postgres(collection: &Collection) -> String {
     copy(&mut text, columns, &collection.photos, |photo| {
         let url = Some(photo.photo_url.clone());
         let caption = Some(photo.caption.clone());
-        let posted = photo.posted_at.map(stamp);
+        let posted = photo.posted_at.map(calendar::second);
         let id = Some(photo.id.to_string());
         vec![id, photo.source_url.clone(), url, caption, posted, Some(begun.clone()), Some(begun.clone())]
     });
@@ -125,39 +127,9 @@ fn field(value: Option<&str>) -> String {
     }
 }
 
-/// `2016-01-01 00:00:00` from seconds since 1970, UTC. Counts the years and months off one by one, which is fast
-/// enough for a demonstration.
-pub fn stamp(seconds: u64) -> String {
-    let mut days = seconds / 86_400;
-    let mut year = 1970;
-    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    while days >= 365 + u64::from(leap(year)) {
-        days -= 365 + u64::from(leap(year));
-        year += 1;
-    }
-    let lengths = [31, 28 + u64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let mut month = 0;
-    while days >= lengths[month] {
-        days -= lengths[month];
-        month += 1;
-    }
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{:02}-{:02} {hour:02}:{minute:02}:{second:02}", month + 1, days + 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn stamps_follow_the_calendar() {
-        assert_eq!(stamp(0), "1970-01-01 00:00:00");
-        assert_eq!(stamp(BEGINNING), "2016-01-01 00:00:00");
-        assert_eq!(stamp(951_782_399), "2000-02-28 23:59:59");
-        assert_eq!(stamp(951_782_400), "2000-02-29 00:00:00");
-        assert_eq!(stamp(1_709_251_199), "2024-02-29 23:59:59");
-        assert_eq!(stamp(1_735_689_599), "2024-12-31 23:59:59");
-    }
 
     #[test]
     fn copy_fields_are_escaped() {

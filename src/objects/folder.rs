@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{ObjectError, ObjectKey, Objects, Page};
+use super::{ObjectError, ObjectKey, Objects, Page, nonce};
 
 /// Keys are relative paths. An object is written beside its place and renamed into it, so that a reader or a restart
 /// never meets half of one.
@@ -65,12 +65,6 @@ fn store(path: &Path, body: &[u8]) -> io::Result<()> {
         let _ = std::fs::remove_file(&begun);
     }
     written
-}
-
-/// Tells apart the writers of one key, also across processes.
-fn nonce() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(std::process::id())
 }
 
 #[async_trait]

@@ -113,6 +113,12 @@ pub struct Page {
     pub more: bool,
 }
 
+/// Tells apart what several writers begin at the same time, also across processes.
+fn nonce() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id())
+}
+
 /// A store of immutable objects. Writing the same key twice is harmless: equal keys have equal content, but for
 /// records, where the later one counts.
 #[async_trait]

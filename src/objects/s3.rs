@@ -17,7 +17,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
-use super::{ObjectError, ObjectKey, Objects, Page};
+use super::{ObjectError, ObjectKey, Objects, Page, nonce};
 
 /// Access to the service. `Debug` shows the id of the access key only.
 #[derive(Clone)]
@@ -435,12 +435,6 @@ fn without_login(endpoint: &str) -> String {
 fn http_client() -> SharedHttpClient {
     let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
     aws_smithy_http_client::Builder::new().tls_provider(provider).build_https()
-}
-
-/// Tells apart the probes of several processes.
-fn nonce() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(std::process::id())
 }
 
 impl fmt::Debug for S3 {

@@ -12,6 +12,7 @@ use sha2::Digest;
 use super::About;
 use super::records::FaceRecord;
 use super::tally::{Funnel, HostTally, Tally};
+use crate::calendar;
 use crate::objects::ObjectKey;
 
 const STYLE: &str = include_str!("page.css");
@@ -71,14 +72,14 @@ impl Page {
 }
 
 fn head(file: &mut dyn Write, about: &About, tally: &Tally) -> io::Result<()> {
+    let made_at = calendar::minute(about.made_at);
     write!(
         file,
         "<header>\n<p class=\"brand\">facemill</p>\n<h1>Run {}</h1>\n\
-         <p>{} candidate photos, as of <time datetime=\"{}\">{} UTC</time>",
+         <p>{} candidate photos, as of <time datetime=\"{}Z\">{made_at} UTC</time>",
         Text(about.run.as_str()),
         Grouped(tally.funnel.candidates),
-        Utc { seconds: about.made_at, separator: 'T', end: "Z" },
-        Utc { seconds: about.made_at, separator: ' ', end: "" },
+        made_at.replace(' ', "T"),
     )?;
     match tally.waiting() {
         0 => writeln!(file, ". Every photo has its final answer.</p>")?,
@@ -250,31 +251,6 @@ impl Display for Percent {
     }
 }
 
-/// Date and time to the minute. Days to a date after Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
-struct Utc<'a> {
-    /// Since 1970.
-    seconds: u64,
-    separator: char,
-    end: &'a str,
-}
-
-impl Display for Utc<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let minutes = self.seconds / 60;
-        // Days since 0000-03-01; years begin in March, so that the leap day is a year's last.
-        let days = minutes / (24 * 60) + 719_468;
-        let (era, day) = (days / 146_097, days % 146_097);
-        let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-        let day = day - (365 * year + year / 4 - year / 100);
-        let month = (5 * day + 2) / 153;
-        let day = day - (153 * month + 2) / 5 + 1;
-        let month = if month < 10 { month + 3 } else { month - 9 };
-        let year = 400 * era + year + u64::from(month <= 2);
-        let (hour, minute) = (minutes / 60 % 24, minutes % 60);
-        write!(f, "{year:04}-{month:02}-{day:02}{}{hour:02}:{minute:02}{}", self.separator, self.end)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,16 +263,5 @@ mod tests {
             .map(|(a, b)| Percent(a, b).to_string())
             .into();
         assert_eq!(percents, ["0 %", "0 %", "100 %", "33.3 %", "< 0.1 %", "> 99.9 %"]);
-    }
-
-    #[test]
-    fn dates_are_right() {
-        let utc = |seconds| Utc { seconds, separator: ' ', end: "" }.to_string();
-        // Checked with `date -u -d @SECONDS`.
-        assert_eq!(utc(0), "1970-01-01 00:00");
-        assert_eq!(utc(951_782_399), "2000-02-28 23:59");
-        assert_eq!(utc(951_782_400), "2000-02-29 00:00");
-        assert_eq!(utc(1_735_689_599), "2024-12-31 23:59");
-        assert_eq!(utc(4_107_542_400), "2100-03-01 00:00");
     }
 }

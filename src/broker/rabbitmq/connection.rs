@@ -37,6 +37,8 @@ pub(super) struct Live {
 impl Link {
     /// Many callers that wait for the same connection share the answer of an attempt that failed so recently.
     const SAME_FAILURE: Duration = Duration::from_millis(100);
+    /// For some thirty queues, each of which all nodes have to agree on.
+    const DECLARING: Duration = Duration::from_secs(30);
 
     pub fn new(settings: Arc<Settings>, purpose: &'static str) -> Self {
         let names = Names::new(settings.prefix());
@@ -66,24 +68,32 @@ impl Link {
 
     async fn connect(&self) -> Result<Live, BrokerError> {
         let endpoint = self.settings.endpoint();
-        let what = || format!("connect to RabbitMQ at {endpoint}");
         let name = format!("facemill {} {}", env!("CARGO_PKG_VERSION"), self.purpose);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let connecting = Connection::connect_uri(endpoint.uri(), properties);
-        let connection = match tokio::time::timeout(self.settings.connect_timeout, connecting).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return Err(no_entry(what(), endpoint, &error)),
-            Err(_) => {
-                let detail = format!("no answer within {:?}", self.settings.connect_timeout);
-                return Err(BrokerError::Unavailable { what: what(), detail });
-            }
+        let what = || format!("connect to RabbitMQ at {endpoint}");
+        let connecting = async {
+            let connection = Connection::connect_uri(endpoint.uri(), properties).await;
+            connection.map_err(|error| no_entry(what(), endpoint, &error))
         };
+        let connection = within(self.settings.connect_timeout, what(), connecting).await?;
         let alarm = watch_alarms(&connection);
         let live = Live { connection, alarm };
-        self.names.declare(&live.channel().await?).await?;
+        let declaring = async { self.names.declare(&live.channel().await?).await };
+        within(Self::DECLARING, format!("declare our queues at {endpoint}"), declaring).await?;
         tracing::debug!(%endpoint, purpose = self.purpose, "connected to RabbitMQ");
         Ok(live)
     }
+}
+
+/// A server that takes connections and then says nothing must not hold up whoever waits for it.
+async fn within<T>(
+    limit: Duration,
+    what: String,
+    attempt: impl Future<Output = Result<T, BrokerError>>,
+) -> Result<T, BrokerError> {
+    tokio::time::timeout(limit, attempt)
+        .await
+        .unwrap_or_else(|_| Err(BrokerError::Unavailable { what, detail: format!("no answer within {limit:?}") }))
 }
 
 /// Follows RabbitMQ's word on whether it takes messages.

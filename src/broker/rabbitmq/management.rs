@@ -35,14 +35,7 @@ impl Api {
     pub fn of(settings: &Settings) -> Result<Option<Self>, BrokerError> {
         let Some(management) = settings.management() else { return Ok(None) };
         let refused = |detail: String| BrokerError::Refused { what: "set up the management client".into(), detail };
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| refused(error.to_string()))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let tls = crate::tls::client_config(None).map_err(|error| refused(error.to_string()))?;
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .no_proxy()

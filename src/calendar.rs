@@ -1,0 +1,33 @@
+//! Moments as people read them, in UTC.
+
+use time::UtcDateTime;
+
+/// `2026-11-25 01:02:03`, from seconds since 1970. What is beyond the calendar's last year stays at its end.
+pub fn second(seconds: u64) -> String {
+    let at = i64::try_from(seconds).ok().and_then(|seconds| UtcDateTime::from_unix_timestamp(seconds).ok());
+    let at = at.unwrap_or(UtcDateTime::MAX);
+    let (year, month, day) = (at.year(), u8::from(at.month()), at.day());
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", at.hour(), at.minute(), at.second())
+}
+
+/// `2026-11-25 01:02`, likewise.
+pub fn minute(seconds: u64) -> String {
+    let mut text = second(seconds);
+    text.truncate(text.len() - ":00".len());
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_told_as_a_calendar_does() {
+        assert_eq!(second(0), "1970-01-01 00:00:00");
+        assert_eq!(second(951_782_399), "2000-02-28 23:59:59");
+        assert_eq!(second(951_868_799), "2000-02-29 23:59:59");
+        assert_eq!(second(4_107_542_400), "2100-03-01 00:00:00");
+        assert_eq!(minute(1_764_032_523), "2025-11-25 01:02");
+        assert_eq!(second(u64::MAX), "9999-12-31 23:59:59");
+    }
+}
