@@ -1,19 +1,18 @@
 //! The committed classifier, and training a new one, end to end.
 
-use std::collections::HashMap;
+mod support;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use facemill::classifier::labels::{FILE, Label};
 use facemill::classifier::model::{Input, MIRRORS, Model, meta};
 use facemill::classifier::random::Random;
 use facemill::config::Models;
 use facemill::inference::Runtime;
 use facemill::inference::onnx::ModelProto;
-use facemill::objects::{ObjectError, ObjectKey, Objects, Page};
+use facemill::objects::{ObjectKey, Objects};
 use facemill::photo::{Align, Candidate, ContentHash, Crop, ImageFormat, Photo, RunName, Search};
 use facemill::pipeline::classify::Classify;
 use facemill::pipeline::stage::{Outcome, Stage};
@@ -23,6 +22,7 @@ use facemill::vision::geometry::Square;
 use facemill::vision::image::{Limits, decode, encode};
 use facemill::vision::quality::mirrored;
 use image::{Rgb, RgbImage};
+use support::MemoryObjects;
 
 fn models() -> Models {
     Models::find(std::env::var_os(Models::ENV).map(PathBuf::from))
@@ -175,32 +175,6 @@ fn other_files_are_refused_by_name() {
     assert!(error.contains("text.onnx") && error.contains("facemill train"), "{error}");
 }
 
-#[derive(Default)]
-struct Memory(Mutex<HashMap<ObjectKey, Bytes>>);
-
-#[async_trait]
-impl Objects for Memory {
-    async fn put(&self, key: &ObjectKey, body: Bytes, _: &str) -> Result<bool, ObjectError> {
-        Ok(self.0.lock().unwrap().insert(key.clone(), body).is_none())
-    }
-
-    async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
-        self.0.lock().unwrap().get(key).cloned().ok_or_else(|| ObjectError::Missing(key.clone()))
-    }
-
-    async fn exists(&self, key: &ObjectKey) -> Result<bool, ObjectError> {
-        Ok(self.0.lock().unwrap().contains_key(key))
-    }
-
-    async fn list(&self, _: &str, _: Option<&ObjectKey>, _: usize) -> Result<Page, ObjectError> {
-        Ok(Page::default())
-    }
-
-    async fn check(&self) -> Result<(), ObjectError> {
-        Ok(())
-    }
-}
-
 fn photo(id: i64, sha256: ContentHash, mirrors: &[f32; MIRRORS]) -> Photo {
     let candidate = Candidate {
         photo_id: id.into(),
@@ -232,7 +206,7 @@ fn photo(id: i64, sha256: ContentHash, mirrors: &[f32; MIRRORS]) -> Photo {
 
 #[tokio::test]
 async fn the_stage_fills_the_verdict_in() {
-    let objects = Arc::new(Memory::default());
+    let objects = Arc::new(MemoryObjects::default());
     let mut random = Random::seeded(3);
     let mut expected = Vec::new();
     let mut photos = Vec::new();

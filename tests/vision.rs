@@ -1,14 +1,11 @@
 //! Finding and cutting faces in real photographs.
 
-use std::collections::HashMap;
 use std::num::NonZero;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread;
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use facemill::config::Models;
-use facemill::objects::{ObjectError, ObjectKey, Objects, Page};
+use facemill::objects::{ObjectKey, Objects};
 use facemill::photo::{Align, Candidate, ContentHash, Facts, ImageFormat, Original, Photo, RunName, Search};
 use facemill::pipeline::crop::{Crop, CropSettings};
 use facemill::pipeline::detect::{Detect, DetectSettings};
@@ -20,7 +17,9 @@ use facemill::vision::{align, resample};
 use image::RgbImage;
 
 mod reference;
+mod support;
 use reference::{Kind, Sample, quantile};
+use support::MemoryObjects;
 
 fn detector() -> Detector {
     let models = Models::find(std::env::var_os(Models::ENV).map(Into::into));
@@ -169,58 +168,24 @@ fn nobody_is_seen_where_nobody_is() {
     assert_eq!(found.unwrap_err().slug(), Some("no-face"));
 }
 
-/// Objects in memory, and a way to take the store away.
-#[derive(Default)]
-struct Shelf {
-    kept: Mutex<HashMap<ObjectKey, Bytes>>,
-    away: bool,
-}
-
-#[async_trait]
-impl Objects for Shelf {
-    async fn put(&self, key: &ObjectKey, body: Bytes, _: &str) -> Result<bool, ObjectError> {
-        Ok(self.kept.lock().unwrap().insert(key.clone(), body).is_none())
-    }
-
-    async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
-        if self.away {
-            return Err(ObjectError::Unavailable { what: "shelf".into(), detail: "away".into() });
-        }
-        self.kept.lock().unwrap().get(key).cloned().ok_or_else(|| ObjectError::Missing(key.clone()))
-    }
-
-    async fn exists(&self, key: &ObjectKey) -> Result<bool, ObjectError> {
-        Ok(self.kept.lock().unwrap().contains_key(key))
-    }
-
-    async fn list(&self, _: &str, _: Option<&ObjectKey>, _: usize) -> Result<Page, ObjectError> {
-        Ok(Page::default())
-    }
-
-    async fn check(&self) -> Result<(), ObjectError> {
-        Ok(())
-    }
-}
-
-impl Shelf {
-    /// A photo that fetch has just stored.
-    fn fetched(&self, bytes: Vec<u8>) -> Photo {
-        let candidate = Candidate {
-            photo_id: 1.into(),
-            face_id: 2.into(),
-            label_id: 3.into(),
-            label_name: None,
-            photo_url: "http://photos.test/1.jpg".into(),
-            source_url: None,
-            posted_at: None,
-        };
-        let format = ImageFormat::sniff(&bytes).unwrap_or(ImageFormat::Jpeg);
-        let original = Original { sha256: ContentHash::of(&bytes), bytes: bytes.len() as u64, format };
-        self.kept.lock().unwrap().insert(ObjectKey::original(original.sha256, format), bytes.into());
-        let mut photo = Photo::new(RunName::default(), candidate);
-        photo.facts = Facts { original: Some(original), ..Facts::default() };
-        photo
-    }
+/// A photo that fetch has just stored.
+async fn fetched(objects: &MemoryObjects, bytes: Vec<u8>) -> Photo {
+    let candidate = Candidate {
+        photo_id: 1.into(),
+        face_id: 2.into(),
+        label_id: 3.into(),
+        label_name: None,
+        photo_url: "http://photos.test/1.jpg".into(),
+        source_url: None,
+        posted_at: None,
+    };
+    let format = ImageFormat::sniff(&bytes).unwrap_or(ImageFormat::Jpeg);
+    let original = Original { sha256: ContentHash::of(&bytes), bytes: bytes.len() as u64, format };
+    let key = ObjectKey::original(original.sha256, format);
+    objects.put(&key, bytes.into(), format.media_type()).await.unwrap();
+    let mut photo = Photo::new(RunName::default(), candidate);
+    photo.facts = Facts { original: Some(original), ..Facts::default() };
+    photo
 }
 
 fn advanced(outcome: Outcome) -> Photo {
@@ -248,9 +213,9 @@ async fn a_photo_becomes_a_crop_and_always_the_same() {
         println!("skipped: no photographs at hand (`make setup` fetches some)");
         return;
     };
-    let shelf = Arc::new(Shelf::default());
+    let shelf = Arc::new(MemoryObjects::default());
     let detector = detector();
-    let photo = shelf.fetched(encode(&reference::turned(&portrait, 20.0), ImageFormat::Jpeg).unwrap());
+    let photo = fetched(&shelf, encode(&reference::turned(&portrait, 20.0), ImageFormat::Jpeg).unwrap()).await;
     let pictures = Arc::new(Pictures::new(100 << 20));
     let detect =
         Detect::new(shelf.clone(), detector.clone(), DetectSettings::default()).with_pictures(pictures.clone());
@@ -299,7 +264,7 @@ async fn a_photo_becomes_a_crop_and_always_the_same() {
 
 #[tokio::test]
 async fn what_a_photo_lacks_is_a_rejection_and_what_the_store_lacks_is_not() {
-    let shelf = Arc::new(Shelf::default());
+    let shelf = Arc::new(MemoryObjects::default());
     let detector = detector();
     let detect = Detect::new(shelf.clone(), detector.clone(), DetectSettings::default());
     let grey = encode(&RgbImage::from_pixel(640, 480, image::Rgb([128; 3])), ImageFormat::Png).unwrap();
@@ -308,16 +273,17 @@ async fn what_a_photo_lacks_is_a_rejection_and_what_the_store_lacks_is_not() {
         (b"\xff\xd8\xff\xe0nothing behind it".to_vec(), "undecodable"),
         (grey.clone(), "no-face"),
     ] {
-        assert_eq!(rejected(&detect.run(&shelf.fetched(bytes)).await), slug);
+        assert_eq!(rejected(&detect.run(&fetched(&shelf, bytes).await).await), slug);
     }
     let tight = DetectSettings { limits: Limits { pixels: 1000 }, ..DetectSettings::default() };
-    let outcome = Detect::new(shelf.clone(), detector.clone(), tight).run(&shelf.fetched(grey.clone())).await;
+    let outcome = Detect::new(shelf.clone(), detector.clone(), tight).run(&fetched(&shelf, grey.clone()).await).await;
     assert_eq!(rejected(&outcome), "too-large");
 
-    let mut unknown = shelf.fetched(grey);
+    let mut unknown = fetched(&shelf, grey).await;
     unknown.facts.original.as_mut().unwrap().sha256 = ContentHash::of(b"never stored");
     assert!(matches!(detect.run(&unknown).await, Outcome::Retry(Retry { costs_attempt: true, .. })));
-    let away = Arc::new(Shelf { away: true, ..Shelf::default() });
+    let away = Arc::new(MemoryObjects::default());
+    away.set_away(true);
     let waiting = Detect::new(away, detector.clone(), DetectSettings::default()).run(&unknown).await;
     assert!(matches!(waiting, Outcome::Retry(Retry { costs_attempt: false, .. })), "{waiting:?}");
 

@@ -1,4 +1,5 @@
 //! What several tests need.
+#![allow(dead_code)] // Not every test uses all of it.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
