@@ -372,12 +372,14 @@ async fn names_that_lead_into_the_private_network_are_refused() {
 async fn one_host_gets_few_requests_at_once() {
     let gate = Gate::new();
     let host = host([("/x", Answer::gated(&gate, photo()))]).await;
-    let fetcher = fetcher(Rules { per_host: 2, ..rules(host.address()) });
-    // Two are asked, two stand in line; whatever is beyond is sent away at once.
-    let fetches = (0..4).map(|_| fetcher.fetch("http://photos.test/x"));
-    let mut four = Box::pin(futures::future::join_all(fetches));
+    let rules = Rules { per_host: 2, at_once: 3, ..rules(host.address()) };
+    // Two are asked, half of those that a fetcher is given stand in line; whatever is beyond is sent away at once.
+    let line = rules.in_hand() / 2;
+    let fetcher = fetcher(rules);
+    let fetches = (0..2 + line).map(|_| fetcher.fetch("http://photos.test/x"));
+    let mut all = Box::pin(futures::future::join_all(fetches));
     tokio::select! {
-        _ = &mut four => panic!("the gate is closed"),
+        _ = &mut all => panic!("the gate is closed"),
         () = host.until(|traffic| traffic.now == 2) => {}
     }
     let (slug, after) = told_to_wait(fetcher.fetch("http://photos.test/x").await);
@@ -385,13 +387,13 @@ async fn one_host_gets_few_requests_at_once() {
     assert!(after.unwrap() >= Duration::from_secs(1));
     let elsewhere = fetcher.fetch("http://other.test/x");
     tokio::select! {
-        _ = &mut four => panic!("the gate is closed"),
+        _ = &mut all => panic!("the gate is closed"),
         _ = elsewhere => panic!("the gate is closed"),
         () = host.until(|traffic| traffic.now == 3) => {}
     }
     assert_eq!(host.traffic().all_hits(), 3);
     gate.open();
-    assert!(four.await.iter().all(Result::is_ok));
+    assert!(all.await.iter().all(Result::is_ok));
     assert_eq!(host.traffic().peak, 3, "two of one name, one of the other");
 }
 
@@ -476,14 +478,17 @@ async fn the_stage_passes_on_what_fetching_found() {
 async fn the_busiest_host_does_not_stall_the_others() {
     let gate = Gate::new();
     let host = host([("/busy", Answer::gated(&gate, photo())), ("/other", Answer::photo(photo()))]).await;
-    let stage = stage(&Arc::new(MemoryObjects::default()), rules(host.address()));
+    let rules = Rules { at_once: 8, ..rules(host.address()) };
+    let in_hand = rules.in_hand();
+    let stage = stage(&Arc::new(MemoryObjects::default()), rules);
     let busy = (0..5000).map(|_| photo_of("http://photos.test/busy"));
     let queue: Vec<_> = busy.chain([photo_of("http://other.test/other")]).collect();
 
     let mut advanced = 0;
     let mut sent_away = 0;
-    // Nine workers: the busy host holds four and its line four.
-    let mut outcomes = stream::iter(&queue).map(|photo| stage.run(photo)).buffer_unordered(9);
+    // The busy host holds four, and its line half of those in hand.
+    let kept = 4 + in_hand / 2;
+    let mut outcomes = stream::iter(&queue).map(|photo| stage.run(photo)).buffer_unordered(in_hand);
     while advanced == 0 {
         match outcomes.next().await.unwrap() {
             Outcome::Advance(photo) => {
@@ -497,12 +502,12 @@ async fn the_busiest_host_does_not_stall_the_others() {
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(sent_away, 5000 - 8);
-    assert!(outcomes.next().now_or_never().is_none(), "the other eight are still there");
+    assert_eq!(sent_away, 5000 - kept);
+    assert!(outcomes.next().now_or_never().is_none(), "the others are still there");
     gate.open();
     assert_eq!(
         outcomes.filter(|outcome| futures::future::ready(matches!(outcome, Outcome::Advance(_)))).count().await,
-        8
+        kept
     );
     assert!(host.traffic().paths["/busy"].peak <= 4);
 }

@@ -130,6 +130,27 @@ async fn crowds_in_two_processes_never_exceed_the_limit_together() {
     assert!((2..=3).contains(&peak), "{peak} at a time");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn crowds_in_two_processes_stand_in_line_and_are_not_sent_away() {
+    let settings = RedisServer::shared().settings();
+    let processes: Vec<(Politeness, Arc<Redis>)> = ["a", "b"]
+        .map(|name| {
+            let hosts = hosts(&settings, name, Limits::new(&rules()));
+            (Politeness::new(&rules()).with_turns(hosts), connect(&settings))
+        })
+        .into();
+    let visits = processes.iter().flat_map(|(politeness, redis)| {
+        (0..100).map(move |_| async move {
+            let entry = politeness.enter("x").await;
+            // As long as a request takes that is answered at once.
+            redis.check().await.unwrap();
+            matches!(entry, Entry::Go(_))
+        })
+    });
+    let went = tokio::time::timeout(PATIENCE, join_all(visits)).await.unwrap();
+    assert!(went.into_iter().all(|went| went));
+}
+
 #[tokio::test]
 async fn requests_of_all_keep_their_distance() {
     let settings = RedisServer::shared().settings();

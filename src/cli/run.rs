@@ -82,7 +82,9 @@ impl ProcessArgs {
             settings::out_of_range("cores", cores as u64, 1, 1024),
             settings::out_of_range("fetches", self.fetches as u64, 1, 10_000),
         ];
-        self.stages.settings(cores, faults.into_iter().flatten().collect())
+        let mut settings = self.stages.settings(cores, faults.into_iter().flatten().collect())?;
+        settings.rules.at_once = self.fetches;
+        Ok(settings)
     }
 
     pub fn json(&self) -> bool {
@@ -163,7 +165,7 @@ pub async fn execute(
         gate: runs_native_code(stage.name()).then(|| gate.clone()),
         name: format!("local-{}-{}", std::process::id(), now().as_nanos()),
         settings: worker::Settings {
-            concurrency: if stage.name() == StageName::Fetch { process.fetches } else { settings.cores },
+            concurrency: if stage.name() == StageName::Fetch { settings.rules.in_hand() } else { settings.cores },
             attempts: process.stages.attempts,
             waits: process.stages.waits.clone(),
             // Here it is mostly a person who kills the process, and not the photo.

@@ -55,6 +55,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let native = args.stages.iter().copied().filter(|stage| runs_native_code(*stage));
     let cores = native.map(|stage| concurrency.of(stage)).max().unwrap_or(1);
     let (mut settings, servers) = Failure::join(args.settings.settings(cores, Vec::new()), args.servers.clients())?;
+    settings.rules.at_once = concurrency.of(StageName::Fetch);
     let level = if args.verbose { "facemill=debug" } else { "facemill=info" };
     let telemetry = super::observe(level, &Bars::new(false), &service(&args.stages), args.listen.is_some())?;
     super::block_on(async {
@@ -90,7 +91,10 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
                 gate: native.then(|| gate.clone()),
                 name: name.clone(),
                 settings: worker::Settings {
-                    concurrency: concurrency.of(stage.name()),
+                    concurrency: match stage.name() {
+                        StageName::Fetch => settings.rules.in_hand(),
+                        name => concurrency.of(name),
+                    },
                     attempts: args.settings.attempts,
                     waits: args.settings.waits.clone(),
                     grace: Duration::from_secs(args.grace),
@@ -98,7 +102,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
                     ..worker::Settings::default()
                 },
             };
-            tracing::info!(stage = %stage.name(), concurrency = worker.settings.concurrency, worker = name, "at work");
+            tracing::info!(stage = %stage.name(), concurrency = concurrency.of(stage.name()), worker = name, "at work");
             let shutdown = shutdown.clone();
             running.spawn(async move { worker.run(shutdown).await });
         }

@@ -103,7 +103,12 @@ impl Fetcher {
 
     async fn enter(&self, url: &Url) -> Result<Visit, Obstacle> {
         let host = url.host_str().unwrap_or_default();
-        let (after, why) = match self.politeness.enter(host).await {
+        let came = Instant::now();
+        let entry = self.politeness.enter(host).instrument(tracing::trace_span!("line")).await;
+        if let Some(instruments) = instruments::get() {
+            instruments.host_wait(came.elapsed());
+        }
+        let (after, why) = match entry {
             Entry::Go(visit) => return Ok(visit),
             Entry::Later { after, why } => (after, why),
         };

@@ -3,46 +3,54 @@
 //! # The busiest host
 //!
 //! Most collections come from a few hosts; a hundred thousand photos of one may lie before everybody else's. They
-//! must not fill the workers: so a host has its slots, a line as long as it has slots, so that a slot that falls
-//! free is taken at once, and nobody waits beyond that. Who finds the line full is told when to come back, and
-//! these times are dealt out one after the other at the pace at which the host has served so far. The first pass
-//! over the heap thus costs microseconds a photo, the others behind it are served meanwhile, and the host's photos
-//! come back about as fast as it can take them, instead of all at once. Nobody is sent away for more than two
-//! minutes: a broker with few kinds of delay rounds up, and what comes back late leaves the host idle. So a heap that
-//! takes an hour to serve is handled some thirty times, which is cheap.
+//! must not fill the workers, and yet the host must never be without a request that it could serve. So a host has its
+//! slots, and a line before them, in memory: who waits there needs no connection and keeps nobody else from asking, as
+//! a process is given several times as many photos as it asks for at once ([`Rules::in_hand`]). The line is as long as
+//! what the host serves in half of the patience that a photo has, at its usual pace. That is a little longer than the
+//! shortest time for which anybody is sent away: who is turned away at the end of a full line is back before the line is
+//! through. No host may have more than half of a process's photos in its line.
+//!
+//! A host that hangs gives no slots. The longer it has given none, the slower it is taken to be and the shorter is its
+//! line, until there is but one place for each slot; who stood in the line longer than patience lasts is sent away.
+//!
+//! How long somebody is sent away for depends on the others: it is the longest of [`ABSENCES`] for which the host has
+//! enough to do with those that are in line and those that come back one after the other. He may thus be sent away
+//! again, but the host does not wait for him. These times are those of the broker's delay queues: others would be rounded
+//! up, and leave the host idle. What takes an hour to serve is handled some thirty times, which is cheap.
 //!
 //! # Many processes
 //!
 //! What stands above is one process's. Where several fetch, whoever has a slot here asks for one of all processes'
 //! [`Turns`] besides, and gives it back with the slot. So a process never has more turns than slots, and a heap for one
 //! host is turned away here, without a word to anybody. While the turns are all taken, one asks for the whole process,
-//! the less often the more processes share the host; as many fewer photos does each of them call back. When nobody can
-//! be asked, nobody goes.
+//! the less often the more processes share the host; as much shorter is each of their lines. When nobody can be asked,
+//! nobody goes.
 //!
 //! A person may pause a host: then nobody goes either, and comes back after half as long as the pause has lasted, so that
 //! a short pause costs little time and a long one little work.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::rules::Rules;
 use super::turns::{Answer, FIRST_WAIT, LONGEST_WAIT, Reception, Ticket, Turns};
 
 /// So many hosts are remembered; above it, those that nobody is talking to are forgotten.
 const REMEMBERED: usize = 20_000;
-/// Coming back sooner is not worth the way.
-const SHORTEST_ABSENCE: Duration = Duration::from_secs(1);
-/// Nor is staying away for longer, when the host is only busy.
-const LONGEST_ABSENCE: Duration = Duration::from_secs(120);
+/// For so long a photo is sent away while its host is busy: the shorter tiers of the broker's delay. Above the last, what
+/// a host that is faster than we thought would lose grows more than what we save.
+pub const ABSENCES: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(120)];
+/// Coming back sooner to a host that wants quiet is not worth the way.
+const SHORTEST_QUIET: Duration = Duration::from_secs(1);
 /// What a request takes until we know better.
-const USUAL_VISIT: Duration = Duration::from_millis(300);
+const USUAL_VISIT: Duration = Duration::from_millis(200);
 /// Between two questions for a turn.
-const ASKS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+const ASKS: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(500));
 /// How long a photo of a paused host stays away.
 const PAUSED_ABSENCE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
 /// The same where nobody can be asked for a turn.
@@ -54,6 +62,8 @@ const GIVING_BACK: u32 = 5;
 pub struct Politeness {
     limits: Limits,
     hosts: Mutex<HashMap<Box<str>, Arc<Host>>>,
+    /// A permit for every request that may be under way.
+    requests: Arc<Semaphore>,
     /// None: no other process fetches.
     turns: Option<Arc<dyn Turns>>,
 }
@@ -63,13 +73,12 @@ struct Limits {
     per_host: usize,
     spacing: Duration,
     patience: Duration,
+    longest_line: usize,
 }
 
 struct Host {
     name: Box<str>,
     slots: Arc<Semaphore>,
-    /// Places in the line for a slot.
-    line: Semaphore,
     /// Who holds it asks for a turn, for the whole process.
     asking: tokio::sync::Mutex<()>,
     diary: Mutex<Diary>,
@@ -81,8 +90,13 @@ struct Diary {
     quiet_until: Instant,
     /// The next request starts then at the earliest.
     next_start: Instant,
-    /// The next photo that is sent away comes back after this.
-    next_return: Instant,
+    /// When a slot was last given.
+    moved: Instant,
+    /// Requests that are being made.
+    under_way: usize,
+    /// Photos that wait for a slot.
+    in_line: usize,
+    away: Away,
     /// How long a request takes, smoothed.
     usual: Duration,
     /// Times in a row that it wanted quiet.
@@ -90,6 +104,16 @@ struct Diary {
     /// Processes that ask for it, this one included.
     sharers: u32,
 }
+
+/// Photos that are sent away and not back yet, as far as this process has sent them.
+struct Away {
+    since: Instant,
+    /// By the second since then in which they come back.
+    back: BTreeMap<u64, usize>,
+}
+
+/// A place in a host's line, until it is dropped.
+struct Place<'a>(&'a Host);
 
 /// Leave to ask a host, or not.
 pub enum Entry {
@@ -118,12 +142,20 @@ pub struct Visit {
     reception: Mutex<Reception>,
     slot: Option<OwnedSemaphorePermit>,
     turn: Option<(Arc<dyn Turns>, Ticket)>,
+    /// One of the requests to all hosts.
+    _request: OwnedSemaphorePermit,
 }
 
 impl Politeness {
     pub fn new(rules: &Rules) -> Self {
-        let limits = Limits { per_host: rules.per_host.max(1), spacing: rules.spacing, patience: rules.patience };
-        Self { limits, hosts: Mutex::default(), turns: None }
+        let at_once = rules.at_once.clamp(1, Semaphore::MAX_PERMITS);
+        let limits = Limits {
+            per_host: rules.per_host.clamp(1, at_once),
+            spacing: rules.spacing,
+            patience: rules.patience,
+            longest_line: rules.in_hand() / 2,
+        };
+        Self { limits, hosts: Mutex::default(), requests: Arc::new(Semaphore::new(at_once)), turns: None }
     }
 
     /// Keeps to the turns of all processes, too.
@@ -140,16 +172,21 @@ impl Politeness {
         if let Some(later) = self.quiet(&host) {
             return later;
         }
-        let Some(slot) = self.slot(&host).await else { return self.later(&host, Why::Busy) };
+        let deadline = Instant::now() + self.limits.patience;
+        let Some(slot) = self.slot(&host, deadline).await else { return self.later(&host, Why::Busy) };
+        let Ok(Ok(request)) = timeout_at(deadline, Arc::clone(&self.requests).acquire_owned()).await else {
+            return self.later(&host, Why::Busy);
+        };
         let start = self.start(&host);
         sleep_until(start).await;
         // While this one stood in line, another may have been told to wait.
         if let Some(later) = self.quiet(&host) {
             return later;
         }
-        let mut visit = Visit { host, began: None, reception: Mutex::default(), slot: Some(slot), turn: None };
+        let reception = Mutex::default();
+        let mut visit = Visit { host, began: None, reception, slot: Some(slot), turn: None, _request: request };
         if let Some(turns) = &self.turns {
-            match self.turn(&visit.host, turns).await {
+            match self.turn(&visit.host, turns, deadline).await {
                 Ok((ticket, starts_in)) => {
                     visit.turn = Some((turns.clone(), ticket));
                     sleep(starts_in).await;
@@ -158,12 +195,12 @@ impl Politeness {
             }
         }
         visit.began = Some(Instant::now());
+        visit.host.diary().under_way += 1;
         Entry::Go(visit)
     }
 
     /// A turn among all processes, and when it begins.
-    async fn turn(&self, host: &Host, turns: &Arc<dyn Turns>) -> Result<(Ticket, Duration), Entry> {
-        let deadline = Instant::now() + self.limits.patience;
+    async fn turn(&self, host: &Host, turns: &Arc<dyn Turns>, deadline: Instant) -> Result<(Ticket, Duration), Entry> {
         let Ok(_asking) = timeout_at(deadline, host.asking.lock()).await else {
             return Err(self.later(host, Why::Busy));
         };
@@ -187,7 +224,7 @@ impl Politeness {
                     Why::Away
                 }
             };
-            let again = self.pace(&host.diary()).clamp(ASKS.0, ASKS.1);
+            let again = (self.usual_pace(&host.diary()) / 2).clamp(ASKS.0, ASKS.1);
             if Instant::now() + again > deadline {
                 return Err(self.later(host, why));
             }
@@ -196,12 +233,27 @@ impl Politeness {
     }
 
     /// A slot, at once or after some time in the line.
-    async fn slot(&self, host: &Host) -> Option<OwnedSemaphorePermit> {
-        if let Ok(slot) = Arc::clone(&host.slots).try_acquire_owned() {
-            return Some(slot);
-        }
-        let _place = host.line.try_acquire().ok()?;
-        timeout(self.limits.patience, Arc::clone(&host.slots).acquire_owned()).await.ok()?.ok()
+    async fn slot(&self, host: &Host, deadline: Instant) -> Option<OwnedSemaphorePermit> {
+        let slot = match Arc::clone(&host.slots).try_acquire_owned() {
+            Ok(slot) => slot,
+            Err(_) => {
+                let _place = self.place(host)?;
+                timeout_at(deadline, Arc::clone(&host.slots).acquire_owned()).await.ok()?.ok()?
+            }
+        };
+        host.diary().moved = Instant::now();
+        Some(slot)
+    }
+
+    /// A place in the line, unless it is full.
+    fn place<'a>(&self, host: &'a Host) -> Option<Place<'a>> {
+        let mut diary = host.diary();
+        let served = (self.limits.patience / 2).div_duration_f64(self.pace(host, &diary).max(Duration::from_nanos(1)));
+        let most = (served as usize).min(self.limits.longest_line).max(self.limits.per_host);
+        (diary.in_line < most).then(|| {
+            diary.in_line += 1;
+            Place(host)
+        })
     }
 
     /// Takes the next free start.
@@ -218,21 +270,39 @@ impl Politeness {
     }
 
     /// From one request of this process to the next, where all that share the host get as much of it.
-    fn pace(&self, diary: &Diary) -> Duration {
-        (diary.usual / self.limits.per_host as u32).max(self.limits.spacing) * diary.sharers.max(1)
+    fn usual_pace(&self, diary: &Diary) -> Duration {
+        self.pace_of(diary.usual * diary.sharers.max(1), diary)
     }
 
-    /// Deals out the next time to come back.
+    /// The same as it seems by now: where requests are being made and no slot was given for longer than one takes, they
+    /// take that long.
+    fn pace(&self, host: &Host, diary: &Diary) -> Duration {
+        let hangs = diary.under_way > 0 && host.slots.available_permits() == 0;
+        let visit = if hangs { diary.moved.elapsed() } else { Duration::ZERO };
+        self.usual_pace(diary).max(self.pace_of(visit, diary))
+    }
+
+    fn pace_of(&self, visit: Duration, diary: &Diary) -> Duration {
+        (visit / self.limits.per_host as u32).max(self.limits.spacing * diary.sharers.max(1))
+    }
+
+    /// Sends a photo away, and counts it among those that are.
     fn later(&self, host: &Host, why: Why) -> Entry {
         if why == Why::Away {
             return Entry::Later { after: AWAY_ABSENCE, why };
         }
         let now = Instant::now();
         let mut diary = host.diary();
-        let pace = self.pace(&diary);
-        let soonest = diary.quiet_until.max(now + SHORTEST_ABSENCE);
-        diary.next_return = (diary.next_return + pace).clamp(soonest, soonest + LONGEST_ABSENCE);
-        Entry::Later { after: diary.next_return - now, why }
+        let quiet = diary.quiet_until.saturating_duration_since(now);
+        // The others that share the host may have nothing more to ask it for.
+        let pace = self.usual_pace(&diary) / diary.sharers.max(1);
+        let from = quiet.saturating_add(times(pace, diary.in_line));
+        let has_enough_for = diary.away.has_enough_for(now, from, pace);
+        let soonest = if quiet.is_zero() { ABSENCES[0] } else { quiet.max(SHORTEST_QUIET) };
+        let in_time = ABSENCES.into_iter().rfind(|absence| *absence <= has_enough_for).unwrap_or_default();
+        let after = in_time.max(soonest);
+        diary.away.add(now + after);
+        Entry::Later { after, why }
     }
 
     fn host(&self, name: &str) -> Arc<Host> {
@@ -262,12 +332,20 @@ fn forget(hosts: &mut HashMap<Box<str>, Arc<Host>>) {
 impl Host {
     fn new(name: &str, per_host: usize) -> Self {
         let now = Instant::now();
-        let (quiet_until, next_start, next_return) = (now, now, now);
-        let diary = Diary { quiet_until, next_start, next_return, usual: USUAL_VISIT, waits: 0, sharers: 1 };
+        let diary = Diary {
+            quiet_until: now,
+            next_start: now,
+            moved: now,
+            under_way: 0,
+            in_line: 0,
+            away: Away::new(now),
+            usual: USUAL_VISIT,
+            waits: 0,
+            sharers: 1,
+        };
         Self {
             name: name.into(),
             slots: Arc::new(Semaphore::new(per_host)),
-            line: Semaphore::new(per_host),
             asking: tokio::sync::Mutex::default(),
             diary: Mutex::new(diary),
         }
@@ -285,8 +363,53 @@ impl Host {
 }
 
 impl Diary {
-    fn is_open(&self, now: Instant) -> bool {
-        self.quiet_until > now || self.next_start > now || self.next_return > now
+    fn is_open(&mut self, now: Instant) -> bool {
+        self.quiet_until > now || self.next_start > now || self.away.is_any(now)
+    }
+}
+
+impl Away {
+    fn new(since: Instant) -> Self {
+        Self { since, back: BTreeMap::new() }
+    }
+
+    fn add(&mut self, back: Instant) {
+        *self.back.entry((back - self.since).as_secs()).or_default() += 1;
+    }
+
+    /// For how long the host has something to do without a gap, if it has for `busy_for` anyway.
+    fn has_enough_for(&mut self, now: Instant, mut busy_for: Duration, pace: Duration) -> Duration {
+        self.welcome(now);
+        let now = now - self.since;
+        for (second, photos) in &self.back {
+            if Duration::from_secs(*second).saturating_sub(now) > busy_for {
+                break;
+            }
+            busy_for = busy_for.saturating_add(times(pace, *photos));
+        }
+        busy_for
+    }
+
+    /// Whether anybody is away.
+    fn is_any(&mut self, now: Instant) -> bool {
+        self.welcome(now);
+        !self.back.is_empty()
+    }
+
+    /// Forgets who is back.
+    fn welcome(&mut self, now: Instant) {
+        let second = (now - self.since).as_secs();
+        while self.back.first_entry().filter(|back| *back.key() <= second).map(|back| back.remove()).is_some() {}
+    }
+}
+
+fn times(pace: Duration, photos: usize) -> Duration {
+    pace.saturating_mul(u32::try_from(photos).unwrap_or(u32::MAX))
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.diary().in_line -= 1;
     }
 }
 
@@ -318,6 +441,7 @@ impl Drop for Visit {
     fn drop(&mut self) {
         if let Some(began) = self.began {
             let mut diary = self.host.diary();
+            diary.under_way -= 1;
             diary.usual = (diary.usual * 4 + began.elapsed()) / 5;
         }
         // The slot stays taken meanwhile: who waits for it would be told that there is no turn.
@@ -352,8 +476,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+    use std::pin::Pin;
+
+    use futures::stream::FuturesUnordered;
+    use futures::{FutureExt, StreamExt};
+
     use super::*;
-    use futures::FutureExt;
 
     fn politeness(per_host: usize, spacing: u64, patience: u64) -> Politeness {
         Politeness::new(&Rules {
@@ -394,30 +523,182 @@ mod tests {
         let politeness = politeness(1, 0, 1000);
         let _busy = go(&politeness, "a").await;
         let begin = Instant::now();
-        assert!(later(&politeness, "a").await >= SHORTEST_ABSENCE);
+        assert_eq!(later(&politeness, "a").await, ABSENCES[0]);
         assert_eq!(begin.elapsed(), Duration::from_millis(1000));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn who_finds_the_line_full_is_spread_over_the_time_to_come() {
-        let politeness = politeness(2, 0, 1000);
-        let _busy = (go(&politeness, "a").await, go(&politeness, "a").await);
-        let mut line = (std::pin::pin!(politeness.enter("a")), std::pin::pin!(politeness.enter("a")));
-        assert!(line.0.as_mut().now_or_never().is_none());
-        assert!(line.1.as_mut().now_or_never().is_none());
+    /// Fills the host's line; answers how many stand in it, and keeps them there.
+    fn fill<'a>(politeness: &'a Politeness, host: &'a str) -> Vec<Pin<Box<dyn Future<Output = Entry> + 'a>>> {
+        let mut line: Vec<Pin<Box<dyn Future<Output = Entry>>>> = Vec::new();
+        loop {
+            let mut next = Box::pin(politeness.enter(host));
+            if next.as_mut().now_or_never().is_some() {
+                return line;
+            }
+            line.push(next);
+        }
+    }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_line_is_as_long_as_what_the_host_serves_in_half_of_the_patience() {
+        let politeness = politeness(2, 50, 8000);
+        let _busy = (go(&politeness, "a").await, go(&politeness, "a").await);
+        assert_eq!(fill(&politeness, "a").len(), 40, "two at a time, of 200 ms each");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_host_has_a_short_line() {
+        let politeness = politeness(2, 0, 8000);
+        for _ in 0..30 {
+            let _both = (go(&politeness, "a").await, go(&politeness, "a").await);
+            sleep(Duration::from_secs(1)).await;
+        }
+        let _busy = (go(&politeness, "a").await, go(&politeness, "a").await);
+        assert_eq!(fill(&politeness, "a").len(), 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_that_hangs_loses_its_line() {
+        let politeness = politeness(2, 0, 8000);
+        let _busy = (go(&politeness, "a").await, go(&politeness, "a").await);
+        for (seconds, places) in [(1, 8), (1, 4), (2, 2), (26, 2)] {
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            assert_eq!(fill(&politeness, "a").len(), places, "{seconds} s later");
+        }
+        let free = go(&politeness, "b").await;
+        drop(free);
+        assert_eq!(fill(&politeness, "b").len(), 0, "where a slot is free nobody stands in line");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_host_has_all_places() {
+        let rules = Rules { at_once: 3, per_host: 1, ..Rules::default() };
+        let politeness = Politeness::new(&rules);
+        let _busy = go(&politeness, "a").await;
+        assert_eq!(fill(&politeness, "a").len(), rules.in_hand() / 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hosts_together_get_no_more_than_a_process_can_take() {
+        let politeness =
+            Politeness::new(&Rules { at_once: 3, per_host: 2, spacing: Duration::ZERO, ..Rules::default() });
+        let first = go(&politeness, "a").await;
+        let _busy = (go(&politeness, "b").await, go(&politeness, "c").await);
+        let mut fourth = std::pin::pin!(politeness.enter("d"));
+        assert!(fourth.as_mut().now_or_never().is_none());
+        drop(first);
+        assert!(matches!(fourth.await, Entry::Go(_)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_sent_away_for_longer_than_the_host_has_enough_to_do() {
+        let politeness = politeness(2, 50, 12_000);
+        let _busy = (go(&politeness, "a").await, go(&politeness, "a").await);
+        let line = fill(&politeness, "a");
         let begin = Instant::now();
-        let mut times = Vec::new();
-        for _ in 0..700 {
-            times.push(later(&politeness, "a").await);
+        let mut absences = BTreeMap::new();
+        for _ in 0..2000 {
+            *absences.entry(later(&politeness, "a").await).or_insert(0) += 1;
         }
         assert_eq!(begin.elapsed(), Duration::ZERO, "nobody is kept");
-        let pace = USUAL_VISIT / 2;
-        assert!(times.windows(2).skip(10).all(|pair| pair[1] - pair[0] == pace), "at the host's pace");
-        assert!(times[699] > pace * 690 && times[699] < pace * 710);
-        for _ in 0..1000 {
-            assert!(later(&politeness, "a").await <= SHORTEST_ABSENCE + LONGEST_ABSENCE);
+        // At 100 ms each: those in line for six seconds, then those who come back after five.
+        let [short, middle, long] = ABSENCES.map(|absence| absences[&absence]);
+        assert_eq!((line.len(), short + middle + long), (60, 2000));
+        assert!((235..=240).contains(&short), "{short}: with the line they last for 30 s");
+        assert!((895..=900).contains(&middle), "{middle}: with all before them they last for 120 s");
+    }
+
+    /// As workers do it: the photos of a queue, named by their hosts, so many in hand, and those that are sent away lie in
+    /// the broker's delay queues. Answers when the last photo of each host was served, and how often one was sent away.
+    async fn serve(
+        politeness: &Politeness,
+        in_hand: usize,
+        queue: impl IntoIterator<Item = &'static str>,
+        visit: impl Fn(&str) -> Duration,
+    ) -> (BTreeMap<&'static str, Duration>, usize) {
+        const TIERS: [u64; 5] = [5, 30, 120, 600, 3600];
+        let begin = Instant::now();
+        let mut queue: VecDeque<_> = queue.into_iter().collect();
+        let (mut at_work, mut delayed) = (FuturesUnordered::new(), FuturesUnordered::new());
+        let (mut served, mut sent_away) = (BTreeMap::new(), 0);
+        loop {
+            while at_work.len() < in_hand && !queue.is_empty() {
+                let host = queue.pop_front().unwrap();
+                let visit = visit(host);
+                at_work.push(async move {
+                    match politeness.enter(host).await {
+                        Entry::Go(_there) => {
+                            sleep(visit).await;
+                            (host, None)
+                        }
+                        Entry::Later { after, .. } => (host, Some(after)),
+                    }
+                });
+            }
+            tokio::select! {
+                biased;
+                Some((host, after)) = at_work.next() => match after {
+                    None => drop(served.insert(host, begin.elapsed())),
+                    Some(after) => {
+                        sent_away += 1;
+                        let tier = TIERS.map(Duration::from_secs).into_iter().find(|tier| *tier >= after).unwrap();
+                        delayed.push(async move {
+                            sleep(tier).await;
+                            host
+                        });
+                    }
+                },
+                Some(host) = delayed.next() => queue.push_back(host),
+                else => return (served, sent_away),
+            }
         }
+    }
+
+    /// So many photos of two hosts that answer within 50 ms: politeness alone lets through one in 50 ms of each.
+    async fn serve_two_hosts(photos: u32) -> usize {
+        let rules = Rules::default();
+        let politeness = Politeness::new(&rules);
+        let queue = ["a", "b"].repeat(photos as usize / 2);
+        let (served, sent_away) = serve(&politeness, rules.in_hand(), queue, |_| Duration::from_millis(50)).await;
+        let polite = rules.spacing * (photos / 2);
+        for took in served.into_values() {
+            assert!(took < polite * 11 / 10, "{took:?} instead of {polite:?}");
+        }
+        sent_away
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hosts_do_not_wait_while_photos_of_theirs_do() {
+        assert!(serve_two_hosts(300).await <= 300 / 4);
+        assert!(serve_two_hosts(3000).await <= 4 * 3000);
+        assert!(serve_two_hosts(30_000).await <= 8 * 30_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_hosts_do_not_wait_either() {
+        let politeness = politeness(4, 50, 12_000);
+        let (served, _) = serve(&politeness, 512, vec!["slow"; 1000], |_| Duration::from_secs(2)).await;
+        assert!(served["slow"] < Duration::from_secs(550), "{served:?} where 500 s are polite");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hosts_that_hang_do_not_hold_up_another() {
+        let rules = Rules::default();
+        let politeness = Politeness::new(&rules);
+        let hang = ["x", "y", "z"].repeat(300);
+        let visit = |host: &str| if host == "well" { Duration::from_millis(50) } else { rules.first_byte };
+        let queue = hang.into_iter().chain(vec!["well"; 300]);
+        let (served, _) = serve(&politeness, rules.in_hand(), queue, visit).await;
+        assert!(served["well"] < rules.spacing * 300 * 11 / 10, "{served:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_heap_of_one_host_does_not_hold_up_another() {
+        let rules = Rules::default();
+        let politeness = Politeness::new(&rules);
+        let queue = vec!["heap"; 5000].into_iter().chain(vec!["other"; 300]);
+        let (served, _) = serve(&politeness, rules.in_hand(), queue, |_| Duration::from_millis(50)).await;
+        assert!(served["other"] < rules.spacing * 300 * 11 / 10, "{served:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,16 +6,19 @@ use std::time::Duration;
 
 use super::address;
 
-/// The rules of fetching, with careful defaults. One photo takes at most `max_bytes` of memory, half as much again
-/// while it grows.
+/// The rules of fetching, with careful defaults. One photo that is asked for takes at most `max_bytes` of memory, half as
+/// much again while it grows; one in line takes next to none.
 #[derive(Debug, Clone)]
 pub struct Rules {
     /// Requests that one host gets at the same time.
     pub per_host: usize,
     /// From the start of one request to a host to the start of the next.
     pub spacing: Duration,
-    /// How long a photo waits in line for its host before it is sent away for longer.
+    /// How long a photo waits in line for its host before it is sent away for longer. Lines are made for half of it, as
+    /// nobody knows how fast a host will be.
     pub patience: Duration,
+    /// Requests that all hosts together get at the same time.
+    pub at_once: usize,
 
     /// For the name, the connection and TLS.
     pub connect: Duration,
@@ -46,7 +49,8 @@ impl Default for Rules {
         Self {
             per_host: 4,
             spacing: Duration::from_millis(50),
-            patience: Duration::from_secs(2),
+            patience: Duration::from_secs(12),
+            at_once: 64,
             connect: Duration::from_secs(5),
             first_byte: Duration::from_secs(15),
             idle: Duration::from_secs(10),
@@ -66,6 +70,11 @@ impl Default for Rules {
 pub struct BadHostEntry(String);
 
 impl Rules {
+    /// For each photo that is asked for, so many are there: itself, and others that wait for their hosts.
+    const IN_HAND: usize = 8;
+    /// As many as RabbitMQ can be told to send ahead.
+    const MOST_IN_HAND: usize = u16::MAX as usize - 1;
+
     /// The product token, which `X-Robots-Tag` may address.
     pub const PRODUCT: &'static str = "facemill";
 
@@ -76,6 +85,11 @@ impl Rules {
             Some(contact) => format!("{product} (+{contact})"),
             None => product,
         }
+    }
+
+    /// How many photos are to be given to a fetcher at a time. With fewer, those in line would keep it from asking others.
+    pub fn in_hand(&self) -> usize {
+        self.at_once.saturating_mul(Self::IN_HAND).clamp(1, Self::MOST_IN_HAND)
     }
 
     /// Reads an entry of `hosts`: `name=address:port`.

@@ -35,6 +35,7 @@ pub struct Instruments {
     dead_letters: Counter<u64>,
     fetches: Counter<u64>,
     host_pauses: Counter<u64>,
+    host_wait: Histogram<f64>,
     object_io: Counter<u64>,
     batch_size: Histogram<u64>,
     sent: Counter<u64>,
@@ -98,6 +99,7 @@ impl Instruments {
             dead_letters: counter("facemill.dead_letters", "{letter}", "Letters that were laid among the dead."),
             fetches: counter(FETCHES, "{photo}", "Photos that a host was asked for, by what came of it."),
             host_pauses: counter(HOST_PAUSES, "{pause}", "Pauses that a host asked for."),
+            host_wait: duration("facemill.host.wait", "How long a photo waited for its turn at a host."),
             object_io: counter("facemill.object.io", "By", "Bytes read from and written to the object store."),
             batch_size: meter
                 .u64_histogram("facemill.inference.batch.size")
@@ -151,6 +153,11 @@ impl Instruments {
 
     pub fn host_pause(&self, host: &str) {
         self.host_pauses.add(1, &[KeyValue::new("server.address", host.to_owned())]);
+    }
+
+    /// A photo got its turn at a host, or was sent away.
+    pub fn host_wait(&self, took: Duration) {
+        self.host_wait.record(took.as_secs_f64(), &[]);
     }
 
     pub fn dead_letter(&self, stage: Option<StageName>, cause: &str) {

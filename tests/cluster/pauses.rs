@@ -22,8 +22,13 @@ fn a_paused_stage_takes_nothing_and_goes_on_when_it_is_resumed() {
     let [port] = free_ports();
     let address = format!("127.0.0.1:{port}");
     let mut all = installation.worker_with(&["fetch", "detect"], &collection, &["--listen", &address]);
-    // What is in flight is in no queue, and what is delayed is not due: queues and ledger together know of everybody.
-    let nobody = |status: &Value| waiting(status, "fetch") == 0 && status["stages"]["fetch"]["oldest"].is_null();
+    // What is in flight is in no queue, and what is delayed is not due: queues and ledger together know of everybody. The
+    // worker says a little later that it has nothing in hand.
+    let nobody = |status: &Value| {
+        waiting(status, "fetch") == 0
+            && status["stages"]["fetch"]["oldest"].is_null()
+            && status["workers"][0]["in_flight"] == 0
+    };
     let status = installation.until("all fetched that can be", nobody);
     let fetched = waiting(&status, "detect");
     assert!(fetched > 0 && fetched < candidates);

@@ -188,6 +188,7 @@ fn traces_tell_the_whole_story_of_a_photo() {
   send Q.fetch (producer) attempt=1
     process Q.fetch (consumer) attempt=1 redelivered=false outcome=retried cause=http-503 !
       begin (client)
+      line
       GET (client) !
         connect
           dns
@@ -247,6 +248,7 @@ fn fetched(attempt: &str, depth: usize) -> String {
             "send Q.fetch (producer) attempt={sent}
   process Q.fetch (consumer) attempt={attempt} outcome=advanced
     begin (client)
+    line
     GET (client)
       connect
         dns
