@@ -22,6 +22,7 @@ fn exported() -> BTreeMap<String, BTreeSet<String>> {
     instruments.photo(StageName::Fetch, "failed", "timeout", moment);
     instruments.fetch("photos.test", "advanced");
     instruments.host_pause("photos.test");
+    instruments.host_wait(moment);
     instruments.dead_letter(Some(StageName::Fetch), "timeout");
     instruments.object(Io::Get, 1);
     instruments.batch(1);
