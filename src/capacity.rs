@@ -215,12 +215,19 @@ pub fn measured(texts: &[String]) -> Result<[Measured; 4], ReadError> {
         advanced: f64,
         ended: f64,
     }
+    const SECONDS: &str = "facemill_stage_duration_seconds_sum";
     let mut sums: BTreeMap<StageName, Sums> = BTreeMap::new();
     for text in texts {
         for (number, line) in text.lines().enumerate() {
             let wrong = || ReadError::Line(number + 1, line.chars().take(80).collect());
+            if let Some(waited) = line.strip_prefix("facemill_host_wait_seconds_sum ") {
+                // Who waits for his host takes no place from anybody.
+                let waited: f64 = waited.trim().parse().ok().filter(|waited: &f64| *waited >= 0.0).ok_or_else(wrong)?;
+                sums.entry(StageName::Fetch).or_default().seconds -= waited;
+                continue;
+            }
             let Some((name, rest)) = line.split_once('{') else { continue };
-            if name != "facemill_stage_seconds_sum" && name != "facemill_photos_total" {
+            if name != SECONDS && name != "facemill_photos_total" {
                 continue;
             }
             let (labels, value) = rest.rsplit_once("} ").ok_or_else(wrong)?;
@@ -231,7 +238,7 @@ pub fn measured(texts: &[String]) -> Result<[Measured; 4], ReadError> {
             let stage: StageName = label("stage").and_then(|name| name.parse().ok()).ok_or_else(wrong)?;
             let value: f64 = value.trim().parse().ok().filter(|value: &f64| *value >= 0.0).ok_or_else(wrong)?;
             let sums = sums.entry(stage).or_default();
-            if name == "facemill_stage_seconds_sum" {
+            if name == SECONDS {
                 sums.seconds += value;
                 continue;
             }
@@ -341,7 +348,7 @@ mod tests {
             format!(
                 "# TYPE facemill_photos_total counter\nfacemill_in_flight{{stage=\"{stage}\"}} 0\n\
                  facemill_photos_total{{stage=\"{stage}\",outcome=\"advanced\",cause=\"\"}} {advanced}\n{rest}\
-                 facemill_stage_seconds_sum{{stage=\"{stage}\"}} 3\n"
+                 facemill_stage_duration_seconds_sum{{stage=\"{stage}\"}} 3\n"
             )
         };
         let gone = "facemill_photos_total{stage=\"fetch\",outcome=\"gone\",cause=\"http-404\"} 5\n\
@@ -349,17 +356,17 @@ mod tests {
         let predicted = "facemill_photos_total{stage=\"classify\",outcome=\"predicted\",cause=\"\"} 6\n";
         let mut texts = vec![
             text("fetch", 10, gone),
-            text("fetch", 15, ""),
+            text("fetch", 15, "facemill_host_wait_seconds_sum 1.5\n"),
             text("detect", 10, ""),
             text("crop", 10, ""),
             text("classify", 0, predicted),
         ];
         let all = measured(&texts).unwrap();
-        assert_eq!(all[0], Measured { seconds: 0.2, passed: 25.0 / 30.0 });
+        assert_eq!(all[0], Measured { seconds: 0.15, passed: 25.0 / 30.0 });
         assert_eq!(all[3], Measured { seconds: 0.5, passed: 0.0 });
         texts.remove(2);
         assert_eq!(measured(&texts), Err(ReadError::Nothing(StageName::Detect)));
-        let bad = "facemill_stage_seconds_sum{stage=\"detect\"} much".to_owned();
+        let bad = "facemill_stage_duration_seconds_sum{stage=\"detect\"} much".to_owned();
         assert!(matches!(measured(&[bad]), Err(ReadError::Line(1, _))));
     }
 }

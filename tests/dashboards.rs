@@ -40,6 +40,7 @@ fn exported() -> String {
         instruments.paused(stage, true);
     }
     instruments.host_pause("photos.test");
+    instruments.host_wait(moment);
     instruments.object(Io::Get, 1);
     instruments.object(Io::Put, 1);
     instruments.batch(1);

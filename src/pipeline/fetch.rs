@@ -71,3 +71,30 @@ impl From<Obstacle> for Outcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::broker::rabbitmq::topology::TIERS;
+    use crate::net::Rules;
+    use crate::net::politeness::ABSENCES;
+    use crate::pipeline::worker;
+
+    #[test]
+    fn who_is_sent_away_from_a_busy_host_comes_back_when_it_was_told_to() {
+        for absence in ABSENCES {
+            assert!(TIERS.contains(&(absence.as_secs() as u32)), "{absence:?} would be rounded up");
+        }
+        let rules = Rules::default();
+        assert!(rules.patience / 2 > ABSENCES[0], "a full line lasts until then");
+    }
+
+    #[test]
+    fn lines_leave_a_stage_time_for_its_work() {
+        let rules = Rules::default();
+        let in_lines = rules.patience * (1 + rules.max_redirects as u32);
+        assert!(
+            in_lines + rules.total < worker::Settings::default().time_limit,
+            "before every redirect there is a line"
+        );
+    }
+}
