@@ -241,3 +241,12 @@ fn scenarios_are_of_what_there_is() {
         assert!(known.contains(label) || label == "queue", "{label}");
     }
 }
+
+/// `facemill simulate --metrics` reads the same text.
+#[test]
+fn a_simulation_can_be_fed_with_it() {
+    for stage in facemill::capacity::measured(&[exported()]).unwrap() {
+        assert!((0.000_5..0.002).contains(&stage.seconds), "{stage:?}: each photo took a millisecond");
+        assert!((0.0..1.0).contains(&stage.passed), "{stage:?}");
+    }
+}
