@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 # Uploads a dump to the installation's bucket and starts the producer in the cluster.
 #
-#   DUMP=dump.sql.gz [RUN=default] [NAMESPACE=facemill] [CONTEXT=...] deploy/submit.sh
+#   DUMP=dump.sql.gz [RUN=default] [NAMESPACE=facemill] [CONTEXT=...] [S3_URL=...] deploy/submit.sh
+#
+# S3_URL is where this machine reaches the store, where that is not as the workers do: http(s)://host[:port], an ingress for
+# example. Without it, a store that is a Service of the cluster is reached through `kubectl port-forward`.
 #
 # The Job is filled into the cluster's own form (CronJob facemill), so that it has the image, the settings and the
 # keys that the workers have. Run again after any failure: no photo is doubled.
@@ -25,14 +28,14 @@ form='{.spec.jobTemplate.spec.template.spec.containers[0].envFrom[0].configMapRe
 settings=$("${kubectl[@]}" get cronjob facemill --output "jsonpath=$form")
 bucket=$(setting FACEMILL_S3_BUCKET)
 region=$(setting AWS_REGION)
-endpoint=$(setting FACEMILL_S3_ENDPOINT)
+endpoint=${S3_URL:-$(setting FACEMILL_S3_ENDPOINT)}
 region=${region:-us-east-1}
 
 forward=
 trap '[[ -z $forward ]] || kill "$forward" 2>/dev/null || true' EXIT
 if [[ -z $endpoint ]]; then
     place="https://$bucket.s3.$region.amazonaws.com"
-elif [[ $endpoint =~ ^http://([a-z0-9-]+):([0-9]+)/?$ ]]; then
+elif [[ -z ${S3_URL-} && $endpoint =~ ^http://([a-z0-9-]+):([0-9]+)/?$ ]]; then
     # A service of the cluster: reached through its API server.
     exec 3< <("${kubectl[@]}" port-forward "service/${BASH_REMATCH[1]}" ":${BASH_REMATCH[2]}" 2>&1)
     forward=$!
@@ -62,4 +65,4 @@ job["spec"]["template"]["spec"]["containers"][0]["args"] = sys.argv[1:]
 json.dump(job, sys.stdout)
 ' produce "s3://$bucket/$key" --run "$run" |
     "${kubectl[@]}" create --filename -
-echo "kubectl --namespace $namespace logs --follow job/$job"
+echo "${kubectl[*]} logs --follow job/$job"

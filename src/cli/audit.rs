@@ -7,18 +7,19 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::place::PlaceArgs;
+use super::produce::Dump;
 use super::progress::Bars;
 use super::run::MappingArgs;
 use super::{Failure, print_json, print_text};
 use crate::ledger::{Entry, Filter};
 use crate::objects::{ObjectKey, Objects};
 use crate::photo::{Candidate, Ending, Id, State};
-use crate::source::{self, Input};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The dump that was run
-    dump: Input,
+    /// The dump that was run: a file, s3://BUCKET/KEY, or `-` for standard input
+    #[arg(value_parser = Dump::parser())]
+    dump: Dump,
     #[command(flatten)]
     mapping: MappingArgs,
     #[command(flatten)]
@@ -45,13 +46,13 @@ struct Fault {
     detail: String,
 }
 
-pub fn run(args: &Args) -> Result<ExitCode, Failure> {
+pub fn run(args: Args) -> Result<ExitCode, Failure> {
     let mapping = args.mapping.parse()?;
-    let reading = Bars::new(!args.place.json).reading();
-    let candidates =
-        source::candidates(&args.dump, &source::Options { mapping }, &mut |progress| reading.show(progress));
-    reading.finish();
-    let findings = super::block_on(compare(&args.place, &candidates.map_err(Failure::broken)?))?;
+    let bars = Bars::new(!args.place.json);
+    let findings = super::block_on(async {
+        let objects = || args.place.servers.clients().map(|servers| servers.objects);
+        compare(&args.place, &args.dump.candidates(objects, mapping, &bars).await?).await
+    })?;
     if args.place.json { print_json(&findings) } else { print_text(&findings.text()) }?;
     match findings.faults.len() {
         0 => Ok(ExitCode::SUCCESS),

@@ -186,7 +186,7 @@ fn dispatch(command: Command, definition: &Definition) -> Result<ExitCode, Failu
         Command::Why(args) => why::run(&args),
         Command::Dead(args) => dead::run(&args),
         Command::Retry(args) => retry::run(&args),
-        Command::Audit(args) => audit::run(&args),
+        Command::Audit(args) => audit::run(args),
         Command::Rebuild(args) => rebuild::run(args),
         Command::Pause(args) => pause::pause(&args),
         Command::Resume(args) => pause::resume(&args),

@@ -27,7 +27,7 @@ pub struct Args {
 #[derive(Debug, clap::Args)]
 pub struct CollectionArgs {
     /// The dump, of any kind and compression, or a table of candidates: a file, s3://BUCKET/KEY, or `-` for standard input
-    #[arg(value_parser = OsStringValueParser::new().try_map(Dump::parse))]
+    #[arg(value_parser = Dump::parser())]
     pub dump: Dump,
     #[command(flatten)]
     pub mapping: MappingArgs,
@@ -49,7 +49,12 @@ pub enum Dump {
 }
 
 impl Dump {
-    pub fn parse(text: OsString) -> Result<Self, &'static str> {
+    /// For arguments of the command line.
+    pub fn parser() -> impl TypedValueParser<Value = Self> {
+        OsStringValueParser::new().try_map(Self::parse)
+    }
+
+    fn parse(text: OsString) -> Result<Self, &'static str> {
         let Some(address) = text.to_str().and_then(|text| text.strip_prefix("s3://")) else {
             return Ok(Self::Here(text.into()));
         };
@@ -61,8 +66,13 @@ impl Dump {
         }
     }
 
-    /// Reads it to its end. What comes from S3 streams by and is kept nowhere.
-    pub async fn candidates(self, objects: &S3, mapping: Mapping, bars: &Bars) -> Result<Vec<Candidate>, Failure> {
+    /// Reads it to its end. What comes from S3, which is only then asked for, streams by and is kept nowhere.
+    pub async fn candidates(
+        self,
+        objects: impl FnOnce() -> Result<S3, Failure>,
+        mapping: Mapping,
+        bars: &Bars,
+    ) -> Result<Vec<Candidate>, Failure> {
         let (reading, options) = (bars.reading(), source::Options { mapping });
         let read = match self {
             Self::Here(input) => tokio::task::spawn_blocking(move || {
@@ -71,7 +81,7 @@ impl Dump {
                 candidates
             }),
             Self::S3 { bucket, key } => {
-                let download = objects.in_bucket(&bucket).download(&key).await.map_err(Failure::broken)?;
+                let download = objects()?.in_bucket(&bucket).download(&key).await.map_err(Failure::broken)?;
                 let reader = Reader::new(download);
                 tokio::task::spawn_blocking(move || {
                     let candidates = source::candidates_from(reader, &options, &mut |progress| reading.show(progress));
@@ -92,7 +102,7 @@ pub fn run(Args { collection: args, limit }: Args) -> Result<ExitCode, Failure> 
     let enqueued = super::block_on(async {
         // Before the dump is read, which may take long.
         servers.check().await?;
-        let mut candidates = args.dump.candidates(&servers.objects, mapping, &bars).await?;
+        let mut candidates = args.dump.candidates(|| Ok(servers.objects.clone()), mapping, &bars).await?;
         candidates.truncate(limit.unwrap_or(usize::MAX));
         let bar = bars.count("enqueue", candidates.len() as u64);
         let progress = |photos| bar.inc(photos);

@@ -39,7 +39,7 @@ pub fn run(Args { collection: args, queues }: Args) -> Result<ExitCode, Failure>
     let _telemetry = super::observe("facemill=warn", &bars, "facemill-producer", false)?;
     let outcome = super::block_on(async {
         servers.check().await?;
-        let candidates = args.dump.candidates(&servers.objects, mapping, &bars).await?;
+        let candidates = args.dump.candidates(|| Ok(servers.objects.clone()), mapping, &bars).await?;
         let (restore, enqueue) =
             (bars.count("restore", candidates.len() as u64), bars.count("enqueue", candidates.len() as u64));
         let (restored, enqueued) = (|photos| restore.inc(photos), |photos| enqueue.inc(photos));

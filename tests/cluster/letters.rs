@@ -62,6 +62,8 @@ fn photos_are_sent_back_and_letters_removed() {
     let dump = runtime.block_on(installation.upload(table));
     assert_eq!(installation.json(&["produce", &dump])["new"], 4);
     assert_eq!(installation.json(&["produce", &dump])["known"], 4);
+    let audit = installation.json(&["audit", &dump]);
+    assert_eq!((&audit["candidates"], &audit["waiting"]), (&4.into(), &4.into()), "{audit}");
     let missing = installation.facemill(&["produce", &format!("{dump}x")]);
     assert_eq!(missing.status.code(), Some(3));
     assert!(String::from_utf8(missing.stderr).unwrap().contains("there is no such object"));

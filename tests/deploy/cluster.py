@@ -4,35 +4,37 @@
   tests/deploy/cluster.py                            network namespaces stand in for pods (Linux; root, or user namespaces)
   CONTEXT=kind-kind DUMP=dump.sql tests/deploy/cluster.py     a real cluster, with k8s/overlays/dev and a dump of yours
 
-The stand-in takes everything from the rendered manifests, as a kubelet does: arguments, environment, probes, preStop,
-grace period, surge. A pod is a process in a network namespace of its own, with an address of its own; it is ended with
-SIGTERM and, when its grace period is over, with SIGKILL. The servers are real ones, on the names and ports that the
-manifests give them. Everything lives in namespaces of this process and ends with it.
+Everything is done as a person would do it: with kubectl and deploy/submit.sh. The stand-in is an API server for kubectl
+(apiserver.py), the controllers (controllers.py) and a kubelet (kubelet.py), which runs the manifests' pods as processes in network
+namespaces of their own. The servers are real ones. All of it lives in namespaces of this process and ends with it.
 """
 
 import argparse
 import csv
 import io
 import json
-import math
 import os
+import re
+import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
 import manifests
-from manifests import ROOT, Cluster, Program, template_of
+from apiserver import Api, Server, Store
+from controllers import Controllers, is_going, is_ready
+from images import Images
+from kubelet import BRIDGE, Kubelet, run as shell
+from manifests import PACKAGES, ROOT, Program
 
 STAGES = ("fetch", "detect", "crop", "classify")
 INSIDE = "FACEMILL_TEST_INSIDE"
 PATIENCE = 300
+RUN = "faces"
 # So many that no host is asked as often as would be impolite: the workers are tried here, not their patience.
 HOSTS = 64
 
@@ -41,341 +43,87 @@ def say(text):
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-def until(what, answer, patience=PATIENCE):
-    """Asks until there is an answer: neither kubelet nor ledger tells when something becomes true."""
+def until(what, answer, patience=PATIENCE, pause=1):
+    """Asks until there is an answer: nobody tells when something becomes true."""
     deadline = time.monotonic() + patience
     while not (found := answer()):
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {patience} s in vain: {what}")
-        time.sleep(0.1)
+        time.sleep(pause)
     return found
 
 
-def run(*command, **options):
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, **options)
-    if done.returncode:
-        raise AssertionError(f"{' '.join(map(str, command))}: exit {done.returncode}\n{done.stdout}{done.stderr}")
-    return done.stdout
+class Installation:
+    """An installation in a cluster, as a person sees it."""
 
+    def __init__(self, overlay, environment, context=None):
+        self.overlay, self.environment = overlay, os.environ | environment
+        self.command = ["kubectl", "--namespace", "facemill", *(["--context", context] if context else [])]
 
-class Pod:
-    """A process with an address of its own, started and ended as the manifest says."""
-
-    count = 0
-
-    def __init__(self, installation, stage, spec, environment):
-        Pod.count += 1
-        self.stage, self.name = stage, f"{stage}-{Pod.count}"
-        self.address = f"10.88.1.{Pod.count}"
-        container = spec["containers"][0]
-        self.grace = spec["terminationGracePeriodSeconds"]
-        self.pause = int(container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["", "0"])[1])
-        self.killed, self.ending = False, None
-        run("ip", "netns", "add", self.name)
-        run("ip", "link", "add", f"v{Pod.count}", "type", "veth", "peer", "name", "eth0", "netns", self.name)
-        run("ip", "link", "set", f"v{Pod.count}", "master", "pods", "up")
-        for command in (f"addr add {self.address}/16 dev eth0", "link set eth0 up", "link set lo up"):
-            run("ip", "-n", self.name, *command.split())
-        self.log = open(installation.scratch / f"{self.name}.log", "wb")
-        self.process = subprocess.Popen(
-            ["ip", "netns", "exec", self.name, installation.program.binary, *container["args"]],
-            env=environment | {"POD_NAME": self.name}, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
-        )
-
-    def get(self, path):
-        try:
-            with urllib.request.urlopen(f"http://{self.address}:9100{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, ""
-        except OSError:
-            return 0, ""
-
-    def is_ready(self):
-        if self.process.poll() is not None:
-            raise AssertionError(f"{self.name} ended with {self.process.returncode}: {self.tail()}")
-        return self.get("/readyz")[0] == 200
-
-    def photos(self):
-        lines = [line for line in self.get("/metrics")[1].splitlines() if line.startswith("facemill_photos_total{")]
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
-
-    def end(self):
-        """preStop, SIGTERM, the rest of the grace period, SIGKILL; in the background, as a kubelet does it."""
-        def ending():
-            deadline = time.monotonic() + self.grace
-            time.sleep(self.pause)
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(max(0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                self.killed = True
-                self.kill()
-            self.remove()
-
-        self.ending = threading.Thread(target=ending)
-        self.ending.start()
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-
-    def die_with_its_node(self):
-        """No goodbye on any connection: the cable is out before the process is dead."""
-        run("ip", "-n", self.name, "link", "set", "eth0", "down")
-        self.kill()
-
-    def remove(self):
-        self.log.close()
-        run("ip", "netns", "delete", self.name)
-
-    def tail(self):
-        return Path(self.log.name).read_text(encoding="utf-8", errors="replace")[-1500:]
-
-
-class Namespaces:
-    """An installation without Kubernetes."""
-
-    def __init__(self, scratch, program, copies):
-        self.scratch, self.program, self.copies = scratch, program, copies
-        self.cluster = Cluster(manifests.render(ROOT / "k8s/overlays/dev"), program)
-        self.pods = {stage: [] for stage in STAGES}
-        self.ended = []
-        self.servers = []
-        self.change = {}
-        self.cores = next(n for n in ("FACEMILL_CONCURRENCY", "FACEMILL_CORES") if n in program.variables["work"])
-
-    def start(self, *command, **environment):
-        log = open(self.scratch / f"{Path(command[0]).name}.log", "ab")
-        begin = lambda: subprocess.Popen(
-            [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.scratch,
-            env={"PATH": os.environ["PATH"], "HOME": str(self.scratch), **environment},
-        )
-        self.servers.append([begin(), begin, log.name])
-
-    def servers_answer(self):
-        """As a kubelet does, it starts a server again that gave up at its start."""
-        for server in self.servers:
-            if server[0].poll() is not None:
-                say(f"{Path(server[2]).stem} ended with {server[0].returncode} and is started again")
-                server[0] = server[1]()
-        doctor = subprocess.run(
-            [self.program.binary, "doctor"], env=self.environment("detect"), capture_output=True, text=True, check=False)
-        self.doctor = doctor.stdout
-        return doctor.returncode == 0
-
-    def apply(self):
-        names = {"rabbitmq": 2, "redis": 3, "seaweedfs": 4, "photos": 5}
-        run("mount", "-t", "tmpfs", "tmpfs", "/run")
-        run("ip", "link", "set", "lo", "up")
-        run("ip", "link", "add", "pods", "type", "bridge")
-        run("ip", "link", "set", "pods", "up")
-        for number in names.values():
-            run("ip", "addr", "add", f"10.88.0.{number}/16", "dev", "pods")
-        hosts = ["127.0.0.1 localhost"] + [f"10.88.0.{number} {name}" for name, number in names.items()]
-        hosts += [f"10.88.0.5 {name}.test" for name in ("photos", "archive", "busy", "slow", "hostile")]
-        hosts += [f"10.88.0.5 photos-{number}.test" for number in range(HOSTS)]
-        (self.scratch / "hosts").write_text("\n".join(hosts) + "\n", encoding="utf-8")
-        run("mount", "--bind", self.scratch / "hosts", "/etc/hosts")
-        self.start_servers()
-        for stage in STAGES:
-            self.scale(stage, 1)
-
-    def start_servers(self):
-        secret = self.cluster.data("Secret", "facemill-servers")
-        conf = self.scratch / "rabbitmq.conf"
-        given = next(i for i in self.cluster.of("ConfigMap") if i["metadata"]["name"].startswith("rabbitmq-"))["data"]
-        own = ["disk_free_limit.absolute = 50MB", f"default_user = {secret['amqp-user']}",
-               f"default_pass = {secret['amqp-password']}", "default_vhost = facemill"]
-        # The console's and the disk's settings are for a container.
-        kept = [line for line in given["rabbitmq.conf"].splitlines() if not line.startswith(("log.", "disk_"))]
-        conf.write_text("\n".join(kept + own) + "\n", encoding="utf-8")
-        (self.scratch / "plugins").write_text("[rabbitmq_management].", encoding="utf-8")
-        self.start(
-            "/usr/lib/rabbitmq/bin/rabbitmq-server", RABBITMQ_NODENAME="rabbit@localhost", RABBITMQ_CONFIG_FILE=str(conf),
-            RABBITMQ_MNESIA_BASE=str(self.scratch / "mnesia"), RABBITMQ_LOG_BASE=str(self.scratch / "log"),
-            RABBITMQ_PID_FILE=str(self.scratch / "rabbitmq.pid"), RABBITMQ_CONF_ENV_FILE="/dev/null",
-            RABBITMQ_ENABLED_PLUGINS_FILE=str(self.scratch / "plugins"),
-            RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="+S 1:1 +sbwt none",
-        )
-        redis = template_of(self.cluster.find("StatefulSet", "redis"))["spec"]["containers"][0]
-        given = self.cluster.environment(redis)
-        arguments = [a.replace("$(REDIS_PASSWORD)", given["REDIS_PASSWORD"]) for a in redis["args"]]
-        arguments[arguments.index("/data")] = str(self.scratch / "redis")
-        (self.scratch / "redis").mkdir()
-        server = shutil.which("redis-server") or "/usr/bin/redis-check-rdb"
-        # Debian's redis-tools has the same program under another name; it looks at the name that it is called by.
-        subprocess_name = self.scratch / "redis-server"
-        subprocess_name.symlink_to(server)
-        self.start(subprocess_name, "--bind", "10.88.0.3", *arguments)
-        weed = template_of(self.cluster.find("StatefulSet", "seaweedfs"))["spec"]["containers"][0]
-        keys = self.scratch / "s3.json"
-        secret_name = next(i for i in self.cluster.of("Secret") if i["metadata"]["name"].startswith("seaweedfs-"))
-        keys.write_text(self.cluster.data("Secret", secret_name["metadata"]["name"])["s3.json"], encoding="utf-8")
-        (self.scratch / "weed-data").mkdir()
-        swapped = {"-dir=/data": f"-dir={self.scratch / 'weed-data'}", "-s3.config=/etc/seaweedfs-s3/s3.json": f"-s3.config={keys}"}
-        arguments = [swapped.get(argument, argument) for argument in weed["args"]]
-        # The first leader is elected sooner, and the disk need not be large.
-        arguments += ["-ip=seaweedfs", "-master.electionTimeout=1s", "-master.heartbeatInterval=100ms", "-volume.minFreeSpace=100MiB"]
-        self.start(ROOT / ".cache/bin/weed", *arguments)
-        bucket = template_of(self.cluster.find("Job", "bucket"))["spec"]["containers"][0]
-        command = bucket["command"] + bucket["args"]
-        path = f"{ROOT / '.cache/bin'}:{os.environ['PATH']}"
-        environment = self.cluster.environment(bucket) | {"PATH": path, "HOME": str(self.scratch)}
-        until("the bucket is made", lambda: subprocess.run(
-            command, env=environment, capture_output=True, timeout=60, check=False).returncode == 0)
-        try:
-            until("the servers answer", self.servers_answer)
-        except AssertionError:
-            for _, _, log in self.servers:
-                say(f"{log}: {Path(log).read_text(encoding='utf-8', errors='replace')[-1000:]}")
-            raise AssertionError(self.doctor) from None
-
-    def environment(self, stage):
-        container = template_of(self.cluster.find("Deployment", stage))["spec"]["containers"][0]
-        return self.cluster.environment(container) | {
-            # In a pod the limit is a quota, from which the program takes it.
-            **({self.cores: container["resources"]["limits"]["cpu"]} if stage != "fetch" else {}),
-            "PATH": os.environ["PATH"], "FACEMILL_MODELS": str(ROOT / "models"), "NODE_NAME": "here",
-            # The photos' host is near, and nobody wants to wait for its bad days.
-            "FACEMILL_ALLOW_PRIVATE_ADDRESSES": "true", "FACEMILL_WAITS": "0.1,0.2", "FACEMILL_ATTEMPTS": "3",
-        } | self.change
-
-    def facemill(self, *arguments):
-        return run(self.program.binary, *arguments, env=self.environment("detect"))
-
-    def submit(self):
-        """A dump with each photo of the demonstration several times."""
-        photos = self.scratch / "photos"
-        self.start(
-            self.program.binary, "demo", "--serve", "10.88.0.5:80", "--photos", ROOT / ".cache/photos", "--out", photos,
-        )
-        until("the photos are served", (photos / "truth.tsv").is_file)
-        listed = list(csv.DictReader(io.StringIO(self.facemill("candidates", photos / "demo.sql"))))
-        near = [row for row in listed if "//photos.test/" in row["photo_url"] or "//archive.test/" in row["photo_url"]]
-        self.dump = self.scratch / "candidates.csv"
-        with open(self.dump, "w", encoding="utf-8", newline="") as file:
-            table = csv.DictWriter(file, near[0].keys())
-            table.writeheader()
-            for copy in range(self.copies):
-                for number, row in enumerate(near):
-                    ids = {key: f"{int(row[key]) + copy * 100_000}" for key in row if key in ("photo_id", "face_id")}
-                    mark = "&" if "?" in row["photo_url"] else "?"
-                    host = f"//photos-{(copy * len(near) + number) % HOSTS}.test/"
-                    url = row["photo_url"].replace("//photos.test/", host).replace("//archive.test/", host)
-                    table.writerow(row | ids | {"photo_url": f"{url}{mark}copy={copy}"})
-        self.submitted = time.monotonic()
-        produced = json.loads(self.facemill("produce", self.dump, "--json"))
-        return produced["new"]
-
-    def status(self):
-        return json.loads(self.facemill("status", "--json"))
-
-    def add(self, stage):
-        spec = template_of(self.cluster.find("Deployment", stage))["spec"]
-        pod = Pod(self, stage, spec, self.environment(stage))
-        self.pods[stage].append(pod)
-        return pod
-
-    def take_away(self, pod):
-        self.pods[pod.stage].remove(pod)
-        self.ended.append(pod)
-        pod.end()
-
-    def scale(self, stage, number):
-        while len(self.pods[stage]) < number:
-            self.add(stage)
-        while len(self.pods[stage]) > number:
-            self.take_away(self.pods[stage][-1])
-        until(f"{number} of {stage} are ready", lambda: all(pod.is_ready() for pod in self.pods[stage]))
-
-    def update(self):
-        """Every stage, with the surge that its manifest names: new ones first."""
-        self.change = {"FACEMILL_LOG": "facemill=debug"}
-        for stage in STAGES:
-            surge = self.cluster.find("Deployment", stage)["spec"]["strategy"]["rollingUpdate"]["maxSurge"]
-            old = list(self.pods[stage])
-            at_once = math.ceil(len(old) * int(surge.rstrip("%")) / 100)
-            while old:
-                batch, old = old[:at_once], old[at_once:]
-                fresh = [self.add(stage) for _ in batch]
-                until(f"new {stage} workers are ready", lambda: all(pod.is_ready() for pod in fresh))
-                for pod in batch:
-                    self.take_away(pod)
-
-    def kill(self, stage):
-        pod = self.pods[stage].pop(0)
-        pod.kill()
-        pod.remove()
-        self.scale(stage, len(self.pods[stage]) + 1)
-
-    def kill_node(self):
-        """The first worker of every stage at once, in the middle of every connection."""
-        lost = [self.pods[stage].pop(0) for stage in STAGES]
-        for pod in lost:
-            pod.die_with_its_node()
-        for stage in STAGES:
-            self.scale(stage, len(self.pods[stage]) + 1)
-
-    def audit(self):
-        return self.facemill("audit", self.dump)
-
-    def share_of_work(self, stage):
-        return [pod.photos() for pod in self.pods[stage]]
-
-    def measure(self, folder):
-        """What all workers that still live have measured, for `facemill simulate`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for stage in STAGES:
-            for pod in self.pods[stage]:
-                (folder / f"{pod.name}.prom").write_text(pod.get("/metrics")[1], encoding="utf-8")
-
-    def close(self):
-        for stage in STAGES:
-            for pod in list(self.pods[stage]):
-                self.take_away(pod)
-        for pod in self.ended:
-            pod.ending.join()
-            if pod.killed or pod.process.returncode != 0:
-                raise AssertionError(f"{pod.name} did not end in order: {pod.process.returncode}\n{pod.tail()}")
-
-
-class Kubernetes:
-    """A cluster: kind's, or any other that may be given a namespace `facemill`."""
-
-    def __init__(self, context, dump):
-        self.kubectl_command = ["kubectl", "--context", context, "--namespace", "facemill"]
-        self.context, self.dump = context, dump
+    def run(self, *command, more=None, **options):
+        environment = self.environment | (more or {})
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False,
+                              env=environment, **options)
+        if done.returncode:
+            raise AssertionError(f"{shlex.join(map(str, command))}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.stdout
 
     def kubectl(self, *arguments, **options):
-        return run(*self.kubectl_command, *arguments, **options)
+        return self.run(*self.command, *arguments, **options)
+
+    def get(self, *arguments):
+        return json.loads(self.kubectl("get", *arguments, "--output=json"))["items"]
 
     def apply(self):
-        self.kubectl("apply", "--kustomize", ROOT / "k8s/overlays/dev")
+        self.kubectl("apply", "--kustomize", self.overlay)
+        self.kubectl("wait", "--for=condition=complete", "job/bucket", "--timeout=300s")
+        self.settle()
+
+    def settle(self):
         for stage in STAGES:
-            self.kubectl("rollout", "status", f"deployment/{stage}", "--timeout=300s")
+            self.kubectl("rollout", "status", f"deployment/{stage}", "--timeout=600s")
 
-    def submit(self):
-        run(ROOT / "deploy/submit.sh", env=os.environ | {"DUMP": str(self.dump), "CONTEXT": self.context})
-        jobs = json.loads(self.kubectl("get", "jobs", "--output=json"))["items"]
-        job = max((j["metadata"]["name"] for j in jobs if j["metadata"]["name"].startswith("produce-")), key=lambda n: n[-10:])
-        self.kubectl("wait", f"job/{job}", "--for=condition=complete", "--timeout=3600s")
-        return sum(self.status()["ended"].values()) + 1
+    def submit(self, dump):
+        """Returns how many photos were enqueued."""
+        said = self.run(ROOT / "deploy/submit.sh", more={"DUMP": str(dump), "RUN": RUN})
+        self.dump = re.search(r"s3://\S+", said)[0]
+        # The last line is the command that shows the log.
+        shows_log = shlex.split(said.splitlines()[-1])
+        self.kubectl("wait", "--for=condition=complete", shows_log[-1], "--timeout=3600s")
+        new, known = re.search(r"(\d+) enqueued, (\d+) known", self.run(*shows_log)).groups()
+        return int(new) + int(known)
 
-    def inside(self, *arguments, stdin=None):
-        """Runs facemill in a pod made like the jobs', with standard input."""
-        form = json.loads(self.kubectl("get", "cronjob", "facemill", "--output=json"))
-        template = form["spec"]["jobTemplate"]["spec"]["template"]
-        template["spec"]["containers"][0] |= {"args": list(arguments), "stdin": True, "stdinOnce": True}
-        image = template["spec"]["containers"][0]["image"]
-        overrides = json.dumps({"apiVersion": "v1", "metadata": {"labels": template["metadata"]["labels"]}, "spec": template["spec"]})
-        return self.kubectl(
-            "run", f"ask-{time.time_ns()}", "--quiet", "--rm", "--stdin", "--restart=Never", f"--image={image}",
-            f"--overrides={overrides}", stdin=stdin or subprocess.DEVNULL,
-        )
+    def as_job(self, *arguments):
+        """Runs facemill in a Job made from the cluster's form, and returns what it says."""
+        name = f"{arguments[0]}-{time.time_ns()}"
+        job = json.loads(self.kubectl("create", "job", name, "--from=cronjob/facemill", "--dry-run=client", "--output=json"))
+        job["spec"]["template"]["spec"]["containers"][0]["args"] = list(arguments)
+        job["spec"]["backoffLimit"] = 0
+        self.kubectl("create", "--filename=-", input=json.dumps(job))
+        ends = until(f"job {name} ends", lambda: self.conditions(name) & {"Complete", "Failed"})
+        said = self.kubectl("logs", f"job/{name}")
+        assert "Complete" in ends, said
+        self.kubectl("delete", f"job/{name}")
+        return said
+
+    def conditions(self, job):
+        found = self.kubectl("get", "job", job, "--output=jsonpath={.status.conditions[?(@.status=='True')].type}")
+        return set(found.split())
 
     def status(self):
-        return json.loads(self.inside("status", "--json"))
+        said = self.kubectl("exec", "deployment/detect", "--", "facemill", "status", "--run", RUN, "--json")
+        return json.loads(said)
+
+    def ended(self):
+        return sum(self.status()["ended"].values())
+
+    def workers(self, stage=None):
+        """The pods of workers that have not been told to end."""
+        component = f",app.kubernetes.io/component={stage}" if stage else ""
+        return [pod for pod in self.get("pods", f"--selector=role=worker{component}") if not is_going(pod)]
+
+    def share_of_work(self, stage):
+        return [worker["done"] for worker in self.status()["workers"] if worker["stages"] == [stage]]
 
     def scale(self, stage, number):
         self.kubectl("scale", f"deployment/{stage}", f"--replicas={number}")
@@ -383,44 +131,124 @@ class Kubernetes:
 
     def update(self):
         self.kubectl("rollout", "restart", "deployment", "--selector=role=worker")
-        for stage in STAGES:
-            self.kubectl("rollout", "status", f"deployment/{stage}", "--timeout=600s")
+        self.settle()
 
     def kill(self, stage):
-        pods = self.kubectl("get", "pods", f"--selector=app.kubernetes.io/component={stage}", "--output=name").split()
-        self.kubectl("delete", pods[0], "--force", "--grace-period=0")
-        self.kubectl("rollout", "status", f"deployment/{stage}", "--timeout=300s")
+        """Without a warning; and waits for the one that takes its place."""
+        lost = self.workers(stage)[0]["metadata"]["name"]
+        self.kubectl("delete", "pod", lost, "--force", "--grace-period=0")
+        until(f"another {stage} worker is ready",
+              lambda: any(is_ready(pod) and pod["metadata"]["name"] != lost for pod in self.workers(stage)))
 
-    def kill_node(self):
+    def kill_node(self, power_off=None):
+        """One that has workers, at once and without a goodbye. With kubectl alone, it is all of its workers."""
+        node = self.workers("fetch")[0]["spec"]["nodeName"]
+        lost = [pod["metadata"]["name"] for pod in self.workers() if pod["spec"]["nodeName"] == node]
+        if power_off:
+            power_off(node)
+            # What a cloud's node controller does when the machine is gone. Without it, Kubernetes waits for five minutes.
+            self.kubectl("delete", "node", node)
+        else:
+            self.kubectl("delete", "pod", *lost, "--force", "--grace-period=0")
         for stage in STAGES:
-            self.kill(stage)
+            until(f"another {stage} worker is ready",
+                  lambda: any(is_ready(pod) and pod["metadata"]["name"] not in lost for pod in self.workers(stage)))
+        return f"{node} with {', '.join(lost)}"
 
-    def audit(self):
-        with open(self.dump, "rb") as dump:
-            return self.inside("audit", "-", stdin=dump)
-
-    def share_of_work(self, stage):
-        pods = json.loads(self.kubectl("get", "pods", f"--selector=app.kubernetes.io/component={stage}", "--output=json"))["items"]
-        return [1] * len(pods)
+    def restarts(self):
+        """Workers whose container was started more than once."""
+        return [f"{pod['metadata']['name']}: {container['restartCount']} restarts" for pod in self.workers()
+                for container in pod["status"].get("containerStatuses", []) if container["restartCount"]]
 
     def close(self):
-        for stage in STAGES:
-            self.scale(stage, 0)
+        self.kubectl("scale", "deployment", "--selector=role=worker", "--replicas=0")
+        self.kubectl("wait", "--for=delete", "pod", "--selector=role=worker", "--timeout=200s")
 
 
-def live(installation, with_node):
+class StandIn:
+    """A cluster without Kubernetes: for one process in namespaces of its own."""
+
+    def __init__(self, scratch, program):
+        self.scratch, self.program, self.servers = scratch, program, []
+        shell("mount", "-t", "tmpfs", "tmpfs", "/run")
+        shell("ip", "link", "set", "lo", "up")
+        shell("ip", "link", "add", BRIDGE, "type", "bridge")
+        shell("ip", "link", "set", BRIDGE, "up")
+        for number in (1, 5):
+            shell("ip", "addr", "add", f"10.88.0.{number}/16", "dev", BRIDGE)
+        names = ["photos", "archive", "busy", "slow", "hostile"] + [f"photos-{number}" for number in range(HOSTS)]
+        (scratch / "hosts").touch()
+        shell("mount", "--bind", scratch / "hosts", "/etc/hosts")
+        (scratch / "bin").mkdir()
+        store = Store()
+        self.controllers = Controllers(store)
+        hosts = ["127.0.0.1 localhost", *(f"10.88.0.5 {name}.test" for name in names)]
+        self.kubelet = Kubelet(store, Images(program, scratch / "bin"), scratch / "pods", hosts)
+        self.api = Server(Api(store, kubelet=self.kubelet))
+        self.api.kubeconfig(scratch / "kubeconfig")
+
+    def installation(self):
+        # This machine reaches the store as the workers do: there is nothing to forward a port through.
+        return Installation(ROOT / "tests/deploy/stand-in", {
+            "KUBECONFIG": str(self.scratch / "kubeconfig"), "KUBECACHEDIR": str(self.scratch / "cache"),
+            "PATH": f"{PACKAGES / 'bin'}:{os.environ['PATH']}", "S3_URL": "http://seaweedfs:8333",
+        })
+
+    def make_dump(self, copies):
+        """A dump with each photo of the demonstration several times, and the host that serves them."""
+        photos = self.scratch / "photos"
+        with open(self.scratch / "photos.log", "wb") as log:
+            self.servers.append(subprocess.Popen(
+                [self.program.binary, "demo", "--serve", "10.88.0.5:80", "--photos", ROOT / ".cache/photos", "--out", photos],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.scratch,
+            ))
+        until("the photos are served", (photos / "truth.tsv").is_file, pause=0.1)
+        listed = list(csv.DictReader(io.StringIO(shell(self.program.binary, "candidates", photos / "demo.sql"))))
+        near = [row for row in listed if "//photos.test/" in row["photo_url"] or "//archive.test/" in row["photo_url"]]
+        dump = self.scratch / "candidates.csv"
+        with open(dump, "w", encoding="utf-8", newline="") as file:
+            table = csv.DictWriter(file, near[0].keys())
+            table.writeheader()
+            for copy in range(copies):
+                for number, row in enumerate(near):
+                    ids = {key: f"{int(row[key]) + copy * 100_000}" for key in row if key in ("photo_id", "face_id")}
+                    mark = "&" if "?" in row["photo_url"] else "?"
+                    host = f"//photos-{(copy * len(near) + number) % HOSTS}.test/"
+                    url = row["photo_url"].replace("//photos.test/", host).replace("//archive.test/", host)
+                    table.writerow(row | ids | {"photo_url": f"{url}{mark}copy={copy}"})
+        return dump
+
+    def judge(self):
+        """Every worker that was told to end did so in order."""
+        faults = []
+        told = [runner for runner in self.kubelet.runners.values() if runner.told_to_end and not runner.powerless]
+        for runner in told:
+            if runner.killed or runner.code != 0:
+                tail = runner.log_file.read_text(encoding="utf-8", errors="replace")[-1500:]
+                faults.append(f"{runner.name} did not end in order: {runner.code}\n{tail}")
+        assert not faults, "\n".join(faults)
+        say(f"{len(told)} workers were told to end: each did so in order, within its grace period")
+
+    def measurements(self, installation, folder):
+        """What all workers have measured, for `facemill simulate`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for pod in installation.workers():
+            with urllib.request.urlopen(f"http://{pod['status']['podIP']}:9100/metrics", timeout=5) as answer:
+                (folder / f"{pod['metadata']['name']}.prom").write_bytes(answer.read())
+
+
+def live(installation, dump, with_node, power_off=None):
     """The scenario. The workers' ends and the audit are the judges."""
     say("apply")
     installation.apply()
-    expected = installation.submit()
+    expected = installation.submit(dump)
     say(f"submitted: {expected} photos")
-    ended = lambda: sum(installation.status()["ended"].values())
     began = time.monotonic()
 
-    until("the first tenth", lambda: ended() >= expected * 0.1)
+    until("the first tenth", lambda: installation.ended() >= expected * 0.1)
     say("detect: 1 to 3")
     installation.scale("detect", 3)
-    until("all three detect workers work", lambda: all(share > 0 for share in installation.share_of_work("detect")))
+    until("all three detect workers work", lambda: sum(done > 0 for done in installation.share_of_work("detect")) == 3)
     say("detect: 3 to 1")
     installation.scale("detect", 1)
     say("rolling update")
@@ -428,31 +256,31 @@ def live(installation, with_node):
     for stage in STAGES:
         say(f"kill a {stage} worker")
         installation.kill(stage)
-    still = expected - ended()
-    assert still > 0, "everything was over before the last disturbance: give it more photos"
-    say(f"{still} photos left after the last kill")
     if with_node:
         say("a node dies")
-        installation.kill_node()
-    until("every photo has ended", lambda: ended() >= expected, patience=900)
+        say(f"it was {installation.kill_node(power_off)}")
+    still = expected - installation.ended()
+    assert still > 0, "everything was over before the last disturbance: give it more photos"
+    say(f"{still} photos left after the last disturbance")
+    until("every photo has ended", lambda: installation.ended() >= expected, patience=900)
     say(f"all ended after {time.monotonic() - began:.0f} s: {installation.status()['ended']}")
-    say(installation.audit().strip().replace("\n", "; "))
-    if isinstance(installation, Namespaces):
-        installation.close()
-        say(f"{len(installation.ended)} workers were told to end: each did so in order, within its grace period")
+    say(installation.as_job("audit", installation.dump, "--run", RUN).strip().replace("\n", "; "))
+    assert not (restarts := installation.restarts()), restarts
+    installation.close()
 
 
-def measure(installation, folder, workers):
+def measure(stand_in, installation, dump, folder, workers):
     """How long a collection takes with these workers, and what they measured: to hold against `facemill simulate`."""
     installation.apply()
     for stage, number in workers.items():
         installation.scale(stage, number)
-    expected = installation.submit()
-    ended = lambda: sum(installation.status()["ended"].values())
-    until("every photo has ended", lambda: ended() >= expected, patience=900)
-    took = time.monotonic() - installation.submitted
-    installation.measure(folder)
-    print(json.dumps({"photos": expected, "seconds": round(took, 1), "workers": {s: len(installation.pods[s]) for s in STAGES}}))
+    began = time.monotonic()
+    expected = installation.submit(dump)
+    until("every photo has ended", lambda: installation.ended() >= expected, patience=900, pause=0.2)
+    took = time.monotonic() - began
+    stand_in.measurements(installation, folder)
+    counts = {stage: len(installation.workers(stage)) for stage in STAGES}
+    print(json.dumps({"photos": expected, "seconds": round(took, 1), "workers": counts}))
     installation.close()
 
 
@@ -480,23 +308,24 @@ def main(arguments):
     if context := os.environ.get("CONTEXT"):
         if not os.environ.get("DUMP"):
             parser.error("with CONTEXT, say which DUMP")
-        live(Kubernetes(context, Path(os.environ["DUMP"])), options.node)
+        live(Installation(ROOT / "k8s/overlays/dev", {}, context), Path(os.environ["DUMP"]), options.node)
         return 0
     if INSIDE not in os.environ:
         return inside_namespaces(arguments, options.where_possible)
-    program = Program(manifests.built_program())
     scratch = Path(tempfile.mkdtemp(prefix="facemill-cluster-"))
     try:
-        installation = Namespaces(scratch, program, options.copies)
+        stand_in = StandIn(scratch, Program(manifests.built_program()))
+        installation, dump = stand_in.installation(), stand_in.make_dump(options.copies)
         if options.measure:
             more = dict(entry.split("=") for entry in options.workers.split(",") if entry)
-            measure(installation, options.measure, {stage: int(number) for stage, number in more.items()})
+            measure(stand_in, installation, dump, options.measure, {stage: int(number) for stage, number in more.items()})
         else:
-            live(installation, options.node)
+            live(installation, dump, options.node, stand_in.kubelet.power_off)
+        stand_in.judge()
     finally:
         if options.keep:
             options.keep.mkdir(parents=True, exist_ok=True)
-            for log in scratch.glob("*.log"):
+            for log in [*scratch.glob("*.log"), *scratch.glob("pods/*.log")]:
                 shutil.copy(log, options.keep)
         shutil.rmtree(scratch, ignore_errors=True)
     return 0

@@ -103,8 +103,8 @@ class Cluster:
             return plain | (item.get("stringData") or {})
         return item.get("data") or {}
 
-    def environment(self, container):
-        """The variables of a container with their values; what only the kubelet knows is `?`."""
+    def environment(self, container, fields=None):
+        """The variables of a container with their values; of a pod's fields that are not given, `?`."""
         found = {}
         for source in container.get("envFrom", []):
             if "configMapRef" in source:
@@ -114,6 +114,8 @@ class Cluster:
         for variable in container.get("env", []):
             source = variable.get("valueFrom", {})
             value = variable.get("value", "?")
+            if "fieldRef" in source:
+                value = (fields or {}).get(source["fieldRef"]["fieldPath"], "?")
             for kind, key in (("Secret", "secretKeyRef"), ("ConfigMap", "configMapKeyRef")):
                 if key in source:
                     value = self.data(kind, source[key]["name"]).get(source[key]["key"], "")

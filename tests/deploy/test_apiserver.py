@@ -1,0 +1,206 @@
+"""kubectl and the stand-in of the API server: the lines of docs/kubernetes.md that need no pods."""
+
+import json
+import os
+import subprocess
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+import patches
+from apiserver import Api, Server, Store
+from controllers import Controllers, condition
+from manifests import PACKAGES, ROOT
+
+SCHEMAS = patches.Schemas()
+
+
+class Kubectl:
+    """A server without nodes, so that all pods wait, and kubectl for it."""
+
+    def __init__(self, keda=False):
+        self.store = Store()
+        self.controllers = Controllers(self.store, patience=0.1)
+        self.server = Server(Api(self.store, keda=keda))
+        self.folder = tempfile.TemporaryDirectory()
+        folder = Path(self.folder.name)
+        self.server.kubeconfig(folder / "kubeconfig")
+        self.environment = {"KUBECONFIG": str(folder / "kubeconfig"), "KUBECACHEDIR": str(folder / "cache"),
+                            "HOME": str(folder), "PATH": f"{PACKAGES / 'bin'}:{os.environ['PATH']}"}
+
+    def run(self, line, given=None):
+        """The exit code and everything that was said."""
+        done = subprocess.run(["kubectl", *line.split()], env=self.environment, cwd=ROOT, input=given, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=False)
+        return done.returncode, done.stdout
+
+    def __call__(self, line, given=None):
+        code, said = self.run(line, given)
+        assert code == 0, f"kubectl {line}: exit {code}: {said}"
+        return said
+
+    def get(self, line):
+        return json.loads(self(f"-n facemill get {line} -o json"))
+
+    def close(self):
+        self.server.close()
+        self.controllers.stop()
+        self.folder.cleanup()
+
+
+def finish(store, job):
+    """Says of a Job that it is complete, as if somebody had run it."""
+    done = {"finishedAt": time.time(), "conditions": [condition("Complete", True, "Completed")]}
+    store.update(store.get("jobs", "facemill", job), lambda there: there | {"status": done})
+
+
+class WithKubectl(unittest.TestCase):
+    keda = False
+
+    def setUp(self):
+        self.kubectl = Kubectl(self.keda)
+        self.addCleanup(self.kubectl.close)
+
+    def until(self, line, wanted):
+        """Controllers take their steps a moment later, and kubectl has no word for it."""
+        for _ in range(200):
+            if wanted(self.kubectl.get(line)):
+                return
+        self.fail(f"{line}: {self.kubectl.get(line)}")
+
+
+class TheDevOverlay(WithKubectl):
+    def test_is_applied_and_applied_again(self):
+        made = self.kubectl("apply -k k8s/overlays/dev").splitlines()
+        self.assertEqual(made[0], "namespace/facemill created")
+        self.assertTrue(all(line.endswith(" created") for line in made), made)
+        again = self.kubectl("apply -k k8s/overlays/dev").splitlines()
+        # kubectl sends a budget's selector anew each time.
+        changed = [line for line in again if not line.endswith(" unchanged") and "disruptionbudget" not in line]
+        self.assertEqual((len(again), changed), (len(made), []))
+
+    def test_takes_another_setting(self):
+        self.kubectl("apply -k k8s/overlays/dev")
+        self.kubectl("-n facemill scale deployment/detect --replicas=3")
+        before = self.kubectl.get("deployment/detect")
+        # Nobody runs it here; and its name is free again when it is done.
+        self.kubectl("-n facemill patch job bucket -p {\"spec\":{\"ttlSecondsAfterFinished\":0}}")
+        finish(self.kubectl.store, "bucket")
+        self.until("jobs", lambda found: not found["items"])
+        self.kubectl("apply -k tests/deploy/stand-in")
+        after = self.kubectl.get("deployment/detect")
+        settings = lambda item: item["spec"]["template"]["spec"]["containers"][0]["envFrom"][0]["configMapRef"]["name"]
+        self.assertNotEqual(settings(before), settings(after))
+        self.assertEqual(after["spec"]["replicas"], 3, "apply leaves a scaling alone")
+
+    def test_is_updated_and_the_update_undone(self):
+        self.kubectl("apply -k k8s/overlays/dev")
+        image = lambda item: item["spec"]["template"]["spec"]["containers"][0]["image"]
+        old = image(self.kubectl.get("deployment/detect"))
+        self.until("replicasets", lambda found: len(found["items"]) == 5)
+        self.kubectl("-n facemill set image deployment -l role=worker facemill=registry.example.com/facemill:0.1.1")
+        self.assertEqual(image(self.kubectl.get("deployment/detect")), "registry.example.com/facemill:0.1.1")
+        self.assertEqual(image(self.kubectl.get("deployment/jaeger")), "jaegertracing/jaeger:2.10.0")
+        self.until("replicasets", lambda found: len(found["items"]) == 9)
+        self.kubectl("-n facemill rollout undo deployment/detect")
+        self.assertEqual(image(self.kubectl.get("deployment/detect")), old)
+        self.kubectl("-n facemill rollout restart deployment -l role=worker")
+        annotations = self.kubectl.get("deployment/crop")["spec"]["template"]["metadata"]["annotations"]
+        self.assertEqual(annotations.keys() - {"kubectl.kubernetes.io/restartedAt"},
+                         {"prometheus.io/scrape", "prometheus.io/port", "prometheus.io/path"})
+
+    def test_gives_a_job_from_its_form(self):
+        self.kubectl("apply -k k8s/overlays/dev")
+        for number in range(5):
+            # Without `--dry-run` it would be written in protobuf.
+            job = self.kubectl(f"-n facemill create job doctor-{number} --from=cronjob/facemill --dry-run=client -o json")
+            self.kubectl("-n facemill create -f -", job)
+            finish(self.kubectl.store, f"doctor-{number}")
+        jobs = self.kubectl.get("jobs -l app.kubernetes.io/component=job")["items"]
+        self.assertEqual(len(jobs), 5, "finished Jobs are kept")
+        self.assertEqual(jobs[0]["spec"]["template"]["spec"]["containers"][0]["args"], ["doctor"])
+
+    def test_goes_with_everything_in_it(self):
+        self.kubectl("apply -k k8s/overlays/dev")
+        self.kubectl("delete -k k8s/overlays/dev --ignore-not-found")
+        self.assertEqual([key for key in self.kubectl.store.objects if key[0] != "nodes"], [])
+
+    def test_is_refused_where_a_field_is_misspelt_or_may_not_change(self):
+        self.kubectl("apply -f k8s/base/namespace.yaml")
+        policy = (ROOT / "k8s/base/network.yaml").read_text(encoding="utf-8")
+        code, said = self.kubectl.run("-n facemill apply -f -", policy.replace("policyTypes", "policyType"))
+        self.assertEqual(code, 1, said)
+        self.assertIn("policyType", said)
+        self.kubectl("apply -k k8s/overlays/dev")
+        label = {"metadata": {"labels": {"app.kubernetes.io/component": "other"}}}
+        patch = json.dumps({"spec": {"selector": {"matchLabels": label["metadata"]["labels"]}, "template": label}})
+        code, said = self.kubectl.run(f"-n facemill patch deployment detect -p {patch.replace(' ', '')}")
+        self.assertEqual(code, 1, said)
+        self.assertIn("field is immutable", said)
+
+
+class TheProductionOverlay(WithKubectl):
+    keda = True
+
+    def test_is_applied_after_its_namespace_and_secret(self):
+        self.kubectl("apply -f k8s/base/namespace.yaml")
+        self.kubectl("--namespace facemill create -f k8s/overlays/production/secret.example.yaml")
+        code, said = self.kubectl.run("diff -k k8s/overlays/production")
+        self.assertEqual(code, 1, "there is a difference")
+        self.assertIn("+kind: ScaledObject", said)
+        self.kubectl("apply -k k8s/overlays/production")
+        code, said = self.kubectl.run("diff -k k8s/overlays/production")
+        self.assertEqual((code, said), (0, ""))
+        self.kubectl("-n facemill annotate scaledobject/detect autoscaling.keda.sh/paused-replicas=0")
+        paused = self.kubectl.get("scaledobject/detect")["metadata"]["annotations"]
+        self.assertEqual(paused["autoscaling.keda.sh/paused-replicas"], "0")
+        self.kubectl("-n facemill annotate scaledobject/detect autoscaling.keda.sh/paused-replicas-")
+        self.assertNotIn("autoscaling.keda.sh/paused-replicas", self.kubectl.get("scaledobject/detect")["metadata"]["annotations"])
+        self.kubectl("delete -k k8s/overlays/production --ignore-not-found")
+
+
+class WithoutKeda(WithKubectl):
+    def test_production_is_told_what_is_missing(self):
+        code, said = self.kubectl.run("apply -k k8s/overlays/production")
+        self.assertEqual(code, 1, said)
+        self.assertIn('no matches for kind "ScaledObject"', said)
+
+
+class Patches(unittest.TestCase):
+    def test_a_merge_patch_takes_away_what_is_null(self):
+        self.assertEqual(patches.merge({"a": 1, "b": {"c": 2, "d": 3}, "e": [1]}, {"a": None, "b": {"c": None}, "e": [2]}),
+                         {"b": {"d": 3}, "e": [2]})
+        self.assertEqual(patches.merge({"a": "text"}, {"a": {"b": None, "c": 1}}), {"a": {"c": 1}})
+
+    def test_a_strategic_one_finds_a_lists_items_by_their_names(self):
+        def patched(current, patch):
+            wrap = lambda spec: {"spec": {"template": {"spec": spec}}}
+            done = patches.strategic(wrap(current), wrap(patch), SCHEMAS.of("apps/v1", "Deployment"), SCHEMAS)
+            return done["spec"]["template"]["spec"]
+
+        two = {"containers": [{"name": "a", "args": ["1", "2"], "env": [{"name": "X", "value": "1"}]}, {"name": "b"}]}
+        self.assertEqual(
+            patched(two, {"containers": [{"name": "a", "args": ["3"], "env": [{"name": "Y", "value": "2"}]}]})["containers"][0],
+            {"name": "a", "args": ["3"], "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]},
+        )
+        self.assertEqual(patched(two, {"containers": [{"name": "a", "$patch": "delete"}]}), {"containers": [{"name": "b"}]})
+        ordered = patched(two, {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}], "containers": [{"name": "b", "image": "i"}]})
+        self.assertEqual([container["name"] for container in ordered["containers"]], ["b", "a"])
+        volume = {"volumes": [{"name": "v", "emptyDir": {}}]}
+        other = {"volumes": [{"$retainKeys": ["name", "secret"], "name": "v", "secret": {"secretName": "s"}}]}
+        self.assertEqual(patched(volume, other), {"volumes": [{"name": "v", "secret": {"secretName": "s"}}]})
+
+    def test_selectors(self):
+        holds = patches.label_selector("a=b,c!=d,e in (f, g),h,!i")
+        self.assertTrue(holds({"a": "b", "e": "g", "h": ""}))
+        for wrong in ({"a": "c"}, {"c": "d"}, {"e": "h"}, {"i": ""}):
+            self.assertFalse(holds({"a": "b", "e": "g", "h": ""} | wrong), wrong)
+        self.assertTrue(patches.label_selector("")({}))
+        holds = patches.field_selector("metadata.name=x,spec.nodeName!=n")
+        self.assertTrue(holds({"metadata": {"name": "x"}}))
+        self.assertFalse(holds({"metadata": {"name": "x"}, "spec": {"nodeName": "n"}}))
+
+
+if __name__ == "__main__":
+    unittest.main()
