@@ -46,7 +46,7 @@ endif
 
 test: setup-tests check-scripts check-deploy ## all tests
 	@$(CARGO) test --locked $(ARGS)
-	@$(PYTHON) -B tests/deploy/cluster.py --where-possible --copies 4
+	@$(PYTHON) -B tests/deploy/cluster.py --where-possible --copies 6
 
 SEED ?= $(shell date +%s)
 PHOTOS ?= 400
@@ -60,7 +60,7 @@ check-deploy: setup-tests ## the manifests, the image's recipe and the settings 
 	@$(CARGO) test --locked --no-run
 	@$(PYTHON) -B -m unittest discover --quiet tests/deploy
 
-cluster-test: setup-tests ## a whole life of an installation with pods: CONTEXT=kind-kind, else network namespaces
+cluster-test: setup-tests ## a whole life of an installation, with kubectl: CONTEXT=kind-kind, else a stand-in
 	@$(CARGO) test --locked --no-run
 	@$(PYTHON) -B tests/deploy/cluster.py $(ARGS)
 

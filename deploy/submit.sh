@@ -3,8 +3,8 @@
 #
 #   DUMP=dump.sql.gz [RUN=default] [NAMESPACE=facemill] [CONTEXT=...] [S3_URL=...] deploy/submit.sh
 #
-# S3_URL is where this machine reaches the store, where that is not as the workers do: http(s)://host[:port], an ingress for
-# example. Without it, a store that is a Service of the cluster is reached through `kubectl port-forward`.
+# S3_URL is where this machine reaches the store, where that is not as the workers do: http(s)://host[:port], an
+# ingress for example. Without it, a store that is a Service of the cluster is reached through `kubectl port-forward`.
 #
 # The Job is filled into the cluster's own form (CronJob facemill), so that it has the image, the settings and the
 # keys that the workers have. Run again after any failure: no photo is doubled.

@@ -1,9 +1,9 @@
 """A small stand-in of the Kubernetes API server: as much of it as kubectl asks for.
 
-It keeps objects in memory, with versions and watches; validates them against the published schemas, and tells kubectl so,
-which then leaves its own validation aside; takes the patches that kubectl sends. Pods' logs, commands and pages come
-from whoever runs the pods. It has no authentication, no admission, no server-side apply and no port-forward, and reads no protobuf,
-in which `kubectl create job` writes where `kubectl create --filename` writes JSON.
+It keeps objects in memory, with versions and watches; validates them against the published schemas, and tells kubectl
+so, which then leaves its own validation aside; takes the patches that kubectl sends. Pods' logs and commands come from
+whoever runs the pods. It has no authentication, no admission, no server-side apply and no port-forward, and reads no
+protobuf, in which `kubectl create job` writes where `kubectl create --filename` writes JSON.
 """
 
 import base64
@@ -108,9 +108,9 @@ class Store:
         self.version = 0
 
     def get(self, plural, namespace, name):
-        if found := self.objects.get((plural, namespace, name)):
-            return found
-        raise missing(plural, name)
+        if (found := self.find(plural, namespace, name)) is None:
+            raise missing(plural, name)
+        return found
 
     def find(self, plural, namespace, name):
         return self.objects.get((plural, namespace, name))
@@ -119,10 +119,14 @@ class Store:
         with self.changed:
             return [i for (p, n, _), i in self.objects.items() if p == plural and namespace in (None, n)]
 
+    def everything(self):
+        with self.changed:
+            return list(self.objects.values())
+
     def create(self, plural, item):
         item = copy.deepcopy(item)
         meta = item["metadata"]
-        meta |= {"uid": str(uuid.uuid4()), "creationTimestamp": now(), "generation": 1}
+        meta |= {"uid": meta.get("uid") or str(uuid.uuid4()), "creationTimestamp": now(), "generation": 1}
         key = plural, meta.get("namespace"), meta["name"]
         with self.changed:
             if key in self.objects:
@@ -131,15 +135,10 @@ class Store:
 
     def update(self, item, change):
         """Replaces an object by what `change` makes of it; None where it is gone."""
-        meta = item["metadata"]
-        for key, there in list(self.objects.items()):
-            if there["metadata"]["uid"] == meta["uid"]:
-                break
-        else:
-            return None
         with self.changed:
-            if (there := self.objects.get(key)) is None or there["metadata"]["uid"] != meta["uid"]:
+            if (key := self._key(item)) is None:
                 return None
+            there = self.objects[key]
             changed = change(copy.deepcopy(there))
             changed["metadata"]["generation"] = there["metadata"]["generation"]
             if changed == there:
@@ -148,12 +147,15 @@ class Store:
             return self._put("MODIFIED", key, changed)
 
     def remove(self, item):
-        meta = item["metadata"]
         with self.changed:
-            key = next((k for k, there in self.objects.items() if there["metadata"]["uid"] == meta["uid"]), None)
-            if key is not None:
+            if (key := self._key(item)) is not None:
                 self._put("DELETED", key, copy.deepcopy(self.objects[key]))
                 del self.objects[key]
+
+    def _key(self, item):
+        """Where this very object is, and not a later one of the same name."""
+        uid = item["metadata"]["uid"]
+        return next((key for key, there in self.objects.items() if there["metadata"]["uid"] == uid), None)
 
     def _put(self, event, key, item):
         self.version += 1
@@ -187,6 +189,7 @@ def with_defaults(item):
         case "Job":
             for name, value in (("parallelism", 1), ("completions", 1), ("backoffLimit", 6), ("suspend", False)):
                 spec.setdefault(name, value)
+            select_own_pods(item)
             pod_defaults(spec["template"]["spec"])
         case "CronJob":
             spec.setdefault("successfulJobsHistoryLimit", 3)
@@ -203,11 +206,10 @@ def pod_defaults(spec):
 
 def select_own_pods(job):
     """A Job's selector is its own uid."""
-    mark = {"batch.kubernetes.io/controller-uid": job["metadata"]["uid"], "batch.kubernetes.io/job-name": job["metadata"]["name"]}
-    job["spec"].setdefault("selector", {"matchLabels": {"batch.kubernetes.io/controller-uid": job["metadata"]["uid"]}})
+    mark = {"batch.kubernetes.io/controller-uid": job["metadata"]["uid"]}
+    job["spec"].setdefault("selector", {"matchLabels": mark})
     meta = job["spec"]["template"].setdefault("metadata", {})
-    meta["labels"] = meta.get("labels", {}) | mark
-    return job
+    meta["labels"] = meta.get("labels", {}) | mark | {"batch.kubernetes.io/job-name": job["metadata"]["name"]}
 
 
 def check(resource, item, strictly):
@@ -215,7 +217,8 @@ def check(resource, item, strictly):
     name = item["metadata"].get("name", "")
     try:
         if resource in KEDA_RESOURCES:
-            own = {key: value for key, value in item["metadata"].items() if key in KEDA["$defs"]["metadata"]["properties"]}
+            known = KEDA["$defs"]["metadata"]["properties"]
+            own = {key: value for key, value in item["metadata"].items() if key in known}
             schema = jsonschema.Draft202012Validator({**KEDA, "$ref": f"#/$defs/{resource.kind}"})
             schema.validate(item | {"metadata": own})
         else:
@@ -257,7 +260,7 @@ class Api:
         parts = path.strip("/").split("/")
         if path == "/version":
             major, minor = VERSIONS[-1].split(".")
-            return {"major": major, "minor": minor, "gitVersion": f"v{VERSIONS[-1]}.0-stand-in", "platform": "linux/amd64"}
+            return {"major": major, "minor": minor, "gitVersion": f"v{VERSIONS[-1]}.0-stand-in", "platform": ""}
         if path == "/api":
             return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
         if path == "/apis":
@@ -283,10 +286,11 @@ class Api:
                 continue
             entry = {"name": resource.plural, "singularName": resource.kind.lower(), "namespaced": resource.namespaced,
                      "kind": resource.kind, "verbs": VERBS}
-            listed.append(entry | {"shortNames": list(resource.short), "categories": ["all"] if resource.kind in ALL else []})
+            categories = ["all"] if resource.kind in ALL else []
+            listed.append(entry | {"shortNames": list(resource.short), "categories": categories})
             if resource.scales:
-                listed.append(entry | {"name": f"{resource.plural}/scale", "kind": "Scale", "group": "autoscaling", "version": "v1",
-                                       "verbs": ["get", "patch", "update"]})
+                scale = {"kind": "Scale", "group": "autoscaling", "version": "v1", "verbs": ["get", "patch", "update"]}
+                listed.append(entry | {"name": f"{resource.plural}/scale"} | scale)
         if not listed:
             raise Refused(404, "NotFound", "the server could not find the requested resource")
         group_version = f"{group}/{version}" if group else version
@@ -325,12 +329,9 @@ class Api:
             if there["metadata"].get("deletionTimestamp"):
                 raise Refused(403, "Forbidden", f"namespace {namespace} is being terminated")
         check(resource, item, query.get("fieldValidation") == "Strict")
+        item["metadata"] |= {"uid": str(uuid.uuid4()), "creationTimestamp": now()}
         item = with_defaults(item)
-        if query.get("dryRun"):
-            item["metadata"] |= {"uid": str(uuid.uuid4()), "creationTimestamp": now()}
-            return item
-        created = self.store.create(resource.plural, item)
-        return self.store.update(created, select_own_pods) if resource.kind == "Job" else created
+        return item if query.get("dryRun") else self.store.create(resource.plural, item)
 
     def change(self, resource, there, change, query):
         """Stores what `change` makes of an object, after a look at it."""
@@ -341,14 +342,16 @@ class Api:
                     after["metadata"][name] = before["metadata"][name]
             wanted = after["metadata"].get("resourceVersion", before["metadata"]["resourceVersion"])
             if wanted != before["metadata"]["resourceVersion"]:
-                raise Refused(409, "Conflict", "the object has been modified; please apply your changes to the latest version")
+                raise Refused(409, "Conflict", "the object has been modified since you have read it")
             check(resource, after, query.get("fieldValidation") == "Strict")
             check_change(resource, before, with_defaults(after))
             return after
 
         if query.get("dryRun"):
             return checked(copy.deepcopy(there))
-        return self.store.update(there, checked) or self.store.get(resource.plural, None, there["metadata"]["name"])
+        if (changed := self.store.update(there, checked)) is None:
+            raise missing(resource.plural, there["metadata"]["name"])
+        return changed
 
     def typed(self, resource, item):
         if (item.get("apiVersion"), item.get("kind")) != (resource.api_version, resource.kind):
@@ -357,13 +360,14 @@ class Api:
 
     def patch(self, resource, there, kind, patch, query):
         schema = self.schemas.of(resource.api_version, resource.kind)
+        patched = lambda item: patches.applied(kind, patch, item, schema, self.schemas)
         try:
-            return self.change(resource, there, lambda item: patches.applied(kind, patch, item, schema, self.schemas), query)
+            return self.change(resource, there, patched, query)
         except ValueError as error:
             raise Refused(415, "UnsupportedMediaType", str(error)) from None
 
     def delete(self, resource, there, options, query):
-        """A pod that runs somewhere goes when its kubelet has ended it, a namespace when it is empty; the rest at once."""
+        """A pod goes when its kubelet has ended it, a namespace when it is empty; the rest at once."""
         if query.get("dryRun"):
             return there
         meta = there["metadata"]
@@ -380,9 +384,13 @@ class Api:
         return self.store.update(there, lambda item: ended(item, grace)) or there
 
     def scale(self, there):
-        return {"kind": "Scale", "apiVersion": "autoscaling/v1",
-                "metadata": {key: there["metadata"].get(key) for key in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")},
-                "spec": {"replicas": there["spec"]["replicas"]}, "status": {"replicas": there.get("status", {}).get("replicas", 0)}}
+        kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+        return {
+            "kind": "Scale", "apiVersion": "autoscaling/v1",
+            "metadata": {key: there["metadata"].get(key) for key in kept},
+            "spec": {"replicas": there["spec"]["replicas"]},
+            "status": {"replicas": there.get("status", {}).get("replicas", 0)},
+        }
 
 
 def ended(item, grace):
@@ -441,13 +449,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.command == "GET" and (page := api.page(path)) is not None:
             return self.answer(200, page)
         if path == "/openapi/v2":
-            # An empty one, with nothing but `swagger: "2.0"`: kubectl looks there for kinds that it has not found in the other.
+            # An empty one, `swagger: "2.0"`: kubectl looks there for kinds that it has not found in the other.
             return self.answer(200, b"\x0a\x032.0", "application/com.github.proto-openapi.spec.v2.v1.0+protobuf")
         if not path.startswith(("/api/", "/apis/")):
             raise Refused(404, "NotFound", "the server could not find the requested resource")
         resource, namespace, name, rest = api.parse(path)
         if rest and resource.kind == "Pod":
-            return self.respond_for_pod(api, api.store.get("pods", namespace, name.partition(":")[0]), name, rest, query)
+            return self.respond_for_pod(api, api.store.get("pods", namespace, name), rest, query)
         if body and not self.headers.get("Content-Type", "").split(";")[0].endswith("json"):
             raise Refused(415, "UnsupportedMediaType", "only JSON is taken, no protobuf")
         given = json.loads(body) if body else {}
@@ -464,7 +472,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if rest == ["scale"] and resource.scales:
             if self.command != "GET":
                 replicas = given["spec"]["replicas"]
-                there = api.change(resource, there, lambda item: item | {"spec": item["spec"] | {"replicas": replicas}}, first)
+                scaled = lambda item: item | {"spec": item["spec"] | {"replicas": replicas}}
+                there = api.change(resource, there, scaled, first)
             return self.answer(200, api.scale(there))
         if rest:
             raise Refused(404, "NotFound", "the server could not find the requested resource")
@@ -474,20 +483,25 @@ class Handler(http.server.BaseHTTPRequestHandler):
             case "PUT":
                 return self.answer(200, api.change(resource, there, lambda _: given, first))
             case "PATCH":
-                return self.answer(200, api.patch(resource, there, self.headers["Content-Type"].split(";")[0], given, first))
+                kind = self.headers["Content-Type"].split(";")[0]
+                return self.answer(200, api.patch(resource, there, kind, given, first))
             case "DELETE":
                 return self.answer(200, api.delete(resource, there, given, first))
 
     def wanted(self, namespace, query):
         labels, fields = label_selector(query.get("labelSelector")), field_selector(query.get("fieldSelector"))
-        return lambda item: (
-            namespace in (None, item["metadata"].get("namespace")) and labels(item["metadata"].get("labels", {})) and fields(item)
-        )
+
+        def holds(item):
+            meta = item["metadata"]
+            return namespace in (None, meta.get("namespace")) and labels(meta.get("labels", {})) and fields(item)
+
+        return holds
 
     def listing(self, store, resource, namespace, query):
         version = str(store.version)
         items = list(filter(self.wanted(namespace, query), store.list(resource.plural)))
-        return {"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": {"resourceVersion": version}, "items": items}
+        return {"kind": f"{resource.kind}List", "apiVersion": resource.api_version,
+                "metadata": {"resourceVersion": version}, "items": items}
 
     def watch(self, store, resource, namespace, query):
         wanted = self.wanted(namespace, query)
@@ -505,7 +519,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 if plural == resource.plural and wanted(item):
                     tell(event, item)
 
-    def respond_for_pod(self, api, pod, name, rest, query):
+    def respond_for_pod(self, api, pod, rest, query):
         first = {key: values[0] for key, values in query.items()}
         if api.kubelet is None:
             raise Refused(503, "ServiceUnavailable", "nobody runs pods here")

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """A whole life of an installation: apply, submit, scale, update, kill; and at the end every photo is accounted for.
 
-  tests/deploy/cluster.py                            network namespaces stand in for pods (Linux; root, or user namespaces)
-  CONTEXT=kind-kind DUMP=dump.sql tests/deploy/cluster.py     a real cluster, with k8s/overlays/dev and a dump of yours
+  tests/deploy/cluster.py                                   a stand-in of a cluster (Linux; root, or user namespaces)
+  CONTEXT=kind-kind DUMP=dump.sql tests/deploy/cluster.py   a real one, with k8s/overlays/dev and a dump of yours
 
 Everything is done as a person would do it: with kubectl and deploy/submit.sh. The stand-in is an API server for kubectl
-(apiserver.py), the controllers (controllers.py) and a kubelet (kubelet.py), which runs the manifests' pods as processes in network
-namespaces of their own. The servers are real ones. All of it lives in namespaces of this process and ends with it.
+(apiserver.py), the controllers (controllers.py) and a kubelet (kubelet.py), which runs the manifests' pods as processes
+in network namespaces of their own. The servers are real ones. All of it lives in namespaces of this process and ends
+with it.
 """
 
 import argparse
@@ -57,8 +58,8 @@ class Installation:
     """An installation in a cluster, as a person sees it."""
 
     def __init__(self, overlay, environment, context=None):
-        self.overlay, self.environment = overlay, os.environ | environment
-        self.command = ["kubectl", "--namespace", "facemill", *(["--context", context] if context else [])]
+        self.overlay, self.environment, self.context = overlay, os.environ | environment, context
+        self.to_cluster = ["kubectl", *(["--context", context] if context else [])]
 
     def run(self, *command, more=None, **options):
         environment = self.environment | (more or {})
@@ -69,7 +70,7 @@ class Installation:
         return done.stdout
 
     def kubectl(self, *arguments, **options):
-        return self.run(*self.command, *arguments, **options)
+        return self.run(*self.to_cluster, "--namespace", "facemill", *arguments, **options)
 
     def get(self, *arguments):
         return json.loads(self.kubectl("get", *arguments, "--output=json"))["items"]
@@ -85,7 +86,7 @@ class Installation:
 
     def submit(self, dump):
         """Returns how many photos were enqueued."""
-        said = self.run(ROOT / "deploy/submit.sh", more={"DUMP": str(dump), "RUN": RUN})
+        said = self.run(ROOT / "deploy/submit.sh", more={"DUMP": str(dump), "RUN": RUN, "CONTEXT": self.context or ""})
         self.dump = re.search(r"s3://\S+", said)[0]
         # The last line is the command that shows the log.
         shows_log = shlex.split(said.splitlines()[-1])
@@ -96,7 +97,8 @@ class Installation:
     def as_job(self, *arguments):
         """Runs facemill in a Job made from the cluster's form, and returns what it says."""
         name = f"{arguments[0]}-{time.time_ns()}"
-        job = json.loads(self.kubectl("create", "job", name, "--from=cronjob/facemill", "--dry-run=client", "--output=json"))
+        filled_in = ("--from=cronjob/facemill", "--dry-run=client", "--output=json")
+        job = json.loads(self.kubectl("create", "job", name, *filled_in))
         job["spec"]["template"]["spec"]["containers"][0]["args"] = list(arguments)
         job["spec"]["backoffLimit"] = 0
         self.kubectl("create", "--filename=-", input=json.dumps(job))
@@ -142,18 +144,27 @@ class Installation:
 
     def kill_node(self, power_off=None):
         """One that has workers, at once and without a goodbye. With kubectl alone, it is all of its workers."""
+        in_work = sum(worker["in_flight"] for worker in self.status()["workers"])
         node = self.workers("fetch")[0]["spec"]["nodeName"]
         lost = [pod["metadata"]["name"] for pod in self.workers() if pod["spec"]["nodeName"] == node]
         if power_off:
             power_off(node)
-            # What a cloud's node controller does when the machine is gone. Without it, Kubernetes waits for five minutes.
+            # What a cloud's node controller does when the machine is gone. Kubernetes alone waits for five minutes.
             self.kubectl("delete", "node", node)
         else:
             self.kubectl("delete", "pod", *lost, "--force", "--grace-period=0")
         for stage in STAGES:
             until(f"another {stage} worker is ready",
                   lambda: any(is_ready(pod) and pod["metadata"]["name"] not in lost for pod in self.workers(stage)))
-        return f"{node} with {', '.join(lost)}"
+        return f"{node} with {len(lost)} workers, which had said that they work on {in_work} photos"
+
+    def ask_as_the_manual_says(self, dump, photo):
+        """Every `kubectl exec` of docs/kubernetes.md."""
+        for line in (ROOT / "docs/kubernetes.md").read_text(encoding="utf-8").splitlines():
+            if line.startswith("kubectl -n facemill exec "):
+                line = line.replace("4711", photo).replace("< dump.sql", f"< {shlex.quote(str(dump))}")
+                self.run("bash", "-c", line.replace("kubectl", shlex.join(self.to_cluster), 1))
+                say(line)
 
     def restarts(self):
         """Workers whose container was started more than once."""
@@ -169,8 +180,11 @@ class StandIn:
     """A cluster without Kubernetes: for one process in namespaces of its own."""
 
     def __init__(self, scratch, program):
-        self.scratch, self.program, self.servers = scratch, program, []
+        self.scratch, self.program = scratch, program
         shell("mount", "-t", "tmpfs", "tmpfs", "/run")
+        pods = Path("/run/facemill")
+        pods.mkdir()
+        shell("mount", "--bind", scratch, pods)
         shell("ip", "link", "set", "lo", "up")
         shell("ip", "link", "add", BRIDGE, "type", "bridge")
         shell("ip", "link", "set", BRIDGE, "up")
@@ -179,11 +193,11 @@ class StandIn:
         names = ["photos", "archive", "busy", "slow", "hostile"] + [f"photos-{number}" for number in range(HOSTS)]
         (scratch / "hosts").touch()
         shell("mount", "--bind", scratch / "hosts", "/etc/hosts")
-        (scratch / "bin").mkdir()
+        (pods / "bin").mkdir()
         store = Store()
         self.controllers = Controllers(store)
         hosts = ["127.0.0.1 localhost", *(f"10.88.0.5 {name}.test" for name in names)]
-        self.kubelet = Kubelet(store, Images(program, scratch / "bin"), scratch / "pods", hosts)
+        self.kubelet = Kubelet(store, Images(program, pods / "bin"), pods / "pods", hosts)
         self.api = Server(Api(store, kubelet=self.kubelet))
         self.api.kubeconfig(scratch / "kubeconfig")
 
@@ -198,10 +212,9 @@ class StandIn:
         """A dump with each photo of the demonstration several times, and the host that serves them."""
         photos = self.scratch / "photos"
         with open(self.scratch / "photos.log", "wb") as log:
-            self.servers.append(subprocess.Popen(
-                [self.program.binary, "demo", "--serve", "10.88.0.5:80", "--photos", ROOT / ".cache/photos", "--out", photos],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.scratch,
-            ))
+            command = ["demo", "--serve", "10.88.0.5:80", "--photos", ROOT / ".cache/photos", "--out", photos]
+            self.photo_host = subprocess.Popen([self.program.binary, *command], stdin=subprocess.DEVNULL, stdout=log,
+                                               stderr=log, cwd=self.scratch)
         until("the photos are served", (photos / "truth.tsv").is_file, pause=0.1)
         listed = list(csv.DictReader(io.StringIO(shell(self.program.binary, "candidates", photos / "demo.sql"))))
         near = [row for row in listed if "//photos.test/" in row["photo_url"] or "//archive.test/" in row["photo_url"]]
@@ -237,7 +250,7 @@ class StandIn:
                 (folder / f"{pod['metadata']['name']}.prom").write_bytes(answer.read())
 
 
-def live(installation, dump, with_node, power_off=None):
+def live(installation, dump, power_off=None, photo=None):
     """The scenario. The workers' ends and the audit are the judges."""
     say("apply")
     installation.apply()
@@ -256,21 +269,28 @@ def live(installation, dump, with_node, power_off=None):
     for stage in STAGES:
         say(f"kill a {stage} worker")
         installation.kill(stage)
-    if with_node:
-        say("a node dies")
-        say(f"it was {installation.kill_node(power_off)}")
+    say("a node dies")
+    died = time.monotonic()
+    say(f"it was {installation.kill_node(power_off)}")
     still = expected - installation.ended()
     assert still > 0, "everything was over before the last disturbance: give it more photos"
     say(f"{still} photos left after the last disturbance")
     until("every photo has ended", lambda: installation.ended() >= expected, patience=900)
-    say(f"all ended after {time.monotonic() - began:.0f} s: {installation.status()['ended']}")
+    took, since = time.monotonic() - began, time.monotonic() - died
+    say(f"all ended after {took:.0f} s, {since:.0f} s after the node's death: {installation.status()['ended']}")
     say(installation.as_job("audit", installation.dump, "--run", RUN).strip().replace("\n", "; "))
+    if photo:
+        installation.ask_as_the_manual_says(dump, photo)
+        say(installation.as_job("doctor").strip().replace("\n", "; "))
     assert not (restarts := installation.restarts()), restarts
     installation.close()
 
 
 def measure(stand_in, installation, dump, folder, workers):
-    """How long a collection takes with these workers, and what they measured: to hold against `facemill simulate`."""
+    """How long a collection takes with these workers, from its submission, and what they measured.
+
+    To hold against `facemill simulate`.
+    """
     installation.apply()
     for stage, number in workers.items():
         installation.scale(stage, number)
@@ -298,17 +318,18 @@ def inside_namespaces(arguments, where_possible):
 
 def main(arguments):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--copies", type=int, default=6, help="how often each photo of the demonstration is in the dump")
-    parser.add_argument("--node", action="store_true", help="kill a node too, which takes the heartbeats' time to be noticed")
-    parser.add_argument("--where-possible", action="store_true", help="a machine that allows no namespaces is no failure")
-    parser.add_argument("--measure", type=Path, help="no disturbances: one life with a worker of each stage, what /metrics say goes there")
+    copies, possible = "how often each photo of the demonstration is in the dump", "no namespaces here is no failure"
+    calm = "no disturbances: one life with a worker of each stage, what /metrics say goes there"
+    parser.add_argument("--copies", type=int, default=6, help=copies)
+    parser.add_argument("--where-possible", action="store_true", help=possible)
+    parser.add_argument("--measure", type=Path, help=calm)
     parser.add_argument("--workers", default="", help="with --measure: more of a stage, as in detect=2,crop=2")
     parser.add_argument("--keep", type=Path, help="copy the logs there")
     options = parser.parse_args(arguments)
     if context := os.environ.get("CONTEXT"):
         if not os.environ.get("DUMP"):
             parser.error("with CONTEXT, say which DUMP")
-        live(Installation(ROOT / "k8s/overlays/dev", {}, context), Path(os.environ["DUMP"]), options.node)
+        live(Installation(ROOT / "k8s/overlays/dev", {}, context), Path(os.environ["DUMP"]))
         return 0
     if INSIDE not in os.environ:
         return inside_namespaces(arguments, options.where_possible)
@@ -317,10 +338,13 @@ def main(arguments):
         stand_in = StandIn(scratch, Program(manifests.built_program()))
         installation, dump = stand_in.installation(), stand_in.make_dump(options.copies)
         if options.measure:
-            more = dict(entry.split("=") for entry in options.workers.split(",") if entry)
-            measure(stand_in, installation, dump, options.measure, {stage: int(number) for stage, number in more.items()})
+            more = (entry.split("=") for entry in options.workers.split(",") if entry)
+            workers = {stage: int(number) for stage, number in more}
+            measure(stand_in, installation, dump, options.measure, workers)
         else:
-            live(installation, dump, options.node, stand_in.kubelet.power_off)
+            with open(dump, encoding="utf-8") as file:
+                photo = next(csv.DictReader(file))["photo_id"]
+            live(installation, dump, stand_in.kubelet.power_off, photo)
         stand_in.judge()
     finally:
         if options.keep:

@@ -1,7 +1,8 @@
 """What makes pods of Deployments, StatefulSets and Jobs, and clears away: the controllers of the stand-in.
 
-They follow Kubernetes' rules as far as a rolling update, a scaling, a lost pod and a deletion are concerned. Left out: proportional
-scaling in the middle of an update, progress deadlines, parallel Jobs, disruption budgets, and all back-off but a Job's.
+They follow Kubernetes' rules as far as a rolling update, a scaling, a lost pod and a deletion are concerned. Left out:
+proportional scaling in the middle of an update, progress deadlines, parallel Jobs, disruption budgets, schedules, and
+all back-off but a Job's.
 """
 
 import hashlib
@@ -30,7 +31,7 @@ def give_up():
 
 
 def owned_by(item, owner):
-    return any(reference["uid"] == owner["metadata"]["uid"] for reference in item["metadata"].get("ownerReferences", []))
+    return owner["metadata"]["uid"] in (reference["uid"] for reference in item["metadata"].get("ownerReferences", []))
 
 
 def is_going(item):
@@ -73,10 +74,10 @@ class Controllers(threading.Thread):
         self.join()
 
     def run(self):
-        seen = 0
+        steps = (self.deployments, self.replica_sets, self.stateful_sets, self.jobs, self.cron_jobs, self.clear_away)
         while not self.stopping:
             seen = self.store.version
-            for step in (self.deployments, self.replica_sets, self.stateful_sets, self.jobs, self.cron_jobs, self.clear_away):
+            for step in steps:
                 try:
                     step()
                 except Exception:
@@ -102,7 +103,8 @@ class Controllers(threading.Thread):
 
     def make_pod(self, owner, name, template, labels=None):
         meta = template.get("metadata", {})
-        body = {"spec": template["spec"], "status": {"phase": "Pending", "conditions": [condition("Ready", False, "Pending")]}}
+        status = {"phase": "Pending", "conditions": [condition("Ready", False, "Pending")]}
+        body = {"spec": template["spec"], "status": status}
         return self.make("pods", owner, name, meta.get("labels", {}) | (labels or {}), body, meta.get("annotations"))
 
     def end(self, pod):
@@ -114,7 +116,8 @@ class Controllers(threading.Thread):
 
     def deployments(self):
         for deployment in self.store.list("deployments"):
-            sets = [s for s in self.store.list("replicasets", deployment["metadata"]["namespace"]) if owned_by(s, deployment)]
+            sets = self.store.list("replicasets", deployment["metadata"]["namespace"])
+            sets = [s for s in sets if owned_by(s, deployment)]
             template = deployment["spec"]["template"]
             new = next((s for s in sets if without_hash(s["spec"]["template"]) == template), None)
             revision = max((int(s["metadata"]["annotations"][REVISION]) for s in sets), default=0)
@@ -142,12 +145,14 @@ class Controllers(threading.Thread):
         template = template | {"metadata": meta | {"labels": meta["labels"] | mark}}
         selector = deployment["spec"]["selector"]
         selector = selector | {"matchLabels": selector["matchLabels"] | mark}
-        self.make("replicasets", deployment, f"{deployment['metadata']['name']}-{mark[HASH]}", template["metadata"]["labels"],
-                  {"spec": {"replicas": 0, "selector": selector, "template": template}}, {REVISION: str(revision)})
+        name, spec = deployment["metadata"]["name"], {"replicas": 0, "selector": selector, "template": template}
+        self.make("replicasets", deployment, f"{name}-{mark[HASH]}", template["metadata"]["labels"], {"spec": spec},
+                  {REVISION: str(revision)})
 
     def roll(self, deployment, new, old):
-        """One step of a rolling update: more new ones up to the surge, fewer old ones down to what must be available."""
-        wanted, rolling = deployment["spec"]["replicas"], deployment["spec"].get("strategy", {}).get("rollingUpdate", {})
+        """One step of a rolling update: new ones up to the surge, old ones down to what must be available."""
+        wanted = deployment["spec"]["replicas"]
+        rolling = deployment["spec"].get("strategy", {}).get("rollingUpdate", {})
         surge = share(rolling.get("maxSurge", "25%"), wanted, math.ceil)
         gap = share(rolling.get("maxUnavailable", "25%"), wanted, math.floor)
         if not surge and not gap:
@@ -173,31 +178,38 @@ class Controllers(threading.Thread):
             self.resize(s, s["spec"]["replicas"] - fewer)
 
     def resize(self, replica_set, number):
-        return self.store.update(replica_set, lambda there: there | {"spec": there["spec"] | {"replicas": number}}) or replica_set
+        resized = lambda there: there | {"spec": there["spec"] | {"replicas": number}}
+        return self.store.update(replica_set, resized) or replica_set
 
     def deployment_status(self, deployment, new, old):
         pods, updated = [p for s in [new, *old] for p in self.alive(s)], self.alive(new)
         ready, wanted = sum(map(is_ready, pods)), deployment["spec"]["replicas"]
         complete = len(updated) == len(pods) == ready == wanted
         self.set_status(deployment, {
-            "observedGeneration": deployment["metadata"]["generation"], "replicas": len(pods), "updatedReplicas": len(updated),
-            "readyReplicas": ready, "availableReplicas": ready, "unavailableReplicas": max(0, wanted - ready),
-            "conditions": [condition("Available", ready >= wanted, "MinimumReplicasAvailable"),
-                           condition("Progressing", True, "NewReplicaSetAvailable" if complete else "ReplicaSetUpdated")],
+            "observedGeneration": deployment["metadata"]["generation"], "replicas": len(pods),
+            "updatedReplicas": len(updated), "readyReplicas": ready, "availableReplicas": ready,
+            "unavailableReplicas": max(0, wanted - ready),
+            "conditions": [
+                condition("Available", ready >= wanted, "MinimumReplicasAvailable"),
+                condition("Progressing", True, "NewReplicaSetAvailable" if complete else "ReplicaSetUpdated"),
+            ],
         })
 
     def replica_sets(self):
         for replica_set in self.store.list("replicasets"):
             wanted, pods = replica_set["spec"]["replicas"], self.alive(replica_set)
             for _ in range(wanted - len(pods)):
-                self.make_pod(replica_set, f"{replica_set['metadata']['name']}-{random_name()}", replica_set["spec"]["template"])
+                name = f"{replica_set['metadata']['name']}-{random_name()}"
+                self.make_pod(replica_set, name, replica_set["spec"]["template"])
             # Away goes first whoever is not ready, then the youngest.
             pods.sort(key=lambda pod: (not is_ready(pod), pod["status"].get("startTime", "~")))
             for pod in pods[wanted:]:
                 self.end(pod)
             ready = sum(map(is_ready, pods))
-            self.set_status(replica_set, {"observedGeneration": replica_set["metadata"]["generation"], "replicas": len(pods),
-                                          "readyReplicas": ready, "availableReplicas": ready})
+            self.set_status(replica_set, {
+                "observedGeneration": replica_set["metadata"]["generation"], "replicas": len(pods),
+                "readyReplicas": ready, "availableReplicas": ready,
+            })
 
     def stateful_sets(self):
         for item in self.store.list("statefulsets"):
@@ -211,15 +223,16 @@ class Controllers(threading.Thread):
                 if not is_going(pod) and (pod["metadata"]["name"] not in names or pod not in current):
                     self.end(pod)
             ready = sum(map(is_ready, pods))
-            self.set_status(item, {"observedGeneration": item["metadata"]["generation"], "replicas": len(pods), "readyReplicas": ready,
-                                   "availableReplicas": ready, "currentReplicas": len(current), "updatedReplicas": len(current),
-                                   "currentRevision": revision, "updateRevision": revision})
+            self.set_status(item, {
+                "observedGeneration": item["metadata"]["generation"], "replicas": len(pods), "readyReplicas": ready,
+                "availableReplicas": ready, "currentReplicas": len(current), "updatedReplicas": len(current),
+                "currentRevision": revision, "updateRevision": revision,
+            })
 
     def jobs(self):
         for job in self.store.list("jobs"):
             status, pods = job.get("status", {}), self.pods_of(job)
-            finished = [c for c in status.get("conditions", []) if c["type"] in ("Complete", "Failed") and c["status"] == "True"]
-            if finished:
+            if "finishedAt" in status:
                 limit = job["spec"].get("ttlSecondsAfterFinished")
                 if limit is not None and time.time() > status["finishedAt"] + limit:
                     self.store.remove(job)
@@ -228,8 +241,8 @@ class Controllers(threading.Thread):
             status = {"active": len(self.alive(job)), "ready": sum(map(is_ready, pods)), "failed": failed,
                       "startTime": status.get("startTime", now())}
             if any(pod["status"]["phase"] == "Succeeded" for pod in pods):
-                status |= {"succeeded": 1, "completionTime": now(), "finishedAt": time.time(), "conditions": [
-                    condition("SuccessCriteriaMet", True, "CompletionsReached"), condition("Complete", True, "CompletionsReached")]}
+                met = [condition(kind, True, "CompletionsReached") for kind in ("SuccessCriteriaMet", "Complete")]
+                status |= {"succeeded": 1, "completionTime": now(), "finishedAt": time.time(), "conditions": met}
             elif failed > job["spec"]["backoffLimit"]:
                 status |= {"finishedAt": time.time(), "conditions": [condition("Failed", True, "BackoffLimitExceeded")]}
             elif not status["active"] and not job["spec"]["suspend"]:
@@ -250,10 +263,10 @@ class Controllers(threading.Thread):
 
     def clear_away(self):
         """What belongs to nobody any more, what is on a node that is gone, and what is in a namespace that is to go."""
-        uids = {item["metadata"]["uid"] for item in list(self.store.objects.values())}
+        uids = {item["metadata"]["uid"] for item in self.store.everything()}
         nodes = {node["metadata"]["name"] for node in self.store.list("nodes")}
         going = {n["metadata"]["name"] for n in self.store.list("namespaces") if is_going(n)}
-        for item in list(self.store.objects.values()):
+        for item in self.store.everything():
             owners = item["metadata"].get("ownerReferences", [])
             orphaned = owners and not any(owner["uid"] in uids for owner in owners)
             is_pod = item["kind"] == "Pod"
@@ -262,7 +275,7 @@ class Controllers(threading.Thread):
             elif (orphaned or item["metadata"].get("namespace") in going) and not is_going(item):
                 self.end(item) if is_pod else self.store.remove(item)
         for name in going:
-            if not any(item["metadata"].get("namespace") == name for item in list(self.store.objects.values())):
+            if not any(item["metadata"].get("namespace") == name for item in self.store.everything()):
                 self.store.remove(self.store.get("namespaces", None, name))
 
 

@@ -1,21 +1,27 @@
-"""What stands in for the images that the manifests name: programs of this machine, started as the image would start them."""
+"""What stands in for the images that the manifests name: programs of this machine, started as the image starts them."""
 
 import os
 import shutil
+import subprocess
+from pathlib import Path
 
 from manifests import ROOT
 
 
 class Images:
-    """Each image's command and environment; where there is none, its pods wait, as for an image that cannot be pulled."""
+    """Each image's command and environment. Without one, pods wait as for an image that cannot be pulled."""
 
     def __init__(self, program, extra_path):
         self.program, self.extra_path = program, extra_path
-        self.starts = {"facemill": self.facemill, "rabbitmq": self.rabbitmq, "redis": self.redis, "seaweedfs": self.seaweedfs}
+        self.starts = {
+            "facemill": self.facemill, "rabbitmq": self.rabbitmq, "redis": self.redis, "seaweedfs": self.seaweedfs,
+        }
         (extra_path / "facemill").symlink_to(os.path.abspath(program.binary))
         # Debian's redis-tools has the same program under another name; it looks at the name that it is called by.
         (extra_path / "redis-server").symlink_to(shutil.which("redis-server") or "/usr/bin/redis-check-rdb")
-        (extra_path / "weed").symlink_to(ROOT / ".cache/bin/weed")
+        # Reachable even where /tmp, which the repository may be in, is another one.
+        (extra_path / "weed").touch()
+        subprocess.run(["mount", "--bind", ROOT / ".cache/bin/weed", extra_path / "weed"], check=True)
 
     def find(self, image):
         return self.starts.get(image.rsplit("/", 1)[-1].partition(":")[0])
@@ -35,9 +41,9 @@ class Images:
         return [*(command or ["facemill"]), *arguments], environment
 
     def rabbitmq(self, pod, container, command, arguments, environment):
-        given = pod.local("/etc/rabbitmq/conf.d/20-facemill.conf")
+        given = Path(pod.local("/etc/rabbitmq/conf.d/20-facemill.conf")).read_text(encoding="utf-8").splitlines()
         # The console's and the disk's settings are for a container.
-        kept = [line for line in open(given, encoding="utf-8").read().splitlines() if not line.startswith(("log.", "disk_"))]
+        kept = [line for line in given if not line.startswith(("log.", "disk_"))]
         own = ["disk_free_limit.absolute = 50MB", f"default_user = {environment.pop('RABBITMQ_DEFAULT_USER')}",
                f"default_pass = {environment.pop('RABBITMQ_DEFAULT_PASS')}",
                f"default_vhost = {environment.pop('RABBITMQ_DEFAULT_VHOST')}"]
@@ -46,7 +52,9 @@ class Images:
         return ["/usr/lib/rabbitmq/bin/rabbitmq-server"], environment | {
             "RABBITMQ_CONFIG_FILE": str(pod.folder / "rabbitmq.conf"), "RABBITMQ_CONF_ENV_FILE": "/dev/null",
             "RABBITMQ_MNESIA_BASE": pod.local("/var/lib/rabbitmq"), "RABBITMQ_LOG_BASE": str(pod.folder / "log"),
-            "RABBITMQ_PID_FILE": str(pod.folder / "rabbitmq.pid"), "RABBITMQ_ENABLED_PLUGINS_FILE": str(pod.folder / "plugins"),
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_PID_FILE": str(pod.folder / "rabbitmq.pid"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(pod.folder / "plugins"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none",
         }
 
@@ -57,5 +65,8 @@ class Images:
     def seaweedfs(self, pod, container, command, arguments, environment):
         if command == ["weed"]:
             # The first leader is elected sooner, and the disk need not be large.
-            arguments += ["-master.electionTimeout=1s", "-master.heartbeatInterval=100ms", "-volume.minFreeSpace=100MiB"]
-        return [*command, *arguments], environment
+            arguments += ["-master.electionTimeout=1s", "-master.heartbeatInterval=100ms"]
+            arguments += ["-volume.minFreeSpace=100MiB"]
+        # It has sockets there, whose names are always the same.
+        own_tmp = ["sh", "-c", 'mount -t tmpfs tmpfs /tmp && exec "$@"', "sh"]
+        return [*own_tmp, *command, *arguments], environment

@@ -1,8 +1,8 @@
 """Runs the pods of the stand-in: each is a process in a network namespace of its own, with an address of its own.
 
-It does what a kubelet does with a container: environment and files from ConfigMaps and Secrets, probes, restarts, preStop,
-SIGTERM, grace period, SIGKILL. It is all nodes at once, and the scheduler, and the names of Services. Left out: limits, security
-contexts, read-only roots, network policies, probes by command, containers beside the first.
+It does what a kubelet does with a container: environment and files from ConfigMaps and Secrets, probes, restarts,
+preStop, SIGTERM, grace period, SIGKILL. It is all nodes at once, and the scheduler, and the names of Services. Left
+out: limits, security contexts, read-only roots, network policies, probes by command, containers beside the first.
 """
 
 import base64
@@ -50,7 +50,6 @@ class Kubelet(threading.Thread):
         self.start()
 
     def run(self):
-        seen = 0
         while not self.stopping:
             seen = self.store.version
             try:
@@ -63,7 +62,8 @@ class Kubelet(threading.Thread):
         pods = {pod["metadata"]["uid"]: pod for pod in self.store.list("pods")}
         for uid, pod in pods.items():
             if "nodeName" not in pod["spec"]:
-                self.store.update(pod, lambda there: there | {"spec": there["spec"] | {"nodeName": self.node_for(there)}})
+                node = self.node_for(pod)
+                self.store.update(pod, lambda there: there | {"spec": there["spec"] | {"nodeName": node}})
             elif uid not in self.runners and pod["spec"]["nodeName"] not in self.dead:
                 self.runners[uid] = Runner(self, pod, len(self.runners) + 1)
         for uid, runner in self.runners.items():
@@ -74,8 +74,8 @@ class Kubelet(threading.Thread):
         """Workers fill one node, then the next: what dies with a node is to be one of each stage."""
         if pod["metadata"]["labels"].get("role") != "worker":
             return SERVERS
-        alive = [node["metadata"]["name"] for node in self.store.list("nodes") if node["metadata"]["name"] not in self.dead]
-        return next(name for name in WORKERS if name in alive)
+        there = {node["metadata"]["name"] for node in self.store.list("nodes")} - self.dead
+        return next(name for name in WORKERS if name in there)
 
     def write_names(self, pods):
         """A Service's name leads to its ready pods."""
@@ -91,7 +91,7 @@ class Kubelet(threading.Thread):
                 file.write("\n".join(lines) + "\n")
 
     def power_off(self, node):
-        """No goodbye on any connection: the cables are out before the first process is dead. Nobody tells the API server."""
+        """No goodbye on any connection: the cables are out before the first process is dead; nobody tells of it."""
         self.dead.add(node)
         lost = [runner for runner in self.runners.values() if runner.node == node and runner.is_alive()]
         for runner in lost:
@@ -104,8 +104,9 @@ class Kubelet(threading.Thread):
         """The parts of a pod's log."""
         runner = self.runners.get(pod["metadata"]["uid"])
         if runner is None or not runner.log_file.exists():
-            container = pod["spec"]["containers"][0]["name"]
-            raise Refused(400, "BadRequest", f'container "{container}" in pod "{pod["metadata"]["name"]}" is waiting to start: ContainerCreating')
+            container, name = pod["spec"]["containers"][0]["name"], pod["metadata"]["name"]
+            waits = f'container "{container}" in pod "{name}" is waiting to start: ContainerCreating'
+            raise Refused(400, "BadRequest", waits)
 
         def parts():
             with open(runner.log_file, "rb") as file:
@@ -152,7 +153,8 @@ class Probe:
             if "path" not in self.how:
                 socket.create_connection((self.address, self.port), self.timeout).close()
                 return True
-            with urllib.request.urlopen(f"http://{self.address}:{self.port}{self.how['path']}", timeout=self.timeout) as answer:
+            url = f"http://{self.address}:{self.port}{self.how['path']}"
+            with urllib.request.urlopen(url, timeout=self.timeout) as answer:
                 return answer.status < 400
         except (OSError, ValueError):
             return False
@@ -164,6 +166,10 @@ class Probe:
             return True
         self.failures += 1
         return False if self.failures >= self.threshold else None
+
+
+def waiting(reason, message):
+    return {"waiting": {"reason": reason, "message": message}}
 
 
 class Runner(threading.Thread):
@@ -228,11 +234,13 @@ class Runner(threading.Thread):
         if self.powerless:
             return
         status = {
-            "phase": phase, "podIP": self.address, "podIPs": [{"ip": self.address}], "hostIP": "10.88.0.1", "startTime": self.start_time,
+            "phase": phase, "podIP": self.address, "podIPs": [{"ip": self.address}], "startTime": self.start_time,
             "conditions": [condition("PodScheduled", True, "Scheduled"), condition("Ready", self.ready, "Probed"),
                            condition("ContainersReady", self.ready, "Probed")],
-            "containerStatuses": [{"name": self.container["name"], "image": self.container["image"], "imageID": "", "state": state,
-                                   "ready": self.ready, "started": self.started, "restartCount": self.restarts, "lastState": {}}],
+            "containerStatuses": [{
+                "name": self.container["name"], "image": self.container["image"], "imageID": "", "state": state,
+                "ready": self.ready, "started": self.started, "restartCount": self.restarts, "lastState": {},
+            }],
         }
         if phase in ("Succeeded", "Failed"):
             status["finishedAt"] = time.time()
@@ -246,7 +254,7 @@ class Runner(threading.Thread):
         for command in (f"addr add {self.address}/16 dev eth0", "link set eth0 up", "link set lo up"):
             run("ip", "-n", self.netns, *command.split())
         if self.kubelet.images.find(self.container["image"]) is None:
-            self.tell("Pending", {"waiting": {"reason": "ImagePullBackOff", "message": "no such image on this machine"}})
+            self.tell("Pending", waiting("ImagePullBackOff", "no such image on this machine"))
             while not self.going:
                 self.something_happened(60)
             return False
@@ -255,7 +263,7 @@ class Runner(threading.Thread):
                 self.mount()
                 return True
             except KeyError as missing:
-                self.tell("Pending", {"waiting": {"reason": "CreateContainerConfigError", "message": f"there is no {missing}"}})
+                self.tell("Pending", waiting("CreateContainerConfigError", f"there is no {missing}"))
                 self.something_happened(1)
         return False
 
@@ -286,7 +294,8 @@ class Runner(threading.Thread):
             wanted = variable.get("valueFrom", {}).get("secretKeyRef")
             if wanted and wanted["key"] not in known.data("Secret", wanted["name"]):
                 raise KeyError(f"key {wanted['key']} in Secret/{wanted['name']}")
-        fields = {"metadata.name": self.name, "metadata.namespace": namespace, "spec.nodeName": self.node, "status.podIP": self.address}
+        fields = {"metadata.name": self.name, "metadata.namespace": namespace, "spec.nodeName": self.node,
+                  "status.podIP": self.address}
         given = known.environment(self.container, fields)
         self.command, self.environment = self.kubelet.images.start(self, self.container, given)
 
@@ -304,14 +313,15 @@ class Runner(threading.Thread):
             if not self.supervise():
                 break
             self.code, self.ready, self.started = self.process.wait(), False, False
-            over = {"terminated": {"exitCode": self.code, "reason": "Completed" if self.code == 0 else "Error", "finishedAt": now()}}
-            if policy == "Never" or policy == "OnFailure" and self.code == 0:
-                self.tell("Succeeded" if self.code == 0 else "Failed", over)
+            well = self.code == 0
+            if policy == "Never" or policy == "OnFailure" and well:
+                over = {"exitCode": self.code, "reason": "Completed" if well else "Error", "finishedAt": now()}
+                self.tell("Succeeded" if well else "Failed", {"terminated": over})
                 while not self.going:
                     self.something_happened(60)
                 return
             self.restarts += 1
-            self.tell("Running", {"waiting": {"reason": "CrashLoopBackOff", "message": f"exit {self.code}"}})
+            self.tell("Running", waiting("CrashLoopBackOff", f"exit {self.code}"))
             wake = time.monotonic() + pause
             while not self.going and time.monotonic() < wake:
                 self.something_happened(wake - time.monotonic())
@@ -324,7 +334,11 @@ class Runner(threading.Thread):
                 ["ip", "netns", "exec", self.netns, *self.command], env=self.environment, cwd=directory,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )
-        threading.Thread(target=lambda process: (process.wait(), self.notify()), args=(self.process,), daemon=True).start()
+        threading.Thread(target=self.notify_after, args=(self.process,), daemon=True).start()
+
+    def notify_after(self, process):
+        process.wait()
+        self.notify()
 
     def supervise(self):
         """Probes until the process ends (True), or it is time to end it; then it is ended (False)."""

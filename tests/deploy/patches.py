@@ -155,7 +155,8 @@ def label_selector(text):
             terms.append((term.lstrip("!"), None, not term.startswith("!")))
 
     def holds(labels):
-        return all((key in labels if values is None else labels.get(key) in values) == wanted for key, values, wanted in terms)
+        has = lambda key, values: key in labels if values is None else labels.get(key) in values
+        return all(has(key, values) == wanted for key, values, wanted in terms)
 
     return holds
 

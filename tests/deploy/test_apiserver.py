@@ -114,7 +114,8 @@ class TheDevOverlay(WithKubectl):
         self.kubectl("apply -k k8s/overlays/dev")
         for number in range(5):
             # Without `--dry-run` it would be written in protobuf.
-            job = self.kubectl(f"-n facemill create job doctor-{number} --from=cronjob/facemill --dry-run=client -o json")
+            job = f"-n facemill create job doctor-{number} --from=cronjob/facemill --dry-run=client -o json"
+            job = self.kubectl(job)
             self.kubectl("-n facemill create -f -", job)
             finish(self.kubectl.store, f"doctor-{number}")
         jobs = self.kubectl.get("jobs -l app.kubernetes.io/component=job")["items"]
@@ -156,7 +157,8 @@ class TheProductionOverlay(WithKubectl):
         paused = self.kubectl.get("scaledobject/detect")["metadata"]["annotations"]
         self.assertEqual(paused["autoscaling.keda.sh/paused-replicas"], "0")
         self.kubectl("-n facemill annotate scaledobject/detect autoscaling.keda.sh/paused-replicas-")
-        self.assertNotIn("autoscaling.keda.sh/paused-replicas", self.kubectl.get("scaledobject/detect")["metadata"]["annotations"])
+        going_on = self.kubectl.get("scaledobject/detect")["metadata"]["annotations"]
+        self.assertNotIn("autoscaling.keda.sh/paused-replicas", going_on)
         self.kubectl("delete -k k8s/overlays/production --ignore-not-found")
 
 
@@ -169,8 +171,8 @@ class WithoutKeda(WithKubectl):
 
 class Patches(unittest.TestCase):
     def test_a_merge_patch_takes_away_what_is_null(self):
-        self.assertEqual(patches.merge({"a": 1, "b": {"c": 2, "d": 3}, "e": [1]}, {"a": None, "b": {"c": None}, "e": [2]}),
-                         {"b": {"d": 3}, "e": [2]})
+        merged = patches.merge({"a": 1, "b": {"c": 2, "d": 3}, "e": [1]}, {"a": None, "b": {"c": None}, "e": [2]})
+        self.assertEqual(merged, {"b": {"d": 3}, "e": [2]})
         self.assertEqual(patches.merge({"a": "text"}, {"a": {"b": None, "c": 1}}), {"a": {"c": 1}})
 
     def test_a_strategic_one_finds_a_lists_items_by_their_names(self):
@@ -180,12 +182,13 @@ class Patches(unittest.TestCase):
             return done["spec"]["template"]["spec"]
 
         two = {"containers": [{"name": "a", "args": ["1", "2"], "env": [{"name": "X", "value": "1"}]}, {"name": "b"}]}
-        self.assertEqual(
-            patched(two, {"containers": [{"name": "a", "args": ["3"], "env": [{"name": "Y", "value": "2"}]}]})["containers"][0],
-            {"name": "a", "args": ["3"], "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]},
-        )
-        self.assertEqual(patched(two, {"containers": [{"name": "a", "$patch": "delete"}]}), {"containers": [{"name": "b"}]})
-        ordered = patched(two, {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}], "containers": [{"name": "b", "image": "i"}]})
+        more = {"containers": [{"name": "a", "args": ["3"], "env": [{"name": "Y", "value": "2"}]}]}
+        env = [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]
+        self.assertEqual(patched(two, more)["containers"], [{"name": "a", "args": ["3"], "env": env}, {"name": "b"}])
+        fewer = patched(two, {"containers": [{"name": "a", "$patch": "delete"}]})
+        self.assertEqual(fewer, {"containers": [{"name": "b"}]})
+        order = [{"name": "b"}, {"name": "a"}]
+        ordered = patched(two, {"$setElementOrder/containers": order, "containers": [{"name": "b", "image": "i"}]})
         self.assertEqual([container["name"] for container in ordered["containers"]], ["b", "a"])
         volume = {"volumes": [{"name": "v", "emptyDir": {}}]}
         other = {"volumes": [{"$retainKeys": ["name", "secret"], "name": "v", "secret": {"secretName": "s"}}]}

@@ -56,7 +56,8 @@ def outcome(code):
     if code == 0:
         return {"metadata": {}, "status": "Success"}
     return {
-        "metadata": {}, "status": "Failure", "reason": "NonZeroExitCode", "message": f"command terminated with exit code {code}",
+        "metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
+        "message": f"command terminated with exit code {code}",
         "details": {"causes": [{"reason": "ExitCode", "message": str(code)}]},
     }
 
