@@ -135,7 +135,7 @@ class Controllers(threading.Thread):
             self.deployment_status(deployment, new, old)
             empty = sorted((s for s in old if not s["spec"]["replicas"] and not s.get("status", {}).get("replicas")),
                            key=lambda s: int(s["metadata"]["annotations"][REVISION]))
-            for forgotten in empty[:len(empty) - deployment["spec"].get("revisionHistoryLimit", 10)]:
+            for forgotten in all_but_last(empty, deployment["spec"].get("revisionHistoryLimit", 10)):
                 self.store.remove(forgotten)
 
     def new_replica_set(self, deployment, revision):
@@ -258,7 +258,7 @@ class Controllers(threading.Thread):
             for kind, limit in (("Complete", "successfulJobsHistoryLimit"), ("Failed", "failedJobsHistoryLimit")):
                 over = [j for j in jobs if any(c["type"] == kind for c in j.get("status", {}).get("conditions", []))]
                 over.sort(key=lambda job: job["status"]["finishedAt"])
-                for job in over[:len(over) - form["spec"][limit]]:
+                for job in all_but_last(over, form["spec"][limit]):
                     self.store.remove(job)
 
     def clear_away(self):
@@ -277,6 +277,10 @@ class Controllers(threading.Thread):
         for name in going:
             if not any(item["metadata"].get("namespace") == name for item in self.store.everything()):
                 self.store.remove(self.store.get("namespaces", None, name))
+
+
+def all_but_last(items, number):
+    return items[:max(0, len(items) - number)]
 
 
 def without_hash(template):

@@ -118,9 +118,15 @@ class TheDevOverlay(WithKubectl):
             job = self.kubectl(job)
             self.kubectl("-n facemill create -f -", job)
             finish(self.kubectl.store, f"doctor-{number}")
-        jobs = self.kubectl.get("jobs -l app.kubernetes.io/component=job")["items"]
-        self.assertEqual(len(jobs), 5, "finished Jobs are kept")
-        self.assertEqual(jobs[0]["spec"]["template"]["spec"]["containers"][0]["args"], ["doctor"])
+        kept = lambda: self.kubectl.get("jobs -l app.kubernetes.io/component=job")["items"]
+        self.kubectl.controllers.cron_jobs()
+        self.assertEqual(len(kept()), 5, "finished Jobs are kept")
+        self.assertEqual(kept()[0]["spec"]["template"]["spec"]["containers"][0]["args"], ["doctor"])
+        for limit, left in ((6, 5), (3, 3)):
+            patch = json.dumps({"spec": {"successfulJobsHistoryLimit": limit}}, separators=(",", ":"))
+            self.kubectl(f"-n facemill patch cronjob facemill -p {patch}")
+            self.kubectl.controllers.cron_jobs()
+            self.assertEqual(len(kept()), left)
 
     def test_goes_with_everything_in_it(self):
         self.kubectl("apply -k k8s/overlays/dev")
