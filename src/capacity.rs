@@ -235,14 +235,14 @@ pub fn measured(texts: &[String]) -> Result<[Measured; 4], ReadError> {
                 let from = labels.find(&format!("{key}=\""))? + key.len() + 2;
                 labels[from..].split('"').next()
             };
-            let stage: StageName = label("stage").and_then(|name| name.parse().ok()).ok_or_else(wrong)?;
+            let stage: StageName = label("facemill_stage").and_then(|name| name.parse().ok()).ok_or_else(wrong)?;
             let value: f64 = value.trim().parse().ok().filter(|value: &f64| *value >= 0.0).ok_or_else(wrong)?;
             let sums = sums.entry(stage).or_default();
             if name == SECONDS {
                 sums.seconds += value;
                 continue;
             }
-            let what: Happening = label("outcome").and_then(|what| what.parse().ok()).ok_or_else(wrong)?;
+            let what: Happening = label("facemill_outcome").and_then(|what| what.parse().ok()).ok_or_else(wrong)?;
             match what {
                 Happening::Retried | Happening::Enqueued => (),
                 Happening::Advanced => (sums.advanced, sums.ended) = (sums.advanced + value, sums.ended + value),
@@ -346,14 +346,15 @@ mod tests {
     fn what_workers_measured_is_summed_up() {
         let text = |stage: &str, advanced: u32, rest: &str| {
             format!(
-                "# TYPE facemill_photos_total counter\nfacemill_in_flight{{stage=\"{stage}\"}} 0\n\
-                 facemill_photos_total{{stage=\"{stage}\",outcome=\"advanced\",cause=\"\"}} {advanced}\n{rest}\
-                 facemill_stage_duration_seconds_sum{{stage=\"{stage}\"}} 3\n"
+                "# TYPE facemill_photos_total counter\nfacemill_in_flight{{facemill_stage=\"{stage}\"}} 0\n\
+                 facemill_photos_total{{facemill_stage=\"{stage}\",facemill_outcome=\"advanced\",facemill_cause=\"\"}} {advanced}\n{rest}\
+                 facemill_stage_duration_seconds_sum{{facemill_stage=\"{stage}\"}} 3\n"
             )
         };
-        let gone = "facemill_photos_total{stage=\"fetch\",outcome=\"gone\",cause=\"http-404\"} 5\n\
-                    facemill_photos_total{stage=\"fetch\",outcome=\"retried\",cause=\"http-503\"} 9\n";
-        let predicted = "facemill_photos_total{stage=\"classify\",outcome=\"predicted\",cause=\"\"} 6\n";
+        let gone = "facemill_photos_total{facemill_stage=\"fetch\",facemill_outcome=\"gone\",facemill_cause=\"http-404\"} 5\n\
+                    facemill_photos_total{facemill_stage=\"fetch\",facemill_outcome=\"retried\",facemill_cause=\"http-503\"} 9\n";
+        let predicted =
+            "facemill_photos_total{facemill_stage=\"classify\",facemill_outcome=\"predicted\",facemill_cause=\"\"} 6\n";
         let mut texts = vec![
             text("fetch", 10, gone),
             text("fetch", 15, "facemill_host_wait_seconds_sum 1.5\n"),
@@ -366,7 +367,7 @@ mod tests {
         assert_eq!(all[3], Measured { seconds: 0.5, passed: 0.0 });
         texts.remove(2);
         assert_eq!(measured(&texts), Err(ReadError::Nothing(StageName::Detect)));
-        let bad = "facemill_stage_duration_seconds_sum{stage=\"detect\"} much".to_owned();
+        let bad = "facemill_stage_duration_seconds_sum{facemill_stage=\"detect\"} much".to_owned();
         assert!(matches!(measured(&[bad]), Err(ReadError::Line(1, _))));
     }
 }

@@ -75,13 +75,12 @@ impl Obstacle {
         }
     }
 
-    /// Whether nobody answered a request: not the host, and for its name no name server.
+    /// Whether nobody answered a request: no host, or no name server that was asked for it.
     pub(super) fn is_silence(error: &reqwest::Error) -> bool {
         if error.is_dns() {
             return matches!(find(error), Some(NoAddress::Silence(_)));
         }
-        let unreachable = || matches!(broken(error), "unreachable");
-        error.is_connect() && (error.is_timeout() || unreachable())
+        error.is_connect() && (error.is_timeout() || broken(error) == "unreachable")
     }
 
     /// What a request that found no answer, or an answer that broke off, means.
