@@ -9,6 +9,7 @@ use std::time::Duration;
 use facemill::ledger::Happening;
 use facemill::photo::StageName;
 use facemill::telemetry::instruments::{Instruments, Io};
+use facemill::telemetry::process;
 use facemill::telemetry::prometheus::Reader;
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
@@ -21,6 +22,7 @@ fn exported() -> String {
     let meter = provider.meter("facemill");
     let instruments = Instruments::new(&meter);
     Instruments::watch(&meter, std::sync::Arc::default());
+    process::watch(&meter, "facemill-detect");
     let moment = Duration::from_millis(1);
     for stage in StageName::ALL {
         for outcome in Happening::ALL.map(Happening::as_str) {

@@ -14,10 +14,10 @@ use crate::photo::StageName;
 /// As docs/scaling.md says, measured on one core with `--search guided`, photos of 900x1200. Fetch
 /// is not ours to measure: half a second is a host far away.
 const USUAL: [Measured; 4] = [
-    Measured { seconds: 0.5, passed: 0.67 },
-    Measured { seconds: 0.0160, passed: 0.80 },
-    Measured { seconds: 0.0120, passed: 0.95 },
-    Measured { seconds: 0.0120, passed: 0.0 },
+    Measured { seconds: 0.5, cpu: 0.002, passed: 0.67 },
+    Measured { seconds: 0.0160, cpu: 0.0160, passed: 0.80 },
+    Measured { seconds: 0.0120, cpu: 0.0120, passed: 0.95 },
+    Measured { seconds: 0.0120, cpu: 0.0120, passed: 0.0 },
 ];
 
 #[derive(Debug, clap::Args)]
@@ -41,7 +41,7 @@ pub struct Args {
     /// Milliseconds that a photo keeps its worker besides the stage: ledger, broker, acknowledgement
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 5.0, value_parser = positive)]
     overhead: f64,
-    /// Cores that detect, crop and classify share, when all are on one machine [default: one for each slot]
+    /// Cores that all workers share, when they are on one machine [default: one for each slot]
     #[arg(long, value_name = "N", value_parser = positive)]
     cores: Option<f64>,
     /// Share of the photos that are on the one host with the most of them: it is asked only as often as is polite
@@ -163,7 +163,7 @@ fn text(plan: &Plan, predicted: &Prediction) -> String {
     };
     let cpu = predicted.cpu_seconds / 3600.0;
     let _ = writeln!(text, "{} until the last photo, {limit}", duration(predicted.seconds));
-    let _ = writeln!(text, "{cpu:.1} core hours of detect, crop and classify");
+    let _ = writeln!(text, "{cpu:.1} core hours");
     text
 }
 

@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-use opentelemetry::KeyValue;
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry::trace::TracerProvider;
+use opentelemetry::{Key, KeyValue};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider};
@@ -24,6 +24,7 @@ pub mod instruments;
 mod keep;
 mod lines;
 mod otlp;
+pub mod process;
 pub mod prometheus;
 
 pub use keep::KEEP;
@@ -161,6 +162,7 @@ fn numbers(
     if !wanted && prometheus.is_none() {
         return Ok(None);
     }
+    let service = resource.get(&Key::from_static_str("service.name")).map(|name| name.to_string());
     let mut builder = SdkMeterProvider::builder().with_resource(resource).with_view(instruments::view);
     if let Some(reader) = prometheus {
         builder = builder.with_reader(reader);
@@ -173,6 +175,7 @@ fn numbers(
     if let Some(gauge) = gauge {
         Instruments::watch(&meter, gauge.lost.clone());
     }
+    process::watch(&meter, &service.unwrap_or_default());
     instruments::install(Instruments::new(&meter));
     Ok(Some(provider))
 }

@@ -61,6 +61,13 @@ fn a_worker_tells_whether_it_is_ready_and_what_it_did() {
         }
     }
 
+    let of_process = |series: &str| {
+        let line = metrics.lines().find(|line| line.starts_with(series) && line.contains("service_name=\"facemill-"));
+        line.and_then(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+    };
+    assert!(of_process("process_cpu_time_seconds_total{cpu_mode=\"user\"").is_some_and(|s| s > 0.0), "{metrics}");
+    assert!(of_process("process_memory_usage_bytes{").is_some_and(|bytes| bytes > 1e7), "{metrics}");
+
     let is_paused = |paused: u8| {
         let line = format!("facemill_stage_paused{{facemill_stage=\"detect\"}} {paused}\n");
         move || get(port, "/metrics")?.1.contains(&line).then_some(())

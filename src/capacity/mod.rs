@@ -5,16 +5,19 @@
 //! variance of single photos, and photos that wait in a delay queue; both matter only when few photos are left.
 //! `docs/scaling.md` compares its predictions with real runs.
 
-use std::collections::BTreeMap;
-
-use crate::ledger::Happening;
 use crate::photo::StageName;
+
+mod metrics;
+
+pub use metrics::{ReadError, measured};
 
 /// What a stage costs and what becomes of its photos, as measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Measured {
     /// Seconds that the stage takes over one photo, all attempts together.
     pub seconds: f64,
+    /// Seconds of CPU that its worker uses for one photo, with all that is around the stage.
+    pub cpu: f64,
     /// Share of the photos that go on to the next stage, 0 to 1.
     pub passed: f64,
 }
@@ -26,7 +29,7 @@ pub struct Manned {
     pub workers: u64,
     /// Photos that one worker has in hand at the same time.
     pub slots: u64,
-    /// Seconds that a photo keeps its slot before and after the stage: ledger, broker, acknowledgement. Waiting, not CPU.
+    /// Seconds that a photo keeps its slot before and after the stage: ledger, broker, acknowledgement.
     pub overhead: f64,
 }
 
@@ -45,7 +48,7 @@ pub struct Plan {
     pub stages: [Manned; 4],
     /// Photos a second that fetch may begin at most, however many workers it has: what the hosts are spared.
     pub polite: f64,
-    /// Cores that detect, crop and classify share, where they are on one machine.
+    /// Cores that all workers share, where they are on one machine.
     pub cores: f64,
 }
 
@@ -58,7 +61,7 @@ pub struct Prediction {
     pub photos: [f64; 4],
     /// Share of that time in which a stage's slots are taken.
     pub busy: [f64; 4],
-    /// Seconds of detect, crop and classify together: CPU time, where every slot has its core.
+    /// Seconds of CPU of all workers together.
     pub cpu_seconds: f64,
     pub bottleneck: Bottleneck,
 }
@@ -158,9 +161,9 @@ impl Plan {
     fn rates(&self, waiting: &[f64; 4], share: f64) -> [f64; 4] {
         let mut rates = [0.0; 4];
         for k in 0..4 {
-            let share = if k == 0 { 1.0 } else { share };
-            let Manned { measured, overhead, .. } = self.stages[k];
-            let most = self.capacity(k) / (measured.seconds / share + overhead);
+            // What is computed takes longer on a share of a core, what is waited for does not.
+            let longer = self.stages[k].measured.cpu * (1.0 / share - 1.0);
+            let most = self.capacity(k) / (self.stages[k].taken() + longer);
             let most = if k == 0 { most.min(self.polite) } else { most };
             rates[k] = if waiting[k] > 0.0 { most } else { most.min(inflow(self, &rates, k)) };
         }
@@ -168,7 +171,7 @@ impl Plan {
     }
 
     fn cores_used(&self, rates: &[f64; 4]) -> f64 {
-        (1..4).map(|k| rates[k] * self.stages[k].measured.seconds).sum()
+        (0..4).map(|k| rates[k] * self.stages[k].measured.cpu).sum()
     }
 
     /// The last stage that has photos waiting: everything behind it keeps up.
@@ -199,76 +202,13 @@ fn until_dry(waiting: &[f64; 4], change: &[f64; 4]) -> Option<f64> {
     waiting.iter().zip(change).filter_map(dry).min_by(f64::total_cmp)
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
-    #[error("line {0} is not a line of Prometheus's text format: {1}")]
-    Line(usize, String),
-    #[error("there is nothing about the stage {0}: give the metrics of a worker that has worked on it")]
-    Nothing(StageName),
-}
-
-/// What the workers of a run measured, from what their `/metrics` answered: one text a worker.
-pub fn measured(texts: &[String]) -> Result<[Measured; 4], ReadError> {
-    #[derive(Default)]
-    struct Sums {
-        seconds: f64,
-        advanced: f64,
-        ended: f64,
-    }
-    const SECONDS: &str = "facemill_stage_duration_seconds_sum";
-    let mut sums: BTreeMap<StageName, Sums> = BTreeMap::new();
-    for text in texts {
-        for (number, line) in text.lines().enumerate() {
-            let wrong = || ReadError::Line(number + 1, line.chars().take(80).collect());
-            if let Some(waited) = line.strip_prefix("facemill_host_wait_seconds_sum ") {
-                // Who waits for his host takes no place from anybody.
-                let waited: f64 = waited.trim().parse().ok().filter(|waited: &f64| *waited >= 0.0).ok_or_else(wrong)?;
-                sums.entry(StageName::Fetch).or_default().seconds -= waited;
-                continue;
-            }
-            let Some((name, rest)) = line.split_once('{') else { continue };
-            if name != SECONDS && name != "facemill_photos_total" {
-                continue;
-            }
-            let (labels, value) = rest.rsplit_once("} ").ok_or_else(wrong)?;
-            let label = |key: &str| {
-                let from = labels.find(&format!("{key}=\""))? + key.len() + 2;
-                labels[from..].split('"').next()
-            };
-            let stage: StageName = label("facemill_stage").and_then(|name| name.parse().ok()).ok_or_else(wrong)?;
-            let value: f64 = value.trim().parse().ok().filter(|value: &f64| *value >= 0.0).ok_or_else(wrong)?;
-            let sums = sums.entry(stage).or_default();
-            if name == SECONDS {
-                sums.seconds += value;
-                continue;
-            }
-            let what: Happening = label("facemill_outcome").and_then(|what| what.parse().ok()).ok_or_else(wrong)?;
-            match what {
-                Happening::Retried | Happening::Enqueued => (),
-                Happening::Advanced => (sums.advanced, sums.ended) = (sums.advanced + value, sums.ended + value),
-                _ => sums.ended += value,
-            }
-        }
-    }
-    let mut all = [Measured { seconds: 0.0, passed: 0.0 }; 4];
-    for stage in StageName::ALL {
-        let found = sums.get(&stage).filter(|sums| sums.ended > 0.0).ok_or(ReadError::Nothing(stage))?;
-        all[stage as usize] = Measured {
-            // A stage whose photos all took less than the clock's step still takes some time.
-            seconds: (found.seconds / found.ended).max(1e-6),
-            passed: found.advanced / found.ended,
-        };
-    }
-    Ok(all)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn plan(photos: f64, seconds: [f64; 4], workers: [u64; 4]) -> Plan {
         let stage = |k: usize| Manned {
-            measured: Measured { seconds: seconds[k], passed: 1.0 },
+            measured: Measured { seconds: seconds[k], cpu: if k == 0 { 0.0 } else { seconds[k] }, passed: 1.0 },
             workers: workers[k],
             slots: 1,
             overhead: 0.0,
@@ -312,6 +252,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_waited_for_needs_no_core() {
+        let mut plan = plan(1000.0, [0.5, 0.1, 0.001, 0.001], [64, 8, 8, 8]);
+        (plan.stages[0].measured.cpu, plan.stages[1].measured.cpu) = (0.01, 0.04);
+        plan.cores = 1.0;
+        let predicted = plan.predict();
+        assert_eq!(predicted.bottleneck, Bottleneck::Cores);
+        close(predicted.seconds, 1000.0 * 0.052 + 0.602);
+        plan.cores = 8.0;
+        close(plan.predict().seconds, 1000.0 * 0.1 / 8.0 + 0.602);
+    }
+
+    #[test]
     fn ledger_and_broker_take_time_and_no_cpu() {
         let mut slow = plan(1000.0, [0.001, 0.1, 0.02, 0.03], [1; 4]);
         slow.stages.iter_mut().for_each(|stage| stage.overhead = 0.01);
@@ -340,34 +292,5 @@ mod tests {
         let mut fewer = manned.clone();
         fewer.stages[1].workers -= 1;
         assert!(fewer.predict().seconds > 0.99 * week, "not many workers too many");
-    }
-
-    #[test]
-    fn what_workers_measured_is_summed_up() {
-        let text = |stage: &str, advanced: u32, rest: &str| {
-            format!(
-                "# TYPE facemill_photos_total counter\nfacemill_in_flight{{facemill_stage=\"{stage}\"}} 0\n\
-                 facemill_photos_total{{facemill_stage=\"{stage}\",facemill_outcome=\"advanced\",facemill_cause=\"\"}} {advanced}\n{rest}\
-                 facemill_stage_duration_seconds_sum{{facemill_stage=\"{stage}\"}} 3\n"
-            )
-        };
-        let gone = "facemill_photos_total{facemill_stage=\"fetch\",facemill_outcome=\"gone\",facemill_cause=\"http-404\"} 5\n\
-                    facemill_photos_total{facemill_stage=\"fetch\",facemill_outcome=\"retried\",facemill_cause=\"http-503\"} 9\n";
-        let predicted =
-            "facemill_photos_total{facemill_stage=\"classify\",facemill_outcome=\"predicted\",facemill_cause=\"\"} 6\n";
-        let mut texts = vec![
-            text("fetch", 10, gone),
-            text("fetch", 15, "facemill_host_wait_seconds_sum 1.5\n"),
-            text("detect", 10, ""),
-            text("crop", 10, ""),
-            text("classify", 0, predicted),
-        ];
-        let all = measured(&texts).unwrap();
-        assert_eq!(all[0], Measured { seconds: 0.15, passed: 25.0 / 30.0 });
-        assert_eq!(all[3], Measured { seconds: 0.5, passed: 0.0 });
-        texts.remove(2);
-        assert_eq!(measured(&texts), Err(ReadError::Nothing(StageName::Detect)));
-        let bad = "facemill_stage_duration_seconds_sum{facemill_stage=\"detect\"} much".to_owned();
-        assert!(matches!(measured(&[bad]), Err(ReadError::Line(1, _))));
     }
 }

@@ -1,0 +1,151 @@
+//! What workers have measured, from what their `/metrics` answered.
+
+use std::collections::BTreeMap;
+
+use super::Measured;
+use crate::ledger::Happening;
+use crate::photo::StageName;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    #[error("line {0} is not a line of Prometheus's text format: {1}")]
+    Line(usize, String),
+    #[error("there is nothing about the stage {0}: give the metrics of a worker that has worked on it")]
+    Nothing(StageName),
+}
+
+/// What the workers of a run measured, from what their `/metrics` answered: one text a worker.
+pub fn measured(texts: &[String]) -> Result<[Measured; 4], ReadError> {
+    let mut sums = [Sums::default(); 4];
+    for text in texts {
+        for (stage, of_worker) in read(text)? {
+            sums[stage as usize].add(of_worker);
+        }
+    }
+    let mut all = [Measured { seconds: 0.0, cpu: 0.0, passed: 0.0 }; 4];
+    for stage in StageName::ALL {
+        let found = Some(sums[stage as usize]).filter(|sums| sums.ended > 0.0).ok_or(ReadError::Nothing(stage))?;
+        all[stage as usize] = found.a_photo(stage);
+    }
+    Ok(all)
+}
+
+/// What workers have counted for one stage.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sums {
+    seconds: f64,
+    advanced: f64,
+    ended: f64,
+    cpu: f64,
+    /// Photos that ended at workers whose CPU time is known.
+    with_cpu: f64,
+}
+
+impl Sums {
+    fn add(&mut self, other: Self) {
+        self.seconds += other.seconds;
+        self.advanced += other.advanced;
+        self.ended += other.ended;
+        self.cpu += other.cpu;
+        self.with_cpu += other.with_cpu;
+    }
+
+    fn a_photo(self, stage: StageName) -> Measured {
+        // A stage whose photos all took less than the clock's step still takes some time.
+        let seconds = (self.seconds / self.ended).max(1e-6);
+        let cpu = match self.with_cpu {
+            0.0 if stage == StageName::Fetch => 0.0,
+            0.0 => seconds,
+            photos => self.cpu / photos,
+        };
+        Measured { seconds, cpu, passed: self.advanced / self.ended }
+    }
+}
+
+/// What one worker tells of its stages. The CPU time is the process's: whose it is, is known where it has one stage.
+fn read(text: &str) -> Result<BTreeMap<StageName, Sums>, ReadError> {
+    let mut stages: BTreeMap<StageName, Sums> = BTreeMap::new();
+    let mut cpu = 0.0;
+    for (number, line) in text.lines().enumerate() {
+        let wrong = || ReadError::Line(number + 1, line.chars().take(80).collect());
+        let name = line.split(['{', ' ']).next().unwrap_or_default();
+        if !READ.contains(&name) {
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').ok_or_else(wrong)?;
+        let value: f64 = value.parse().ok().filter(|value: &f64| *value >= 0.0).ok_or_else(wrong)?;
+        let label = |key: &str| {
+            let from = series.find(&format!("{key}=\""))? + key.len() + 2;
+            series[from..].split('"').next()
+        };
+        let stage = || label("facemill_stage").and_then(|name| name.parse().ok()).ok_or_else(wrong);
+        match name {
+            CPU => cpu += value,
+            // Who waits for his host takes no place from anybody.
+            HOST_WAIT => stages.entry(StageName::Fetch).or_default().seconds -= value,
+            DURATION => stages.entry(stage()?).or_default().seconds += value,
+            _ => {
+                let sums = stages.entry(stage()?).or_default();
+                let what: Happening = label("facemill_outcome").and_then(|what| what.parse().ok()).ok_or_else(wrong)?;
+                match what {
+                    Happening::Retried | Happening::Enqueued => (),
+                    Happening::Advanced => (sums.advanced, sums.ended) = (sums.advanced + value, sums.ended + value),
+                    _ => sums.ended += value,
+                }
+            }
+        }
+    }
+    if let (1, Some(only)) = (stages.len(), stages.values_mut().next())
+        && cpu > 0.0
+    {
+        (only.cpu, only.with_cpu) = (cpu, only.ended);
+    }
+    Ok(stages)
+}
+
+const CPU: &str = "process_cpu_time_seconds_total";
+const DURATION: &str = "facemill_stage_duration_seconds_sum";
+const HOST_WAIT: &str = "facemill_host_wait_seconds_sum";
+const PHOTOS: &str = "facemill_photos_total";
+const READ: [&str; 4] = [CPU, DURATION, HOST_WAIT, PHOTOS];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_workers_measured_is_summed_up() {
+        let text = |stage: &str, advanced: u32, rest: &str| {
+            format!(
+                "# TYPE facemill_photos_total counter\nfacemill_in_flight{{facemill_stage=\"{stage}\"}} 0\n\
+                 facemill_photos_total{{facemill_stage=\"{stage}\",facemill_outcome=\"advanced\",facemill_cause=\"\"}} {advanced}\n{rest}\
+                 facemill_stage_duration_seconds_sum{{facemill_stage=\"{stage}\"}} 3\n"
+            )
+        };
+        let gone = "facemill_photos_total{facemill_stage=\"fetch\",facemill_outcome=\"gone\",facemill_cause=\"http-404\"} 5\n\
+                    facemill_photos_total{facemill_stage=\"fetch\",facemill_outcome=\"retried\",facemill_cause=\"http-503\"} 9\n";
+        let predicted =
+            "facemill_photos_total{facemill_stage=\"classify\",facemill_outcome=\"predicted\",facemill_cause=\"\"} 6\n";
+        let mut texts = vec![
+            text("fetch", 10, gone),
+            text("fetch", 15, "facemill_host_wait_seconds_sum 1.5\n"),
+            text(
+                "detect",
+                10,
+                "process_cpu_time_seconds_total{cpu_mode=\"user\"} 1.5\nprocess_cpu_time_seconds_total{cpu_mode=\"system\"} 0.5\n",
+            ),
+            text("crop", 10, ""),
+            text("classify", 0, predicted),
+        ];
+        let all = measured(&texts).unwrap();
+        assert_eq!(all[0], Measured { seconds: 0.15, cpu: 0.0, passed: 25.0 / 30.0 });
+        assert_eq!(all[1], Measured { seconds: 0.3, cpu: 0.2, passed: 1.0 });
+        assert_eq!(all[3], Measured { seconds: 0.5, cpu: 0.5, passed: 0.0 });
+        let together = texts.concat() + "process_cpu_time_seconds_total{cpu_mode=\"user\"} 9\n";
+        assert_eq!(measured(&[together]).unwrap()[1].cpu, 0.3, "nobody knows whose CPU time it is");
+        texts.remove(2);
+        assert_eq!(measured(&texts), Err(ReadError::Nothing(StageName::Detect)));
+        let bad = "facemill_stage_duration_seconds_sum{facemill_stage=\"detect\"} much".to_owned();
+        assert!(matches!(measured(&[bad]), Err(ReadError::Line(1, _))));
+    }
+}
