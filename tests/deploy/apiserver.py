@@ -1,9 +1,9 @@
 """A small stand-in of the Kubernetes API server: as much of it as kubectl asks for.
 
 It keeps objects in memory, with versions and watches; validates them against the published schemas, and tells kubectl
-so, which then leaves its own validation aside; takes the patches that kubectl sends. Pods' logs and commands come from
-whoever runs the pods. It has no authentication, no admission, no server-side apply and no port-forward, and reads no
-protobuf, in which `kubectl create job` writes where `kubectl create --filename` writes JSON.
+so, which then leaves its own validation aside; takes the patches that kubectl sends. Pods' logs, commands and ports are
+those of whoever runs the pods. It has no authentication, no admission and no server-side apply, and reads no protobuf,
+in which `kubectl create job` writes where `kubectl create --filename` writes JSON.
 """
 
 import base64
@@ -17,12 +17,9 @@ import urllib.parse
 import uuid
 from dataclasses import dataclass
 
-import jsonschema
-import kubernetes_validate
-
 import patches
-import websocket
-from manifests import KEDA, VERSIONS
+import remote
+from manifests import KEDA, VERSIONS, jsonschema, kubernetes_validate
 from patches import field_selector, label_selector
 
 
@@ -530,8 +527,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     self.chunk(part)
                 self.chunk(b"")
             case ["exec"]:
-                self.close_connection = True
-                websocket.serve(self, lambda: api.kubelet.execute(pod, query["command"], first.get("stdin") == "true"))
+                api.kubelet.running(pod)
+                remote.execute(self, lambda: api.kubelet.execute(pod, query["command"], first.get("stdin") == "true"))
+            case ["portforward"]:
+                api.kubelet.running(pod)
+                remote.forward(self, pod, api.kubelet.ports(pod))
             case _:
                 raise Refused(404, "NotFound", f"pods/{rest[0]} is not served here")
 

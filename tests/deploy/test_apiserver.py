@@ -19,10 +19,10 @@ SCHEMAS = patches.Schemas()
 class Kubectl:
     """A server without nodes, so that all pods wait, and kubectl for it."""
 
-    def __init__(self, keda=False):
+    def __init__(self, keda=False, kubelet=None):
         self.store = Store()
         self.controllers = Controllers(self.store, patience=0.1)
-        self.server = Server(Api(self.store, keda=keda))
+        self.server = Server(Api(self.store, keda, kubelet))
         self.folder = tempfile.TemporaryDirectory()
         folder = Path(self.folder.name)
         self.server.kubeconfig(folder / "kubeconfig")
@@ -56,10 +56,10 @@ def finish(store, job):
 
 
 class WithKubectl(unittest.TestCase):
-    keda = False
+    keda, kubelet = False, None
 
     def setUp(self):
-        self.kubectl = Kubectl(self.keda)
+        self.kubectl = Kubectl(self.keda, self.kubelet)
         self.addCleanup(self.kubectl.close)
 
     def until(self, line, wanted):
