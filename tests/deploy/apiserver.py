@@ -1,9 +1,9 @@
 """A small stand-in of the Kubernetes API server: as much of it as kubectl asks for.
 
 It keeps objects in memory, with versions and watches; validates them against the published schemas, and tells kubectl
-so, which then leaves its own validation aside; takes the patches that kubectl sends. Pods' logs and commands come from
-whoever runs the pods. It has no authentication, no admission, no server-side apply and no port-forward, and reads no
-protobuf, in which `kubectl create job` writes where `kubectl create --filename` writes JSON.
+so, which then leaves its own validation aside; takes the patches that kubectl sends. Pods' logs, commands and ports are
+those of whoever runs the pods. It has no authentication, no admission and no server-side apply; and of protobuf, in
+which `kubectl create job` writes where `kubectl create --filename` writes JSON, it reads Jobs alone.
 """
 
 import base64
@@ -17,12 +17,10 @@ import urllib.parse
 import uuid
 from dataclasses import dataclass
 
-import jsonschema
-import kubernetes_validate
-
 import patches
-import websocket
-from manifests import KEDA, VERSIONS
+import protobuf
+import remote
+from manifests import KEDA, VERSIONS, jsonschema, kubernetes_validate
 from patches import field_selector, label_selector
 
 
@@ -456,9 +454,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         resource, namespace, name, rest = api.parse(path)
         if rest and resource.kind == "Pod":
             return self.respond_for_pod(api, api.store.get("pods", namespace, name), rest, query)
-        if body and not self.headers.get("Content-Type", "").split(";")[0].endswith("json"):
-            raise Refused(415, "UnsupportedMediaType", "only JSON is taken, no protobuf")
-        given = json.loads(body) if body else {}
+        given = self.given(body)
         if name is None:
             match self.command:
                 case "GET" if first.get("watch") in ("true", "1"):
@@ -487,6 +483,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 return self.answer(200, api.patch(resource, there, kind, given, first))
             case "DELETE":
                 return self.answer(200, api.delete(resource, there, given, first))
+
+    def given(self, body):
+        """The object that was sent. The answer is always JSON, which kubectl takes, too."""
+        kind = self.headers.get("Content-Type", "").split(";")[0]
+        try:
+            if kind == protobuf.MEDIA_TYPE:
+                return protobuf.read(body)
+        except ValueError as error:
+            raise Refused(400, "BadRequest", f"this protobuf cannot be read: {error}") from None
+        if body and not kind.endswith("json"):
+            raise Refused(415, "UnsupportedMediaType", f"{kind} is not taken")
+        return json.loads(body) if body else {}
 
     def wanted(self, namespace, query):
         labels, fields = label_selector(query.get("labelSelector")), field_selector(query.get("fieldSelector"))
@@ -530,8 +538,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     self.chunk(part)
                 self.chunk(b"")
             case ["exec"]:
-                self.close_connection = True
-                websocket.serve(self, lambda: api.kubelet.execute(pod, query["command"], first.get("stdin") == "true"))
+                api.kubelet.running(pod)
+                remote.execute(self, lambda: api.kubelet.execute(pod, query["command"], first.get("stdin") == "true"))
+            case ["portforward"]:
+                api.kubelet.running(pod)
+                remote.forward(self, pod, api.kubelet.ports(pod))
             case _:
                 raise Refused(404, "NotFound", f"pods/{rest[0]} is not served here")
 

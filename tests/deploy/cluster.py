@@ -28,6 +28,7 @@ from pathlib import Path
 import manifests
 from apiserver import Api, Server, Store
 from controllers import Controllers, is_going, is_ready
+from forwarding import forwarding
 from images import Images
 from kubelet import BRIDGE, Kubelet, run as shell
 from manifests import PACKAGES, ROOT, Program
@@ -102,6 +103,10 @@ class Installation:
         job["spec"]["template"]["spec"]["containers"][0]["args"] = list(arguments)
         job["spec"]["backoffLimit"] = 0
         self.kubectl("create", "--filename=-", input=json.dumps(job))
+        return self.said_by(name)
+
+    def said_by(self, name):
+        """What a Job says, once it has ended. Then it is deleted."""
         ends = until(f"job {name} ends", lambda: self.conditions(name) & {"Complete", "Failed"})
         said = self.kubectl("logs", f"job/{name}")
         assert "Complete" in ends, said
@@ -158,13 +163,32 @@ class Installation:
                   lambda: any(is_ready(pod) and pod["metadata"]["name"] not in lost for pod in self.workers(stage)))
         return f"{node} with {len(lost)} workers, which had said that they work on {in_work} photos"
 
-    def ask_as_the_manual_says(self, dump, photo):
-        """Every `kubectl exec` of docs/kubernetes.md."""
+    def do_as_the_manual_says(self, dump, photo):
+        """Every `kubectl exec` and `port-forward` of docs/kubernetes.md, and its doctor."""
         for line in (ROOT / "docs/kubernetes.md").read_text(encoding="utf-8").splitlines():
+            line = line.partition("#")[0].rstrip()
+            command = shlex.join(self.to_cluster) + line.removeprefix("kubectl")
             if line.startswith("kubectl -n facemill exec "):
-                line = line.replace("4711", photo).replace("< dump.sql", f"< {shlex.quote(str(dump))}")
-                self.run("bash", "-c", line.replace("kubectl", shlex.join(self.to_cluster), 1))
+                command = command.replace("4711", photo).replace("< dump.sql", f"< {shlex.quote(str(dump))}")
+                self.run("bash", "-c", command)
                 say(line)
+            elif line.startswith("kubectl -n facemill create job doctor "):
+                self.run("bash", "-c", command)
+                say(f"{line}: {self.said_by('doctor').strip()}".replace("\n", "; "))
+            elif line.startswith("kubectl -n facemill port-forward "):
+                say(f"{line}: {self.page_through(command)}")
+
+    def page_through(self, command):
+        """What a browser shows of a forwarded port."""
+        service = re.search(r" service/(\S+)", command)[1]
+        if not any(is_ready(pod) for pod in self.get("pods", f"--selector=app.kubernetes.io/name={service}")):
+            assert service == "jaeger", f"no pod of {service} is ready"
+            return "not tried, since its pod waits for an image"
+        with forwarding(shlex.split(command), self.environment) as (_, port):
+            with urllib.request.urlopen(f"http://localhost:{port}/", timeout=30) as answer:
+                title = re.search(r"<title>(.*?)</title>", answer.read().decode())[1]
+        assert service in title.lower(), f"{service}'s page is {title!r}"
+        return title
 
     def restarts(self):
         """Workers whose container was started more than once."""
@@ -202,10 +226,10 @@ class StandIn:
         self.api.kubeconfig(scratch / "kubeconfig")
 
     def installation(self):
-        # This machine reaches the store as the workers do: there is nothing to forward a port through.
+        # Its names lead to pods, too, but the dump is to go through the API server.
         return Installation(ROOT / "tests/deploy/stand-in", {
-            "KUBECONFIG": str(self.scratch / "kubeconfig"), "KUBECACHEDIR": str(self.scratch / "cache"),
-            "PATH": f"{PACKAGES / 'bin'}:{os.environ['PATH']}", "S3_URL": "http://seaweedfs:8333",
+            "S3_URL": "", "KUBECONFIG": str(self.scratch / "kubeconfig"), "KUBECACHEDIR": str(self.scratch / "cache"),
+            "PATH": f"{PACKAGES / 'bin'}:{os.environ['PATH']}",
         })
 
     def make_dump(self, copies):
@@ -232,7 +256,8 @@ class StandIn:
         return dump
 
     def judge(self):
-        """Every worker that was told to end did so in order."""
+        """Every worker that was told to end did so in order; the dump came by way of `kubectl port-forward`."""
+        assert ("seaweedfs-0", 8333) in self.kubelet.reached, self.kubelet.reached
         faults = []
         told = [runner for runner in self.kubelet.runners.values() if runner.told_to_end and not runner.powerless]
         for runner in told:
@@ -280,8 +305,7 @@ def live(installation, dump, power_off=None, photo=None):
     say(f"all ended after {took:.0f} s, {since:.0f} s after the node's death: {installation.status()['ended']}")
     say(installation.as_job("audit", installation.dump, "--run", RUN).strip().replace("\n", "; "))
     if photo:
-        installation.ask_as_the_manual_says(dump, photo)
-        say(installation.as_job("doctor").strip().replace("\n", "; "))
+        installation.do_as_the_manual_says(dump, photo)
     assert not (restarts := installation.restarts()), restarts
     installation.close()
 

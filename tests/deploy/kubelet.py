@@ -6,6 +6,8 @@ out: limits, security contexts, read-only roots, network policies, probes by com
 """
 
 import base64
+import contextlib
+import ctypes
 import os
 import re
 import signal
@@ -26,6 +28,23 @@ RESTART, RESTART_MOST = 1, 8
 SERVERS, WORKERS = "servers-1", ("workers-1", "workers-2")
 
 
+@contextlib.contextmanager
+def inside(netns):
+    """This thread is in a network namespace: what sockets it makes there stay there."""
+    system = ctypes.CDLL(None, use_errno=True)
+
+    def enter(namespace):
+        if system.setns(namespace.fileno(), 0):
+            raise OSError(ctypes.get_errno(), f"setns: {os.strerror(ctypes.get_errno())}")
+
+    with open("/proc/thread-self/ns/net", "rb") as home, open(f"/run/netns/{netns}", "rb") as there:
+        enter(there)
+        try:
+            yield
+        finally:
+            enter(home)
+
+
 def run(*command):
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -43,6 +62,8 @@ class Kubelet(threading.Thread):
         self.hosts, self.names = hosts, None
         # By uid, in the order of their start; those that are over stay.
         self.runners, self.dead = {}, set()
+        # Names of pods, and their ports to which somebody came through the API server.
+        self.reached = set()
         self.stopping = False
         for name in (SERVERS, *WORKERS):
             store.create("nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": {},
@@ -120,14 +141,30 @@ class Kubelet(threading.Thread):
 
         return parts()
 
-    def execute(self, pod, command, with_input):
+    def running(self, pod):
+        """Whoever runs it."""
         runner = self.runners.get(pod["metadata"]["uid"])
         if runner is None or not runner.is_running():
             raise Refused(500, "InternalError", "the container is not running")
+        return runner
+
+    def execute(self, pod, command, with_input):
+        runner = self.running(pod)
         return subprocess.Popen(
             ["ip", "netns", "exec", runner.netns, *command], env=runner.environment, cwd=runner.folder,
             stdin=subprocess.PIPE if with_input else subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
+
+    def ports(self, pod):
+        """Connects to a port of the pod as a container runtime does: to 127.0.0.1, from inside."""
+        runner = self.running(pod)
+
+        def connect(port):
+            self.reached.add((runner.name, port))
+            with inside(runner.netns):
+                return socket.create_connection(("127.0.0.1", port))
+
+        return connect
 
 
 class Probe:

@@ -19,10 +19,10 @@ SCHEMAS = patches.Schemas()
 class Kubectl:
     """A server without nodes, so that all pods wait, and kubectl for it."""
 
-    def __init__(self, keda=False):
+    def __init__(self, keda=False, kubelet=None):
         self.store = Store()
         self.controllers = Controllers(self.store, patience=0.1)
-        self.server = Server(Api(self.store, keda=keda))
+        self.server = Server(Api(self.store, keda, kubelet))
         self.folder = tempfile.TemporaryDirectory()
         folder = Path(self.folder.name)
         self.server.kubeconfig(folder / "kubeconfig")
@@ -56,10 +56,10 @@ def finish(store, job):
 
 
 class WithKubectl(unittest.TestCase):
-    keda = False
+    keda, kubelet = False, None
 
     def setUp(self):
-        self.kubectl = Kubectl(self.keda)
+        self.kubectl = Kubectl(self.keda, self.kubelet)
         self.addCleanup(self.kubectl.close)
 
     def until(self, line, wanted):
@@ -113,10 +113,7 @@ class TheDevOverlay(WithKubectl):
     def test_gives_a_job_from_its_form(self):
         self.kubectl("apply -k k8s/overlays/dev")
         for number in range(5):
-            # Without `--dry-run` it would be written in protobuf.
-            job = f"-n facemill create job doctor-{number} --from=cronjob/facemill --dry-run=client -o json"
-            job = self.kubectl(job)
-            self.kubectl("-n facemill create -f -", job)
+            self.kubectl(f"-n facemill create job doctor-{number} --from=cronjob/facemill")
             finish(self.kubectl.store, f"doctor-{number}")
         kept = lambda: self.kubectl.get("jobs -l app.kubernetes.io/component=job")["items"]
         self.kubectl.controllers.cron_jobs()

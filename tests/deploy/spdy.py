@@ -1,0 +1,165 @@
+"""SPDY/3 (draft-mbelshe-httpbis-spdy-00), as far as kubectl speaks it: many streams in one connection.
+
+kubectl opens all of them. It keeps no windows (what 3.1 adds to 3), and so none are kept here: who does not read makes
+the other wait, and with it the connection's other streams.
+"""
+
+import collections
+import struct
+import threading
+import zlib
+
+SYN_STREAM, SYN_REPLY, RST_STREAM, PING, GOAWAY = 1, 2, 3, 6, 7
+VERSION = 3
+# The flag FIN.
+LAST = 1
+# Parts of a stream that may wait until somebody reads them.
+WAITING = 64
+
+WORDS = (
+    "options,head,post,put,delete,trace,accept,accept-charset,accept-encoding,accept-language,accept-ranges,age,allow,"
+    "authorization,cache-control,connection,content-base,content-encoding,content-language,content-length,"
+    "content-location,content-md5,content-range,content-type,date,etag,expect,expires,from,host,if-match,"
+    "if-modified-since,if-none-match,if-range,if-unmodified-since,last-modified,location,max-forwards,pragma,"
+    "proxy-authenticate,proxy-authorization,range,referer,retry-after,server,te,trailer,transfer-encoding,upgrade,"
+    "user-agent,vary,via,warning,www-authenticate,method,get,status,200 OK,version,HTTP/1.1,url,public,set-cookie,"
+    "keep-alive,origin"
+)
+TEXT = (
+    "100101201202205206300302303304305306307402405406407408409410411412413414415416417502504505"
+    "203 Non-Authoritative Information204 No Content301 Moved Permanently400 Bad Request401 Unauthorized403 Forbidden"
+    "404 Not Found500 Internal Server Error501 Not Implemented503 Service Unavailable"
+    "Jan Feb Mar Apr May Jun Jul Aug Sept Oct Nov Dec 00:00:00 Mon, Tue, Wed, Thu, Fri, Sat, Sun, GMT"
+    "chunked,text/html,image/png,image/jpg,image/gif,application/xml,application/xhtml+xml,text/plain,text/javascript,"
+    "publicprivatemax-age=gzip,deflate,sdchcharset=utf-8charset=iso-8859-1,utf-,*,enq=0."
+)
+# What both sides take as said before the first header (2.6.10.1).
+DICTIONARY = b"".join(struct.pack(">I", len(word)) + word.encode() for word in WORDS.split(",")) + TEXT.encode()
+
+
+class Stream:
+    """One of a session's streams: what its headers say, what has come, and the way back."""
+
+    def __init__(self, session, number, headers):
+        self.session, self.number, self.headers = session, number, headers
+        self.changed, self.parts = threading.Condition(), collections.deque()
+        # The other side has said all, or one of the two has given up.
+        self.ended, self.broken = False, False
+
+    def read(self):
+        """What has come next; nothing at its end."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.parts or self.ended or self.broken)
+            if self.broken:
+                raise ConnectionResetError("the stream was given up")
+            part = self.parts.popleft() if self.parts else b""
+            self.changed.notify_all()
+            return part
+
+    def write(self, data, last=False):
+        self.session.send(struct.pack(">II", self.number, last * LAST << 24 | len(data)) + data)
+
+    def end(self):
+        self.write(b"", last=True)
+
+    def take(self, data, last):
+        """What the other side sends. It waits while too much of it has not been read."""
+        with self.changed:
+            self.changed.wait_for(lambda: len(self.parts) < WAITING or self.broken)
+            if data:
+                self.parts.append(data)
+            self.ended = self.ended or last
+            self.changed.notify_all()
+
+    def give_up(self):
+        with self.changed:
+            self.broken = True
+            self.parts.clear()
+            self.changed.notify_all()
+
+
+class Session:
+    """Streams over the messages of a WebSocket, whose borders mean nothing. `opened` is told of every new stream."""
+
+    def __init__(self, socket, opened):
+        self.socket, self.opened = socket, opened
+        self.streams, self.buffer = {}, bytearray()
+        self.send = socket.send
+        # Each headers' compression goes on where the last one's ended.
+        self.unpack = zlib.decompressobj(zdict=DICTIONARY)
+        self.pack = zlib.compressobj(zdict=DICTIONARY)
+
+    def serve(self):
+        """Until the other side goes; its streams end with it."""
+        try:
+            while self.take_frame():
+                pass
+        finally:
+            self.socket.close()
+            for stream in self.streams.values():
+                stream.give_up()
+
+    def read(self, size):
+        """So many bytes; None at the end of the connection."""
+        while len(self.buffer) < size:
+            if (message := self.socket.receive()) is None:
+                return None
+            self.buffer += message
+        found = bytes(self.buffer[:size])
+        del self.buffer[:size]
+        return found
+
+    def take_frame(self):
+        """False when it was the last."""
+        if (head := self.read(8)) is None:
+            return False
+        first, second = struct.unpack(">II", head)
+        flags, size = second >> 24, second & 0xFFFFFF
+        if (body := self.read(size)) is None:
+            return False
+        if not first & 0x8000_0000:
+            if first in self.streams:
+                self.streams[first].take(body, bool(flags & LAST))
+            return True
+        if (version := first >> 16 & 0x7FFF) != VERSION:
+            raise ValueError(f"this is SPDY/{version}")
+        return self.take_control(first & 0xFFFF, flags, body)
+
+    def take_control(self, kind, flags, body):
+        if kind == GOAWAY:
+            return False
+        if kind == SYN_STREAM:
+            stream = Stream(self, number_of(body), self.unpacked(body[10:]))
+            stream.ended = bool(flags & LAST)
+            self.streams[stream.number] = stream
+            self.control(SYN_REPLY, body[:4] + self.packed({}))
+            self.opened(stream)
+        elif kind == RST_STREAM and (number := number_of(body)) in self.streams:
+            self.streams[number].give_up()
+        elif kind == PING and number_of(body) % 2:
+            # The even ones would be answers to ours.
+            self.control(PING, body)
+        # SETTINGS, HEADERS and WINDOW_UPDATE have nothing to say here.
+        return True
+
+    def control(self, kind, body):
+        self.send(struct.pack(">HHI", 0x8000 | VERSION, kind, len(body)) + body)
+
+    def unpacked(self, block):
+        """Names and values (2.6.10)."""
+        block = self.unpack.decompress(block)
+        texts, place = [], 4
+        while place < len(block):
+            end = place + 4 + number_of(block[place:])
+            texts.append(block[place + 4 : end].decode())
+            place = end
+        return dict(zip(texts[::2], texts[1::2]))
+
+    def packed(self, headers):
+        texts = [text.encode() for pair in headers.items() for text in pair]
+        block = struct.pack(">I", len(headers)) + b"".join(struct.pack(">I", len(text)) + text for text in texts)
+        return self.pack.compress(block) + self.pack.flush(zlib.Z_SYNC_FLUSH)
+
+
+def number_of(body):
+    return struct.unpack_from(">I", body)[0] & 0x7FFF_FFFF
