@@ -54,6 +54,7 @@ if $tests; then
         bash -c 'command -v redis-server || test -x /usr/bin/redis-check-rdb'
     need python3-pip "installs the tests' Python packages" python3 -m pip --version
     need iproute2 "network namespaces stand in for pods" command -v ip
+    need nftables "network policies between them" bash -c 'command -v nft || test -x /usr/sbin/nft'
     need curl "uploads dumps" command -v curl
     need rabbitmq-server "the tests start private ones" test -x /usr/lib/rabbitmq/bin/rabbitmq-server
     need prometheus "its promtool tries the alerts and the dashboard" command -v promtool

@@ -6,8 +6,8 @@
 
 Everything is done as a person would do it: with kubectl and deploy/submit.sh. The stand-in is an API server for kubectl
 (apiserver.py), the controllers (controllers.py) and a kubelet (kubelet.py), which runs the manifests' pods as processes
-in network namespaces of their own. The servers are real ones. All of it lives in namespaces of this process and ends
-with it.
+in network namespaces of their own, with the policies, users and roots that the manifests name. The servers are real
+ones. All of it lives in namespaces of this process and ends with it.
 """
 
 import argparse
@@ -30,15 +30,23 @@ from apiserver import Api, Server, Store
 from controllers import Controllers, is_going, is_ready
 from forwarding import forwarding
 from images import Images
-from kubelet import BRIDGE, Kubelet, run as shell
+from kubelet import BRIDGE, NODE, Kubelet, run as shell
 from manifests import PACKAGES, ROOT, Program
+from ways import Ways
 
 STAGES = ("fetch", "detect", "crop", "classify")
+# Who each of them is, and where it may write.
+USERS = {f"deployment/{stage}": (65532, "/tmp") for stage in STAGES} | {
+    "statefulset/rabbitmq": (999, "/var/lib/rabbitmq"), "statefulset/redis": (999, "/data"),
+    "statefulset/seaweedfs": (1000, "/data"),
+}
 INSIDE = "FACEMILL_TEST_INSIDE"
 PATIENCE = 300
 RUN = "faces"
 # So many that no host is asked as often as would be impolite: the workers are tried here, not their patience.
 HOSTS = 64
+# The photos' host: a network namespace, and an address that is public by its number, but nobody's (AS112, RFC 7535).
+OUTSIDE = "outside", "192.31.196.10"
 
 
 def say(text):
@@ -58,8 +66,9 @@ def until(what, answer, patience=PATIENCE, pause=1):
 class Installation:
     """An installation in a cluster, as a person sees it."""
 
-    def __init__(self, overlay, environment, context=None):
+    def __init__(self, overlay, environment, context=None, check_ways=lambda: None, has_users=True):
         self.overlay, self.environment, self.context = overlay, os.environ | environment, context
+        self.check_ways, self.has_users = check_ways, has_users
         self.to_cluster = ["kubectl", *(["--context", context] if context else [])]
 
     def run(self, *command, more=None, **options):
@@ -78,12 +87,33 @@ class Installation:
 
     def apply(self):
         self.kubectl("apply", "--kustomize", self.overlay)
+        # Before anybody is waited for: what is shut out starts again and again.
+        self.check_ways()
         self.kubectl("wait", "--for=condition=complete", "job/bucket", "--timeout=300s")
         self.settle()
+        self.check_powers()
 
     def settle(self):
         for stage in STAGES:
             self.kubectl("rollout", "status", f"deployment/{stage}", "--timeout=600s")
+
+    def check_powers(self):
+        """Everybody is who the manifests say, has no powers, and writes where a volume is and nowhere else."""
+        faults = []
+        for target, (user, writable) in USERS.items():
+            script = f"cat /proc/self/status; touch {writable}/it; rm {writable}/it; touch /it /usr/it 2>&1 || true"
+            said = self.kubectl("exec", target, "--", "sh", "-ec", script)
+            told = {name: value.split() for name, _, value in (line.partition(":") for line in said.splitlines())}
+            wanted = {"NoNewPrivs": ["1"]} | {f"Cap{kind}": ["0" * 16] for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")}
+            if self.has_users:
+                wanted |= {"Uid": 4 * [str(user)], "Gid": 4 * [str(user)]}
+                if str(user) not in told["Groups"] or "0" in told["Groups"]:
+                    faults.append(f"{target}: its other groups are {told['Groups']}")
+            faults += [f"{target}: {key} is {told[key]}" for key in wanted if told[key] != wanted[key]]
+            if said.count("Read-only file system") != 2:
+                faults.append(f"{target}: its root can be written to")
+        assert not faults, "\n".join(faults)
+        say(f"{len(USERS)} containers run without powers on a read-only root")
 
     def submit(self, dump):
         """Returns how many photos were enqueued."""
@@ -212,33 +242,61 @@ class StandIn:
         shell("ip", "link", "set", "lo", "up")
         shell("ip", "link", "add", BRIDGE, "type", "bridge")
         shell("ip", "link", "set", BRIDGE, "up")
-        for number in (1, 5):
-            shell("ip", "addr", "add", f"10.88.0.{number}/16", "dev", BRIDGE)
+        shell("ip", "addr", "add", f"{NODE}/16", "dev", BRIDGE)
+        self.connect_outside()
         names = ["photos", "archive", "busy", "slow", "hostile"] + [f"photos-{number}" for number in range(HOSTS)]
         (scratch / "hosts").touch()
         shell("mount", "--bind", scratch / "hosts", "/etc/hosts")
-        (pods / "bin").mkdir()
+        for folder in ("bin", "names"):
+            (pods / folder).mkdir()
         store = Store()
         self.controllers = Controllers(store)
-        hosts = ["127.0.0.1 localhost", *(f"10.88.0.5 {name}.test" for name in names)]
-        self.kubelet = Kubelet(store, Images(program, pods / "bin"), pods / "pods", hosts)
+        hosts = ["127.0.0.1 localhost", *(f"{OUTSIDE[1]} {name}.test" for name in names)]
+        self.names = pods / "names"
+        self.kubelet = Kubelet(store, Images(program, pods / "bin"), pods / "pods", hosts, self.names / "hosts")
+        self.ways = Ways(self.kubelet, OUTSIDE)
         self.api = Server(Api(store, kubelet=self.kubelet))
         self.api.kubeconfig(scratch / "kubeconfig")
 
+    def connect_outside(self):
+        """What is not in the cluster, on the same wire: nobody needs to route."""
+        name, address = OUTSIDE
+        shell("ip", "netns", "add", name)
+        shell("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
+        shell("ip", "link", "set", name, "master", BRIDGE, "up")
+        shell("ip", "route", "add", f"{address}/32", "dev", BRIDGE)
+        for command in (f"addr add {address}/32 dev eth0", "link set eth0 up", "link set lo up",
+                        "route add default dev eth0"):
+            shell("ip", "-n", name, *command.split())
+
     def installation(self):
         # Its names lead to pods, too, but the dump is to go through the API server.
-        return Installation(ROOT / "tests/deploy/stand-in", {
+        installation = Installation(ROOT / "tests/deploy/stand-in", {
             "S3_URL": "", "KUBECONFIG": str(self.scratch / "kubeconfig"), "KUBECACHEDIR": str(self.scratch / "cache"),
             "PATH": f"{PACKAGES / 'bin'}:{os.environ['PATH']}",
-        })
+        }, check_ways=self.check_ways, has_users=not self.kubelet.only_root)
+        around = (ROOT / "tests/deploy/stand-in/around.yaml").read_text(encoding="utf-8")
+        installation.run("kubectl", "apply", "--filename=-", input=around.replace("NAMES", str(self.names)))
+        ready = ("--for=condition=Ready", "pod", "--all", "--all-namespaces", "--timeout=60s")
+        installation.run("kubectl", "wait", *ready)
+        return installation
+
+    def check_ways(self):
+        """What was dropped while policies came one by one is not their fault."""
+        until("every pod has its network", self.ways.are_there, pause=0.1)
+        self.kubelet.enforce()
+        for runner in self.kubelet.all_runners():
+            runner.forget_drops()
+        say(self.ways.check())
 
     def make_dump(self, copies):
         """A dump with each photo of the demonstration several times, and the host that serves them."""
         photos = self.scratch / "photos"
         with open(self.scratch / "photos.log", "wb") as log:
-            command = ["demo", "--serve", "10.88.0.5:80", "--photos", ROOT / ".cache/photos", "--out", photos]
-            self.photo_host = subprocess.Popen([self.program.binary, *command], stdin=subprocess.DEVNULL, stdout=log,
-                                               stderr=log, cwd=self.scratch)
+            name, address = OUTSIDE
+            command = ["demo", "--serve", f"{address}:80", "--photos", ROOT / ".cache/photos", "--out", photos]
+            self.photo_host = subprocess.Popen(["ip", "netns", "exec", name, self.program.binary, *command], stdout=log,
+                                               stderr=log, stdin=subprocess.DEVNULL, cwd=self.scratch)
         until("the photos are served", (photos / "truth.tsv").is_file, pause=0.1)
         listed = list(csv.DictReader(io.StringIO(shell(self.program.binary, "candidates", photos / "demo.sql"))))
         near = [row for row in listed if "//photos.test/" in row["photo_url"] or "//archive.test/" in row["photo_url"]]
@@ -256,16 +314,18 @@ class StandIn:
         return dump
 
     def judge(self):
-        """Every worker that was told to end did so in order; the dump came by way of `kubectl port-forward`."""
+        """Who was told to end did so in order; policies were in nobody's way; `port-forward` was the dump's."""
         assert ("seaweedfs-0", 8333) in self.kubelet.reached, self.kubelet.reached
         faults = []
-        told = [runner for runner in self.kubelet.runners.values() if runner.told_to_end and not runner.powerless]
+        told = [runner for runner in self.kubelet.all_runners() if runner.told_to_end and not runner.powerless]
         for runner in told:
             if runner.killed or runner.code != 0:
                 tail = runner.log_file.read_text(encoding="utf-8", errors="replace")[-1500:]
                 faults.append(f"{runner.name} did not end in order: {runner.code}\n{tail}")
+        faults += [f"dropped by the policies: {surprise}" for surprise in self.ways.surprises()]
         assert not faults, "\n".join(faults)
         say(f"{len(told)} workers were told to end: each did so in order, within its grace period")
+        say("the policies have dropped nothing that anybody needed")
 
     def measurements(self, installation, folder):
         """What all workers have measured, for `facemill simulate`."""
@@ -276,7 +336,7 @@ class StandIn:
 
 
 def live(installation, dump, power_off=None, photo=None):
-    """The scenario. The workers' ends and the audit are the judges."""
+    """The scenario. The workers' ends, the audit, and what the policies have dropped are the judges."""
     say("apply")
     installation.apply()
     expected = installation.submit(dump)
@@ -330,12 +390,15 @@ def measure(stand_in, installation, dump, folder, workers):
 
 def inside_namespaces(arguments, where_possible):
     """Starts this script again in namespaces of its own."""
-    command = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    if os.geteuid() != 0:
-        command += ["--user", "--map-root-user"]
-    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+    plain = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    as_user = [[*plain, "--map-root-user", "--map-auto"], [*plain, "--map-root-user"]]
+    works = lambda command: not subprocess.run([*command, "true"], capture_output=True, check=False).returncode
+    command = next(filter(works, [plain] if os.geteuid() == 0 else as_user), None)
+    if command is None:
         say("this machine allows no namespaces: give a cluster with CONTEXT, or run it as root")
         return 0 if where_possible else 3
+    if command is as_user[1]:
+        say("NOT TRIED: the manifests' users. There is but one here: give it more (newuidmap, /etc/subuid), or be root")
     command += [sys.executable, "-B", __file__, *arguments]
     return subprocess.run(command, env=os.environ | {INSIDE: "1"}, check=False).returncode
 

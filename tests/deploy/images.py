@@ -8,65 +8,79 @@ from pathlib import Path
 from manifests import ROOT
 
 
-class Images:
-    """Each image's command and environment. Without one, pods wait as for an image that cannot be pulled."""
+class Image:
+    """User and working directory as the real image names them."""
 
-    def __init__(self, program, extra_path):
-        self.program, self.extra_path = program, extra_path
-        self.starts = {
-            "facemill": self.facemill, "rabbitmq": self.rabbitmq, "redis": self.redis, "seaweedfs": self.seaweedfs,
-        }
-        (extra_path / "facemill").symlink_to(os.path.abspath(program.binary))
-        # Debian's redis-tools has the same program under another name; it looks at the name that it is called by.
-        (extra_path / "redis-server").symlink_to(shutil.which("redis-server") or "/usr/bin/redis-check-rdb")
-        # Reachable even where /tmp, which the repository may be in, is another one.
-        (extra_path / "weed").touch()
-        subprocess.run(["mount", "--bind", ROOT / ".cache/bin/weed", extra_path / "weed"], check=True)
+    user, directory = 0, "/"
 
-    def find(self, image):
-        return self.starts.get(image.rsplit("/", 1)[-1].partition(":")[0])
+    def start(self, container, environment):
+        """The command line, the environment and the files of a container that is given this environment."""
+        return [*container.get("command", []), *container.get("args", [])], environment, {}
 
-    def start(self, pod, container, environment):
-        """The command line and the environment of a container whose folders are `pod.folder`."""
-        arguments = [pod.local(argument) for argument in container.get("args", [])]
-        command = container.get("command", [])
-        environment = {"PATH": f"{self.extra_path}:{os.environ['PATH']}", "HOME": str(pod.folder)} | environment
-        return self.find(container["image"])(pod, container, command, arguments, environment)
 
-    def facemill(self, pod, container, command, arguments, environment):
-        environment["FACEMILL_MODELS"] = str(ROOT / "models")
+class Facemill(Image):
+    """As deploy/Dockerfile has it."""
+
+    user, directory = 65532, "/tmp"
+
+    def start(self, container, environment):
+        arguments = container.get("args", [])
+        environment = {"FACEMILL_MODELS": "/opt/facemill/models", "OPENBLAS_NUM_THREADS": "1"} | environment
         # In a pod the limit is a quota, from which the program takes it. Fetch waits more than it computes.
         if arguments[:1] == ["work"] and arguments[1:] != ["fetch"]:
             environment["FACEMILL_CONCURRENCY"] = str(container["resources"]["limits"]["cpu"])
-        return [*(command or ["facemill"]), *arguments], environment
+        return [*container.get("command", ["facemill"]), *arguments], environment, {}
 
-    def rabbitmq(self, pod, container, command, arguments, environment):
-        given = Path(pod.local("/etc/rabbitmq/conf.d/20-facemill.conf")).read_text(encoding="utf-8").splitlines()
-        # The console's and the disk's settings are for a container.
-        kept = [line for line in given if not line.startswith(("log.", "disk_"))]
-        own = ["disk_free_limit.absolute = 50MB", f"default_user = {environment.pop('RABBITMQ_DEFAULT_USER')}",
-               f"default_pass = {environment.pop('RABBITMQ_DEFAULT_PASS')}",
-               f"default_vhost = {environment.pop('RABBITMQ_DEFAULT_VHOST')}"]
-        (pod.folder / "rabbitmq.conf").write_text("\n".join(kept + own) + "\n", encoding="utf-8")
-        (pod.folder / "plugins").write_text("[rabbitmq_management].", encoding="utf-8")
-        return ["/usr/lib/rabbitmq/bin/rabbitmq-server"], environment | {
-            "RABBITMQ_CONFIG_FILE": str(pod.folder / "rabbitmq.conf"), "RABBITMQ_CONF_ENV_FILE": "/dev/null",
-            "RABBITMQ_MNESIA_BASE": pod.local("/var/lib/rabbitmq"), "RABBITMQ_LOG_BASE": str(pod.folder / "log"),
-            "RABBITMQ_LOGS": "-",
-            "RABBITMQ_PID_FILE": str(pod.folder / "rabbitmq.pid"),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(pod.folder / "plugins"),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none",
+
+class RabbitMq(Image):
+    """Its settings are the pod's, but for a disk that need not be large."""
+
+    def start(self, container, environment):
+        environment = {
+            "HOME": "/var/lib/rabbitmq", "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none",
+            # Debian's 3.10 has a second log, for upgrades, whatever the settings say; it goes the first one's way.
+            "RABBITMQ_UPGRADE_LOG": "-",
+        } | environment
+        return ["/usr/lib/rabbitmq/bin/rabbitmq-server"], environment, {
+            "/etc/rabbitmq/conf.d/90-stand-in.conf": "disk_free_limit.absolute = 50MB\n",
+            "/etc/rabbitmq/enabled_plugins": "[rabbitmq_management,rabbitmq_prometheus].\n",
         }
 
-    def redis(self, pod, container, command, arguments, environment):
-        arguments = [argument.replace("$(REDIS_PASSWORD)", environment["REDIS_PASSWORD"]) for argument in arguments]
-        return ["redis-server", *arguments], environment
 
-    def seaweedfs(self, pod, container, command, arguments, environment):
-        if command == ["weed"]:
-            # The first leader is elected sooner, and the disk need not be large.
-            arguments += ["-master.electionTimeout=1s", "-master.heartbeatInterval=100ms"]
-            arguments += ["-volume.minFreeSpace=100MiB"]
-        # It has sockets there, whose names are always the same.
-        own_tmp = ["sh", "-c", 'mount -t tmpfs tmpfs /tmp && exec "$@"', "sh"]
-        return [*own_tmp, *command, *arguments], environment
+class Redis(Image):
+    def start(self, container, environment):
+        arguments = [text.replace("$(REDIS_PASSWORD)", environment["REDIS_PASSWORD"]) for text in container["args"]]
+        return ["redis-server", *arguments], environment, {}
+
+
+class SeaweedFs(Image):
+    """The first leader is elected sooner, and the disk need not be large."""
+
+    def start(self, container, environment):
+        command, environment, files = super().start(container, environment)
+        if command[0] == "weed":
+            command += ["-master.electionTimeout=1s", "-master.heartbeatInterval=100ms", "-volume.minFreeSpace=100MiB"]
+        return command, environment, files
+
+
+class Images:
+    """Without one, pods wait as for an image that cannot be pulled."""
+
+    def __init__(self, program, programs):
+        """`programs`: an empty folder, for what is not where the machine's other programs are."""
+        system = Image()
+        self.known = {"facemill": Facemill(), "rabbitmq": RabbitMq(), "redis": Redis(), "seaweedfs": SeaweedFs(),
+                      "system": system}
+        # Debian's redis-tools has the same program under another name; it looks at the name that it is called by.
+        redis = os.path.realpath(shutil.which("redis-server") or "/usr/bin/redis-check-rdb")
+        sources = {"facemill": program.binary.absolute(), "weed": ROOT / ".cache/bin/weed", "redis-server": redis}
+        for name, source in sources.items():
+            (programs / name).touch()
+            subprocess.run(["mount", "--bind", source, programs / name], check=True)
+        # What of this repository is in every container: (source, path) each.
+        own = Path(__file__).parent
+        self.mounts = [(str(programs), "/usr/local/bin"), (str(ROOT / "models"), "/opt/facemill/models"),
+                       (str(own / "names.py"), "/opt/stand-in/names.py")]
+
+    def find(self, image):
+        return self.known.get(image.rsplit("/", 1)[-1].partition(":")[0])

@@ -1,27 +1,37 @@
 """Runs the pods of the stand-in: each is a process in a network namespace of its own, with an address of its own.
 
-It does what a kubelet does with a container: environment and files from ConfigMaps and Secrets, probes, restarts,
-preStop, SIGTERM, grace period, SIGKILL. It is all nodes at once, and the scheduler, and the names of Services. Left
-out: limits, security contexts, read-only roots, network policies, probes by command, containers beside the first.
+It does what a kubelet does with a container: environment and files from ConfigMaps and Secrets, security contexts and
+read-only roots (container.py), probes, restarts, preStop, SIGTERM, grace period, SIGKILL. It is all nodes at once, and
+the scheduler, the names of Services, and the network plug-in that enforces policies (policies.py). An emptyDir is full
+at its sizeLimit, where a kubelet would evict the pod a little later.
+
+Left out: limits of CPU and memory, seccomp, process tables of their own, the size of claimed storage, probes by
+command, containers beside the first, IPv6.
 """
 
 import base64
 import contextlib
 import ctypes
+import json
 import os
-import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
+from pathlib import Path
 
+import container
+import policies
 from apiserver import Refused, now
 from controllers import condition, give_up, is_going, is_ready
-from manifests import Cluster
+from manifests import Cluster, quantity
 
-BRIDGE = "pods"
+# A bridge is the cluster's network; the node's address is that of all nodes.
+BRIDGE, NODE, RESOLVER = "pods", "10.88.0.1", "10.88.0.10"
+CLUSTER_DOMAIN = "svc.cluster.local"
 # Seconds before a container is started again, doubled up to the second figure; a kubelet takes 10 and 300.
 RESTART, RESTART_MOST = 1, 8
 # The servers are not on the nodes that may die.
@@ -45,8 +55,8 @@ def inside(netns):
             enter(home)
 
 
-def run(*command):
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+def run(*command, **options):
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, **options)
     if done.returncode:
         raise AssertionError(f"{' '.join(map(str, command))}: exit {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout
@@ -55,15 +65,20 @@ def run(*command):
 class Kubelet(threading.Thread):
     """Of all nodes. Looks at the pods whenever something has changed."""
 
-    def __init__(self, store, images, scratch, hosts):
+    def __init__(self, store, images, scratch, hosts, names_file):
         super().__init__(daemon=True, name="kubelet")
         self.store, self.images, self.scratch = store, images, scratch
         # Names that are not of the cluster: lines of a hosts file.
-        self.hosts, self.names = hosts, None
+        self.hosts, self.names, self.names_file = hosts, None, names_file
         # By uid, in the order of their start; those that are over stay.
         self.runners, self.dead = {}, set()
         # Names of pods, and their ports to which somebody came through the API server.
         self.reached = set()
+        # Held while rules are loaded or read, and while a network with rules goes.
+        self.enforcing = threading.RLock()
+        # In a user namespace of one user nobody can become another.
+        users = Path("/proc/self/uid_map").read_text(encoding="ascii").splitlines()
+        self.only_root = sum(int(line.split()[2]) for line in users) == 1
         self.stopping = False
         for name in (SERVERS, *WORKERS):
             store.create("nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": {},
@@ -87,9 +102,25 @@ class Kubelet(threading.Thread):
                 self.store.update(pod, lambda there: there | {"spec": there["spec"] | {"nodeName": node}})
             elif uid not in self.runners and pod["spec"]["nodeName"] not in self.dead:
                 self.runners[uid] = Runner(self, pod, len(self.runners) + 1)
+                self.runners[uid].start()
         for uid, runner in self.runners.items():
             runner.look(pods.get(uid))
         self.write_names(pods.values())
+        self.enforce()
+
+    def enforce(self):
+        """Loads the rules of every pod for which they have changed."""
+        with self.enforcing:
+            pods = self.store.list("pods")
+            known = policies.Policies(self.store.list("networkpolicies"), pods, self.store.list("namespaces"))
+            for pod in pods:
+                runner = self.runners.get(pod["metadata"]["uid"])
+                if runner is not None and runner.has_network:
+                    runner.load(known.ruleset(pod, NODE))
+
+    def all_runners(self):
+        """Those of this moment: more may come while somebody looks."""
+        return list(self.runners.values())
 
     def node_for(self, pod):
         """Workers fill one node, then the next: what dies with a node is to be one of each stage."""
@@ -105,16 +136,20 @@ class Kubelet(threading.Thread):
             selector, name = service["spec"]["selector"], service["metadata"]["name"]
             for pod in pods:
                 if selector.items() <= pod["metadata"]["labels"].items() and is_ready(pod):
-                    lines.append(f"{pod['status']['podIP']} {name} {name}.{service['metadata']['namespace']}.svc")
+                    full = f"{name}.{service['metadata']['namespace']}.{CLUSTER_DOMAIN}"
+                    lines.append(f"{pod['status']['podIP']} {name} {full}")
         if lines != self.names:
             self.names = lines
-            with open("/etc/hosts", "w", encoding="utf-8") as file:
-                file.write("\n".join(lines) + "\n")
+            text = "\n".join(lines) + "\n"
+            # Whoever asks at this moment finds the old names or the new ones.
+            self.names_file.with_suffix(".part").write_text(text, encoding="utf-8")
+            self.names_file.with_suffix(".part").rename(self.names_file)
+            Path("/etc/hosts").write_text(text, encoding="utf-8")
 
     def power_off(self, node):
         """No goodbye on any connection: the cables are out before the first process is dead; nobody tells of it."""
         self.dead.add(node)
-        lost = [runner for runner in self.runners.values() if runner.node == node and runner.is_alive()]
+        lost = [runner for runner in self.all_runners() if runner.node == node and runner.is_alive()]
         for runner in lost:
             run("ip", "-n", runner.netns, "link", "set", "eth0", "down")
         for runner in lost:
@@ -151,8 +186,8 @@ class Kubelet(threading.Thread):
     def execute(self, pod, command, with_input):
         runner = self.running(pod)
         return subprocess.Popen(
-            ["ip", "netns", "exec", runner.netns, *command], env=runner.environment, cwd=runner.folder,
-            stdin=subprocess.PIPE if with_input else subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [*runner.enter(), *command], stdin=subprocess.PIPE if with_input else subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=runner.environment,
         )
 
     def ports(self, pod):
@@ -218,6 +253,8 @@ class Runner(threading.Thread):
         self.node = pod["spec"]["nodeName"]
         self.container = pod["spec"]["containers"][0]
         self.address = f"10.88.{1 + number // 250}.{1 + number % 250}"
+        if pod["metadata"].get("labels", {}).get("k8s-app") == "kube-dns":
+            self.address = RESOLVER
         self.folder = kubelet.scratch / self.name
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log_file = self.folder.with_suffix(".log")
@@ -225,11 +262,11 @@ class Runner(threading.Thread):
         # What the object in the store says: go, or gone.
         self.going, self.gone, self.powerless = False, False, False
         self.process, self.environment = None, {}
+        self.has_network, self.rules, self.dropped = False, None, set()
         self.restarts, self.ready, self.started, self.start_time = 0, False, False, now()
         # How it ended: what came of the process, and whether it had to be killed at the end of its grace period.
         self.told_to_end, self.killed, self.code = False, False, None
         self.happened = threading.Condition()
-        self.start()
 
     def look(self, pod):
         """Takes notice of what the API server now has."""
@@ -248,6 +285,11 @@ class Runner(threading.Thread):
     def something_happened(self, patience):
         with self.happened:
             self.happened.wait(max(0, patience))
+
+    @property
+    def lost(self):
+        """Whether it went without a goodbye."""
+        return self.powerless or self.gone and not self.told_to_end
 
     def is_running(self):
         return self.process is not None and self.process.poll() is None
@@ -288,8 +330,13 @@ class Runner(threading.Thread):
         run("ip", "netns", "add", self.netns)
         run("ip", "link", "add", f"v{self.netns}", "type", "veth", "peer", "name", "eth0", "netns", self.netns)
         run("ip", "link", "set", f"v{self.netns}", "master", BRIDGE, "up")
-        for command in (f"addr add {self.address}/16 dev eth0", "link set eth0 up", "link set lo up"):
+        for command in (f"addr add {self.address}/16 dev eth0", "link set eth0 up", "link set lo up",
+                        "route add default dev eth0"):
             run("ip", "-n", self.netns, *command.split())
+        # With the address known, its own rules are there, and those of whom it talks to, before it says a word.
+        self.tell("Pending", waiting("ContainerCreating", ""))
+        self.has_network = True
+        self.kubelet.enforce()
         if self.kubelet.images.find(self.container["image"]) is None:
             self.tell("Pending", waiting("ImagePullBackOff", "no such image on this machine"))
             while not self.going:
@@ -297,31 +344,74 @@ class Runner(threading.Thread):
             return False
         while not self.going:
             try:
-                self.mount()
+                self.set_up()
                 return True
             except KeyError as missing:
                 self.tell("Pending", waiting("CreateContainerConfigError", f"there is no {missing}"))
                 self.something_happened(1)
         return False
 
-    def mount(self):
-        namespace, spec = self.pod["metadata"]["namespace"], self.pod["spec"]
-        self.mounts = {}
-        kinds = {"configMap": ("configmaps", "name"), "secret": ("secrets", "secretName")}
-        for volume in spec.get("volumes", []):
-            folder = self.folder / "volumes" / volume["name"]
-            folder.mkdir(parents=True, exist_ok=True)
-            for key in kinds.keys() & volume.keys():
-                plural, field = kinds[key]
-                if (source := self.store.find(plural, namespace, volume[key][field])) is None:
-                    raise KeyError(f"{plural}/{volume[key][field]}")
-                for name, value in source["data"].items():
-                    (folder / name).write_bytes(base64.b64decode(value) if key == "secret" else value.encode())
-        for mount in self.container.get("volumeMounts", []):
-            # What is claimed stays, whichever pod of that name comes; the folder is the name's.
-            folder = self.folder / "volumes" / mount["name"]
-            folder.mkdir(parents=True, exist_ok=True)
-            self.mounts[mount["mountPath"]] = folder / mount.get("subPath", "")
+    def load(self, rules):
+        """In one step: there is no moment without rules."""
+        if rules != self.rules:
+            run(*self.in_network(), policies.NFT, "--file", "-", input=rules)
+            self.rules = rules
+
+    def in_network(self):
+        return ["nsenter", f"--net=/run/netns/{self.netns}"]
+
+    def forget_drops(self):
+        with self.kubelet.enforcing:
+            self.dropped = set()
+            for direction in policies.DIRECTIONS if self.has_network else ():
+                name = f"{policies.TABLE} dropped_{direction.lower()}"
+                run(*self.in_network(), policies.NFT, "flush", "set", *name.split())
+
+    def drops(self):
+        """What its rules have dropped so far: (direction, the other end's address, protocol, port) each."""
+        with self.kubelet.enforcing:
+            if self.has_network:
+                told = run(*self.in_network(), policies.NFT, "--json", "list", "table", *policies.TABLE.split())
+                self.dropped |= set(policies.dropped(told))
+            return self.dropped
+
+    def enter(self):
+        """The command before a command that is to run in this container, as the process there does."""
+        target = ["nsenter", f"--target={self.process.pid}", "--net", "--mount", "--uts", "--wd"]
+        return [*target, *container.setpriv(self.security, self.kubelet.only_root)]
+
+    def set_up(self):
+        """What the container is made of: user, volumes, environment, command."""
+        image = self.kubelet.images.find(self.container["image"])
+        self.security = container.security_of(self.pod["spec"], self.container, image.user)
+        if self.security.get("runAsNonRoot") and self.security["runAsUser"] == 0:
+            raise KeyError("user but root in the image, and runAsNonRoot")
+        volumes = self.volumes()
+        known = self.known_settings()
+        fields = {"metadata.name": self.name, "metadata.namespace": self.pod["metadata"]["namespace"],
+                  "spec.nodeName": self.node, "status.podIP": self.address}
+        command, environment, files = image.start(self.container, known.environment(self.container, fields))
+        self.environment = {"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/"} | environment
+        self.specification = self.folder / "container.json"
+        root = self.folder / "root"
+        root.mkdir(exist_ok=True)
+        self.specification.write_text(json.dumps({
+            "name": self.name, "root": str(root), "read_only": self.security.get("readOnlyRootFilesystem", False),
+            "image": self.kubelet.images.mounts, "files": files | self.own_files(), "volumes": volumes,
+            "directory": self.container.get("workingDir", image.directory),
+            "command": [*container.setpriv(self.security, self.kubelet.only_root), *command],
+        }), encoding="utf-8")
+
+    def own_files(self):
+        """What the kubelet writes into every container."""
+        own = f"{self.pod['metadata']['namespace']}.{CLUSTER_DOMAIN}"
+        search = f"{own} {CLUSTER_DOMAIN} {CLUSTER_DOMAIN.partition('.')[2]}"
+        return {"/etc/hosts": f"127.0.0.1 localhost\n{self.address} {self.name}\n",
+                "/etc/resolv.conf": f"nameserver {RESOLVER}\nsearch {search}\noptions ndots:5\n"}
+
+    def known_settings(self):
+        """The namespace's ConfigMaps and Secrets, when those are there that the container names."""
+        namespace = self.pod["metadata"]["namespace"]
         known = Cluster([i for p in ("configmaps", "secrets") for i in self.store.list(p, namespace)], None)
         for source in self.container.get("envFrom", []):
             for key, kind in (("configMapRef", "ConfigMap"), ("secretRef", "Secret")):
@@ -331,16 +421,45 @@ class Runner(threading.Thread):
             wanted = variable.get("valueFrom", {}).get("secretKeyRef")
             if wanted and wanted["key"] not in known.data("Secret", wanted["name"]):
                 raise KeyError(f"key {wanted['key']} in Secret/{wanted['name']}")
-        fields = {"metadata.name": self.name, "metadata.namespace": namespace, "spec.nodeName": self.node,
-                  "status.podIP": self.address}
-        given = known.environment(self.container, fields)
-        self.command, self.environment = self.kubelet.images.start(self, self.container, given)
+        return known
 
-    def local(self, argument):
-        """An argument with the folders that stand in for mounted ones."""
-        for path, folder in sorted(self.mounts.items(), reverse=True):
-            argument = re.sub(rf"(^|=){re.escape(path)}(?=/|$)", lambda match: f"{match[1]}{folder}", argument)
-        return argument
+    def volumes(self):
+        """Writes what is in ConfigMaps and Secrets; (source, path, whether read-only) of each mount."""
+        found, told = [], {volume["name"]: volume for volume in self.pod["spec"].get("volumes", [])}
+        for mount in self.container.get("volumeMounts", []):
+            # What is claimed stays, whichever pod of that name comes; the folder is the name's.
+            volume, folder = told.get(mount["name"], {}), self.folder / "volumes" / mount["name"]
+            folder.mkdir(parents=True, exist_ok=True)
+            written = bool({"configMap", "secret"} & volume.keys())
+            if "hostPath" in volume:
+                folder = Path(volume["hostPath"]["path"])
+            elif written:
+                self.write_volume(volume, folder)
+            else:
+                self.hand_over(volume, folder)
+            read_only = written or mount.get("readOnly", False)
+            found.append((str(folder / mount.get("subPath", "")), mount["mountPath"], read_only))
+        return found
+
+    def write_volume(self, volume, folder):
+        for key, plural, field in (("configMap", "configmaps", "name"), ("secret", "secrets", "secretName")):
+            if key in volume:
+                source = self.store.find(plural, self.pod["metadata"]["namespace"], volume[key][field])
+                if source is None:
+                    raise KeyError(f"{plural}/{volume[key][field]}")
+                for name, value in source["data"].items():
+                    (folder / name).write_bytes(base64.b64decode(value) if key == "secret" else value.encode())
+
+    def hand_over(self, volume, folder):
+        """Makes a volume that can be written to: an emptyDir everybody's, the group of both `fsGroup`."""
+        if "emptyDir" in volume and not folder.is_mount():
+            limit = (volume["emptyDir"] or {}).get("sizeLimit")
+            options = [f"size={quantity(limit):.0f}"] if limit else []
+            run("mount", "-t", "tmpfs", "-o", ",".join(["mode=777", *options]), "tmpfs", folder)
+        group = self.security.get("fsGroup")
+        if group is not None and not self.kubelet.only_root:
+            os.chown(folder, -1, group)
+            folder.chmod(folder.stat().st_mode | 0o2070)
 
     def live(self):
         """Starts the process, again and again where its pod's policy says so, until it is told to end."""
@@ -365,12 +484,14 @@ class Runner(threading.Thread):
             pause = min(2 * pause, RESTART_MOST)
 
     def begin(self):
-        directory = self.local(self.container["workingDir"]) if "workingDir" in self.container else self.folder
-        with open(self.log_file, "ab") as log:
-            self.process = subprocess.Popen(
-                ["ip", "netns", "exec", self.netns, *self.command], env=self.environment, cwd=directory,
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            )
+        here, there = os.pipe()
+        enter = ["ip", "netns", "exec", self.netns, sys.executable, "-B", "-I", container.__file__]
+        with open(self.log_file, "ab") as log, open(here, "rb") as begun:
+            self.process = subprocess.Popen([*enter, self.specification, str(there)], env=self.environment, stdout=log,
+                                            stderr=log, stdin=subprocess.DEVNULL, pass_fds=(there,))
+            os.close(there)
+            # Until the container's command runs, or could not be run: nobody may enter what is not there yet.
+            begun.read()
         threading.Thread(target=self.notify_after, args=(self.process,), daemon=True).start()
 
     def notify_after(self, process):
@@ -419,7 +540,7 @@ class Runner(threading.Thread):
         deadline = time.monotonic() + self.pod["spec"]["terminationGracePeriodSeconds"]
         hook = self.container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command")
         if hook:
-            subprocess.run(["ip", "netns", "exec", self.netns, *hook], env=self.environment, check=False)
+            subprocess.run([*self.enter(), *hook], env=self.environment, check=False)
         self.process.send_signal(signal.SIGTERM)
         while self.is_running() and not self.gone and not self.powerless:
             if (left := deadline - time.monotonic()) <= 0:
@@ -442,6 +563,12 @@ class Runner(threading.Thread):
         self.kill()
         if self.process is not None:
             self.process.wait()
-        run("ip", "netns", "delete", self.netns)
+        with self.kubelet.enforcing:
+            self.drops()
+            self.has_network = False
+            run("ip", "netns", "delete", self.netns)
+        for folder in (self.folder / "volumes").glob("*"):
+            if folder.is_mount():
+                run("umount", folder)
         if not self.powerless:
             self.store.remove(self.pod)
