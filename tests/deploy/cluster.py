@@ -400,7 +400,12 @@ def inside_namespaces(arguments, where_possible):
     if command is as_user[1]:
         say("NOT TRIED: the manifests' users. There is but one here: give it more (newuidmap, /etc/subuid), or be root")
     command += [sys.executable, "-B", __file__, *arguments]
-    return subprocess.run(command, env=os.environ | {INSIDE: "1"}, check=False).returncode
+    scratch = tempfile.mkdtemp(prefix="facemill-cluster-")
+    try:
+        return subprocess.run(command, env=os.environ | {INSIDE: scratch}, check=False).returncode
+    finally:
+        # What was mounted there has ended with its namespace.
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def main(arguments):
@@ -420,7 +425,7 @@ def main(arguments):
         return 0
     if INSIDE not in os.environ:
         return inside_namespaces(arguments, options.where_possible)
-    scratch = Path(tempfile.mkdtemp(prefix="facemill-cluster-"))
+    scratch = Path(os.environ[INSIDE])
     try:
         stand_in = StandIn(scratch, Program(manifests.built_program()))
         installation, dump = stand_in.installation(), stand_in.make_dump(options.copies)
@@ -438,6 +443,7 @@ def main(arguments):
             options.keep.mkdir(parents=True, exist_ok=True)
             for log in [*scratch.glob("*.log"), *scratch.glob("pods/*.log")]:
                 shutil.copy(log, options.keep)
+        # What belongs to users of this namespace, nobody can take away later.
         shutil.rmtree(scratch, ignore_errors=True)
     return 0
 
