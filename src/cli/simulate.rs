@@ -161,9 +161,12 @@ fn text(plan: &Plan, predicted: &Prediction) -> String {
         Bottleneck::Hosts => "limited by the largest host: more workers do not make it faster".into(),
         Bottleneck::Cores => "limited by the cores: more workers do not make it faster".into(),
     };
-    let cpu = predicted.cpu_seconds / 3600.0;
+    let cpu = match predicted.cpu_seconds {
+        seconds @ ..3600.0 => format!("{} of CPU", duration(seconds)),
+        seconds => format!("{:.1} core hours", seconds / 3600.0),
+    };
     let _ = writeln!(text, "{} until the last photo, {limit}", duration(predicted.seconds));
-    let _ = writeln!(text, "{cpu:.1} core hours");
+    let _ = writeln!(text, "{cpu}");
     text
 }
 
