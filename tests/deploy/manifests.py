@@ -418,6 +418,13 @@ def scaling(cluster):
             yield f"{where}: does not scale to zero"
         if spec.get("cooldownPeriod", 300) <= cluster.program.time_limit:
             yield f"{where}: cools down within the time that a photo may take"
+    for item in cluster.of("TriggerAuthentication"):
+        for wanted in item["spec"]["secretTargetRef"]:
+            url = urllib.parse.urlsplit(cluster.data("Secret", wanted["name"]).get(wanted["key"], ""))
+            if url.scheme not in ("http", "https"):
+                yield f"{name_of(item)}: {wanted['key']} is no address of RabbitMQ's management"
+            if cluster.find("Service", url.hostname):
+                yield f"{name_of(item)}: KEDA is in another namespace, where the name {url.hostname} means nothing"
     for item in cluster.of("HorizontalPodAutoscaler"):
         target = cluster.find("Deployment", item["spec"]["scaleTargetRef"]["name"])
         if target is None:

@@ -94,6 +94,10 @@ MUTANTS = [
     ("KEDA: another queue", lambda c: trigger(c)["metadata"].update(queueName="facemill.crop"), "asks for the queue"),
     ("KEDA: ready messages only", lambda c: trigger(c)["metadata"].update(protocol="amqp"), "messages in work"),
     ("KEDA: another virtual host", lambda c: trigger(c)["metadata"].update(vhostName="/"), "virtual host"),
+    ("KEDA: AMQP's address", lambda c: c.find("TriggerAuthentication", "rabbitmq")["spec"]["secretTargetRef"][0].update(
+        key="amqp-url"), "no address of RabbitMQ's management"),
+    ("KEDA: a name of ours", lambda c: c.find("Secret", "facemill-servers").update(
+        stringData={"amqp-management": "http://u:p@rabbitmq:15672/"}), "the name rabbitmq means nothing"),
     ("KEDA: short cool-down", lambda c: c.find("ScaledObject", "crop")["spec"].update(cooldownPeriod=60), "cools down"),
     ("KEDA: never zero", lambda c: c.find("ScaledObject", "crop")["spec"].update(minReplicaCount=1), "to zero"),
     ("KEDA: length only", lambda c: c.find("ScaledObject", "detect")["spec"]["triggers"].pop(), "both length and"),
