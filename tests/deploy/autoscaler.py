@@ -226,9 +226,9 @@ class Autoscaler(threading.Thread):
         return next((scaled for (_, known), scaled in list(self.scaled.items()) if known == name), Scaled())
 
     def length(self, name):
-        """What the first trigger of a ScaledObject finds, be it paused or not; None where it finds nothing."""
+        """What the first trigger of a ScaledObject finds, be it held or not."""
         found = [item for item in self.store.list("scaledobjects") if item["metadata"]["name"] == name]
-        return next((reading.value for item in found for reading in self.read(Scaled(), item)), None)
+        return next((reading.value for item in found for reading in self.read(self.of(name), item)), None) or 0
 
     def look(self, item, now):
         """Does what is due for one ScaledObject, and says when to look again."""

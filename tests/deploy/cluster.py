@@ -7,7 +7,8 @@
 Everything is done as a person would do it: with kubectl and deploy/submit.sh. The stand-in is an API server for kubectl
 (apiserver.py), the controllers (controllers.py) and a kubelet (kubelet.py), which runs the manifests' pods as processes
 in network namespaces of their own, with the policies, users and roots that the manifests name. The servers are real
-ones. All of it lives in namespaces of this process and ends with it.
+ones. There, a second life follows in which nobody scales by hand: autoscaler.py does what KEDA would. All of it lives
+in namespaces of this process and ends with it.
 """
 
 import argparse
@@ -27,10 +28,11 @@ from pathlib import Path
 
 import manifests
 from apiserver import Api, Server, Store
+from autoscaler import PAUSED_REPLICAS, Autoscaler
 from controllers import Controllers, is_going, is_ready
 from forwarding import forwarding
 from images import Images
-from kubelet import BRIDGE, NODE, Kubelet, run as shell
+from kubelet import BRIDGE, NODE, Kubelet, inside, run as shell
 from manifests import PACKAGES, ROOT, Program
 from ways import Ways
 
@@ -45,6 +47,8 @@ PATIENCE = 300
 RUN = "faces"
 # So many that no host is asked as often as would be impolite: the workers are tried here, not their patience.
 HOSTS = 64
+# So many seconds of KEDA and HPA go by in one: the cool-down takes five, and RabbitMQ's figures are two old.
+HASTE = 60
 # The photos' host: a network namespace, and an address that is public by its number, but nobody's (AS112, RFC 7535).
 OUTSIDE = "outside", "192.31.196.10"
 
@@ -115,9 +119,10 @@ class Installation:
         assert not faults, "\n".join(faults)
         say(f"{len(USERS)} containers run without powers on a read-only root")
 
-    def submit(self, dump):
+    def submit(self, dump, run=RUN):
         """Returns how many photos were enqueued."""
-        said = self.run(ROOT / "deploy/submit.sh", more={"DUMP": str(dump), "RUN": RUN, "CONTEXT": self.context or ""})
+        more = {"DUMP": str(dump), "RUN": run, "CONTEXT": self.context or ""}
+        said = self.run(ROOT / "deploy/submit.sh", more=more)
         self.dump = re.search(r"s3://\S+", said)[0]
         # The last line is the command that shows the log.
         shows_log = shlex.split(said.splitlines()[-1])
@@ -159,6 +164,10 @@ class Installation:
         component = f",app.kubernetes.io/component={stage}" if stage else ""
         return [pod for pod in self.get("pods", f"--selector=role=worker{component}") if not is_going(pod)]
 
+    def is_empty(self):
+        """No worker is there, not even one that has been told to end."""
+        return not self.get("pods", "--selector=role=worker")
+
     def share_of_work(self, stage):
         return [worker["done"] for worker in self.status()["workers"] if worker["stages"] == [stage]]
 
@@ -181,7 +190,7 @@ class Installation:
         """One that has workers, at once and without a goodbye. With kubectl alone, it is all of its workers."""
         in_work = sum(worker["in_flight"] for worker in self.status()["workers"])
         node = self.workers("fetch")[0]["spec"]["nodeName"]
-        lost = [pod["metadata"]["name"] for pod in self.workers() if pod["spec"]["nodeName"] == node]
+        lost = names(pod for pod in self.workers() if pod["spec"]["nodeName"] == node)
         if power_off:
             power_off(node)
             # What a cloud's node controller does when the machine is gone. Kubernetes alone waits for five minutes.
@@ -220,6 +229,13 @@ class Installation:
         assert service in title.lower(), f"{service}'s page is {title!r}"
         return title
 
+    def hold(self, stage):
+        """KEDA is to leave it with nobody, as docs/kubernetes.md has it."""
+        self.kubectl("annotate", f"scaledobject/{stage}", f"{PAUSED_REPLICAS}=0")
+
+    def let_go(self, stage):
+        self.kubectl("annotate", f"scaledobject/{stage}", f"{PAUSED_REPLICAS}-")
+
     def restarts(self):
         """Workers whose container was started more than once."""
         return [f"{pod['metadata']['name']}: {container['restartCount']} restarts" for pod in self.workers()
@@ -255,7 +271,9 @@ class StandIn:
         self.names = pods / "names"
         self.kubelet = Kubelet(store, Images(program, pods / "bin"), pods / "pods", hosts, self.names / "hosts")
         self.ways = Ways(self.kubelet, OUTSIDE)
-        self.api = Server(Api(store, kubelet=self.kubelet))
+        self.api = Server(Api(store, keda=True, kubelet=self.kubelet))
+        # From the pod of KEDA's namespace.
+        self.autoscaler = Autoscaler(store, HASTE, lambda: inside(self.ways.runner("keda").netns), say)
         self.api.kubeconfig(scratch / "kubeconfig")
 
     def connect_outside(self):
@@ -370,6 +388,56 @@ def live(installation, dump, power_off=None, photo=None):
     installation.close()
 
 
+def names(items):
+    return [item["metadata"]["name"] for item in items]
+
+
+def first_of(dump, photos):
+    """A dump of so many of them: enough for a queue, and soon done."""
+    lines = dump.read_text(encoding="utf-8").splitlines(keepends=True)
+    few = dump.with_name("few.csv")
+    few.write_text("".join(lines[:1 + photos]), encoding="utf-8")
+    return few
+
+
+def live_with_keda(installation, autoscaler, dump):
+    """Nobody works until there are photos, and nobody when there are none left. The audit is the judge here, too."""
+    run, began = "again", time.monotonic()
+    installation.kubectl("apply", "--kustomize", ROOT / "tests/deploy/stand-in-keda")
+    autoscaler.start()
+    until("nobody works", installation.is_empty, 60)
+    for stage in ("fetch", "crop"):
+        installation.hold(stage)
+    expected = installation.submit(dump, run)
+    until("KEDA sees the photos", lambda: autoscaler.length("fetch") == expected, 60)
+    looked = {stage: autoscaler.of(stage).looks + 2 for stage in STAGES if stage not in ("fetch", "crop")}
+    until("KEDA looks twice", lambda: all(autoscaler.of(s).looks >= number for s, number in looked.items()), 60, 0.1)
+    assert not (early := names(installation.workers())), f"fetch was held, and {early} work"
+    say(f"{expected} photos wait for fetch, which is held: nobody works")
+    installation.let_go("fetch")
+    until("photos wait for crop alone", lambda: [autoscaler.length(stage) for stage in STAGES[:2]] == [0, 0]
+          and autoscaler.length("crop") > expected / 2, 120)
+    early = names(installation.workers("crop") + installation.workers("classify"))
+    assert not early, f"crop was held, and {early} work"
+    say(f"{autoscaler.length('crop'):.0f} photos wait for crop, which is held")
+    installation.let_go("crop")
+    until("every stage has worked", lambda: all(autoscaler.of(stage).steps for stage in STAGES), 120)
+
+    def all_ended():
+        if not installation.is_empty():
+            return False
+        return sum(json.loads(installation.as_job("status", "--run", run, "--json"))["ended"].values()) >= expected
+
+    until("every photo has ended, and nobody works", all_ended, 180)
+    say(f"{time.monotonic() - began:.0f} s from nobody to nobody")
+    for stage in STAGES:
+        steps = autoscaler.of(stage).steps
+        say(f"{stage}: " + " ".join(str(after) for _, after in steps))
+        if stage in ("fetch", "crop"):
+            assert max(after for _, after in steps) > 1, f"{stage} had one worker, however many photos waited"
+    say(installation.as_job("audit", installation.dump, "--run", run).strip().replace("\n", "; "))
+
+
 def measure(stand_in, installation, dump, folder, workers):
     """How long a collection takes with these workers, from its submission, and what they measured.
 
@@ -437,6 +505,7 @@ def main(arguments):
             with open(dump, encoding="utf-8") as file:
                 photo = next(csv.DictReader(file))["photo_id"]
             live(installation, dump, stand_in.kubelet.power_off, photo)
+            live_with_keda(installation, stand_in.autoscaler, first_of(dump, 100))
         stand_in.judge()
     finally:
         if options.keep:

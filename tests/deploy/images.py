@@ -33,16 +33,18 @@ class Facemill(Image):
 
 
 class RabbitMq(Image):
-    """Its settings are the pod's, but for a disk that need not be large."""
+    """Its settings are the pod's, but the disk need not be large, and its figures are a second old instead of five."""
 
     def start(self, container, environment):
         environment = {
-            "HOME": "/var/lib/rabbitmq", "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none",
+            "HOME": "/var/lib/rabbitmq",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none -rabbit quorum_tick_interval 1000",
             # Debian's 3.10 has a second log, for upgrades, whatever the settings say; it goes the first one's way.
             "RABBITMQ_UPGRADE_LOG": "-",
         } | environment
         return ["/usr/lib/rabbitmq/bin/rabbitmq-server"], environment, {
-            "/etc/rabbitmq/conf.d/90-stand-in.conf": "disk_free_limit.absolute = 50MB\n",
+            "/etc/rabbitmq/conf.d/90-stand-in.conf":
+                "disk_free_limit.absolute = 50MB\ncollect_statistics_interval = 1000\n",
             "/etc/rabbitmq/enabled_plugins": "[rabbitmq_management,rabbitmq_prometheus].\n",
         }
 
