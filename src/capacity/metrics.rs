@@ -22,7 +22,7 @@ pub fn measured(texts: &[String]) -> Result<[Measured; 4], ReadError> {
             sums[stage as usize].add(of_worker);
         }
     }
-    let mut all = [Measured { seconds: 0.0, cpu: 0.0, passed: 0.0 }; 4];
+    let mut all = [Measured { seconds: 0.0, overhead: 0.0, cpu: 0.0, passed: 0.0 }; 4];
     for stage in StageName::ALL {
         let found = Some(sums[stage as usize]).filter(|sums| sums.ended > 0.0).ok_or(ReadError::Nothing(stage))?;
         all[stage as usize] = found.a_photo(stage);
@@ -34,6 +34,10 @@ pub fn measured(texts: &[String]) -> Result<[Measured; 4], ReadError> {
 #[derive(Debug, Clone, Copy, Default)]
 struct Sums {
     seconds: f64,
+    /// Of that, in line for a host.
+    waited: f64,
+    /// From taking the message up to its acknowledgement, the stage included.
+    in_hand: f64,
     advanced: f64,
     ended: f64,
     cpu: f64,
@@ -44,6 +48,8 @@ struct Sums {
 impl Sums {
     fn add(&mut self, other: Self) {
         self.seconds += other.seconds;
+        self.waited += other.waited;
+        self.in_hand += other.in_hand;
         self.advanced += other.advanced;
         self.ended += other.ended;
         self.cpu += other.cpu;
@@ -51,14 +57,16 @@ impl Sums {
     }
 
     fn a_photo(self, stage: StageName) -> Measured {
-        // A stage whose photos all took less than the clock's step still takes some time.
-        let seconds = (self.seconds / self.ended).max(1e-6);
+        // Who waits for its host takes no place from anybody. A stage whose photos all took less than the clock's step
+        // still takes some time.
+        let seconds = ((self.seconds - self.waited) / self.ended).max(1e-6);
+        let overhead = ((self.in_hand - self.seconds) / self.ended).max(0.0);
         let cpu = match self.with_cpu {
             0.0 if stage == StageName::Fetch => 0.0,
             0.0 => seconds,
             photos => self.cpu / photos,
         };
-        Measured { seconds, cpu, passed: self.advanced / self.ended }
+        Measured { seconds, overhead, cpu, passed: self.advanced / self.ended }
     }
 }
 
@@ -81,8 +89,8 @@ fn read(text: &str) -> Result<BTreeMap<StageName, Sums>, ReadError> {
         let stage = || label("facemill_stage").and_then(|name| name.parse().ok()).ok_or_else(wrong);
         match name {
             CPU => cpu += value,
-            // Who waits for his host takes no place from anybody.
-            HOST_WAIT => stages.entry(StageName::Fetch).or_default().seconds -= value,
+            HOST_WAIT => stages.entry(StageName::Fetch).or_default().waited += value,
+            IN_HAND => stages.entry(stage()?).or_default().in_hand += value,
             DURATION => stages.entry(stage()?).or_default().seconds += value,
             _ => {
                 let sums = stages.entry(stage()?).or_default();
@@ -106,8 +114,9 @@ fn read(text: &str) -> Result<BTreeMap<StageName, Sums>, ReadError> {
 const CPU: &str = "process_cpu_time_seconds_total";
 const DURATION: &str = "facemill_stage_duration_seconds_sum";
 const HOST_WAIT: &str = "facemill_host_wait_seconds_sum";
+const IN_HAND: &str = "messaging_process_duration_seconds_sum";
 const PHOTOS: &str = "facemill_photos_total";
-const READ: [&str; 4] = [CPU, DURATION, HOST_WAIT, PHOTOS];
+const READ: [&str; 5] = [CPU, DURATION, HOST_WAIT, IN_HAND, PHOTOS];
 
 #[cfg(test)]
 mod tests {
@@ -126,21 +135,20 @@ mod tests {
                     facemill_photos_total{facemill_stage=\"fetch\",facemill_outcome=\"retried\",facemill_cause=\"http-503\"} 9\n";
         let predicted =
             "facemill_photos_total{facemill_stage=\"classify\",facemill_outcome=\"predicted\",facemill_cause=\"\"} 6\n";
+        let of_process = "process_cpu_time_seconds_total{cpu_mode=\"user\"} 1.5\n\
+                          process_cpu_time_seconds_total{cpu_mode=\"system\"} 0.5\n\
+                          messaging_process_duration_seconds_sum{facemill_stage=\"detect\"} 4\n";
         let mut texts = vec![
             text("fetch", 10, gone),
             text("fetch", 15, "facemill_host_wait_seconds_sum 1.5\n"),
-            text(
-                "detect",
-                10,
-                "process_cpu_time_seconds_total{cpu_mode=\"user\"} 1.5\nprocess_cpu_time_seconds_total{cpu_mode=\"system\"} 0.5\n",
-            ),
+            text("detect", 10, of_process),
             text("crop", 10, ""),
             text("classify", 0, predicted),
         ];
         let all = measured(&texts).unwrap();
-        assert_eq!(all[0], Measured { seconds: 0.15, cpu: 0.0, passed: 25.0 / 30.0 });
-        assert_eq!(all[1], Measured { seconds: 0.3, cpu: 0.2, passed: 1.0 });
-        assert_eq!(all[3], Measured { seconds: 0.5, cpu: 0.5, passed: 0.0 });
+        assert_eq!(all[0], Measured { seconds: 0.15, overhead: 0.0, cpu: 0.0, passed: 25.0 / 30.0 });
+        assert_eq!(all[1], Measured { seconds: 0.3, overhead: 0.1, cpu: 0.2, passed: 1.0 });
+        assert_eq!(all[3], Measured { seconds: 0.5, overhead: 0.0, cpu: 0.5, passed: 0.0 });
         let together = texts.concat() + "process_cpu_time_seconds_total{cpu_mode=\"user\"} 9\n";
         assert_eq!(measured(&[together]).unwrap()[1].cpu, 0.3, "nobody knows whose CPU time it is");
         texts.remove(2);

@@ -16,6 +16,8 @@ pub use metrics::{ReadError, measured};
 pub struct Measured {
     /// Seconds that the stage takes over one photo, all attempts together.
     pub seconds: f64,
+    /// Seconds that a photo keeps its worker before and after the stage: ledger, broker, acknowledgement.
+    pub overhead: f64,
     /// Seconds of CPU that its worker uses for one photo, with all that is around the stage.
     pub cpu: f64,
     /// Share of the photos that go on to the next stage, 0 to 1.
@@ -29,14 +31,12 @@ pub struct Manned {
     pub workers: u64,
     /// Photos that one worker has in hand at the same time.
     pub slots: u64,
-    /// Seconds that a photo keeps its slot before and after the stage: ledger, broker, acknowledgement.
-    pub overhead: f64,
 }
 
 impl Manned {
     /// Seconds that a photo keeps a slot.
     pub fn taken(&self) -> f64 {
-        self.measured.seconds + self.overhead
+        self.measured.seconds + self.measured.overhead
     }
 }
 
@@ -208,10 +208,14 @@ mod tests {
 
     fn plan(photos: f64, seconds: [f64; 4], workers: [u64; 4]) -> Plan {
         let stage = |k: usize| Manned {
-            measured: Measured { seconds: seconds[k], cpu: if k == 0 { 0.0 } else { seconds[k] }, passed: 1.0 },
+            measured: Measured {
+                seconds: seconds[k],
+                overhead: 0.0,
+                cpu: if k == 0 { 0.0 } else { seconds[k] },
+                passed: 1.0,
+            },
             workers: workers[k],
             slots: 1,
-            overhead: 0.0,
         };
         Plan { photos, stages: std::array::from_fn(stage), polite: f64::INFINITY, cores: f64::INFINITY }
     }
@@ -266,7 +270,7 @@ mod tests {
     #[test]
     fn ledger_and_broker_take_time_and_no_cpu() {
         let mut slow = plan(1000.0, [0.001, 0.1, 0.02, 0.03], [1; 4]);
-        slow.stages.iter_mut().for_each(|stage| stage.overhead = 0.01);
+        slow.stages.iter_mut().for_each(|stage| stage.measured.overhead = 0.01);
         let predicted = slow.predict();
         close(predicted.seconds, 1000.0 * 0.11 + 0.191);
         close(predicted.cpu_seconds, 1000.0 * 0.15);

@@ -11,13 +11,13 @@ use crate::capacity::{self, Bottleneck, Manned, Measured, Plan, Prediction};
 use crate::net::Rules;
 use crate::photo::StageName;
 
-/// As docs/scaling.md says, measured on one core with `--search guided`, photos of 900x1200. Fetch
-/// is not ours to measure: half a second is a host far away.
+/// As docs/scaling.md says, measured on one core with `--search guided`. How long a host takes is not ours to
+/// measure: half a second is one far away.
 const USUAL: [Measured; 4] = [
-    Measured { seconds: 0.5, cpu: 0.002, passed: 0.67 },
-    Measured { seconds: 0.0160, cpu: 0.0160, passed: 0.80 },
-    Measured { seconds: 0.0120, cpu: 0.0120, passed: 0.95 },
-    Measured { seconds: 0.0120, cpu: 0.0120, passed: 0.0 },
+    Measured { seconds: 0.5, overhead: 0.005, cpu: 0.002, passed: 0.67 },
+    Measured { seconds: 0.026, overhead: 0.005, cpu: 0.026, passed: 0.80 },
+    Measured { seconds: 0.011, overhead: 0.005, cpu: 0.011, passed: 0.95 },
+    Measured { seconds: 0.009, overhead: 0.005, cpu: 0.009, passed: 0.0 },
 ];
 
 #[derive(Debug, clap::Args)]
@@ -38,9 +38,10 @@ pub struct Args {
     /// How many workers does it take to be done within so many hours?
     #[arg(long, value_name = "HOURS", conflicts_with = "workers", value_parser = positive)]
     within: Option<f64>,
-    /// Milliseconds that a photo keeps its worker besides the stage: ledger, broker, acknowledgement
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = 5.0, value_parser = positive)]
-    overhead: f64,
+    /// Milliseconds that a photo keeps its worker besides the stage: ledger, broker, acknowledgement [default: as
+    /// --metrics tell, else 5]
+    #[arg(long, value_name = "MILLISECONDS", value_parser = positive)]
+    overhead: Option<f64>,
     /// Cores that all workers share, when they are on one machine [default: one for each slot]
     #[arg(long, value_name = "N", value_parser = positive)]
     cores: Option<f64>,
@@ -88,7 +89,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 
 impl Args {
     fn plan(&self) -> Result<Plan, Failure> {
-        let measured = match self.metrics.as_slice() {
+        let mut measured = match self.metrics.as_slice() {
             [] => USUAL,
             files => {
                 let read = |file: &PathBuf| {
@@ -102,10 +103,11 @@ impl Args {
         let of = |list: &[(StageName, u64)], stage, usual| {
             list.iter().rev().find(|(name, _)| *name == stage).map_or(usual, |(_, number)| *number)
         };
-        let overhead = self.overhead / 1000.0;
+        if let Some(overhead) = self.overhead {
+            measured.iter_mut().for_each(|measured| measured.overhead = overhead / 1000.0);
+        }
         let stages = StageName::ALL.map(|stage| Manned {
             measured: measured[stage as usize],
-            overhead,
             workers: of(&self.workers, stage, 1),
             slots: of(&self.slots, stage, if stage == StageName::Fetch { 64 } else { 1 }),
         });
