@@ -27,12 +27,12 @@ import urllib.request
 from pathlib import Path
 
 import manifests
-from apiserver import Api, Server, Store
-from autoscaler import PAUSED_REPLICAS, Autoscaler
-from controllers import Controllers, is_going, is_ready
+from standin.apiserver import Api, Server, Store
+from standin.autoscaler import PAUSED_REPLICAS, Autoscaler
+from standin.controllers import Controllers, is_going, is_ready
 from forwarding import forwarding
-from images import Images
-from kubelet import BRIDGE, NODE, Kubelet, inside, run as shell
+from standin.images import Images
+from standin.kubelet import BRIDGE, NODE, Kubelet, inside, run as shell
 from manifests import PACKAGES, ROOT, Program
 from ways import Ways
 
@@ -289,11 +289,11 @@ class StandIn:
 
     def installation(self):
         # Its names lead to pods, too, but the dump is to go through the API server.
-        installation = Installation(ROOT / "tests/deploy/stand-in", {
+        installation = Installation(ROOT / "tests/deploy/overlays/stand-in", {
             "S3_URL": "", "KUBECONFIG": str(self.scratch / "kubeconfig"), "KUBECACHEDIR": str(self.scratch / "cache"),
             "PATH": f"{PACKAGES / 'bin'}:{os.environ['PATH']}",
         }, check_ways=self.check_ways, has_users=not self.kubelet.only_root)
-        around = (ROOT / "tests/deploy/stand-in/around.yaml").read_text(encoding="utf-8")
+        around = (ROOT / "tests/deploy/overlays/stand-in/around.yaml").read_text(encoding="utf-8")
         installation.run("kubectl", "apply", "--filename=-", input=around.replace("NAMES", str(self.names)))
         ready = ("--for=condition=Ready", "pod", "--all", "--all-namespaces", "--timeout=60s")
         installation.run("kubectl", "wait", *ready)
@@ -403,7 +403,7 @@ def first_of(dump, photos):
 def live_with_keda(installation, autoscaler, dump):
     """Nobody works until there are photos, and nobody when there are none left. The audit is the judge here, too."""
     run, began = "again", time.monotonic()
-    installation.kubectl("apply", "--kustomize", ROOT / "tests/deploy/stand-in-keda")
+    installation.kubectl("apply", "--kustomize", ROOT / "tests/deploy/overlays/keda")
     autoscaler.start()
     until("nobody works", installation.is_empty, 60)
     for stage in ("fetch", "crop"):

@@ -7,9 +7,9 @@ import json
 import threading
 import unittest
 
-from apiserver import Store
-from autoscaler import PAUSED, PAUSED_REPLICAS, Autoscaler, Hpa, Reading, Trigger, Trouble, proposal, queue_url
-from controllers import condition
+from standin.apiserver import Store
+from standin.autoscaler import PAUSED, PAUSED_REPLICAS, Autoscaler, Hpa, Reading, Trigger, Trouble, proposal, queue_url
+from standin.controllers import condition
 from manifests import ROOT, load
 
 PASSWORD = "p:w/d"

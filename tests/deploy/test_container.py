@@ -8,8 +8,8 @@ import tempfile
 import unittest
 from pathlib import Path
 
-import container
-from container import CAPABILITIES, security_of, setpriv
+from standin import container
+from standin.container import CAPABILITIES, security_of, setpriv
 
 RESTRICTED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 

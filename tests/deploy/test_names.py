@@ -5,7 +5,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from names import answer, known_names
+from standin.names import answer, known_names
 
 HOSTS = "127.0.0.1 localhost\n10.88.1.7 redis redis.facemill.svc.cluster.local\n192.31.196.10 photos.test\n"
 A, AAAA = 1, 28

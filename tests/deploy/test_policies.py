@@ -8,7 +8,7 @@ import unittest
 
 import manifests
 from manifests import ROOT, WORKLOADS, template_of
-from policies import NFT, Policies, dropped
+from standin.policies import NFT, Policies, dropped
 from ways import CLOSED, OPEN, known_as, listed
 
 NODE, OUTSIDE = "10.88.0.1", "192.31.196.10"
@@ -200,7 +200,7 @@ class TheRules(unittest.TestCase):
 
 def cluster(items):
     """A pod of each workload of an overlay, those that are around it, and the policies; at addresses of a cluster."""
-    around = manifests.load((ROOT / "tests/deploy/stand-in/around.yaml").read_text(encoding="utf-8"))
+    around = manifests.load((ROOT / "tests/deploy/overlays/stand-in/around.yaml").read_text(encoding="utf-8"))
     pods = [item for item in around if item["kind"] == "Pod"]
     for item in items:
         if item["kind"] in WORKLOADS:

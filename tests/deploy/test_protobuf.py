@@ -5,7 +5,7 @@ import unittest
 import unittest.mock
 from pathlib import Path
 
-import protobuf
+from standin import protobuf
 from manifests import yaml
 from test_apiserver import WithKubectl
 

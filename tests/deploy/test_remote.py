@@ -14,8 +14,8 @@ import threading
 import unittest
 import unittest.mock
 
-import websocket
-from apiserver import Refused
+from standin import websocket
+from standin.apiserver import Refused
 from forwarding import forwarding
 from test_apiserver import WithKubectl
 

@@ -10,7 +10,7 @@ import select
 import socket
 import time
 
-from kubelet import NODE, inside
+from standin.kubelet import NODE, inside
 
 KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 # DNS: who answers for the root?
@@ -19,7 +19,7 @@ PATIENCE = 20
 # It is taken; nobody listens; who has listened is just ending.
 ANSWERS = 0, errno.ECONNREFUSED, errno.ECONNRESET
 
-# What is at each end: a stage's worker, a server, a pod or namespace of stand-in/around.yaml, `outside` (the photos'
+# What is at each end: a worker of a stage, a server, a pod or namespace of around.yaml, `outside` (the photos'
 # host), an address.
 OPEN = """
 fetch detect crop classify -> rabbitmq:5672 rabbitmq:15672 redis:6379 seaweedfs:8333 jaeger:4317 jaeger:4318

@@ -23,11 +23,11 @@ import time
 import urllib.request
 from pathlib import Path
 
-import container
-import policies
-from apiserver import Refused, now
-from controllers import condition, give_up, is_going, is_ready
 from manifests import Cluster, quantity
+
+from . import container, policies
+from .apiserver import Refused, now
+from .controllers import condition, give_up, is_going, is_ready
 
 # A bridge is the cluster's network; the node's address is that of all nodes.
 BRIDGE, NODE, RESOLVER = "pods", "10.88.0.1", "10.88.0.10"

@@ -17,11 +17,10 @@ import urllib.parse
 import uuid
 from dataclasses import dataclass
 
-import patches
-import protobuf
-import remote
 from manifests import KEDA, VERSIONS, jsonschema, kubernetes_validate
-from patches import field_selector, label_selector
+
+from . import patches, protobuf, remote
+from .patches import field_selector, label_selector
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ import json
 import socket
 import threading
 
-import spdy
-import websocket
+from . import spdy, websocket
 
 # A command's streams share a WebSocket; each message begins with the number of one.
 EXEC = "v5.channel.k8s.io"

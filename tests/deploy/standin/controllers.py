@@ -16,7 +16,7 @@ import threading
 import time
 import traceback
 
-from apiserver import ended, now
+from .apiserver import ended, now
 
 REVISION = "deployment.kubernetes.io/revision"
 HASH = "pod-template-hash"

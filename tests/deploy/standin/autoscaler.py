@@ -18,8 +18,9 @@ import time
 import urllib.parse
 from dataclasses import dataclass, field
 
-from controllers import give_up, is_ready
 from manifests import matches
+
+from .controllers import give_up, is_ready
 
 # What KEDA and Kubernetes take where a manifest says nothing.
 POLLING, COOLDOWN, MOST = 30, 300, 100
