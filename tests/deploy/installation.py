@@ -1,0 +1,221 @@
+"""An installation in a cluster, as a person sees it: through kubectl and deploy/submit.sh."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+import urllib.request
+
+from forwarding import forwarding
+from manifests import ROOT
+from standin.autoscaler import PAUSED_REPLICAS
+from standin.controllers import is_going, is_ready
+
+STAGES = ("fetch", "detect", "crop", "classify")
+# Who each of them is, and where it may write.
+USERS = {f"deployment/{stage}": (65532, "/tmp") for stage in STAGES} | {
+    "statefulset/rabbitmq": (999, "/var/lib/rabbitmq"), "statefulset/redis": (999, "/data"),
+    "statefulset/seaweedfs": (1000, "/data"),
+}
+PATIENCE = 300
+RUN = "faces"
+
+
+def say(text):
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def until(what, answer, patience=PATIENCE, pause=1):
+    """Asks until there is an answer: nobody tells when something becomes true."""
+    deadline = time.monotonic() + patience
+    while not (found := answer()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {patience} s in vain: {what}")
+        time.sleep(pause)
+    return found
+
+
+def names(items):
+    return [item["metadata"]["name"] for item in items]
+
+
+class Installation:
+    """One of them; `check_ways` looks whether its pods reach each other as they should."""
+
+    def __init__(self, overlay, environment, context=None, check_ways=lambda: None, has_users=True):
+        self.overlay, self.environment, self.context = overlay, os.environ | environment, context
+        self.check_ways, self.has_users = check_ways, has_users
+        self.to_cluster = ["kubectl", *(["--context", context] if context else [])]
+
+    def run(self, *command, more=None, **options):
+        environment = self.environment | (more or {})
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False,
+                              env=environment, **options)
+        if done.returncode:
+            raise AssertionError(f"{shlex.join(map(str, command))}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def kubectl(self, *arguments, **options):
+        return self.run(*self.to_cluster, "--namespace", "facemill", *arguments, **options)
+
+    def get(self, *arguments):
+        return json.loads(self.kubectl("get", *arguments, "--output=json"))["items"]
+
+    def apply(self):
+        self.kubectl("apply", "--kustomize", self.overlay)
+        # Before anybody is waited for: what is shut out starts again and again.
+        self.check_ways()
+        self.kubectl("wait", "--for=condition=complete", "job/bucket", "--timeout=300s")
+        self.settle()
+        self.check_powers()
+
+    def settle(self):
+        for stage in STAGES:
+            self.kubectl("rollout", "status", f"deployment/{stage}", "--timeout=600s")
+
+    def check_powers(self):
+        """Everybody is who the manifests say, has no powers, and writes where a volume is and nowhere else."""
+        faults = []
+        for target, (user, writable) in USERS.items():
+            script = f"cat /proc/self/status; touch {writable}/it; rm {writable}/it; touch /it /usr/it 2>&1 || true"
+            said = self.kubectl("exec", target, "--", "sh", "-ec", script)
+            told = {name: value.split() for name, _, value in (line.partition(":") for line in said.splitlines())}
+            wanted = {"NoNewPrivs": ["1"]} | {f"Cap{kind}": ["0" * 16] for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")}
+            if self.has_users:
+                wanted |= {"Uid": 4 * [str(user)], "Gid": 4 * [str(user)]}
+                if str(user) not in told["Groups"] or "0" in told["Groups"]:
+                    faults.append(f"{target}: its other groups are {told['Groups']}")
+            faults += [f"{target}: {key} is {told[key]}" for key in wanted if told[key] != wanted[key]]
+            if said.count("Read-only file system") != 2:
+                faults.append(f"{target}: its root can be written to")
+        assert not faults, "\n".join(faults)
+        say(f"{len(USERS)} containers run without powers on a read-only root")
+
+    def submit(self, dump, run=RUN):
+        """Returns how many photos were enqueued."""
+        more = {"DUMP": str(dump), "RUN": run, "CONTEXT": self.context or ""}
+        said = self.run(ROOT / "deploy/submit.sh", more=more)
+        self.dump = re.search(r"s3://\S+", said)[0]
+        # The last line is the command that shows the log.
+        shows_log = shlex.split(said.splitlines()[-1])
+        self.kubectl("wait", "--for=condition=complete", shows_log[-1], "--timeout=3600s")
+        new, known = re.search(r"(\d+) enqueued, (\d+) known", self.run(*shows_log)).groups()
+        return int(new) + int(known)
+
+    def as_job(self, *arguments):
+        """Runs facemill in a Job made from the cluster's form, and returns what it says."""
+        name = f"{arguments[0]}-{time.time_ns()}"
+        filled_in = ("--from=cronjob/facemill", "--dry-run=client", "--output=json")
+        job = json.loads(self.kubectl("create", "job", name, *filled_in))
+        job["spec"]["template"]["spec"]["containers"][0]["args"] = list(arguments)
+        job["spec"]["backoffLimit"] = 0
+        self.kubectl("create", "--filename=-", input=json.dumps(job))
+        return self.said_by(name)
+
+    def said_by(self, name):
+        """What a Job says, once it has ended. Then it is deleted."""
+        ends = until(f"job {name} ends", lambda: self.conditions(name) & {"Complete", "Failed"})
+        said = self.kubectl("logs", f"job/{name}")
+        assert "Complete" in ends, said
+        self.kubectl("delete", f"job/{name}")
+        return said
+
+    def conditions(self, job):
+        found = self.kubectl("get", "job", job, "--output=jsonpath={.status.conditions[?(@.status=='True')].type}")
+        return set(found.split())
+
+    def status(self):
+        said = self.kubectl("exec", "deployment/detect", "--", "facemill", "status", "--run", RUN, "--json")
+        return json.loads(said)
+
+    def ended(self):
+        return sum(self.status()["ended"].values())
+
+    def workers(self, stage=None):
+        """The pods of workers that have not been told to end."""
+        component = f",app.kubernetes.io/component={stage}" if stage else ""
+        return [pod for pod in self.get("pods", f"--selector=role=worker{component}") if not is_going(pod)]
+
+    def is_empty(self):
+        """No worker is there, not even one that has been told to end."""
+        return not self.get("pods", "--selector=role=worker")
+
+    def share_of_work(self, stage):
+        return [worker["done"] for worker in self.status()["workers"] if worker["stages"] == [stage]]
+
+    def scale(self, stage, number):
+        self.kubectl("scale", f"deployment/{stage}", f"--replicas={number}")
+        self.kubectl("rollout", "status", f"deployment/{stage}", "--timeout=300s")
+
+    def update(self):
+        self.kubectl("rollout", "restart", "deployment", "--selector=role=worker")
+        self.settle()
+
+    def kill(self, stage):
+        """Without a warning; and waits for the one that takes its place."""
+        lost = self.workers(stage)[0]["metadata"]["name"]
+        self.kubectl("delete", "pod", lost, "--force", "--grace-period=0")
+        until(f"another {stage} worker is ready",
+              lambda: any(is_ready(pod) and pod["metadata"]["name"] != lost for pod in self.workers(stage)))
+
+    def kill_node(self, power_off=None):
+        """One that has workers, at once and without a goodbye. With kubectl alone, it is all of its workers."""
+        in_work = sum(worker["in_flight"] for worker in self.status()["workers"])
+        node = self.workers("fetch")[0]["spec"]["nodeName"]
+        lost = names(pod for pod in self.workers() if pod["spec"]["nodeName"] == node)
+        if power_off:
+            power_off(node)
+            # What a cloud's node controller does when the machine is gone. Kubernetes alone waits for five minutes.
+            self.kubectl("delete", "node", node)
+        else:
+            self.kubectl("delete", "pod", *lost, "--force", "--grace-period=0")
+        for stage in STAGES:
+            until(f"another {stage} worker is ready",
+                  lambda: any(is_ready(pod) and pod["metadata"]["name"] not in lost for pod in self.workers(stage)))
+        return f"{node} with {len(lost)} workers, which had said that they work on {in_work} photos"
+
+    def do_as_the_manual_says(self, dump, photo):
+        """Every `kubectl exec` and `port-forward` of docs/kubernetes.md, and its doctor."""
+        for line in (ROOT / "docs/kubernetes.md").read_text(encoding="utf-8").splitlines():
+            line = line.partition("#")[0].rstrip()
+            command = shlex.join(self.to_cluster) + line.removeprefix("kubectl")
+            if line.startswith("kubectl -n facemill exec "):
+                command = command.replace("4711", photo).replace("< dump.sql", f"< {shlex.quote(str(dump))}")
+                self.run("bash", "-c", command)
+                say(line)
+            elif line.startswith("kubectl -n facemill create job doctor "):
+                self.run("bash", "-c", command)
+                say(f"{line}: {self.said_by('doctor').strip()}".replace("\n", "; "))
+            elif line.startswith("kubectl -n facemill port-forward "):
+                say(f"{line}: {self.page_through(command)}")
+
+    def page_through(self, command):
+        """What a browser shows of a forwarded port."""
+        service = re.search(r" service/(\S+)", command)[1]
+        if not any(is_ready(pod) for pod in self.get("pods", f"--selector=app.kubernetes.io/name={service}")):
+            assert service == "jaeger", f"no pod of {service} is ready"
+            return "not tried, since its pod waits for an image"
+        with forwarding(shlex.split(command), self.environment) as (_, port):
+            with urllib.request.urlopen(f"http://localhost:{port}/", timeout=30) as answer:
+                title = re.search(r"<title>(.*?)</title>", answer.read().decode())[1]
+        assert service in title.lower(), f"{service}'s page is {title!r}"
+        return title
+
+    def hold(self, stage):
+        """KEDA is to leave it with nobody, as docs/kubernetes.md has it."""
+        self.kubectl("annotate", f"scaledobject/{stage}", f"{PAUSED_REPLICAS}=0")
+
+    def let_go(self, stage):
+        self.kubectl("annotate", f"scaledobject/{stage}", f"{PAUSED_REPLICAS}-")
+
+    def restarts(self):
+        """Workers whose container was started more than once."""
+        return [f"{pod['metadata']['name']}: {container['restartCount']} restarts" for pod in self.workers()
+                for container in pod["status"].get("containerStatuses", []) if container["restartCount"]]
+
+    def close(self):
+        self.kubectl("scale", "deployment", "--selector=role=worker", "--replicas=0")
+        self.kubectl("wait", "--for=delete", "pod", "--selector=role=worker", "--timeout=200s")

@@ -1,0 +1,131 @@
+"""A cluster on this machine, without Kubernetes, and the hosts of the photos beside it."""
+
+import csv
+import io
+import os
+import subprocess
+import urllib.request
+from pathlib import Path
+
+from installation import Installation, say, until
+from manifests import PACKAGES, ROOT
+from standin.apiserver import Api, Server, Store
+from standin.autoscaler import Autoscaler
+from standin.controllers import Controllers
+from standin.images import Images
+from standin.kubelet import BRIDGE, NODE, Kubelet, inside, run as shell
+from ways import Ways
+
+# So many that no host is asked as often as would be impolite: the workers are tried here, not their patience.
+HOSTS = 64
+# So many seconds of KEDA and HPA go by in one: the cool-down takes five, and RabbitMQ's figures are two old.
+HASTE = 60
+# The photos' host: a network namespace, and an address that is public by its number, but nobody's (AS112, RFC 7535).
+OUTSIDE = "outside", "192.31.196.10"
+
+
+class StandIn:
+    """A cluster without Kubernetes: for one process in namespaces of its own."""
+
+    def __init__(self, scratch, program):
+        self.scratch, self.program = scratch, program
+        shell("mount", "-t", "tmpfs", "tmpfs", "/run")
+        pods = Path("/run/facemill")
+        pods.mkdir()
+        shell("mount", "--bind", scratch, pods)
+        shell("ip", "link", "set", "lo", "up")
+        shell("ip", "link", "add", BRIDGE, "type", "bridge")
+        shell("ip", "link", "set", BRIDGE, "up")
+        shell("ip", "addr", "add", f"{NODE}/16", "dev", BRIDGE)
+        self.connect_outside()
+        names = ["photos", "archive", "busy", "slow", "hostile"] + [f"photos-{number}" for number in range(HOSTS)]
+        (scratch / "hosts").touch()
+        shell("mount", "--bind", scratch / "hosts", "/etc/hosts")
+        for folder in ("bin", "names"):
+            (pods / folder).mkdir()
+        store = Store()
+        self.controllers = Controllers(store)
+        hosts = ["127.0.0.1 localhost", *(f"{OUTSIDE[1]} {name}.test" for name in names)]
+        self.names = pods / "names"
+        self.kubelet = Kubelet(store, Images(program, pods / "bin"), pods / "pods", hosts, self.names / "hosts")
+        self.ways = Ways(self.kubelet, OUTSIDE)
+        self.api = Server(Api(store, keda=True, kubelet=self.kubelet))
+        # From the pod of KEDA's namespace.
+        self.autoscaler = Autoscaler(store, HASTE, lambda: inside(self.ways.runner("keda").netns), say)
+        self.api.kubeconfig(scratch / "kubeconfig")
+
+    def connect_outside(self):
+        """What is not in the cluster, on the same wire: nobody needs to route."""
+        name, address = OUTSIDE
+        shell("ip", "netns", "add", name)
+        shell("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
+        shell("ip", "link", "set", name, "master", BRIDGE, "up")
+        shell("ip", "route", "add", f"{address}/32", "dev", BRIDGE)
+        for command in (f"addr add {address}/32 dev eth0", "link set eth0 up", "link set lo up",
+                        "route add default dev eth0"):
+            shell("ip", "-n", name, *command.split())
+
+    def installation(self):
+        # Its names lead to pods, too, but the dump is to go through the API server.
+        installation = Installation(ROOT / "tests/deploy/overlays/stand-in", {
+            "S3_URL": "", "KUBECONFIG": str(self.scratch / "kubeconfig"), "KUBECACHEDIR": str(self.scratch / "cache"),
+            "PATH": f"{PACKAGES / 'bin'}:{os.environ['PATH']}",
+        }, check_ways=self.check_ways, has_users=not self.kubelet.only_root)
+        around = (ROOT / "tests/deploy/overlays/stand-in/around.yaml").read_text(encoding="utf-8")
+        installation.run("kubectl", "apply", "--filename=-", input=around.replace("NAMES", str(self.names)))
+        ready = ("--for=condition=Ready", "pod", "--all", "--all-namespaces", "--timeout=60s")
+        installation.run("kubectl", "wait", *ready)
+        return installation
+
+    def check_ways(self):
+        """What was dropped while policies came one by one is not their fault."""
+        until("every pod has its network", self.ways.are_there, pause=0.1)
+        self.kubelet.enforce()
+        for runner in self.kubelet.all_runners():
+            runner.forget_drops()
+        say(self.ways.check())
+
+    def make_dump(self, copies):
+        """A dump with each photo of the demonstration several times, and the host that serves them."""
+        photos = self.scratch / "photos"
+        with open(self.scratch / "photos.log", "wb") as log:
+            name, address = OUTSIDE
+            command = ["demo", "--serve", f"{address}:80", "--photos", ROOT / ".cache/photos", "--out", photos]
+            self.photo_host = subprocess.Popen(["ip", "netns", "exec", name, self.program.binary, *command], stdout=log,
+                                               stderr=log, stdin=subprocess.DEVNULL, cwd=self.scratch)
+        until("the photos are served", (photos / "truth.tsv").is_file, pause=0.1)
+        listed = list(csv.DictReader(io.StringIO(shell(self.program.binary, "candidates", photos / "demo.sql"))))
+        near = [row for row in listed if "//photos.test/" in row["photo_url"] or "//archive.test/" in row["photo_url"]]
+        dump = self.scratch / "candidates.csv"
+        with open(dump, "w", encoding="utf-8", newline="") as file:
+            table = csv.DictWriter(file, near[0].keys())
+            table.writeheader()
+            for copy in range(copies):
+                for number, row in enumerate(near):
+                    ids = {key: f"{int(row[key]) + copy * 100_000}" for key in row if key in ("photo_id", "face_id")}
+                    mark = "&" if "?" in row["photo_url"] else "?"
+                    host = f"//photos-{(copy * len(near) + number) % HOSTS}.test/"
+                    url = row["photo_url"].replace("//photos.test/", host).replace("//archive.test/", host)
+                    table.writerow(row | ids | {"photo_url": f"{url}{mark}copy={copy}"})
+        return dump
+
+    def judge(self):
+        """Who was told to end did so in order; policies were in nobody's way; `port-forward` was the dump's."""
+        assert ("seaweedfs-0", 8333) in self.kubelet.reached, self.kubelet.reached
+        faults = []
+        told = [runner for runner in self.kubelet.all_runners() if runner.told_to_end and not runner.powerless]
+        for runner in told:
+            if runner.killed or runner.code != 0:
+                tail = runner.log_file.read_text(encoding="utf-8", errors="replace")[-1500:]
+                faults.append(f"{runner.name} did not end in order: {runner.code}\n{tail}")
+        faults += [f"dropped by the policies: {surprise}" for surprise in self.ways.surprises()]
+        assert not faults, "\n".join(faults)
+        say(f"{len(told)} workers were told to end: each did so in order, within its grace period")
+        say("the policies have dropped nothing that anybody needed")
+
+    def measurements(self, installation, folder):
+        """What all workers have measured, for `facemill simulate`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for pod in installation.workers():
+            with urllib.request.urlopen(f"http://{pod['status']['podIP']}:9100/metrics", timeout=5) as answer:
+                (folder / f"{pod['metadata']['name']}.prom").write_bytes(answer.read())
