@@ -169,7 +169,10 @@ async fn measure(servers: &Servers) {
     loop {
         // That a server is away is told by those who watch it.
         for depth in servers.broker.depths().await.unwrap_or_default() {
-            let Some(stage) = depth.stage else { continue };
+            let Some(stage) = depth.stage else {
+                instruments.dead_letters_kept(depth.ready);
+                continue;
+            };
             for (state, messages) in
                 [("ready", depth.ready), ("in_flight", depth.in_flight), ("delayed", depth.delayed)]
             {

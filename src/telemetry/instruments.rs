@@ -33,6 +33,7 @@ pub struct Instruments {
     stage_duration: Histogram<f64>,
     in_flight: UpDownCounter<i64>,
     dead_letters: Counter<u64>,
+    dead_letters_kept: Gauge<u64>,
     fetches: Counter<u64>,
     host_pauses: Counter<u64>,
     host_wait: Histogram<f64>,
@@ -97,6 +98,7 @@ impl Instruments {
                 .with_description("Photos that are worked on now.")
                 .build(),
             dead_letters: counter("facemill.dead_letters", "{letter}", "Letters that were laid among the dead."),
+            dead_letters_kept: gauge("facemill.dead_letters.kept", "{letter}", "Letters that lie among the dead."),
             fetches: counter(FETCHES, "{photo}", "Photos that a host was asked for, by what came of it."),
             host_pauses: counter(HOST_PAUSES, "{pause}", "Pauses that a host asked for."),
             host_wait: duration("facemill.host.wait", "How long a photo waited for its turn at a host."),
@@ -163,6 +165,11 @@ impl Instruments {
     pub fn dead_letter(&self, stage: Option<StageName>, cause: &str) {
         let stage = KeyValue::new("facemill.stage", stage.map_or("", StageName::as_str));
         self.dead_letters.add(1, &[stage, KeyValue::new("facemill.cause", cause.to_owned())]);
+    }
+
+    /// How many letters lie there, RabbitMQ's own among them.
+    pub fn dead_letters_kept(&self, letters: u64) {
+        self.dead_letters_kept.record(letters, &[]);
     }
 
     pub fn object(&self, io: Io, bytes: usize) {

@@ -61,6 +61,9 @@ fn a_worker_tells_whether_it_is_ready_and_what_it_did() {
         }
     }
 
+    let letters = status["dead_letters"].as_u64().unwrap();
+    let line = format!("\nfacemill_dead_letters_kept {letters}\n");
+    wait_for("the dead letters", || get(port, "/metrics")?.1.contains(&line).then_some(()));
     let of_process = |series: &str| {
         let line = metrics.lines().find(|line| line.starts_with(series) && line.contains("service_name=\"facemill-"));
         line.and_then(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
