@@ -17,9 +17,12 @@ pub fn watch(meter: &Meter, service: &str) {
         .with_unit("s")
         .with_description("CPU time of this process and its threads.")
         .with_callback(move |observer| {
-            let Some(cpu) = read_to_string("/proc/self/stat").ok().as_deref().and_then(Cpu::of) else { return };
-            for (mode, seconds) in [("user", cpu.user), ("system", cpu.system)] {
-                observer.observe(seconds, &[of_cpu.clone(), KeyValue::new("cpu.mode", mode)]);
+            let text = read_to_string("/proc/self/stat").unwrap_or_default();
+            let Some(stat) = Stat::of(&text) else { return };
+            for (mode, field) in [("user", Stat::USER), ("system", Stat::SYSTEM)] {
+                if let Some(seconds) = stat.seconds(field) {
+                    observer.observe(seconds, &[of_cpu.clone(), KeyValue::new("cpu.mode", mode)]);
+                }
             }
         })
         .build();
@@ -35,22 +38,30 @@ pub fn watch(meter: &Meter, service: &str) {
         .build();
 }
 
-/// Seconds, in hundredths.
-#[derive(Debug, PartialEq)]
-struct Cpu {
-    user: f64,
-    system: f64,
-}
+/// The fields of `/proc/PID/stat`, by their numbers in proc(5).
+pub struct Stat<'a>(Vec<&'a str>);
 
-impl Cpu {
-    /// From `/proc/self/stat`, proc(5).
-    fn of(stat: &str) -> Option<Self> {
+impl<'a> Stat<'a> {
+    pub const PARENT: usize = 4;
+    pub const USER: usize = 14;
+    pub const SYSTEM: usize = 15;
+
+    /// None: it is something else.
+    pub fn of(text: &'a str) -> Option<Self> {
+        // The second field is a name that may hold anything; those behind it are numbered from 3.
+        Some(Self(text.rsplit_once(')')?.1.split_whitespace().collect()))
+    }
+
+    /// None: there is no such field, or it is the name or what is before it.
+    pub fn field(&self, number: usize) -> Option<&'a str> {
+        self.0.get(number.checked_sub(3)?).copied()
+    }
+
+    /// A field that is a time, in seconds.
+    pub fn seconds(&self, number: usize) -> Option<f64> {
         /// What Linux counts in, whatever the machine.
         const TICKS_PER_SECOND: f64 = 100.0;
-        // The second field is a name that may hold anything; those behind it are numbered from 3.
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        let seconds = |number: usize| Some(fields.get(number - 3)?.parse::<f64>().ok()? / TICKS_PER_SECOND);
-        Some(Self { user: seconds(14)?, system: seconds(15)? })
+        Some(self.field(number)?.parse::<f64>().ok()? / TICKS_PER_SECOND)
     }
 }
 
@@ -69,17 +80,24 @@ mod tests {
     #[test]
     fn the_books_are_read_by_number() {
         let stat = "7 (a ) b) S 1 7 7 0 -1 4194560 100 0 0 0 1250 75 3 4 20 0 9 0 1 2 3";
-        assert_eq!(Cpu::of(stat), Some(Cpu { user: 12.5, system: 0.75 }));
-        assert_eq!(Cpu::of("7 (x) S 1"), None);
+        let stat = Stat::of(stat).unwrap();
+        assert_eq!((stat.seconds(Stat::USER), stat.seconds(Stat::SYSTEM)), (Some(12.5), Some(0.75)));
+        assert_eq!((stat.field(Stat::PARENT), stat.field(2)), (Some("1"), None));
+        assert_eq!(Stat::of("7 (x) S 1").unwrap().seconds(Stat::USER), None);
+        assert!(Stat::of("7 x S 1").is_none());
         assert_eq!(resident("Name:\tx\nVmRSS:\t    2048 kB\n"), Some(2 << 20));
         assert_eq!(resident("Name:\tx\n"), None);
     }
 
     #[test]
     fn work_is_counted() {
-        let used = || Cpu::of(&read_to_string("/proc/self/stat").unwrap()).unwrap();
+        let used = || {
+            let text = read_to_string("/proc/self/stat").unwrap();
+            let stat = Stat::of(&text).unwrap();
+            stat.seconds(Stat::USER).unwrap() + stat.seconds(Stat::SYSTEM).unwrap()
+        };
         let (before, begun) = (used(), Instant::now());
-        while used().user + used().system < before.user + before.system + 0.03 {
+        while used() < before + 0.03 {
             assert!(begun.elapsed().as_secs() < 60, "a minute of work is not counted");
         }
         assert!(resident(&read_to_string("/proc/self/status").unwrap()).unwrap() > 1 << 20);

@@ -1,5 +1,7 @@
 //! CPU time of processes, from the kernel's books.
 
+use facemill::telemetry::process::Stat;
+
 /// User and system time of a process and all that it has started, in seconds: those that are there and those that were
 /// waited for.
 pub fn seconds_of_tree(pid: u32) -> f64 {
@@ -22,14 +24,12 @@ struct Book {
 impl Book {
     /// None: it has just ended.
     fn of(pid: u32) -> Option<Self> {
-        /// What Linux counts in, on all machines of today.
-        const TICKS_PER_SECOND: f64 = 100.0;
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name before may hold anything: the fields of proc(5) from number 3 on.
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        let ticks = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
-        let parent = fields.get(1)?.parse().ok()?;
-        Some(Self { pid, parent, seconds: (ticks(14)? + ticks(15)? + ticks(16)? + ticks(17)?) / TICKS_PER_SECOND })
+        /// Times of the process, and of its children that it has waited for.
+        const TIMES: [usize; 4] = [Stat::USER, Stat::SYSTEM, Stat::SYSTEM + 1, Stat::SYSTEM + 2];
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let stat = Stat::of(&text)?;
+        let parent = stat.field(Stat::PARENT)?.parse().ok()?;
+        Some(Self { pid, parent, seconds: TIMES.iter().map(|field| stat.seconds(*field)).sum::<Option<f64>>()? })
     }
 }
 
