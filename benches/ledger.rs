@@ -12,8 +12,8 @@ mod synthetic;
 
 use std::time::{Duration, Instant};
 
+use facemill::domain::{Ending, Id, RunName, StageName};
 use facemill::ledger::{Filter, Ledger};
-use facemill::photo::{Ending, Id, RunName, StageName};
 
 use server::RedisServer;
 
@@ -38,7 +38,7 @@ async fn measure(photos: u64) {
     println!("{photos} photos, {moves} moves in {:.0} s", started.elapsed().as_secs_f64());
     println!("  {each:.0} bytes a finished photo");
     println!(
-        "  CPU a move, enrolment and farewell included: server {:.1} us, client {:.1} us",
+        "  CPU a move, registration and farewell included: server {:.1} us, client {:.1} us",
         1e6 * theirs / moves,
         1e6 * own / moves
     );
@@ -67,7 +67,7 @@ async fn measure(photos: u64) {
 
     let before = figure(&server, "memory", "used_memory").await;
     let waiting: Vec<_> = (photos..photos + 10_000).map(synthetic::candidate).collect();
-    ledger.enrol(&run, &waiting, 5).await.expect("room");
+    ledger.register(&run, &waiting, 5).await.expect("room");
     println!("  {:.0} bytes a waiting photo", (figure(&server, "memory", "used_memory").await - before) / 1e4);
 }
 

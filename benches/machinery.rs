@@ -24,15 +24,15 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use facemill::broker::rabbitmq::{RabbitMq, Settings as BrokerSettings};
+use facemill::domain::{
+    Align, Candidate, ContentHash, Crop, Face, ImageFormat, Original, Photo, Prediction, RunName, Search, StageName,
+};
+use facemill::domain::{Cause, CauseCode};
 use facemill::ledger::Ledger;
 use facemill::ledger::redis::{Redis, Settings as LedgerSettings};
 use facemill::objects::s3::{Keys, S3, Settings as StoreSettings};
 use facemill::objects::{ObjectKey, Objects};
-use facemill::photo::Cause;
-use facemill::photo::{
-    Align, Candidate, ContentHash, Crop, Face, ImageFormat, Original, Photo, RunName, Search, StageName, Verdict,
-};
-use facemill::pipeline::event::Nobody;
+use facemill::pipeline::event::NullObserver;
 use facemill::pipeline::producer;
 use facemill::pipeline::record::Records;
 use facemill::pipeline::stage::{Outcome, Retry, Stage};
@@ -142,14 +142,14 @@ impl Stage for Copying {
                 Some(ObjectKey::face(sha256, format))
             }
             StageName::Classify => {
-                photo.facts.verdict = Some(Verdict { p_ok: 0.9047, model: "copying 1".into() });
+                photo.facts.prediction = Some(Prediction { p_ok: 0.9047, model: "copying 1".into() });
                 None
             }
         };
         if let (Some(key), Some(objects)) = (key, &self.objects) {
             let body = Bytes::from(seed.into_bytes().repeat(200));
             if let Err(error) = objects.put(&key, body, format.media_type()).await {
-                return Retry::wait(Cause::new("objects-unavailable", error.to_string()), None);
+                return Retry::wait(Cause::new(CauseCode::StoreUnavailable, error.to_string()), None);
             }
         }
         Outcome::Advance(photo)
@@ -216,7 +216,7 @@ async fn work(orders: Orders) {
         broker: Arc::new(place.broker()),
         ledger: Arc::new(place.ledger()),
         records: (extent != Extent::Queues).then(|| Records::new(Arc::new(objects))),
-        observer: Arc::new(Nobody),
+        observer: Arc::new(NullObserver),
         gate: runs_native_code(stage).then(Gate::default),
         name: format!("{stage}-{}", std::process::id()),
         settings: Settings { concurrency, ..Settings::default() },

@@ -21,13 +21,14 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use facemill::broker::Broker;
 use facemill::broker::rabbitmq::{RabbitMq, Settings as BrokerSettings};
-use facemill::broker::{Broker, Message};
+use facemill::domain::Message;
+use facemill::domain::{ContentHash, ImageFormat, Original, Photo, Position, RunName, StageName};
 use facemill::ledger::redis::{Redis, Settings as LedgerSettings};
 use facemill::ledger::{Counts, Ledger};
 use facemill::objects::s3::{S3, Settings as StoreSettings};
 use facemill::objects::{ObjectKey, Objects};
-use facemill::photo::{ContentHash, ImageFormat, Original, Photo, Position, RunName, StageName};
 use serde::Serialize;
 
 /// Of a core, for each worker.

@@ -3,13 +3,14 @@
 //! Measured on the reference data where it is at hand, else on the photographs that come inside packages. Times are
 //! CPU time of one thread. The published method takes seconds a photo; `--full-every 1` runs it on all of them.
 
+use facemill::domain::FacePolicy;
 use std::collections::BTreeMap;
 
 use ::image::RgbImage;
 use facemill::config::Models;
-use facemill::photo::{Align, ImageFormat, Search};
+use facemill::domain::{Align, ImageFormat, Search};
 use facemill::vision::align;
-use facemill::vision::detector::{Detector, FacesRule, NoFace};
+use facemill::vision::detector::{Detector, NoFace};
 use facemill::vision::geometry::{self, Square};
 use facemill::vision::image::{Limits, decode, encode};
 use serde_json::{Value, json};
@@ -57,7 +58,7 @@ impl Run {
 fn run(detector: &Detector, bytes: &[u8], search: Search, align: Align) -> Run {
     let mut times = BTreeMap::new();
     let picture = timed(&mut times, "decode", || decode(bytes, Limits::default())).expect("a picture");
-    let face = match timed(&mut times, "find", || detector.find(&picture, search, 1, FacesRule::One)) {
+    let face = match timed(&mut times, "find", || detector.find(&picture, search, 1, FacePolicy::One)) {
         Ok(face) => face,
         Err(NoFace::Failed(why)) => panic!("{why}"),
         Err(_) => return Run { outcome: "no_face", square: None, times },
@@ -147,7 +148,7 @@ fn angles(detector: &Detector, samples: &[Sample], runs: &[(&Sample, Run)]) -> V
     for sample in samples.iter().filter(|s| s.kind != Kind::Tilted) {
         let Some(roll) = sample.roll() else { continue };
         let picture = decode(&sample.bytes(), Limits::default()).expect("a picture");
-        let find = |picture: &RgbImage| detector.find(picture, Search::Guided, 1, FacesRule::One).ok();
+        let find = |picture: &RgbImage| detector.find(picture, Search::Guided, 1, FacePolicy::One).ok();
         let Some(unturned) = find(&picture) else { continue };
         for turn in [-45.0, -30.0, -15.0, 15.0, 30.0, 45.0] {
             let Some(face) = find(&reference::turned(&picture, turn)) else {

@@ -16,18 +16,17 @@
 //! ```
 
 pub mod broker;
-pub mod calendar;
 pub mod capacity;
 pub mod classifier;
 pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod demo;
+pub mod domain;
 pub mod inference;
 pub mod ledger;
 pub mod net;
 pub mod objects;
-pub mod photo;
 pub mod pipeline;
 pub mod report;
 pub mod source;

@@ -6,18 +6,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use facemill::classifier::labels::{FILE, Label};
+use facemill::classifier::labels::{FILE, LabelledCrop};
 use facemill::classifier::model::{Input, MIRRORS, Model, meta};
 use facemill::classifier::random::Random;
 use facemill::config::Models;
+use facemill::domain::FacePolicy;
+use facemill::domain::{Align, Candidate, ContentHash, Crop, ImageFormat, Photo, RunName, Search};
 use facemill::inference::Runtime;
 use facemill::inference::onnx::ModelProto;
 use facemill::objects::{ObjectKey, Objects};
-use facemill::photo::{Align, Candidate, ContentHash, Crop, ImageFormat, Photo, RunName, Search};
 use facemill::pipeline::classify::Classify;
 use facemill::pipeline::stage::{Outcome, Stage};
 use facemill::vision::align;
-use facemill::vision::detector::{Detector, FacesRule};
+use facemill::vision::detector::Detector;
 use facemill::vision::geometry::Square;
 use facemill::vision::image::{Limits, decode, encode};
 use facemill::vision::quality::mirrored;
@@ -122,7 +123,7 @@ fn a_second_face_is_ng_and_a_whole_head_ok() {
     let (mut seen, mut whole_ok, mut cut_ok) = (0, 0, 0);
     for file in portraits().iter().take(4) {
         let Ok(photo) = decode(&std::fs::read(file).unwrap(), Limits::default()) else { continue };
-        let Ok(face) = detector.find(&photo, Search::Guided, 1, FacesRule::One) else { continue };
+        let Ok(face) = detector.find(&photo, Search::Guided, 1, FacePolicy::One) else { continue };
         let square = align::square(&face.landmarks, Align::Paper);
         // Cut at the brows, so that eyes and nose stand on their head above them.
         let top = face.landmarks.iter().map(|point| point[1]).fold(f32::INFINITY, f32::min) as u32;
@@ -224,8 +225,8 @@ async fn the_stage_fills_the_verdict_in() {
     let outcomes = futures::future::join_all(photos.iter().map(|photo| stage.run(photo))).await;
     for ((outcome, photo), expected) in outcomes.into_iter().zip(&photos).zip(expected) {
         let Outcome::Advance(judged) = outcome else { panic!("{outcome:?}") };
-        let verdict = judged.facts.verdict.clone().unwrap();
-        assert_eq!((verdict.p_ok, &verdict.model), (expected, &name));
+        let prediction = judged.facts.prediction.clone().unwrap();
+        assert_eq!((prediction.p_ok, &prediction.model), (expected, &name));
         assert_eq!((&judged.candidate, &judged.facts.crop), (&photo.candidate, &photo.facts.crop));
     }
 }
@@ -239,7 +240,7 @@ fn dolls(folder: &Path, people: u64) {
             let (crop, mirrors) = cropped(&doll, above);
             let file = PathBuf::from(format!("{person}-{shot}.png"));
             std::fs::write(folder.join(&file), encode(&crop, ImageFormat::Png).unwrap()).unwrap();
-            let label = Label {
+            let label = LabelledCrop {
                 file,
                 ok: shot < 2,
                 group: Some(format!("doll {person}")),

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use facemill::ledger::Happening;
-use facemill::photo::StageName;
+use facemill::domain::StageName;
+use facemill::ledger::EventKind;
 use facemill::telemetry::instruments::{Instruments, Io};
 use facemill::telemetry::process;
 use facemill::telemetry::prometheus::Reader;
@@ -25,7 +25,7 @@ fn exported() -> String {
     process::watch(&meter, "facemill-detect");
     let moment = Duration::from_millis(1);
     for stage in StageName::ALL {
-        for outcome in Happening::ALL.map(Happening::as_str) {
+        for outcome in EventKind::ALL.map(EventKind::as_str) {
             let cause = if ["advanced", "predicted"].contains(&outcome) { "" } else { "timeout" };
             instruments.photo(stage, outcome, cause, moment);
             instruments.fetch("photos.test", outcome);

@@ -10,9 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use facemill::demo;
 use facemill::demo::host::{Act, Answer, Gate, Host, Route, Routes};
-use facemill::net::{Download, Fetcher, Obstacle, Rules};
+use facemill::domain::{Candidate, CauseCode, ContentHash, ImageFormat, Photo, RunName, StageName};
+use facemill::net::{Download, FetchError, Fetcher, Rules};
 use facemill::objects::{ObjectKey, Objects};
-use facemill::photo::{Candidate, Cause, ContentHash, ImageFormat, Photo, RunName, StageName};
 use facemill::pipeline::fetch::Fetch;
 use facemill::pipeline::stage::{Outcome, Retry, Stage};
 use futures::{FutureExt, StreamExt, stream};
@@ -51,42 +51,42 @@ fn fetcher(rules: Rules) -> Fetcher {
 }
 
 /// One fetch of `http://photos.test/x` with the given answer.
-async fn fetch(answer: impl Into<Route>) -> Result<Download, Obstacle> {
+async fn fetch(answer: impl Into<Route>) -> Result<Download, FetchError> {
     fetch_under(answer, |_| ()).await
 }
 
-async fn fetch_under(answer: impl Into<Route>, change: impl FnOnce(&mut Rules)) -> Result<Download, Obstacle> {
+async fn fetch_under(answer: impl Into<Route>, change: impl FnOnce(&mut Rules)) -> Result<Download, FetchError> {
     let host = host([("/x", answer)]).await;
     let mut rules = rules(host.address());
     change(&mut rules);
     fetcher(rules).fetch("http://photos.test/x").await
 }
 
-fn gone(result: Result<Download, Obstacle>) -> String {
+fn gone(result: Result<Download, FetchError>) -> String {
     match result {
-        Err(Obstacle::Gone(cause)) => cause.slug,
+        Err(FetchError::Gone(cause)) => cause.code.to_string(),
         other => panic!("{other:?}"),
     }
 }
 
-fn rejected(result: Result<Download, Obstacle>) -> String {
+fn rejected(result: Result<Download, FetchError>) -> String {
     match result {
-        Err(Obstacle::Rejected(cause)) => cause.slug,
+        Err(FetchError::Rejected(cause)) => cause.code.to_string(),
         other => panic!("{other:?}"),
     }
 }
 
-/// The slug of a failure that costs an attempt; it must leave the delay to others.
-fn failed(result: Result<Download, Obstacle>) -> String {
+/// The code of a failure that costs an attempt; it must leave the delay to others.
+fn failed(result: Result<Download, FetchError>) -> String {
     match result {
-        Err(Obstacle::Passing { cause, after: None, costs_attempt: true }) => cause.slug,
+        Err(FetchError::Transient { cause, after: None, costs_attempt: true }) => cause.code.to_string(),
         other => panic!("{other:?}"),
     }
 }
 
-fn told_to_wait(result: Result<Download, Obstacle>) -> (String, Option<Duration>) {
+fn on_retry_after(result: Result<Download, FetchError>) -> (String, Option<Duration>) {
     match result {
-        Err(Obstacle::Passing { cause, after, costs_attempt: false }) => (cause.slug, after),
+        Err(FetchError::Transient { cause, after, costs_attempt: false }) => (cause.code.to_string(), after),
         other => panic!("{other:?}"),
     }
 }
@@ -147,11 +147,11 @@ async fn a_host_that_asks_for_a_pause_gets_it_as_a_whole() {
     for status in [429, 503] {
         let host = host([("/x", Answer::later(status, "120")), ("/y", Answer::photo(photo()))]).await;
         let fetcher = fetcher(rules(host.address()));
-        let (slug, after) = told_to_wait(fetcher.fetch("http://photos.test/x").await);
-        assert_eq!((slug, after), (format!("http-{status}"), Some(Duration::from_secs(120))));
+        let (code, after) = on_retry_after(fetcher.fetch("http://photos.test/x").await);
+        assert_eq!((code, after), (format!("http-{status}"), Some(Duration::from_secs(120))));
 
-        let (slug, after) = told_to_wait(fetcher.fetch("http://photos.test/y").await);
-        assert_eq!(slug, "host-quiet");
+        let (code, after) = on_retry_after(fetcher.fetch("http://photos.test/y").await);
+        assert_eq!(code, "host-quiet");
         assert!(after.unwrap() > Duration::from_secs(100), "{after:?}");
         assert_eq!(host.traffic().hits("/y"), 0);
         assert!(fetcher.fetch("http://other.test/y").await.is_ok(), "other hosts are not concerned");
@@ -162,7 +162,7 @@ async fn a_host_that_asks_for_a_pause_gets_it_as_a_whole() {
 async fn a_pause_of_no_time_is_over_at_once() {
     let host = host([("/x", Route::new([Answer::later(429, "0"), Answer::photo(photo())]))]).await;
     let fetcher = fetcher(rules(host.address()));
-    assert_eq!(told_to_wait(fetcher.fetch("http://photos.test/x").await).1, Some(Duration::ZERO));
+    assert_eq!(on_retry_after(fetcher.fetch("http://photos.test/x").await).1, Some(Duration::ZERO));
     assert!(fetcher.fetch("http://photos.test/x").await.is_ok());
 }
 
@@ -194,7 +194,7 @@ async fn connections_that_break_are_tried_again() {
     let chunk = [b"4e24\r\n", &photo()[..100]].concat();
     let short_chunk = Answer::head(200, &[("Transfer-Encoding", "chunked")]).then(Act::Send(chunk.into()));
     let two_lengths = Answer::full(200, &[("Content-Length", "7")], photo());
-    for (answer, slug) in [
+    for (answer, code) in [
         (Answer::claims(100_000, photo()), "truncated"),
         (short_chunk, "truncated"),
         (half_chunk, "truncated"),
@@ -206,7 +206,7 @@ async fn connections_that_break_are_tried_again() {
         (two_lengths, "bad-response"),
     ] {
         let what = format!("{answer:.200?}");
-        assert_eq!(failed(fetch(answer).await), slug, "{}", &what[..what.len().min(200)]);
+        assert_eq!(failed(fetch(answer).await), code, "{}", &what[..what.len().min(200)]);
     }
 }
 
@@ -251,9 +251,9 @@ async fn nobody_pays_while_nobody_answers() {
 
     assert_eq!(failed(fetch("one.test").await), "timeout");
     assert_eq!(failed(fetch("two.test").await), "timeout");
-    let (slug, after) = told_to_wait(fetch("three.test").await);
-    assert_eq!((slug.as_str(), after), (Cause::NO_NETWORK, None));
-    assert_eq!(told_to_wait(fetch("one.test").await).0, Cause::NO_NETWORK);
+    let (code, after) = on_retry_after(fetch("three.test").await);
+    assert_eq!((code.as_str(), after), ("no-network", None));
+    assert_eq!(on_retry_after(fetch("one.test").await).0, "no-network");
 
     fetch("photos.test").await.unwrap();
     for name in silent {
@@ -277,7 +277,7 @@ async fn large_bodies_are_cut_off() {
 #[tokio::test]
 async fn what_is_no_picture_is_rejected() {
     let endless_page = Answer::head(200, &[("Content-Type", "image/jpeg")]).then(Act::Forever("<html>".into()));
-    for (answer, slug) in [
+    for (answer, code) in [
         (Answer::page(), "not-an-image"),
         (endless_page, "not-an-image"),
         (Answer::photo("GIF"), "not-an-image"),
@@ -286,7 +286,7 @@ async fn what_is_no_picture_is_rejected() {
         (Answer::photo(""), "empty-body"),
         (Answer::head(204, &[]), "empty-body"),
     ] {
-        assert_eq!(rejected(fetch(answer).await), slug);
+        assert_eq!(rejected(fetch(answer).await), code);
     }
     assert!(fetch(Answer::full(200, &[("Content-Encoding", "identity")], photo())).await.is_ok());
 }
@@ -334,7 +334,7 @@ async fn a_redirect_without_a_target_is_no_photo() {
 async fn redirects_into_the_private_network_are_refused() {
     let inner = host([("/secret", Answer::photo(photo()))]).await;
     let port = inner.address().port();
-    for (target, slug) in [
+    for (target, code) in [
         (format!("http://127.0.0.1:{port}/secret"), "forbidden-address"),
         (format!("//127.0.0.1:{port}/secret"), "forbidden-address"),
         (format!("http://2130706433:{port}/secret"), "forbidden-address"),
@@ -349,7 +349,7 @@ async fn redirects_into_the_private_network_are_refused() {
         ("gopher://photos.test/1".to_owned(), "bad-url"),
         ("http://".to_owned(), "bad-url"),
     ] {
-        assert_eq!(rejected(fetch(Answer::redirect(&target)).await), slug, "{target}");
+        assert_eq!(rejected(fetch(Answer::redirect(&target)).await), code, "{target}");
     }
     assert_eq!(inner.traffic().all_hits(), 0);
 }
@@ -382,8 +382,8 @@ async fn one_host_gets_few_requests_at_once() {
         _ = &mut all => panic!("the gate is closed"),
         () = host.until(|traffic| traffic.now == 2) => {}
     }
-    let (slug, after) = told_to_wait(fetcher.fetch("http://photos.test/x").await);
-    assert_eq!(slug, "host-busy");
+    let (code, after) = on_retry_after(fetcher.fetch("http://photos.test/x").await);
+    assert_eq!(code, "host-busy");
     assert!(after.unwrap() >= Duration::from_secs(1));
     let elsewhere = fetcher.fetch("http://other.test/x");
     tokio::select! {
@@ -454,7 +454,9 @@ async fn the_stores_trouble_costs_no_attempt() {
     objects.set_away(true);
     for photo in [photo_of("http://photos.test/x"), fetched] {
         match stage.run(&photo).await {
-            Outcome::Retry(Retry { cause, costs_attempt: false, .. }) => assert_eq!(cause.slug, "store-away"),
+            Outcome::Retry(Retry { cause, costs_attempt: false, .. }) => {
+                assert_eq!(cause.code, CauseCode::StoreUnavailable)
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -466,10 +468,10 @@ async fn the_stage_passes_on_what_fetching_found() {
     let objects = Arc::new(MemoryObjects::default());
     let stage = stage(&objects, rules(host.address()));
     let run = async |path: &str| stage.run(&photo_of(&format!("http://photos.test{path}"))).await;
-    assert!(matches!(run("/gone").await, Outcome::Gone(cause) if cause.slug == "http-410"));
-    assert!(matches!(run("/page").await, Outcome::Reject(cause) if cause.slug == "not-an-image"));
+    assert!(matches!(run("/gone").await, Outcome::Gone(cause) if cause.code == CauseCode::Http(410)));
+    assert!(matches!(run("/page").await, Outcome::Reject(cause) if cause.code == CauseCode::NotAnImage));
     assert!(matches!(run("/bad").await, Outcome::Retry(retry) if retry.costs_attempt && retry.after.is_none()));
-    assert!(matches!(stage.run(&photo_of("")).await, Outcome::Reject(cause) if cause.slug == "bad-url"));
+    assert!(matches!(stage.run(&photo_of("")).await, Outcome::Reject(cause) if cause.code == CauseCode::BadUrl));
     assert!(objects.all().is_empty());
 }
 
@@ -496,7 +498,7 @@ async fn the_busiest_host_does_not_stall_the_others() {
                 advanced += 1;
             }
             Outcome::Retry(Retry { cause, after: Some(_), costs_attempt: false }) => {
-                assert_eq!(cause.slug, "host-busy");
+                assert_eq!(cause.code, CauseCode::HostBusy);
                 sent_away += 1;
             }
             other => panic!("{other:?}"),
@@ -534,11 +536,11 @@ async fn the_demonstration_has_every_kind_of_answer() {
         let other = url.contains("busy.test").then(|| fetcher(rules.clone()));
         let answer = match other.as_ref().unwrap_or(&usual).fetch(url).await {
             Ok(_) => "photo".to_owned(),
-            Err(obstacle) => obstacle.cause().slug.clone(),
+            Err(obstacle) => obstacle.cause().code.to_string(),
         };
         *answers.entry(answer).or_default() += 1;
     }
-    let others: Vec<_> = answers.iter().filter(|(slug, _)| *slug != "photo").map(|(s, n)| (s.as_str(), *n)).collect();
+    let others: Vec<_> = answers.iter().filter(|(code, _)| *code != "photo").map(|(s, n)| (s.as_str(), *n)).collect();
     let expected = [
         ("bad-response", 1),
         ("bad-url", 5),

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use facemill::broker::rabbitmq::{RabbitMq, Settings};
-use facemill::broker::{Broker, BrokerError, Consumer, DeadLetter, Delivery, Depth, Message};
-use facemill::photo::{Candidate, Cause, Id, Photo, Position, StageName};
+use facemill::broker::{Broker, BrokerError, Consumer, DeadLetter, Delivery, Depth};
+use facemill::domain::Message;
+use facemill::domain::{Candidate, Cause, CauseCode, Id, Photo, Position, StageName};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
@@ -334,7 +335,7 @@ fn letter(id: &str, last_at: u64) -> DeadLetter {
     let message = message(id, StageName::Detect);
     DeadLetter {
         stage: Some(StageName::Detect),
-        cause: Cause::new("panic", "index out of bounds"),
+        cause: Cause::new(CauseCode::Panic, "index out of bounds"),
         attempt: 5,
         first_at: 1_700_000_000,
         last_at,
@@ -350,20 +351,20 @@ async fn dead_letters_bear_being_looked_at() {
     let broker = broker(&server, "looked-at");
     let letters: Vec<DeadLetter> = (0..6).map(|i| letter(&format!("d{i}"), 1_700_000_900)).collect();
     for letter in &letters {
-        broker.bury(letter).await.unwrap();
+        broker.dead_letter(letter).await.unwrap();
     }
     for limit in (0..25).map(|i| [1, 3, 6, 100, 2][i % 5]) {
         assert_eq!(broker.dead(limit).await.unwrap(), letters[..limit.min(6)], "{limit}");
     }
     let chosen = |letter: &DeadLetter| letter.body.contains("\"d1\"") || letter.body.contains("\"d4\"");
-    assert_eq!(broker.exhume(&chosen).await.unwrap(), [letters[1].clone(), letters[4].clone()]);
+    assert_eq!(broker.take_dead_letters(&chosen).await.unwrap(), [letters[1].clone(), letters[4].clone()]);
     let rest = [&letters[0], &letters[2], &letters[3], &letters[5]].map(Clone::clone);
     for _ in 0..3 {
         assert_eq!(broker.dead(10).await.unwrap(), rest);
     }
     until("four letters", async || depth(&broker, None).await.ready == 4).await;
-    assert_eq!(broker.exhume(&|_: &DeadLetter| false).await.unwrap(), []);
-    assert_eq!(broker.exhume(&|_: &DeadLetter| true).await.unwrap(), rest);
+    assert_eq!(broker.take_dead_letters(&|_: &DeadLetter| false).await.unwrap(), []);
+    assert_eq!(broker.take_dead_letters(&|_: &DeadLetter| true).await.unwrap(), rest);
     assert_eq!(broker.dead(10).await.unwrap(), []);
 }
 
@@ -374,10 +375,10 @@ async fn letters_in_the_hands_of_the_dying_come_back() {
     let alive = broker(&server, "dying");
     let letters: Vec<DeadLetter> = (0..3).map(|i| letter(&format!("d{i}"), 1_700_000_900)).collect();
     for letter in &letters {
-        alive.bury(letter).await.unwrap();
+        alive.dead_letter(letter).await.unwrap();
     }
     let dying = broker(&server, "dying");
-    let mut looking = Box::pin(async move { dying.exhume(&|_: &DeadLetter| true).await });
+    let mut looking = Box::pin(async move { dying.take_dead_letters(&|_: &DeadLetter| true).await });
     until("someone holds a letter", async || {
         let _ = futures::poll!(&mut looking);
         alive.dead(10).await.unwrap().len() < 3
@@ -409,12 +410,19 @@ async fn the_delivery_limit_makes_a_dead_letter() {
     }
     let letters = broker.dead(10).await.unwrap();
     let [letter] = letters.as_slice() else { panic!("{letters:?}") };
-    assert_eq!((letter.stage, letter.cause.slug.as_str()), (Some(StageName::Detect), "delivery-limit"));
+    assert_eq!((letter.stage, letter.cause.code.clone()), (Some(StageName::Detect), CauseCode::DeliveryLimit));
     assert_eq!(letter.body.as_bytes(), killer.encode());
     assert_eq!((letter.attempt, letter.first_at), (1, 1_700_000_000));
     assert_eq!(letter.trace_id, Some(killer.photo.key().trace().trace_id_hex()));
     assert!(letter.last_at > 1_700_000_000);
-    assert_eq!(broker.exhume(&|letter: &DeadLetter| letter.cause.slug == "delivery-limit").await.unwrap().len(), 1);
+    assert_eq!(
+        broker
+            .take_dead_letters(&|letter: &DeadLetter| letter.cause.code == CauseCode::DeliveryLimit)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
 }
 
 /// Whoever finds a message in RabbitMQ's own page can read it.

@@ -6,16 +6,17 @@ mod process;
 mod server;
 mod synthetic;
 
+use facemill::domain::CauseCode;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use facemill::broker::Message;
+use facemill::domain::Message;
+use facemill::domain::{Candidate, Cause, Ending, Id, Photo, PhotoKey, Position, RunName, StageName, State};
 use facemill::ledger::redis::{Redis, Settings};
 use facemill::ledger::sqlite::Sqlite;
 use facemill::ledger::{
-    Begin, Counts, Enrolment, Event, Filter, Happening, Ledger, LedgerError, Move, Moved, Standing,
+    Begin, Counts, Event, EventKind, Filter, Ledger, LedgerError, Move, Moved, PhotoStatus, Registration,
 };
-use facemill::photo::{Candidate, Cause, Ending, Id, Photo, PhotoKey, Position, RunName, StageName, State};
 use facemill::sqlite::{Access, Database};
 
 use server::RedisServer;
@@ -36,13 +37,13 @@ fn key(id: &str) -> PhotoKey {
     first(id).photo.key()
 }
 
-async fn shift(ledger: &dyn Ledger, message: &Message, to: State, slug: Option<&str>) -> Result<Moved, LedgerError> {
+async fn shift(ledger: &dyn Ledger, message: &Message, to: State, code: Option<&str>) -> Result<Moved, LedgerError> {
     let what = match to {
-        State::Waiting(position) if position.stage == message.position.stage => Happening::Retried,
-        State::Waiting(_) => Happening::Advanced,
+        State::Waiting(position) if position.stage == message.position.stage => EventKind::Retried,
+        State::Waiting(_) => EventKind::Advanced,
         State::Ended(ending) => ending.into(),
     };
-    let cause = slug.map(|slug| Cause::new(slug, "a detail"));
+    let cause = code.map(|code| Cause::new(code, "a detail"));
     let event = Event { at_ms: 7, stage: message.position.stage, attempt: 1, what, cause, took_ms: 1 };
     let position = match to {
         State::Waiting(position) => position,
@@ -73,7 +74,7 @@ fn impatient(server: &RedisServer) -> Redis {
 async fn a_server_that_hangs_holds_nobody_up() {
     let server = RedisServer::start(&[]);
     let ledger = impatient(&server);
-    ledger.enrol(&run(), &[photo("1")], 5).await.unwrap();
+    ledger.register(&run(), &[photo("1")], 5).await.unwrap();
     server.signal("STOP");
     for _ in 0..3 {
         let error = ledger.begin(&first("1"), "w", false).await.unwrap_err();
@@ -107,7 +108,7 @@ async fn nothing_confirmed_is_lost_when_the_server_is_killed() {
     let ledger = impatient(&server);
     let ids: Vec<String> = (0..400).map(|id| id.to_string()).collect();
     let photos: Vec<Candidate> = ids.iter().map(|id| photo(id)).collect();
-    ledger.enrol(&run(), &photos, 5).await.unwrap();
+    ledger.register(&run(), &photos, 5).await.unwrap();
     let detect = Position::entering(StageName::Detect);
     let mut confirmed = Vec::new();
     for (number, id) in ids.iter().enumerate() {
@@ -122,8 +123,8 @@ async fn nothing_confirmed_is_lost_when_the_server_is_killed() {
     assert_eq!(confirmed.len(), 200);
     server.restart();
     for (id, _) in confirmed {
-        let standing = eventually(async || ledger.standing(&key(id)).await).await.unwrap();
-        assert_eq!(standing.state, State::Waiting(detect), "{id}");
+        let status = eventually(async || ledger.status(&key(id)).await).await.unwrap();
+        assert_eq!(status.state, State::Waiting(detect), "{id}");
     }
     let counts = ledger.counts(&run()).await.unwrap();
     assert_eq!((counts.candidates, counts.waiting[&StageName::Detect]), (400, 200));
@@ -134,22 +135,22 @@ async fn nothing_confirmed_is_lost_when_the_server_is_killed() {
 async fn a_server_that_forgot_the_scripts_is_told_them_again() {
     let server = RedisServer::start(&[]);
     let ledger = server.ledger();
-    ledger.enrol(&run(), &[photo("1")], 5).await.unwrap();
+    ledger.register(&run(), &[photo("1")], 5).await.unwrap();
     tell(&server, "SCRIPT FLUSH");
-    assert_eq!(ledger.enrol(&run(), &[photo("1")], 5).await.unwrap(), [Enrolment::AtStart]);
+    assert_eq!(ledger.register(&run(), &[photo("1")], 5).await.unwrap(), [Registration::Pending]);
 }
 
 #[tokio::test]
 async fn a_server_that_takes_no_writes_for_now_is_waited_for() {
     let server = RedisServer::start(&[]);
     let ledger = server.ledger();
-    ledger.enrol(&run(), &[photo("1")], 5).await.unwrap();
+    ledger.register(&run(), &[photo("1")], 5).await.unwrap();
     let refused = async |reason: &str| {
         let error = end(&ledger, &first("1"), Ending::Gone).await.unwrap_err();
         assert!(error.is_retryable() && error.to_string().contains(reason), "{error}");
     };
     tell(&server, "CONFIG SET maxmemory 1000");
-    let error = ledger.enrol(&run(), &[photo("2")], 5).await.unwrap_err();
+    let error = ledger.register(&run(), &[photo("2")], 5).await.unwrap_err();
     assert!(error.is_retryable() && error.to_string().contains("memory is full"), "{error}");
     tell(&server, "CONFIG SET maxmemory 0");
     tell(&server, "REPLICAOF 127.0.0.1 1");
@@ -192,19 +193,19 @@ async fn a_server_that_would_drop_photos_is_refused() {
 #[tokio::test]
 async fn the_message_of_an_ended_photo_leaves() {
     let ledger = RedisServer::shared().ledger();
-    ledger.enrol(&run(), &[photo("1")], 5).await.unwrap();
+    ledger.register(&run(), &[photo("1")], 5).await.unwrap();
     let start = Position::START;
     ledger.recorded(&key("1"), start, Ending::Gone).await.unwrap();
     end(&ledger, &first("1"), Ending::Gone).await.unwrap();
-    let message = async || ledger.standing(&key("1")).await.unwrap().unwrap().message;
+    let message = async || ledger.status(&key("1")).await.unwrap().unwrap().message;
     assert_eq!(message().await, Some(first("1")), "nobody has said yet that there is a record");
-    ledger.recorded(&key("1"), start.again(), Ending::Gone).await.unwrap();
+    ledger.recorded(&key("1"), start.next_delivery(), Ending::Gone).await.unwrap();
     assert!(message().await.is_some(), "that was another ending");
     ledger.recorded(&key("1"), start, Ending::Gone).await.unwrap();
     assert_eq!(message().await, None);
     assert!(matches!(ledger.reopen(&key("1"), None, 9).await, Err(LedgerError::Refused { .. })));
     let reopened = ledger.reopen(&key("1"), Some(&first("1")), 9).await.unwrap().unwrap();
-    assert_eq!((reopened.position, reopened.enqueued_at), (start.again(), 9));
+    assert_eq!((reopened.position, reopened.enqueued_at), (start.next_delivery(), 9));
     assert_eq!(message().await, Some(reopened.clone()));
     assert_eq!(end(&ledger, &reopened, Ending::Predicted).await.unwrap(), Moved::Done);
 }
@@ -233,10 +234,10 @@ async fn ids_hold_anything() {
     let mut ids =
         vec![Id::from("\0"), Id::from("{x}\r\n"), Id::from("a:b/c@d"), Id::from("*"), Id::from(longest.as_str())];
     let photos: Vec<Candidate> = ids.iter().map(|id| photo(id.as_str())).collect();
-    assert_eq!(ledger.enrol(&run(), &photos, 5).await.unwrap(), vec![Enrolment::New; ids.len()]);
+    assert_eq!(ledger.register(&run(), &photos, 5).await.unwrap(), vec![Registration::New; ids.len()]);
     ids.sort();
     for id in &ids {
-        let message = ledger.standing(&key(id.as_str())).await.unwrap().unwrap().message.unwrap();
+        let message = ledger.status(&key(id.as_str())).await.unwrap().unwrap().message.unwrap();
         assert_eq!(end(&ledger, &message, Ending::Gone).await.unwrap(), Moved::Done);
     }
     let mut listed = Vec::new();
@@ -253,8 +254,8 @@ async fn the_oldest_photo_of_a_stage_is_known() {
     let at = |stage: StageName, second| BTreeMap::from([(stage, second)]);
     let (fetch, detect) = (StageName::Fetch, StageName::Detect);
     assert_eq!(due().await, BTreeMap::new());
-    ledger.enrol(&run(), &[photo("1")], 50).await.unwrap();
-    ledger.enrol(&run(), &[photo("2")], 60).await.unwrap();
+    ledger.register(&run(), &[photo("1")], 50).await.unwrap();
+    ledger.register(&run(), &[photo("2")], 60).await.unwrap();
     assert_eq!(due().await, at(fetch, 50));
     ledger.begin(&first("1"), "w", false).await.unwrap();
     assert_eq!(due().await, at(fetch, 50), "it is not done yet");
@@ -266,8 +267,8 @@ async fn the_oldest_photo_of_a_stage_is_known() {
     // Events of this file happen at second 0.
     assert_eq!(due().await, BTreeMap::from([(fetch, 60), (detect, 0)]));
     let message = first("2");
-    let again = Message { position: message.position.again(), ..message.clone() };
-    let what = Happening::Retried;
+    let again = Message { position: message.position.next_delivery(), ..message.clone() };
+    let what = EventKind::Retried;
     let event = Event { at_ms: 70_000, stage: fetch, attempt: 1, what, cause: None, took_ms: 1 };
     let (key, to) = (key("2"), State::Waiting(again.position));
     let step = Move { key: &key, from: message.position, to, attempt: 2, due_at: 900, event, message: &again };
@@ -285,13 +286,13 @@ async fn a_history_without_end_is_cut() {
     let ledger = RedisServer::shared().ledger();
     let mut message = first("1");
     for _ in 0..60 {
-        let again = message.position.again();
+        let again = message.position.next_delivery();
         assert_eq!(shift(&ledger, &message, State::Waiting(again), Some("http-429")).await.unwrap(), Moved::Done);
         message.position = again;
     }
     let history = ledger.history(&key("1")).await.unwrap();
     assert!((10..40).contains(&history.len()), "{}", history.len());
-    assert!(history.iter().all(|event| event.cause.as_ref().unwrap().slug == "http-429"));
+    assert!(history.iter().all(|event| event.cause.as_ref().unwrap().code == CauseCode::Http(429)));
     assert_eq!(history.last().unwrap().cause.as_ref().unwrap().detail, "a detail");
 }
 
@@ -307,19 +308,19 @@ async fn it_agrees_with_sqlite() {
         (seed >> 33) as usize % below
     };
     let photos: Vec<Candidate> = (0..40).map(synthetic::candidate).collect();
-    let slugs = ["timeout", "http-503", "no-face"];
+    let codes = ["timeout", "http-503", "no-face"];
     for step in 0..1500 {
         let candidate = &photos[random(photos.len())];
         let key = PhotoKey { run: run(), photo_id: candidate.photo_id.clone() };
-        let Some(Standing { state, message, .. }) = sqlite.standing(&key).await.unwrap() else {
+        let Some(PhotoStatus { state, message, .. }) = sqlite.status(&key).await.unwrap() else {
             for ledger in [&redis as &dyn Ledger, &sqlite] {
-                let enrolled = ledger.enrol(&run(), std::slice::from_ref(candidate), 5).await.unwrap();
-                assert_eq!(enrolled, [Enrolment::New]);
+                let enrolled = ledger.register(&run(), std::slice::from_ref(candidate), 5).await.unwrap();
+                assert_eq!(enrolled, [Registration::New]);
             }
             continue;
         };
         let message = message.unwrap();
-        let slug = slugs[random(slugs.len())];
+        let code = codes[random(codes.len())];
         match (state, random(8)) {
             (State::Ended(_), 0..2) => {
                 let reopened = redis.reopen(&key, Some(&message), step).await.unwrap();
@@ -331,14 +332,14 @@ async fn it_agrees_with_sqlite() {
             }
             (State::Waiting(at), choice) => {
                 let next = at.stage.next().map(|stage| State::Waiting(Position::entering(stage)));
-                let (to, slug) = match choice {
-                    0..2 => (State::Waiting(at.again()), Some(slug)),
-                    2 => (State::Ended(Ending::Rejected), Some(slug)),
-                    3 => (State::Ended(Ending::Failed), Some(slug)),
+                let (to, code) = match choice {
+                    0..2 => (State::Waiting(at.next_delivery()), Some(code)),
+                    2 => (State::Ended(Ending::Rejected), Some(code)),
+                    3 => (State::Ended(Ending::Failed), Some(code)),
                     _ => (next.unwrap_or(State::Ended(Ending::Predicted)), None),
                 };
                 for ledger in [&redis as &dyn Ledger, &sqlite] {
-                    assert_eq!(shift(ledger, &message, to, slug).await.unwrap(), Moved::Done);
+                    assert_eq!(shift(ledger, &message, to, code).await.unwrap(), Moved::Done);
                 }
             }
         }
@@ -373,9 +374,9 @@ async fn agree(redis: &dyn Ledger, sqlite: &dyn Ledger) {
                 let ours = redis.page(&run(), &filter, after.as_ref(), limit).await.unwrap();
                 assert_eq!(ours.len(), theirs.len(), "{filter:?}");
                 for (ours, theirs) in ours.iter().zip(&theirs) {
-                    let kept = ours.standing.message.clone().or(theirs.standing.message.clone());
-                    let ours = Standing { message: kept, ..ours.standing.clone() };
-                    assert_eq!(ours, theirs.standing, "{filter:?}");
+                    let kept = ours.status.message.clone().or(theirs.status.message.clone());
+                    let ours = PhotoStatus { message: kept, ..ours.status.clone() };
+                    assert_eq!(ours, theirs.status, "{filter:?}");
                 }
                 let Some(last) = theirs.last() else { break };
                 after = Some(last.photo_id.clone());
@@ -406,13 +407,13 @@ async fn used_memory(server: &RedisServer) -> u64 {
 
 #[test]
 fn the_table_of_names_is_the_codes() {
+    use facemill::domain::{ContentHash, ImageFormat};
     use facemill::ledger::redis::keys::{self, Group, Keys, Kind};
     use facemill::objects::ObjectKey;
-    use facemill::photo::{ContentHash, ImageFormat};
     let (run, prefix) = (run(), Settings::PREFIX);
     let keys = Keys::of(prefix, &run);
-    let slug = Some("http-404".to_owned());
-    let group = Group { stage: StageName::Fetch, kind: Kind::Ended(Ending::Gone), slug }.name();
+    let code = Some(CauseCode::Http(404));
+    let group = Group { stage: StageName::Fetch, kind: Kind::Ended(Ending::Gone), code }.name();
     let hash = ContentHash::of(b"abc");
     let record = ObjectKey::record(&PhotoKey { run: run.clone(), photo_id: Id::from("4_2") });
     let expected = [

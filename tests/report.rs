@@ -1,14 +1,17 @@
 //! The report as its reader finds it: files in a folder, whatever strangers put into labels and URLs.
 
+use facemill::domain::CauseCode;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use facemill::broker::Message;
-use facemill::ledger::{Begin, Counts, Enrolment, Entry, Event, Filter, Ledger, LedgerError, Move, Moved, Standing};
+use facemill::domain::Message;
+use facemill::domain::*;
+use facemill::ledger::{
+    Begin, Counts, Entry, Event, Filter, Ledger, LedgerError, Move, Moved, PhotoStatus, Registration,
+};
 use facemill::objects::ObjectKey;
-use facemill::photo::*;
 use facemill::report::{self, About, FaceRecord, Funnel, PhotoRecord, ReportError};
 
 /// A ledger that can only be read, and that fails or hangs after some pages if told so.
@@ -47,7 +50,7 @@ impl Ledger for Shelf {
         Ok(rest.take(limit).cloned().collect())
     }
 
-    async fn enrol(&self, _: &RunName, _: &[Candidate], _: u64) -> Result<Vec<Enrolment>, LedgerError> {
+    async fn register(&self, _: &RunName, _: &[Candidate], _: u64) -> Result<Vec<Registration>, LedgerError> {
         unreachable!("the report changes nothing")
     }
     async fn begin(&self, _: &Message, _: &str, _: bool) -> Result<Begin, LedgerError> {
@@ -65,7 +68,7 @@ impl Ledger for Shelf {
     async fn reopen(&self, _: &PhotoKey, _: Option<&Message>, _: u64) -> Result<Option<Message>, LedgerError> {
         unreachable!("the report changes nothing")
     }
-    async fn standing(&self, _: &PhotoKey) -> Result<Option<Standing>, LedgerError> {
+    async fn status(&self, _: &PhotoKey) -> Result<Option<PhotoStatus>, LedgerError> {
         unreachable!("the report reads pages")
     }
     async fn history(&self, _: &PhotoKey) -> Result<Vec<Event>, LedgerError> {
@@ -133,16 +136,16 @@ fn with_face(id: i64, p_ok: f64) -> Photo {
         blur: 1.0,
         exposure: 0.5,
     });
-    photo.facts.verdict = Some(Verdict { p_ok, model: "okng-1".into() });
+    photo.facts.prediction = Some(Prediction { p_ok, model: "okng-1".into() });
     photo
 }
 
 fn entry(photo: Photo, ending: Ending, stage: StageName, cause: Option<Cause>) -> Entry {
     let message = Message { position: Position::entering(stage), ..Message::first(photo, 0) };
     let photo_id = message.photo.candidate.photo_id.clone();
-    let standing =
-        Standing { state: State::Ended(ending), stage, attempt: 1, due_at: 0, cause, message: Some(message) };
-    Entry { photo_id, standing }
+    let status =
+        PhotoStatus { state: State::Ended(ending), stage, attempt: 1, due_at: 0, cause, message: Some(message) };
+    Entry { photo_id, status }
 }
 
 fn arrived(photo: Photo) -> Entry {
@@ -174,8 +177,8 @@ async fn every_photo_is_told_in_id_order() {
     // More than one page of the ledger, with ids of different lengths.
     let shelf = Shelf::of((1..=2500).map(|id| match id % 3 {
         0 => arrived(with_face(id, id as f64 / 2500.0)),
-        1 => entry(photo(id), Ending::Gone, StageName::Fetch, Some(Cause::new("http-404", "Not Found"))),
-        _ => entry(photo(id), Ending::Rejected, StageName::Detect, Some(Cause::new("no-face", "no face"))),
+        1 => entry(photo(id), Ending::Gone, StageName::Fetch, Some(Cause::new(CauseCode::Http(404), "Not Found"))),
+        _ => entry(photo(id), Ending::Rejected, StageName::Detect, Some(Cause::new(CauseCode::NoFace, "no face"))),
     }));
     let written = report::write_all(dir.path(), &shelf, None, about()).await.unwrap();
 

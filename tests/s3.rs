@@ -9,9 +9,9 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use facemill::domain::{ContentHash, Id, ImageFormat, PhotoKey, RunName};
 use facemill::objects::s3::{Keys, Prefix, Reader, S3, Settings, Timeouts};
 use facemill::objects::{ObjectError, ObjectKey, Objects};
-use facemill::photo::{ContentHash, Id, ImageFormat, PhotoKey, RunName};
 
 use seaweedfs::SeaweedFs;
 use tokio::io::AsyncReadExt;

@@ -9,7 +9,7 @@ use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use facemill::photo::Candidate;
+use facemill::domain::Candidate;
 use facemill::source::{self, Input, Mapping, Options, SourceError};
 
 const GALLERY: [&str; 3] = ["copy.pg.sql", "inserts.pg.sql", "mysql.sql"];
@@ -267,7 +267,7 @@ fn sqlite_gallery(path: &Path) {
     let updated =
         ["2017-05-05", "2016-01-01 10:00:00.5", "2016-01-01 10:00:00", "2016-01-01T10:00:00Z", "2016-01-01 10:00"];
     for (candidate, updated) in expected().iter().zip(updated) {
-        let id = |id: &facemill::photo::Id| id.as_str().parse::<i64>().unwrap();
+        let id = |id: &facemill::domain::Id| id.as_str().parse::<i64>().unwrap();
         let (face, photo, label) = (id(&candidate.face_id), id(&candidate.photo_id), id(&candidate.label_id));
         connection.execute("INSERT INTO faces VALUES (?, ?, ?, ?, NULL)", (updated, face, photo, label)).unwrap();
         connection

@@ -14,12 +14,12 @@ use std::time::Duration;
 use facemill::cluster::hosts::{Hosts, Limits};
 use facemill::cluster::pauses::{Pauses, Subject, Watch};
 use facemill::cluster::workers::{Report, Workers};
+use facemill::domain::StageName;
 use facemill::ledger::Ledger;
 use facemill::ledger::redis::{Redis, Settings};
 use facemill::net::Rules;
-use facemill::net::politeness::{Entry, Politeness, Why};
-use facemill::net::turns::{Answer, Reception, Ticket, Turns};
-use facemill::photo::StageName;
+use facemill::net::host_limiter::{Answer, Feedback, HostLimiter, Lease};
+use facemill::net::host_limits::{Entry, HostLimits, Why};
 use futures::future::join_all;
 use tokio::sync::watch;
 
@@ -41,9 +41,9 @@ fn hosts(settings: &Settings, process: &str, limits: Limits) -> Arc<Hosts> {
     Arc::new(Hosts::new(connect(settings), process.into(), limits, paused))
 }
 
-async fn go(hosts: &Hosts, host: &str) -> Ticket {
+async fn go(hosts: &Hosts, host: &str) -> Lease {
     match hosts.ask(host).await.unwrap() {
-        Answer::Go { ticket, .. } => ticket,
+        Answer::Go { lease, .. } => lease,
         other => panic!("{host} should have time: {other:?}"),
     }
 }
@@ -87,11 +87,11 @@ async fn a_host_gets_as_many_requests_from_all_as_from_one() {
     let third = go(&a, "x").await;
     assert!(is_busy(&a, "x").await && is_busy(&b, "x").await);
     go(&b, "y").await;
-    a.over("x", &first, Reception::Neither).await.unwrap();
-    a.over("x", &first, Reception::Neither).await.unwrap();
+    a.over("x", &first, Feedback::Neither).await.unwrap();
+    a.over("x", &first, Feedback::Neither).await.unwrap();
     go(&b, "x").await;
-    assert!(is_busy(&b, "x").await, "a ticket that is given back twice is one");
-    b.over("x", &third, Reception::Neither).await.unwrap();
+    assert!(is_busy(&b, "x").await, "a lease that is given back twice is one");
+    b.over("x", &third, Feedback::Neither).await.unwrap();
     assert!(matches!(b.ask("x").await.unwrap(), Answer::Go { sharers: 2, .. }));
 }
 
@@ -99,19 +99,19 @@ async fn a_host_gets_as_many_requests_from_all_as_from_one() {
 async fn crowds_in_two_processes_never_exceed_the_limit_together() {
     let settings = RedisServer::shared().settings();
     let (now, peak, done) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
-    let processes: Vec<(Politeness, Arc<Redis>)> = ["a", "b", "c"]
+    let processes: Vec<(HostLimits, Arc<Redis>)> = ["a", "b", "c"]
         .map(|name| {
             let hosts = hosts(&settings, name, Limits::new(&rules()));
-            (Politeness::new(&rules()).with_turns(hosts), connect(&settings))
+            (HostLimits::new(&rules()).with_limiter(hosts), connect(&settings))
         })
         .into();
-    let visits = processes.iter().flat_map(|(politeness, redis)| {
+    let visits = processes.iter().flat_map(|(host_limits, redis)| {
         let (now, peak, done) = (&now, &peak, &done);
         (0..30).map(move |_| async move {
-            let visit = loop {
+            let permit = loop {
                 // The line is short; who finds it full comes again.
-                match politeness.enter("x").await {
-                    Entry::Go(visit) => break visit,
+                match host_limits.enter("x").await {
+                    Entry::Go(permit) => break permit,
                     Entry::Later { why, .. } => assert_eq!(why, Why::Busy),
                 }
                 tokio::task::yield_now().await;
@@ -121,7 +121,7 @@ async fn crowds_in_two_processes_never_exceed_the_limit_together() {
             redis.check().await.unwrap();
             now.fetch_sub(1, Ordering::SeqCst);
             done.fetch_add(1, Ordering::SeqCst);
-            drop(visit);
+            drop(permit);
         })
     });
     tokio::time::timeout(PATIENCE * 2, join_all(visits)).await.unwrap();
@@ -133,15 +133,15 @@ async fn crowds_in_two_processes_never_exceed_the_limit_together() {
 #[tokio::test(flavor = "multi_thread")]
 async fn crowds_in_two_processes_stand_in_line_and_are_not_sent_away() {
     let settings = RedisServer::shared().settings();
-    let processes: Vec<(Politeness, Arc<Redis>)> = ["a", "b"]
+    let processes: Vec<(HostLimits, Arc<Redis>)> = ["a", "b"]
         .map(|name| {
             let hosts = hosts(&settings, name, Limits::new(&rules()));
-            (Politeness::new(&rules()).with_turns(hosts), connect(&settings))
+            (HostLimits::new(&rules()).with_limiter(hosts), connect(&settings))
         })
         .into();
-    let visits = processes.iter().flat_map(|(politeness, redis)| {
+    let visits = processes.iter().flat_map(|(host_limits, redis)| {
         (0..100).map(move |_| async move {
-            let entry = politeness.enter("x").await;
+            let entry = host_limits.enter("x").await;
             // As long as a request takes that is answered at once.
             redis.check().await.unwrap();
             matches!(entry, Entry::Go(_))
@@ -169,36 +169,36 @@ async fn a_host_that_wants_quiet_gets_it_from_all() {
     let limits = Limits::new(&rules());
     let (a, b) = (hosts(&settings, "a", limits.clone()), hosts(&settings, "b", limits));
     let (first, second) = (go(&a, "x").await, go(&b, "x").await);
-    let named = Reception::Wait(Some(Duration::from_secs(90)));
+    let named = Feedback::RetryAfter(Some(Duration::from_secs(90)));
     assert_eq!(a.over("x", &first, named).await.unwrap().as_secs(), 90);
     assert_eq!(quiet(&b, "x").await, 90);
     // Told while it was under way: that is the same wait, and the longer one counts.
-    b.over("x", &second, Reception::Wait(None)).await.unwrap();
+    b.over("x", &second, Feedback::RetryAfter(None)).await.unwrap();
     assert_eq!(quiet(&a, "x").await, 90);
     go(&a, "y").await;
 
     let key = format!("{}:host:{{z}}", settings.prefix);
     for expected in [5, 10, 20] {
-        let ticket = go(&a, "z").await;
-        a.over("z", &ticket, Reception::Wait(None)).await.unwrap();
+        let lease = go(&a, "z").await;
+        a.over("z", &lease, Feedback::RetryAfter(None)).await.unwrap();
         assert_eq!(quiet(&b, "z").await, expected, "unnamed waits grow");
         let _: u64 = tell(&settings, &["HSET", &key, "quiet_until", "0"]).await;
     }
-    let ticket = go(&b, "z").await;
-    b.over("z", &ticket, Reception::Welcome).await.unwrap();
-    let ticket = go(&a, "z").await;
-    a.over("z", &ticket, Reception::Wait(None)).await.unwrap();
+    let lease = go(&b, "z").await;
+    b.over("z", &lease, Feedback::Success).await.unwrap();
+    let lease = go(&a, "z").await;
+    a.over("z", &lease, Feedback::RetryAfter(None)).await.unwrap();
     assert_eq!(quiet(&b, "z").await, 5, "until the host is well again");
 }
 
 #[tokio::test]
 async fn a_whole_process_learns_of_the_quiet_that_another_was_asked_for() {
     let settings = RedisServer::shared().settings();
-    let polite = |name| Politeness::new(&rules()).with_turns(hosts(&settings, name, Limits::new(&rules())));
+    let polite = |name| HostLimits::new(&rules()).with_limiter(hosts(&settings, name, Limits::new(&rules())));
     let (a, b) = (polite("a"), polite("b"));
-    let Entry::Go(visit) = a.enter("x").await else { panic!("nobody is there") };
-    visit.told_to_wait(Some(Duration::from_secs(90)));
-    drop(visit);
+    let Entry::Go(permit) = a.enter("x").await else { panic!("nobody is there") };
+    permit.on_retry_after(Some(Duration::from_secs(90)));
+    drop(permit);
     until("a quiet host", async || match b.enter("x").await {
         Entry::Later { why, after } => why == Why::Quiet && after > Duration::from_secs(60),
         Entry::Go(_) => false,
@@ -223,8 +223,8 @@ async fn nothing_of_a_host_is_kept_for_ever() {
     let limits = Limits { longest_turn: short, sharing: short, memory: short, ..Limits::new(&rules()) };
     let hosts = hosts(&settings, "a", limits);
     let _died = go(&hosts, "x").await;
-    let ticket = go(&hosts, "y").await;
-    hosts.over("y", &ticket, Reception::Wait(Some(short))).await.unwrap();
+    let lease = go(&hosts, "y").await;
+    hosts.over("y", &lease, Feedback::RetryAfter(Some(short))).await.unwrap();
     let pattern = format!("{}:*", settings.prefix);
     let keys = async || tell::<Vec<String>>(&settings, &["KEYS", &pattern]).await;
     assert!(!keys().await.is_empty());
@@ -236,10 +236,10 @@ async fn nobody_goes_while_nobody_can_be_asked() {
     let server = RedisServer::start(&[]);
     let settings = server.settings();
     let rules = Rules { patience: Duration::from_millis(50), ..rules() };
-    let politeness = Politeness::new(&rules).with_turns(hosts(&settings, "a", Limits::new(&rules)));
-    assert!(matches!(politeness.enter("x").await, Entry::Go(_)));
+    let host_limits = HostLimits::new(&rules).with_limiter(hosts(&settings, "a", Limits::new(&rules)));
+    assert!(matches!(host_limits.enter("x").await, Entry::Go(_)));
     server.kill();
-    assert!(matches!(politeness.enter("y").await, Entry::Later { why: Why::Away, .. }));
+    assert!(matches!(host_limits.enter("y").await, Entry::Later { why: Why::Away, .. }));
 }
 
 #[tokio::test]
@@ -249,12 +249,14 @@ async fn a_paused_host_is_left_alone_the_longer_the_longer_it_is_paused() {
     let paused = BTreeMap::from([("new".into(), now), ("old".into(), now - 60), ("older".into(), now - 5000)]);
     let (_sender, paused) = watch::channel(paused);
     let hosts = Hosts::new(connect(&settings), "a".into(), Limits::new(&rules()), paused);
-    let politeness = Politeness::new(&rules()).with_turns(Arc::new(hosts));
+    let host_limits = HostLimits::new(&rules()).with_limiter(Arc::new(hosts));
     for (host, least, most) in [("new", 5, 30), ("old", 30, 60), ("older", 600, 600)] {
-        let Entry::Later { why: Why::Paused, after } = politeness.enter(host).await else { panic!("{host} is paused") };
+        let Entry::Later { why: Why::Paused, after } = host_limits.enter(host).await else {
+            panic!("{host} is paused")
+        };
         assert!((least..=most).contains(&after.as_secs()), "{host}: {after:?}");
     }
-    assert!(matches!(politeness.enter("other").await, Entry::Go(_)));
+    assert!(matches!(host_limits.enter("other").await, Entry::Go(_)));
 }
 
 #[tokio::test]

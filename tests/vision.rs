@@ -1,16 +1,18 @@
 //! Finding and cutting faces in real photographs.
 
+use facemill::domain::CauseCode;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::thread;
 
 use facemill::config::Models;
+use facemill::domain::FacePolicy;
+use facemill::domain::{Align, Candidate, ContentHash, Facts, ImageFormat, Original, Photo, RunName, Search};
 use facemill::objects::{ObjectKey, Objects};
-use facemill::photo::{Align, Candidate, ContentHash, Facts, ImageFormat, Original, Photo, RunName, Search};
 use facemill::pipeline::crop::{Crop, CropSettings};
 use facemill::pipeline::detect::{Detect, DetectSettings};
 use facemill::pipeline::stage::{Outcome, Retry, Stage};
-use facemill::vision::detector::{Detector, FacesRule};
+use facemill::vision::detector::Detector;
 use facemill::vision::geometry::{self, Square};
 use facemill::vision::image::{Limits, Pictures, decode, encode};
 use facemill::vision::{align, resample};
@@ -53,7 +55,7 @@ fn guided_search_finds_what_the_original_scripts_find() {
     let detector = detector();
     let samples = reference::samples(&data);
     let squares: Vec<Option<Square>> = side_by_side(&samples, |sample| {
-        let face = detector.find(&picture(sample), Search::Guided, 1, FacesRule::One).ok()?;
+        let face = detector.find(&picture(sample), Search::Guided, 1, FacePolicy::One).ok()?;
         Some(align::square(&face.landmarks, Align::Paper))
     });
     let with = |kind: Kind| samples.iter().zip(&squares).filter(move |(sample, _)| sample.kind == kind);
@@ -89,7 +91,7 @@ fn full_search_agrees_with_the_original_scripts() {
     let samples: Vec<Sample> = reference::samples(&data).into_iter().step_by(17).collect();
     let answers: Vec<(&str, Option<Square>)> = side_by_side(&samples, |sample| {
         let picture = picture(sample);
-        let Ok(face) = detector.find(&picture, Search::Full, 1, FacesRule::One) else { return ("no_face", None) };
+        let Ok(face) = detector.find(&picture, Search::Full, 1, FacePolicy::One) else { return ("no_face", None) };
         let square = align::square(&face.landmarks, Align::Seed);
         if align::leaves_canvas(&square, face.width, face.height) {
             return ("out_of_frame", Some(square));
@@ -128,7 +130,7 @@ fn turning_a_portrait_turns_the_angle() {
     if portraits.is_empty() {
         println!("skipped: no package photographs (`make setup` fetches them)");
     }
-    let find = |picture: &RgbImage, search| detector.find(picture, search, 1, FacesRule::One).expect("one face");
+    let find = |picture: &RgbImage, search| detector.find(picture, search, 1, FacePolicy::One).expect("one face");
     for portrait in &portraits {
         let upright = find(portrait, Search::Guided);
         for turn in [-45.0, -20.0, 20.0, 45.0] {
@@ -159,13 +161,13 @@ fn nobody_is_seen_where_nobody_is() {
         }));
     }
     for picture in &pictures {
-        let found = detector.find(picture, Search::Guided, 1, FacesRule::One);
-        assert_eq!(found.unwrap_err().slug(), Some("no-face"), "{:?}", picture.dimensions());
+        let found = detector.find(picture, Search::Guided, 1, FacePolicy::One);
+        assert_eq!(found.unwrap_err().code(), Some(CauseCode::NoFace), "{:?}", picture.dimensions());
     }
-    let long = detector.find(&RgbImage::new(1_000_000, 1), Search::Full, 1, FacesRule::One);
-    assert_eq!(long.unwrap_err().slug(), Some("too-large"), "its square would take terabytes");
-    let found = detector.find(&pictures[2], Search::Full, 1, FacesRule::One);
-    assert_eq!(found.unwrap_err().slug(), Some("no-face"));
+    let long = detector.find(&RgbImage::new(1_000_000, 1), Search::Full, 1, FacePolicy::One);
+    assert_eq!(long.unwrap_err().code(), Some(CauseCode::TooLarge), "its square would take terabytes");
+    let found = detector.find(&pictures[2], Search::Full, 1, FacePolicy::One);
+    assert_eq!(found.unwrap_err().code(), Some(CauseCode::NoFace));
 }
 
 /// A photo that fetch has just stored.
@@ -195,9 +197,9 @@ fn advanced(outcome: Outcome) -> Photo {
     }
 }
 
-fn rejected(outcome: &Outcome) -> &str {
+fn rejected(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Reject(cause) => &cause.slug,
+        Outcome::Reject(cause) => cause.code.to_string(),
         other => panic!("{other:?}"),
     }
 }
@@ -268,12 +270,12 @@ async fn what_a_photo_lacks_is_a_rejection_and_what_the_store_lacks_is_not() {
     let detector = detector();
     let detect = Detect::new(shelf.clone(), detector.clone(), DetectSettings::default());
     let grey = encode(&RgbImage::from_pixel(640, 480, image::Rgb([128; 3])), ImageFormat::Png).unwrap();
-    for (bytes, slug) in [
+    for (bytes, code) in [
         (b"<!doctype html>".to_vec(), "not-an-image"),
         (b"\xff\xd8\xff\xe0nothing behind it".to_vec(), "undecodable"),
         (grey.clone(), "no-face"),
     ] {
-        assert_eq!(rejected(&detect.run(&fetched(&shelf, bytes).await).await), slug);
+        assert_eq!(rejected(&detect.run(&fetched(&shelf, bytes).await).await), code);
     }
     let tight = DetectSettings { limits: Limits { pixels: 1000 }, ..DetectSettings::default() };
     let outcome = Detect::new(shelf.clone(), detector.clone(), tight).run(&fetched(&shelf, grey.clone()).await).await;
@@ -306,11 +308,11 @@ fn several_faces_are_told_and_the_largest_can_be_had() {
     let mut pair = RgbImage::new(width + smaller.width(), height);
     image::imageops::replace(&mut pair, &smaller, 0, 0);
     image::imageops::replace(&mut pair, &portrait, i64::from(smaller.width()), 0);
-    let several = detector.find(&pair, Search::Guided, 1, FacesRule::One).unwrap_err();
-    assert_eq!(several.slug(), Some("several-faces"));
+    let several = detector.find(&pair, Search::Guided, 1, FacePolicy::One).unwrap_err();
+    assert_eq!(several.code(), Some(CauseCode::SeveralFaces));
     // The published method may see both at no turn at all; what matters is that it takes neither.
-    assert!(detector.find(&pair, Search::Full, 1, FacesRule::One).is_err());
-    let largest = detector.find(&pair, Search::Guided, 1, FacesRule::Largest).unwrap();
+    assert!(detector.find(&pair, Search::Full, 1, FacePolicy::One).is_err());
+    let largest = detector.find(&pair, Search::Guided, 1, FacePolicy::Largest).unwrap();
     assert!(largest.faces >= 2);
     assert!(largest.landmarks[30][0] > smaller.width() as f32, "the one on the right");
 }

@@ -14,7 +14,7 @@ use rusqlite::{Connection, params};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::{Broker, BrokerError, Choice, Consumer, DeadLetter, Delivery, Depth, Message, Receipt};
-use crate::photo::StageName;
+use crate::domain::StageName;
 use crate::sqlite::{Access, Database, DatabaseError};
 
 /// Queues in a SQLite file that this process alone works on. Clones share them.
@@ -180,20 +180,20 @@ impl Broker for Embedded {
         self.enqueue(message, due_ms, None).await.map(drop)
     }
 
-    async fn bury(&self, letter: &DeadLetter) -> Result<(), BrokerError> {
+    async fn dead_letter(&self, letter: &DeadLetter) -> Result<(), BrokerError> {
         let (id, letter) = (letter.id(), serde_json::to_string(letter).expect("a letter has only string keys"));
-        let bury = self.database.call(move |c| {
+        let dead_letter = self.database.call(move |c| {
             c.execute(
                 "INSERT INTO dead(id, letter) VALUES (?1, ?2) ON CONFLICT(id) DO UPDATE SET letter = ?2",
                 params![id, letter],
             )
         });
-        bury.await.map(drop).map_err(|error| unavailable("lay among the dead letters", &error))
+        dead_letter.await.map(drop).map_err(|error| unavailable("lay among the dead letters", &error))
     }
 
     async fn consume(&self, stage: StageName, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
         self.shared.stopped[&stage].store(false, Ordering::Release);
-        Ok(Box::new(Taker {
+        Ok(Box::new(EmbeddedConsumer {
             broker: self.clone(),
             stage,
             unanswered: Arc::new(Semaphore::new(usize::from(prefetch.max(1)))),
@@ -215,7 +215,7 @@ impl Broker for Embedded {
         Ok(letters.iter().filter_map(|letter| serde_json::from_str(letter).ok()).collect())
     }
 
-    async fn exhume(&self, chosen: &Choice<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
+    async fn take_dead_letters(&self, chosen: &Choice<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
         let mut letters = self.dead(usize::MAX >> 1).await?;
         letters.retain(|letter| chosen(letter));
         let ids: Vec<String> = letters.iter().map(DeadLetter::id).collect();
@@ -233,17 +233,17 @@ impl Broker for Embedded {
 }
 
 /// Takes from one stage's queue.
-struct Taker {
+struct EmbeddedConsumer {
     broker: Embedded,
     stage: StageName,
     /// A permit for every message that may be taken and not yet answered.
     unanswered: Arc<Semaphore>,
-    buffer: VecDeque<Taken>,
+    buffer: VecDeque<Unacked>,
     stopped: bool,
 }
 
 /// A message taken and not yet answered. Dropped, it goes back.
-struct Taken {
+struct Unacked {
     broker: Embedded,
     stage: StageName,
     seq: i64,
@@ -254,7 +254,7 @@ struct Taken {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Taker {
+impl EmbeddedConsumer {
     /// Takes what is due, up to the prefetch; answers when the next message is due where there was none.
     ///
     /// It may be dropped at any moment: the messages are guards from the moment they are marked as taken.
@@ -276,7 +276,7 @@ impl Taker {
                 )?;
                 let limit = permits.num_permits() as i64;
                 let rows = take.query_map(params![stage.as_str(), now, limit], |row| {
-                    Ok(Taken {
+                    Ok(Unacked {
                         broker: broker.clone(),
                         stage,
                         seq: row.get(0)?,
@@ -304,7 +304,7 @@ impl Taker {
 }
 
 #[async_trait]
-impl Consumer for Taker {
+impl Consumer for EmbeddedConsumer {
     async fn next(&mut self) -> Option<Delivery> {
         /// How long a file that cannot be read just now is left alone.
         const PAUSE: Duration = Duration::from_secs(1);
@@ -341,7 +341,7 @@ impl Consumer for Taker {
     }
 }
 
-impl Taken {
+impl Unacked {
     /// What nobody began with is not redelivered, only late.
     fn put_back(&mut self) {
         if std::mem::replace(&mut self.answered, true) {
@@ -359,7 +359,7 @@ impl Taken {
 }
 
 #[async_trait]
-impl Receipt for Taken {
+impl Receipt for Unacked {
     async fn ack(mut self: Box<Self>) {
         self.answered = true;
         let seq = self.seq;
@@ -375,7 +375,7 @@ impl Receipt for Taken {
     }
 }
 
-impl Drop for Taken {
+impl Drop for Unacked {
     fn drop(&mut self) {
         self.put_back();
     }

@@ -6,13 +6,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::photo::{Cause, StageName};
+use crate::domain::{Cause, ContentHash, Message, StageName};
 
 pub mod embedded;
-pub mod message;
 pub mod rabbitmq;
-
-pub use message::Message;
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum BrokerError {
@@ -52,7 +49,7 @@ pub trait Broker: Send + Sync {
     async fn publish_after(&self, message: &Message, delay: Duration) -> Result<(), BrokerError>;
 
     /// Lays a letter among the dead.
-    async fn bury(&self, letter: &DeadLetter) -> Result<(), BrokerError>;
+    async fn dead_letter(&self, letter: &DeadLetter) -> Result<(), BrokerError>;
 
     /// Begins to take from a stage's queue, at most `prefetch` unacknowledged at a time. An adapter re-opens a
     /// stream that ended by itself; the receiver never has to.
@@ -65,7 +62,7 @@ pub trait Broker: Send + Sync {
     async fn dead(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError>;
 
     /// Takes out the dead letters that `chosen` says yes to. What it returned is gone from the queue.
-    async fn exhume(&self, chosen: &Choice<'_>) -> Result<Vec<DeadLetter>, BrokerError>;
+    async fn take_dead_letters(&self, chosen: &Choice<'_>) -> Result<Vec<DeadLetter>, BrokerError>;
 
     /// Whether the broker can be reached and the topology is right, for `doctor` and readiness.
     async fn check(&self) -> Result<(), BrokerError>;
@@ -139,11 +136,11 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
-    /// The same for every burial of the same message, so that one that was buried twice counts once.
+    /// The same for every burial of the same message, so that one that was dead_lettered twice counts once.
     pub fn id(&self) -> String {
         match Message::decode(self.body.as_bytes()) {
             Ok(message) => message.id(),
-            Err(_) => crate::photo::ContentHash::of(self.body.as_bytes()).to_string(),
+            Err(_) => ContentHash::of(self.body.as_bytes()).to_string(),
         }
     }
 }

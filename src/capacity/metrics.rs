@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::Measured;
-use crate::ledger::Happening;
-use crate::photo::StageName;
+use crate::domain::StageName;
+use crate::ledger::EventKind;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
@@ -94,10 +94,10 @@ fn read(text: &str) -> Result<BTreeMap<StageName, Sums>, ReadError> {
             DURATION => stages.entry(stage()?).or_default().seconds += value,
             _ => {
                 let sums = stages.entry(stage()?).or_default();
-                let what: Happening = label("facemill_outcome").and_then(|what| what.parse().ok()).ok_or_else(wrong)?;
+                let what: EventKind = label("facemill_outcome").and_then(|what| what.parse().ok()).ok_or_else(wrong)?;
                 match what {
-                    Happening::Retried | Happening::Enqueued => (),
-                    Happening::Advanced => (sums.advanced, sums.ended) = (sums.advanced + value, sums.ended + value),
+                    EventKind::Retried | EventKind::Enqueued => (),
+                    EventKind::Advanced => (sums.advanced, sums.ended) = (sums.advanced + value, sums.ended + value),
                     _ => sums.ended += value,
                 }
             }

@@ -5,7 +5,7 @@
 //! variance of single photos, and photos that wait in a delay queue; both matter only when few photos are left.
 //! `docs/scaling.md` compares its predictions with real runs.
 
-use crate::photo::StageName;
+use crate::domain::StageName;
 
 mod metrics;
 
@@ -24,16 +24,16 @@ pub struct Measured {
     pub passed: f64,
 }
 
-/// A stage as it is manned.
+/// A stage as it is pools.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Manned {
+pub struct StagePool {
     pub measured: Measured,
     pub workers: u64,
     /// Photos that one worker has in hand at the same time.
     pub slots: u64,
 }
 
-impl Manned {
+impl StagePool {
     /// Seconds that a photo keeps a slot.
     pub fn taken(&self) -> f64 {
         self.measured.seconds + self.measured.overhead
@@ -45,16 +45,16 @@ impl Manned {
 pub struct Plan {
     pub photos: f64,
     /// In the order of [`StageName::ALL`].
-    pub stages: [Manned; 4],
+    pub stages: [StagePool; 4],
     /// Photos a second that fetch may begin at most, however many workers it has: what the hosts are spared.
-    pub polite: f64,
+    pub host_rate: f64,
     /// Cores that all workers share, where they are on one machine.
     pub cores: f64,
 }
 
 /// What will happen.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Prediction {
+pub struct Forecast {
     /// Seconds until the last photo has ended.
     pub seconds: f64,
     /// Photos that reach each stage.
@@ -70,7 +70,7 @@ pub struct Prediction {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bottleneck {
     Stage(StageName),
-    /// More fetch workers would not help: the hosts are asked as often as is polite.
+    /// More fetch workers would not help: the hosts are asked as often as is host_rate.
     Hosts,
     /// More workers would not help: the machine's cores are taken.
     Cores,
@@ -79,7 +79,7 @@ pub enum Bottleneck {
 impl Plan {
     /// # Panics
     /// When nobody works on a stage, or a time is not positive: callers check what people write.
-    pub fn predict(&self) -> Prediction {
+    pub fn predict(&self) -> Forecast {
         let mut waiting = [self.photos, 0.0, 0.0, 0.0];
         let (mut taken, mut cpu_seconds) = ([0.0; 4], 0.0);
         let mut elapsed = 0.0;
@@ -102,13 +102,13 @@ impl Plan {
             }
         }
         // The last photo still has to pass what is before it.
-        elapsed += self.stages.iter().map(Manned::taken).sum::<f64>();
+        elapsed += self.stages.iter().map(StagePool::taken).sum::<f64>();
         let busy = std::array::from_fn(|k| taken[k] / (self.capacity(k) * elapsed));
-        Prediction { seconds: elapsed, photos: self.reach(), busy, cpu_seconds, bottleneck: longest.1 }
+        Forecast { seconds: elapsed, photos: self.reach(), busy, cpu_seconds, bottleneck: longest.1 }
     }
 
-    /// The fewest workers that are done within `seconds`; none when politeness or cores alone take longer.
-    pub fn manned_for(&self, seconds: f64) -> Option<Self> {
+    /// The fewest workers that are done within `seconds`; none when host_limits or cores alone take longer.
+    pub fn pools_for(&self, seconds: f64) -> Option<Self> {
         let mut plan = self.clone();
         for (k, photos) in self.reach().into_iter().enumerate() {
             let stage = &mut plan.stages[k];
@@ -164,7 +164,7 @@ impl Plan {
             // What is computed takes longer on a share of a core, what is waited for does not.
             let longer = self.stages[k].measured.cpu * (1.0 / share - 1.0);
             let most = self.capacity(k) / (self.stages[k].taken() + longer);
-            let most = if k == 0 { most.min(self.polite) } else { most };
+            let most = if k == 0 { most.min(self.host_rate) } else { most };
             rates[k] = if waiting[k] > 0.0 { most } else { most.min(inflow(self, &rates, k)) };
         }
         rates
@@ -179,7 +179,7 @@ impl Plan {
         // A queue that grows holds up more than one before it.
         let grows = |k: &usize| waiting[*k] > 0.0 || inflow(self, rates, *k) > rates[*k] * (1.0 + 1e-9);
         match (0..4).rev().find(grows) {
-            Some(0) if rates[0] >= self.polite => Bottleneck::Hosts,
+            Some(0) if rates[0] >= self.host_rate => Bottleneck::Hosts,
             found => Bottleneck::Stage(StageName::ALL[found.unwrap_or(0)]),
         }
     }
@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     fn plan(photos: f64, seconds: [f64; 4], workers: [u64; 4]) -> Plan {
-        let stage = |k: usize| Manned {
+        let stage = |k: usize| StagePool {
             measured: Measured {
                 seconds: seconds[k],
                 overhead: 0.0,
@@ -217,7 +217,7 @@ mod tests {
             workers: workers[k],
             slots: 1,
         };
-        Plan { photos, stages: std::array::from_fn(stage), polite: f64::INFINITY, cores: f64::INFINITY }
+        Plan { photos, stages: std::array::from_fn(stage), host_rate: f64::INFINITY, cores: f64::INFINITY }
     }
 
     fn close(a: f64, b: f64) {
@@ -278,22 +278,22 @@ mod tests {
 
     #[test]
     fn politeness_cannot_be_bought() {
-        let mut polite = plan(1000.0, [0.1, 0.001, 0.001, 0.001], [100, 1, 1, 1]);
-        polite.polite = 20.0;
-        let predicted = polite.predict();
+        let mut host_rate = plan(1000.0, [0.1, 0.001, 0.001, 0.001], [100, 1, 1, 1]);
+        host_rate.host_rate = 20.0;
+        let predicted = host_rate.predict();
         close(predicted.seconds, 50.0 + 0.103);
         assert_eq!(predicted.bottleneck, Bottleneck::Hosts);
-        assert_eq!(polite.manned_for(40.0), None);
-        assert_eq!(polite.manned_for(60.0).unwrap().stages[0].workers, 2);
+        assert_eq!(host_rate.pools_for(40.0), None);
+        assert_eq!(host_rate.pools_for(60.0).unwrap().stages[0].workers, 2);
     }
 
     #[test]
     fn a_billion_photos_are_manned_for_a_week() {
         let week = 7.0 * 86_400.0;
-        let manned = plan(1e9, [0.3, 0.016, 0.012, 0.01], [1; 4]).manned_for(week).unwrap();
-        let predicted = manned.predict();
+        let pools = plan(1e9, [0.3, 0.016, 0.012, 0.01], [1; 4]).pools_for(week).unwrap();
+        let predicted = pools.predict();
         assert!(predicted.seconds <= week && predicted.seconds > 0.9 * week, "{predicted:?}");
-        let mut fewer = manned.clone();
+        let mut fewer = pools.clone();
         fewer.stages[1].workers -= 1;
         assert!(fewer.predict().seconds > 0.99 * week, "not many workers too many");
     }

@@ -16,7 +16,7 @@ pub const FILE: &str = "labels.jsonl";
 
 /// One line of the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Label {
+pub struct LabelledCrop {
     /// The crop's picture; once read, with the folder before it.
     pub file: PathBuf,
     pub ok: bool,
@@ -29,7 +29,7 @@ pub struct Label {
     pub mirrored_grid: Vec<f32>,
 }
 
-impl Label {
+impl LabelledCrop {
     /// The mirror features, in the order that the model takes.
     ///
     /// # Errors
@@ -61,7 +61,7 @@ const MAX_LINE: usize = 64 << 10;
 ///
 /// # Errors
 /// The first line that is not a label, or whose picture is not there, by its number.
-pub fn read(path: &Path) -> Result<Vec<Label>, LabelError> {
+pub fn read(path: &Path) -> Result<Vec<LabelledCrop>, LabelError> {
     let path = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
     let unreadable = |cause| LabelError::Unreadable { path: path.clone(), cause };
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -82,17 +82,17 @@ pub fn read(path: &Path) -> Result<Vec<Label>, LabelError> {
     if labels.is_empty() { Err(LabelError::Empty { path }) } else { Ok(labels) }
 }
 
-fn parse(text: &[u8], folder: &Path) -> Result<Label, String> {
+fn parse(text: &[u8], folder: &Path) -> Result<LabelledCrop, String> {
     if text.len() == MAX_LINE {
         return Err(format!("the line is longer than {MAX_LINE} bytes"));
     }
-    let label: Label = serde_json::from_slice(text).map_err(|error| format!("not a label: {error}"))?;
+    let label: LabelledCrop = serde_json::from_slice(text).map_err(|error| format!("not a label: {error}"))?;
     label.mirrors()?;
     let file = folder.join(&label.file);
     if !file.is_file() {
         return Err(format!("there is no picture {}", file.display()));
     }
-    Ok(Label { file, ..label })
+    Ok(LabelledCrop { file, ..label })
 }
 
 #[cfg(test)]

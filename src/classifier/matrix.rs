@@ -113,7 +113,7 @@ pub fn eigen(symmetric: &Matrix) -> (Vec<f64>, Matrix) {
     (order.iter().map(|&i| a.row(i)[i]).collect(), sorted)
 }
 
-/// Turns the plane of p and q so that `a[p][q]` becomes zero.
+/// HostLimiter the plane of p and q so that `a[p][q]` becomes zero.
 fn rotate(a: &mut Matrix, vectors: &mut Matrix, p: usize, q: usize) {
     let apq = a.row(p)[q];
     if apq == 0.0 {

@@ -7,7 +7,7 @@
 //! - [`model`]: the finished classifier, one ONNX file
 //! - [`training`]: from labelled crops to such a file; [`labels`] reads them, [`head`] learns, [`measure`] judges
 //! - [`lite0`]: the network as an ONNX graph; [`torch`] reads its weights
-//! - [`selfies`]: labelled crops out of whole-head photographs, until there are verdicts
+//! - [`synthetic`]: labelled crops out of whole-head photographs, until there are verdicts
 
 pub mod head;
 pub mod labels;
@@ -16,6 +16,6 @@ pub mod matrix;
 pub mod measure;
 pub mod model;
 pub mod random;
-pub mod selfies;
+pub mod synthetic;
 pub mod torch;
 pub mod training;

@@ -8,9 +8,9 @@ use ort::session::Session;
 use ort::value::TensorRef;
 
 use super::lite0::SIDE;
+use crate::domain::{ContentHash, Crop};
 use crate::inference::onnx::ModelProto;
 use crate::inference::{self, InferenceError, Runtime};
-use crate::photo::{ContentHash, Crop};
 use crate::vision::image::{Limits, decode};
 
 /// Mirror features: the share of mirrored pixels in the crop, in the head's ellipse, and in 16 cells, row by row.

@@ -15,17 +15,18 @@ use serde::Serialize;
 use sha2::Digest;
 
 use super::head::{Examples, Judge, KEPT, Logistic, Perceptron, Projection, Scale, UNITS};
-use super::labels::Label;
+use super::labels::LabelledCrop;
 use super::lite0::{CHANNELS, FEATURES, GRID, Lite0Error, OPSET, SIDE, Trunk};
 use super::matrix::{Matrix, dot};
 use super::measure::{self, Judged, Measures};
 use super::model::{self, Input, MIRRORED, MIRRORS, Model, ModelError, P_OK, meta};
 use crate::config::Models;
+use crate::domain::ContentHash;
+use crate::domain::hash::hex;
 use crate::inference::onnx::{
     AttributeProto, Dim, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto,
 };
 use crate::inference::{InferenceError, Runtime};
-use crate::photo::{ContentHash, hex};
 
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
@@ -91,7 +92,7 @@ const GRID_RIDGE: f64 = 1.0;
 /// # Errors
 /// A picture or the weights cannot be read, or a part of the split lacks OK or NG crops.
 pub fn train(
-    labels: &[Label],
+    labels: &[LabelledCrop],
     models: &Models,
     runtime: &Runtime,
     settings: &Settings,
@@ -119,7 +120,7 @@ pub fn train(
     let report = Report {
         crops: labels.len(),
         ok: labels.iter().filter(|label| label.ok).count(),
-        groups: labels.iter().map(Label::group).collect::<BTreeSet<_>>().len(),
+        groups: labels.iter().map(LabelledCrop::group).collect::<BTreeSet<_>>().len(),
         parts: [parts[LEARN].len(), parts[CHOOSE].len(), parts[MEASURE].len()],
         judge: learned.judge.name(),
         precision_reached: threshold.is_some(),
@@ -139,8 +140,8 @@ const PART_NAMES: [&str; 3] =
 const SHARES: [f64; 3] = [0.6, 0.15, 0.25];
 
 /// Deals the groups into three parts, by a hash of seed and group; answers the indices of their crops.
-fn split(labels: &[Label], seed: u64) -> Result<[Vec<usize>; 3], TrainError> {
-    let groups: BTreeSet<String> = labels.iter().map(Label::group).collect();
+fn split(labels: &[LabelledCrop], seed: u64) -> Result<[Vec<usize>; 3], TrainError> {
+    let groups: BTreeSet<String> = labels.iter().map(LabelledCrop::group).collect();
     let mut shuffled: Vec<(ContentHash, &String)> =
         groups.iter().map(|group| (ContentHash::of(format!("{seed}/{group}").as_bytes()), group)).collect();
     shuffled.sort();
@@ -167,12 +168,12 @@ fn split(labels: &[Label], seed: u64) -> Result<[Vec<usize>; 3], TrainError> {
     Ok(parts)
 }
 
-fn mirrors(label: &Label) -> Result<[f32; MIRRORS], TrainError> {
+fn mirrors(label: &LabelledCrop) -> Result<[f32; MIRRORS], TrainError> {
     label.mirrors().map_err(|detail| TrainError::Crop { file: label.file.clone(), detail })
 }
 
 /// Reads the picture of a label: what the model looks at, and a hash of the file.
-pub fn input(label: &Label) -> Result<(Input, ContentHash), TrainError> {
+pub fn input(label: &LabelledCrop) -> Result<(Input, ContentHash), TrainError> {
     let crop = |detail: String| TrainError::Crop { file: label.file.clone(), detail };
     let bytes = std::fs::read(&label.file).map_err(|error| crop(error.to_string()))?;
     let input = Input::decode(&bytes, mirrors(label)?).map_err(crop)?;
@@ -187,7 +188,7 @@ struct Seen {
 
 /// Runs the network over all crops, in as many threads as there are.
 fn look(
-    labels: &[Label],
+    labels: &[LabelledCrop],
     trunk: &Trunk,
     runtime: &Runtime,
     threads: usize,
@@ -229,7 +230,7 @@ fn look(
     })
 }
 
-fn seen(label: &Label, session: &mut Session) -> Result<(Vec<f32>, ContentHash), TrainError> {
+fn seen(label: &LabelledCrop, session: &mut Session) -> Result<(Vec<f32>, ContentHash), TrainError> {
     let (input, content) = input(label)?;
     let failed = |error: ort::Error| TrainError::Crop { file: label.file.clone(), detail: error.to_string() };
     let crop = TensorRef::from_array_view(([1, SIDE, SIDE, 3], input.pixels())).map_err(failed)?;
@@ -238,7 +239,7 @@ fn seen(label: &Label, session: &mut Session) -> Result<(Vec<f32>, ContentHash),
     Ok((features.to_vec(), content))
 }
 
-fn judge_all(labels: &[Label], part: &[usize], p_ok: &dyn Fn(usize) -> f64) -> Vec<Judged> {
+fn judge_all(labels: &[LabelledCrop], part: &[usize], p_ok: &dyn Fn(usize) -> f64) -> Vec<Judged> {
     part.iter().map(|&i| Judged { p_ok: p_ok(i), ok: labels[i].ok }).collect()
 }
 
@@ -248,7 +249,7 @@ fn cells(mirrors: &[f32; MIRRORS]) -> Vec<f64> {
 
 /// What there is to learn from.
 struct Learner<'a> {
-    labels: &'a [Label],
+    labels: &'a [LabelledCrop],
     features: &'a [Vec<f32>],
     mirrors: &'a [[f32; MIRRORS]],
     seed: u64,
@@ -390,7 +391,7 @@ fn unscaled(scale: &Scale, rows: &[Vec<f64>], bias: &[f64]) -> (Vec<Vec<f64>>, V
 }
 
 /// What the finished file says of some of the crops.
-fn score(bytes: &[u8], labels: &[Label], part: &[usize], runtime: &Runtime) -> Result<Vec<f64>, TrainError> {
+fn score(bytes: &[u8], labels: &[LabelledCrop], part: &[usize], runtime: &Runtime) -> Result<Vec<f64>, TrainError> {
     let mut model = Model::from_bytes("the new classifier", bytes, runtime)?;
     let mut scores = Vec::with_capacity(part.len());
     for some in part.chunks(16) {
@@ -404,8 +405,8 @@ fn score(bytes: &[u8], labels: &[Label], part: &[usize], runtime: &Runtime) -> R
 mod tests {
     use super::*;
 
-    fn label(file: &str, group: &str, ok: bool) -> Label {
-        Label {
+    fn label(file: &str, group: &str, ok: bool) -> LabelledCrop {
+        LabelledCrop {
             file: file.into(),
             ok,
             group: Some(group.into()),
@@ -417,7 +418,7 @@ mod tests {
 
     #[test]
     fn no_group_is_on_both_sides() {
-        let labels: Vec<Label> =
+        let labels: Vec<LabelledCrop> =
             (0..400).map(|i| label(&i.to_string(), &format!("person {}", i % 40), i % 3 == 0)).collect();
         let parts = split(&labels, 1).unwrap();
         assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [240, 60, 100]);
@@ -429,7 +430,7 @@ mod tests {
 
     #[test]
     fn a_part_without_both_kinds_is_refused_by_name() {
-        let labels: Vec<Label> = (0..40).map(|i| label(&i.to_string(), &i.to_string(), false)).collect();
+        let labels: Vec<LabelledCrop> = (0..40).map(|i| label(&i.to_string(), &i.to_string(), false)).collect();
         let error = split(&labels, 1).unwrap_err().to_string();
         assert!(error.starts_with("the part to learn from has 0 OK and 24 NG crops"), "{error}");
     }

@@ -6,14 +6,14 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::place::PlaceArgs;
 use super::produce::Dump;
 use super::progress::Bars;
 use super::run::MappingArgs;
+use super::run_target::RunTargetArgs;
 use super::{Failure, print_json, print_text};
+use crate::domain::{Candidate, Ending, Id, State};
 use crate::ledger::{Entry, Filter};
 use crate::objects::{ObjectKey, Objects};
-use crate::photo::{Candidate, Ending, Id, State};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -23,7 +23,7 @@ pub struct Args {
     #[command(flatten)]
     mapping: MappingArgs,
     #[command(flatten)]
-    place: PlaceArgs,
+    place: RunTargetArgs,
 }
 
 /// What the comparison found.
@@ -60,7 +60,7 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
     }
 }
 
-async fn compare(place: &PlaceArgs, candidates: &[Candidate]) -> Result<Findings, Failure> {
+async fn compare(place: &RunTargetArgs, candidates: &[Candidate]) -> Result<Findings, Failure> {
     const PAGE: usize = 1000;
     let mut findings = Findings { candidates: candidates.len() as u64, ..Findings::default() };
     let mut missing = HashSet::with_capacity(candidates.len());
@@ -87,7 +87,7 @@ async fn compare(place: &PlaceArgs, candidates: &[Candidate]) -> Result<Findings
                 findings.others += 1;
                 continue;
             }
-            match entry.standing.state {
+            match entry.status.state {
                 State::Waiting(_) => findings.waiting += 1,
                 State::Ended(ending) => *findings.ended.entry(ending).or_default() += 1,
             }
@@ -109,11 +109,11 @@ async fn check(
     objects: &dyn Objects,
     findings: &mut Findings,
 ) -> Result<(), Failure> {
-    let Some(message) = &entry.standing.message else {
+    let Some(message) = &entry.status.message else {
         findings.fault(&entry.photo_id, "forgotten", "the ledger has lost what it knew of it");
         return Ok(());
     };
-    match entry.standing.state {
+    match entry.status.state {
         State::Waiting(_) if queued.is_some_and(|queued| !queued.contains(&message.id())) => {
             findings.fault(&entry.photo_id, "stranded", "no queue has its message: `facemill run` enqueues it again");
         }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::Failure;
 use super::progress::Bars;
 use super::run::MappingArgs;
-use crate::photo::Candidate;
+use crate::domain::Candidate;
 use crate::source::{self, COLUMNS, Input, Options};
 
 #[derive(Debug, clap::Args)]

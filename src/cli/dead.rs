@@ -7,14 +7,15 @@ use std::process::ExitCode;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
-use super::place::{Holding, PlaceArgs};
 use super::progress::Bars;
+use super::run_target::{LockedRun, RunTargetArgs};
 use super::{Failure, filter, print_json, print_text};
-use crate::broker::{DeadLetter, Message};
-use crate::calendar;
+use crate::broker::DeadLetter;
+use crate::domain::Message;
+use crate::domain::calendar;
+use crate::domain::{Cause, Id, StageName};
 use crate::ledger::Filter;
-use crate::photo::{Cause, Id, StageName};
-use crate::pipeline::again::{AgainError, Replayed};
+use crate::pipeline::requeue::{Replayed, RequeueError};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -31,7 +32,7 @@ enum Action {
         /// The id of its photo; what the list begins with where there is none
         id: String,
         #[command(flatten)]
-        place: PlaceArgs,
+        place: RunTargetArgs,
     },
     /// Sends the photos back to the stage that gave them up and removes their letters
     Replay(Chosen),
@@ -51,7 +52,7 @@ struct Chosen {
     #[arg(long = "where", value_name = "KEY=VALUE,..", value_parser = filter::of_letters)]
     filter: Option<Filter>,
     #[command(flatten)]
-    place: PlaceArgs,
+    place: RunTargetArgs,
 }
 
 /// A dead letter as it is shown.
@@ -74,7 +75,7 @@ struct Shown {
 /// What a replay did.
 #[derive(Debug, Default, Serialize)]
 struct Summary {
-    sent_back: u64,
+    requeued: u64,
     /// Letters of photos that are on their way, or came to another end, without us.
     out_of_date: u64,
     /// Letters that stay: their messages are not ours.
@@ -96,7 +97,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 }
 
 /// Whether the letter belongs to the run, or to none. Answers its message if it has one of ours.
-fn of_run(holding: &Holding, letter: &DeadLetter) -> Option<Option<Message>> {
+fn of_run(holding: &LockedRun, letter: &DeadLetter) -> Option<Option<Message>> {
     match Message::decode(letter.body.as_bytes()) {
         Ok(message) => (message.photo.run == holding.run).then_some(Some(message)),
         Err(_) => Some(None),
@@ -104,20 +105,20 @@ fn of_run(holding: &Holding, letter: &DeadLetter) -> Option<Option<Message>> {
 }
 
 impl Chosen {
-    fn means(&self, holding: &Holding, letter: &DeadLetter) -> bool {
+    fn means(&self, holding: &LockedRun, letter: &DeadLetter) -> bool {
         let everything = Filter::default();
         let filter = self.filter.as_ref().unwrap_or(&everything);
         of_run(holding, letter).is_some_and(|message| filter::means(filter, letter, message.as_ref()))
     }
 
-    async fn letters(&self, holding: &Holding) -> Result<Vec<DeadLetter>, Failure> {
+    async fn letters(&self, holding: &LockedRun) -> Result<Vec<DeadLetter>, Failure> {
         let mut letters = all(holding).await?;
         letters.retain(|letter| self.means(holding, letter));
         Ok(letters)
     }
 }
 
-async fn all(holding: &Holding) -> Result<Vec<DeadLetter>, Failure> {
+async fn all(holding: &LockedRun) -> Result<Vec<DeadLetter>, Failure> {
     const ALL: usize = usize::MAX >> 1;
     holding.broker.dead(ALL).await.map_err(Failure::broken)
 }
@@ -133,7 +134,7 @@ async fn list(chosen: &Chosen) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn show(id: &str, place: &PlaceArgs) -> Result<ExitCode, Failure> {
+async fn show(id: &str, place: &RunTargetArgs) -> Result<ExitCode, Failure> {
     let holding = place.hold().await?;
     let letters = all(&holding).await?;
     let ours = letters.iter().filter(|letter| of_run(&holding, letter).is_some());
@@ -153,10 +154,10 @@ async fn replay(chosen: &Chosen) -> Result<ExitCode, Failure> {
     let mut summary = Summary::default();
     let letters = chosen.letters(&holding).await?;
     let replayed = stream::iter(&letters).map(async |letter| match Message::decode(letter.body.as_bytes()) {
-        Ok(message) => Ok((letter, Some(holding.again().replay(&message).await?))),
+        Ok(message) => Ok((letter, Some(holding.requeue().replay(&message).await?))),
         Err(_) => Ok((letter, None)),
     });
-    let replayed: Result<Vec<_>, AgainError> = replayed.buffered(TOGETHER).try_collect().await;
+    let replayed: Result<Vec<_>, RequeueError> = replayed.buffered(TOGETHER).try_collect().await;
     let go_on = "no letter was removed, run the same command again to go on";
     let replayed = replayed.map_err(|error| Failure::broken(format!("{error}; {go_on}")))?;
     let mut done = HashMap::new();
@@ -164,17 +165,17 @@ async fn replay(chosen: &Chosen) -> Result<ExitCode, Failure> {
         match fate {
             None => summary.foreign += 1,
             Some(Replayed::Unknown) => summary.unknown += 1,
-            Some(Replayed::SentBack) => summary.sent_back += 1,
+            Some(Replayed::Requeued) => summary.requeued += 1,
             Some(Replayed::OutOfDate) => summary.out_of_date += 1,
         }
-        if matches!(fate, Some(Replayed::SentBack | Replayed::OutOfDate)) {
+        if matches!(fate, Some(Replayed::Requeued | Replayed::OutOfDate)) {
             done.insert(letter.id(), letter.last_at);
         }
     }
     if !done.is_empty() {
         // A photo may have died anew: a letter of another time is another letter.
         let is_done = |letter: &DeadLetter| done.get(&letter.id()) == Some(&letter.last_at);
-        holding.broker.exhume(&is_done).await.map_err(Failure::broken)?;
+        holding.broker.take_dead_letters(&is_done).await.map_err(Failure::broken)?;
     }
     if chosen.place.json { print_json(&summary) } else { print_text(&summary.text(holding.is_folder())) }?;
     Ok(ExitCode::SUCCESS)
@@ -186,7 +187,8 @@ async fn discard(chosen: &Chosen, yes: bool) -> Result<ExitCode, Failure> {
         let letters = chosen.letters(&holding).await?.len();
         return Err(Failure::findings(format!("{letters} letters would be dropped: say --yes to do it")));
     }
-    let dropped = holding.broker.exhume(&|letter| chosen.means(&holding, letter)).await.map_err(Failure::broken)?;
+    let dropped =
+        holding.broker.take_dead_letters(&|letter| chosen.means(&holding, letter)).await.map_err(Failure::broken)?;
     match chosen.place.json {
         true => print_json(&serde_json::json!({ "dropped": dropped.len() })),
         false => print_text(&format!("{} letters dropped\n", dropped.len())),
@@ -230,11 +232,12 @@ impl Shown {
 
     /// Photo, stage, cause, attempt, last time, host, trace.
     fn line(&self) -> String {
-        let (stage, slug) = (self.stage.map_or("-", StageName::as_str), self.cause.slug.escape_debug().to_string());
+        let (stage, code) =
+            (self.stage.map_or("-", StageName::as_str), self.cause.code.as_str().escape_debug().to_string());
         let host = self.host.as_deref().unwrap_or("-");
         let trace = self.trace_id.as_deref().unwrap_or("-").escape_debug();
         let (name, attempt, last) = (self.name(), self.attempt, calendar::second(self.last_at));
-        format!("{name:<12} {stage:<9} {slug:<20} {attempt:>2}  {last}  {host:<24} {trace}\n")
+        format!("{name:<12} {stage:<9} {code:<20} {attempt:>2}  {last}  {host:<24} {trace}\n")
     }
 
     fn text(&self) -> String {
@@ -244,9 +247,9 @@ impl Shown {
     }
 
     fn write(&self, text: &mut String) -> std::fmt::Result {
-        let Cause { slug, detail } = &self.cause;
+        let Cause { code, detail } = &self.cause;
         writeln!(text, "{}: given up {}", self.name(), self.stage.map_or("-".into(), |stage| format!("by {stage}")))?;
-        writeln!(text, "  {}: {}", slug.escape_debug(), detail.escape_debug())?;
+        writeln!(text, "  {}: {}", code.as_str().escape_debug(), detail.escape_debug())?;
         writeln!(text, "\n  letter  {}", self.id.escape_debug())?;
         writeln!(text, "  trace   {}", self.trace_id.as_deref().unwrap_or("-").escape_debug())?;
         writeln!(text, "  attempt {}", self.attempt)?;
@@ -271,9 +274,9 @@ fn without_controls(line: &str) -> String {
 
 impl Summary {
     fn text(&self, is_folder: bool) -> String {
-        let Self { sent_back, out_of_date, foreign, unknown } = self;
-        let mut text = format!("{sent_back} photos sent back\n");
-        if is_folder && *sent_back > 0 {
+        let Self { requeued, out_of_date, foreign, unknown } = self;
+        let mut text = format!("{requeued} photos sent back\n");
+        if is_folder && *requeued > 0 {
             text.push_str(super::retry::NEXT_RUN);
         }
         for (count, what) in [

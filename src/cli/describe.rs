@@ -10,8 +10,8 @@ use serde_json::json;
 
 use super::{Cli, Failure, print_json};
 use crate::broker::rabbitmq::topology::Names;
+use crate::domain::StageName;
 use crate::objects::s3;
-use crate::photo::StageName;
 use crate::pipeline::worker;
 use crate::telemetry;
 

@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use serde::Serialize;
 
-use super::place::PlaceArgs;
+use super::run_target::RunTargetArgs;
 use super::servers::ServerArgs;
 use super::settings::ModelArgs;
 use super::{Failure, print_json, print_text};
@@ -15,13 +15,13 @@ use crate::inference::Runtime;
 use crate::ledger::Ledger;
 use crate::net::{Fetcher, Rules};
 use crate::objects::Objects;
-use crate::pipeline::local::Home;
+use crate::pipeline::local::RunDir;
 use crate::vision::detector::Detector;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    place: PlaceArgs,
+    place: RunTargetArgs,
     #[command(flatten)]
     models: ModelArgs,
 }
@@ -116,7 +116,7 @@ async fn servers(servers: &ServerArgs) -> Result<Vec<Check>, Failure> {
     Ok(vec![check("rabbitmq", broker), check("redis", ledger), check("s3", objects)])
 }
 
-async fn folder(home: &Home) -> Vec<Check> {
+async fn folder(home: &RunDir) -> Vec<Check> {
     let place = home.folder().display().to_string();
     let store = home.objects().check().await.map(|()| format!("{place} can be written to"));
     let mut checks = vec![Check::of("folder", store)];

@@ -1,8 +1,9 @@
 //! `--where stage=..,cause=..`: which photos or letters are meant.
 
-use crate::broker::{DeadLetter, Message};
+use crate::broker::DeadLetter;
+use crate::domain::Ending;
+use crate::domain::Message;
 use crate::ledger::Filter;
-use crate::photo::Ending;
 
 /// Dead letters: of photos that failed, and of nobody's.
 const OF_LETTERS: &[&str] = &["stage", "cause", "host"];
@@ -53,7 +54,7 @@ fn parse(text: &str, keys: &'static [&'static str]) -> Result<Filter, BadFilter>
         match key {
             "stage" => filter.stage = Some(value.parse().map_err(|error| bad(format!("{error}")))?),
             "outcome" => filter.ending = Some(value.parse().map_err(|error| bad(format!("{error}")))?),
-            "cause" => filter.cause = Some(value.to_owned()),
+            "cause" => filter.cause = Some(value.into()),
             _ => filter.host = Some(value.to_lowercase()),
         }
     }
@@ -65,14 +66,14 @@ pub fn means(filter: &Filter, letter: &DeadLetter, message: Option<&Message>) ->
     let Filter { stage, cause, host, .. } = filter;
     let is_from = |host: &String| message.is_some_and(|message| message.photo.candidate.host() == *host);
     stage.is_none_or(|stage| letter.stage == Some(stage))
-        && cause.as_ref().is_none_or(|cause| letter.cause.slug == *cause)
+        && cause.as_ref().is_none_or(|cause| letter.cause.code == *cause)
         && host.as_ref().is_none_or(is_from)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::photo::StageName;
+    use crate::domain::{CauseCode, StageName};
 
     #[test]
     fn pairs_are_read() {
@@ -80,7 +81,7 @@ mod tests {
         let expected = Filter {
             stage: Some(StageName::Fetch),
             ending: Some(Ending::Gone),
-            cause: Some("http-404".into()),
+            cause: Some(CauseCode::Http(404)),
             host: Some("a.test".into()),
             waiting: false,
         };

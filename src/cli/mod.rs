@@ -6,25 +6,26 @@ pub mod dead;
 pub mod demo;
 pub mod describe;
 pub mod doctor;
-pub mod effective;
 pub mod pause;
 pub mod produce;
 pub mod rebuild;
 pub mod report;
 pub mod retry;
 pub mod run;
-pub mod selfies;
+pub mod show_settings;
 pub mod simulate;
 pub mod status;
+pub mod synthetic;
 pub mod train;
 pub mod why;
 pub mod work;
 
 mod filter;
-mod heart;
-mod place;
+mod heartbeat;
+mod names;
 mod probes;
 mod progress;
+mod run_target;
 mod servers;
 mod settings;
 mod settings_file;
@@ -41,7 +42,7 @@ use settings_file::SettingsFile;
 
 use crate::telemetry::{self, Telemetry};
 
-/// Turns a heap of photo URLs into a clean, aligned face dataset.
+/// HostLimiter a heap of photo URLs into a clean, aligned face dataset.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, max_term_width = 100)]
 pub struct Cli {
@@ -87,14 +88,14 @@ enum Command {
     Train(train::Args),
     /// Cuts whole-head photographs into labelled crops, for a first training without verdicts
     #[command(hide = true)]
-    Selfies(selfies::Args),
+    Synthetic(synthetic::Args),
     /// Checks everything facemill needs, one line each, with the remedy
     Doctor(doctor::Args),
     /// Tells the names of queues and variables, for programs that deploy this one
     #[command(hide = true)]
     Describe(describe::Args),
     /// Prints the settings that hold, and where each comes from
-    Settings(effective::Args),
+    Settings(show_settings::Args),
     /// Makes a small collection, serves it from a local host, good and bad, and runs it
     Demo(demo::Args),
 }
@@ -190,10 +191,10 @@ fn dispatch(command: Command, definition: &Definition) -> Result<ExitCode, Failu
         Command::Rebuild(args) => rebuild::run(args),
         Command::Pause(args) => pause::pause(&args),
         Command::Resume(args) => pause::resume(&args),
-        Command::Settings(args) => effective::run(&args, definition),
+        Command::Settings(args) => show_settings::run(&args, definition),
         Command::Report(args) => report::run(&args),
         Command::Train(args) => train::run(args).map(|()| ExitCode::SUCCESS),
-        Command::Selfies(args) => selfies::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Synthetic(args) => synthetic::run(args).map(|()| ExitCode::SUCCESS),
         Command::Simulate(args) => simulate::run(&args),
         Command::Describe(args) => describe::run(&args),
         Command::Doctor(args) => doctor::run(&args),
@@ -214,7 +215,7 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
     runtime.block_on(work)
 }
 
-/// Turns the first Ctrl-C or SIGTERM into a shutdown in order, and the second into an end at once.
+/// HostLimiter the first Ctrl-C or SIGTERM into a shutdown in order, and the second into an end at once.
 async fn signals(shutdown: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))

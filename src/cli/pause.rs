@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use super::servers::ServerArgs;
 use super::{Failure, print_json, print_text};
-use crate::calendar;
 use crate::cluster::pauses::{HostName, Pauses, Subject};
-use crate::photo::StageName;
+use crate::domain::StageName;
+use crate::domain::calendar;
 
 #[derive(Debug, clap::Args)]
 pub struct PauseArgs {

@@ -20,11 +20,11 @@ use tokio_util::sync::CancellationToken;
 use super::Failure;
 use super::servers::Servers;
 use crate::broker::Broker;
+use crate::domain::StageName;
+use crate::domain::clock::now;
 use crate::ledger::{Ledger, LedgerError};
 use crate::objects::s3::S3;
 use crate::objects::{ObjectError, Objects};
-use crate::photo::StageName;
-use crate::pipeline::worker::now;
 use crate::telemetry::instruments;
 use crate::telemetry::prometheus::{self, Reader};
 

@@ -9,8 +9,8 @@ use super::progress::Bars;
 use super::run::MappingArgs;
 use super::servers::ServerArgs;
 use super::{Failure, print_json, print_text};
+use crate::domain::{Candidate, RunName};
 use crate::objects::s3::{Reader, S3};
-use crate::photo::{Candidate, RunName};
 use crate::pipeline::producer::{self, Enqueued};
 use crate::source::{self, Input, Mapping};
 

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use crate::ledger::{Counts, Happening};
-use crate::photo::{Ending, StageName};
-use crate::pipeline::event::{Happened, Observer};
+use crate::domain::{Ending, StageName};
+use crate::ledger::{Counts, EventKind};
+use crate::pipeline::event::{Observer, PhotoEvent};
 use crate::source::Progress;
 use crate::telemetry::Sink;
 
@@ -149,18 +149,18 @@ impl Board {
 }
 
 impl Observer for Board {
-    fn happened(&self, happened: &Happened<'_>) {
-        let event = happened.event;
+    fn on_event(&self, event: &PhotoEvent<'_>) {
+        let event = event.event;
         let Some(row) = self.stages.get(&event.stage) else { return };
         match event.what {
-            Happening::Enqueued => {}
-            Happening::Advanced => {
+            EventKind::Enqueued => {}
+            EventKind::Advanced => {
                 row.bar.inc(1);
                 if let Some(next) = event.stage.next().and_then(|next| self.stages.get(&next)) {
                     next.arrive(1);
                 }
             }
-            Happening::Retried => row.note("tried again", 1),
+            EventKind::Retried => row.note("tried again", 1),
             ended => {
                 row.bar.inc(1);
                 row.note(ended.as_str(), 1);

@@ -9,10 +9,10 @@ use serde::Serialize;
 use super::produce::CollectionArgs;
 use super::progress::Bars;
 use super::{Failure, print_json, print_text};
-use crate::photo::RunName;
-use crate::pipeline::again::Again;
+use crate::domain::RunName;
 use crate::pipeline::rebuild::{self, Rebuilt};
 use crate::pipeline::record::{Records, Unreadable};
+use crate::pipeline::requeue::Requeue;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -51,7 +51,7 @@ pub fn run(Args { collection: args, queues }: Args) -> Result<ExitCode, Failure>
         let again = |error: String| Failure::broken(format!("{error}; run the same command again to go on"));
         let rebuilt = rebuilt.map_err(|error| again(error.to_string()))?;
         let published = match queues {
-            true => Again { ledger, broker, records: None }.enqueue_waiting(&args.run).await,
+            true => Requeue { ledger, broker, records: None }.enqueue_waiting(&args.run).await,
             false => Ok(0),
         };
         Ok(Outcome { rebuilt, published: published.map_err(|error| again(error.to_string()))? })

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::place::PlaceArgs;
+use super::run_target::RunTargetArgs;
 use super::settings::ModelArgs;
 use super::{Failure, print_json, print_text};
 use crate::classifier::model::Model;
+use crate::domain::clock::now;
 use crate::inference::Runtime;
-use crate::pipeline::worker::now;
 use crate::report::{About, write_all};
 
 #[derive(Debug, clap::Args)]
@@ -20,7 +20,7 @@ pub struct Args {
     #[arg(long, default_value = "report", value_name = "DIR")]
     to: PathBuf,
     #[command(flatten)]
-    place: PlaceArgs,
+    place: RunTargetArgs,
     #[command(flatten)]
     models: ModelArgs,
 }

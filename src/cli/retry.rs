@@ -6,12 +6,13 @@ use std::process::ExitCode;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
-use super::place::{Holding, PlaceArgs};
 use super::progress::Bars;
+use super::run_target::{LockedRun, RunTargetArgs};
 use super::{Failure, filter, print_json, print_text};
-use crate::broker::{DeadLetter, Message};
+use crate::broker::DeadLetter;
+use crate::domain::Message;
+use crate::domain::{Ending, Id, PhotoKey, Position};
 use crate::ledger::{Entry, Filter};
-use crate::photo::{Ending, Id, PhotoKey, Position};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -22,7 +23,7 @@ pub struct Args {
     #[arg(long)]
     again: bool,
     #[command(flatten)]
-    place: PlaceArgs,
+    place: RunTargetArgs,
 }
 
 /// In a folder nobody takes from the queues now.
@@ -30,7 +31,7 @@ pub const NEXT_RUN: &str = "they lie in the folder's queues: the next `facemill 
 
 #[derive(Debug, Default, Serialize)]
 struct Summary {
-    sent_back: u64,
+    requeued: u64,
     published_again: u64,
     letters_removed: u64,
 }
@@ -41,13 +42,13 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         let holding = args.place.hold().await?;
         let mut summary = Summary::default();
         if args.again {
-            summary.published_again = publish_again(&holding, &args.filter).await?;
+            summary.published_again = republish(&holding, &args.filter).await?;
         }
         let mut failed = HashMap::new();
         for ending in [Ending::Gone, Ending::Rejected, Ending::Failed] {
             if args.filter.ending.is_none_or(|wanted| wanted == ending) {
                 let filter = Filter { ending: Some(ending), ..args.filter.clone() };
-                summary.sent_back += send_back(&holding, &filter, &mut failed).await?;
+                summary.requeued += requeue(&holding, &filter, &mut failed).await?;
             }
         }
         summary.letters_removed = remove_letters(&holding, &failed).await?;
@@ -68,39 +69,39 @@ fn interrupted(error: impl std::fmt::Display) -> Failure {
 }
 
 /// Sends back what the filter means; `failed` is told where those stand now that have a dead letter.
-async fn send_back(
-    holding: &Holding,
+async fn requeue(
+    holding: &LockedRun,
     filter: &Filter,
     failed: &mut HashMap<PhotoKey, Position>,
 ) -> Result<u64, Failure> {
-    let (mut sent_back, mut after) = (0, None);
+    let (mut requeued, mut after) = (0, None);
     while let Some(page) = page(holding, filter, &mut after).await? {
         let messages: Vec<Option<Message>> = stream::iter(page)
             .map(async |entry: Entry| {
                 let key = PhotoKey { run: holding.run.clone(), photo_id: entry.photo_id };
-                holding.again().send_back(&key).await
+                holding.requeue().requeue(&key).await
             })
             .buffered(TOGETHER)
             .try_collect()
             .await
             .map_err(interrupted)?;
         for message in messages.into_iter().flatten() {
-            sent_back += 1;
+            requeued += 1;
             if filter.ending == Some(Ending::Failed) {
                 failed.insert(message.photo.key(), message.position);
             }
         }
     }
-    Ok(sent_back)
+    Ok(requeued)
 }
 
-async fn publish_again(holding: &Holding, filter: &Filter) -> Result<u64, Failure> {
+async fn republish(holding: &LockedRun, filter: &Filter) -> Result<u64, Failure> {
     // With the cause of its ending a photo that was sent back has nothing to do any more.
     let waiting = Filter { waiting: true, ending: None, cause: None, ..filter.clone() };
     let (mut published, mut after) = (0, None);
     while let Some(page) = page(holding, &waiting, &mut after).await? {
         let again: Vec<bool> = stream::iter(page)
-            .map(async |entry: Entry| holding.again().publish_again(&entry.standing).await)
+            .map(async |entry: Entry| holding.requeue().republish(&entry.status).await)
             .buffered(TOGETHER)
             .try_collect()
             .await
@@ -111,14 +112,14 @@ async fn publish_again(holding: &Holding, filter: &Filter) -> Result<u64, Failur
 }
 
 /// The next page, none after the last.
-async fn page(holding: &Holding, filter: &Filter, after: &mut Option<Id>) -> Result<Option<Vec<Entry>>, Failure> {
+async fn page(holding: &LockedRun, filter: &Filter, after: &mut Option<Id>) -> Result<Option<Vec<Entry>>, Failure> {
     let page = holding.ledger.page(&holding.run, filter, after.as_ref(), PAGE).await.map_err(interrupted)?;
     *after = page.last().map(|last| last.photo_id.clone());
     Ok((!page.is_empty()).then_some(page))
 }
 
 /// Removes the letters of photos that are under way again, and not those that tell of what came after.
-async fn remove_letters(holding: &Holding, failed: &HashMap<PhotoKey, Position>) -> Result<u64, Failure> {
+async fn remove_letters(holding: &LockedRun, failed: &HashMap<PhotoKey, Position>) -> Result<u64, Failure> {
     if failed.is_empty() {
         return Ok(0);
     }
@@ -126,17 +127,17 @@ async fn remove_letters(holding: &Holding, failed: &HashMap<PhotoKey, Position>)
         let message = Message::decode(letter.body.as_bytes());
         message.is_ok_and(|message| failed.get(&message.photo.key()).is_some_and(|now| message.position < *now))
     };
-    holding.broker.exhume(&is_past).await.map(|removed| removed.len() as u64).map_err(Failure::broken)
+    holding.broker.take_dead_letters(&is_past).await.map(|removed| removed.len() as u64).map_err(Failure::broken)
 }
 
 impl Summary {
     fn text(&self, is_folder: bool) -> String {
-        let Self { sent_back, published_again, letters_removed } = self;
-        let mut text = format!("{sent_back} photos sent back, {letters_removed} dead letters removed\n");
+        let Self { requeued, published_again, letters_removed } = self;
+        let mut text = format!("{requeued} photos sent back, {letters_removed} dead letters removed\n");
         if *published_again > 0 {
             text.push_str(&format!("{published_again} published again that had been sent back before\n"));
         }
-        if is_folder && sent_back + published_again > 0 {
+        if is_folder && requeued + published_again > 0 {
             text.push_str(NEXT_RUN);
         }
         text

@@ -10,15 +10,16 @@ use tokio_util::sync::CancellationToken;
 use super::progress::{Bars, Board};
 use super::settings::{self, StageArgs, that_shape_the_dataset};
 use super::{Failure, plain};
+use crate::domain::clock::now;
+use crate::domain::{Candidate, RunName, StageName};
 use crate::ledger::Ledger;
 use crate::objects::Objects;
 use crate::objects::observed::Observed;
-use crate::photo::{Candidate, RunName, StageName};
-use crate::pipeline::event::{Happened, Observer};
-use crate::pipeline::local::{Countdown, Finish, Home, Possession, drive};
+use crate::pipeline::event::{Observer, PhotoEvent};
+use crate::pipeline::local::{Countdown, Finish, LockedRunDir, RunDir, drive};
 use crate::pipeline::producer::{self, Enqueued};
 use crate::pipeline::stages::{self, Stages, runs_native_code};
-use crate::pipeline::worker::{self, Gate, Worker, now};
+use crate::pipeline::worker::{self, Gate, Worker};
 use crate::report::{self, About, Written};
 use crate::source::{self, Input, Mapping};
 use crate::telemetry::Telemetry;
@@ -132,8 +133,8 @@ pub async fn execute(
 ) -> Result<ExitCode, Failure> {
     candidates.truncate(process.limit.unwrap_or(usize::MAX));
     let run = RunName::default();
-    let home = Home::at(&process.out);
-    let Possession { ledger, broker, objects, .. } = &home.enter().await.map_err(Failure::broken)?;
+    let home = RunDir::at(&process.out);
+    let LockedRunDir { ledger, broker, objects, .. } = &home.enter().await.map_err(Failure::broken)?;
     let shape = agree_on_settings(ledger, &run, &settings, home.folder()).await?;
     let stages = open(&StageName::ALL, &settings, Arc::new(Observed::folder(Arc::new(objects.clone())))).await?;
 
@@ -240,9 +241,9 @@ async fn agree_on_settings(
 struct Lines;
 
 impl Observer for Lines {
-    fn happened(&self, happened: &Happened<'_>) {
+    fn on_event(&self, event: &PhotoEvent<'_>) {
         // Whoever reads may have gone away; the run goes on.
-        let _ = writeln!(std::io::stdout().lock(), "{}", happened.json());
+        let _ = writeln!(std::io::stdout().lock(), "{}", event.json());
     }
 }
 

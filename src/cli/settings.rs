@@ -8,30 +8,31 @@ use clap::Args;
 use serde_json::json;
 
 use super::Failure;
+use super::names;
 use crate::config::Models;
+use crate::domain::FacePolicy;
+use crate::domain::{Align, ImageFormat, Search};
 use crate::net::Rules;
-use crate::photo::{Align, ImageFormat, Search};
 use crate::pipeline::crop::CropSettings;
 use crate::pipeline::detect::DetectSettings;
 use crate::pipeline::retry::Waits;
 use crate::pipeline::stages;
-use crate::vision::detector::FacesRule;
 use crate::vision::image::Limits;
 
 /// How the stages work.
 #[derive(Debug, Clone, Args)]
 pub struct StageArgs {
     /// How the face is searched for: guided is fast, full is the published method
-    #[arg(long, env = "FACEMILL_SEARCH", value_enum, default_value_t, help_heading = "Faces")]
+    #[arg(long, env = "FACEMILL_SEARCH", value_parser = names::search(), default_value_t, help_heading = "Faces")]
     search: Search,
     /// What a photo with several faces is worth: nothing, or its largest face
-    #[arg(long, env = "FACEMILL_FACES", value_enum, default_value_t, help_heading = "Faces")]
-    faces: FacesRule,
+    #[arg(long, env = "FACEMILL_FACES", value_parser = names::face_policy(), default_value_t, help_heading = "Faces")]
+    faces: FacePolicy,
     /// The least width of a face in pixels: of the box that dlib draws around it
     #[arg(long, env = "FACEMILL_MIN_FACE", default_value_t = 80, value_name = "PIXELS", help_heading = "Faces")]
     min_face: u32,
     /// How the crop is laid around the face; do not mix them in one dataset
-    #[arg(long, env = "FACEMILL_ALIGN", value_enum, default_value_t, help_heading = "Faces")]
+    #[arg(long, env = "FACEMILL_ALIGN", value_parser = names::align(), default_value_t, help_heading = "Faces")]
     align: Align,
     /// How crops are saved
     #[arg(long, env = "FACEMILL_IMAGE_FORMAT", value_enum, default_value_t, help_heading = "Faces")]

@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::{Failure, print_json, print_text};
-use crate::capacity::{self, Bottleneck, Manned, Measured, Plan, Prediction};
+use crate::capacity::{self, Bottleneck, Forecast, Measured, Plan, StagePool};
+use crate::domain::StageName;
 use crate::net::Rules;
-use crate::photo::StageName;
 
 /// As docs/scaling.md says, measured on one core with `--search guided`. How long a host takes is not ours to
 /// measure: half a second is one far away.
@@ -45,7 +45,7 @@ pub struct Args {
     /// Cores that all workers share, when they are on one machine [default: one for each slot]
     #[arg(long, value_name = "N", value_parser = positive)]
     cores: Option<f64>,
-    /// Share of the photos that are on the one host with the most of them: it is asked only as often as is polite
+    /// Share of the photos that are on the one host with the most of them: it is asked only as often as is host_rate
     #[arg(long, value_name = "SHARE", value_parser = positive)]
     largest_host: Option<f64>,
     /// Prints JSON
@@ -72,8 +72,8 @@ fn positive(text: &str) -> Result<f64, String> {
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let mut plan = args.plan()?;
     if let Some(hours) = args.within {
-        plan = plan.manned_for(hours * 3600.0).ok_or_else(|| {
-            let limit = Plan { polite: f64::INFINITY, ..plan.clone() }.manned_for(hours * 3600.0);
+        plan = plan.pools_for(hours * 3600.0).ok_or_else(|| {
+            let limit = Plan { host_rate: f64::INFINITY, ..plan.clone() }.pools_for(hours * 3600.0);
             Failure::findings(match limit {
                 Some(_) => {
                     "no number of workers is enough: the largest host alone takes longer at --per-host and its spacing"
@@ -106,7 +106,7 @@ impl Args {
         if let Some(overhead) = self.overhead {
             measured.iter_mut().for_each(|measured| measured.overhead = overhead / 1000.0);
         }
-        let stages = StageName::ALL.map(|stage| Manned {
+        let stages = StageName::ALL.map(|stage| StagePool {
             measured: measured[stage as usize],
             workers: of(&self.workers, stage, 1),
             slots: of(&self.slots, stage, if stage == StageName::Fetch { 64 } else { 1 }),
@@ -116,21 +116,21 @@ impl Args {
         Ok(Plan {
             photos: self.photos as f64,
             stages,
-            polite: self.largest_host.map_or(f64::INFINITY, |share| one_host / share.min(1.0)),
+            host_rate: self.largest_host.map_or(f64::INFINITY, |share| one_host / share.min(1.0)),
             cores: self.cores.unwrap_or(f64::INFINITY),
         })
     }
 }
 
-fn told(plan: &Plan, predicted: &Prediction) -> serde_json::Value {
+fn told(plan: &Plan, predicted: &Forecast) -> serde_json::Value {
     let stage = |name: StageName| {
-        let (k, manned) = (name as usize, plan.stages[name as usize]);
+        let (k, pools) = (name as usize, plan.stages[name as usize]);
         json!({
             "stage": name,
             "photos": predicted.photos[k].round() as u64,
-            "seconds_a_photo": manned.taken(),
-            "workers": manned.workers,
-            "slots": manned.slots,
+            "seconds_a_photo": pools.taken(),
+            "workers": pools.workers,
+            "slots": pools.slots,
             "busy": predicted.busy[k],
         })
     };
@@ -143,19 +143,19 @@ fn told(plan: &Plan, predicted: &Prediction) -> serde_json::Value {
     })
 }
 
-fn text(plan: &Plan, predicted: &Prediction) -> String {
+fn text(plan: &Plan, predicted: &Forecast) -> String {
     let mut text = String::from("stage         photos  a photo takes  workers  in hand  busy\n");
     for name in StageName::ALL {
-        let (k, manned) = (name as usize, plan.stages[name as usize]);
-        let milliseconds = manned.taken() * 1000.0;
+        let (k, pools) = (name as usize, plan.stages[name as usize]);
+        let milliseconds = pools.taken() * 1000.0;
         let (photos, busy) = (predicted.photos[k].round(), predicted.busy[k] * 100.0);
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
             "{:<9}{photos:>11}{milliseconds:>12.1} ms{:>9}{:>9}{busy:>5.0} %",
             name.as_str(),
-            manned.workers,
-            manned.slots
+            pools.workers,
+            pools.slots
         );
     }
     let limit = match predicted.bottleneck {

@@ -9,14 +9,14 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::place::{Place, PlaceArgs};
+use super::run_target::{RunTarget, RunTargetArgs};
 use super::{Failure, print_json, print_text};
 use crate::cluster::workers::{Report, Seen};
 use crate::cluster::{Pauses, Workers};
+use crate::domain::clock::now;
+use crate::domain::{Ending, RunName, StageName};
 use crate::ledger::redis::Redis;
 use crate::ledger::{CauseCount, Counts, LedgerError};
-use crate::photo::{Ending, RunName, StageName};
-use crate::pipeline::worker::now;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -25,7 +25,7 @@ pub struct Args {
     #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
     watch: Option<u64>,
     #[command(flatten)]
-    place: PlaceArgs,
+    place: RunTargetArgs,
 }
 
 /// Where the photos of a run are.
@@ -102,7 +102,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 }
 
 /// Looks again and again, until Ctrl-C or until nobody reads any more.
-async fn watch(place: &Place, json: bool, pause: Duration) -> Result<(), Failure> {
+async fn watch(place: &RunTarget, json: bool, pause: Duration) -> Result<(), Failure> {
     let mut ticks = tokio::time::interval(pause);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut screen = (!json && io::stdout().is_terminal()).then(Screen::enter).transpose().map_err(cannot_print)?;
@@ -184,7 +184,7 @@ fn print(status: &Status, json: bool) -> Result<(), Failure> {
     if json { print_json(status) } else { print_text(&status.text()) }
 }
 
-async fn look(place: &Place) -> Result<Status, Failure> {
+async fn look(place: &RunTarget) -> Result<Status, Failure> {
     let counts = place.ledger.counts(&place.run).await.map_err(Failure::broken)?;
     let depths = place.depths().await?;
     let mut stages = stages(&counts);
@@ -203,7 +203,7 @@ async fn look(place: &Place) -> Result<Status, Failure> {
         }
     }
     let Counts { candidates, ended, mut causes, .. } = counts;
-    causes.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| (&a.slug, &a.host).cmp(&(&b.slug, &b.host))));
+    causes.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| (&a.code, &a.host).cmp(&(&b.code, &b.host))));
     let (run, at_work) = (place.run.clone(), place.is_at_work());
     let staff = match place.redis() {
         Some(redis) => Some(Staff::of(redis).await.map_err(Failure::broken)?),
@@ -309,8 +309,8 @@ impl Status {
         if !self.causes.is_empty() {
             writeln!(text, "\n{:>9} {:<10}{:<10}{:<24}host", "", "at", "", "cause")?;
         }
-        for CauseCount { stage, ending, slug, host, count } in self.causes.iter().take(Self::CAUSES) {
-            writeln!(text, "{count:>9} {:<10}{:<10}{slug:<24}{host}", stage.as_str(), ending.as_str())?;
+        for CauseCount { stage, ending, code, host, count } in self.causes.iter().take(Self::CAUSES) {
+            writeln!(text, "{count:>9} {:<10}{:<10}{code:<24}{host}", stage.as_str(), ending.as_str())?;
         }
         match self.causes.len().checked_sub(Self::CAUSES) {
             Some(more @ 1..) => writeln!(text, "{:>9} more causes and hosts: see --json", more),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Failure;
-use crate::classifier::labels::{self, Label};
+use crate::classifier::labels::{self, LabelledCrop};
 use crate::classifier::measure::{Judged, Measures, TABLE_HEAD};
 use crate::classifier::model::Model;
 use crate::classifier::training::{self, Report, Settings, TrainError};
@@ -58,7 +58,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
-fn train(args: &Args, out: &Path, labels: &[Label], models: &Models, runtime: &Runtime) -> Result<(), Failure> {
+fn train(args: &Args, out: &Path, labels: &[LabelledCrop], models: &Models, runtime: &Runtime) -> Result<(), Failure> {
     let settings = Settings {
         seed: args.seed,
         precision: args.threshold_for_precision,
@@ -81,7 +81,7 @@ fn train(args: &Args, out: &Path, labels: &[Label], models: &Models, runtime: &R
     }
 }
 
-fn measure(file: &Path, labels: &[Label], runtime: &Runtime, json: bool) -> Result<(), Failure> {
+fn measure(file: &Path, labels: &[LabelledCrop], runtime: &Runtime, json: bool) -> Result<(), Failure> {
     let mut model = Model::open(file, runtime).map_err(Failure::broken)?;
     let bar = progress_bar(labels.len());
     let mut judged = Vec::with_capacity(labels.len());

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::place::PlaceArgs;
+use super::run_target::RunTargetArgs;
 use super::{Failure, print_json, print_text};
-use crate::calendar;
-use crate::ledger::{Event, Standing};
+use crate::domain::calendar;
+use crate::domain::{Cause, Facts, Id, Photo, PhotoKey, StageName, State};
+use crate::ledger::{Event, PhotoStatus};
 use crate::objects::ObjectKey;
-use crate::photo::{Cause, Facts, Id, Photo, PhotoKey, StageName, State};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -20,7 +20,7 @@ pub struct Args {
     #[arg(long, env = "FACEMILL_JAEGER_URL", value_name = "URL")]
     jaeger: Option<String>,
     #[command(flatten)]
-    place: PlaceArgs,
+    place: RunTargetArgs,
 }
 
 /// Everything that is known of a photo.
@@ -46,20 +46,20 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         let place = args.place.open().await?;
         let key = PhotoKey { run: place.run.clone(), photo_id: Id::new(args.photo_id.as_str()) };
         let unknown = || Failure::findings(format!("run {} has no photo {}", key.run, key.photo_id));
-        let mut standing = place.ledger.standing(&key).await.map_err(Failure::broken)?.ok_or_else(unknown)?;
-        if let (None, Some(records)) = (&standing.message, &place.records) {
-            standing.message = records.read(&key).await.map_err(Failure::broken)?.map(|record| record.message);
+        let mut status = place.ledger.status(&key).await.map_err(Failure::broken)?.ok_or_else(unknown)?;
+        if let (None, Some(records)) = (&status.message, &place.records) {
+            status.message = records.read(&key).await.map_err(Failure::broken)?.map(|record| record.message);
         }
         let history = place.ledger.history(&key).await.map_err(Failure::broken)?;
-        Ok(Story::of(key, standing, history, args.jaeger.as_deref()))
+        Ok(Story::of(key, status, history, args.jaeger.as_deref()))
     })?;
     if args.place.json { print_json(&story) } else { print_text(&story.text()) }?;
     Ok(ExitCode::SUCCESS)
 }
 
 impl Story {
-    fn of(key: PhotoKey, standing: Standing, history: Vec<Event>, jaeger: Option<&str>) -> Self {
-        let photo = standing.message.map(|message| message.photo);
+    fn of(key: PhotoKey, status: PhotoStatus, history: Vec<Event>, jaeger: Option<&str>) -> Self {
+        let photo = status.message.map(|message| message.photo);
         let facts = photo.as_ref().map(|photo| photo.facts.clone()).unwrap_or_default();
         let original = facts.original.map(|original| ObjectKey::original(original.sha256, original.format));
         let crop = facts.crop.map(|crop| ObjectKey::face(crop.sha256, crop.format));
@@ -68,11 +68,11 @@ impl Story {
             trace_url: jaeger.map(|jaeger| format!("{}/trace/{trace_id}", jaeger.trim_end_matches('/'))),
             trace_id,
             key,
-            state: standing.state,
-            stage: standing.stage,
-            attempt: standing.attempt,
-            due_at: standing.due_at,
-            cause: standing.cause,
+            state: status.state,
+            stage: status.stage,
+            attempt: status.attempt,
+            due_at: status.due_at,
+            cause: status.cause,
             history,
             photo,
             objects: [original, crop].into_iter().flatten().map(|key| key.to_string()).collect(),
@@ -142,8 +142,8 @@ fn facts(text: &mut String, facts: &Facts) -> std::fmt::Result {
         let mirrored = 100.0 * crop.mirrored;
         writeln!(text, "  crop    {0} x {0} pixels, {mirrored:.1} % mirrored", crop.size)?;
     }
-    if let Some(verdict) = &facts.verdict {
-        writeln!(text, "  verdict P(OK) {:.4} by {}", verdict.p_ok, verdict.model)?;
+    if let Some(prediction) = &facts.prediction {
+        writeln!(text, "  prediction P(OK) {:.4} by {}", prediction.p_ok, prediction.model)?;
     }
     Ok(())
 }

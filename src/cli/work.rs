@@ -12,18 +12,19 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
-use super::heart::{Heart, Tally};
+use super::heartbeat::{Heartbeat, Tally};
 use super::probes::{self, Probes};
 use super::progress::Bars;
 use super::servers::ServerArgs;
 use super::settings::{self, StageArgs};
 use crate::cluster::{Hosts, hosts, pauses};
+use crate::domain::StageName;
+use crate::domain::clock::now;
 use crate::objects::Objects;
-use crate::photo::StageName;
 use crate::pipeline::pause::Pause;
 use crate::pipeline::record::Records;
 use crate::pipeline::stages::runs_native_code;
-use crate::pipeline::worker::{self, Gate, Worker, now};
+use crate::pipeline::worker::{self, Gate, Worker};
 use crate::telemetry::instruments;
 
 #[derive(Debug, clap::Args)]
@@ -107,7 +108,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             running.spawn(async move { worker.run(shutdown).await });
         }
         aside.spawn(pauses.keep());
-        let heart = Arc::new(Heart::new(servers.ledger.clone(), tally, &name, &args.stages));
+        let heart = Arc::new(Heartbeat::new(servers.ledger.clone(), tally, &name, &args.stages));
         aside.spawn(heart.clone().beat());
         let probes = Arc::new(Probes::new(telemetry.prometheus.clone().unwrap_or_default(), shutdown.clone()));
         if let Some(listener) = listener {

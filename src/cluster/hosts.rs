@@ -1,6 +1,6 @@
 //! Whose turn it is at a host, kept in Redis for all fetch workers of an installation.
 //!
-//! A turn is a ticket in a sorted set, scored with the moment at which it must be over: who dies holding one gives it back
+//! A turn is a lease in a sorted set, scored with the moment at which it must be over: who dies holding one gives it back
 //! by that. All times are those of the server's clock. A key lives no longer than it means anything.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::ledger::redis::{Redis, keys};
 use crate::net::Rules;
-use crate::net::turns::{Answer, Away, FIRST_WAIT, LONGEST_WAIT, Reception, Ticket, Turns};
+use crate::net::host_limiter::{Answer, Away, FIRST_WAIT, Feedback, HostLimiter, LONGEST_WAIT, Lease};
 
 static ENTER: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/enter.lua")));
 static LEAVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/leave.lua")));
@@ -75,7 +75,7 @@ fn ms(time: Duration) -> Vec<u8> {
 }
 
 #[async_trait]
-impl Turns for Hosts {
+impl HostLimiter for Hosts {
     fn paused_for(&self, host: &str) -> Option<Duration> {
         let since = Duration::from_secs(*self.paused.borrow().get(host)?);
         Some(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(since))
@@ -85,10 +85,10 @@ impl Turns for Hosts {
         const WHAT: &str = "ask for a turn";
         let prefix = self.redis.prefix();
         let names = [keys::host(prefix, host), keys::turns(prefix, host), keys::sharers(prefix, host)];
-        let ticket = format!("{}/{}", self.process, self.tickets.fetch_add(1, Ordering::Relaxed));
+        let lease = format!("{}/{}", self.process, self.tickets.fetch_add(1, Ordering::Relaxed));
         let arguments = [
             self.process.as_bytes().to_vec(),
-            ticket.as_bytes().to_vec(),
+            lease.as_bytes().to_vec(),
             self.limits.per_host.to_string().into(),
             ms(self.limits.spacing),
             ms(self.limits.longest_turn),
@@ -99,22 +99,22 @@ impl Turns for Hosts {
             redis::from_redis_value(value).map_err(|error| Away::new(self.redis.bad(WHAT, error)))?;
         let wait = Duration::from_millis(wait_ms);
         Ok(match answer.as_str() {
-            "go" => Answer::Go { ticket: Ticket(ticket), starts_in: wait, sharers },
+            "go" => Answer::Go { lease: Lease(lease), starts_in: wait, sharers },
             "quiet" => Answer::Quiet { left: wait, sharers },
             _ => Answer::Busy { sharers },
         })
     }
 
-    async fn over(&self, host: &str, ticket: &Ticket, reception: Reception) -> Result<Duration, Away> {
+    async fn over(&self, host: &str, lease: &Lease, feedback: Feedback) -> Result<Duration, Away> {
         const WHAT: &str = "give a turn back";
         let prefix = self.redis.prefix();
-        let (word, wait) = match reception {
-            Reception::Welcome => ("welcome", None),
-            Reception::Wait(wait) => ("wait", wait),
-            Reception::Neither => ("neither", None),
+        let (word, wait) = match feedback {
+            Feedback::Success => ("welcome", None),
+            Feedback::RetryAfter(wait) => ("wait", wait),
+            Feedback::Neither => ("neither", None),
         };
         let arguments = [
-            ticket.0.as_bytes().to_vec(),
+            lease.0.as_bytes().to_vec(),
             word.into(),
             wait.map_or_else(|| b"-1".to_vec(), ms),
             ms(FIRST_WAIT),

@@ -15,9 +15,9 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use crate::domain::StageName;
 use crate::ledger::LedgerError;
 use crate::ledger::redis::{Redis, keys};
-use crate::photo::StageName;
 use crate::telemetry::instruments;
 
 /// A host as URLs name it: lower-case, international names in ASCII, no port.

@@ -6,9 +6,9 @@ use std::time::Duration;
 use redis::{Script, Value};
 use serde::{Deserialize, Serialize};
 
+use crate::domain::StageName;
 use crate::ledger::LedgerError;
 use crate::ledger::redis::{Redis, keys};
-use crate::photo::StageName;
 
 static BEAT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/beat.lua")));
 static SEEN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/seen.lua")));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::calendar;
+use crate::domain::calendar;
 
 /// 2016-01-01 00:00:00 UTC, in seconds since 1970: the collection's beginning.
 pub const BEGINNING: u64 = 1_451_606_400;

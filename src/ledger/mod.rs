@@ -4,14 +4,15 @@
 //! also keeps the message the next stage must get. Should a process die between the move and the publishing, whoever
 //! meets the old message finds the photo ahead of it and publishes the kept one again.
 
+use crate::domain::CauseCode;
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::broker::Message;
-use crate::photo::{Candidate, Cause, Ending, Id, PhotoKey, Position, RunName, StageName, State};
+use crate::domain::Message;
+use crate::domain::{Candidate, Cause, Ending, Id, PhotoKey, Position, RunName, StageName, State};
 
 pub mod redis;
 pub mod sqlite;
@@ -34,7 +35,7 @@ impl LedgerError {
 
 /// What the ledger knows of a photo.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Standing {
+pub struct PhotoStatus {
     pub state: State,
     /// Where it waits, or where it ended.
     pub stage: StageName,
@@ -50,12 +51,12 @@ pub struct Standing {
 
 /// Where a photo stood when the producer came with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Enrolment {
+pub enum Registration {
     New,
     /// Known, and still where it started: a producer that died may not have enqueued it.
-    AtStart,
+    Pending,
     /// Known, and on its way or at its end.
-    Further,
+    InProgress,
 }
 
 /// Leave to work on a photo, or not.
@@ -64,7 +65,7 @@ pub enum Begin {
     /// The photo stands where the message says. `crashes`: how many workers have begun this very turn and died.
     Go { crashes: u32 },
     /// It stands somewhere else: the message is a copy of one that was already dealt with.
-    Stale(Box<Standing>),
+    Stale(Box<PhotoStatus>),
 }
 
 /// One step forward.
@@ -85,7 +86,7 @@ pub struct Move<'a> {
 pub enum Moved {
     Done,
     /// The photo was not at `from`: another delivery of the same message was faster.
-    Stale(Box<Standing>),
+    Stale(Box<PhotoStatus>),
 }
 
 /// One thing that happened to a photo.
@@ -95,7 +96,7 @@ pub struct Event {
     pub at_ms: u64,
     pub stage: StageName,
     pub attempt: u32,
-    pub what: Happening,
+    pub what: EventKind,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
     /// Milliseconds the stage took.
@@ -104,7 +105,7 @@ pub struct Event {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Happening {
+pub enum EventKind {
     Enqueued,
     Advanced,
     Retried,
@@ -114,8 +115,8 @@ pub enum Happening {
     Predicted,
 }
 
-impl Happening {
-    pub const ALL: [Happening; 7] =
+impl EventKind {
+    pub const ALL: [EventKind; 7] =
         [Self::Enqueued, Self::Advanced, Self::Retried, Self::Gone, Self::Rejected, Self::Failed, Self::Predicted];
 
     pub fn as_str(self) -> &'static str {
@@ -135,7 +136,7 @@ impl Happening {
 #[error("`{0}` is nothing that happens to a photo")]
 pub struct UnknownHappening(String);
 
-impl FromStr for Happening {
+impl FromStr for EventKind {
     type Err = UnknownHappening;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -143,7 +144,7 @@ impl FromStr for Happening {
     }
 }
 
-impl From<Ending> for Happening {
+impl From<Ending> for EventKind {
     fn from(ending: Ending) -> Self {
         match ending {
             Ending::Gone => Self::Gone,
@@ -163,7 +164,7 @@ pub struct Counts {
     /// Of those, the ones waiting for another attempt.
     pub retrying: BTreeMap<StageName, u64>,
     pub ended: BTreeMap<Ending, u64>,
-    /// Stage, ending and slug of the cause: how many.
+    /// Stage, ending and code of the cause: how many.
     pub causes: Vec<CauseCount>,
 }
 
@@ -171,16 +172,16 @@ pub struct Counts {
 pub struct CauseCount {
     pub stage: StageName,
     pub ending: Ending,
-    pub slug: String,
+    pub code: CauseCode,
     pub host: String,
     pub count: u64,
 }
 
-/// A photo and its standing, as listings give them.
+/// A photo and its status, as listings give them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
     pub photo_id: Id,
-    pub standing: Standing,
+    pub status: PhotoStatus,
 }
 
 /// Which photos a listing is about.
@@ -188,7 +189,7 @@ pub struct Entry {
 pub struct Filter {
     pub stage: Option<StageName>,
     pub ending: Option<Ending>,
-    pub cause: Option<String>,
+    pub cause: Option<CauseCode>,
     pub host: Option<String>,
     /// Only photos that have not ended.
     pub waiting: bool,
@@ -197,7 +198,12 @@ pub struct Filter {
 #[async_trait]
 pub trait Ledger: Send + Sync {
     /// Takes photos in at the start and answers, in order, where each stands now. A photo that is known stays as it is.
-    async fn enrol(&self, run: &RunName, candidates: &[Candidate], now: u64) -> Result<Vec<Enrolment>, LedgerError>;
+    async fn register(
+        &self,
+        run: &RunName,
+        candidates: &[Candidate],
+        now: u64,
+    ) -> Result<Vec<Registration>, LedgerError>;
 
     /// Asks for leave to work on the photo of `message`, and notes `worker` on it, in one round trip. `redelivered`:
     /// the broker handed the message out before; a note that another worker left on this very turn is then a crash.
@@ -210,7 +216,7 @@ pub trait Ledger: Send + Sync {
     /// Moves the photo if it stands at `from`.
     async fn advance(&self, step: &Move<'_>) -> Result<Moved, LedgerError>;
 
-    async fn standing(&self, key: &PhotoKey) -> Result<Option<Standing>, LedgerError>;
+    async fn status(&self, key: &PhotoKey) -> Result<Option<PhotoStatus>, LedgerError>;
 
     /// What happened to the photo, oldest first.
     async fn history(&self, key: &PhotoKey) -> Result<Vec<Event>, LedgerError>;

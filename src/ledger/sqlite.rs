@@ -1,14 +1,16 @@
 //! The ledger in a SQLite file.
 
+use crate::domain::CauseCode;
 use async_trait::async_trait;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
-    Begin, CauseCount, Counts, Enrolment, Entry, Event, Filter, Happening, Ledger, LedgerError, Move, Moved, Standing,
+    Begin, CauseCount, Counts, Entry, Event, EventKind, Filter, Ledger, LedgerError, Move, Moved, PhotoStatus,
+    Registration,
 };
-use crate::broker::Message;
-use crate::photo::{Candidate, Cause, Ending, Id, Photo, PhotoKey, Position, RunName, StageName, State};
+use crate::domain::Message;
+use crate::domain::{Candidate, Cause, Ending, Id, Photo, PhotoKey, Position, RunName, StageName, State};
 use crate::sqlite::{Database, DatabaseError};
 
 /// Photos and their events as rows. Clones share the file.
@@ -26,7 +28,7 @@ impl Sqlite {
             id TEXT NOT NULL,
             bytes INTEGER NOT NULL,
             stage TEXT NOT NULL,
-            turn INTEGER NOT NULL,
+            delivery INTEGER NOT NULL,
             ending TEXT,
             attempt INTEGER NOT NULL,
             due_at INTEGER NOT NULL,
@@ -63,7 +65,7 @@ impl Sqlite {
     }
 
     /// The settings a run was begun with; none, if it was not begun.
-    pub async fn kept_settings(&self, run: &RunName) -> Result<Option<String>, LedgerError> {
+    pub async fn stored_settings(&self, run: &RunName) -> Result<Option<String>, LedgerError> {
         let run = run.to_string();
         self.call("read the settings of the run", move |c| {
             c.query_row("SELECT json FROM settings WHERE run = ?1", [run], |row| row.get(0)).optional()
@@ -117,19 +119,19 @@ where
     }
 }
 
-fn cause(row: &Row<'_>, slug: usize) -> rusqlite::Result<Option<Cause>> {
-    let (slug, detail): (Option<String>, Option<String>) = (row.get(slug)?, row.get(slug + 1)?);
-    Ok(slug.map(|slug| Cause { slug, detail: detail.unwrap_or_default() }))
+fn cause(row: &Row<'_>, code: usize) -> rusqlite::Result<Option<Cause>> {
+    let (code, detail): (Option<String>, Option<String>) = (row.get(code)?, row.get(code + 1)?);
+    Ok(code.map(|code| Cause { code: CauseCode::from(code), detail: detail.unwrap_or_default() }))
 }
 
-const STANDING: &str = "SELECT p.stage, p.turn, p.ending, p.attempt, p.due_at, p.cause, p.detail, m.body, p.id
+const STATUS: &str = "SELECT p.stage, p.delivery, p.ending, p.attempt, p.due_at, p.cause, p.detail, m.body, p.id
     FROM photos p LEFT JOIN messages m ON m.run = p.run AND m.id = p.id";
 
-fn standing(row: &Row<'_>) -> rusqlite::Result<Standing> {
-    let position = Position { stage: word(row, 0)?, turn: row.get(1)? };
+fn status(row: &Row<'_>) -> rusqlite::Result<PhotoStatus> {
+    let position = Position { stage: word(row, 0)?, delivery: row.get(1)? };
     let body: Option<Vec<u8>> = row.get(7)?;
     let bad = |error| rusqlite::Error::FromSqlConversionFailure(7, Type::Blob, Box::new(error));
-    Ok(Standing {
+    Ok(PhotoStatus {
         state: optional_word(row, 2)?.map_or(State::Waiting(position), State::Ended),
         stage: position.stage,
         attempt: row.get(3)?,
@@ -139,9 +141,9 @@ fn standing(row: &Row<'_>) -> rusqlite::Result<Standing> {
     })
 }
 
-fn look_up(c: &Connection, key: &PhotoKey) -> rusqlite::Result<Option<Standing>> {
-    c.prepare_cached(&format!("{STANDING} WHERE p.run = ?1 AND p.id = ?2"))?
-        .query_row(params![key.run.as_str(), key.photo_id.as_str()], standing)
+fn look_up(c: &Connection, key: &PhotoKey) -> rusqlite::Result<Option<PhotoStatus>> {
+    c.prepare_cached(&format!("{STATUS} WHERE p.run = ?1 AND p.id = ?2"))?
+        .query_row(params![key.run.as_str(), key.photo_id.as_str()], status)
         .optional()
 }
 
@@ -152,7 +154,7 @@ fn keep(c: &Connection, key: &PhotoKey, message: &Message) -> rusqlite::Result<(
 }
 
 fn note(c: &Connection, key: &PhotoKey, event: &Event) -> rusqlite::Result<()> {
-    let (slug, detail) = event.cause.as_ref().map(|cause| (&cause.slug, &cause.detail)).unzip();
+    let (code, detail) = event.cause.as_ref().map(|cause| (cause.code.to_string(), cause.detail.clone())).unzip();
     c.prepare_cached(
         "INSERT INTO events(run, id, at_ms, stage, attempt, what, cause, detail, took_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
@@ -164,7 +166,7 @@ fn note(c: &Connection, key: &PhotoKey, event: &Event) -> rusqlite::Result<()> {
         event.stage.as_str(),
         event.attempt,
         event.what.as_str(),
-        slug,
+        code,
         detail,
         event.took_ms
     ])
@@ -180,7 +182,7 @@ fn take_in(c: &Connection, message: &Message) -> rusqlite::Result<bool> {
         at_ms: message.enqueued_at * 1000,
         stage: message.position.stage,
         attempt: 0,
-        what: Happening::Enqueued,
+        what: EventKind::Enqueued,
         cause: None,
         took_ms: 0,
     };
@@ -193,7 +195,7 @@ fn insert(c: &Connection, message: &Message) -> rusqlite::Result<bool> {
     let key = message.photo.key();
     let added = c
         .prepare_cached(
-            "INSERT OR IGNORE INTO photos(run, id, bytes, stage, turn, attempt, due_at, host)
+            "INSERT OR IGNORE INTO photos(run, id, bytes, stage, delivery, attempt, due_at, host)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7)",
         )?
         .execute(params![
@@ -201,7 +203,7 @@ fn insert(c: &Connection, message: &Message) -> rusqlite::Result<bool> {
             key.photo_id.as_str(),
             key.photo_id.as_str().len() as i64,
             message.position.stage.as_str(),
-            message.position.turn,
+            message.position.delivery,
             message.attempt,
             message.photo.candidate.host()
         ])?;
@@ -214,23 +216,28 @@ fn insert(c: &Connection, message: &Message) -> rusqlite::Result<bool> {
 
 #[async_trait]
 impl Ledger for Sqlite {
-    async fn enrol(&self, run: &RunName, candidates: &[Candidate], now: u64) -> Result<Vec<Enrolment>, LedgerError> {
+    async fn register(
+        &self,
+        run: &RunName,
+        candidates: &[Candidate],
+        now: u64,
+    ) -> Result<Vec<Registration>, LedgerError> {
         let photos = candidates.iter().map(|candidate| Photo::new(run.clone(), candidate.clone()));
         let messages: Vec<Message> = photos.map(|photo| Message::first(photo, now)).collect();
         self.call("take photos in", move |c| {
-            let enrol = |message: &Message| {
+            let register = |message: &Message| {
                 if take_in(c, message)? {
-                    return Ok(Enrolment::New);
+                    return Ok(Registration::New);
                 }
                 let key = message.photo.key();
                 let at_start: bool = c
                     .prepare_cached(
-                        "SELECT ending IS NULL AND stage = 'fetch' AND turn = 1 FROM photos WHERE run = ?1 AND id = ?2",
+                        "SELECT ending IS NULL AND stage = 'fetch' AND delivery = 1 FROM photos WHERE run = ?1 AND id = ?2",
                     )?
                     .query_row(params![key.run.as_str(), key.photo_id.as_str()], |row| row.get(0))?;
-                Ok(if at_start { Enrolment::AtStart } else { Enrolment::Further })
+                Ok(if at_start { Registration::Pending } else { Registration::InProgress })
             };
-            messages.iter().map(enrol).collect()
+            messages.iter().map(register).collect()
         })
         .await
     }
@@ -244,18 +251,18 @@ impl Ledger for Sqlite {
             let crashes: Option<u32> = c
                 .prepare_cached(
                     "UPDATE photos SET crashes = crashes + (?5 AND worker IS NOT NULL AND worker <> ?6), worker = ?6
-                     WHERE run = ?1 AND id = ?2 AND stage = ?3 AND turn = ?4 AND ending IS NULL RETURNING crashes",
+                     WHERE run = ?1 AND id = ?2 AND stage = ?3 AND delivery = ?4 AND ending IS NULL RETURNING crashes",
                 )?
                 .query_row(
-                    params![run, id, message.position.stage.as_str(), message.position.turn, redelivered, worker],
+                    params![run, id, message.position.stage.as_str(), message.position.delivery, redelivered, worker],
                     |row| row.get(0),
                 )
                 .optional()?;
             if let Some(crashes) = crashes {
                 return Ok(Begin::Go { crashes });
             }
-            let standing = look_up(c, &key)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-            Ok(Begin::Stale(Box::new(standing)))
+            let status = look_up(c, &key)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+            Ok(Begin::Stale(Box::new(status)))
         })
         .await
     }
@@ -265,9 +272,9 @@ impl Ledger for Sqlite {
         self.call("give a photo up", move |c| {
             c.prepare_cached(
                 "UPDATE photos SET worker = NULL
-                 WHERE run = ?1 AND id = ?2 AND stage = ?3 AND turn = ?4 AND worker = ?5 AND ending IS NULL",
+                 WHERE run = ?1 AND id = ?2 AND stage = ?3 AND delivery = ?4 AND worker = ?5 AND ending IS NULL",
             )?
-            .execute(params![key.run.as_str(), key.photo_id.as_str(), at.stage.as_str(), at.turn, worker])
+            .execute(params![key.run.as_str(), key.photo_id.as_str(), at.stage.as_str(), at.delivery, worker])
             .map(drop)
         })
         .await
@@ -281,29 +288,30 @@ impl Ledger for Sqlite {
                 State::Waiting(position) => (position, None),
                 State::Ended(ending) => (from, Some(ending)),
             };
-            let (slug, detail) = event.cause.as_ref().map(|cause| (&cause.slug, &cause.detail)).unzip();
+            let (code, detail) =
+                event.cause.as_ref().map(|cause| (cause.code.to_string(), cause.detail.clone())).unzip();
             let moved = c
                 .prepare_cached(
-                    "UPDATE photos SET stage = ?5, turn = ?6, ending = ?7, attempt = ?8, due_at = ?9, cause = ?10,
+                    "UPDATE photos SET stage = ?5, delivery = ?6, ending = ?7, attempt = ?8, due_at = ?9, cause = ?10,
                      detail = ?11, worker = NULL, crashes = 0
-                     WHERE run = ?1 AND id = ?2 AND stage = ?3 AND turn = ?4 AND ending IS NULL",
+                     WHERE run = ?1 AND id = ?2 AND stage = ?3 AND delivery = ?4 AND ending IS NULL",
                 )?
                 .execute(params![
                     key.run.as_str(),
                     key.photo_id.as_str(),
                     from.stage.as_str(),
-                    from.turn,
+                    from.delivery,
                     position.stage.as_str(),
-                    position.turn,
+                    position.delivery,
                     ending.map(Ending::as_str),
                     attempt,
                     due_at as i64,
-                    slug,
+                    code,
                     detail
                 ])?;
             if moved == 0 {
-                let standing = look_up(c, &key)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-                return Ok(Moved::Stale(Box::new(standing)));
+                let status = look_up(c, &key)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+                return Ok(Moved::Stale(Box::new(status)));
             }
             keep(c, &key, &message)?;
             note(c, &key, &event)?;
@@ -312,7 +320,7 @@ impl Ledger for Sqlite {
         .await
     }
 
-    async fn standing(&self, key: &PhotoKey) -> Result<Option<Standing>, LedgerError> {
+    async fn status(&self, key: &PhotoKey) -> Result<Option<PhotoStatus>, LedgerError> {
         let key = key.clone();
         self.call("look a photo up", move |c| look_up(c, &key)).await
     }
@@ -344,7 +352,7 @@ impl Ledger for Sqlite {
         self.call("count the photos", move |c| {
             let mut counts = Counts::default();
             let mut rows = c.prepare_cached(
-                "SELECT stage, ending, cause, host, count(*), sum(turn > 1) FROM photos WHERE run = ?1
+                "SELECT stage, ending, cause, host, count(*), sum(delivery > 1) FROM photos WHERE run = ?1
                  GROUP BY stage, ending, cause, host",
             )?;
             let mut rows = rows.query([run])?;
@@ -358,8 +366,8 @@ impl Ledger for Sqlite {
                     continue;
                 };
                 *counts.ended.entry(ending).or_default() += count;
-                if let Some(slug) = row.get(2)? {
-                    counts.causes.push(CauseCount { stage, ending, slug, host: row.get(3)?, count });
+                if let Some(code) = row.get::<_, Option<String>>(2)? {
+                    counts.causes.push(CauseCount { stage, ending, code: code.into(), host: row.get(3)?, count });
                 }
             }
             counts.retrying.retain(|_, count| *count > 0);
@@ -379,7 +387,7 @@ impl Ledger for Sqlite {
         self.call("list photos", move |c| {
             let after = after.as_ref().map_or("", Id::as_str);
             let mut rows = c.prepare_cached(&format!(
-                "{STANDING} WHERE p.run = ?1 AND (p.bytes, p.id) > (?9, ?2)
+                "{STATUS} WHERE p.run = ?1 AND (p.bytes, p.id) > (?9, ?2)
                  AND (?3 IS NULL OR p.stage = ?3) AND (?4 IS NULL OR p.ending = ?4) AND (?5 IS NULL OR p.cause = ?5)
                  AND (?6 IS NULL OR p.host = ?6) AND NOT (?7 AND p.ending IS NOT NULL)
                  ORDER BY p.bytes, p.id LIMIT ?8"
@@ -390,13 +398,13 @@ impl Ledger for Sqlite {
                     after,
                     filter.stage.map(StageName::as_str),
                     filter.ending.map(Ending::as_str),
-                    filter.cause,
+                    filter.cause.as_ref().map(ToString::to_string),
                     filter.host,
                     filter.waiting,
                     limit as i64,
                     after.len() as i64
                 ],
-                |row| Ok(Entry { photo_id: Id::new(row.get::<_, String>(8)?), standing: standing(row)? }),
+                |row| Ok(Entry { photo_id: Id::new(row.get::<_, String>(8)?), status: status(row)? }),
             )?
             .collect()
         })
@@ -408,21 +416,21 @@ impl Ledger for Sqlite {
         self.call("give a photo its end back", move |c| {
             let is_new = insert(c, &message)?;
             let key = message.photo.key();
-            let (slug, detail) = cause.map(|cause| (cause.slug, cause.detail)).unzip();
+            let (code, detail) = cause.map(|cause| (cause.code.to_string(), cause.detail)).unzip();
             let restored = c
                 .prepare_cached(
-                    "UPDATE photos SET stage = ?3, turn = ?4, ending = ?5, attempt = ?6, due_at = 0, cause = ?7,
+                    "UPDATE photos SET stage = ?3, delivery = ?4, ending = ?5, attempt = ?6, due_at = 0, cause = ?7,
                      detail = ?8, worker = NULL, crashes = 0
-                     WHERE run = ?1 AND id = ?2 AND ending IS NULL AND (?9 OR stage = 'fetch' AND turn = 1)",
+                     WHERE run = ?1 AND id = ?2 AND ending IS NULL AND (?9 OR stage = 'fetch' AND delivery = 1)",
                 )?
                 .execute(params![
                     key.run.as_str(),
                     key.photo_id.as_str(),
                     message.position.stage.as_str(),
-                    message.position.turn,
+                    message.position.delivery,
                     ending.as_str(),
                     message.attempt,
-                    slug,
+                    code,
                     detail,
                     is_new
                 ])?;
@@ -438,18 +446,19 @@ impl Ledger for Sqlite {
     async fn reopen(&self, key: &PhotoKey, _: Option<&Message>, now: u64) -> Result<Option<Message>, LedgerError> {
         let key = key.clone();
         self.call("send a photo back", move |c| {
-            let Some(Standing { state: State::Ended(_), message: Some(message), .. }) = look_up(c, &key)? else {
+            let Some(PhotoStatus { state: State::Ended(_), message: Some(message), .. }) = look_up(c, &key)? else {
                 return Ok(None);
             };
-            let message = Message { attempt: 1, position: message.position.again(), enqueued_at: now, ..message };
-            let Position { stage, turn } = message.position;
+            let message =
+                Message { attempt: 1, position: message.position.next_delivery(), enqueued_at: now, ..message };
+            let Position { stage, delivery } = message.position;
             c.execute(
-                "UPDATE photos SET stage = ?3, turn = ?4, ending = NULL, attempt = 1, due_at = 0, cause = NULL,
+                "UPDATE photos SET stage = ?3, delivery = ?4, ending = NULL, attempt = 1, due_at = 0, cause = NULL,
                  detail = NULL, worker = NULL, crashes = 0 WHERE run = ?1 AND id = ?2",
-                params![key.run.as_str(), key.photo_id.as_str(), stage.as_str(), turn],
+                params![key.run.as_str(), key.photo_id.as_str(), stage.as_str(), delivery],
             )?;
             keep(c, &key, &message)?;
-            let what = Happening::Enqueued;
+            let what = EventKind::Enqueued;
             note(c, &key, &Event { at_ms: now * 1000, stage, attempt: 0, what, cause: None, took_ms: 0 })?;
             Ok(Some(message))
         })

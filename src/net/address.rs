@@ -1,10 +1,11 @@
 //! Which URLs and addresses may be asked at all.
 
+use crate::domain::CauseCode;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use url::{Host, Url};
 
-use super::obstacle::Obstacle;
+use super::error::FetchError;
 use super::rules::Rules;
 
 /// Longer URLs are no photo's.
@@ -69,18 +70,19 @@ fn hidden_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
 }
 
 /// Reads a photo's URL and checks it.
-pub(super) fn parse(text: &str, rules: &Rules) -> Result<Url, Obstacle> {
+pub(super) fn parse(text: &str, rules: &Rules) -> Result<Url, FetchError> {
     if text.len() > MAX_URL {
-        return Err(Obstacle::rejected("bad-url", format!("the URL has {} bytes", text.len())));
+        return Err(FetchError::rejected(CauseCode::BadUrl, format!("the URL has {} bytes", text.len())));
     }
-    let url = Url::parse(text).map_err(|error| Obstacle::rejected("bad-url", format!("`{text}`: {error}")))?;
+    let url =
+        Url::parse(text).map_err(|error| FetchError::rejected(CauseCode::BadUrl, format!("`{text}`: {error}")))?;
     check(&url, rules)?;
     Ok(url)
 }
 
 /// Reads where a redirect leads, relative to where it came from, and checks it.
-pub(super) fn join(from: &Url, location: &str, rules: &Rules) -> Result<Url, Obstacle> {
-    let bad = |what: String| Obstacle::rejected("bad-url", format!("redirect to `{location}`: {what}"));
+pub(super) fn join(from: &Url, location: &str, rules: &Rules) -> Result<Url, FetchError> {
+    let bad = |what: String| FetchError::rejected(CauseCode::BadUrl, format!("redirect to `{location}`: {what}"));
     if location.len() > MAX_URL {
         return Err(bad(format!("{} bytes", location.len())));
     }
@@ -91,8 +93,8 @@ pub(super) fn join(from: &Url, location: &str, rules: &Rules) -> Result<Url, Obs
 
 /// http(s), nobody's credentials, no port of another protocol, no literal address that is forbidden. `url` has
 /// already turned every spelling of an IPv4 literal (decimal, octal, hex, short) into an address.
-fn check(url: &Url, rules: &Rules) -> Result<(), Obstacle> {
-    let bad = |what: &str| Err(Obstacle::rejected("bad-url", format!("`{url}`: {what}")));
+fn check(url: &Url, rules: &Rules) -> Result<(), FetchError> {
+    let bad = |what: &str| Err(FetchError::rejected(CauseCode::BadUrl, format!("`{url}`: {what}")));
     if !matches!(url.scheme(), "http" | "https") {
         return bad("neither http nor https");
     }
@@ -108,7 +110,7 @@ fn check(url: &Url, rules: &Rules) -> Result<(), Obstacle> {
         return bad("its port belongs to another protocol");
     }
     match known.and_then(|address| rules.forbids(address).map(|why| (address, why))) {
-        Some((address, why)) => Err(Obstacle::forbidden(url.host_str().unwrap_or_default(), address.ip(), why)),
+        Some((address, why)) => Err(FetchError::forbidden(url.host_str().unwrap_or_default(), address.ip(), why)),
         None => Ok(()),
     }
 }
@@ -218,8 +220,8 @@ mod tests {
         }
     }
 
-    fn slug(text: &str, rules: &Rules) -> Option<String> {
-        parse(text, rules).err().map(|obstacle| obstacle.cause().slug.clone())
+    fn code(text: &str, rules: &Rules) -> Option<String> {
+        parse(text, rules).err().map(|obstacle| obstacle.cause().code.to_string())
     }
 
     #[test]
@@ -244,7 +246,7 @@ mod tests {
             "0",
         ] {
             let url = format!("http://{host}/photo.jpg");
-            assert_eq!(slug(&url, &rules).as_deref(), Some("forbidden-address"), "{url}");
+            assert_eq!(code(&url, &rules).as_deref(), Some("forbidden-address"), "{url}");
         }
     }
 
@@ -270,7 +272,7 @@ mod tests {
             "http://256.1.1.1/",
             &long,
         ] {
-            assert_eq!(slug(url, &rules).as_deref(), Some("bad-url"), "{url}");
+            assert_eq!(code(url, &rules).as_deref(), Some("bad-url"), "{url}");
         }
     }
 
@@ -285,7 +287,7 @@ mod tests {
             "  http://photos.example/a.jpg\n",
             "http://8.8.8.8/a.jpg",
         ] {
-            assert_eq!(slug(url, &rules), None, "{url}");
+            assert_eq!(code(url, &rules), None, "{url}");
         }
     }
 
@@ -297,11 +299,11 @@ mod tests {
             ..Rules::default()
         };
         for good in ["http://photos.test/a", "http://photos.test:8080/a", "http://127.0.0.1:8080/a"] {
-            assert_eq!(slug(good, &rules), None, "{good}");
+            assert_eq!(code(good, &rules), None, "{good}");
         }
         for bad in ["http://photos.test:8081/", "http://127.0.0.1/", "http://127.0.0.1:8081/", "http://127.0.0.2:8080/"]
         {
-            assert_eq!(slug(bad, &rules).as_deref(), Some("forbidden-address"), "{bad}");
+            assert_eq!(code(bad, &rules).as_deref(), Some("forbidden-address"), "{bad}");
         }
     }
 

@@ -12,14 +12,14 @@ use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use url::Url;
 
-use super::obstacle::Obstacle;
-use super::politeness::{Entry, Politeness, Visit, Why};
+use super::error::FetchError;
+use super::host_limiter::HostLimiter;
+use super::host_limits::{Entry, HostLimits, Permit, Why};
 use super::reach::Reach;
 use super::resolver::Resolver;
 use super::rules::Rules;
-use super::turns::Turns;
 use super::{address, robots, spans};
-use crate::photo::{Cause, ContentHash, ImageFormat};
+use crate::domain::{CauseCode, ContentHash, ImageFormat};
 use crate::telemetry::instruments;
 
 /// Longest magic number among the picture formats.
@@ -49,7 +49,7 @@ pub enum SetupError {
 pub struct Fetcher {
     rules: Arc<Rules>,
     client: Client,
-    politeness: Politeness,
+    host_limits: HostLimits,
     reach: Reach,
 }
 
@@ -63,72 +63,72 @@ impl Fetcher {
     pub fn new(rules: Rules) -> Result<Self, SetupError> {
         let rules = Arc::new(rules);
         let client = client(&rules)?;
-        let politeness = Politeness::new(&rules);
-        Ok(Self { rules, client, politeness, reach: Reach::default() })
+        let host_limits = HostLimits::new(&rules);
+        Ok(Self { rules, client, host_limits, reach: Reach::default() })
     }
 
-    /// Keeps to the turns of all processes that fetch.
-    pub fn with_turns(self, turns: Arc<dyn Turns>) -> Self {
-        Self { politeness: self.politeness.with_turns(turns), ..self }
+    /// Keeps to the host_limiter of all processes that fetch.
+    pub fn with_limiter(self, host_limiter: Arc<dyn HostLimiter>) -> Self {
+        Self { host_limits: self.host_limits.with_limiter(host_limiter), ..self }
     }
 
     /// Fetches the photo behind a URL. Never retries.
-    pub async fn fetch(&self, url: &str) -> Result<Download, Obstacle> {
+    pub async fn fetch(&self, url: &str) -> Result<Download, FetchError> {
         let mut url = address::parse(url, &self.rules)?;
         self.reach.wait(self.rules.connect).await;
         let mut left = self.rules.total;
-        let mut visit = self.enter(&url).await?;
+        let mut permit = self.enter(&url).await?;
         let mut redirects = 0;
         loop {
             let began = Instant::now();
-            let too_late = |_| Obstacle::failed("timeout", format!("not done after {:?}", self.rules.total));
-            let next = match timeout(left, self.request(&url, &visit)).await.map_err(too_late)?? {
+            let too_late = |_| FetchError::failed(CauseCode::Timeout, format!("not done after {:?}", self.rules.total));
+            let next = match timeout(left, self.request(&url, &permit)).await.map_err(too_late)?? {
                 Step::Photo(download) => return Ok(download),
                 Step::Redirect(next) => next,
             };
             left = left.saturating_sub(began.elapsed());
             if redirects == self.rules.max_redirects {
                 let detail = format!("more than {redirects}, the last one to {next}");
-                return Err(Obstacle::rejected("too-many-redirects", detail));
+                return Err(FetchError::rejected(CauseCode::TooManyRedirects, detail));
             }
-            // Within a host the visit goes on; who would have to stand in line again might never get through.
+            // Within a host the permit goes on; who would have to stand in line again might never get through.
             if next.host() != url.host() {
-                drop(visit);
-                visit = self.enter(&next).await?;
+                drop(permit);
+                permit = self.enter(&next).await?;
             }
             url = next;
             redirects += 1;
         }
     }
 
-    async fn enter(&self, url: &Url) -> Result<Visit, Obstacle> {
+    async fn enter(&self, url: &Url) -> Result<Permit, FetchError> {
         let host = url.host_str().unwrap_or_default();
         let came = Instant::now();
-        let entry = self.politeness.enter(host).instrument(tracing::trace_span!("line")).await;
+        let entry = self.host_limits.enter(host).instrument(tracing::trace_span!("line")).await;
         if let Some(instruments) = instruments::get() {
             instruments.host_wait(came.elapsed());
         }
         let (after, why) = match entry {
-            Entry::Go(visit) => return Ok(visit),
+            Entry::Go(permit) => return Ok(permit),
             Entry::Later { after, why } => (after, why),
         };
-        let (slug, detail) = match why {
-            Why::Busy => (Cause::HOST_BUSY, format!("{host} has as many requests as it gets")),
-            Why::Quiet => ("host-quiet", format!("{host} has asked for a pause")),
-            Why::Paused => (Cause::HOST_PAUSED, format!("requests to {host} are paused: see `facemill pause`")),
-            Why::Away => (Cause::TURNS_AWAY, format!("nobody can tell how many requests {host} has")),
+        let (code, detail) = match why {
+            Why::Busy => (CauseCode::HostBusy, format!("{host} has as many requests as it gets")),
+            Why::Quiet => (CauseCode::HostQuiet, format!("{host} has asked for a pause")),
+            Why::Paused => (CauseCode::HostPaused, format!("requests to {host} are paused: see `facemill pause`")),
+            Why::Away => (CauseCode::HostLimiter, format!("nobody can tell how many requests {host} has")),
         };
-        Err(Obstacle::wait(slug, detail, Some(after)))
+        Err(FetchError::wait(code, detail, Some(after)))
     }
 
-    async fn request(&self, url: &Url, visit: &Visit) -> Result<Step, Obstacle> {
+    async fn request(&self, url: &Url, permit: &Permit) -> Result<Step, FetchError> {
         let span = spans::request(url);
-        let step = self.ask(url, visit).instrument(span.clone()).await;
+        let step = self.ask(url, permit).instrument(span.clone()).await;
         spans::conclude(&span, step.as_ref().err());
         step
     }
 
-    async fn ask(&self, url: &Url, visit: &Visit) -> Result<Step, Obstacle> {
+    async fn ask(&self, url: &Url, permit: &Permit) -> Result<Step, FetchError> {
         let host = url.host_str().unwrap_or_default();
         let sending = timeout(self.rules.first_byte, self.client.get(url.clone()).send());
         let answer = sending.await.map_err(|_| silent(host, "no answer", self.rules.first_byte))?;
@@ -137,7 +137,7 @@ impl Fetcher {
         spans::answered(&Span::current(), &answer);
         match answer.status() {
             StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION => {
-                visit.was_welcome();
+                permit.on_success();
                 self.photo(answer, host).instrument(tracing::trace_span!("download")).await.map(Step::Photo)
             }
             StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT => Err(empty()),
@@ -146,9 +146,9 @@ impl Fetcher {
                 address::join(url, &String::from_utf8_lossy(location), &self.rules).map(Step::Redirect)
             }
             status => {
-                let obstacle = Obstacle::from_status(status, answer.headers(), SystemTime::now());
-                if let Obstacle::Passing { after, costs_attempt: false, .. } = obstacle {
-                    let pause = visit.told_to_wait(after);
+                let obstacle = FetchError::from_status(status, answer.headers(), SystemTime::now());
+                if let FetchError::Transient { after, costs_attempt: false, .. } = obstacle {
+                    let pause = permit.on_retry_after(after);
                     if let Some(instruments) = instruments::get() {
                         instruments.host_pause(host);
                     }
@@ -160,18 +160,18 @@ impl Fetcher {
     }
 
     /// What it means that a request found no answer.
-    fn unanswered(&self, error: &reqwest::Error, host: &str) -> Obstacle {
-        if !Obstacle::is_silence(error) {
+    fn unanswered(&self, error: &reqwest::Error, host: &str) -> FetchError {
+        if !FetchError::is_unreachable(error) {
             self.reach.answered(host);
         } else if self.reach.is_lost_without(host) {
             let detail = format!("{host} does not answer, and nobody else does: is this machine's network away?");
-            return Obstacle::wait(Cause::NO_NETWORK, detail, None);
+            return FetchError::wait(CauseCode::NoNetwork, detail, None);
         }
-        Obstacle::from_error(error, host)
+        FetchError::from_error(error, host)
     }
 
     /// Takes the body in, as far as it is a photo and not too large.
-    async fn photo(&self, mut answer: Response, host: &str) -> Result<Download, Obstacle> {
+    async fn photo(&self, mut answer: Response, host: &str) -> Result<Download, FetchError> {
         check_headers(answer.headers())?;
         let claimed = answer.content_length().unwrap_or(0);
         if claimed > self.rules.max_bytes {
@@ -196,49 +196,50 @@ impl Fetcher {
         Ok(Download { bytes: bytes.into(), sha256, format })
     }
 
-    async fn piece(&self, answer: &mut Response, host: &str) -> Result<Option<Bytes>, Obstacle> {
+    async fn piece(&self, answer: &mut Response, host: &str) -> Result<Option<Bytes>, FetchError> {
         let piece = timeout(self.rules.idle, answer.chunk()).await;
         let piece = piece.map_err(|_| silent(host, "nothing more", self.rules.idle))?;
-        piece.map_err(|error| Obstacle::from_error(&error, host))
+        piece.map_err(|error| FetchError::from_error(&error, host))
     }
 
-    fn too_large(&self) -> Obstacle {
-        Obstacle::rejected("too-large", format!("more than {} bytes", self.rules.max_bytes))
+    fn too_large(&self) -> FetchError {
+        FetchError::rejected(CauseCode::TooLarge, format!("more than {} bytes", self.rules.max_bytes))
     }
 }
 
 /// What the answer says about the photo, before any of it is read.
-fn check_headers(headers: &HeaderMap) -> Result<(), Obstacle> {
+fn check_headers(headers: &HeaderMap) -> Result<(), FetchError> {
     let tags = headers.get_all("x-robots-tag").iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
     let tags: Vec<_> = tags.collect();
     if let Some(directive) = robots::forbids(tags.iter().map(AsRef::as_ref)) {
-        return Err(Obstacle::gone("refused-by-robots-tag", format!("its X-Robots-Tag says {directive}")));
+        return Err(FetchError::gone(CauseCode::RefusedByRobotsTag, format!("its X-Robots-Tag says {directive}")));
     }
     // Nothing is unpacked here, so nothing can blow up; a packed photo is just not a photo.
     match headers.get(CONTENT_ENCODING) {
-        Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"identity") => {
-            Err(Obstacle::rejected("not-an-image", format!("packed as {coding:?} although nobody asked for it")))
-        }
+        Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"identity") => Err(FetchError::rejected(
+            CauseCode::NotAnImage,
+            format!("packed as {coding:?} although nobody asked for it"),
+        )),
         _ => Ok(()),
     }
 }
 
-fn sniff(bytes: &[u8]) -> Result<ImageFormat, Obstacle> {
+fn sniff(bytes: &[u8]) -> Result<ImageFormat, FetchError> {
     if bytes.is_empty() {
         return Err(empty());
     }
     ImageFormat::sniff(bytes).ok_or_else(|| {
         let start = bytes[..bytes.len().min(MAGIC)].escape_ascii();
-        Obstacle::rejected("not-an-image", format!("it begins with \"{start}\""))
+        FetchError::rejected(CauseCode::NotAnImage, format!("it begins with \"{start}\""))
     })
 }
 
-fn empty() -> Obstacle {
-    Obstacle::rejected("empty-body", "the host sent nothing")
+fn empty() -> FetchError {
+    FetchError::rejected(CauseCode::EmptyBody, "the host sent nothing")
 }
 
-fn silent(host: &str, what: &str, limit: Duration) -> Obstacle {
-    Obstacle::failed("timeout", format!("{host}: {what} within {limit:?}"))
+fn silent(host: &str, what: &str, limit: Duration) -> FetchError {
+    FetchError::failed(CauseCode::Timeout, format!("{host}: {what} within {limit:?}"))
 }
 
 fn client(rules: &Arc<Rules>) -> Result<Client, SetupError> {

@@ -6,23 +6,23 @@
 //! and size and time are bounded on what really arrives ([`fetcher`]).
 //!
 //! Polite: no host gets more than a few requests at once, one that says "not now" is left alone as a whole
-//! ([`politeness`], with [`turns`] across processes), and one that says "not for this purpose" is obeyed ([`robots`]).
+//! ([`host_limits`], with [`host_limiter`] across processes), and one that says "not for this purpose" is obeyed ([`robots`]).
 //!
 //! Fair: while nobody at all answers, it is our own network that is away, and no photo pays for it ([`reach`]).
 //!
 //! Nothing here decides when to try again, or how often: that is the worker's.
 
 pub mod address;
+pub mod error;
 pub mod fetcher;
-pub mod obstacle;
-pub mod politeness;
+pub mod host_limiter;
+pub mod host_limits;
 mod reach;
 mod resolver;
 pub mod robots;
 pub mod rules;
 pub(crate) mod spans;
-pub mod turns;
 
+pub use error::FetchError;
 pub use fetcher::{Download, Fetcher, SetupError};
-pub use obstacle::Obstacle;
 pub use rules::Rules;

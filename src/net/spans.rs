@@ -11,7 +11,7 @@ use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use url::Url;
 
-use super::obstacle::Obstacle;
+use super::error::FetchError;
 
 /// A request, until the photo is here. Its URL goes without what may be a secret.
 pub(super) fn request(url: &Url) -> Span {
@@ -44,10 +44,10 @@ pub(super) fn answered(span: &Span, answer: &Response) {
 }
 
 /// The request is over; `obstacle` says why there is no photo.
-pub(super) fn conclude(span: &Span, obstacle: Option<&Obstacle>) {
+pub(super) fn conclude(span: &Span, obstacle: Option<&FetchError>) {
     if let (Some(obstacle), false) = (obstacle, span.is_disabled()) {
         let cause = obstacle.cause();
-        span.set_attribute("error.type", cause.slug.clone());
+        span.set_attribute("error.type", cause.code.to_string());
         span.set_status(Status::error(cause.to_string()));
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::photo::{ContentHash, ImageFormat, PhotoKey, RunName};
+use crate::domain::{ContentHash, ImageFormat, PhotoKey, RunName};
 
 pub mod folder;
 pub mod observed;

@@ -11,8 +11,8 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::stage::{Outcome, Retry, Stage, panic_text, store_failed};
 use crate::classifier::model::{Input, Model, mirrors_of};
+use crate::domain::{Cause, CauseCode, Crop, Photo, Prediction, StageName};
 use crate::objects::{ObjectKey, Objects};
-use crate::photo::{Cause, Crop, Photo, StageName, Verdict};
 use crate::telemetry::{context, instruments};
 
 /// Crops that the network takes at a time, at most.
@@ -50,19 +50,20 @@ impl Classify {
         Ok(Self { objects, queue, model })
     }
 
-    async fn verdict(&self, crop: &Crop) -> Result<Verdict, Outcome> {
+    async fn prediction(&self, crop: &Crop) -> Result<Prediction, Outcome> {
         let bytes =
             self.objects.get(&ObjectKey::face(crop.sha256, crop.format)).await.map_err(|error| store_failed(&error))?;
-        let poison = |detail: String| Outcome::Poison(Cause::new("bad-crop", detail));
+        let poison = |detail: String| Outcome::Poison(Cause::new(CauseCode::BadCrop, detail));
         let mirrors = mirrors_of(crop).map_err(poison)?;
         let span = Span::current();
         let input = tokio::task::spawn_blocking(move || span.in_scope(|| Input::decode(&bytes, mirrors)))
             .await
             .map_err(|error| poison(format!("the decoder panicked: {error}")))?
             .map_err(poison)?;
-        let p_ok = self.judge(input).await.map_err(|detail| Retry::failed(Cause::new("classifier-failed", detail)))?;
+        let p_ok =
+            self.judge(input).await.map_err(|detail| Retry::failed(Cause::new(CauseCode::ClassifierFailed, detail)))?;
         // Four decimals are more than it knows, and the same in every run.
-        Ok(Verdict { p_ok: (p_ok * 1e4).round() / 1e4, model: self.model.clone() })
+        Ok(Prediction { p_ok: (p_ok * 1e4).round() / 1e4, model: self.model.clone() })
     }
 
     async fn judge(&self, input: Input) -> Result<f64, String> {
@@ -82,12 +83,12 @@ impl Stage for Classify {
 
     async fn run(&self, photo: &Photo) -> Outcome {
         let Some(crop) = &photo.facts.crop else {
-            return Outcome::Poison(Cause::new("unfit-message", "the photo has no crop: it never passed crop"));
+            return Outcome::Poison(Cause::new(CauseCode::UnfitMessage, "the photo has no crop: it never passed crop"));
         };
-        match self.verdict(crop).await {
-            Ok(verdict) => {
+        match self.prediction(crop).await {
+            Ok(prediction) => {
                 let mut photo = photo.clone();
-                photo.facts.verdict = Some(verdict);
+                photo.facts.prediction = Some(prediction);
                 Outcome::Advance(Box::new(photo))
             }
             Err(outcome) => outcome,
@@ -179,8 +180,8 @@ mod tests {
     use image::RgbImage;
 
     use super::*;
+    use crate::domain::{Align, Candidate, ContentHash, ImageFormat, RunName};
     use crate::objects::{ObjectError, Page};
-    use crate::photo::{Align, Candidate, ContentHash, ImageFormat, RunName};
     use crate::vision::image::encode;
 
     /// Objects in memory; a key that is not there is missing, away, or not for us.
@@ -279,7 +280,7 @@ mod tests {
 
     fn p_ok(outcome: &Outcome) -> f64 {
         let Outcome::Advance(photo) = outcome else { panic!("{outcome:?}") };
-        photo.facts.verdict.as_ref().unwrap().p_ok
+        photo.facts.prediction.as_ref().unwrap().p_ok
     }
 
     #[tokio::test]
@@ -330,17 +331,17 @@ mod tests {
     #[tokio::test]
     async fn failures_say_whether_it_is_worth_another_try() {
         let broken = b"\x89PNG but no more".to_vec();
-        let slug = |outcome: Outcome| match outcome {
-            Outcome::Poison(cause) => ("poison", cause.slug),
-            Outcome::Retry(retry) if retry.costs_attempt => ("failed", retry.cause.slug),
-            Outcome::Retry(retry) => ("wait", retry.cause.slug),
+        let code = |outcome: Outcome| match outcome {
+            Outcome::Poison(cause) => ("poison", cause.code),
+            Outcome::Retry(retry) if retry.costs_attempt => ("failed", retry.cause.code),
+            Outcome::Retry(retry) => ("wait", retry.cause.code),
             other => panic!("{other:?}"),
         };
-        let run = async |shelf: Shelf, photo: &Photo| slug(stage(shelf, None).0.run(photo).await);
+        let run = async |shelf: Shelf, photo: &Photo| code(stage(shelf, None).0.run(photo).await);
         let usual = photo(&png(), 0.5);
         assert_eq!(run(Shelf::default(), &usual).await, ("failed", "object-missing".into()));
-        assert_eq!(run(Shelf { away: true, ..Shelf::default() }, &usual).await, ("wait", "store-away".into()));
-        assert_eq!(run(Shelf { refuses: true, ..Shelf::default() }, &usual).await, ("wait", "store-refuses".into()));
+        assert_eq!(run(Shelf { away: true, ..Shelf::default() }, &usual).await, ("wait", "store-unavailable".into()));
+        assert_eq!(run(Shelf { refuses: true, ..Shelf::default() }, &usual).await, ("wait", "store-refused".into()));
         assert_eq!(run(shelf(&broken), &photo(&broken, 0.5)).await, ("poison", "bad-crop".into()));
         assert_eq!(run(shelf(&png()), &photo(&png(), 7.0)).await, ("poison", "bad-crop".into()));
         assert_eq!(run(shelf(&png()), &photo(&png(), 1.0)).await, ("failed", "classifier-failed".into()));

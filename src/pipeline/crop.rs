@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use super::detect::{Originals, off_thread, original};
 use super::stage::{Outcome, Retry, Stage, store_failed};
+use crate::domain::{self, Align, Cause, CauseCode, ContentHash, Face, ImageFormat, Photo, StageName};
 use crate::objects::{ObjectKey, Objects};
-use crate::photo::{self, Align, Cause, ContentHash, Face, ImageFormat, Photo, StageName};
 use crate::vision::detector::{Detector, NoFace};
 use crate::vision::geometry::{Square, round};
 use crate::vision::image::{self, Limits, Pictures};
@@ -30,7 +30,7 @@ impl Default for CropSettings {
     }
 }
 
-/// The crop stage: reads the original, stores the crop, adds [`crate::photo::Crop`]. The same photo and settings give
+/// The crop stage: reads the original, stores the crop, adds [`crate::domain::Crop`]. The same photo and settings give
 /// the same bytes.
 pub struct Crop {
     originals: Originals,
@@ -52,12 +52,13 @@ impl Crop {
 
     async fn crop(&self, photo: &Photo) -> Result<Photo, Outcome> {
         let original = original(photo)?;
-        let unfit = || Outcome::Poison(Cause::new("unfit-message", "the photo has no face: it never passed detect"));
+        let unfit =
+            || Outcome::Poison(Cause::new(CauseCode::UnfitMessage, "the photo has no face: it never passed detect"));
         let face = photo.facts.face.as_ref().filter(|face| face.landmarks.len() == 68).ok_or_else(unfit)?.clone();
         let square = align::square(&face.landmarks, self.settings.align);
         if align::leaves_canvas(&square, face.width, face.height) {
             let detail = format!("the crop, {:.0} pixels wide, would reach too far beyond the photo", square.side);
-            return Err(Outcome::Reject(Cause::new("out-of-frame", detail)));
+            return Err(Outcome::Reject(Cause::new(CauseCode::OutOfFrame, detail)));
         }
         let picture = self.originals.picture(original).await?;
         let (detector, settings) = (self.detector.clone(), self.settings);
@@ -88,7 +89,7 @@ fn make(
     square: &Square,
     detector: &Detector,
     settings: CropSettings,
-) -> Result<(Bytes, photo::Crop), Outcome> {
+) -> Result<(Bytes, domain::Crop), Outcome> {
     let size = align::native_size(square);
     let pixels = align::cut(picture, square, size);
     detector.check_crop(&pixels).map_err(|error| lost(&error))?;
@@ -96,8 +97,8 @@ fn make(
     let mirrored = quality::mirrored(square, face.width, face.height);
     let look = quality::look(&pixels);
     let bytes = image::encode(&pixels, settings.image_format)
-        .map_err(|error| Retry::failed(Cause::new("encoder-failed", error.to_string())))?;
-    let crop = photo::Crop {
+        .map_err(|error| Retry::failed(Cause::new(CauseCode::EncoderFailed, error.to_string())))?;
+    let crop = domain::Crop {
         sha256: ContentHash::of(&bytes),
         format: settings.image_format,
         align: settings.align,
@@ -116,9 +117,9 @@ fn make(
 }
 
 fn lost(error: &NoFace) -> Outcome {
-    let detail = |why: &str| Cause::new("face-lost-in-crop", format!("in the crop: {why}"));
+    let detail = |why: &str| Cause::new(CauseCode::FaceLostInCrop, format!("in the crop: {why}"));
     match error {
-        NoFace::Failed(what) => Retry::failed(Cause::new("detector-failed", what.clone())),
+        NoFace::Failed(what) => Retry::failed(Cause::new(CauseCode::DetectorFailed, what.clone())),
         NoFace::None => Outcome::Reject(detail("no face")),
         NoFace::Several(count) => Outcome::Reject(detail(&format!("{count} faces"))),
         NoFace::TooSmall { .. } => Outcome::Reject(detail("a face too small")),

@@ -1,5 +1,6 @@
 //! Finds the one face of a photo.
 
+use crate::domain::FacePolicy;
 use std::sync::Arc;
 
 use ::image::RgbImage;
@@ -9,16 +10,16 @@ use tokio::task::JoinError;
 use tracing::Span;
 
 use super::stage::{Outcome, Retry, Stage, panic_text, store_failed};
+use crate::domain::{Cause, CauseCode, Original, Photo, Search, StageName};
 use crate::objects::{ObjectKey, Objects};
-use crate::photo::{Cause, Original, Photo, Search, StageName};
-use crate::vision::detector::{Detector, FacesRule, NoFace};
+use crate::vision::detector::{Detector, NoFace};
 use crate::vision::image::{self, DecodeError, Limits, Pictures};
 
 /// What a person can set about finding faces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DetectSettings {
     pub search: Search,
-    pub faces: FacesRule,
+    pub faces: FacePolicy,
     /// The least width of a face in pixels: of the box that dlib draws around it.
     pub min_face: u32,
     pub limits: Limits,
@@ -27,11 +28,11 @@ pub struct DetectSettings {
 impl Default for DetectSettings {
     /// 80 pixels are the smallest face that dlib sees without enlarging the photo.
     fn default() -> Self {
-        Self { search: Search::Guided, faces: FacesRule::One, min_face: 80, limits: Limits::default() }
+        Self { search: Search::Guided, faces: FacePolicy::One, min_face: 80, limits: Limits::default() }
     }
 }
 
-/// The detect stage: reads the original, adds [`crate::photo::Face`].
+/// The detect stage: reads the original, adds [`crate::domain::Face`].
 pub struct Detect {
     originals: Originals,
     detector: Detector,
@@ -111,7 +112,8 @@ impl Originals {
 
 /// What fetch found out; without it the message is not one of ours.
 pub(super) fn original(photo: &Photo) -> Result<&Original, Outcome> {
-    let unfit = || Outcome::Poison(Cause::new("unfit-message", "the photo has no original: it was never fetched"));
+    let unfit =
+        || Outcome::Poison(Cause::new(CauseCode::UnfitMessage, "the photo has no original: it was never fetched"));
     photo.facts.original.as_ref().ok_or_else(unfit)
 }
 
@@ -125,16 +127,16 @@ pub(super) async fn off_thread<T: Send + 'static>(
 
 fn panicked(error: JoinError) -> Outcome {
     let detail = error.try_into_panic().map_or_else(|error| error.to_string(), |panic| panic_text(panic.as_ref()));
-    Retry::failed(Cause::new("panic", detail))
+    Retry::failed(Cause::new(CauseCode::Panic, detail))
 }
 
 fn reject_picture(error: &DecodeError) -> Outcome {
-    Outcome::Reject(Cause::new(error.slug(), error.to_string()))
+    Outcome::Reject(Cause::new(error.code(), error.to_string()))
 }
 
 fn reject_face(error: &NoFace) -> Outcome {
-    match error.slug() {
-        Some(slug) => Outcome::Reject(Cause::new(slug, error.to_string())),
-        None => Retry::failed(Cause::new("detector-failed", error.to_string())),
+    match error.code() {
+        Some(code) => Outcome::Reject(Cause::new(code, error.to_string())),
+        None => Retry::failed(Cause::new(CauseCode::DetectorFailed, error.to_string())),
     }
 }

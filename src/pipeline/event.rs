@@ -1,38 +1,39 @@
 //! What happens to photos while a pipeline runs, told once and to everyone alike.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::Span;
 
 use super::spans;
-use crate::ledger::{Event, Happening};
-use crate::photo::{Photo, PhotoKey, StageName};
+use crate::domain::{Photo, PhotoKey, StageName};
+use crate::ledger::{Event, EventKind};
 use crate::telemetry::instruments;
 
 /// A step of a photo that the ledger has just written down.
-pub struct Happened<'a> {
+pub struct PhotoEvent<'a> {
     pub photo: &'a Photo,
     pub event: &'a Event,
     /// It was told to wait at the cost of no attempt, which is nobody's failure.
     pub waits: bool,
 }
 
-impl Happened<'_> {
+impl PhotoEvent<'_> {
     /// Tells it once to everybody: a line in the log, the metrics, and the span of the delivery.
-    pub fn tell(&self, delivery: &Span) {
+    pub fn emit(&self, delivery: &Span) {
         self.log();
         self.count();
-        spans::conclude(delivery, self);
+        spans::commit(delivery, self);
     }
 
     fn log(&self) {
         let Event { what, took_ms, .. } = *self.event;
         let (outcome, cause) = (what.as_str(), self.event.cause.as_ref().map(tracing::field::display));
         match what {
-            Happening::Failed => tracing::warn!(outcome, cause, took_ms, "given up"),
-            Happening::Retried if !self.waits => tracing::info!(outcome, cause, took_ms, "will be tried again"),
-            Happening::Retried => tracing::debug!(outcome, cause, took_ms, "has to wait"),
+            EventKind::Failed => tracing::warn!(outcome, cause, took_ms, "given up"),
+            EventKind::Retried if !self.waits => tracing::info!(outcome, cause, took_ms, "will be tried again"),
+            EventKind::Retried => tracing::debug!(outcome, cause, took_ms, "has to wait"),
             _ => tracing::debug!(outcome, cause, took_ms, "done"),
         }
     }
@@ -40,8 +41,8 @@ impl Happened<'_> {
     fn count(&self) {
         let Some(instruments) = instruments::get() else { return };
         let (event, outcome) = (self.event, self.event.what.as_str());
-        let cause = event.cause.as_ref().map_or("", |cause| &cause.slug);
-        instruments.photo(event.stage, outcome, cause, Duration::from_millis(event.took_ms.into()));
+        let cause = event.cause.as_ref().map_or_else(Cow::default, |cause| cause.code.as_str());
+        instruments.photo(event.stage, outcome, &cause, Duration::from_millis(event.took_ms.into()));
         if event.stage == StageName::Fetch {
             instruments.fetch(&self.photo.candidate.host(), outcome);
         }
@@ -65,40 +66,40 @@ impl Happened<'_> {
 
 /// Wants to know what happens. It is called on the way of every photo: it must be quick and must not block.
 pub trait Observer: Send + Sync {
-    fn happened(&self, happened: &Happened<'_>);
+    fn on_event(&self, event: &PhotoEvent<'_>);
 
     /// A worker has taken a delivery up.
-    fn taken(&self) {}
+    fn on_delivery(&self) {}
 
     /// A worker is done with a delivery that it took up, one way or the other.
-    fn put_down(&self) {}
+    fn on_done(&self) {}
 
     /// A delivery was acknowledged.
-    fn settled(&self) {}
+    fn on_ack(&self) {}
 }
 
 /// Wants to know nothing.
-pub struct Nobody;
+pub struct NullObserver;
 
-impl Observer for Nobody {
-    fn happened(&self, _: &Happened<'_>) {}
+impl Observer for NullObserver {
+    fn on_event(&self, _: &PhotoEvent<'_>) {}
 }
 
 /// Several observers as one.
 impl Observer for Vec<Arc<dyn Observer>> {
-    fn happened(&self, happened: &Happened<'_>) {
-        self.iter().for_each(|observer| observer.happened(happened));
+    fn on_event(&self, event: &PhotoEvent<'_>) {
+        self.iter().for_each(|observer| observer.on_event(event));
     }
 
-    fn taken(&self) {
-        self.iter().for_each(|observer| observer.taken());
+    fn on_delivery(&self) {
+        self.iter().for_each(|observer| observer.on_delivery());
     }
 
-    fn put_down(&self) {
-        self.iter().for_each(|observer| observer.put_down());
+    fn on_done(&self) {
+        self.iter().for_each(|observer| observer.on_done());
     }
 
-    fn settled(&self) {
-        self.iter().for_each(|observer| observer.settled());
+    fn on_ack(&self) {
+        self.iter().for_each(|observer| observer.on_ack());
     }
 }

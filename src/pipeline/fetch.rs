@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::net::obstacle::lasting_means_gone;
-use crate::net::{Fetcher, Obstacle};
+use crate::domain::{Cause, Ending, Original, Photo, StageName};
+use crate::net::{FetchError, Fetcher};
 use crate::objects::{ObjectError, ObjectKey, Objects};
-use crate::photo::{Cause, Ending, Original, Photo, StageName};
 
 use super::stage::{Outcome, Retry, Stage, store_failed};
 
@@ -58,16 +57,16 @@ impl Stage for Fetch {
     }
 
     fn exhausted(&self, cause: &Cause) -> Ending {
-        if lasting_means_gone(cause) { Ending::Gone } else { Ending::Failed }
+        if cause.code.means_gone_when_lasting() { Ending::Gone } else { Ending::Failed }
     }
 }
 
-impl From<Obstacle> for Outcome {
-    fn from(obstacle: Obstacle) -> Self {
+impl From<FetchError> for Outcome {
+    fn from(obstacle: FetchError) -> Self {
         match obstacle {
-            Obstacle::Gone(cause) => Self::Gone(cause),
-            Obstacle::Rejected(cause) => Self::Reject(cause),
-            Obstacle::Passing { cause, after, costs_attempt } => Self::Retry(Retry { cause, after, costs_attempt }),
+            FetchError::Gone(cause) => Self::Gone(cause),
+            FetchError::Rejected(cause) => Self::Reject(cause),
+            FetchError::Transient { cause, after, costs_attempt } => Self::Retry(Retry { cause, after, costs_attempt }),
         }
     }
 }
@@ -76,7 +75,7 @@ impl From<Obstacle> for Outcome {
 mod tests {
     use crate::broker::rabbitmq::topology::TIERS;
     use crate::net::Rules;
-    use crate::net::politeness::ABSENCES;
+    use crate::net::host_limits::ABSENCES;
     use crate::pipeline::worker;
 
     #[test]

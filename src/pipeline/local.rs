@@ -9,15 +9,15 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::again::{Again, AgainError};
-use super::event::{Happened, Observer};
+use super::event::{Observer, PhotoEvent};
+use super::requeue::{Requeue, RequeueError};
 use super::worker::{Worker, WorkerError};
 use crate::broker::embedded::Embedded;
 use crate::broker::{Broker, BrokerError};
+use crate::domain::RunName;
 use crate::ledger::sqlite::Sqlite;
-use crate::ledger::{Happening, Ledger, LedgerError};
+use crate::ledger::{EventKind, Ledger, LedgerError};
 use crate::objects::folder::Folder;
-use crate::photo::RunName;
 use crate::sqlite::{Access, Database, DatabaseError};
 
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +29,7 @@ pub enum LocalError {
     #[error(transparent)]
     Database(#[from] DatabaseError),
     #[error(transparent)]
-    Again(#[from] AgainError),
+    Requeue(#[from] RequeueError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     #[error(transparent)]
@@ -40,11 +40,11 @@ pub enum LocalError {
 
 /// The folder of a run: `originals/`, `faces/`, the records, and the file with ledger and queues.
 #[derive(Debug, Clone)]
-pub struct Home {
+pub struct RunDir {
     folder: PathBuf,
 }
 
-impl Home {
+impl RunDir {
     pub fn at(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into() }
     }
@@ -76,7 +76,7 @@ impl Home {
     }
 
     /// Takes possession of the folder, which is made when it is not there.
-    pub async fn enter(&self) -> Result<Possession, LocalError> {
+    pub async fn enter(&self) -> Result<LockedRunDir, LocalError> {
         let failed = |error| LocalError::Folder { path: self.folder.clone(), error };
         std::fs::create_dir_all(&self.folder).map_err(failed)?;
         let lock = File::options()
@@ -94,12 +94,12 @@ impl Home {
         let database = Database::open(&self.ledger_file(), Access::Write)?;
         let ledger = Sqlite::open(database.clone()).await?;
         let broker = Embedded::open(database, Embedded::CAPACITY).await?;
-        Ok(Possession { ledger, broker, objects: self.objects(), _lock: lock })
+        Ok(LockedRunDir { ledger, broker, objects: self.objects(), _lock: lock })
     }
 }
 
 /// A folder that this process alone works in, until it drops this or dies.
-pub struct Possession {
+pub struct LockedRunDir {
     pub ledger: Sqlite,
     pub broker: Embedded,
     pub objects: Folder,
@@ -123,14 +123,14 @@ pub struct Countdown {
 }
 
 impl Observer for Countdown {
-    fn happened(&self, happened: &Happened<'_>) {
-        use Happening::{Advanced, Enqueued, Retried};
-        if !matches!(happened.event.what, Enqueued | Advanced | Retried) {
+    fn on_event(&self, event: &PhotoEvent<'_>) {
+        use EventKind::{Advanced, Enqueued, Retried};
+        if !matches!(event.event.what, Enqueued | Advanced | Retried) {
             self.left.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
-    fn settled(&self) {
+    fn on_ack(&self) {
         if self.left.load(Ordering::Acquire) <= 0 {
             self.over.notify_one();
         }
@@ -149,7 +149,7 @@ pub async fn drive(
 ) -> Result<Finish, LocalError> {
     let mut left = Left::count(run, ledger, broker).await?;
     if left.messages < left.photos {
-        Again { ledger, broker, records: None }.enqueue_waiting(run).await?;
+        Requeue { ledger, broker, records: None }.enqueue_waiting(run).await?;
     }
     countdown.left.store(left.photos as i64, Ordering::Release);
     let done = shutdown.child_token();

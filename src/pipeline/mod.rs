@@ -1,6 +1,5 @@
 //! The way of a photo: stages, and what drives them.
 
-pub mod again;
 pub mod classify;
 pub mod crop;
 pub mod detect;
@@ -11,6 +10,7 @@ pub mod pause;
 pub mod producer;
 pub mod rebuild;
 pub mod record;
+pub mod requeue;
 pub mod retry;
 pub mod sending;
 pub mod spans;

@@ -5,10 +5,11 @@ use tracing::Instrument;
 
 use super::sending::send;
 use super::spans;
-use super::worker::now;
-use crate::broker::{Broker, BrokerError, Message};
-use crate::ledger::{Enrolment, Ledger, LedgerError};
-use crate::photo::{Candidate, Id, Photo, RunName};
+use crate::broker::{Broker, BrokerError};
+use crate::domain::Message;
+use crate::domain::clock::now;
+use crate::domain::{Candidate, Id, Photo, RunName};
+use crate::ledger::{Ledger, LedgerError, Registration};
 
 /// What became of the candidates.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -56,10 +57,10 @@ pub async fn enqueue(
         let (fit, unfit): (Vec<_>, Vec<_>) = batch.iter().cloned().partition(|candidate| refusal(candidate).is_none());
         enqueued.refused.extend(unfit.iter().filter_map(refusal));
         let now = now().as_secs();
-        let enrolments = ledger.enrol(run, &fit, now).await?;
+        let registrations = ledger.register(run, &fit, now).await?;
         let mut messages = Vec::with_capacity(fit.len());
-        for (candidate, enrolment) in fit.into_iter().zip(&enrolments) {
-            if *enrolment != Enrolment::Further {
+        for (candidate, registration) in fit.into_iter().zip(&registrations) {
+            if *registration != Registration::InProgress {
                 messages.push(Message::first(Photo::new(run.clone(), candidate), now));
             }
         }
@@ -71,9 +72,9 @@ pub async fn enqueue(
             .buffered(UNCONFIRMED)
             .try_collect::<()>()
             .await?;
-        let new = enrolments.iter().filter(|&&enrolment| enrolment == Enrolment::New).count() as u64;
+        let new = registrations.iter().filter(|&&registration| registration == Registration::New).count() as u64;
         enqueued.new += new;
-        enqueued.known += enrolments.len() as u64 - new;
+        enqueued.known += registrations.len() as u64 - new;
         progress(batch.len() as u64);
     }
     Ok(enqueued)

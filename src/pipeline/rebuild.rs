@@ -6,11 +6,12 @@ use std::collections::HashSet;
 use futures::TryStreamExt;
 
 use super::producer::{self, Enqueued, ProducerError, Refusal};
-use super::record::{Record, Records, Unreadable};
+use super::record::{Records, Unreadable};
 use crate::broker::Broker;
+use crate::domain::Record;
+use crate::domain::{Candidate, PhotoKey, RunName};
 use crate::ledger::{Ledger, LedgerError};
 use crate::objects::{ObjectError, ObjectKey};
-use crate::photo::{Candidate, PhotoKey, RunName};
 
 /// What became of the records and the candidates.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -96,12 +97,12 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::broker::Message;
     use crate::broker::embedded::Embedded;
+    use crate::domain::Message;
+    use crate::domain::{Cause, CauseCode, Ending, Photo, State};
     use crate::ledger::sqlite::Sqlite;
     use crate::objects::Objects;
     use crate::objects::folder::Folder;
-    use crate::photo::{Cause, Ending, Photo, State};
     use crate::sqlite::{Access, Database};
 
     #[tokio::test]
@@ -115,7 +116,7 @@ mod tests {
         let key = |id: i64| PhotoKey { run: run.clone(), photo_id: id.into() };
         let message = Message::first(Photo::new(run.clone(), Candidate::example(1)), 5);
         records
-            .write(&Record { ending: Ending::Gone, cause: Some(Cause::new("http-404", "")), message })
+            .write(&Record { ending: Ending::Gone, cause: Some(Cause::new(CauseCode::Http(404), "")), message })
             .await
             .unwrap();
         let broken = ObjectKey::record(&key(2));
@@ -127,8 +128,8 @@ mod tests {
         assert_eq!((rebuilt.restored, rebuilt.enqueued), (1, 1));
         let [unreadable] = &rebuilt.unreadable[..] else { panic!("{rebuilt:?}") };
         assert_eq!(unreadable.record, broken);
-        assert_eq!(ledger.standing(&key(1)).await.unwrap().unwrap().state, State::Ended(Ending::Gone));
-        assert!(ledger.standing(&key(2)).await.unwrap().is_none(), "nobody knows how it ended");
+        assert_eq!(ledger.status(&key(1)).await.unwrap().unwrap().state, State::Ended(Ending::Gone));
+        assert!(ledger.status(&key(2)).await.unwrap().is_none(), "nobody knows how it ended");
 
         std::fs::remove_file(scratch.path().join("objects").join(broken.as_str())).unwrap();
         let rebuilt = again().await;

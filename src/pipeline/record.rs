@@ -5,21 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::broker::Message;
+use crate::domain::Message;
+use crate::domain::Record;
+use crate::domain::{PhotoKey, RunName, State};
 use crate::ledger::Entry;
 use crate::objects::{ObjectError, ObjectKey, Objects};
-use crate::photo::{Cause, Ending, PhotoKey, RunName, State};
-
-/// How a photo ended. Its message has the stage and the attempt.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Record {
-    pub ending: Ending,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cause: Option<Cause>,
-    pub message: Message,
-}
 
 /// A record that cannot be read, which is no reason not to read the others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -121,9 +113,9 @@ impl Records {
     }
 
     async fn complete_one(&self, run: &RunName, mut entry: Entry) -> Result<Entry, ObjectError> {
-        if entry.standing.message.is_none() && matches!(entry.standing.state, State::Ended(_)) {
+        if entry.status.message.is_none() && matches!(entry.status.state, State::Ended(_)) {
             let key = PhotoKey { run: run.clone(), photo_id: entry.photo_id.clone() };
-            entry.standing.message = self.read(&key).await?.map(|record| record.message);
+            entry.status.message = self.read(&key).await?.map(|record| record.message);
         }
         Ok(entry)
     }
@@ -132,12 +124,15 @@ impl Records {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Cause;
+    use crate::domain::CauseCode;
+    use crate::domain::Ending;
+    use crate::domain::{Candidate, Photo};
     use crate::objects::folder::Folder;
-    use crate::photo::{Candidate, Photo};
 
     fn record(run: &RunName, id: u64) -> Record {
         let message = Message::first(Photo::new(run.clone(), Candidate::example(id as i64)), 5);
-        Record { ending: Ending::Gone, cause: Some(Cause::new("http-404", "it is gone")), message }
+        Record { ending: Ending::Gone, cause: Some(Cause::new(CauseCode::Http(404), "it is gone")), message }
     }
 
     #[tokio::test]

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use tracing::Instrument;
 
 use super::spans;
-use crate::broker::{Broker, BrokerError, Message};
+use crate::broker::{Broker, BrokerError};
+use crate::domain::Message;
 use crate::telemetry::{context, instruments};
 
 /// Publishes a message, at once or after a delay, and returns when the broker has confirmed it.

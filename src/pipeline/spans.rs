@@ -9,11 +9,12 @@ use opentelemetry::{KeyValue, Value};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use super::event::Happened;
-use crate::broker::{Broker, Message};
-use crate::ledger::Happening;
+use super::event::PhotoEvent;
+use crate::broker::Broker;
+use crate::domain::Message;
+use crate::domain::{Cause, Facts, Photo, StageName};
+use crate::ledger::EventKind;
 use crate::net::spans::without_secrets;
-use crate::photo::{Cause, Facts, Photo, StageName};
 use crate::telemetry::{About, KEEP, context};
 
 /// The root of a photo's trace: from the moment it is taken in until its first message is confirmed. Its ids follow from
@@ -89,20 +90,24 @@ pub fn ledger(system: &'static str, operation: &'static str) -> Span {
 }
 
 /// Says on the span of a delivery what came of it.
-pub fn conclude(span: &Span, happened: &Happened<'_>) {
-    let Happened { event, photo, waits } = happened;
+pub fn commit(span: &Span, happened: &PhotoEvent<'_>) {
+    let PhotoEvent { event, photo, waits } = happened;
     if context::of(span).is_none() {
         return;
     }
     set(span, "facemill.outcome", event.what.as_str());
     if let Some(cause) = &event.cause {
-        set(span, "facemill.cause", cause.slug.clone());
+        set(span, "facemill.cause", cause.code.to_string());
         exception(span, cause);
     }
     // A photo that does not qualify is an answer, and no error; nor is one that a busy host has to wait for.
-    if event.what == Happening::Failed || (event.what == Happening::Retried && !waits) {
+    if event.what == EventKind::Failed || (event.what == EventKind::Retried && !waits) {
         let described = event.cause.as_ref().map(ToString::to_string).unwrap_or_default();
-        set(span, "error.type", event.cause.as_ref().map_or_else(|| "_OTHER".to_owned(), |cause| cause.slug.clone()));
+        set(
+            span,
+            "error.type",
+            event.cause.as_ref().map_or_else(|| "_OTHER".to_owned(), |cause| cause.code.to_string()),
+        );
         span.set_status(Status::error(described));
         set(span, KEEP, true);
     } else {
@@ -142,9 +147,9 @@ fn facts(span: &Span, stage: StageName, facts: &Facts) {
             }
         }
         StageName::Classify => {
-            if let Some(verdict) = &facts.verdict {
-                set(span, "facemill.p_ok", verdict.p_ok);
-                set(span, "facemill.model", verdict.model.clone());
+            if let Some(prediction) = &facts.prediction {
+                set(span, "facemill.p_ok", prediction.p_ok);
+                set(span, "facemill.model", prediction.model.clone());
             }
         }
     }
@@ -153,7 +158,7 @@ fn facts(span: &Span, stage: StageName, facts: &Facts) {
 /// <https://opentelemetry.io/docs/specs/semconv/exceptions/exceptions-spans/>
 fn exception(span: &Span, cause: &Cause) {
     let attributes = vec![
-        KeyValue::new("exception.type", cause.slug.clone()),
+        KeyValue::new("exception.type", cause.code.to_string()),
         KeyValue::new("exception.message", cause.detail.clone()),
     ];
     span.add_event("exception", attributes);
@@ -167,7 +172,7 @@ fn messaging(span: &Span, message: &Message, broker: &dyn Broker, operation: &'s
     set(span, "messaging.message.id", message.id());
     set(span, "facemill.stage", stage.as_str());
     set(span, "facemill.attempt", i64::from(message.attempt));
-    set(span, "facemill.turn", i64::from(message.position.turn));
+    set(span, "facemill.delivery", i64::from(message.position.delivery));
     let context = span.context();
     let span_ref = opentelemetry::trace::TraceContextExt::span(&context);
     span_ref.update_name(format!("{operation} {queue}"));

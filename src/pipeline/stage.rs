@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::domain::{Cause, CauseCode, Ending, Photo, StageName};
 use crate::objects::ObjectError;
-use crate::photo::{Cause, Ending, Photo, StageName};
 
 /// One step of a photo's way.
 ///
@@ -28,7 +28,7 @@ pub trait Stage: Send + Sync {
 /// A stage's answer is a value: only what nobody foresaw is a panic.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    /// The photo with this stage's part of [`crate::photo::Facts`] added; it goes on to the next stage.
+    /// The photo with this stage's part of [`crate::domain::Facts`] added; it goes on to the next stage.
     Advance(Box<Photo>),
     /// The photo is not to be had any more.
     Gone(Cause),
@@ -67,10 +67,10 @@ pub fn store_failed(error: &ObjectError) -> Outcome {
     let detail = error.to_string();
     match error {
         // A store that is consistent only in the end may still show it; a lost object it will not.
-        ObjectError::Missing(_) => Retry::failed(Cause::new("object-missing", detail)),
-        ObjectError::Unavailable { .. } => Retry::wait(Cause::new("store-away", detail), None),
+        ObjectError::Missing(_) => Retry::failed(Cause::new(CauseCode::ObjectMissing, detail)),
+        ObjectError::Unavailable { .. } => Retry::wait(Cause::new(CauseCode::StoreUnavailable, detail), None),
         // No photo is to blame, and somebody has to mend it: wait.
-        ObjectError::Refused { .. } => Retry::wait(Cause::new("store-refuses", detail), None),
+        ObjectError::Refused { .. } => Retry::wait(Cause::new(CauseCode::StoreRefused, detail), None),
     }
 }
 

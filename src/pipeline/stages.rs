@@ -9,11 +9,11 @@ use super::fetch::Fetch;
 use super::stage::Stage;
 use crate::classifier::model::{Model, ModelError};
 use crate::config::Models;
+use crate::domain::StageName;
 use crate::inference::{InferenceError, Runtime};
-use crate::net::turns::Turns;
+use crate::net::host_limiter::HostLimiter;
 use crate::net::{Fetcher, Rules, SetupError};
 use crate::objects::Objects;
-use crate::photo::StageName;
 use crate::vision::detector::{Detector, OpenError};
 use crate::vision::image::Pictures;
 
@@ -25,7 +25,7 @@ pub struct Settings {
     pub cores: usize,
     pub rules: Rules,
     /// None: no other process fetches.
-    pub turns: Option<Arc<dyn Turns>>,
+    pub turns: Option<Arc<dyn HostLimiter>>,
     pub detect: DetectSettings,
     pub crop: CropSettings,
 }
@@ -62,7 +62,7 @@ impl Stages {
         if has(StageName::Fetch) {
             let fetcher = Fetcher::new(settings.rules.clone())?;
             let fetcher = match &settings.turns {
-                Some(turns) => fetcher.with_turns(turns.clone()),
+                Some(turns) => fetcher.with_limiter(turns.clone()),
                 None => fetcher,
             };
             stages.all.push(Arc::new(Fetch::new(objects.clone(), fetcher)));

@@ -4,10 +4,11 @@
 //! the next message), the next message confirmed by the broker, the acknowledgement. A process may die between any two
 //! of them: the delivery comes again, and whoever takes it finds in the ledger how far the photo got. See `design.md`.
 
+use crate::domain::CauseCode;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -16,17 +17,20 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
-use super::event::{Happened, Observer};
+use super::event::{Observer, PhotoEvent};
 use super::pause::Pause;
-use super::record::{Record, Records};
+use super::record::Records;
 use super::retry::Waits;
 use super::sending::send;
 use super::spans;
 use super::stage::{Outcome, Stage, panic_text};
-use crate::broker::{Broker, BrokerError, Consumer, DeadLetter, Delivery, Message};
-use crate::ledger::{Begin, Event, Happening, Ledger, LedgerError, Move, Moved, Standing};
+use crate::broker::{Broker, BrokerError, Consumer, DeadLetter, Delivery};
+use crate::domain::Message;
+use crate::domain::Record;
+use crate::domain::clock::now;
+use crate::domain::{Cause, Ending, Position, StageName, State};
+use crate::ledger::{Begin, Event, EventKind, Ledger, LedgerError, Move, Moved, PhotoStatus};
 use crate::objects::ObjectError;
-use crate::photo::{Cause, Ending, Position, StageName, State};
 use crate::telemetry::instruments;
 
 /// How a worker goes about its work.
@@ -126,7 +130,7 @@ impl Worker {
         let prefetch = u16::try_from(self.settings.concurrency + 1).unwrap_or(u16::MAX);
         let mut pause = self.settings.pause.clone();
         let mut consumer = None;
-        let overdue = CancellationToken::new();
+        let aborted = CancellationToken::new();
         let mut in_flight = JoinSet::new();
         let mut fault = None;
         while fault.is_none() {
@@ -151,7 +155,7 @@ impl Worker {
                 () = pause.changed() => {}
                 delivery = next(&mut consumer), if room => {
                     let Some(delivery) = delivery else { break };
-                    in_flight.spawn(self.clone().deal(delivery, overdue.clone()));
+                    in_flight.spawn(self.clone().handle(delivery, aborted.clone()));
                 }
             }
         }
@@ -162,18 +166,18 @@ impl Worker {
             }
         };
         if tokio::time::timeout(self.settings.grace, finish).await.is_err() {
-            overdue.cancel();
+            aborted.cancel();
             while in_flight.join_next().await.is_some() {}
         }
         fault.map_or(Ok(()), Err)
     }
 
-    async fn deal(self, delivery: Delivery, overdue: CancellationToken) -> Option<WorkerError> {
+    async fn handle(self, delivery: Delivery, aborted: CancellationToken) -> Option<WorkerError> {
         let _in_hand = InHand::new(&*self.observer, self.stage.name());
-        match self.settle(&delivery.body, delivery.redelivered, &overdue).await {
+        match self.process(&delivery.body, delivery.redelivered, &aborted).await {
             Ok(()) => {
                 delivery.ack().await;
-                self.observer.settled();
+                self.observer.on_ack();
                 None
             }
             Err(unsettled) => {
@@ -187,50 +191,59 @@ impl Worker {
     }
 
     /// Ok: all there is to do about the delivery is done, stored and confirmed.
-    async fn settle(&self, body: &Bytes, redelivered: bool, overdue: &CancellationToken) -> Result<(), Unsettled> {
+    async fn process(&self, body: &Bytes, redelivered: bool, aborted: &CancellationToken) -> Result<(), Unsettled> {
         let message = match Message::decode(body) {
             Ok(message) if message.position.stage == self.stage.name() => message,
             Ok(message) => {
                 let cause =
                     format!("a message for {} lay in the queue of {}", message.position.stage, self.stage.name());
-                return self.bury_foreign(body, Cause::new("foreign-message", cause), overdue).await;
+                return self.dead_letter_foreign(body, Cause::new(CauseCode::ForeignMessage, cause), aborted).await;
             }
-            Err(bad) => return self.bury_foreign(body, Cause::new("foreign-message", bad.to_string()), overdue).await,
+            Err(bad) => {
+                return self
+                    .dead_letter_foreign(body, Cause::new(CauseCode::ForeignMessage, bad.to_string()), aborted)
+                    .await;
+            }
         };
         let span = spans::process(&message, body.len(), redelivered, &*self.broker, &self.name);
-        self.treat(message, redelivered, overdue).instrument(span).await
+        self.run_stage(message, redelivered, aborted).instrument(span).await
     }
 
     /// Has the stage work on the photo, if it is the photo's turn.
-    async fn treat(&self, message: Message, redelivered: bool, overdue: &CancellationToken) -> Result<(), Unsettled> {
+    async fn run_stage(
+        &self,
+        message: Message,
+        redelivered: bool,
+        aborted: &CancellationToken,
+    ) -> Result<(), Unsettled> {
         let pass = match &self.gate {
             Some(gate) => Some(gate.enter(redelivered).await),
             None => None,
         };
         let begin = || self.ledger.begin(&message, &self.name, redelivered).instrument(self.ledger_span("begin"));
-        let crashes = match self.insist("begin with a photo", begin, overdue).await? {
+        let crashes = match self.retry_until_shutdown("begin with a photo", begin, aborted).await? {
             Begin::Go { crashes } => crashes,
-            Begin::Stale(standing) => {
+            Begin::Stale(status) => {
                 drop(pass);
-                return self.catch_up(&message, *standing, redelivered, overdue).await;
+                return self.catch_up(&message, *status, redelivered, aborted).await;
             }
         };
         let started = Instant::now();
         // Only who ran alone can be blamed: without a gate, neighbours died with the culprit.
         let outcome = if self.gate.is_some() && crashes >= self.settings.crash_limit {
             let detail = format!("{crashes} workers died over it; it runs only when it is replayed by hand");
-            Outcome::Poison(Cause::new("kills-workers", detail))
+            Outcome::Poison(Cause::new(CauseCode::KillsWorkers, detail))
         } else {
             tokio::select! {
                 outcome = self.attempt(&message) => outcome,
-                () = overdue.cancelled() => {
+                () = aborted.cancelled() => {
                     let _ = self.ledger.release(&message.photo.key(), message.position, &self.name).await;
                     return Err(Unsettled::ShuttingDown);
                 }
             }
         };
         drop(pass);
-        self.conclude(message, outcome, started.elapsed(), overdue).await
+        self.commit(message, outcome, started.elapsed(), aborted).await
     }
 
     /// Runs the stage; a panic and too long a run are failed attempts.
@@ -238,21 +251,21 @@ impl Worker {
         let run = AssertUnwindSafe(self.stage.run(&message.photo)).catch_unwind();
         match tokio::time::timeout(self.settings.time_limit, run).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(panic)) => super::stage::Retry::failed(Cause::new("panic", panic_text(panic.as_ref()))),
+            Ok(Err(panic)) => super::stage::Retry::failed(Cause::new(CauseCode::Panic, panic_text(panic.as_ref()))),
             Err(_) => {
                 let detail = format!("{} took longer than {:?}", self.stage.name(), self.settings.time_limit);
-                super::stage::Retry::failed(Cause::new("time-limit", detail))
+                super::stage::Retry::failed(Cause::new(CauseCode::TimeLimit, detail))
             }
         }
     }
 
     /// Writes the outcome down, then hands the photo on.
-    async fn conclude(
+    async fn commit(
         &self,
         message: Message,
         outcome: Outcome,
         took: Duration,
-        overdue: &CancellationToken,
+        aborted: &CancellationToken,
     ) -> Result<(), Unsettled> {
         let step = self.step(&message, outcome);
         let event = Event {
@@ -279,18 +292,18 @@ impl Worker {
             tries.fetch_add(1, Ordering::Relaxed);
             self.ledger.advance(&advance).instrument(self.ledger_span("advance"))
         };
-        match self.insist("move a photo", try_to_move, overdue).await? {
+        match self.retry_until_shutdown("move a photo", try_to_move, aborted).await? {
             // This very move was made before, and the answer lost.
-            Moved::Stale(standing) if tries.into_inner() > 1 && standing.state == step.to => {}
+            Moved::Stale(status) if tries.into_inner() > 1 && status.state == step.to => {}
             // Another delivery of the same message was faster and does what is left to do.
             Moved::Stale(_) => return Ok(()),
             Moved::Done => {}
         }
-        let waits = event.what == Happening::Retried && step.next.attempt == event.attempt;
-        let happened = Happened { photo: &step.next.photo, event: &event, waits };
-        happened.tell(&Span::current());
-        self.observer.happened(&happened);
-        self.hand_on(step.to, &step.next, step.wait, event.cause.as_ref(), overdue).await
+        let waits = event.what == EventKind::Retried && step.next.attempt == event.attempt;
+        let photo_event = PhotoEvent { photo: &step.next.photo, event: &event, waits };
+        photo_event.emit(&Span::current());
+        self.observer.on_event(&photo_event);
+        self.publish_next(step.to, &step.next, step.wait, event.cause.as_ref(), aborted).await
     }
 
     /// What the outcome means for the photo.
@@ -308,7 +321,7 @@ impl Worker {
                     let position = Position::entering(stage);
                     Step {
                         to: State::Waiting(position),
-                        what: Happening::Advanced,
+                        what: EventKind::Advanced,
                         cause: None,
                         next: Message { position, attempt: 1, photo: *photo, ..message.clone() },
                         wait: None,
@@ -321,18 +334,18 @@ impl Worker {
             Outcome::Poison(cause) => end(Ending::Failed, Some(cause), message.clone()),
             Outcome::Retry(retry) => {
                 let waited = now().as_secs().saturating_sub(message.enqueued_at);
-                let endless = waited > self.settings.patience.as_secs() && !retry.cause.is_our_own();
+                let endless = waited > self.settings.patience.as_secs() && !retry.cause.code.is_local_wait();
                 let costs_attempt = retry.costs_attempt || endless;
                 if costs_attempt && message.attempt >= self.settings.attempts {
                     return end(self.stage.exhausted(&retry.cause), Some(retry.cause), message.clone());
                 }
-                let position = message.position.again();
+                let position = message.position.next_delivery();
                 let own = self.settings.waits.after(message.attempt, &message.id());
                 let wait = retry.after.map_or(own, |asked| asked.min(Waits::LONGEST));
                 let attempt = message.attempt + u32::from(costs_attempt);
                 Step {
                     to: State::Waiting(position),
-                    what: Happening::Retried,
+                    what: EventKind::Retried,
                     cause: Some(retry.cause),
                     next: Message { position, attempt, ..message.clone() },
                     wait: Some(wait),
@@ -342,33 +355,35 @@ impl Worker {
     }
 
     /// Publishes what the move has promised.
-    async fn hand_on(
+    async fn publish_next(
         &self,
         state: State,
         next: &Message,
         wait: Option<Duration>,
         cause: Option<&Cause>,
-        overdue: &CancellationToken,
+        aborted: &CancellationToken,
     ) -> Result<(), Unsettled> {
         match (state, wait) {
-            (State::Waiting(_), wait) => self.insist("publish", || send(&*self.broker, next, wait), overdue).await,
+            (State::Waiting(_), wait) => {
+                self.retry_until_shutdown("publish", || send(&*self.broker, next, wait), aborted).await
+            }
             (State::Ended(ending), _) => {
                 // The record comes last: with it the ledger lets go of the message that a letter is written from.
                 if ending == Ending::Failed {
-                    self.bury(next, cause, overdue).await?;
+                    self.dead_letter(next, cause, aborted).await?;
                 }
-                self.record(ending, next, cause, overdue).await
+                self.record(ending, next, cause, aborted).await
             }
         }
     }
 
-    async fn bury(
+    async fn dead_letter(
         &self,
         message: &Message,
         cause: Option<&Cause>,
-        overdue: &CancellationToken,
+        aborted: &CancellationToken,
     ) -> Result<(), Unsettled> {
-        let cause = cause.cloned().unwrap_or_else(|| Cause::new("unknown", ""));
+        let cause = cause.cloned().unwrap_or_else(|| Cause::new(CauseCode::Unknown, ""));
         let letter = DeadLetter {
             stage: Some(message.position.stage),
             cause,
@@ -378,14 +393,14 @@ impl Worker {
             trace_id: Some(message.photo.key().trace().trace_id_hex()),
             body: String::from_utf8_lossy(&message.encode()).into_owned(),
         };
-        self.lay_down(&letter, overdue).await
+        self.publish_dead_letter(&letter, aborted).await
     }
 
-    async fn lay_down(&self, letter: &DeadLetter, overdue: &CancellationToken) -> Result<(), Unsettled> {
-        let bury = || self.broker.bury(letter).instrument(tracing::trace_span!("bury"));
-        self.insist("bury", bury, overdue).await?;
+    async fn publish_dead_letter(&self, letter: &DeadLetter, aborted: &CancellationToken) -> Result<(), Unsettled> {
+        let dead_letter = || self.broker.dead_letter(letter).instrument(tracing::trace_span!("dead_letter"));
+        self.retry_until_shutdown("dead_letter", dead_letter, aborted).await?;
         if let Some(instruments) = instruments::get() {
-            instruments.dead_letter(letter.stage, &letter.cause.slug);
+            instruments.dead_letter(letter.stage, &letter.cause.code.as_str());
         }
         Ok(())
     }
@@ -401,16 +416,16 @@ impl Worker {
         ending: Ending,
         message: &Message,
         cause: Option<&Cause>,
-        overdue: &CancellationToken,
+        aborted: &CancellationToken,
     ) -> Result<(), Unsettled> {
         let Some(records) = &self.records else { return Ok(()) };
         // Whoever sends the photo back one day goes on from the root of its trace.
         let traceparent = Some(message.photo.key().trace().traceparent());
         let record = Record { ending, cause: cause.cloned(), message: Message { traceparent, ..message.clone() } };
-        self.insist("write a record", || records.write(&record), overdue).await?;
+        self.retry_until_shutdown("write a record", || records.write(&record), aborted).await?;
         let (key, at) = (message.photo.key(), message.position);
         let recorded = || self.ledger.recorded(&key, at, ending).instrument(self.ledger_span("recorded"));
-        self.insist("let go of a message", recorded, overdue).await
+        self.retry_until_shutdown("let go of a message", recorded, aborted).await
     }
 
     /// The message is a copy of one that was dealt with. If it was handed out before, the worker that moved the photo may
@@ -418,19 +433,24 @@ impl Worker {
     async fn catch_up(
         &self,
         message: &Message,
-        standing: Standing,
+        status: PhotoStatus,
         redelivered: bool,
-        overdue: &CancellationToken,
+        aborted: &CancellationToken,
     ) -> Result<(), Unsettled> {
         tracing::debug!(photo = %message.photo.key(), stage = %self.stage.name(), redelivered, "a copy, already dealt with");
-        let Some(kept) = standing.message.filter(|_| redelivered) else { return Ok(()) };
-        let wait = standing.due_at.checked_sub(now().as_secs()).filter(|&left| left > 0).map(Duration::from_secs);
+        let Some(kept) = status.message.filter(|_| redelivered) else { return Ok(()) };
+        let wait = status.due_at.checked_sub(now().as_secs()).filter(|&left| left > 0).map(Duration::from_secs);
         // It takes the place that this delivery leaves: to wait for room in the own queue could be to wait for oneself.
         let wait = wait.or((kept.position.stage == self.stage.name()).then_some(Duration::ZERO));
-        self.hand_on(standing.state, &kept, wait, standing.cause.as_ref(), overdue).await
+        self.publish_next(status.state, &kept, wait, status.cause.as_ref(), aborted).await
     }
 
-    async fn bury_foreign(&self, body: &Bytes, cause: Cause, overdue: &CancellationToken) -> Result<(), Unsettled> {
+    async fn dead_letter_foreign(
+        &self,
+        body: &Bytes,
+        cause: Cause,
+        aborted: &CancellationToken,
+    ) -> Result<(), Unsettled> {
         use base64::Engine;
         tracing::warn!(stage = %self.stage.name(), %cause, "a message that is not ours goes to the dead letters");
         let body =
@@ -438,15 +458,15 @@ impl Worker {
         let at = now().as_secs();
         let stage = Some(self.stage.name());
         let letter = DeadLetter { stage, cause, attempt: 0, first_at: at, last_at: at, trace_id: None, body };
-        self.lay_down(&letter, overdue).await
+        self.publish_dead_letter(&letter, aborted).await
     }
 
     /// Tries until it works, as long as there is hope and time.
-    async fn insist<T, E, F>(
+    async fn retry_until_shutdown<T, E, F>(
         &self,
         what: &str,
         action: impl Fn() -> F,
-        overdue: &CancellationToken,
+        aborted: &CancellationToken,
     ) -> Result<T, Unsettled>
     where
         E: Transient,
@@ -461,7 +481,7 @@ impl Worker {
                     Ok(value) => return Ok(value),
                     Err(error) => error,
                 },
-                () = overdue.cancelled() => return Err(Unsettled::ShuttingDown),
+                () = aborted.cancelled() => return Err(Unsettled::ShuttingDown),
             };
             if !error.is_transient() {
                 return Err(Unsettled::Fatal(error.fatal(self.stage.name())));
@@ -469,7 +489,7 @@ impl Worker {
             tracing::warn!(stage = %self.stage.name(), %error, again_in = ?wait, "could not {what}");
             tokio::select! {
                 () = tokio::time::sleep(wait) => wait = (wait * 2).min(LONGEST),
-                () = overdue.cancelled() => return Err(Unsettled::ShuttingDown),
+                () = aborted.cancelled() => return Err(Unsettled::ShuttingDown),
             }
         }
     }
@@ -484,7 +504,7 @@ struct InHand<'a> {
 
 impl<'a> InHand<'a> {
     fn new(observer: &'a dyn Observer, stage: StageName) -> Self {
-        observer.taken();
+        observer.on_delivery();
         if let Some(instruments) = instruments::get() {
             instruments.taken(stage);
         }
@@ -494,7 +514,7 @@ impl<'a> InHand<'a> {
 
 impl Drop for InHand<'_> {
     fn drop(&mut self) {
-        self.observer.put_down();
+        self.observer.on_done();
         if let Some(instruments) = instruments::get() {
             instruments.put_down(self.stage, self.since.elapsed());
         }
@@ -504,7 +524,7 @@ impl Drop for InHand<'_> {
 /// One step of a photo, ready to be written down.
 struct Step {
     to: State,
-    what: Happening,
+    what: EventKind,
     cause: Option<Cause>,
     next: Message,
     wait: Option<Duration>,
@@ -568,9 +588,4 @@ fn worst(settled: Result<Option<WorkerError>, tokio::task::JoinError>) -> Option
         tracing::error!(%error, "a delivery was dropped");
         None
     })
-}
-
-/// Time since 1970, UTC.
-pub fn now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -1,8 +1,8 @@
-//! Photos in every standing, for the tests of the report.
+//! Photos in every status, for the tests of the report.
 
-use crate::broker::Message;
-use crate::ledger::{Entry, Standing};
-use crate::photo::*;
+use crate::domain::Message;
+use crate::domain::*;
+use crate::ledger::{Entry, PhotoStatus};
 
 fn candidate(id: i64) -> Candidate {
     Candidate {
@@ -47,7 +47,7 @@ pub fn predicted(id: i64, p_ok: f64) -> Photo {
             blur: 120.0,
             exposure: 0.5,
         }),
-        verdict: Some(Verdict { p_ok, model: "okng-1".into() }),
+        prediction: Some(Prediction { p_ok, model: "okng-1".into() }),
     };
     photo
 }
@@ -57,7 +57,7 @@ fn entry(photo: Photo, state: State, at: Position, cause: Option<Cause>) -> Entr
     let message = Message { position: at, ..Message::first(photo, 1_700_000_000) };
     Entry {
         photo_id,
-        standing: Standing { state, stage: at.stage, attempt: 1, due_at: 0, cause, message: Some(message) },
+        status: PhotoStatus { state, stage: at.stage, attempt: 1, due_at: 0, cause, message: Some(message) },
     }
 }
 
@@ -66,9 +66,9 @@ pub fn arrived(id: i64, p_ok: f64) -> Entry {
     entry(predicted(id, p_ok), State::Ended(Ending::Predicted), at, None)
 }
 
-pub fn ended(id: i64, ending: Ending, stage: StageName, slug: &str) -> Entry {
+pub fn ended(id: i64, ending: Ending, stage: StageName, code: &str) -> Entry {
     let photo = Photo::new(RunName::default(), candidate(id));
-    entry(photo, State::Ended(ending), Position::entering(stage), Some(Cause::new(slug, "as told")))
+    entry(photo, State::Ended(ending), Position::entering(stage), Some(Cause::new(code, "as told")))
 }
 
 pub fn waiting(id: i64, stage: StageName) -> Entry {

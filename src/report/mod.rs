@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use crate::domain::{Ending, Id, RunName, State};
 use crate::ledger::{Entry, Filter, Ledger, LedgerError};
 use crate::objects::{ObjectError, ObjectKey};
-use crate::photo::{Ending, Id, RunName, State};
 use crate::pipeline::record::Records;
 
 mod page;
@@ -144,10 +144,10 @@ impl Writer {
 
     fn entry(&mut self, entry: &Entry) -> Result<(), ReportError> {
         let record = PhotoRecord::of(entry);
-        let photo = entry.standing.message.as_ref().map(|message| &message.photo);
+        let photo = entry.status.message.as_ref().map(|message| &message.photo);
         self.photos.line(&record)?;
         self.tally.photo(&record, photo);
-        if entry.standing.state != State::Ended(Ending::Predicted) {
+        if entry.status.state != State::Ended(Ending::Predicted) {
             return Ok(());
         }
         let incomplete = || ReportError::Incomplete(entry.photo_id.clone());

@@ -12,7 +12,7 @@ use sha2::Digest;
 use super::About;
 use super::records::FaceRecord;
 use super::tally::{Funnel, HostTally, Tally};
-use crate::calendar;
+use crate::domain::calendar;
 use crate::objects::ObjectKey;
 
 const STYLE: &str = include_str!("page.css");

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::{Align, ContentHash, Ending, Id, Landmarks, Photo, Search, StageName, State};
 use crate::ledger::Entry;
 use crate::objects::ObjectKey;
-use crate::photo::{Align, ContentHash, Ending, Id, Landmarks, Photo, Search, StageName, State};
 
 /// A face that went all the way: one line of `faces.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,7 +48,7 @@ impl FaceRecord {
     pub fn of(photo: &Photo) -> Option<Self> {
         let facts = &photo.facts;
         let (original, face) = (facts.original.as_ref()?, facts.face.as_ref()?);
-        let (crop, verdict) = (facts.crop.as_ref()?, facts.verdict.as_ref()?);
+        let (crop, prediction) = (facts.crop.as_ref()?, facts.prediction.as_ref()?);
         let candidate = &photo.candidate;
         Some(Self {
             photo_id: candidate.photo_id.clone(),
@@ -73,8 +73,8 @@ impl FaceRecord {
             mirrored_head: crop.mirrored_head,
             blur: crop.blur,
             exposure: crop.exposure,
-            p_ok: verdict.p_ok,
-            model: verdict.model.clone(),
+            p_ok: prediction.p_ok,
+            model: prediction.model.clone(),
         })
     }
 }
@@ -88,7 +88,7 @@ pub struct PhotoRecord {
     /// The stage that the photo waits for, or that ended it.
     pub step: StageName,
     pub outcome: Outcome,
-    /// The slug of the cause; what exactly happened, `facemill why` tells.
+    /// The code of the cause; what exactly happened, `facemill why` tells.
     pub cause: Option<String>,
     /// Attempts at that stage.
     pub attempts: u32,
@@ -131,17 +131,17 @@ impl From<State> for Outcome {
 
 impl PhotoRecord {
     pub fn of(entry: &Entry) -> Self {
-        let standing = &entry.standing;
-        let outcome = Outcome::from(standing.state);
+        let status = &entry.status;
+        let outcome = Outcome::from(status.state);
         // A photo that arrived has no cause, whatever once held it up: a second run must write the same line.
-        let cause = standing.cause.as_ref().filter(|_| outcome != Outcome::Predicted);
+        let cause = status.cause.as_ref().filter(|_| outcome != Outcome::Predicted);
         Self {
             photo_id: entry.photo_id.clone(),
-            photo_url: standing.message.as_ref().map(|message| message.photo.candidate.photo_url.clone()),
-            step: standing.stage,
+            photo_url: status.message.as_ref().map(|message| message.photo.candidate.photo_url.clone()),
+            step: status.stage,
             outcome,
-            cause: cause.map(|cause| cause.slug.clone()),
-            attempts: standing.attempt,
+            cause: cause.map(|cause| cause.code.to_string()),
+            attempts: status.attempt,
         }
     }
 }
@@ -149,6 +149,7 @@ impl PhotoRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::CauseCode;
     use crate::report::fixtures;
 
     const FACE_FIELDS: &str = "photo_id, face_id, label_id, label_name, photo_url, source_url, posted_at, file, \
@@ -173,15 +174,15 @@ mod tests {
         assert_eq!(fields(&line), FACE_FIELDS);
         assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap().as_object().unwrap().len(), 24);
         assert_eq!(serde_json::from_str::<FaceRecord>(&line).unwrap(), record);
-        assert_eq!(record.file, ObjectKey::face(record.crop_sha256, crate::photo::ImageFormat::Png).as_str());
+        assert_eq!(record.file, ObjectKey::face(record.crop_sha256, crate::domain::ImageFormat::Png).as_str());
         assert_eq!(record.angle, photo.facts.crop.unwrap().angle, "the square's turn, not the face's");
     }
 
     #[test]
     fn a_face_is_not_told_before_all_is_known() {
         let whole = fixtures::predicted(7, 0.9);
-        let without: [fn(&mut crate::photo::Facts); 4] =
-            [|f| f.original = None, |f| f.face = None, |f| f.crop = None, |f| f.verdict = None];
+        let without: [fn(&mut crate::domain::Facts); 4] =
+            [|f| f.original = None, |f| f.face = None, |f| f.crop = None, |f| f.prediction = None];
         for take in without {
             let mut photo = whole.clone();
             take(&mut photo.facts);
@@ -205,7 +206,7 @@ mod tests {
     #[test]
     fn an_arrived_photo_has_no_cause() {
         let mut entry = fixtures::arrived(5, 0.5);
-        entry.standing.cause = Some(crate::photo::Cause::new("timeout", "once"));
+        entry.status.cause = Some(crate::domain::Cause::new(CauseCode::Timeout, "once"));
         let record = PhotoRecord::of(&entry);
         assert_eq!((record.cause, record.step), (None, StageName::Classify));
     }

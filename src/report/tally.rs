@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::records::{FaceRecord, Outcome, PhotoRecord};
-use crate::photo::{Photo, StageName};
+use crate::domain::{Photo, StageName};
 
 /// How many photos got how far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -118,14 +118,14 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Ending;
     use crate::ledger::Entry;
-    use crate::photo::Ending;
     use crate::report::fixtures;
 
     fn tally_of(entries: &[Entry]) -> Tally {
         let mut tally = Tally::new(0.5);
         for entry in entries {
-            let photo = entry.standing.message.as_ref().map(|message| &message.photo);
+            let photo = entry.status.message.as_ref().map(|message| &message.photo);
             tally.photo(&PhotoRecord::of(entry), photo);
             if let Some(face) = photo.and_then(FaceRecord::of) {
                 tally.face(&face);
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn the_funnel_narrows() {
         let mut faceless = fixtures::ended(3, Ending::Rejected, StageName::Detect, "no-face");
-        let photo = &mut faceless.standing.message.as_mut().unwrap().photo;
+        let photo = &mut faceless.status.message.as_mut().unwrap().photo;
         photo.facts.original = fixtures::predicted(3, 0.1).facts.original;
         let tally = tally_of(&[
             fixtures::arrived(1, 0.5),
@@ -157,7 +157,7 @@ mod tests {
         let entries: Vec<Entry> = (1..=5)
             .map(|id| {
                 let mut entry = fixtures::ended(id, Ending::Gone, StageName::Fetch, "http-404");
-                let photo = &mut entry.standing.message.as_mut().unwrap().photo;
+                let photo = &mut entry.status.message.as_mut().unwrap().photo;
                 photo.candidate.photo_url = format!("https://host{}.example/", id.min(4));
                 entry
             })

@@ -7,8 +7,8 @@ use std::io;
 use super::error::SourceError;
 use super::mapping::{Role, Row};
 use super::moment::Moment;
-use super::pile::Pile;
-use crate::photo::{Candidate, Id};
+use super::spool::RowSpool;
+use crate::domain::{Candidate, Id};
 
 /// An id, kept small. Numbers order as numbers, and before everything else.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,7 +49,7 @@ struct LabelledFace {
 #[derive(Default)]
 pub struct Gatherer {
     faces: Vec<LabelledFace>,
-    photos: Pile<4>,
+    photos: RowSpool<4>,
     labels: HashMap<Key, Option<Box<str>>>,
 }
 

@@ -5,7 +5,7 @@
 //! stream      a window on the bytes, with a place      sqlite      an SQLite file
 //! lexer       the words of SQL                         mapping     what the tables and columns are called
 //! script      statements: what is where                catalogue   which tables there are
-//! values      the rows of an INSERT                    candidates  the query, with moment and pile
+//! values      the rows of an INSERT                    candidates  the query, with moment and spool
 //! postgres    the rows of a COPY; pg_restore
 //! ```
 //!
@@ -18,9 +18,9 @@ mod input;
 mod lexer;
 mod mapping;
 mod moment;
-mod pile;
 mod postgres;
 mod script;
+mod spool;
 mod sqlite;
 mod stream;
 mod table;
@@ -34,7 +34,7 @@ pub use mapping::{BadMapping, Mapping, Role};
 pub use stream::Progress;
 pub use table::COLUMNS;
 
-use crate::photo::Candidate;
+use crate::domain::Candidate;
 use candidates::Gatherer;
 use input::Opened;
 use postgres::{Archive, Restore};

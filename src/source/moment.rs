@@ -4,11 +4,11 @@
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Moment {
     /// `-infinity`.
-    Always,
+    NegInfinity,
     /// Seconds and nanoseconds since 1970, UTC (local time where no zone is written), or a plain number.
     At(i64, u32),
     /// `infinity`.
-    Never,
+    PosInfinity,
     /// Neither a timestamp nor a number; ordered by its bytes.
     Text(Box<str>),
     Null,
@@ -20,8 +20,8 @@ impl Moment {
     pub fn parse(text: Option<&str>) -> Self {
         let Some(text) = text else { return Self::Null };
         match text {
-            "infinity" => Self::Never,
-            "-infinity" => Self::Always,
+            "infinity" => Self::PosInfinity,
+            "-infinity" => Self::NegInfinity,
             _ => timestamp(text).or_else(|| number(text)).unwrap_or_else(|| Self::Text(text.into())),
         }
     }

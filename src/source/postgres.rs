@@ -151,7 +151,7 @@ impl Restore {
             String::from_utf8_lossy(&kept).trim().to_owned()
         });
         if let (Archive::Stream(mut dump), Some(mut input)) = (archive, child.stdin.take()) {
-            // If either end breaks, this ends, and pg_restore sees a short dump and says so. Nobody waits for it: it
+            // If either end breaks, this ends, and pg_restore sees a short dump and says so. NullObserver waits for it: it
             // may hang in a read from a terminal.
             std::thread::spawn(move || io::copy(&mut dump, &mut input));
         }

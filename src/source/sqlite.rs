@@ -142,7 +142,7 @@ fn text(value: ValueRef<'_>, is_id: bool) -> Result<Option<Cow<'_, str>>, std::s
         ValueRef::Null => None,
         ValueRef::Integer(number) => Some(number.to_string().into()),
         ValueRef::Real(number) => Some(number.to_string().into()),
-        ValueRef::Blob(bytes) if is_id => Some(crate::photo::hex(bytes).into()),
+        ValueRef::Blob(bytes) if is_id => Some(crate::domain::hash::hex(bytes).into()),
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(std::str::from_utf8(bytes)?.into()),
     })
 }

@@ -11,7 +11,7 @@ use super::error::SourceError;
 use super::mapping::{Mapping, Role};
 use super::postgres::unescape;
 use super::stream::Stream;
-use crate::photo::{Candidate, Id};
+use crate::domain::{Candidate, Id};
 
 /// The columns of the query's answer, in its order.
 pub const COLUMNS: [&str; 7] =

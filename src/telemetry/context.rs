@@ -9,7 +9,7 @@ use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use crate::photo::Trace;
+use crate::domain::Trace;
 
 /// Reads a `traceparent` header. None: it is not one of the version that we know.
 pub fn read(traceparent: &str) -> Option<SpanContext> {

@@ -10,8 +10,8 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter, UpDownCounter};
 use opentelemetry_sdk::metrics::{Instrument, Stream};
 
-use super::keep::Lost;
-use crate::photo::StageName;
+use super::tail_sampler::Lost;
+use crate::domain::StageName;
 
 /// Seconds: from a decision without pixels to a stage's time limit.
 const DURATIONS: [f64; 15] =
@@ -140,7 +140,7 @@ impl Instruments {
         self.consumed.add(0, &[of_stage(stage)]);
     }
 
-    /// A stage was done with a photo. `cause`: the slug, or nothing.
+    /// A stage was done with a photo. `cause`: the code, or nothing.
     pub fn photo(&self, stage: StageName, outcome: &'static str, cause: &str, took: Duration) {
         self.photos.add(1, &photo(stage, outcome, cause));
         let attributes = [of_stage(stage), KeyValue::new("facemill.outcome", outcome)];

@@ -21,19 +21,19 @@ use tracing_subscriber::{Layer, Registry};
 
 pub mod context;
 pub mod instruments;
-mod keep;
 mod lines;
 mod otlp;
 pub mod process;
 pub mod prometheus;
+mod tail_sampler;
 
-pub use keep::KEEP;
 pub use lines::{About, ENV, Sink};
 pub use otlp::VARIABLES;
+pub use tail_sampler::KEEP;
 
 use instruments::Instruments;
-use keep::{Counted, Gauge, Keep, Recording};
 use otlp::{Get, Signal};
+use tail_sampler::{BufferedSpan, Counted, Gauge, TailSampler};
 
 /// Name of everything that is ours, to tell it from what libraries say.
 const SCOPE: &str = "facemill";
@@ -145,8 +145,8 @@ fn traces(get: Get, resource: Resource) -> Result<(SdkTracerProvider, Gauge), St
     let provider = SdkTracerProvider::builder()
         .with_resource(resource)
         .with_id_generator(context::Ids::default())
-        .with_sampler(Recording(otlp::sampler(get)?))
-        .with_span_processor(Keep::new(batches, gauge.clone()))
+        .with_sampler(BufferedSpan(otlp::sampler(get)?))
+        .with_span_processor(TailSampler::new(batches, gauge.clone()))
         .build();
     Ok((provider, gauge))
 }

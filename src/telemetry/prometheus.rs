@@ -170,7 +170,7 @@ fn escaped(value: &str) -> String {
 mod tests {
     use super::super::instruments::{Instruments, view};
     use super::*;
-    use crate::photo::StageName;
+    use crate::domain::StageName;
     use opentelemetry::metrics::MeterProvider;
     use opentelemetry_sdk::Resource;
     use opentelemetry_sdk::metrics::SdkMeterProvider;

@@ -4,7 +4,7 @@ use image::RgbImage;
 
 use super::geometry::{self, Point, Square, turn};
 use super::resample::Lanczos;
-use crate::photo::{Align, Landmarks};
+use crate::domain::{Align, Landmarks};
 
 /// The widest crop that is saved. StyleGAN's largest pictures have half of that, and memory stays bounded for faces
 /// that fill a 50-megapixel photo.

@@ -2,28 +2,15 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use clap::ValueEnum;
 use image::RgbImage;
-use serde::{Deserialize, Serialize};
 
-use super::dlib::{DlibError, Found, Frame, Hog, Landmarker};
+use super::dlib::{DlibError, Frame, Hog, HogDetection, Landmarker};
 use super::geometry::{self, Grid, Square};
-use super::resample::{self, Beyond, Window, reduce, resize, warp};
-use super::yunet::{self, Sighting, Yunet};
+use super::resample::{self, BorderMode, Rect, reduce, resize, warp};
+use super::yunet::{self, Detection, Yunet};
 use crate::config::Models;
+use crate::domain::{CauseCode, Face, FacePolicy, Landmarks, Search};
 use crate::inference::{self, InferenceError, Runtime};
-use crate::photo::{Face, Landmarks, Search};
-
-/// What a photo with several faces is worth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum FacesRule {
-    /// Nothing: whose face it is cannot be told.
-    #[default]
-    One,
-    /// Its largest face.
-    Largest,
-}
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -51,13 +38,13 @@ pub enum NoFace {
 }
 
 impl NoFace {
-    /// The slug under which the photo is rejected; none where the photo is not to blame.
-    pub fn slug(&self) -> Option<&'static str> {
+    /// The code under which the photo is rejected; none where the photo is not to blame.
+    pub fn code(&self) -> Option<CauseCode> {
         match self {
-            Self::None => Some("no-face"),
-            Self::Several(_) => Some("several-faces"),
-            Self::TooSmall { .. } => Some("face-too-small"),
-            Self::TooLong(_) => Some("too-large"),
+            Self::None => Some(CauseCode::NoFace),
+            Self::Several(_) => Some(CauseCode::SeveralFaces),
+            Self::TooSmall { .. } => Some(CauseCode::FaceTooSmall),
+            Self::TooLong(_) => Some(CauseCode::TooLarge),
             Self::Failed(_) => None,
         }
     }
@@ -128,7 +115,7 @@ impl Detector {
     ///
     /// # Errors
     /// There is no face, there are several and `rule` wants one, or it is narrower than `min_face` pixels.
-    pub fn find(&self, picture: &RgbImage, search: Search, min_face: u32, rule: FacesRule) -> Result<Face, NoFace> {
+    pub fn find(&self, picture: &RgbImage, search: Search, min_face: u32, rule: FacePolicy) -> Result<Face, NoFace> {
         let _span = tracing::trace_span!("search", facemill.search = ?search).entered();
         let candidate = self.with_tools(|tools| match search {
             Search::Guided => tools.guided(picture, rule),
@@ -222,52 +209,52 @@ const STARTS: [f64; 3] = [0.0, 0.04, -0.04];
 
 impl Tools {
     /// One look with YuNet, then dlib on an upright region around the face.
-    fn guided(&mut self, picture: &RgbImage, rule: FacesRule) -> Result<Candidate, NoFace> {
-        let overview = Overview::of(picture, 320);
-        let mut sightings = self.look(&overview, 320)?;
-        if sightings.is_empty() {
-            sightings = self.look(&overview, 480)?;
+    fn guided(&mut self, picture: &RgbImage, rule: FacePolicy) -> Result<Candidate, NoFace> {
+        let pyramid = ImagePyramid::of(picture, 320);
+        let mut detections = self.detect_coarse(&pyramid, 320)?;
+        if detections.is_empty() {
+            detections = self.detect_coarse(&pyramid, 480)?;
         }
-        sightings.sort_by(|a, b| b.width().total_cmp(&a.width()));
-        let largest = sightings.first().ok_or(NoFace::None)?;
-        let faces = self.count(&overview, &sightings)?;
-        if faces > 1 && rule == FacesRule::One {
+        detections.sort_by(|a, b| b.width().total_cmp(&a.width()));
+        let largest = detections.first().ok_or(NoFace::None)?;
+        let faces = self.count(&pyramid, &detections)?;
+        if faces > 1 && rule == FacePolicy::One {
             return Err(NoFace::Several(faces));
         }
-        let region = self.upright(&overview, largest)?;
-        let (found, mut region) = self.near_or_harder(&overview, &region)?.ok_or(NoFace::None)?;
-        let mut candidate = self.landmarked(&overview, &found, &region);
+        let region = self.straighten(&pyramid, largest)?;
+        let (found, mut region) = self.detect_near_or_wider(&pyramid, &region)?.ok_or(NoFace::None)?;
+        let mut candidate = self.landmarked(&pyramid, &found, &region);
         for _ in 0..2 {
             if geometry::wrap(candidate.angle - region.angle).abs() <= TILTED {
                 break;
             }
             region.angle = candidate.angle;
-            let Some(found) = self.near(&overview, &region, 0.0)? else { break };
-            candidate = self.landmarked(&overview, &found, &region);
+            let Some(found) = self.detect_near(&pyramid, &region, 0.0)? else { break };
+            candidate = self.landmarked(&pyramid, &found, &region);
         }
         Ok(Candidate { faces, ..candidate })
     }
 
     /// YuNet on the photo with its longer side at `side` pixels.
-    fn look(&mut self, overview: &Overview<'_>, side: u32) -> Result<Vec<Sighting>, NoFace> {
+    fn detect_coarse(&mut self, pyramid: &ImagePyramid<'_>, side: u32) -> Result<Vec<Detection>, NoFace> {
         const LEAST: f32 = 0.6;
-        let picture = overview.picture;
+        let picture = pyramid.picture;
         let scale = f64::from(side) / f64::from(picture.width().max(picture.height()));
         let size = |length: u32| ((f64::from(length) * scale).round() as u32).max(1);
-        let small = overview.resized(size(picture.width()), size(picture.height()));
-        let sightings = self.yunet.find(&small, LEAST)?;
-        Ok(sightings.iter().map(|sighting| sighting.scaled(1.0 / scale)).collect())
+        let small = pyramid.resized(size(picture.width()), size(picture.height()));
+        let detections = self.yunet.find(&small, LEAST)?;
+        Ok(detections.iter().map(|detection| detection.scaled(1.0 / scale)).collect())
     }
 
-    /// How many faces there are, the largest sighting first. People in the background, much smaller than the one in
+    /// How many faces there are, the largest detection first. People in the background, much smaller than the one in
     /// front, do not count; where YuNet is not sure dlib must see a face, too.
-    fn count(&mut self, overview: &Overview<'_>, sightings: &[Sighting]) -> Result<u32, NoFace> {
+    fn count(&mut self, pyramid: &ImagePyramid<'_>, detections: &[Detection]) -> Result<u32, NoFace> {
         const COUNTS: f64 = 0.4;
         const SURE: f32 = 0.88;
         const ENOUGH: u32 = 20;
         let mut faces = 1;
-        for other in sightings.iter().skip(1).filter(|other| other.width() >= COUNTS * sightings[0].width()) {
-            let seen = other.score >= SURE || self.near(overview, &region(other), 0.0)?.is_some();
+        for other in detections.iter().skip(1).filter(|other| other.width() >= COUNTS * detections[0].width()) {
+            let seen = other.score >= SURE || self.detect_near(pyramid, &region(other), 0.0)?.is_some();
             faces += u32::from(seen);
             if faces == ENOUGH {
                 break;
@@ -276,17 +263,17 @@ impl Tools {
         Ok(faces)
     }
 
-    /// The region around a sighted face in which it is upright. YuNet's own roll is short by half at 45 degrees, so
+    /// The region around a detected face in which it is upright. YuNet's own roll is short by half at 45 degrees, so
     /// that it looks again at the turned region until little is left; that costs a tenth of a look with dlib.
-    fn upright(&mut self, overview: &Overview<'_>, sighting: &Sighting) -> Result<Square, NoFace> {
+    fn straighten(&mut self, pyramid: &ImagePyramid<'_>, detection: &Detection) -> Result<Square, NoFace> {
         const SIZE: u32 = 128;
         const LEVEL: f64 = 6.0;
-        let mut upright = region(sighting);
+        let mut upright = region(detection);
         for _ in 0..3 {
-            let turned = overview.region(&upright, SIZE);
+            let turned = pyramid.region(&upright, SIZE);
             let seen = self.yunet.find(&turned, 0.5)?;
             let middle = f64::from(SIZE) / 2.0 - 0.5;
-            let off = |s: &Sighting| (s.centre[0] - middle).hypot(s.centre[1] - middle);
+            let off = |s: &Detection| (s.centre[0] - middle).hypot(s.centre[1] - middle);
             let Some(face) = seen.iter().min_by(|a, b| off(a).total_cmp(&off(b))) else { break };
             let scale = upright.side / f64::from(SIZE);
             let (centre, rest) = (upright.to_picture(face.centre, SIZE), face.roll());
@@ -300,10 +287,14 @@ impl Tools {
 
     /// dlib on a region; where it finds nothing, nearer, farther, and at last with a lower threshold, as YuNet has seen
     /// a face there.
-    fn near_or_harder(&mut self, overview: &Overview<'_>, upright: &Square) -> Result<Option<(Found, Square)>, NoFace> {
+    fn detect_near_or_wider(
+        &mut self,
+        pyramid: &ImagePyramid<'_>,
+        upright: &Square,
+    ) -> Result<Option<(HogDetection, Square)>, NoFace> {
         for (zoom, threshold) in [(1.0, 0.0), (0.8, 0.0), (1.25, 0.0), (1.0, -0.5)] {
             let region = Square { side: upright.side * zoom, ..*upright };
-            if let Some(found) = self.near(overview, &region, threshold)? {
+            if let Some(found) = self.detect_near(pyramid, &region, threshold)? {
                 return Ok(Some((found, region)));
             }
         }
@@ -311,14 +302,19 @@ impl Tools {
     }
 
     /// The best face that dlib finds in the region, in pixels of [`near_size`].
-    fn near(&mut self, overview: &Overview<'_>, region: &Square, threshold: f64) -> Result<Option<Found>, NoFace> {
+    fn detect_near(
+        &mut self,
+        pyramid: &ImagePyramid<'_>,
+        region: &Square,
+        threshold: f64,
+    ) -> Result<Option<HogDetection>, NoFace> {
         let size = near_size();
-        let near = overview.region(region, size);
+        let near = pyramid.region(region, size);
         Ok(self.near.find_grey(&grey(&near), size, threshold)?.first().copied())
     }
 
     /// Takes the landmarks of a face that was found in a region.
-    fn landmarked(&self, overview: &Overview<'_>, found: &Found, region: &Square) -> Candidate {
+    fn landmarked(&self, pyramid: &ImagePyramid<'_>, found: &HogDetection, region: &Square) -> Candidate {
         const ROOM: f64 = 1.6;
         let _span = tracing::trace_span!("landmarks").entered();
         let scale = region.side / f64::from(near_size());
@@ -328,7 +324,7 @@ impl Tools {
         let size = (ROOM * LANDMARKED_FACE) as u32;
         let (margin, end) = ((ROOM - 1.0) / 2.0 * LANDMARKED_FACE, f64::from(size));
         let frame = Frame { left: margin, top: margin, right: end - margin - 1.0, bottom: end - margin - 1.0 };
-        let picture = self.landmarker.on(&overview.region(&around, size));
+        let picture = self.landmarker.on(&pyramid.region(&around, size));
         let guesses = STARTS.map(|start| picture.find(&frame.moved(start * LANDMARKED_FACE, 0.0)));
         let mean = |i: usize, axis: usize| guesses.iter().map(|g| g[i][axis]).sum::<f32>() / guesses.len() as f32;
         let points: Landmarks = (0..guesses[0].len()).map(|i| [mean(i, 0), mean(i, 1)]).collect();
@@ -338,14 +334,14 @@ impl Tools {
 
     /// The published method: the photo on a black square, turned by -48 to 48 degrees in steps of 12; of the turns that
     /// show exactly one face the best score wins; its eye line is levelled, and there must be exactly one face again.
-    fn full(&mut self, picture: &RgbImage, rule: FacesRule) -> Result<Candidate, NoFace> {
+    fn full(&mut self, picture: &RgbImage, rule: FacePolicy) -> Result<Candidate, NoFace> {
         /// Pixels from corner to corner; the canvas takes three bytes for each pixel of its square.
         const LONGEST: f64 = 12_000.0;
         let diagonal = f64::from(picture.width()).hypot(f64::from(picture.height()));
         if diagonal > LONGEST {
             return Err(NoFace::TooLong(diagonal as u32));
         }
-        let mut best: Option<(f64, Square, RgbImage, Found)> = None;
+        let mut best: Option<(f64, Square, RgbImage, HogDetection)> = None;
         let mut most = 0;
         for step in -4..=4 {
             let (canvas, turned) = on_canvas(picture, 12.0 * f64::from(step));
@@ -367,7 +363,7 @@ impl Tools {
         Ok(Candidate { faces: found.len() as u32, ..candidate })
     }
 
-    fn landmarked_as_it_is(&self, turned: &RgbImage, found: &Found, canvas: &Square) -> Candidate {
+    fn landmarked_as_it_is(&self, turned: &RgbImage, found: &HogDetection, canvas: &Square) -> Candidate {
         let _span = tracing::trace_span!("landmarks").entered();
         let points = self.landmarker.on(turned).find(&found.frame);
         let landmarks = in_picture(&points, canvas, turned.width());
@@ -386,16 +382,18 @@ impl Tools {
 }
 
 /// The face that counts among those of one turn.
-fn the_one(found: &[Found], rule: FacesRule) -> Option<Found> {
+fn the_one(found: &[HogDetection], rule: FacePolicy) -> Option<HogDetection> {
     match (found, rule) {
         ([face], _) => Some(*face),
-        (faces, FacesRule::Largest) => faces.iter().max_by(|a, b| a.frame.width().total_cmp(&b.frame.width())).copied(),
+        (faces, FacePolicy::Largest) => {
+            faces.iter().max_by(|a, b| a.frame.width().total_cmp(&b.frame.width())).copied()
+        }
         _ => None,
     }
 }
 
-/// The region around a sighted face, turned as far as YuNet tells.
-fn region(face: &Sighting) -> Square {
+/// The region around a detected face, turned as far as YuNet tells.
+fn region(face: &Detection) -> Square {
     Square { centre: face.centre, side: NEAR_REGION * face.width(), angle: face.roll() }
 }
 
@@ -414,7 +412,7 @@ fn on_canvas(picture: &RgbImage, angle: f64) -> (Square, RgbImage) {
     let side = width.hypot(height).ceil();
     let canvas = Square { centre: [width / 2.0 - 0.5, height / 2.0 - 0.5], side, angle };
     let size = side as u32;
-    (canvas, warp(picture, &canvas.grid(size), size, size, Beyond::Black))
+    (canvas, warp(picture, &canvas.grid(size), size, size, BorderMode::Black))
 }
 
 /// Means of the three channels, as dlib's landmark predictor sees colours.
@@ -427,16 +425,16 @@ fn grey(picture: &RgbImage) -> Vec<u8> {
 }
 
 /// A photo and a smaller copy of it, for whoever needs no more pixels than that.
-struct Overview<'a> {
+struct ImagePyramid<'a> {
     picture: &'a RgbImage,
     reduced: RgbImage,
     factor: u32,
 }
 
-impl<'a> Overview<'a> {
+impl<'a> ImagePyramid<'a> {
     /// The copy's longer side has at least `side` pixels, and less than twice as many, unless the picture is very long.
     fn of(picture: &'a RgbImage, side: u32) -> Self {
-        let window = Window::of(picture);
+        let window = Rect::of(picture);
         let factor = window.reducible(picture.width().max(picture.height()) / side);
         Self { picture, reduced: reduce(picture, window, factor), factor }
     }
@@ -448,14 +446,14 @@ impl<'a> Overview<'a> {
             (&self.reduced, f64::from(self.factor))
         } else {
             let longer = self.picture.width().max(self.picture.height());
-            let factor = Window::of(self.picture).reducible(longer / width.max(height));
-            nearer = reduce(self.picture, Window::of(self.picture), factor);
+            let factor = Rect::of(self.picture).reducible(longer / width.max(height));
+            nearer = reduce(self.picture, Rect::of(self.picture), factor);
             (&nearer, f64::from(factor))
         };
         let step = |length: u32, size: u32| f64::from(length) / f64::from(size);
         let (right, down) = (step(self.picture.width(), width), step(self.picture.height(), height));
         let grid = Grid { origin: [right / 2.0 - 0.5, down / 2.0 - 0.5], right: [right, 0.0], down: [0.0, down] };
-        warp(source.0, &shrunk(&grid, [0.0; 2], source.1), width, height, Beyond::Edge)
+        warp(source.0, &shrunk(&grid, [0.0; 2], source.1), width, height, BorderMode::Edge)
     }
 
     /// A turned region at `size` x `size` pixels; beyond the photo its edge goes on.
@@ -463,15 +461,15 @@ impl<'a> Overview<'a> {
         let grid = region.grid(size);
         let wanted = (region.side / f64::from(size)).floor().max(1.0) as u32;
         if wanted == 1 {
-            return warp(self.picture, &grid, size, size, Beyond::Edge);
+            return warp(self.picture, &grid, size, size, BorderMode::Edge);
         }
         if wanted >= self.factor {
-            return warp(&self.reduced, &shrunk(&grid, [0.0; 2], f64::from(self.factor)), size, size, Beyond::Edge);
+            return warp(&self.reduced, &shrunk(&grid, [0.0; 2], f64::from(self.factor)), size, size, BorderMode::Edge);
         }
         let window = bounds(region, self.picture);
         let part = reduce(self.picture, window, wanted);
         let corner = [f64::from(window.x), f64::from(window.y)];
-        warp(&part, &shrunk(&grid, corner, f64::from(wanted)), size, size, Beyond::Edge)
+        warp(&part, &shrunk(&grid, corner, f64::from(wanted)), size, size, BorderMode::Edge)
     }
 }
 
@@ -483,7 +481,7 @@ fn shrunk(grid: &Grid, corner: [f64; 2], factor: f64) -> Grid {
 }
 
 /// The part of the picture that a turned square touches, at least one pixel of it.
-fn bounds(square: &Square, picture: &RgbImage) -> resample::Window {
+fn bounds(square: &Square, picture: &RgbImage) -> resample::Rect {
     let reach = square.side / 2.0 * (square.angle.to_radians().sin().abs() + square.angle.to_radians().cos().abs());
     let axis = |centre: f64, length: u32| {
         let last = f64::from(length - 1);
@@ -493,5 +491,5 @@ fn bounds(square: &Square, picture: &RgbImage) -> resample::Window {
     };
     let (x, width) = axis(square.centre[0], picture.width());
     let (y, height) = axis(square.centre[1], picture.height());
-    Window { x, y, width, height }
+    Rect { x, y, width, height }
 }

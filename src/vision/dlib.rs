@@ -13,11 +13,11 @@ use std::sync::Arc;
 use dlib_face_recognition::{ImageMatrix, LandmarkPredictor, LandmarkPredictorTrait, Rectangle};
 use image::RgbImage;
 
-use crate::photo::Landmarks;
+use crate::domain::Landmarks;
 
 /// A face as the detector sees it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Found {
+pub struct HogDetection {
     pub score: f64,
     pub frame: Frame,
 }
@@ -127,16 +127,22 @@ impl Hog {
     }
 
     /// Faces that score above `threshold`, best first, in a grey picture `width` pixels wide.
-    pub fn find_grey(&mut self, pixels: &[u8], width: u32, threshold: f64) -> Result<Vec<Found>, DlibError> {
+    pub fn find_grey(&mut self, pixels: &[u8], width: u32, threshold: f64) -> Result<Vec<HogDetection>, DlibError> {
         self.find(pixels, width as usize, 1, threshold)
     }
 
     /// The same in a picture in colours, as the published method does it. Four times the work.
-    pub fn find_rgb(&mut self, picture: &RgbImage, threshold: f64) -> Result<Vec<Found>, DlibError> {
+    pub fn find_rgb(&mut self, picture: &RgbImage, threshold: f64) -> Result<Vec<HogDetection>, DlibError> {
         self.find(picture, picture.width() as usize, 3, threshold)
     }
 
-    fn find(&mut self, pixels: &[u8], width: usize, channels: usize, threshold: f64) -> Result<Vec<Found>, DlibError> {
+    fn find(
+        &mut self,
+        pixels: &[u8],
+        width: usize,
+        channels: usize,
+        threshold: f64,
+    ) -> Result<Vec<HogDetection>, DlibError> {
         const ROOM: usize = 64;
         let row = width * channels;
         if row == 0 || pixels.is_empty() {
@@ -159,7 +165,7 @@ impl Hog {
             )
         };
         let count = usize::try_from(count).map_err(|_| DlibError::Memory)?;
-        let found = |b: &Box| Found {
+        let found = |b: &Box| HogDetection {
             score: b.score,
             frame: Frame { left: b.left as f64, top: b.top as f64, right: b.right as f64, bottom: b.bottom as f64 },
         };

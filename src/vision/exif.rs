@@ -1,7 +1,7 @@
 //! The orientation tag, wherever a format keeps its EXIF data. Everything is read within bounds; what does not make
 //! sense counts as upright.
 
-use crate::photo::ImageFormat;
+use crate::domain::ImageFormat;
 
 /// How the stored picture must be changed to be upright.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

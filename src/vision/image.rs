@@ -1,5 +1,6 @@
 //! From an image file to upright RGB pixels, and from a crop back to a file.
 
+use crate::domain::CauseCode;
 use std::collections::VecDeque;
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,7 +10,7 @@ use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{DynamicImage, ImageEncoder, RgbImage};
 
 use super::exif::{self, Orientation};
-use crate::photo::{ContentHash, ImageFormat};
+use crate::domain::{ContentHash, ImageFormat};
 
 /// What a stranger's picture may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,12 +36,12 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    /// The slug under which the photo is rejected.
-    pub fn slug(&self) -> &'static str {
+    /// The code under which the photo is rejected.
+    pub fn code(&self) -> CauseCode {
         match self {
-            Self::NotAnImage => "not-an-image",
-            Self::TooLarge { .. } => "too-large",
-            Self::Undecodable { .. } => "undecodable",
+            Self::NotAnImage => CauseCode::NotAnImage,
+            Self::TooLarge { .. } => CauseCode::TooLarge,
+            Self::Undecodable { .. } => CauseCode::Undecodable,
         }
     }
 }

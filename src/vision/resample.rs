@@ -14,14 +14,14 @@ fn mirror(index: i64, length: usize) -> usize {
 
 /// A rectangle of whole pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Window {
+pub struct Rect {
     pub x: u32,
     pub y: u32,
     pub width: u32,
     pub height: u32,
 }
 
-impl Window {
+impl Rect {
     pub fn of(picture: &RgbImage) -> Self {
         Self { x: 0, y: 0, width: picture.width(), height: picture.height() }
     }
@@ -33,8 +33,8 @@ impl Window {
 }
 
 /// Averages blocks of `factor` x `factor` pixels of a window; rests at the right and lower edge are left out. The
-/// factor is that of [`Window::reducible`].
-pub fn reduce(picture: &RgbImage, window: Window, factor: u32) -> RgbImage {
+/// factor is that of [`Rect::reducible`].
+pub fn reduce(picture: &RgbImage, window: Rect, factor: u32) -> RgbImage {
     let factor = window.reducible(factor);
     let (width, height) = (window.width / factor, window.height / factor);
     let mut reduced = RgbImage::new(width, height);
@@ -82,7 +82,7 @@ pub fn resize(picture: &RgbImage, width: u32, height: u32) -> RgbImage {
     let factor = (picture.width() / width.max(1)).min(picture.height() / height.max(1)).max(1);
     let reduced;
     let source = if factor > 1 {
-        reduced = reduce(picture, Window::of(picture), factor);
+        reduced = reduce(picture, Rect::of(picture), factor);
         &reduced
     } else {
         picture
@@ -93,25 +93,25 @@ pub fn resize(picture: &RgbImage, width: u32, height: u32) -> RgbImage {
         f64::from(picture.height()) / f64::from(factor * height),
     ];
     let grid = Grid { origin: step.map(|step| step / 2.0 - 0.5), right: [step[0], 0.0], down: [0.0, step[1]] };
-    warp(source, &grid, width, height, Beyond::Edge)
+    warp(source, &grid, width, height, BorderMode::Edge)
 }
 
 /// What there is beyond the edge of a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Beyond {
+pub enum BorderMode {
     Black,
     /// The edge pixel goes on.
     Edge,
 }
 
 /// Takes `width` x `height` pixels off a turned grid, bilinear. No protection against aliasing: reduce first.
-pub fn warp(picture: &RgbImage, grid: &Grid, width: u32, height: u32, beyond: Beyond) -> RgbImage {
+pub fn warp(picture: &RgbImage, grid: &Grid, width: u32, height: u32, beyond: BorderMode) -> RgbImage {
     const ONE: i64 = 1 << 16;
     let fixed = |value: f64| (value * ONE as f64).round() as i64;
     let (columns, rows) = (i64::from(picture.width()), i64::from(picture.height()));
     let pixels = picture.as_raw();
     let at = |x: i64, y: i64| -> [u32; 3] {
-        if beyond == Beyond::Black && (x < 0 || y < 0 || x >= columns || y >= rows) {
+        if beyond == BorderMode::Black && (x < 0 || y < 0 || x >= columns || y >= rows) {
             return [0; 3];
         }
         let start = 3 * (y.clamp(0, rows - 1) * columns + x.clamp(0, columns - 1)) as usize;
@@ -451,7 +451,7 @@ mod tests {
         let board = RgbImage::from_fn(256, 256, |x, y| Rgb([if (x + y) % 2 == 0 { 255 } else { 0 }; 3]));
         let square = Square { centre: [127.5, 127.5], side: 200.0, angle: 13.0 };
         let cut = Lanczos::default().cut(&board, &square, 40);
-        for shrunk in [cut, resize(&board, 100, 100), reduce(&board, Window::of(&board), 4)] {
+        for shrunk in [cut, resize(&board, 100, 100), reduce(&board, Rect::of(&board), 4)] {
             assert!(shrunk.iter().all(|&value| (100..=155).contains(&value)), "{:?}", shrunk.iter().max());
         }
     }
@@ -475,7 +475,7 @@ mod tests {
     #[test]
     fn a_window_is_reduced_in_place() {
         let picture = noise(50, 50);
-        let window = Window { x: 7, y: 9, width: 31, height: 23 };
+        let window = Rect { x: 7, y: 9, width: 31, height: 23 };
         let reduced = reduce(&picture, window, 5);
         assert_eq!(reduced.dimensions(), (6, 4));
         let sum: u32 = (0..25).map(|i| u32::from(picture.get_pixel(7 + 5 + i % 5, 9 + 10 + i / 5)[1])).sum();
@@ -487,8 +487,8 @@ mod tests {
     fn beyond_the_edge_it_is_black_when_asked() {
         let white = RgbImage::from_pixel(10, 10, Rgb([255; 3]));
         let grid = Grid { origin: [-5.0, -5.0], right: [1.0, 0.0], down: [0.0, 1.0] };
-        let black = warp(&white, &grid, 20, 20, Beyond::Black);
+        let black = warp(&white, &grid, 20, 20, BorderMode::Black);
         assert_eq!((black.get_pixel(0, 0)[0], black.get_pixel(10, 10)[0]), (0, 255));
-        assert!(warp(&white, &grid, 20, 20, Beyond::Edge).iter().all(|&value| value == 255));
+        assert!(warp(&white, &grid, 20, 20, BorderMode::Edge).iter().all(|&value| value == 255));
     }
 }

@@ -13,21 +13,21 @@ const STRIDES: [usize; 3] = [8, 16, 32];
 
 /// A face in pixels of the picture that was looked at.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sighting {
+pub struct Detection {
     pub score: f32,
     pub centre: [f64; 2],
     pub size: [f64; 2],
-    /// Both eyes, nose, both corners of the mouth; first those on the left of an upright picture.
+    /// Both eyes, nose, both corners of the mouth; first those on the left of an straighten picture.
     pub points: [[f64; 2]; 5],
 }
 
-impl Sighting {
+impl Detection {
     /// The side of a square as large as the face's box, whose height swings with nods and its width with turns.
     pub fn width(&self) -> f64 {
         (self.size[0] * self.size[1]).sqrt()
     }
 
-    /// Degrees by which to turn the picture so that the face is upright, from eyes and mouth together. Good to a few
+    /// Degrees by which to turn the picture so that the face is straighten, from eyes and mouth together. Good to a few
     /// degrees near 0, and short by up to half at 45.
     pub fn roll(&self) -> f64 {
         let [right_eye, left_eye, _, right_mouth, left_mouth] = self.points;
@@ -102,14 +102,14 @@ impl Yunet {
     }
 
     /// Faces with a score of at least `threshold`, best first.
-    pub fn find(&mut self, picture: &RgbImage, threshold: f32) -> Result<Vec<Sighting>, InferenceError> {
+    pub fn find(&mut self, picture: &RgbImage, threshold: f32) -> Result<Vec<Detection>, InferenceError> {
         let (width, height) = (picture.width().next_multiple_of(32), picture.height().next_multiple_of(32));
         self.fill(picture, width as usize, height as usize);
         let failed = |error: ort::Error| InferenceError::Run { model: NAME.into(), detail: error.to_string() };
         let shape = [1usize, 3, height as usize, width as usize];
         let tensor = TensorRef::from_array_view((shape, &self.input[..])).map_err(failed)?;
         let outputs = self.session.run(ort::inputs!["input" => tensor]).map_err(failed)?;
-        let mut sightings = Vec::new();
+        let mut detections = Vec::new();
         for stride in STRIDES {
             let values = |kind: &str| {
                 let (_, values) = outputs[format!("{kind}_{stride}").as_str()].try_extract_tensor::<f32>()?;
@@ -127,7 +127,7 @@ impl Yunet {
                 let cell = [(anchor % columns) as f64, (anchor / columns) as f64];
                 let place = |i: usize, offset: f32| (cell[i] + f64::from(offset)) * stride as f64 - 0.5;
                 let (frame, marks) = (&boxes[4 * anchor..][..4], &points[10 * anchor..][..10]);
-                sightings.push(Sighting {
+                detections.push(Detection {
                     score,
                     centre: [place(0, frame[0]), place(1, frame[1])],
                     size: [frame[2], frame[3]].map(|log| f64::from(log).exp() * stride as f64),
@@ -135,7 +135,7 @@ impl Yunet {
                 });
             }
         }
-        Ok(distinct(sightings))
+        Ok(distinct(detections))
     }
 
     /// Planes of blue, green and red, 0 to 255, black beyond the picture.
@@ -156,14 +156,14 @@ impl Yunet {
     }
 }
 
-/// Keeps the best of each group of overlapping sightings.
-fn distinct(mut sightings: Vec<Sighting>) -> Vec<Sighting> {
+/// Keeps the best of each group of overlapping detections.
+fn distinct(mut detections: Vec<Detection>) -> Vec<Detection> {
     const SAME: f64 = 0.3;
-    sightings.sort_by(|a, b| b.score.total_cmp(&a.score));
-    let mut kept: Vec<Sighting> = Vec::new();
-    for sighting in sightings {
-        if kept.iter().all(|better| better.overlap(&sighting) < SAME) {
-            kept.push(sighting);
+    detections.sort_by(|a, b| b.score.total_cmp(&a.score));
+    let mut kept: Vec<Detection> = Vec::new();
+    for detection in detections {
+        if kept.iter().all(|better| better.overlap(&detection) < SAME) {
+            kept.push(detection);
         }
     }
     kept
@@ -173,13 +173,13 @@ fn distinct(mut sightings: Vec<Sighting>) -> Vec<Sighting> {
 mod tests {
     use super::*;
 
-    fn sighting(score: f32, x: f64) -> Sighting {
-        Sighting { score, centre: [x, 50.0], size: [20.0, 20.0], points: [[0.0; 2]; 5] }
+    fn detection(score: f32, x: f64) -> Detection {
+        Detection { score, centre: [x, 50.0], size: [20.0, 20.0], points: [[0.0; 2]; 5] }
     }
 
     #[test]
     fn overlapping_sightings_are_one_face() {
-        let kept = distinct(vec![sighting(0.7, 52.0), sighting(0.9, 50.0), sighting(0.8, 90.0)]);
+        let kept = distinct(vec![detection(0.7, 52.0), detection(0.9, 50.0), detection(0.8, 90.0)]);
         assert_eq!(kept.iter().map(|s| s.score).collect::<Vec<_>>(), [0.9, 0.8]);
     }
 

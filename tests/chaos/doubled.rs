@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use facemill::broker::{Broker, BrokerError, Choice, Consumer, DeadLetter, Depth, Message};
-use facemill::photo::StageName;
+use facemill::broker::{Broker, BrokerError, Choice, Consumer, DeadLetter, Depth};
+use facemill::domain::Message;
+use facemill::domain::StageName;
 
 pub struct Doubled(pub Arc<dyn Broker>);
 
@@ -21,9 +22,9 @@ impl Broker for Doubled {
         self.0.publish_after(message, delay).await
     }
 
-    async fn bury(&self, letter: &DeadLetter) -> Result<(), BrokerError> {
-        self.0.bury(letter).await?;
-        self.0.bury(letter).await
+    async fn dead_letter(&self, letter: &DeadLetter) -> Result<(), BrokerError> {
+        self.0.dead_letter(letter).await?;
+        self.0.dead_letter(letter).await
     }
 
     async fn consume(&self, stage: StageName, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
@@ -38,8 +39,8 @@ impl Broker for Doubled {
         self.0.dead(limit).await
     }
 
-    async fn exhume(&self, chosen: &Choice<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
-        self.0.exhume(chosen).await
+    async fn take_dead_letters(&self, chosen: &Choice<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
+        self.0.take_dead_letters(chosen).await
     }
 
     async fn check(&self) -> Result<(), BrokerError> {

@@ -4,11 +4,10 @@
 //! `plan.rs` is what is done, `stages.rs` what the photos are like, `oracle.rs` what must hold. The program starts
 //! itself again as the workers that die: the shipped one has no failpoints.
 
-mod crew;
 mod doubled;
+#[path = "../worker/failpoints.rs"]
+mod failpoints;
 mod log;
-#[path = "../worker/mortal.rs"]
-mod mortal;
 mod oracle;
 mod orders;
 mod plan;
@@ -22,22 +21,23 @@ mod redis;
 mod seaweedfs;
 mod servers;
 mod stages;
+mod worker_processes;
 
 use std::collections::VecDeque;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use facemill::domain::{Candidate, StageName};
 use facemill::ledger::{Counts, Ledger};
-use facemill::photo::{Candidate, StageName};
 
-use crew::{Crew, Ground};
 use log::Log;
 use oracle::Finding;
 use orders::{CRASH_LIMIT, ORDERS, Orders};
 use plan::{Plan, Post};
 use servers::Servers;
 use stages::Kind;
+use worker_processes::{Crew, Ground};
 
 /// What the short form takes, which runs with all tests.
 const SEED: u64 = 1;
@@ -84,10 +84,10 @@ async fn suite() -> bool {
     let mut candidates = flow(&plan, &ground, &mut servers).await;
     let fresh = stages::candidate(candidates.len() as u64, Kind::Plain, StageName::Fetch);
     candidates.push(fresh.clone());
-    let crew = Crew::start(one_each(), &ground);
+    let worker_processes = Crew::start(one_each(), &ground);
     ground.produce(std::slice::from_ref(&fresh), &[]).await;
     until_over(&ground, candidates.len()).await;
-    crew.stop().await;
+    worker_processes.stop().await;
 
     log.say("everything has ended; the oracle counts");
     let mut findings = oracle::judge(&ground, &candidates, &fresh).await;
@@ -109,16 +109,16 @@ async fn flow(plan: &Plan, ground: &Ground, servers: &mut Servers) -> Vec<Candid
     /// Photos that are added as long as somebody has yet to die.
     const MORE: u64 = 40;
     let mut candidates = Vec::new();
-    let mut crew = None;
+    let mut worker_processes = None;
     for (number, portion) in plan.portions().into_iter().enumerate() {
         let ended = ended(&ground.counts().await);
         ground.produce(&portion, if number == 0 { &plan.producer } else { &[] }).await;
         candidates.extend(portion);
-        crew.get_or_insert_with(|| Crew::start(plan.posts.clone(), ground));
+        worker_processes.get_or_insert_with(|| Crew::start(plan.posts.clone(), ground));
         ground.until("some of them at their end", async |counts| self::ended(counts) > ended).await;
         servers.act(plan.acts[number], ground).await;
     }
-    let crew = crew.expect("there are photos");
+    let worker_processes = worker_processes.expect("there are photos");
     until_over(ground, candidates.len()).await;
     for _ in 0..10 {
         if ground.log.deaths().len() == plan.deaths() {
@@ -135,7 +135,7 @@ async fn flow(plan: &Plan, ground: &Ground, servers: &mut Servers) -> Vec<Candid
     // What is known must not be enqueued again.
     ground.produce(&candidates, &[]).await;
     until_over(ground, candidates.len()).await;
-    crew.stop().await;
+    worker_processes.stop().await;
     candidates
 }
 

@@ -5,22 +5,25 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use facemill::broker::{Broker, Message};
-use facemill::ledger::{Filter, Happening, Ledger};
+use facemill::broker::Broker;
+use facemill::domain::CauseCode;
+use facemill::domain::Message;
+use facemill::domain::Record;
+use facemill::domain::{Candidate, ContentHash, Ending, Id, PhotoKey, RunName, StageName, State};
+use facemill::ledger::{EventKind, Filter, Ledger};
 use facemill::objects::{ObjectKey, Objects};
-use facemill::photo::{Candidate, ContentHash, Ending, Id, PhotoKey, RunName, StageName, State};
-use facemill::pipeline::local::{Countdown, Finish, Home, drive};
+use facemill::pipeline::local::{Countdown, Finish, RunDir, drive};
 use facemill::pipeline::producer;
-use facemill::pipeline::record::{Record, Records};
+use facemill::pipeline::record::Records;
 use facemill::pipeline::worker::{Settings, Worker};
 use futures::TryStreamExt;
 use tokio_util::sync::CancellationToken;
 
-use super::crew::Ground;
 use super::orders::settings;
 use super::stages::{Cheap, Kind, kind_of};
+use super::worker_processes::Ground;
 
-/// One line of the verdict.
+/// One line of the prediction.
 pub struct Finding {
     pub what: &'static str,
     pub expected: String,
@@ -97,13 +100,13 @@ async fn states(ledger: &dyn Ledger, run: &RunName) -> BTreeMap<Id, State> {
         let page = ledger.page(run, &Filter::default(), after.as_ref(), PAGE).await.expect("Redis is up");
         let Some(last) = page.last() else { return states };
         after = Some(last.photo_id.clone());
-        states.extend(page.into_iter().map(|entry| (entry.photo_id, entry.standing.state)));
+        states.extend(page.into_iter().map(|entry| (entry.photo_id, entry.status.state)));
     }
 }
 
 /// How many have exactly one ending in their history.
 async fn ended_once(ledger: &dyn Ledger, run: &RunName, candidates: &[Candidate]) -> usize {
-    use Happening::{Advanced, Enqueued, Retried};
+    use EventKind::{Advanced, Enqueued, Retried};
     let mut once = 0;
     for candidate in candidates {
         let key = PhotoKey { run: run.clone(), photo_id: candidate.photo_id.clone() };
@@ -124,7 +127,7 @@ async fn by_id(records: &Records, run: &RunName) -> BTreeMap<Id, Record> {
     let all: Vec<Record> = all.into_iter().collect::<Result<_, _>>().expect("records that can be read");
     let settled = all.into_iter().map(|mut record| {
         record.message = Message { enqueued_at: 0, ..record.message };
-        record.message.position.turn = 0;
+        record.message.position.delivery = 0;
         (id_of(&record).clone(), record)
     });
     settled.collect()
@@ -134,7 +137,7 @@ async fn by_id(records: &Records, run: &RunName) -> BTreeMap<Id, Record> {
 async fn undisturbed(folder: &Path, run: &RunName, candidates: &[Candidate]) -> BTreeMap<Id, Record> {
     let harmless: Vec<Candidate> =
         candidates.iter().filter(|candidate| kind_of(candidate).0 != Kind::Killer).cloned().collect();
-    let possession = Home::at(folder).enter().await.expect("a folder");
+    let possession = RunDir::at(folder).enter().await.expect("a folder");
     let (ledger, broker) = (Arc::new(possession.ledger), Arc::new(possession.broker));
     let objects: Arc<dyn Objects> = Arc::new(possession.objects);
     let records = Records::new(objects.clone());
@@ -180,30 +183,32 @@ async fn whole(objects: &dyn Objects, keys: impl Iterator<Item = &ObjectKey>) ->
 
 async fn dead_letters(ground: &Ground, candidates: &[Candidate]) -> [Finding; 2] {
     let letters = ground.place.broker().dead(10_000).await.expect("RabbitMQ is up");
-    let mut told: Vec<(Id, &str)> = Vec::new();
+    let mut found: Vec<(Id, CauseCode)> = Vec::new();
     for letter in &letters {
         let message = Message::decode(letter.body.as_bytes()).expect("a letter of ours");
-        told.push((message.photo.candidate.photo_id, &letter.cause.slug));
+        found.push((message.photo.candidate.photo_id, letter.cause.code.clone()));
     }
     let poison = candidates.iter().filter(|candidate| kind_of(candidate).0.is_poison());
-    let mut expected: Vec<(Id, &str)> = poison.map(|candidate| (candidate.photo_id.clone(), slug(candidate))).collect();
-    told.sort();
+    let mut expected: Vec<(Id, CauseCode)> =
+        poison.map(|candidate| (candidate.photo_id.clone(), code(candidate).into())).collect();
+    found.sort();
     expected.sort();
-    let matching = told.iter().filter(|letter| expected.binary_search(letter).is_ok()).count();
-    let of_killers = |letters: &[(Id, &str)]| {
-        let ids: Vec<&str> = letters.iter().filter(|(_, slug)| *slug == KILLS).map(|(id, _)| id.as_str()).collect();
+    let matching = found.iter().filter(|letter| expected.binary_search(letter).is_ok()).count();
+    let of_killers = |letters: &[(Id, CauseCode)]| {
+        let ids: Vec<&str> =
+            letters.iter().filter(|(_, code)| code.as_str() == KILLS).map(|(id, _)| id.as_str()).collect();
         ids.join(" ")
     };
-    let matching = format!("{matching} of {}", told.len());
+    let matching = format!("{matching} of {}", found.len());
     [
         Finding::new("dead letters that are poison", format!("{0} of {0}", expected.len()), matching),
-        Finding::new("photos buried because they kill", of_killers(&expected), of_killers(&told)),
+        Finding::new("photos dead_lettered because they kill", of_killers(&expected), of_killers(&found)),
     ]
 }
 
 const KILLS: &str = "kills-workers";
 
-fn slug(candidate: &Candidate) -> &'static str {
+fn code(candidate: &Candidate) -> &'static str {
     match kind_of(candidate).0 {
         Kind::Killer => KILLS,
         Kind::Tired => "timeout",

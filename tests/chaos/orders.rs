@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use facemill::broker::rabbitmq::{self, RabbitMq};
+use facemill::domain::{Candidate, RunName, StageName};
 use facemill::ledger::redis::{self, Redis};
 use facemill::objects::Objects;
 use facemill::objects::s3::{self, S3, Timeouts};
-use facemill::photo::{Candidate, RunName, StageName};
 use facemill::pipeline::event::Observer;
 use facemill::pipeline::producer;
 use facemill::pipeline::record::Records;
@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::doubled::Doubled;
-use super::mortal::{Fuse, Mortal, MortalObjects};
+use super::failpoints::{Failing, Failpoint, MortalObjects};
 use super::plan::Fate;
 use super::stages::Cheap;
 
@@ -114,17 +114,18 @@ impl Orders {
     }
 
     async fn carry_out(self) {
-        let fuse = self.fate.map_or_else(Fuse::endless, |fate| Fuse::deadly(fate.step, fate.count, fate.after));
+        let failpoint =
+            self.fate.map_or_else(Failpoint::endless, |fate| Failpoint::deadly(fate.step, fate.count, fate.after));
         let (broker, ledger) = (Arc::new(self.place.broker()), Arc::new(self.place.ledger()));
-        let mortal = Arc::new(Mortal { ledger, broker, fuse: fuse.clone(), untold: None });
+        let failpoints = Arc::new(Failing { ledger, broker, failpoint: failpoint.clone(), untold: None });
         match self.task {
             Task::Work(stage) => {
                 let notes: Arc<dyn Objects> = Arc::new(self.place.objects());
-                let objects: Arc<dyn Objects> = Arc::new(MortalObjects { objects: notes.clone(), fuse });
+                let objects: Arc<dyn Objects> = Arc::new(MortalObjects { objects: notes.clone(), failpoint });
                 let worker = Worker {
                     stage: Arc::new(Cheap { name: stage, objects: objects.clone(), notes, deadly: true }),
-                    broker: Arc::new(Doubled(mortal.clone())),
-                    ledger: mortal,
+                    broker: Arc::new(Doubled(failpoints.clone())),
+                    ledger: failpoints,
                     records: Some(Records::new(objects)),
                     observer: Arc::new(Vec::<Arc<dyn Observer>>::new()),
                     gate: runs_native_code(stage).then(Gate::default),
@@ -141,8 +142,8 @@ impl Orders {
                 worker.run(shutdown).await.expect("a worker that can go on");
             }
             Task::Produce(candidates) => {
-                let broker = Doubled(mortal.clone());
-                let produced = producer::enqueue(&self.place.run, &candidates, &*mortal, &broker, &|_| ()).await;
+                let broker = Doubled(failpoints.clone());
+                let produced = producer::enqueue(&self.place.run, &candidates, &*failpoints, &broker, &|_| ()).await;
                 assert_eq!(produced.expect("servers that take photos in").refused, []);
             }
         }

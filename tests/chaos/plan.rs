@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use facemill::classifier::random::Random;
-use facemill::photo::{Candidate, StageName};
+use facemill::domain::{Candidate, StageName};
 use serde::{Deserialize, Serialize};
 
-use super::mortal::Step;
+use super::failpoints::Step;
 use super::stages::{Kind, candidate};
 
 /// A process's death: kill -9 before or after the `count`th write of a kind.
@@ -27,19 +27,19 @@ impl fmt::Display for Fate {
 
 pub fn words(step: Step) -> &'static str {
     match step {
-        Step::Enrol => "enrol",
+        Step::Register => "register",
         Step::Begin => "begin",
         Step::Release => "release",
         Step::PutObject => "put object",
         Step::Advance => "advance",
         Step::Publish => "publish",
         Step::PublishLater => "publish for later",
-        Step::Bury => "bury",
+        Step::DeadLetter => "dead_letter",
         Step::PutRecord => "put record",
         Step::Recorded => "recorded",
         Step::Acknowledge => "acknowledge",
         Step::HandBack => "hand back",
-        Step::Exhume => "exhume",
+        Step::TakeDeadLetters => "take_dead_letters",
         Step::Restore => "restore",
         Step::Reopen => "reopen",
     }
@@ -94,7 +94,7 @@ impl Plan {
         Step::Advance,
         Step::Publish,
         Step::PublishLater,
-        Step::Bury,
+        Step::DeadLetter,
         Step::PutRecord,
         Step::Recorded,
         Step::Acknowledge,
@@ -116,7 +116,7 @@ impl Plan {
                 let chosen = if thorough { stages } else { vec![stages[below(stages.len() as u64) as usize]] };
                 for stage in chosen {
                     // What happens seldom is not waited for.
-                    let seldom = matches!(step, Step::PublishLater | Step::Bury);
+                    let seldom = matches!(step, Step::PublishLater | Step::DeadLetter);
                     let fate = Fate { step, count: if seldom { 1 } else { 1 + below(6) as i64 }, after };
                     let mut posts: Vec<&mut Post> = posts.iter_mut().filter(|post| post.stage == stage).collect();
                     let least = posts.iter_mut().min_by_key(|post| post.fates.len()).expect("every stage has posts");
@@ -125,7 +125,7 @@ impl Plan {
             }
         }
         let producer = vec![
-            Fate { step: Step::Enrol, count: 1, after: true },
+            Fate { step: Step::Register, count: 1, after: true },
             Fate { step: Step::Publish, count: 1 + below(photos / 10) as i64, after: false },
         ];
         let mut acts = vec![Act::RestartRabbitMq, Act::RestartRedis, Act::FreezeS3, Act::KillS3];

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::crew::Ground;
 use super::orders::Place;
 use super::plan::Act;
 use super::rabbitmq::{self, Alone};
 use super::redis::RedisServer;
 use super::seaweedfs::SeaweedFs;
+use super::worker_processes::Ground;
 
 pub struct Servers {
     rabbit: Alone,

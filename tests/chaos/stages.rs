@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use facemill::objects::{ObjectError, ObjectKey, Objects};
-use facemill::photo::{
-    Align, Candidate, Cause, ContentHash, Crop, Face, Id, ImageFormat, Original, Photo, Search, StageName, Verdict,
+use facemill::domain::{
+    Align, Candidate, Cause, CauseCode, ContentHash, Crop, Face, Id, ImageFormat, Original, Photo, Prediction, Search,
+    StageName,
 };
+use facemill::objects::{ObjectError, ObjectKey, Objects};
 use facemill::pipeline::stage::{Outcome, Retry, Stage};
 
 /// What a photo is like.
@@ -86,7 +87,7 @@ impl Stage for Cheap {
     }
 
     async fn run(&self, photo: &Photo) -> Outcome {
-        let cause = |slug| Cause::new(slug, "as its URL says");
+        let cause = |code| Cause::new(code, "as its URL says");
         let worked = match kind_of(&photo.candidate) {
             (kind, stage) if stage == self.name => match kind {
                 Kind::Gone => return Outcome::Gone(cause("http-404")),
@@ -105,7 +106,7 @@ impl Stage for Cheap {
         };
         match worked {
             Ok(photo) => Outcome::Advance(Box::new(photo)),
-            Err(error) => Retry::wait(Cause::new("store-away", error.to_string()), None),
+            Err(error) => Retry::wait(Cause::new(CauseCode::StoreUnavailable, error.to_string()), None),
         }
     }
 }
@@ -140,7 +141,8 @@ impl Cheap {
             StageName::Classify => {
                 let crop = photo.facts.crop.as_ref().expect("it passed crop");
                 let body = self.objects.get(&ObjectKey::face(crop.sha256, crop.format)).await?;
-                photo.facts.verdict = Some(Verdict { p_ok: f64::from(body[100]) / 256.0, model: "chaos 1".into() });
+                photo.facts.prediction =
+                    Some(Prediction { p_ok: f64::from(body[100]) / 256.0, model: "chaos 1".into() });
             }
         }
         Ok(photo)

@@ -1,4 +1,4 @@
-//! Politeness of several fetch workers together.
+//! HostLimits of several fetch workers together.
 
 use std::time::Duration;
 

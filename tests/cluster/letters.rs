@@ -6,9 +6,9 @@ use std::process::Stdio;
 use bytes::Bytes;
 use facemill::broker::rabbitmq::{RabbitMq, Settings};
 use facemill::broker::{Broker, DeadLetter};
+use facemill::domain::{Cause, CauseCode, ContentHash, ImageFormat};
 use facemill::objects::s3::{self, S3};
 use facemill::objects::{ObjectKey, Objects};
-use facemill::photo::{Cause, ContentHash, ImageFormat};
 use serde_json::Value;
 
 use super::collection::Collection;
@@ -31,13 +31,13 @@ impl Installation {
     }
 
     /// As someone who has nothing to do with us would.
-    async fn bury_foreign(&self) {
+    async fn dead_letter_foreign(&self) {
         let settings = Settings::new(self.setting("FACEMILL_AMQP_URL")).unwrap();
         let broker = RabbitMq::new(settings.with_prefix(self.setting("FACEMILL_PREFIX")).unwrap()).unwrap();
-        let (stage, cause) = (None, Cause::new("foreign-message", "a letter that went astray"));
+        let (stage, cause) = (None, Cause::new(CauseCode::ForeignMessage, "a letter that went astray"));
         let body = "who are you?".to_owned();
         let letter = DeadLetter { stage, cause, attempt: 0, first_at: 1, last_at: 1, trace_id: None, body };
-        broker.bury(&letter).await.unwrap();
+        broker.dead_letter(&letter).await.unwrap();
     }
 
     fn dead(&self) -> Vec<Value> {
@@ -48,7 +48,7 @@ impl Installation {
     fn fetch(&self, collection: &Collection) {
         let mut worker = self.worker(&["fetch"], collection);
         self.until("four photos at their end", |status| ended(status) == 4);
-        // It has buried what it had to bury when it has ended.
+        // It has dead_lettered what it had to dead_letter when it has ended.
         assert_eq!(worker.terminate(), Some(0));
     }
 }
@@ -71,16 +71,16 @@ fn photos_are_sent_back_and_letters_removed() {
     installation.fetch(&collection);
     let id = collection.id_of("/broken.jpg").to_string();
     let [letter] = &installation.dead()[..] else { panic!("one photo failed") };
-    assert_eq!((letter["photo_id"].to_string(), &letter["cause"]["slug"]), (id.clone(), &"http-500".into()));
+    assert_eq!((letter["photo_id"].to_string(), &letter["cause"]["code"]), (id.clone(), &"http-500".into()));
     let shown = installation.json(&["dead", "show", &id]);
     assert!(shown[0]["body"].as_str().unwrap().contains("/broken.jpg"));
-    runtime.block_on(installation.bury_foreign());
+    runtime.block_on(installation.dead_letter_foreign());
 
     // The ledger has let go of their messages: they come from the records.
     let gone = installation.json(&["retry", "--where", "outcome=gone"]);
-    assert_eq!((&gone["sent_back"], &gone["letters_removed"]), (&2.into(), &0.into()));
+    assert_eq!((&gone["requeued"], &gone["letters_removed"]), (&2.into(), &0.into()));
     let replayed = installation.json(&["dead", "replay"]);
-    assert_eq!((&replayed["sent_back"], &replayed["foreign"]), (&1.into(), &1.into()));
+    assert_eq!((&replayed["requeued"], &replayed["foreign"]), (&1.into(), &1.into()));
     let [foreign] = &installation.dead()[..] else { panic!("what is not ours stays") };
     assert_eq!(foreign["photo_id"], Value::Null);
     installation.until("three photos in the queue", |status| status["stages"]["fetch"]["ready"] == 3);
@@ -88,7 +88,7 @@ fn photos_are_sent_back_and_letters_removed() {
     installation.fetch(&collection);
     assert_eq!(installation.dead().len(), 2, "it failed again");
     let failed = installation.json(&["retry", "--where", "cause=http-500"]);
-    assert_eq!((&failed["sent_back"], &failed["letters_removed"]), (&1.into(), &1.into()));
+    assert_eq!((&failed["requeued"], &failed["letters_removed"]), (&1.into(), &1.into()));
     let kept = installation.facemill(&["dead", "drop"]);
     assert_eq!((kept.status.code(), installation.dead().len()), (Some(1), 1));
     let dropped = installation.json(&["dead", "drop", "--yes", "--where", "cause=foreign-message"]);

@@ -75,7 +75,7 @@ fn a_cluster_makes_the_same_faces_as_one_process_whoever_is_killed() {
     assert_eq!(records(&together), records(&alone));
     assert_eq!(status["ended"]["failed"], status["dead_letters"], "the dead letters are the failed photos");
     let story = installation.json(&["why", &collection.id_of("/broken.jpg").to_string()]);
-    assert_eq!(story["cause"]["slug"], "http-500");
+    assert_eq!(story["cause"]["code"], "http-500");
     drop(installation.rabbit);
 }
 

@@ -68,7 +68,7 @@ fn photos_of_a_paused_host_wait_and_cost_no_attempt() {
     installation.until("all sent away", |status| status["stages"]["fetch"]["delayed"] == 3);
     let id = collection.id_of("/410.jpg").to_string();
     let story = installation.json(&["why", &id]);
-    assert_eq!((&story["cause"]["slug"], &story["attempt"]), (&"host-paused".into(), &1.into()), "{story}");
+    assert_eq!((&story["cause"]["code"], &story["attempt"]), (&"host-paused".into(), &1.into()), "{story}");
     installation.json(&[&["resume", "--host"], &names[..]].concat());
     installation.until("all at their end", |status| ended(status) == 3);
     assert_eq!(worker.terminate(), Some(0));

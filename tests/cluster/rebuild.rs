@@ -2,7 +2,7 @@
 
 use facemill::broker::Broker;
 use facemill::broker::rabbitmq::{self, RabbitMq};
-use facemill::photo::StageName;
+use facemill::domain::StageName;
 use serde_json::{Value, json};
 
 use super::collection::Collection;

@@ -216,9 +216,9 @@ fn traces_tell_the_whole_story_of_a_photo() {
     let faceless = trace("faceless");
     let root = &faceless.named("photo")[0].span.span_id;
     let sent = faceless.named(&format!("send {prefix}.detect"));
-    let [_, sent_back] = &sent[..] else { panic!("{sent:?}") };
-    assert_eq!(&sent_back.span.parent_span_id, root, "a photo that is sent back goes on in its trace");
-    assert_eq!(sent_back.attribute("facemill.turn").as_deref(), Some("2"));
+    let [_, requeued] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!(&requeued.span.parent_span_id, root, "a photo that is sent back goes on in its trace");
+    assert_eq!(requeued.attribute("facemill.delivery").as_deref(), Some("2"));
 
     let spans = collector.spans();
     let of = |protocol: &str| spans.iter().filter(|seen| seen.protocol == protocol).count();
@@ -323,7 +323,7 @@ fn assert_attributes(passed: &Trace, late: &Trace, prefix: &str, host: &Host) {
         ("facemill.stage", "fetch"),
         ("facemill.photo_id", "1"),
         ("facemill.label", "Ada"),
-        ("facemill.turn", "1"),
+        ("facemill.delivery", "1"),
         ("facemill.format", "jpg"),
     ] {
         assert_eq!(process.attribute(name).as_deref(), Some(expected), "{name}: {process:?}");

@@ -3,8 +3,9 @@ use std::time::Duration;
 
 use facemill::broker::embedded::Embedded;
 use facemill::broker::rabbitmq::{RabbitMq, Settings};
-use facemill::broker::{Broker, Consumer, DeadLetter, Delivery, Message};
-use facemill::photo::{Cause, Position, StageName};
+use facemill::broker::{Broker, Consumer, DeadLetter, Delivery};
+use facemill::domain::Message;
+use facemill::domain::{Cause, CauseCode, Position, StageName};
 use facemill::sqlite::{Access, Database};
 
 use crate::first;
@@ -168,7 +169,7 @@ fn letter(id: &str) -> DeadLetter {
     let message = message(id, StageName::Detect);
     DeadLetter {
         stage: Some(StageName::Detect),
-        cause: Cause::new("panic", "index out of bounds"),
+        cause: Cause::new(CauseCode::Panic, "index out of bounds"),
         attempt: 5,
         first_at: 1_700_000_000,
         last_at: 1_700_000_900,
@@ -180,12 +181,12 @@ fn letter(id: &str) -> DeadLetter {
 async fn dead_letters(broker: &dyn Broker) {
     let foreign = DeadLetter { stage: None, trace_id: None, body: "bm9pc2U=".into(), ..letter("x") };
     for letter in [&letter("d1"), &letter("d2"), &letter("d1"), &foreign] {
-        broker.bury(letter).await.unwrap();
+        broker.dead_letter(letter).await.unwrap();
     }
     let lying = broker.dead(10).await.unwrap();
-    assert_eq!(lying, [letter("d1"), letter("d2"), foreign.clone()], "buried twice, there once");
+    assert_eq!(lying, [letter("d1"), letter("d2"), foreign.clone()], "dead_lettered twice, there once");
     assert_eq!(broker.dead(1).await.unwrap(), [letter("d1")]);
-    let exhumed = broker.exhume(&|letter: &DeadLetter| letter.stage.is_some()).await.unwrap();
+    let exhumed = broker.take_dead_letters(&|letter: &DeadLetter| letter.stage.is_some()).await.unwrap();
     assert_eq!(exhumed, [letter("d1"), letter("d2")]);
     assert_eq!(broker.dead(10).await.unwrap(), [foreign]);
     assert_eq!(broker.depths().await.unwrap().iter().find(|depth| depth.stage.is_none()).unwrap().ready, 1);

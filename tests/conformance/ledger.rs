@@ -1,7 +1,8 @@
-use facemill::broker::Message;
+use facemill::domain::CauseCode;
+use facemill::domain::Message;
+use facemill::domain::{Candidate, Cause, Ending, Id, PhotoKey, Position, StageName, State};
 use facemill::ledger::sqlite::Sqlite;
-use facemill::ledger::{Begin, Enrolment, Event, Filter, Happening, Ledger, Move, Moved};
-use facemill::photo::{Candidate, Cause, Ending, Id, PhotoKey, Position, StageName, State};
+use facemill::ledger::{Begin, Event, EventKind, Filter, Ledger, Move, Moved, Registration};
 use facemill::sqlite::{Access, Database};
 
 use crate::redis::RedisServer;
@@ -9,7 +10,7 @@ use crate::{candidate, first, run};
 
 async fn suite(ledger: &dyn Ledger) {
     ledger.check().await.unwrap();
-    enrolment(ledger).await;
+    registration(ledger).await;
     the_way_of_a_photo(ledger).await;
     only_forward(ledger).await;
     crashes_are_counted(ledger).await;
@@ -24,7 +25,7 @@ fn key(id: &str) -> PhotoKey {
     PhotoKey { run: run("r"), photo_id: Id::from(id) }
 }
 
-fn event(stage: StageName, what: Happening, cause: Option<Cause>) -> Event {
+fn event(stage: StageName, what: EventKind, cause: Option<Cause>) -> Event {
     Event { at_ms: 1_700_000_000_123, stage, attempt: 1, what, cause, took_ms: 7 }
 }
 
@@ -42,15 +43,15 @@ async fn pass(ledger: &dyn Ledger, message: &Message) -> Message {
         to: State::Waiting(position),
         attempt: 1,
         due_at: 0,
-        event: event(message.position.stage, Happening::Advanced, None),
+        event: event(message.position.stage, EventKind::Advanced, None),
         message: &next,
     };
     assert_eq!(ledger.advance(&step).await.unwrap(), Moved::Done);
     next
 }
 
-async fn end(ledger: &dyn Ledger, message: &Message, ending: Ending, slug: &str) -> Moved {
-    let cause = (ending != Ending::Predicted).then(|| Cause::new(slug, "it's \"so\" — 無"));
+async fn end(ledger: &dyn Ledger, message: &Message, ending: Ending, code: &str) -> Moved {
+    let cause = (ending != Ending::Predicted).then(|| Cause::new(code, "it's \"so\" — 無"));
     let step = Move {
         key: &message.photo.key(),
         from: message.position,
@@ -63,51 +64,54 @@ async fn end(ledger: &dyn Ledger, message: &Message, ending: Ending, slug: &str)
     ledger.advance(&step).await.unwrap()
 }
 
-async fn enrolment(ledger: &dyn Ledger) {
+async fn registration(ledger: &dyn Ledger) {
     let photos: Vec<Candidate> = ["e1", "e2", "e2"].into_iter().map(candidate).collect();
-    let enrolments = ledger.enrol(&run("r"), &photos, 5).await.unwrap();
-    assert_eq!(enrolments, [Enrolment::New, Enrolment::New, Enrolment::AtStart]);
-    let message = ledger.standing(&key("e1")).await.unwrap().unwrap().message.unwrap();
+    let registrations = ledger.register(&run("r"), &photos, 5).await.unwrap();
+    assert_eq!(registrations, [Registration::New, Registration::New, Registration::Pending]);
+    let message = ledger.status(&key("e1")).await.unwrap().unwrap().message.unwrap();
     assert_eq!(message.photo.candidate, candidate("e1"));
     go(ledger, &message).await;
     pass(ledger, &message).await;
-    assert_eq!(ledger.enrol(&run("r"), &photos, 6).await.unwrap()[..2], [Enrolment::Further, Enrolment::AtStart]);
-    assert_eq!(ledger.enrol(&run("other"), &photos[..1], 6).await.unwrap(), [Enrolment::New]);
+    assert_eq!(
+        ledger.register(&run("r"), &photos, 6).await.unwrap()[..2],
+        [Registration::InProgress, Registration::Pending]
+    );
+    assert_eq!(ledger.register(&run("other"), &photos[..1], 6).await.unwrap(), [Registration::New]);
     let history = ledger.history(&key("e1")).await.unwrap();
-    assert_eq!(history.iter().map(|event| event.what).collect::<Vec<_>>(), [Happening::Enqueued, Happening::Advanced]);
+    assert_eq!(history.iter().map(|event| event.what).collect::<Vec<_>>(), [EventKind::Enqueued, EventKind::Advanced]);
     assert!(ledger.runs().await.unwrap().starts_with(&[run("other"), run("r")]));
 }
 
 async fn the_way_of_a_photo(ledger: &dyn Ledger) {
-    assert_eq!(ledger.standing(&key("w")).await.unwrap(), None);
-    ledger.enrol(&run("r"), &[candidate("w")], 5).await.unwrap();
+    assert_eq!(ledger.status(&key("w")).await.unwrap(), None);
+    ledger.register(&run("r"), &[candidate("w")], 5).await.unwrap();
     let fetch = first("w");
     go(ledger, &fetch).await;
-    let again = Message { position: fetch.position.again(), attempt: 2, ..fetch.clone() };
-    let cause = Cause::new("http-503", "busy");
+    let again = Message { position: fetch.position.next_delivery(), attempt: 2, ..fetch.clone() };
+    let cause = Cause::new(CauseCode::Http(503), "busy");
     let step = Move {
         key: &key("w"),
         from: fetch.position,
         to: State::Waiting(again.position),
         attempt: 2,
         due_at: 99,
-        event: event(StageName::Fetch, Happening::Retried, Some(cause.clone())),
+        event: event(StageName::Fetch, EventKind::Retried, Some(cause.clone())),
         message: &again,
     };
     assert_eq!(ledger.advance(&step).await.unwrap(), Moved::Done);
-    let standing = ledger.standing(&key("w")).await.unwrap().unwrap();
-    assert_eq!((standing.state, standing.attempt, standing.due_at), (State::Waiting(again.position), 2, 99));
-    assert_eq!((standing.cause, standing.message.as_ref()), (Some(cause), Some(&again)));
+    let status = ledger.status(&key("w")).await.unwrap().unwrap();
+    assert_eq!((status.state, status.attempt, status.due_at), (State::Waiting(again.position), 2, 99));
+    assert_eq!((status.cause, status.message.as_ref()), (Some(cause), Some(&again)));
     go(ledger, &again).await;
     let detect = pass(ledger, &again).await;
     go(ledger, &detect).await;
     assert_eq!(end(ledger, &detect, Ending::Rejected, "no-face").await, Moved::Done);
-    let standing = ledger.standing(&key("w")).await.unwrap().unwrap();
-    assert_eq!((standing.state, standing.stage), (State::Ended(Ending::Rejected), StageName::Detect));
-    assert_eq!(standing.cause.unwrap().slug, "no-face");
+    let status = ledger.status(&key("w")).await.unwrap().unwrap();
+    assert_eq!((status.state, status.stage), (State::Ended(Ending::Rejected), StageName::Detect));
+    assert_eq!(status.cause.unwrap().code, CauseCode::NoFace);
     let history = ledger.history(&key("w")).await.unwrap();
     let told: Vec<_> = history.iter().map(|event| (event.stage, event.what)).collect();
-    use Happening::{Advanced, Enqueued, Rejected, Retried};
+    use EventKind::{Advanced, Enqueued, Rejected, Retried};
     use StageName::{Detect, Fetch};
     assert_eq!(told, [(Fetch, Enqueued), (Fetch, Retried), (Fetch, Advanced), (Detect, Rejected)]);
     assert_eq!(history[3].cause.as_ref().unwrap().detail, "it's \"so\" — 無");
@@ -115,12 +119,12 @@ async fn the_way_of_a_photo(ledger: &dyn Ledger) {
 }
 
 async fn only_forward(ledger: &dyn Ledger) {
-    ledger.enrol(&run("r"), &[candidate("f")], 5).await.unwrap();
+    ledger.register(&run("r"), &[candidate("f")], 5).await.unwrap();
     let fetch = first("f");
     go(ledger, &fetch).await;
     let detect = pass(ledger, &fetch).await;
-    let Begin::Stale(standing) = ledger.begin(&fetch, "w", true).await.unwrap() else { panic!("begun twice") };
-    assert_eq!((standing.state, standing.message), (State::Waiting(detect.position), Some(detect.clone())));
+    let Begin::Stale(status) = ledger.begin(&fetch, "w", true).await.unwrap() else { panic!("begun twice") };
+    assert_eq!((status.state, status.message), (State::Waiting(detect.position), Some(detect.clone())));
     let Moved::Stale(_) = end(ledger, &fetch, Ending::Gone, "http-404").await else { panic!("moved from the past") };
     assert_eq!(end(ledger, &detect, Ending::Failed, "panic").await, Moved::Done);
     assert!(matches!(end(ledger, &detect, Ending::Failed, "panic").await, Moved::Stale(_)));
@@ -128,7 +132,7 @@ async fn only_forward(ledger: &dyn Ledger) {
 }
 
 async fn crashes_are_counted(ledger: &dyn Ledger) {
-    ledger.enrol(&run("r"), &[candidate("c")], 5).await.unwrap();
+    ledger.register(&run("r"), &[candidate("c")], 5).await.unwrap();
     let fetch = first("c");
     go(ledger, &fetch).await;
     // The same message for a second time, but nobody died: a copy.
@@ -146,13 +150,13 @@ async fn crashes_are_counted(ledger: &dyn Ledger) {
 async fn unknown_photos_are_taken_in(ledger: &dyn Ledger) {
     let detect = Message { position: Position::entering(StageName::Detect), ..first("u") };
     go(ledger, &detect).await;
-    let standing = ledger.standing(&key("u")).await.unwrap().unwrap();
-    assert_eq!(standing.state, State::Waiting(detect.position));
+    let status = ledger.status(&key("u")).await.unwrap().unwrap();
+    assert_eq!(status.state, State::Waiting(detect.position));
     pass(ledger, &detect).await;
 }
 
 async fn racing_moves(ledger: &dyn Ledger) {
-    ledger.enrol(&run("r"), &[candidate("race")], 5).await.unwrap();
+    ledger.register(&run("r"), &[candidate("race")], 5).await.unwrap();
     let fetch = first("race");
     go(ledger, &fetch).await;
     let moves = (0..20).map(|_| end(ledger, &fetch, Ending::Gone, "http-410"));
@@ -165,13 +169,13 @@ async fn counting_and_paging(ledger: &dyn Ledger) {
     let name = run("counted");
     let ids: Vec<String> = (1..=120).map(|i| i.to_string()).chain(["äöü".into(), "zzzz".into()]).collect();
     let photos: Vec<Candidate> = ids.iter().map(|id| candidate(id)).collect();
-    ledger.enrol(&name, &photos, 5).await.unwrap();
+    ledger.register(&name, &photos, 5).await.unwrap();
     for id in ["7", "30"] {
-        let message = Message::first(facemill::photo::Photo::new(name.clone(), candidate(id)), 5);
+        let message = Message::first(facemill::domain::Photo::new(name.clone(), candidate(id)), 5);
         go(ledger, &message).await;
         end(ledger, &message, Ending::Gone, "http-404").await;
     }
-    let message = Message::first(facemill::photo::Photo::new(name.clone(), candidate("9")), 5);
+    let message = Message::first(facemill::domain::Photo::new(name.clone(), candidate("9")), 5);
     go(ledger, &message).await;
     pass(ledger, &message).await;
     let counts = ledger.counts(&name).await.unwrap();
@@ -179,7 +183,7 @@ async fn counting_and_paging(ledger: &dyn Ledger) {
     assert_eq!(counts.waiting.into_iter().collect::<Vec<_>>(), [(StageName::Fetch, 119), (StageName::Detect, 1)]);
     assert_eq!(counts.ended.into_iter().collect::<Vec<_>>(), [(Ending::Gone, 2)]);
     let [cause] = &counts.causes[..] else { panic!("{:?}", counts.causes) };
-    assert_eq!((cause.slug.as_str(), cause.host.as_str(), cause.count), ("http-404", "photos.test", 2));
+    assert_eq!((&cause.code, cause.host.as_str(), cause.count), (&CauseCode::Http(404), "photos.test", 2));
 
     let mut sorted: Vec<Id> = ids.iter().map(|id| Id::from(id.as_str())).collect();
     sorted.sort();
@@ -203,7 +207,7 @@ async fn counting_and_paging(ledger: &dyn Ledger) {
 }
 
 async fn reopening(ledger: &dyn Ledger) {
-    ledger.enrol(&run("r"), &[candidate("again")], 5).await.unwrap();
+    ledger.register(&run("r"), &[candidate("again")], 5).await.unwrap();
     assert_eq!(ledger.reopen(&key("again"), None, 9).await.unwrap(), None, "it has not ended");
     let fetch = first("again");
     go(ledger, &fetch).await;
@@ -220,24 +224,24 @@ async fn restoring(ledger: &dyn Ledger) {
     let message = |id: &str, position: Position| Message {
         position,
         attempt: 3,
-        ..Message::first(facemill::photo::Photo::new(name.clone(), candidate(id)), 5)
+        ..Message::first(facemill::domain::Photo::new(name.clone(), candidate(id)), 5)
     };
-    let cause = Cause::new("no-face", "a wall");
-    let detect = Position { stage: StageName::Detect, turn: 4 };
+    let cause = Cause::new(CauseCode::NoFace, "a wall");
+    let detect = Position { stage: StageName::Detect, delivery: 4 };
     let ended = message("1", detect);
     for is_restored in [true, false] {
         let restored = ledger.restore(&ended, Ending::Rejected, Some(&cause)).await.unwrap();
         assert_eq!(restored, is_restored, "the second time changes nothing");
-        let standing = ledger.standing(&ended.photo.key()).await.unwrap().unwrap();
-        assert_eq!((standing.state, standing.stage), (State::Ended(Ending::Rejected), StageName::Detect));
-        assert_eq!((standing.attempt, standing.due_at, standing.cause.as_ref()), (3, 0, Some(&cause)));
+        let status = ledger.status(&ended.photo.key()).await.unwrap().unwrap();
+        assert_eq!((status.state, status.stage), (State::Ended(Ending::Rejected), StageName::Detect));
+        assert_eq!((status.attempt, status.due_at, status.cause.as_ref()), (3, 0, Some(&cause)));
         assert!(ledger.history(&ended.photo.key()).await.unwrap().is_empty());
     }
     assert!(ledger.runs().await.unwrap().contains(&name));
     assert!(matches!(ledger.begin(&ended, "w", true).await.unwrap(), Begin::Stale(_)), "it is over");
 
     // Somebody produced before the records were read.
-    assert_eq!(ledger.enrol(&name, &[candidate("1"), candidate("2")], 5).await.unwrap()[1], Enrolment::New);
+    assert_eq!(ledger.register(&name, &[candidate("1"), candidate("2")], 5).await.unwrap()[1], Registration::New);
     let classify = message("2", Position::entering(StageName::Classify));
     assert!(ledger.restore(&classify, Ending::Predicted, None).await.unwrap());
     assert!(matches!(ledger.begin(&message("2", Position::START), "w", false).await.unwrap(), Begin::Stale(_)));
@@ -246,7 +250,7 @@ async fn restoring(ledger: &dyn Ledger) {
     let crop = message("3", Position::entering(StageName::Crop));
     go(ledger, &crop).await;
     assert!(!ledger.restore(&message("3", Position::START), Ending::Failed, Some(&cause)).await.unwrap());
-    let again = Message { position: detect.again(), ..ended.clone() };
+    let again = Message { position: detect.next_delivery(), ..ended.clone() };
     assert_eq!(ledger.reopen(&ended.photo.key(), Some(&ended), 9).await.unwrap().unwrap().position, again.position);
     assert!(!ledger.restore(&ended, Ending::Rejected, Some(&cause)).await.unwrap());
     let counts = ledger.counts(&name).await.unwrap();
@@ -276,10 +280,10 @@ async fn sqlite_keeps_everything_over_a_restart() {
     let path = folder.path().join("ledger.sqlite");
     let message = {
         let ledger = Sqlite::open(Database::open(&path, Access::Write).unwrap()).await.unwrap();
-        ledger.enrol(&run("r"), &[candidate("1")], 5).await.unwrap();
+        ledger.register(&run("r"), &[candidate("1")], 5).await.unwrap();
         go(&ledger, &first("1")).await;
         pass(&ledger, &first("1")).await
     };
     let ledger = Sqlite::open(Database::open(&path, Access::Read).unwrap()).await.unwrap();
-    assert_eq!(ledger.standing(&key("1")).await.unwrap().unwrap().message, Some(message));
+    assert_eq!(ledger.status(&key("1")).await.unwrap().unwrap().message, Some(message));
 }

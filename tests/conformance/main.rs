@@ -10,8 +10,8 @@ mod redis;
 #[path = "../servers/seaweedfs.rs"]
 mod seaweedfs;
 
-use facemill::broker::Message;
-use facemill::photo::{Candidate, Id, Photo, RunName};
+use facemill::domain::Message;
+use facemill::domain::{Candidate, Id, Photo, RunName};
 
 fn candidate(id: &str) -> Candidate {
     Candidate {

@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use facemill::domain::{ContentHash, Id, ImageFormat, PhotoKey};
 use facemill::objects::folder::Folder;
 use facemill::objects::{ObjectError, ObjectKey, Objects};
-use facemill::photo::{ContentHash, Id, ImageFormat, PhotoKey};
 
 use crate::run;
 use crate::seaweedfs::SeaweedFs;

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use facemill::vision::geometry::{self, Square};
-use facemill::vision::resample::{Beyond, warp};
+use facemill::vision::resample::{BorderMode, warp};
 use image::RgbImage;
 
 /// The folder of the reference data: `FACEMILL_TEST_DATA`, or `shared/data` beside the project.
@@ -134,7 +134,7 @@ pub fn turned(picture: &RgbImage, angle: f64) -> RgbImage {
     let (width, height) = (f64::from(picture.width()), f64::from(picture.height()));
     let side = width.hypot(height).ceil();
     let canvas = Square { centre: [width / 2.0 - 0.5, height / 2.0 - 0.5], side, angle };
-    warp(picture, &canvas.grid(side as u32), side as u32, side as u32, Beyond::Black)
+    warp(picture, &canvas.grid(side as u32), side as u32, side as u32, BorderMode::Black)
 }
 
 /// The value below which `share` of the values lie; NaN without any.

@@ -1,9 +1,10 @@
 //! Dead letters and photos that are sent back, in a folder.
 
 use facemill::broker::{Broker, DeadLetter};
+use facemill::domain::CauseCode;
+use facemill::domain::{Cause, Id, PhotoKey, RunName};
 use facemill::ledger::Ledger;
-use facemill::photo::{Cause, Id, PhotoKey, RunName};
-use facemill::pipeline::local::{Home, Possession};
+use facemill::pipeline::local::{LockedRunDir, RunDir};
 use serde_json::Value;
 
 use super::{Collection, Running, facemill, path};
@@ -62,10 +63,10 @@ impl Ended {
     }
 
     /// Works in the folder as another process would.
-    fn within(&self, work: impl AsyncFnOnce(&Possession)) {
+    fn within(&self, work: impl AsyncFnOnce(&LockedRunDir)) {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
-            work(&Home::at(self.scratch.path().join("out")).enter().await.unwrap()).await;
+            work(&RunDir::at(self.scratch.path().join("out")).enter().await.unwrap()).await;
         });
     }
 }
@@ -75,7 +76,7 @@ fn letters_are_listed_shown_replayed_and_dropped() {
     let ended = Ended::run();
     let id = ended.failed().photo_id.to_string();
     let [letter] = &ended.dead()[..] else { panic!("one photo failed") };
-    assert_eq!((letter["photo_id"].to_string(), &letter["cause"]["slug"]), (id.clone(), &Value::from("http-500")));
+    assert_eq!((letter["photo_id"].to_string(), &letter["cause"]["code"]), (id.clone(), &Value::from("http-500")));
     assert_eq!((&letter["stage"], &letter["attempt"]), (&Value::from("fetch"), &Value::from(3)));
     let (_, line) = ended.text(&["dead", "list", "--where", "stage=fetch,cause=http-500"]);
     for word in [&id, "http-500", letter["host"].as_str().unwrap(), letter["trace_id"].as_str().unwrap()] {
@@ -109,14 +110,14 @@ fn a_replay_that_died_is_repeated_and_what_is_not_ours_stays() {
     ended.within(async |folder| {
         // As if a replay had died between ledger and queue.
         folder.ledger.reopen(&key, None, 1).await.unwrap().unwrap();
-        let cause = Cause::new("foreign-message", "\u{1b}[2J");
+        let cause = Cause::new(CauseCode::ForeignMessage, "\u{1b}[2J");
         let (stage, body) = (None, "who are you?".to_owned());
         let foreign = DeadLetter { stage, cause, attempt: 0, first_at: 1, last_at: 1, trace_id: None, body };
-        folder.broker.bury(&foreign).await.unwrap();
+        folder.broker.dead_letter(&foreign).await.unwrap();
     });
     assert_eq!(ended.ready(), 0);
     let replayed = ended.json(&["dead", "replay"]);
-    assert_eq!((&replayed["sent_back"], &replayed["foreign"]), (&1.into(), &1.into()));
+    assert_eq!((&replayed["requeued"], &replayed["foreign"]), (&1.into(), &1.into()));
     assert_eq!(ended.ready(), 1, "the photo is on its way");
     let [foreign] = &ended.dead()[..] else { panic!("only the foreign letter is left") };
     let (_, shown) = ended.text(&["dead", "show", foreign["id"].as_str().unwrap()]);
@@ -130,7 +131,7 @@ fn a_replay_that_died_is_repeated_and_what_is_not_ours_stays() {
         folder.broker.publish(&message).await.unwrap();
     });
     let replayed = ended.json(&["dead", "replay"]);
-    assert_eq!((&replayed["sent_back"], ended.ready()), (&1.into(), 1.into()), "no photo lies in the queue twice");
+    assert_eq!((&replayed["requeued"], ended.ready()), (&1.into(), 1.into()), "no photo lies in the queue twice");
     assert_eq!(ended.dead().len(), 1);
 }
 
@@ -138,14 +139,14 @@ fn a_replay_that_died_is_repeated_and_what_is_not_ours_stays() {
 fn photos_that_ended_for_a_cause_are_sent_back() {
     let ended = Ended::run();
     let gone = ended.json(&["retry", "--where", "outcome=gone,cause=http-410"]);
-    assert_eq!((&gone["sent_back"], &gone["letters_removed"], ended.ready()), (&1.into(), &0.into(), 1.into()));
+    assert_eq!((&gone["requeued"], &gone["letters_removed"], ended.ready()), (&1.into(), &0.into(), 1.into()));
     let rejected = ended.json(&["retry", "--where", "cause=too-many-redirects"]);
-    assert_eq!((&rejected["sent_back"], ended.ready()), (&1.into(), 2.into()));
+    assert_eq!((&rejected["requeued"], ended.ready()), (&1.into(), 2.into()));
     let failed = ended.json(&["retry", "--where", "outcome=failed,stage=fetch"]);
-    assert_eq!((&failed["sent_back"], &failed["letters_removed"]), (&1.into(), &1.into()));
+    assert_eq!((&failed["requeued"], &failed["letters_removed"]), (&1.into(), &1.into()));
     assert_eq!((ended.dead(), ended.ready()), (vec![], 3.into()));
     let nothing = ended.json(&["retry", "--where", "host=nobody.test"]);
-    assert_eq!(nothing["sent_back"], 0);
+    assert_eq!(nothing["requeued"], 0);
     assert_eq!(ended.go_on()["complete"], true);
     assert_eq!((ended.dead().len(), ended.ready()), (1, 0.into()));
 
@@ -156,7 +157,7 @@ fn photos_that_ended_for_a_cause_are_sent_back() {
         folder.ledger.reopen(&key, None, 1).await.unwrap().unwrap();
     });
     let repeated = ended.json(&["retry", "--where", "cause=http-403", "--again"]);
-    assert_eq!((&repeated["sent_back"], &repeated["published_again"]), (&0.into(), &1.into()));
+    assert_eq!((&repeated["requeued"], &repeated["published_again"]), (&0.into(), &1.into()));
     assert_eq!(ended.ready(), 1);
 }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::LazyLock;
 
-use facemill::photo::ContentHash;
+use facemill::domain::ContentHash;
 use serde_json::Value;
 
 use collection::Collection;
@@ -253,11 +253,11 @@ fn why_tells_the_story_of_a_photo() {
     let history = story["history"].as_array().unwrap();
     let attempts: Vec<(&str, u64)> = history
         .iter()
-        .filter(|event| event["cause"]["slug"] == "http-500")
+        .filter(|event| event["cause"]["code"] == "http-500")
         .map(|event| (event["what"].as_str().unwrap(), event["attempt"].as_u64().unwrap()))
         .collect();
     assert_eq!(attempts, [("retried", 1), ("retried", 2), ("failed", 3)]);
-    assert_eq!(story["cause"]["slug"], "http-500");
+    assert_eq!(story["cause"]["code"], "http-500");
     assert_eq!(story["trace_id"].as_str().unwrap().len(), 32);
     let text = String::from_utf8(facemill(&["why", &id, "--out", out]).stdout).unwrap();
     assert!(text.contains("failed at fetch") && text.contains(story["trace_id"].as_str().unwrap()), "{text}");

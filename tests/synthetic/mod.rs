@@ -1,9 +1,9 @@
 //! A crowd of photos that have been through the pipeline, for measuring a ledger.
 #![allow(dead_code)] // Not every test uses all of it.
 
-use facemill::broker::Message;
-use facemill::ledger::{Event, Happening, Ledger, Move, Moved};
-use facemill::photo::{Candidate, Cause, Ending, Id, Photo, Position, RunName, StageName, State};
+use facemill::domain::Message;
+use facemill::domain::{Candidate, Cause, Ending, Id, Photo, Position, RunName, StageName, State};
+use facemill::ledger::{Event, EventKind, Ledger, Move, Moved};
 use futures::{StreamExt, TryStreamExt, stream};
 
 /// How the photo ends: a third is gone, as in the original collection, and some need a second attempt first.
@@ -12,13 +12,13 @@ struct Fate {
     retries: u32,
     stage: StageName,
     ending: Ending,
-    slug: &'static str,
+    code: &'static str,
 }
 
 impl Fate {
     fn of(number: u64) -> Self {
         let retries = u32::from(number.is_multiple_of(10));
-        let (stage, ending, slug) = match number % 100 {
+        let (stage, ending, code) = match number % 100 {
             0..28 => (StageName::Fetch, Ending::Gone, "http-404"),
             28..33 => (StageName::Fetch, Ending::Gone, "http-403"),
             33..35 => (StageName::Fetch, Ending::Failed, "timeout"),
@@ -27,7 +27,7 @@ impl Fate {
             60..64 => (StageName::Crop, Ending::Rejected, "out-of-frame"),
             _ => (StageName::Classify, Ending::Predicted, ""),
         };
-        Self { retries, stage, ending, slug }
+        Self { retries, stage, ending, code }
     }
 }
 
@@ -52,7 +52,7 @@ pub async fn live(ledger: &dyn Ledger, run: &RunName, numbers: std::ops::Range<u
     for start in numbers.clone().step_by(BATCH as usize) {
         let batch = start..(start + BATCH).min(numbers.end);
         let candidates: Vec<Candidate> = batch.clone().map(candidate).collect();
-        ledger.enrol(run, &candidates, 1_700_000_000).await.unwrap();
+        ledger.register(run, &candidates, 1_700_000_000).await.unwrap();
         moves += stream::iter(batch)
             .map(|number| async move { Ok::<_, ()>(one(ledger, run, number).await) })
             .buffer_unordered(AT_ONCE)
@@ -71,17 +71,17 @@ async fn one(ledger: &dyn Ledger, run: &RunName, number: u64) -> u64 {
     loop {
         let from = message.position;
         let at_end = from.stage == fate.stage;
-        let cause = |slug| {
+        let cause = |code| {
             let detail = format!("{} answered with a status that does not help", message.photo.candidate.host());
-            Cause::new(slug, detail)
+            Cause::new(code, detail)
         };
-        let (to, what, cause) = match from.turn <= fate.retries && from.stage == StageName::Fetch {
-            true => (State::Waiting(from.again()), Happening::Retried, Some(cause("http-503"))),
+        let (to, what, cause) = match from.delivery <= fate.retries && from.stage == StageName::Fetch {
+            true => (State::Waiting(from.next_delivery()), EventKind::Retried, Some(cause("http-503"))),
             false if at_end => {
-                let cause = (fate.ending != Ending::Predicted).then(|| cause(fate.slug));
+                let cause = (fate.ending != Ending::Predicted).then(|| cause(fate.code));
                 (State::Ended(fate.ending), fate.ending.into(), cause)
             }
-            false => (State::Waiting(Position::entering(from.stage.next().unwrap())), Happening::Advanced, None),
+            false => (State::Waiting(Position::entering(from.stage.next().unwrap())), EventKind::Advanced, None),
         };
         let next = match to {
             State::Waiting(position) => Message { position, ..message.clone() },

@@ -1,22 +1,24 @@
 //! The worker with scripted stages, mostly on the embedded adapters: nothing lost, nothing done twice, whatever happens.
 
-mod mortal;
+mod failpoints;
 #[path = "../servers/rabbitmq.rs"]
 mod server;
 
+use facemill::domain::CauseCode;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use facemill::broker::Broker;
 use facemill::broker::embedded::Embedded;
 use facemill::broker::rabbitmq::{self, RabbitMq};
-use facemill::broker::{Broker, Message};
+use facemill::domain::Message;
+use facemill::domain::{Candidate, Cause, Ending, Id, Photo, PhotoKey, Position, RunName, StageName, State};
 use facemill::ledger::sqlite::Sqlite;
-use facemill::ledger::{Filter, Happening, Ledger};
+use facemill::ledger::{EventKind, Filter, Ledger};
 use facemill::objects::folder::Folder;
-use facemill::photo::{Candidate, Cause, Ending, Id, Photo, PhotoKey, Position, RunName, StageName, State};
 use facemill::pipeline::event::Observer;
 use facemill::pipeline::local::{Countdown, Finish, drive};
 use facemill::pipeline::producer;
@@ -26,7 +28,7 @@ use facemill::pipeline::worker::{Gate, Settings, Worker};
 use facemill::sqlite::{Access, Database};
 use tokio_util::sync::CancellationToken;
 
-use mortal::{Fuse, Mortal};
+use failpoints::{Failing, Failpoint};
 
 /// What a scripted stage does with a photo, attempt by attempt; the last line holds for all later ones.
 #[derive(Clone, Copy)]
@@ -66,7 +68,7 @@ impl Stage for Player {
         };
         let lines = self.script.iter().find(|((stage, photo), _)| *stage == self.name && *photo == id);
         let line = lines.map_or(Line::Pass, |(_, lines)| lines[earlier.min(lines.len() - 1)]);
-        let cause = |slug| Cause::new(slug, "as the script says");
+        let cause = |code| Cause::new(code, "as the script says");
         match line {
             Line::Pass => Outcome::Advance(Box::new(photo.clone())),
             Line::Gone => Outcome::Gone(cause("http-404")),
@@ -142,9 +144,9 @@ impl Rig {
         StageName::ALL.into_iter().map(worker).collect()
     }
 
-    /// One process's life: produces, works to the end, or dies when the fuse burns through.
-    async fn live(&self, photos: &[Candidate], fuse: Fuse) -> Option<Finish> {
-        self.live_with(photos, fuse, None).await
+    /// One process's life: produces, works to the end, or dies when the failpoint burns through.
+    async fn live(&self, photos: &[Candidate], failpoint: Failpoint) -> Option<Finish> {
+        self.live_with(photos, failpoint, None).await
     }
 
     /// A life has a runtime of its own, as a process has: when it is over, none of its tasks is left to write into the
@@ -152,14 +154,14 @@ impl Rig {
     async fn live_with(
         &self,
         photos: &[Candidate],
-        fuse: Fuse,
+        failpoint: Failpoint,
         untold: Option<Mutex<HashSet<String>>>,
     ) -> Option<Finish> {
         let (rig, photos) = (self.clone(), photos.to_vec());
         let life = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let database = Database::open(&rig.path, Access::Write).unwrap();
-            let finish = runtime.block_on(rig.live_on(database.clone(), &photos, fuse, untold));
+            let finish = runtime.block_on(rig.live_on(database.clone(), &photos, failpoint, untold));
             drop(runtime);
             // What its tasks had asked the database for before they ended is done before this is.
             tokio::runtime::Handle::current().block_on(database.call(|_| Ok(()))).unwrap();
@@ -172,20 +174,22 @@ impl Rig {
         &self,
         database: Database,
         photos: &[Candidate],
-        fuse: Fuse,
+        failpoint: Failpoint,
         untold: Option<Mutex<HashSet<String>>>,
     ) -> Option<Finish> {
         let (ledger, broker) = Self::open_on(database).await;
-        let mortal = Arc::new(Mortal { ledger, broker, fuse: fuse.clone(), untold });
+        let failpoints = Arc::new(Failing { ledger, broker, failpoint: failpoint.clone(), untold });
         let countdown = Arc::new(Countdown::default());
         let life = async {
-            producer::enqueue(&self.run, photos, &*mortal, &*mortal, &|_| ()).await.unwrap();
-            let workers = self.workers(mortal.clone(), mortal.clone(), countdown.clone(), &Self::settings());
-            drive(&self.run, &*mortal, &*mortal, workers, countdown.clone(), CancellationToken::new()).await.unwrap()
+            producer::enqueue(&self.run, photos, &*failpoints, &*failpoints, &|_| ()).await.unwrap();
+            let workers = self.workers(failpoints.clone(), failpoints.clone(), countdown.clone(), &Self::settings());
+            drive(&self.run, &*failpoints, &*failpoints, workers, countdown.clone(), CancellationToken::new())
+                .await
+                .unwrap()
         };
         tokio::select! {
             finish = life => Some(finish),
-            () = fuse.burnt_through() => None,
+            () = failpoint.reached() => None,
         }
     }
 
@@ -193,9 +197,9 @@ impl Rig {
         let (ledger, _) = self.open().await;
         let entries = ledger.page(&self.run, &Filter::default(), None, 1000).await.unwrap();
         let told = entries.into_iter().map(|entry| {
-            let State::Ended(ending) = entry.standing.state else { panic!("{} has not ended", entry.photo_id) };
-            let slug = entry.standing.cause.map_or(String::new(), |cause| cause.slug);
-            (entry.photo_id.to_string(), (ending, slug))
+            let State::Ended(ending) = entry.status.state else { panic!("{} has not ended", entry.photo_id) };
+            let code = entry.status.cause.map_or(String::new(), |cause| cause.code.to_string());
+            (entry.photo_id.to_string(), (ending, code))
         });
         told.collect()
     }
@@ -241,7 +245,7 @@ fn expected() -> BTreeMap<String, (Ending, String)> {
         ("panics", Ending::Failed, "panic"),
         ("told-to-wait", Ending::Predicted, ""),
     ];
-    told.into_iter().map(|(id, ending, slug)| (id.to_owned(), (ending, slug.to_owned()))).collect()
+    told.into_iter().map(|(id, ending, code)| (id.to_owned(), (ending, code.to_owned()))).collect()
 }
 
 /// The oracle: every photo has its one right ending, nothing is left over, the dead letters are exactly the failed.
@@ -257,26 +261,27 @@ async fn assert_accounted_for_on(rig: &Rig, broker: &dyn Broker, context: &str) 
         let left = depth.ready + depth.in_flight + depth.delayed;
         assert_eq!(left, if depth.stage.is_none() { 3 } else { 0 }, "{context}: {depth:?}");
     }
-    let mut dead: Vec<String> = broker.dead(10).await.unwrap().iter().map(|letter| letter.cause.slug.clone()).collect();
+    let mut dead: Vec<String> =
+        broker.dead(10).await.unwrap().iter().map(|letter| letter.cause.code.to_string()).collect();
     dead.sort();
     assert_eq!(dead, ["panic", "poison", "timeout"], "{context}");
     for id in CAST {
         let key = PhotoKey { run: rig.run.clone(), photo_id: Id::from(id) };
         let ends = ledger.history(&key).await.unwrap().into_iter();
-        use Happening::{Advanced, Enqueued, Retried};
+        use EventKind::{Advanced, Enqueued, Retried};
         let ends = ends.filter(|event| !matches!(event.what, Enqueued | Advanced | Retried)).count();
         assert_eq!(ends, 1, "{context}: {id} ended {ends} times");
         let record = rig.records().read(&key).await.unwrap().expect("every ended photo has a record");
-        let standing = ledger.standing(&key).await.unwrap().unwrap();
-        assert_eq!(State::Ended(record.ending), standing.state, "{context}: {id}");
-        assert_eq!((record.cause, Some(record.message)), (standing.cause, standing.message), "{context}: {id}");
+        let status = ledger.status(&key).await.unwrap().unwrap();
+        assert_eq!(State::Ended(record.ending), status.state, "{context}: {id}");
+        assert_eq!((record.cause, Some(record.message)), (status.cause, status.message), "{context}: {id}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_outcome_ends_as_it_should() {
     let rig = Rig::new(script());
-    assert_eq!(rig.live(&photos(&CAST), Fuse::endless()).await, Some(Finish::Complete));
+    assert_eq!(rig.live(&photos(&CAST), Failpoint::endless()).await, Some(Finish::Complete));
     assert_accounted_for(&rig, "undisturbed").await;
     let runs = rig.runs.lock().unwrap().clone();
     let ran = |stage, id: &str| runs.get(&(stage, id.to_owned())).copied().unwrap_or(0);
@@ -311,9 +316,9 @@ async fn dying_at_any_step_loses_and_doubles_nothing() {
     /// Answers whether there was such a step.
     async fn die_at(step: i64, after: bool) -> bool {
         let rig = Rig::new(script());
-        let died = rig.live(&photos(&CAST), Fuse::of(step, after)).await.is_none();
+        let died = rig.live(&photos(&CAST), Failpoint::of(step, after)).await.is_none();
         if died {
-            assert_eq!(rig.live(&photos(&CAST), Fuse::endless()).await, Some(Finish::Complete));
+            assert_eq!(rig.live(&photos(&CAST), Failpoint::endless()).await, Some(Finish::Complete));
         }
         assert_accounted_for(&rig, &format!("died at write {step}, after it: {after}")).await;
         died
@@ -329,7 +334,7 @@ async fn dying_at_any_step_loses_and_doubles_nothing() {
             break;
         }
     }
-    assert!(steps > 120, "only {steps} steps: does the fuse see the writes?");
+    assert!(steps > 120, "only {steps} steps: does the failpoint see the writes?");
 }
 
 /// A ledger on another machine can make a move and be cut off before it says so.
@@ -337,7 +342,7 @@ async fn dying_at_any_step_loses_and_doubles_nothing() {
 async fn a_move_whose_answer_is_lost_counts() {
     let rig = Rig::new(script());
     let untold = Some(Mutex::default());
-    assert_eq!(rig.live_with(&photos(&CAST), Fuse::endless(), untold).await, Some(Finish::Complete));
+    assert_eq!(rig.live_with(&photos(&CAST), Failpoint::endless(), untold).await, Some(Finish::Complete));
     assert_accounted_for(&rig, "answers lost").await;
 }
 
@@ -345,7 +350,7 @@ async fn a_move_whose_answer_is_lost_counts() {
 async fn every_message_twice_changes_nothing() {
     let rig = Rig::new(script());
     let (ledger, broker) = rig.open().await;
-    let broker: Arc<dyn Broker> = Arc::new(mortal::Twice(broker));
+    let broker: Arc<dyn Broker> = Arc::new(failpoints::Twice(broker));
     let countdown = Arc::new(Countdown::default());
     producer::enqueue(&rig.run, &photos(&CAST), &*ledger, &*broker, &|_| ()).await.unwrap();
     let workers = rig.workers(ledger.clone(), broker.clone(), countdown.clone(), &Rig::settings());
@@ -372,7 +377,7 @@ async fn a_photo_that_keeps_killing_its_process_is_buried() {
         ledger.begin(&message, &format!("life {life}"), delivery.redelivered).await.unwrap();
         std::mem::forget((delivery, consumer));
     }
-    assert_eq!(rig.live(&[], Fuse::endless()).await, Some(Finish::Complete));
+    assert_eq!(rig.live(&[], Failpoint::endless()).await, Some(Finish::Complete));
     assert_eq!(rig.endings().await["killer"], (Ending::Failed, "kills-workers".into()));
     assert!(rig.runs.lock().unwrap().is_empty(), "it ran again");
 }
@@ -395,10 +400,10 @@ async fn foreign_messages_go_to_the_dead_letters() {
         .await
         .unwrap();
     producer::enqueue(&rig.run, &photos(&["passes"]), &*ledger, &*broker, &|_| ()).await.unwrap();
-    assert_eq!(rig.live(&[], Fuse::endless()).await, Some(Finish::Complete));
+    assert_eq!(rig.live(&[], Failpoint::endless()).await, Some(Finish::Complete));
     let dead = broker.dead(10).await.unwrap();
     assert_eq!(dead.len(), 3);
-    assert!(dead.iter().all(|letter| letter.cause.slug == "foreign-message"));
+    assert!(dead.iter().all(|letter| letter.cause.code == CauseCode::ForeignMessage));
     assert!(dead.iter().any(|letter| letter.cause.detail.contains("schema 99")));
 }
 
@@ -409,17 +414,17 @@ async fn a_host_that_says_wait_for_ever_is_not_waited_for_for_ever() {
     let long_ago = Message::first(Photo::new(rig.run.clone(), photos(&["told-to-wait"]).remove(0)), 1_000_000_000);
     ledger.begin(&long_ago, "enrols it", false).await.unwrap();
     broker.publish(&long_ago).await.unwrap();
-    assert_eq!(rig.live(&[], Fuse::endless()).await, Some(Finish::Complete));
+    assert_eq!(rig.live(&[], Failpoint::endless()).await, Some(Finish::Complete));
     assert_eq!(rig.endings().await["told-to-wait"], (Ending::Failed, "http-429".into()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stage_that_hangs_is_a_failed_attempt() {
     let rig = Rig::new(HashMap::from([((StageName::Detect, "hangs"), vec![Line::Hang, Line::Pass])]));
-    assert_eq!(rig.live(&photos(&["hangs"]), Fuse::endless()).await, Some(Finish::Complete));
+    assert_eq!(rig.live(&photos(&["hangs"]), Failpoint::endless()).await, Some(Finish::Complete));
     let (ledger, _) = rig.open().await;
     let history = ledger.history(&PhotoKey { run: rig.run.clone(), photo_id: Id::from("hangs") }).await.unwrap();
-    assert!(history.iter().any(|event| event.cause.as_ref().is_some_and(|cause| cause.slug == "time-limit")));
+    assert!(history.iter().any(|event| event.cause.as_ref().is_some_and(|cause| cause.code == CauseCode::TimeLimit)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -442,6 +447,6 @@ async fn a_shutdown_waits_for_the_grace_period_and_hands_the_rest_back() {
     let (finish, ()) = tokio::join!(driven, stop);
     assert_eq!(finish.unwrap(), Finish::Interrupted { waiting: 1 });
     drop((ledger, broker));
-    assert_eq!(rig.live(&[], Fuse::endless()).await, Some(Finish::Complete));
+    assert_eq!(rig.live(&[], Failpoint::endless()).await, Some(Finish::Complete));
     assert_eq!(rig.endings().await["hangs"].0, Ending::Predicted);
 }

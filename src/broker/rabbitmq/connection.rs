@@ -121,7 +121,7 @@ fn watch_alarms(connection: &Connection) -> watch::Receiver<Option<String>> {
 
 impl Live {
     pub async fn channel(&self) -> Result<Channel, BrokerError> {
-        self.connection.create_channel().await.map_err(|error| told("open a channel".into(), &error))
+        self.connection.create_channel().await.map_err(|error| map_error("open a channel".into(), &error))
     }
 
     /// Why RabbitMQ takes no messages now, if so.
@@ -144,7 +144,7 @@ mod reply {
 }
 
 /// Our error for what lapin says about `what` was tried.
-pub(super) fn told(what: String, error: &lapin::Error) -> BrokerError {
+pub(super) fn map_error(what: String, error: &lapin::Error) -> BrokerError {
     use reply::{ACCESS_REFUSED, NOT_ALLOWED, NOT_IMPLEMENTED, PRECONDITION_FAILED};
     match error.kind() {
         ErrorKind::ProtocolError(said) => {
@@ -194,6 +194,6 @@ fn no_entry(what: String, endpoint: &Endpoint, error: &lapin::Error) -> BrokerEr
         ErrorKind::ParsingError(_) | ErrorKind::InvalidProtocolVersion(_) => {
             BrokerError::Refused { what, detail: format!("whoever answers there does not speak AMQP: {error}") }
         }
-        _ => told(what, error),
+        _ => map_error(what, error),
     }
 }

@@ -16,14 +16,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::backoff::Backoff;
-use super::connection::told;
+use super::connection::map_error;
 use super::publisher::{Parcel, traceparent};
 use super::topology::DELIVERY_COUNT;
 use crate::broker::{BrokerError, Consumer, Delivery, Receipt};
-use crate::photo::StageName;
+use crate::domain::StageName;
 
 /// The receiver's end. A task of its own keeps the stream open and fills the buffer.
-pub(super) struct Taker {
+pub(super) struct RabbitMqConsumer {
     shared: Arc<Shared>,
     stage: StageName,
     buffer: Arc<Buffer>,
@@ -34,7 +34,7 @@ pub(super) struct Taker {
 /// What was prefetched and not yet handed out; the prefetch bounds it.
 #[derive(Default)]
 struct Buffer {
-    taken: Mutex<VecDeque<Taken>>,
+    taken: Mutex<VecDeque<Unacked>>,
     arrived: Notify,
 }
 
@@ -45,18 +45,18 @@ struct Stream {
 }
 
 /// A message that RabbitMQ waits for an answer on. Dropped, it goes back.
-struct Taken {
+struct Unacked {
     delivery: lapin::message::Delivery,
     /// RabbitMQ takes back what is unanswered when the channel closes, and it closes with its last owner.
     _channel: Channel,
 }
 
-impl Taker {
+impl RabbitMqConsumer {
     /// Opens the stream. RabbitMQ's refusal is an error; if it is merely away, the stream opens as soon as it is back.
     pub async fn open(shared: Arc<Shared>, stage: StageName, prefetch: u16) -> Result<Self, BrokerError> {
         let buffer = Arc::<Buffer>::default();
         let stop = CancellationToken::new();
-        let keeper = Keeper {
+        let keeper = ConsumerTask {
             shared: shared.clone(),
             stage,
             prefetch: prefetch.max(1),
@@ -73,7 +73,7 @@ impl Taker {
 }
 
 #[async_trait]
-impl Consumer for Taker {
+impl Consumer for RabbitMqConsumer {
     async fn next(&mut self) -> Option<Delivery> {
         loop {
             while let Some(taken) = self.buffer.pop() {
@@ -100,10 +100,10 @@ impl Consumer for Taker {
     }
 }
 
-impl Taker {
+impl RabbitMqConsumer {
     /// Sends a message that nobody has begun with to the end of its queue, as good as new: handed back it would count as
     /// redelivered, and bouncing between workers that are being stopped would use up its delivery limit.
-    async fn put_back(&self, taken: Taken) {
+    async fn put_back(&self, taken: Unacked) {
         if taken.is_redelivered() {
             // It may have killed its worker: that must not be forgotten.
             return Box::new(taken).hand_back().await;
@@ -126,29 +126,29 @@ impl Taker {
     }
 }
 
-impl Drop for Taker {
+impl Drop for RabbitMqConsumer {
     fn drop(&mut self) {
         self.stop.cancel();
     }
 }
 
 impl Buffer {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Taken>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Unacked>> {
         self.taken.lock().unwrap_or_else(|error| error.into_inner())
     }
 
-    fn pop(&self) -> Option<Taken> {
+    fn pop(&self) -> Option<Unacked> {
         self.lock().pop_front()
     }
 
-    fn push(&self, taken: Taken) {
+    fn push(&self, taken: Unacked) {
         self.lock().push_back(taken);
         self.arrived.notify_one();
     }
 }
 
 /// Keeps the stream open.
-struct Keeper {
+struct ConsumerTask {
     shared: Arc<Shared>,
     stage: StageName,
     prefetch: u16,
@@ -156,7 +156,7 @@ struct Keeper {
     stop: CancellationToken,
 }
 
-impl Keeper {
+impl ConsumerTask {
     async fn keep(self, first: Result<Stream, BrokerError>) {
         let mut backoff = Backoff::new();
         let mut opened = first;
@@ -192,7 +192,7 @@ impl Keeper {
         if let Err(error) = self.shared.rescue(&live.channel().await?).await {
             tracing::warn!(%error, "unroutable messages stay where they are until the next consumer starts");
         }
-        let failed = |error: lapin::Error| told(format!("take from {queue}"), &error);
+        let failed = |error: lapin::Error| map_error(format!("take from {queue}"), &error);
         channel.basic_qos(self.prefetch, BasicQosOptions::default()).await.map_err(failed)?;
         let consumer = channel
             .basic_consume(queue.as_str().into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
@@ -209,7 +209,7 @@ impl Keeper {
                 item = stream.consumer.next() => item,
             };
             match item {
-                Some(Ok(delivery)) => self.buffer.push(Taken { delivery, _channel: stream.channel.clone() }),
+                Some(Ok(delivery)) => self.buffer.push(Unacked { delivery, _channel: stream.channel.clone() }),
                 Some(Err(error)) => return error.to_string(),
                 None => return "the consumer was cancelled (is the queue gone?)".into(),
             }
@@ -224,7 +224,7 @@ impl Keeper {
         let orderly = async {
             stream.channel.basic_cancel(stream.consumer.tag(), BasicCancelOptions::default()).await?;
             while let Some(delivery) = stream.consumer.next().await {
-                self.buffer.push(Taken { delivery: delivery?, _channel: stream.channel.clone() });
+                self.buffer.push(Unacked { delivery: delivery?, _channel: stream.channel.clone() });
             }
             Ok::<_, lapin::Error>(())
         };
@@ -237,7 +237,7 @@ impl Keeper {
     }
 }
 
-impl Taken {
+impl Unacked {
     /// RabbitMQ's flag, and the count of quorum queues, which RabbitMQ 4 leaves out where it is 0.
     fn is_redelivered(&self) -> bool {
         let headers = self.delivery.properties.headers().as_ref();
@@ -254,7 +254,7 @@ impl Taken {
 }
 
 #[async_trait]
-impl Receipt for Taken {
+impl Receipt for Unacked {
     async fn ack(self: Box<Self>) {
         match self.delivery.acker.ack(BasicAckOptions::default()).await {
             Ok(true) => {}
@@ -268,7 +268,7 @@ impl Receipt for Taken {
     }
 }
 
-impl Drop for Taken {
+impl Drop for Unacked {
     fn drop(&mut self) {
         if self.delivery.acker.usable() {
             // The first poll passes it on to the connection; only whether it was sent would come later.

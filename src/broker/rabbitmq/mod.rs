@@ -13,20 +13,20 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel};
 
 use super::{Broker, BrokerError, Choice, Consumer, DeadLetter, Depth, Message};
-use crate::photo::StageName;
+use crate::domain::StageName;
 
 mod backoff;
 mod connection;
 mod consumer;
-mod graveyard;
+mod dead_letters;
 mod management;
 mod publisher;
 mod settings;
 pub mod topology;
 
-use connection::{Link, told};
-use consumer::Taker;
-use graveyard::Graveyard;
+use connection::{Link, map_error};
+use consumer::RabbitMqConsumer;
+use dead_letters::DeadLetterQueue;
 use management::Api;
 use publisher::{Parcel, Publisher};
 pub use settings::{BadSettings, Settings};
@@ -63,9 +63,9 @@ impl RabbitMq {
     async fn try_out(&self) -> Result<(), BrokerError> {
         let names = &self.shared.names;
         let channel = self.shared.publisher.live().await?.channel().await?;
-        may_write(&channel, names.exchange()).await.map_err(|error| told("publish".into(), &error))?;
+        may_write(&channel, names.exchange()).await.map_err(|error| map_error("publish".into(), &error))?;
         let channel = self.channel().await?;
-        may_read(&channel, names).await.map_err(|error| told("take messages".into(), &error))?;
+        may_read(&channel, names).await.map_err(|error| map_error("take messages".into(), &error))?;
         match &self.shared.management {
             Some(api) => api.in_flight().await.map(drop),
             None => Ok(()),
@@ -97,7 +97,7 @@ impl Broker for RabbitMq {
         self.send(message, &self.shared.names.retry_for(message.position.stage, delay)).await
     }
 
-    async fn bury(&self, letter: &DeadLetter) -> Result<(), BrokerError> {
+    async fn dead_letter(&self, letter: &DeadLetter) -> Result<(), BrokerError> {
         let (id, queue) = (letter.id(), self.shared.names.dead());
         let body = serde_json::to_vec(letter).expect("a letter has only string keys");
         let parcel = Parcel { queue: &queue, id: &id, kind: Some(LETTER_TYPE), traceparent: None, body: &body };
@@ -105,10 +105,10 @@ impl Broker for RabbitMq {
     }
 
     async fn consume(&self, stage: StageName, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
-        Ok(Box::new(Taker::open(self.shared.clone(), stage, prefetch).await?))
+        Ok(Box::new(RabbitMqConsumer::open(self.shared.clone(), stage, prefetch).await?))
     }
 
-    /// What is in flight is known where the management API is set, a few seconds late; else it is told as 0.
+    /// What is in flight is known where the management API is set, a few seconds late; else it is map_error as 0.
     /// `delayed` is what lies in the delay queues.
     async fn depths(&self) -> Result<Vec<Depth>, BrokerError> {
         let names = &self.shared.names;
@@ -135,13 +135,13 @@ impl Broker for RabbitMq {
     }
 
     async fn dead(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
-        let graveyard = Graveyard::open(&self.shared.names, self.channel().await?).await?;
-        graveyard.look(limit).await
+        let dead_letters = DeadLetterQueue::open(&self.shared.names, self.channel().await?).await?;
+        dead_letters.look(limit).await
     }
 
-    async fn exhume(&self, chosen: &Choice<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
-        let graveyard = Graveyard::open(&self.shared.names, self.channel().await?).await?;
-        graveyard.exhume(chosen).await
+    async fn take_dead_letters(&self, chosen: &Choice<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
+        let dead_letters = DeadLetterQueue::open(&self.shared.names, self.channel().await?).await?;
+        dead_letters.take_dead_letters(chosen).await
     }
 
     /// Connects, declares the topology, and tries the permissions out without leaving anything behind.
@@ -182,7 +182,7 @@ impl Shared {
     /// Publishes again what could not be routed while a queue was missing. What still cannot be comes back here.
     async fn rescue(&self, channel: &Channel) -> Result<(), BrokerError> {
         let unroutable = self.names.unroutable();
-        let failed = |error: lapin::Error| told(format!("empty {unroutable}"), &error);
+        let failed = |error: lapin::Error| map_error(format!("empty {unroutable}"), &error);
         for _ in 0..count(channel, &unroutable).await? {
             let got = channel.basic_get(unroutable.as_str().into(), BasicGetOptions::default()).await;
             let Some(got) = got.map_err(failed)? else { break };
@@ -202,7 +202,7 @@ impl Shared {
 async fn count(channel: &Channel, queue: &str) -> Result<u64, BrokerError> {
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
     let declared = channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
-    Ok(declared.map_err(|error| told(format!("count the messages of {queue}"), &error))?.message_count().into())
+    Ok(declared.map_err(|error| map_error(format!("count the messages of {queue}"), &error))?.message_count().into())
 }
 
 /// RabbitMQ checks the right to publish when it meets a message; the transaction that holds it is rolled back.

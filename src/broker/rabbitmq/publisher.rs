@@ -7,11 +7,11 @@ use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::sync::Semaphore;
 
-use super::connection::{Link, Live, told};
+use super::connection::{Link, Live, map_error};
 use super::settings::Settings;
 use super::topology::{CONTENT_TYPE, Names, TRACEPARENT};
 use crate::broker::BrokerError;
-use crate::photo::ContentHash;
+use crate::domain::ContentHash;
 
 /// Publishes many messages at a time, each on a channel of its own while it waits for its confirm.
 ///
@@ -72,7 +72,7 @@ impl Publisher {
 
     async fn attempt(&self, live: &Live, parcel: &Parcel<'_>) -> Result<(), BrokerError> {
         live.no_alarm().await;
-        let failed = |error: lapin::Error| told(publish_to(parcel), &error);
+        let failed = |error: lapin::Error| map_error(publish_to(parcel), &error);
         let channel = self.channel(live).await?;
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let exchange = ShortString::from(self.names.exchange());
@@ -113,7 +113,7 @@ impl Publisher {
         }
         let channel = live.channel().await?;
         let confirms = channel.confirm_select(ConfirmSelectOptions::default()).await;
-        confirms.map_err(|error| told("ask for confirms".into(), &error))?;
+        confirms.map_err(|error| map_error("ask for confirms".into(), &error))?;
         Ok(channel)
     }
 }

@@ -6,9 +6,9 @@ use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptio
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use lapin::{Channel, ExchangeKind};
 
-use super::connection::told;
+use super::connection::map_error;
 use crate::broker::BrokerError;
-use crate::photo::StageName;
+use crate::domain::StageName;
 
 /// The tiers of delay, seconds. A message waits in the queue of the shortest tier that is long enough.
 pub const TIERS: [u32; 5] = [5, 30, 120, 600, 3600];
@@ -139,7 +139,7 @@ impl Names {
                     FieldTable::default(),
                 )
                 .await;
-            bound.map_err(|error| told(format!("bind the queue {}", queue.name), &error))?;
+            bound.map_err(|error| map_error(format!("bind the queue {}", queue.name), &error))?;
         }
         Ok(())
     }
@@ -184,7 +184,7 @@ fn refused(error: &lapin::Error) -> BrokerError {
                 said.get_message()
             ),
         },
-        _ => told("declare the queues".into(), error),
+        _ => map_error("declare the queues".into(), error),
     }
 }
 

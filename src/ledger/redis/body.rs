@@ -1,7 +1,7 @@
 //! A waiting photo's message as it lies in Redis: its JSON, with zstd where that helps.
 
-use crate::broker::Message;
-use crate::broker::message::BadMessage;
+use crate::domain::BadMessage;
+use crate::domain::Message;
 
 /// Shorter ones gain little.
 const LONG: usize = 512;

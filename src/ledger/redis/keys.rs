@@ -3,8 +3,9 @@
 //! All keys of a run carry `{RUN}`, so that a cluster holds a run in one place: a move changes photo, counters and
 //! sorted sets at once, and a script may touch one slot only. Runs spread over the nodes, one run does not.
 
+use crate::domain::CauseCode;
+use crate::domain::{Ending, Id, Position, RunName, StageName};
 use crate::ledger::Filter;
-use crate::photo::{Ending, Id, Position, RunName, StageName};
 
 /// What a photo does at its stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +20,7 @@ impl Kind {
     pub fn of(at: Position, ending: Option<Ending>) -> Self {
         match ending {
             Some(ending) => Self::Ended(ending),
-            None if at.turn > 1 => Self::Retrying,
+            None if at.delivery > 1 => Self::Retrying,
             None => Self::Waiting,
         }
     }
@@ -46,16 +47,16 @@ impl Kind {
 pub struct Group {
     pub stage: StageName,
     pub kind: Kind,
-    /// Slug of the cause.
-    pub slug: Option<String>,
+    /// Code of the cause.
+    pub code: Option<CauseCode>,
 }
 
 impl Group {
     /// `STAGE/KIND`, or `STAGE/KIND/CAUSE`.
     pub fn name(&self) -> String {
         let stem = Self::stem(self.stage, self.kind);
-        match &self.slug {
-            Some(slug) => format!("{stem}/{slug}"),
+        match &self.code {
+            Some(code) => format!("{stem}/{code}"),
             None => stem,
         }
     }
@@ -68,7 +69,7 @@ impl Group {
     pub fn parse(name: &str) -> Option<Self> {
         let mut words = name.splitn(3, '/');
         let (stage, kind) = (words.next()?.parse().ok()?, Kind::parse(words.next()?)?);
-        Some(Self { stage, kind, slug: words.next().map(str::to_owned) })
+        Some(Self { stage, kind, code: words.next().map(CauseCode::from) })
     }
 
     /// Group and host of a counter's name `GROUP/HOST`. No host holds a slash.
@@ -85,7 +86,7 @@ impl Group {
         };
         filter.stage.is_none_or(|stage| stage == self.stage)
             && (filter.ending.is_none() || filter.ending == ending)
-            && (filter.cause.is_none() || filter.cause == self.slug)
+            && (filter.cause.is_none() || filter.cause == self.code)
             && !(filter.waiting && ending.is_some())
     }
 }
@@ -101,7 +102,7 @@ impl Keys {
         Self { prefix: format!("{prefix}:{{{run}}}:") }
     }
 
-    /// Hash: photo id, standing and history as `packing` has them.
+    /// Hash: photo id, status and history as `packing` has them.
     pub fn photos(&self) -> String {
         format!("{}photos", self.prefix)
     }
@@ -212,8 +213,8 @@ mod tests {
     #[test]
     fn groups_are_read_back() {
         for kind in [Kind::Waiting, Kind::Retrying, Kind::Ended(Ending::Gone)] {
-            for slug in [None, Some("http-404".to_owned())] {
-                let group = Group { stage: StageName::Fetch, kind, slug };
+            for code in [None, Some(CauseCode::Http(404))] {
+                let group = Group { stage: StageName::Fetch, kind, code };
                 assert_eq!(Group::parse(&group.name()), Some(group.clone()));
                 let with_host = format!("{}/[::1]", group.name());
                 assert_eq!(Group::parse_with_host(&with_host), Some((group.clone(), "[::1]")));

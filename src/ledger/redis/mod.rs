@@ -14,10 +14,10 @@ use async_trait::async_trait;
 use futures::Stream;
 use redis::{Script, Value};
 
-use super::{Begin, CauseCount, Counts, Enrolment, Entry, Event, Filter, Happening, Ledger, LedgerError};
-use super::{Move, Moved, Standing};
-use crate::broker::Message;
-use crate::photo::{Candidate, Cause, Ending, Id, Photo, PhotoKey, Position, RunName, StageName, State};
+use super::{Begin, CauseCount, Counts, Entry, Event, EventKind, Filter, Ledger, LedgerError, Registration};
+use super::{Move, Moved, PhotoStatus};
+use crate::domain::Message;
+use crate::domain::{Candidate, Cause, Ending, Id, Photo, PhotoKey, Position, RunName, StageName, State};
 
 mod body;
 mod connection;
@@ -30,7 +30,7 @@ use connection::Link;
 use keys::{Group, Keys, Kind};
 use packing::{Facts, Packed};
 
-static ENROL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/enrol.lua")));
+static REGISTER: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/register.lua")));
 static BEGIN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/begin.lua")));
 static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/release.lua")));
 static MOVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/move.lua")));
@@ -56,8 +56,8 @@ struct Place {
 
 impl Place {
     fn new(keys: &Keys, at: Position, ending: Option<Ending>, facts: &Facts) -> Self {
-        let slug = facts.cause.as_ref().map(|cause| cause.slug.clone());
-        let group = Group { stage: at.stage, kind: Kind::of(at, ending), slug }.name();
+        let code = facts.cause.as_ref().map(|cause| cause.code.clone());
+        let group = Group { stage: at.stage, kind: Kind::of(at, ending), code }.name();
         let with_host = format!("{group}/{}", facts.host);
         let keys = [keys.group(&group), keys.group_and_host(&group, &facts.host)];
         Self { group, with_host, keys }
@@ -68,7 +68,7 @@ impl Place {
 enum Answer {
     Number(i64),
     /// The photo stands elsewhere: what is kept of it.
-    Elsewhere(Box<Standing>),
+    Elsewhere(Box<PhotoStatus>),
 }
 
 impl Redis {
@@ -153,16 +153,16 @@ impl Redis {
             Value::Array(values) => {
                 let [kept, message] = <[Value; 2]>::try_from(values).map_err(|_| self.odd(what))?;
                 let kept = bytes(kept).ok_or_else(|| self.odd(what))?;
-                Ok(Answer::Elsewhere(Box::new(self.standing_of(what, &kept, bytes(message).as_deref())?)))
+                Ok(Answer::Elsewhere(Box::new(self.status_of(what, &kept, bytes(message).as_deref())?)))
             }
             _ => Err(self.odd(what)),
         }
     }
 
-    fn standing_of(&self, what: &str, kept: &[u8], message: Option<&[u8]>) -> Result<Standing, LedgerError> {
-        let mut standing = self.read(what, kept)?.standing();
-        standing.message = message.map(body::unpack).transpose().map_err(|error| self.bad(what, error))?;
-        Ok(standing)
+    fn status_of(&self, what: &str, kept: &[u8], message: Option<&[u8]>) -> Result<PhotoStatus, LedgerError> {
+        let mut status = self.read(what, kept)?.status();
+        status.message = message.map(body::unpack).transpose().map_err(|error| self.bad(what, error))?;
+        Ok(status)
     }
 
     fn read(&self, what: &str, kept: &[u8]) -> Result<Packed, LedgerError> {
@@ -254,17 +254,22 @@ fn newcomer(message: &Message) -> (Facts, Bytes) {
 }
 
 fn enqueued(at: Position, now: u64) -> Event {
-    Event { at_ms: now * 1000, stage: at.stage, attempt: 0, what: Happening::Enqueued, cause: None, took_ms: 0 }
+    Event { at_ms: now * 1000, stage: at.stage, attempt: 0, what: EventKind::Enqueued, cause: None, took_ms: 0 }
 }
 
 #[async_trait]
 impl Ledger for Redis {
-    async fn enrol(&self, run: &RunName, candidates: &[Candidate], now: u64) -> Result<Vec<Enrolment>, LedgerError> {
+    async fn register(
+        &self,
+        run: &RunName,
+        candidates: &[Candidate],
+        now: u64,
+    ) -> Result<Vec<Registration>, LedgerError> {
         const WHAT: &str = "take photos in";
         self.enter(run).await?;
         let keys = self.keys(run);
         let group = Group::stem(Position::START.stage, Kind::Waiting);
-        let mut enrolments = Vec::with_capacity(candidates.len());
+        let mut registrations = Vec::with_capacity(candidates.len());
         for batch in candidates.chunks(Self::BATCH) {
             let mut names = vec![keys.photos(), keys.messages(), keys.counts(), keys.hosts(), keys.group(&group)];
             let mut hosts = HashMap::new();
@@ -287,21 +292,21 @@ impl Ledger for Redis {
                 ]);
             }
             names.push(keys.due(Position::START.stage));
-            let Value::Array(known) = self.script(WHAT, &ENROL, &names, &arguments).await? else {
+            let Value::Array(known) = self.script(WHAT, &REGISTER, &names, &arguments).await? else {
                 return Err(self.odd(WHAT));
             };
             for kept in known {
-                enrolments.push(match bytes(kept) {
-                    None => Enrolment::New,
+                registrations.push(match bytes(kept) {
+                    None => Registration::New,
                     Some(kept) => match self.read(WHAT, &kept)? {
-                        Packed { at: Position::START, ending: None, .. } => Enrolment::AtStart,
-                        _ => Enrolment::Further,
+                        Packed { at: Position::START, ending: None, .. } => Registration::Pending,
+                        _ => Registration::InProgress,
                     },
                 });
             }
         }
-        match enrolments.len() == candidates.len() {
-            true => Ok(enrolments),
+        match registrations.len() == candidates.len() {
+            true => Ok(registrations),
             false => Err(self.odd(WHAT)),
         }
     }
@@ -329,7 +334,7 @@ impl Ledger for Redis {
         ];
         Ok(match self.answer("begin with a photo", &BEGIN, &names, &arguments).await? {
             Answer::Number(crashes) => Begin::Go { crashes: u32::try_from(crashes).unwrap_or_default() },
-            Answer::Elsewhere(standing) => Begin::Stale(standing),
+            Answer::Elsewhere(status) => Begin::Stale(status),
         })
     }
 
@@ -351,7 +356,7 @@ impl Ledger for Redis {
         let shift = Shift { key, from: (step.from, None), to, facts: &facts, event, due, message };
         Ok(match self.shift("move a photo", shift).await? {
             Answer::Number(_) => Moved::Done,
-            Answer::Elsewhere(standing) => Moved::Stale(standing),
+            Answer::Elsewhere(status) => Moved::Stale(status),
         })
     }
 
@@ -361,9 +366,9 @@ impl Ledger for Redis {
         self.script("let go of a message", &RECORDED, &[keys.photos(), keys.messages()], &arguments).await.map(drop)
     }
 
-    async fn standing(&self, key: &PhotoKey) -> Result<Option<Standing>, LedgerError> {
+    async fn status(&self, key: &PhotoKey) -> Result<Option<PhotoStatus>, LedgerError> {
         let found = self.look_up(key).await?;
-        Ok(found.map(|(packed, message)| Standing { message, ..packed.standing() }))
+        Ok(found.map(|(packed, message)| PhotoStatus { message, ..packed.status() }))
     }
 
     async fn history(&self, key: &PhotoKey) -> Result<Vec<Event>, LedgerError> {
@@ -393,8 +398,8 @@ impl Ledger for Redis {
         }
         for (name, count) in hosts {
             let (group, host) = Group::parse_with_host(&name).ok_or_else(|| self.odd(WHAT))?;
-            if let Group { stage, kind: Kind::Ended(ending), slug: Some(slug) } = group {
-                counts.causes.push(CauseCount { stage, ending, slug, host: host.to_owned(), count });
+            if let Group { stage, kind: Kind::Ended(ending), code: Some(code) } = group {
+                counts.causes.push(CauseCount { stage, ending, code, host: host.to_owned(), count });
             }
         }
         Ok(counts)
@@ -439,7 +444,7 @@ impl Ledger for Redis {
         };
         let lost = || self.bad(WHAT, format_args!("{key} has no message any more, it takes its record to go on"));
         let message = kept.or_else(|| record.cloned()).ok_or_else(lost)?;
-        let message = Message { attempt: 1, position: at.again(), enqueued_at: now, ..message };
+        let message = Message { attempt: 1, position: at.next_delivery(), enqueued_at: now, ..message };
         let to = (message.position, None);
         let facts = Facts::new(1, 0, &message.photo.candidate.host(), None);
         let event = enqueued(message.position, now);
@@ -567,12 +572,12 @@ impl Redis {
         for ((photo_id, kept), message) in ids.into_iter().zip(photos).zip(messages) {
             let Some(kept) = kept else { continue };
             let packed = self.read(WHAT, &kept)?;
-            let slug = packed.facts.cause.as_ref().map(|cause| cause.slug.clone());
-            let group = Group { stage: packed.at.stage, kind: Kind::of(packed.at, packed.ending), slug };
+            let code = packed.facts.cause.as_ref().map(|cause| cause.code.clone());
+            let group = Group { stage: packed.at.stage, kind: Kind::of(packed.at, packed.ending), code };
             if group.matches(filter) && filter.host.as_ref().is_none_or(|host| *host == packed.facts.host) {
                 let message = message.map(|body| body::unpack(&body)).transpose();
                 let message = message.map_err(|error| self.bad(WHAT, error))?;
-                entries.push(Entry { photo_id, standing: Standing { message, ..packed.standing() } });
+                entries.push(Entry { photo_id, status: PhotoStatus { message, ..packed.status() } });
             }
         }
         Ok(entries)

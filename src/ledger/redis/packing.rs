@@ -1,17 +1,17 @@
-//! How a photo's standing and history lie in one Redis string.
+//! How a photo's status and history lie in one Redis string.
 //!
 //! ```text
 //! place    6 bytes   layout and stage, kind, turn (big-endian): what moves are conditional on
 //! note               crashes, length of the worker's name, the name
-//! facts              length (2 bytes), host, slug of the cause (empty: none), attempt, due time, detail of the cause
+//! facts              length (2 bytes), host, code of the cause (empty: none), attempt, due time, detail of the cause
 //! history            one event after the other, each after its length
 //! ```
 //!
-//! The scripts compare the place, skip by the lengths, and read host and slug; the rest is for this file alone. Texts
+//! The scripts compare the place, skip by the lengths, and read host and code; the rest is for this file alone. Texts
 //! have a byte for their length before them. Numbers without a size are LEB128: seven bits a byte, the lowest first.
 
-use crate::ledger::{Event, Happening, Standing};
-use crate::photo::{Cause, Ending, Position, StageName, State};
+use crate::domain::{Cause, Ending, Position, StageName, State};
+use crate::ledger::{Event, EventKind, PhotoStatus};
 
 /// In the high half of the first byte, so that a later layout is told apart.
 const LAYOUT: u8 = 1;
@@ -19,7 +19,7 @@ const LAYOUT: u8 = 1;
 const MAX_DETAIL: usize = 160;
 /// The oldest events are dropped beyond that many bytes, about 15 events.
 pub const MAX_HISTORY: usize = 255;
-const MAX_SLUG: usize = 100;
+const MAX_CODE: usize = 100;
 const MAX_TEXT: usize = 255;
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -29,7 +29,7 @@ pub struct BadPacking(pub &'static str);
 /// Stage, kind and turn as the scripts compare them. A photo that ended keeps the turn in which it did.
 pub fn place(at: Position, ending: Option<Ending>) -> [u8; 6] {
     let kind = ending.map_or(0, |ending| 1 + position_of(&Ending::ALL, ending));
-    let [a, b, c, d] = at.turn.to_be_bytes();
+    let [a, b, c, d] = at.delivery.to_be_bytes();
     [LAYOUT << 4 | position_of(&StageName::ALL, at.stage), kind, a, b, c, d]
 }
 
@@ -57,10 +57,10 @@ pub struct Facts {
 impl Facts {
     pub fn new(attempt: u32, due_at: u64, host: &str, cause: Option<&Cause>) -> Self {
         let clipped = |cause: &Cause| Cause {
-            slug: clip(&cause.slug, MAX_SLUG).to_owned(),
+            code: clip(&cause.code.as_str(), MAX_CODE).into(),
             detail: clip(&cause.detail, MAX_DETAIL).to_owned(),
         };
-        let cause = cause.filter(|cause| !cause.slug.is_empty()).map(clipped);
+        let cause = cause.filter(|cause| !cause.code.as_str().is_empty()).map(clipped);
         Self { attempt, due_at, host: clip(host, MAX_TEXT).to_owned(), cause }
     }
 
@@ -68,7 +68,7 @@ impl Facts {
     pub fn pack(&self) -> Vec<u8> {
         let mut bytes = vec![0, 0];
         text(&mut bytes, &self.host);
-        text(&mut bytes, self.cause.as_ref().map_or("", |cause| &cause.slug));
+        text(&mut bytes, &self.cause.as_ref().map_or_else(Default::default, |cause| cause.code.as_str()));
         number(&mut bytes, u64::from(self.attempt));
         number(&mut bytes, self.due_at);
         if let Some(cause) = &self.cause {
@@ -80,16 +80,16 @@ impl Facts {
     }
 }
 
-/// An event with its length before it. The detail of the last one is that of the standing; earlier ones have none.
+/// An event with its length before it. The detail of the last one is that of the status; earlier ones have none.
 pub fn pack_event(event: &Event) -> Vec<u8> {
-    let what = position_of(&Happening::ALL, event.what);
+    let what = position_of(&EventKind::ALL, event.what);
     let code = what << 3 | position_of(&StageName::ALL, event.stage) << 1 | u8::from(event.cause.is_some());
     let mut bytes = vec![0, code];
     bytes.extend_from_slice(&event.at_ms.to_be_bytes()[2..]);
     number(&mut bytes, u64::from(event.attempt));
     number(&mut bytes, u64::from(event.took_ms));
     if let Some(cause) = &event.cause {
-        bytes.extend_from_slice(clip(&cause.slug, MAX_SLUG).as_bytes());
+        bytes.extend_from_slice(clip(&cause.code.as_str(), MAX_CODE).as_bytes());
     }
     bytes[0] = (bytes.len() - 1) as u8;
     bytes
@@ -112,7 +112,7 @@ impl Packed {
             0 => None,
             kind => Some(nth(&Ending::ALL, kind - 1)?),
         };
-        let turn = u32::from_be_bytes(take(&mut rest, 4)?.try_into().map_err(|_| BadPacking("it is cut short"))?);
+        let delivery = u32::from_be_bytes(take(&mut rest, 4)?.try_into().map_err(|_| BadPacking("it is cut short"))?);
         let worker = usize::from(take(&mut rest, 2)?[1]);
         take(&mut rest, worker)?;
         let length = take(&mut rest, 2)?;
@@ -123,18 +123,18 @@ impl Packed {
             let length = usize::from(take(&mut rest, 1)?[0]);
             history.push(read_event(take(&mut rest, length)?)?);
         }
-        // The last event's cause is the standing's, which has the detail too.
+        // The last event's cause is the status's, which has the detail too.
         if let Some(Event { cause: Some(cause), .. }) = history.last_mut()
             && let Some(known) = &facts.cause
-            && known.slug == cause.slug
+            && known.code == cause.code
         {
             cause.detail.clone_from(&known.detail);
         }
-        Ok(Self { at: Position { stage, turn }, ending, facts, history })
+        Ok(Self { at: Position { stage, delivery }, ending, facts, history })
     }
 
-    pub fn standing(self) -> Standing {
-        Standing {
+    pub fn status(self) -> PhotoStatus {
+        PhotoStatus {
             state: self.ending.map_or(State::Waiting(self.at), State::Ended),
             stage: self.at.stage,
             attempt: self.facts.attempt,
@@ -147,12 +147,12 @@ impl Packed {
 
 fn read_facts(mut bytes: &[u8]) -> Result<Facts, BadPacking> {
     let host = take_text(&mut bytes)?;
-    let slug = take_text(&mut bytes)?;
+    let code = take_text(&mut bytes)?;
     let attempt = take_number(&mut bytes)? as u32;
     let due_at = take_number(&mut bytes)?;
-    let cause = match slug.as_str() {
+    let cause = match code.as_str() {
         "" => None,
-        _ => Some(Cause { slug, detail: take_text(&mut bytes)? }),
+        _ => Some(Cause { code: code.into(), detail: take_text(&mut bytes)? }),
     };
     Ok(Facts { attempt, due_at, host, cause })
 }
@@ -162,13 +162,13 @@ fn read_event(mut bytes: &[u8]) -> Result<Event, BadPacking> {
     let at_ms = take(&mut bytes, 6)?.iter().fold(0, |ms, byte| ms << 8 | u64::from(*byte));
     let attempt = take_number(&mut bytes)? as u32;
     let took_ms = take_number(&mut bytes)? as u32;
-    let slug = || String::from_utf8_lossy(bytes).into_owned();
+    let cause_code = || String::from_utf8_lossy(bytes).into_owned();
     Ok(Event {
         at_ms,
         stage: nth(&StageName::ALL, code >> 1 & 3)?,
         attempt,
-        what: nth(&Happening::ALL, code >> 3)?,
-        cause: (code & 1 == 1).then(|| Cause { slug: slug(), detail: String::new() }),
+        what: nth(&EventKind::ALL, code >> 3)?,
+        cause: (code & 1 == 1).then(|| Cause { code: cause_code().into(), detail: String::new() }),
         took_ms,
     })
 }
@@ -219,15 +219,16 @@ fn nth<T: Copy>(all: &[T], index: u8) -> Result<T, BadPacking> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::CauseCode;
 
     fn photo(cause: Option<Cause>) -> (Position, Facts, Event) {
-        let at = Position { stage: StageName::Crop, turn: 70_000 };
+        let at = Position { stage: StageName::Crop, delivery: 70_000 };
         let facts = Facts::new(3, 1_800_000_000, "photos.test", cause.as_ref());
         let event = Event {
             at_ms: 1_700_000_000_123,
             stage: at.stage,
             attempt: 300,
-            what: Happening::Retried,
+            what: EventKind::Retried,
             cause,
             took_ms: 9,
         };
@@ -236,7 +237,7 @@ mod tests {
 
     #[test]
     fn what_is_packed_is_read_back() {
-        for cause in [None, Some(Cause::new("http-503", "it's \"so\" — 無"))] {
+        for cause in [None, Some(Cause::new(CauseCode::Http(503), "it's \"so\" — 無"))] {
             let (at, facts, event) = photo(cause);
             let bytes = pack_new(at, &facts, &event);
             assert_eq!(Packed::read(&bytes).unwrap(), Packed { at, ending: None, facts, history: vec![event] });
@@ -245,7 +246,7 @@ mod tests {
 
     #[test]
     fn nothing_foreign_is_taken_for_a_photo() {
-        let (at, facts, event) = photo(Some(Cause::new("timeout", "x".repeat(400))));
+        let (at, facts, event) = photo(Some(Cause::new(CauseCode::Timeout, "x".repeat(400))));
         let bytes = pack_new(at, &facts, &event);
         for length in 0..bytes.len() {
             // Cut between two events it is a shorter history; anywhere else it is broken.
@@ -257,7 +258,7 @@ mod tests {
 
     #[test]
     fn long_texts_are_clipped_at_a_character() {
-        let cause = Cause { slug: "s".into(), detail: "無".repeat(100) };
+        let cause = Cause { code: "s".into(), detail: "無".repeat(100) };
         let (at, _, event) = photo(Some(cause.clone()));
         let facts = Facts::new(1, 0, &"ü".repeat(300), Some(&cause));
         let read = Packed::read(&pack_new(at, &facts, &event)).unwrap();
@@ -271,7 +272,7 @@ mod tests {
         for stage in StageName::ALL {
             for turn in [1, 2, 300, u32::MAX] {
                 for ending in [None].into_iter().chain(Ending::ALL.map(Some)) {
-                    assert!(seen.insert(place(Position { stage, turn }, ending)));
+                    assert!(seen.insert(place(Position { stage, delivery: turn }, ending)));
                 }
             }
         }

@@ -25,7 +25,7 @@ pub struct Args {
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum From {
+enum Origin {
     Flag,
     Environment,
     File,
@@ -38,7 +38,7 @@ struct Setting {
     setting: String,
     /// Empty: it is not set, and the command decides. A secret is masked.
     values: Vec<String>,
-    from: From,
+    from: Origin,
     /// The environment variable that has a say.
     #[serde(skip_serializing_if = "Option::is_none")]
     variable: Option<String>,
@@ -95,10 +95,10 @@ fn commands(root: &Command, args: &Args) -> Result<Vec<String>, Failure> {
 fn look(arg: &Arg, matches: &ArgMatches, file: Option<&SettingsFile>, command: &str) -> Setting {
     let (id, name) = (arg.get_id().as_str(), arg.get_long().unwrap_or_default());
     let from = match matches.value_source(id) {
-        Some(ValueSource::CommandLine) => From::Flag,
-        Some(ValueSource::EnvVariable) => From::Environment,
-        _ if file.is_some_and(|file| file.get(command, name).is_some()) => From::File,
-        _ => From::Default,
+        Some(ValueSource::CommandLine) => Origin::Flag,
+        Some(ValueSource::EnvVariable) => Origin::Environment,
+        _ if file.is_some_and(|file| file.get(command, name).is_some()) => Origin::File,
+        _ => Origin::Default,
     };
     let raw = matches.get_raw(id).into_iter().flatten();
     let show = |value| if is_secret(arg) { masked(value) } else { value.to_string_lossy().into_owned() };
@@ -115,11 +115,11 @@ impl Shown {
         for Row { setting: Setting { setting, values, from, variable }, commands } in &self.settings {
             let value = if values.is_empty() { "-".to_owned() } else { values.join(" ") };
             let from = match (from, variable) {
-                (From::Flag, _) => "flag".to_owned(),
-                (From::Environment, Some(variable)) => variable.clone(),
-                (From::Environment, None) => "environment".to_owned(),
-                (From::File, _) => "file".to_owned(),
-                (From::Default, _) => "default".to_owned(),
+                (Origin::Flag, _) => "flag".to_owned(),
+                (Origin::Environment, Some(variable)) => variable.clone(),
+                (Origin::Environment, None) => "environment".to_owned(),
+                (Origin::File, _) => "file".to_owned(),
+                (Origin::Default, _) => "default".to_owned(),
             };
             let is_split = self.settings.iter().filter(|row| row.setting.setting == *setting).count() > 1;
             let of = if is_split { format!("  ({})", commands.join(", ")) } else { String::new() };

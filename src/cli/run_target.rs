@@ -10,18 +10,18 @@ use super::Failure;
 use super::servers::{ServerArgs, Servers};
 use crate::broker::embedded::Embedded;
 use crate::broker::{Broker, Depth};
+use crate::domain::RunName;
 use crate::ledger::Ledger;
 use crate::ledger::redis::Redis;
 use crate::ledger::sqlite::Sqlite;
 use crate::objects::Objects;
-use crate::photo::RunName;
-use crate::pipeline::again::Again;
-use crate::pipeline::local::{Home, Possession};
+use crate::pipeline::local::{LockedRunDir, RunDir};
 use crate::pipeline::record::Records;
+use crate::pipeline::requeue::Requeue;
 
 /// Which run.
 #[derive(Debug, Clone, Args)]
-pub struct PlaceArgs {
+pub struct RunTargetArgs {
     /// The folder of a run in one process [default: out, where no servers are given]
     #[arg(long, env = "FACEMILL_OUT", value_name = "DIR")]
     out: Option<PathBuf>,
@@ -36,7 +36,7 @@ pub struct PlaceArgs {
 }
 
 /// A run, opened for looking at.
-pub struct Place {
+pub struct RunTarget {
     pub run: RunName,
     pub ledger: Arc<dyn Ledger>,
     pub objects: Arc<dyn Objects>,
@@ -46,25 +46,25 @@ pub struct Place {
 }
 
 enum Site {
-    Folder { home: Home, ledger: Sqlite },
+    Folder { home: RunDir, ledger: Sqlite },
     Servers(Servers),
 }
 
-impl PlaceArgs {
+impl RunTargetArgs {
     /// A folder, unless servers are given and no folder is.
-    pub fn folder(&self) -> Option<Home> {
+    pub fn folder(&self) -> Option<RunDir> {
         match &self.out {
-            Some(out) => Some(Home::at(out)),
+            Some(out) => Some(RunDir::at(out)),
             None if self.servers.are_given() => None,
-            None => Some(Home::at("out")),
+            None => Some(RunDir::at("out")),
         }
     }
 
-    pub async fn open(&self) -> Result<Place, Failure> {
+    pub async fn open(&self) -> Result<RunTarget, Failure> {
         match self.folder() {
             Some(home) => {
                 let ledger = home.look().await.map_err(Failure::broken)?;
-                Ok(Place {
+                Ok(RunTarget {
                     run: RunName::default(),
                     ledger: Arc::new(ledger.clone()),
                     objects: Arc::new(home.objects()),
@@ -85,7 +85,7 @@ impl PlaceArgs {
                     )));
                 }
                 let objects: Arc<dyn Objects> = Arc::new(servers.objects.clone());
-                Ok(Place {
+                Ok(RunTarget {
                     run: self.run.clone(),
                     ledger: servers.ledger.clone(),
                     records: Some(Records::new(objects.clone())),
@@ -98,18 +98,18 @@ impl PlaceArgs {
 }
 
 /// A run, opened for changing it.
-pub struct Holding {
+pub struct LockedRun {
     pub run: RunName,
     pub ledger: Arc<dyn Ledger>,
     pub broker: Arc<dyn Broker>,
     pub records: Option<Records>,
     /// Keeps others out of a folder.
-    possession: Option<Possession>,
+    possession: Option<LockedRunDir>,
 }
 
-impl Holding {
-    pub fn again(&self) -> Again<'_> {
-        Again { ledger: &*self.ledger, broker: &*self.broker, records: self.records.as_ref() }
+impl LockedRun {
+    pub fn requeue(&self) -> Requeue<'_> {
+        Requeue { ledger: &*self.ledger, broker: &*self.broker, records: self.records.as_ref() }
     }
 
     /// Whether it is a folder, in which nobody works before the next `facemill run`.
@@ -118,26 +118,26 @@ impl Holding {
     }
 }
 
-impl PlaceArgs {
+impl RunTargetArgs {
     /// Opens the run for changing it. In a folder nobody else may be at work.
-    pub async fn hold(&self) -> Result<Holding, Failure> {
-        let Place { run, ledger, records, site, .. } = self.open().await?;
+    pub async fn hold(&self) -> Result<LockedRun, Failure> {
+        let RunTarget { run, ledger, records, site, .. } = self.open().await?;
         Ok(match site {
             Site::Servers(servers) => {
-                Holding { run, ledger, broker: Arc::new(servers.broker), records, possession: None }
+                LockedRun { run, ledger, broker: Arc::new(servers.broker), records, possession: None }
             }
             Site::Folder { home, ledger: looked } => {
                 // Who looks holds no lock; from here on one file has one owner.
                 drop((ledger, looked));
                 let possession = home.enter().await.map_err(Failure::broken)?;
                 let (ledger, broker) = (Arc::new(possession.ledger.clone()), Arc::new(possession.broker.clone()));
-                Holding { run, ledger, broker, records, possession: Some(possession) }
+                LockedRun { run, ledger, broker, records, possession: Some(possession) }
             }
         })
     }
 }
 
-impl Place {
+impl RunTarget {
     pub async fn depths(&self) -> Result<Vec<Depth>, Failure> {
         match &self.site {
             Site::Folder { home, .. } => Embedded::peek(&home.ledger_file()).await.map_err(Failure::broken),
@@ -182,7 +182,7 @@ impl Place {
     /// Its folder, and the settings that it was begun with.
     pub async fn folder(&self) -> Result<Option<(&Path, serde_json::Map<String, serde_json::Value>)>, Failure> {
         let Site::Folder { home, ledger } = &self.site else { return Ok(None) };
-        let kept = ledger.kept_settings(&self.run).await.map_err(Failure::broken)?;
+        let kept = ledger.stored_settings(&self.run).await.map_err(Failure::broken)?;
         let kept = kept.and_then(|kept| serde_json::from_str(&kept).ok()).unwrap_or_default();
         Ok(Some((home.folder(), kept)))
     }

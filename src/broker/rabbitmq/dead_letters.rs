@@ -1,5 +1,6 @@
 //! The dead letters: looked at without being lost, taken out one by one.
 
+use crate::domain::CauseCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
@@ -7,33 +8,34 @@ use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions};
 use lapin::types::AMQPValue;
 use lapin::{BasicProperties, Channel};
 
-use super::connection::told;
+use super::connection::map_error;
 use super::topology::{DEATHS, LETTER_TYPE, Names};
-use crate::broker::{BrokerError, Choice, DeadLetter, Message};
-use crate::photo::{Cause, StageName};
+use crate::broker::{BrokerError, Choice, DeadLetter};
+use crate::domain::Message;
+use crate::domain::{Cause, StageName};
 
 /// All dead letters, held by a channel. What is not answered lies in the queue again when the channel is closed, also
 /// when this process dies.
 ///
 /// A quorum queue hands out again what was put back in the order in which it was put back, before all that is new. So
 /// letters keep their order only if they are all taken and all put back.
-pub(super) struct Graveyard<'a> {
+pub(super) struct DeadLetterQueue<'a> {
     names: &'a Names,
     channel: Channel,
-    letters: Vec<Laid>,
+    letters: Vec<DeadLettered>,
 }
 
 /// A letter and the delivery tags of its burials, the last of which counts.
-type Laid = (DeadLetter, Vec<u64>);
+type DeadLettered = (DeadLetter, Vec<u64>);
 
-impl<'a> Graveyard<'a> {
+impl<'a> DeadLetterQueue<'a> {
     /// Takes all letters into its hands. Someone else who looks meanwhile misses them.
     pub async fn open(names: &'a Names, channel: Channel) -> Result<Self, BrokerError> {
         let mut open = Self { names, channel, letters: Vec::new() };
         let mut places = std::collections::HashMap::new();
         loop {
             let got = open.channel.basic_get(open.names.dead().into(), BasicGetOptions::default()).await;
-            let Some(got) = got.map_err(|error| told("read the dead letters".into(), &error))? else {
+            let Some(got) = got.map_err(|error| map_error("read the dead letters".into(), &error))? else {
                 return Ok(open);
             };
             let letter = read(open.names, &got.data, &got.properties);
@@ -57,25 +59,25 @@ impl<'a> Graveyard<'a> {
 
     /// Takes out the chosen letters. Nothing is removed before all the rest is back, and then everything at once: there
     /// is no moment at which a crash removes some of them only.
-    pub async fn exhume(mut self, chosen: &Choice<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
+    pub async fn take_dead_letters(mut self, chosen: &Choice<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
         let letters = std::mem::take(&mut self.letters);
         let (out, rest): (Vec<_>, Vec<_>) = letters.into_iter().partition(|(letter, _)| chosen(letter));
         self.put_back(&rest).await?;
         if let Some(last) = out.iter().flat_map(|(_, tags)| tags).max() {
             let removed = self.channel.basic_ack(*last, BasicAckOptions { multiple: true }).await;
-            removed.map_err(|error| told("remove dead letters".into(), &error))?;
+            removed.map_err(|error| map_error("remove dead letters".into(), &error))?;
         }
         self.close().await?;
         Ok(contents(out))
     }
 
-    async fn put_back(&self, letters: &[Laid]) -> Result<(), BrokerError> {
+    async fn put_back(&self, letters: &[DeadLettered]) -> Result<(), BrokerError> {
         let options = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
         let mut tags: Vec<u64> = letters.iter().flat_map(|(_, tags)| tags.iter().copied()).collect();
         tags.sort_unstable();
         for tag in tags {
             let put_back = self.channel.basic_nack(tag, options).await;
-            put_back.map_err(|error| told("put dead letters back".into(), &error))?;
+            put_back.map_err(|error| map_error("put dead letters back".into(), &error))?;
         }
         Ok(())
     }
@@ -84,11 +86,11 @@ impl<'a> Graveyard<'a> {
     async fn close(&self) -> Result<(), BrokerError> {
         const SUCCESS: u16 = 200;
         let closed = self.channel.close(SUCCESS, "OK".into()).await;
-        closed.map_err(|error| told("put dead letters back".into(), &error))
+        closed.map_err(|error| map_error("put dead letters back".into(), &error))
     }
 }
 
-fn contents(letters: Vec<Laid>) -> Vec<DeadLetter> {
+fn contents(letters: Vec<DeadLettered>) -> Vec<DeadLetter> {
     letters.into_iter().map(|(letter, _)| letter).collect()
 }
 
@@ -131,7 +133,7 @@ impl Death {
             _ => None,
         });
         let Some(AMQPValue::FieldTable(death)) = latest else {
-            let cause = Cause::new("foreign-message", "it was put among the dead letters by someone else");
+            let cause = Cause::new(CauseCode::ForeignMessage, "it was put among the dead letters by someone else");
             return Self { stage: None, cause, at: None };
         };
         let text = |key: &str| match death.inner().get(key) {

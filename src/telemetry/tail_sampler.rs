@@ -19,13 +19,13 @@ use opentelemetry_sdk::trace::{
 };
 
 /// The attribute of a delivery's span that has its spans kept, when it is true.
-pub const KEEP: &str = "facemill.keep";
+pub const KEEP: &str = "facemill.tail_sampler";
 
 /// Samples as another sampler does, and records what that one drops.
 #[derive(Debug, Clone)]
-pub(super) struct Recording<S>(pub S);
+pub(super) struct BufferedSpan<S>(pub S);
 
-impl<S: ShouldSample + Clone + 'static> ShouldSample for Recording<S> {
+impl<S: ShouldSample + Clone + 'static> ShouldSample for BufferedSpan<S> {
     fn should_sample(
         &self,
         parent: Option<&Context>,
@@ -123,13 +123,13 @@ impl<E: SpanExporter> SpanExporter for Counted<E> {
 
 /// Lets pass what is to be kept.
 #[derive(Debug)]
-pub(super) struct Keep<P> {
+pub(super) struct TailSampler<P> {
     next: P,
     gauge: Gauge,
     undecided: Mutex<HashMap<TraceId, Vec<SpanData>>>,
 }
 
-impl<P: SpanProcessor> Keep<P> {
+impl<P: SpanProcessor> TailSampler<P> {
     /// Spans of one delivery that wait, at most: there are a few dozen.
     const LONGEST: usize = 256;
     /// Deliveries whose spans wait, at most: more than are ever in work.
@@ -146,7 +146,7 @@ impl<P: SpanProcessor> Keep<P> {
     }
 
     /// A span of a photo that was not sampled.
-    fn weigh(&self, span: SpanData) {
+    fn decide(&self, span: SpanData) {
         let trace = span.span_context.trace_id();
         let is_delivery = span.span_kind == SpanKind::Consumer;
         let is_root = span.parent_span_id == SpanId::INVALID;
@@ -178,13 +178,13 @@ fn sampled(mut span: SpanData) -> SpanData {
     span
 }
 
-impl<P: SpanProcessor> SpanProcessor for Keep<P> {
+impl<P: SpanProcessor> SpanProcessor for TailSampler<P> {
     fn on_start(&self, span: &mut Span, context: &Context) {
         self.next.on_start(span, context);
     }
 
     fn on_end(&self, span: SpanData) {
-        if span.span_context.is_sampled() { self.pass(span) } else { self.weigh(span) }
+        if span.span_context.is_sampled() { self.pass(span) } else { self.decide(span) }
     }
 
     fn force_flush(&self) -> OTelSdkResult {
@@ -232,8 +232,8 @@ mod tests {
         }
     }
 
-    /// A delivery with one step; `keep` is what it says at its end.
-    fn deliver(provider: &SdkTracerProvider, keep: Option<bool>) {
+    /// A delivery with one step; `tail_sampler` is what it says at its end.
+    fn deliver(provider: &SdkTracerProvider, tail_sampler: Option<bool>) {
         let tracer = provider.tracer("test");
         let parent = SpanContext::new(
             TraceId::from(7),
@@ -247,16 +247,17 @@ mod tests {
         let delivery = delivery.start_with_context(&tracer, &context);
         let context = context.with_span(delivery);
         tracer.span_builder("step").start_with_context(&tracer, &context).end();
-        if let Some(keep) = keep {
-            context.span().set_attribute(KeyValue::new(KEEP, keep));
+        if let Some(tail_sampler) = tail_sampler {
+            context.span().set_attribute(KeyValue::new(KEEP, tail_sampler));
         }
         context.span().end();
     }
 
     fn provider(sampler: Sampler, room: usize) -> (SdkTracerProvider, Collected, Gauge) {
         let (collected, gauge) = (Collected::default(), Gauge::new(room));
-        let keep = Keep::new(collected.clone(), gauge.clone());
-        let provider = SdkTracerProvider::builder().with_sampler(Recording(sampler)).with_span_processor(keep).build();
+        let tail_sampler = TailSampler::new(collected.clone(), gauge.clone());
+        let provider =
+            SdkTracerProvider::builder().with_sampler(BufferedSpan(sampler)).with_span_processor(tail_sampler).build();
         (provider, collected, gauge)
     }
 

@@ -8,36 +8,39 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use facemill::broker::{Broker, BrokerError, Choice, Consumer, DeadLetter, Delivery, Depth, Message, Receipt};
-use facemill::ledger::{Begin, Counts, Enrolment, Entry, Event, Filter, Ledger, LedgerError, Move, Moved, Standing};
+use facemill::broker::{Broker, BrokerError, Choice, Consumer, DeadLetter, Delivery, Depth, Receipt};
+use facemill::domain::Message;
+use facemill::domain::{Candidate, Cause, Ending, Id, PhotoKey, Position, RunName, StageName};
+use facemill::ledger::{
+    Begin, Counts, Entry, Event, Filter, Ledger, LedgerError, Move, Moved, PhotoStatus, Registration,
+};
 use facemill::objects::{ObjectError, ObjectKey, Objects, Page};
-use facemill::photo::{Candidate, Cause, Ending, Id, PhotoKey, Position, RunName, StageName};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 /// A write that cannot be taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Step {
-    Enrol,
+    Register,
     Begin,
     Release,
     PutObject,
     Advance,
     Publish,
     PublishLater,
-    Bury,
+    DeadLetter,
     PutRecord,
     Recorded,
     Acknowledge,
     HandBack,
-    Exhume,
+    TakeDeadLetters,
     Restore,
     Reopen,
 }
 
 /// Counts writes; at the chosen one, everything stops.
 #[derive(Clone)]
-pub struct Fuse {
+pub struct Failpoint {
     /// Which writes count; none: all.
     step: Option<Step>,
     left: Arc<AtomicI64>,
@@ -53,7 +56,7 @@ enum Death {
     Kill,
 }
 
-impl Fuse {
+impl Failpoint {
     pub fn endless() -> Self {
         Self::of(i64::MAX, false)
     }
@@ -69,9 +72,9 @@ impl Fuse {
         Self { step: Some(step), left: Arc::new(AtomicI64::new(count)), after, death: Death::Kill }
     }
 
-    pub async fn burnt_through(&self) {
+    pub async fn reached(&self) {
         match &self.death {
-            Death::Stop(burnt) => burnt.cancelled().await,
+            Death::Stop(reached) => reached.cancelled().await,
             Death::Kill => std::future::pending().await,
         }
     }
@@ -90,12 +93,12 @@ impl Fuse {
     }
 
     fn is_burnt(&self) -> bool {
-        matches!(&self.death, Death::Stop(burnt) if burnt.is_cancelled())
+        matches!(&self.death, Death::Stop(reached) if reached.is_cancelled())
     }
 
     async fn die(&self) {
         match &self.death {
-            Death::Stop(burnt) => burnt.cancel(),
+            Death::Stop(reached) => reached.cancel(),
             // SAFETY: no memory is involved.
             Death::Kill => drop(unsafe { libc::kill(libc::getpid(), libc::SIGKILL) }),
         }
@@ -103,16 +106,16 @@ impl Fuse {
     }
 }
 
-/// Ledger and broker of a process that dies when its fuse burns through.
-pub struct Mortal {
+/// Ledger and broker of a process that dies when its failpoint burns through.
+pub struct Failing {
     pub ledger: Arc<dyn Ledger>,
     pub broker: Arc<dyn Broker>,
-    pub fuse: Fuse,
+    pub failpoint: Failpoint,
     /// For each move that was made and is not told of at once: the network is bad. None: it is good.
     pub untold: Option<Mutex<HashSet<String>>>,
 }
 
-impl Mortal {
+impl Failing {
     /// Whether the answer to the first try of this move gets lost.
     fn loses_answer(&self, step: &Move<'_>) -> bool {
         let name = format!("{} {:?}", step.key, step.from);
@@ -121,29 +124,34 @@ impl Mortal {
 }
 
 #[async_trait]
-impl Ledger for Mortal {
-    async fn enrol(&self, run: &RunName, candidates: &[Candidate], now: u64) -> Result<Vec<Enrolment>, LedgerError> {
-        self.fuse.around(Step::Enrol, self.ledger.enrol(run, candidates, now)).await
+impl Ledger for Failing {
+    async fn register(
+        &self,
+        run: &RunName,
+        candidates: &[Candidate],
+        now: u64,
+    ) -> Result<Vec<Registration>, LedgerError> {
+        self.failpoint.around(Step::Register, self.ledger.register(run, candidates, now)).await
     }
 
     async fn begin(&self, message: &Message, worker: &str, redelivered: bool) -> Result<Begin, LedgerError> {
-        self.fuse.around(Step::Begin, self.ledger.begin(message, worker, redelivered)).await
+        self.failpoint.around(Step::Begin, self.ledger.begin(message, worker, redelivered)).await
     }
 
     async fn release(&self, key: &PhotoKey, at: Position, worker: &str) -> Result<(), LedgerError> {
-        self.fuse.around(Step::Release, self.ledger.release(key, at, worker)).await
+        self.failpoint.around(Step::Release, self.ledger.release(key, at, worker)).await
     }
 
     async fn advance(&self, step: &Move<'_>) -> Result<Moved, LedgerError> {
-        let moved = self.fuse.around(Step::Advance, self.ledger.advance(step)).await;
+        let moved = self.failpoint.around(Step::Advance, self.ledger.advance(step)).await;
         match self.loses_answer(step) {
             true => Err(LedgerError::Unavailable { what: "cannot move a photo".into(), detail: "no answer".into() }),
             false => moved,
         }
     }
 
-    async fn standing(&self, key: &PhotoKey) -> Result<Option<Standing>, LedgerError> {
-        self.ledger.standing(key).await
+    async fn status(&self, key: &PhotoKey) -> Result<Option<PhotoStatus>, LedgerError> {
+        self.ledger.status(key).await
     }
 
     async fn history(&self, key: &PhotoKey) -> Result<Vec<Event>, LedgerError> {
@@ -165,15 +173,15 @@ impl Ledger for Mortal {
     }
 
     async fn recorded(&self, key: &PhotoKey, at: Position, ending: Ending) -> Result<(), LedgerError> {
-        self.fuse.around(Step::Recorded, self.ledger.recorded(key, at, ending)).await
+        self.failpoint.around(Step::Recorded, self.ledger.recorded(key, at, ending)).await
     }
 
     async fn restore(&self, message: &Message, ending: Ending, cause: Option<&Cause>) -> Result<bool, LedgerError> {
-        self.fuse.around(Step::Restore, self.ledger.restore(message, ending, cause)).await
+        self.failpoint.around(Step::Restore, self.ledger.restore(message, ending, cause)).await
     }
 
     async fn reopen(&self, key: &PhotoKey, record: Option<&Message>, now: u64) -> Result<Option<Message>, LedgerError> {
-        self.fuse.around(Step::Reopen, self.ledger.reopen(key, record, now)).await
+        self.failpoint.around(Step::Reopen, self.ledger.reopen(key, record, now)).await
     }
 
     async fn runs(&self) -> Result<Vec<RunName>, LedgerError> {
@@ -186,22 +194,22 @@ impl Ledger for Mortal {
 }
 
 #[async_trait]
-impl Broker for Mortal {
+impl Broker for Failing {
     async fn publish(&self, message: &Message) -> Result<(), BrokerError> {
-        self.fuse.around(Step::Publish, self.broker.publish(message)).await
+        self.failpoint.around(Step::Publish, self.broker.publish(message)).await
     }
 
     async fn publish_after(&self, message: &Message, delay: Duration) -> Result<(), BrokerError> {
-        self.fuse.around(Step::PublishLater, self.broker.publish_after(message, delay)).await
+        self.failpoint.around(Step::PublishLater, self.broker.publish_after(message, delay)).await
     }
 
-    async fn bury(&self, letter: &DeadLetter) -> Result<(), BrokerError> {
-        self.fuse.around(Step::Bury, self.broker.bury(letter)).await
+    async fn dead_letter(&self, letter: &DeadLetter) -> Result<(), BrokerError> {
+        self.failpoint.around(Step::DeadLetter, self.broker.dead_letter(letter)).await
     }
 
     async fn consume(&self, stage: StageName, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
         let inner = self.broker.consume(stage, prefetch).await?;
-        Ok(Box::new(MortalConsumer { inner, fuse: self.fuse.clone() }))
+        Ok(Box::new(MortalConsumer { inner, failpoint: self.failpoint.clone() }))
     }
 
     async fn depths(&self) -> Result<Vec<Depth>, BrokerError> {
@@ -212,8 +220,8 @@ impl Broker for Mortal {
         self.broker.dead(limit).await
     }
 
-    async fn exhume(&self, chosen: &Choice<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
-        self.fuse.around(Step::Exhume, self.broker.exhume(chosen)).await
+    async fn take_dead_letters(&self, chosen: &Choice<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
+        self.failpoint.around(Step::TakeDeadLetters, self.broker.take_dead_letters(chosen)).await
     }
 
     async fn check(&self) -> Result<(), BrokerError> {
@@ -223,7 +231,7 @@ impl Broker for Mortal {
 
 struct MortalConsumer {
     inner: Box<dyn Consumer>,
-    fuse: Fuse,
+    failpoint: Failpoint,
 }
 
 #[async_trait]
@@ -231,7 +239,12 @@ impl Consumer for MortalConsumer {
     async fn next(&mut self) -> Option<Delivery> {
         let delivery = self.inner.next().await?;
         let (stage, body, redelivered) = (delivery.stage, delivery.body.clone(), delivery.redelivered);
-        Some(Delivery::new(stage, body, redelivered, Box::new(MortalReceipt { delivery, fuse: self.fuse.clone() })))
+        Some(Delivery::new(
+            stage,
+            body,
+            redelivered,
+            Box::new(MortalReceipt { delivery, failpoint: self.failpoint.clone() }),
+        ))
     }
 
     async fn stop(&mut self) {
@@ -241,31 +254,31 @@ impl Consumer for MortalConsumer {
 
 struct MortalReceipt {
     delivery: Delivery,
-    fuse: Fuse,
+    failpoint: Failpoint,
 }
 
 #[async_trait]
 impl Receipt for MortalReceipt {
     async fn ack(self: Box<Self>) {
-        self.fuse.around(Step::Acknowledge, self.delivery.ack()).await;
+        self.failpoint.around(Step::Acknowledge, self.delivery.ack()).await;
     }
 
     async fn hand_back(self: Box<Self>) {
-        self.fuse.around(Step::HandBack, self.delivery.hand_back()).await;
+        self.failpoint.around(Step::HandBack, self.delivery.hand_back()).await;
     }
 }
 
-/// The object store of a process that dies when its fuse burns through.
+/// The object store of a process that dies when its failpoint burns through.
 pub struct MortalObjects {
     pub objects: Arc<dyn Objects>,
-    pub fuse: Fuse,
+    pub failpoint: Failpoint,
 }
 
 #[async_trait]
 impl Objects for MortalObjects {
     async fn put(&self, key: &ObjectKey, body: Bytes, media_type: &str) -> Result<bool, ObjectError> {
         let step = if key.is_content_addressed() { Step::PutObject } else { Step::PutRecord };
-        self.fuse.around(step, self.objects.put(key, body, media_type)).await
+        self.failpoint.around(step, self.objects.put(key, body, media_type)).await
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
@@ -298,8 +311,8 @@ impl Broker for Twice {
         self.0.publish_after(message, delay).await
     }
 
-    async fn bury(&self, letter: &DeadLetter) -> Result<(), BrokerError> {
-        self.0.bury(letter).await
+    async fn dead_letter(&self, letter: &DeadLetter) -> Result<(), BrokerError> {
+        self.0.dead_letter(letter).await
     }
 
     async fn consume(&self, stage: StageName, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
@@ -314,8 +327,8 @@ impl Broker for Twice {
         self.0.dead(limit).await
     }
 
-    async fn exhume(&self, chosen: &Choice<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
-        self.0.exhume(chosen).await
+    async fn take_dead_letters(&self, chosen: &Choice<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
+        self.0.take_dead_letters(chosen).await
     }
 
     async fn check(&self) -> Result<(), BrokerError> {

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use super::obstacle::LONGEST_WAIT;
+pub use super::error::LONGEST_WAIT;
 
 /// A wait when the host wants one and names no time. It doubles each time in a row, up to [`LONGEST_WAIT`].
 pub const FIRST_WAIT: Duration = Duration::from_secs(5);
 
 /// What all processes of a cluster keep together towards every host.
 #[async_trait]
-pub trait Turns: fmt::Debug + Send + Sync {
+pub trait HostLimiter: fmt::Debug + Send + Sync {
     /// For how long a person has had the host paused. Asked for every photo: it must not take time.
     fn paused_for(&self, host: &str) -> Option<Duration>;
 
@@ -20,18 +20,18 @@ pub trait Turns: fmt::Debug + Send + Sync {
     async fn ask(&self, host: &str) -> Result<Answer, Away>;
 
     /// Gives a turn back; answers how long the host wants quiet.
-    async fn over(&self, host: &str, ticket: &Ticket, reception: Reception) -> Result<Duration, Away>;
+    async fn over(&self, host: &str, lease: &Lease, feedback: Feedback) -> Result<Duration, Away>;
 }
 
 /// Proof of a turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ticket(pub String);
+pub struct Lease(pub String);
 
 /// `sharers`: how many processes have lately asked for the host, this one included.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// The request may start after `starts_in`.
-    Go { ticket: Ticket, starts_in: Duration, sharers: u32 },
+    Go { lease: Lease, starts_in: Duration, sharers: u32 },
     /// The host has as many requests as it gets.
     Busy { sharers: u32 },
     /// It wants none for a while.
@@ -40,16 +40,16 @@ pub enum Answer {
 
 /// How a host received a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Reception {
+pub enum Feedback {
     /// Like one that has time.
-    Welcome,
+    Success,
     /// It wants quiet: for a time it named, or one that grows while it keeps saying so.
-    Wait(Option<Duration>),
+    RetryAfter(Option<Duration>),
     #[default]
     Neither,
 }
 
-/// Nobody can be asked. Then nobody goes.
+/// NullObserver can be asked. Then nobody goes.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub struct Away(String);

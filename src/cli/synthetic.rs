@@ -1,4 +1,4 @@
-//! `facemill selfies`: labelled crops out of whole-head photographs.
+//! `facemill synthetic`: labelled crops out of whole-head photographs.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -9,19 +9,20 @@ use serde::Serialize;
 
 use super::Failure;
 use super::train::progress_bar;
-use crate::classifier::labels::{self, Label};
+use crate::classifier::labels::{self, LabelledCrop};
 use crate::classifier::random::Random;
-use crate::classifier::selfies::{BORDER, Kind, Selfie, Source, selfie};
+use crate::classifier::synthetic::{BORDER, Kind, Source, SyntheticCrop, crop};
 use crate::config::Models;
-use crate::photo::{ImageFormat, Search};
-use crate::vision::detector::{Detector, FacesRule};
+use crate::domain::FacePolicy;
+use crate::domain::{ImageFormat, Search};
+use crate::vision::detector::Detector;
 use crate::vision::image::{Limits, decode, encode};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Folder with photographs of whole heads, one person each; the file's name names the person
     photos: PathBuf,
-    /// Folder with a mask PATH.png for each photograph PATH, as models/selfies/masks.py makes them
+    /// Folder with a mask PATH.png for each photograph PATH, as models/synthetic/masks.py makes them
     #[arg(long, value_name = "DIR")]
     masks: PathBuf,
     /// Folder for the crops and their labels.jsonl; beside it border.jsonl, crops on which the eye is in two minds, and
@@ -43,7 +44,7 @@ pub struct Args {
 #[derive(Serialize)]
 struct Line<'a> {
     #[serde(flatten)]
-    label: &'a Label,
+    label: &'a LabelledCrop,
     ghosts: f64,
     quality: u8,
     size: u32,
@@ -92,7 +93,7 @@ fn source(args: &Args, photo: &Path, detector: &Detector) -> Result<Source, Stri
     let mut mask = args.masks.join(photo.strip_prefix(&args.photos).unwrap_or(photo)).into_os_string();
     mask.push(".png");
     let mask = image::open(&mask).map_err(|error| format!("its mask {}: {error}", mask.display()))?.into_luma8();
-    let face = detector.find(&picture, Search::Guided, 1, FacesRule::One).map_err(|none| none.to_string())?;
+    let face = detector.find(&picture, Search::Guided, 1, FacePolicy::One).map_err(|none| none.to_string())?;
     Source::new(picture, &mask, face.landmarks).map_err(|unfit| unfit.to_string())
 }
 
@@ -107,11 +108,11 @@ fn cut(source: &Source, detector: &Detector, name: &str, args: &Args, writer: &m
         if left == [0, 0, 0] {
             break;
         }
-        if let Some(selfie) = selfie(source, &mut random, |kind| left[kind as usize] > 0)
-            && detector.check_crop(&selfie.crop).is_ok()
+        if let Some(crop) = crop(source, &mut random, |kind| left[kind as usize] > 0)
+            && detector.check_crop(&crop.crop).is_ok()
         {
-            left[selfie.kind as usize] -= 1;
-            writer.write(&selfie, name)?;
+            left[crop.kind as usize] -= 1;
+            writer.write(&crop, name)?;
         }
     }
     Ok(())
@@ -135,27 +136,27 @@ impl Writer {
         Ok(Self { out: out.into(), labels, border, unmirrored: create("unmirrored.jsonl")?, written: 0 })
     }
 
-    fn write(&mut self, selfie: &Selfie, name: &str) -> Result<(), Failure> {
+    fn write(&mut self, crop: &SyntheticCrop, name: &str) -> Result<(), Failure> {
         let file = PathBuf::from(format!("{name}-{:06}.png", self.written));
         self.written += 1;
-        let label = Label {
+        let label = LabelledCrop {
             file: file.clone(),
-            ok: if selfie.kind == Kind::Border { selfie.ghosts < BORDER } else { selfie.kind == Kind::Ok },
+            ok: if crop.kind == Kind::Border { crop.ghosts < BORDER } else { crop.kind == Kind::Ok },
             group: Some(name.into()),
-            mirrored: selfie.mirrored.share,
-            mirrored_head: selfie.mirrored.head,
-            mirrored_grid: selfie.mirrored.grid.to_vec(),
+            mirrored: crop.mirrored.share,
+            mirrored_head: crop.mirrored.head,
+            mirrored_grid: crop.mirrored.grid.to_vec(),
         };
         let picture = self.out.join(&file);
-        save(&picture, &selfie.crop)?;
-        let size = selfie.crop.width();
-        let line = |label| Line { label, ghosts: selfie.ghosts, quality: selfie.quality, size };
-        let lines = if selfie.kind == Kind::Border { &mut self.border } else { &mut self.labels };
+        save(&picture, &crop.crop)?;
+        let size = crop.crop.width();
+        let line = |label| Line { label, ghosts: crop.ghosts, quality: crop.quality, size };
+        let lines = if crop.kind == Kind::Border { &mut self.border } else { &mut self.labels };
         append(lines, &line(&label)).map_err(|error| unusable(&self.out, error))?;
-        if let Some(real) = &selfie.unmirrored {
+        if let Some(real) = &crop.unmirrored {
             let file = Path::new("unmirrored").join(&file);
             save(&self.out.join(&file), real)?;
-            let label = Label {
+            let label = LabelledCrop {
                 file,
                 ok: true,
                 mirrored: 0.0,

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::cluster::Workers;
 use crate::cluster::workers::Report;
+use crate::domain::StageName;
+use crate::domain::clock::now;
 use crate::ledger::redis::Redis;
-use crate::photo::StageName;
-use crate::pipeline::event::{Happened, Observer};
-use crate::pipeline::worker::now;
+use crate::pipeline::event::{Observer, PhotoEvent};
 
 /// What a worker has in hand and has done.
 #[derive(Debug, Default)]
@@ -18,21 +18,21 @@ pub struct Tally {
 }
 
 impl Observer for Tally {
-    fn happened(&self, _: &Happened<'_>) {
+    fn on_event(&self, _: &PhotoEvent<'_>) {
         self.done.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn taken(&self) {
+    fn on_delivery(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn put_down(&self) {
+    fn on_done(&self) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// Says every few seconds that a worker is there.
-pub struct Heart {
+pub struct Heartbeat {
     redis: Arc<Redis>,
     tally: Arc<Tally>,
     name: String,
@@ -40,7 +40,7 @@ pub struct Heart {
     since: u64,
 }
 
-impl Heart {
+impl Heartbeat {
     pub fn new(redis: Arc<Redis>, tally: Arc<Tally>, name: &str, stages: &[StageName]) -> Self {
         let mut stages = stages.to_vec();
         stages.sort_unstable();

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::photo::{Photo, Position};
+use super::{Photo, Position};
 
 /// A photo on its way to a stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ impl Message {
 
     /// The same for every copy of the same turn of the same photo.
     pub fn id(&self) -> String {
-        format!("{}/{}/{}", self.photo.key(), self.position.stage, self.position.turn)
+        format!("{}/{}/{}", self.photo.key(), self.position.stage, self.position.delivery)
     }
 
     pub fn encode(&self) -> Vec<u8> {

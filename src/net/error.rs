@@ -9,17 +9,17 @@ use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 use super::resolver::NoAddress;
-use crate::photo::Cause;
+use crate::domain::{Cause, CauseCode};
 
 /// Why there is no photo.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Obstacle {
+pub enum FetchError {
     /// It is not to be had any more: the host says so, or does not want it used.
     Gone(Cause),
     /// Whatever is there is not to be fetched: a forbidden address, a page, too many bytes.
     Rejected(Cause),
     /// Something that may pass.
-    Passing {
+    Transient {
         cause: Cause,
         /// How long to wait at least, when the host said so or is busy with others.
         after: Option<Duration>,
@@ -31,56 +31,56 @@ pub enum Obstacle {
 /// Whoever asks for a longer wait gets this one.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
-impl Obstacle {
+impl FetchError {
     pub fn cause(&self) -> &Cause {
         match self {
-            Self::Gone(cause) | Self::Rejected(cause) | Self::Passing { cause, .. } => cause,
+            Self::Gone(cause) | Self::Rejected(cause) | Self::Transient { cause, .. } => cause,
         }
     }
 
-    pub(super) fn gone(slug: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self::Gone(Cause::new(slug, detail))
+    pub(super) fn gone(code: impl Into<CauseCode>, detail: impl Into<String>) -> Self {
+        Self::Gone(Cause::new(code, detail))
     }
 
-    pub(super) fn rejected(slug: &str, detail: impl Into<String>) -> Self {
-        Self::Rejected(Cause::new(slug, detail))
+    pub(super) fn rejected(code: CauseCode, detail: impl Into<String>) -> Self {
+        Self::Rejected(Cause::new(code, detail))
     }
 
-    pub(super) fn failed(slug: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self::Passing { cause: Cause::new(slug, detail), after: None, costs_attempt: true }
+    pub(super) fn failed(code: impl Into<CauseCode>, detail: impl Into<String>) -> Self {
+        Self::Transient { cause: Cause::new(code, detail), after: None, costs_attempt: true }
     }
 
-    pub(super) fn wait(slug: impl Into<String>, detail: impl Into<String>, after: Option<Duration>) -> Self {
-        Self::Passing { cause: Cause::new(slug, detail), after, costs_attempt: false }
+    pub(super) fn wait(code: impl Into<CauseCode>, detail: impl Into<String>, after: Option<Duration>) -> Self {
+        Self::Transient { cause: Cause::new(code, detail), after, costs_attempt: false }
     }
 
     pub(super) fn forbidden(host: &str, ip: IpAddr, why: &str) -> Self {
         let known = if host.trim_matches(['[', ']']) == ip.to_string() { String::new() } else { format!("{host}: ") };
-        Self::rejected("forbidden-address", format!("{known}{ip} is not a public address ({why})"))
+        Self::rejected(CauseCode::ForbiddenAddress, format!("{known}{ip} is not a public address ({why})"))
     }
 
     /// What any status but success and a redirect means.
     ///
     /// Every 4xx is the host's last word but for 408, 425 and 429, which speak of this moment.
     pub(super) fn from_status(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Self {
-        let slug = format!("http-{}", status.as_u16());
+        let code = CauseCode::Http(status.as_u16());
         let detail = format!("the host answered {status}");
         let after = retry_after(headers, now);
         match status.as_u16() {
-            429 => Self::wait(slug, detail, after),
-            503 if after.is_some() => Self::wait(slug, detail, after),
-            408 | 425 => Self::failed(slug, detail),
-            400..500 => Self::gone(slug, detail),
-            _ => Self::failed(slug, detail),
+            429 => Self::wait(code, detail, after),
+            503 if after.is_some() => Self::wait(code, detail, after),
+            408 | 425 => Self::failed(code, detail),
+            400..500 => Self::gone(code, detail),
+            _ => Self::failed(code, detail),
         }
     }
 
     /// Whether nobody answered a request: no host, or no name server that was asked for it.
-    pub(super) fn is_silence(error: &reqwest::Error) -> bool {
+    pub(super) fn is_unreachable(error: &reqwest::Error) -> bool {
         if error.is_dns() {
             return matches!(find(error), Some(NoAddress::Silence(_)));
         }
-        error.is_connect() && (error.is_timeout() || broken(error) == "unreachable")
+        error.is_connect() && (error.is_timeout() || broken(error) == CauseCode::Unreachable)
     }
 
     /// What a request that found no answer, or an answer that broke off, means.
@@ -88,41 +88,35 @@ impl Obstacle {
         if let Some(NoAddress::Forbidden { ip, why }) = find(error) {
             return Self::forbidden(host, *ip, why);
         }
-        let slug = if error.is_timeout() {
-            "timeout"
+        let code = if error.is_timeout() {
+            CauseCode::Timeout
         } else if error.is_dns() {
-            "dns"
+            CauseCode::Dns
         } else if find::<rustls::Error>(error).is_some() {
-            "tls"
+            CauseCode::Tls
         } else {
             broken(error)
         };
-        Self::failed(slug, format!("{host}: {}", innermost(error)))
+        Self::failed(code, format!("{host}: {}", innermost(error)))
     }
 }
 
-/// Whether a cause that outlasts every attempt means that the photo is gone: nobody is at that address any more.
-/// Other causes then mean a failure, which a person may want to look at.
-pub fn lasting_means_gone(cause: &Cause) -> bool {
-    matches!(cause.slug.as_str(), "dns" | "connection-refused" | "unreachable")
-}
-
-/// The slug of a connection that broke.
-fn broken(error: &reqwest::Error) -> &'static str {
+/// The code of a connection that broke.
+fn broken(error: &reqwest::Error) -> CauseCode {
     match find::<io::Error>(error).map(io::Error::kind) {
-        Some(ErrorKind::ConnectionRefused) => return "connection-refused",
+        Some(ErrorKind::ConnectionRefused) => return CauseCode::ConnectionRefused,
         Some(ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe) => {
-            return "connection-reset";
+            return CauseCode::ConnectionReset;
         }
-        Some(ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable) => return "unreachable",
+        Some(ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable) => return CauseCode::Unreachable,
         _ => {}
     }
     match find::<hyper::Error>(error) {
-        Some(hyper) if hyper.is_parse() => "bad-response",
-        _ if error.is_body() || error.is_decode() => "truncated",
-        Some(hyper) if hyper.is_incomplete_message() => "connection-reset",
-        _ if error.is_connect() => "unreachable",
-        _ => "bad-response",
+        Some(hyper) if hyper.is_parse() => CauseCode::BadResponse,
+        _ if error.is_body() || error.is_decode() => CauseCode::Truncated,
+        Some(hyper) if hyper.is_incomplete_message() => CauseCode::ConnectionReset,
+        _ if error.is_connect() => CauseCode::Unreachable,
+        _ => CauseCode::BadResponse,
     }
 }
 
@@ -169,28 +163,28 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    fn answer(status: u16, after: Option<&str>) -> Obstacle {
+    fn answer(status: u16, after: Option<&str>) -> FetchError {
         let mut headers = HeaderMap::new();
         if let Some(after) = after {
             headers.insert(RETRY_AFTER, after.parse().unwrap());
         }
         // Sun, 06 Nov 1994 08:49:37 GMT, the RFC's own example.
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        Obstacle::from_status(StatusCode::from_u16(status).unwrap(), &headers, now)
+        FetchError::from_status(StatusCode::from_u16(status).unwrap(), &headers, now)
     }
 
     #[test]
     fn the_hosts_last_word_is_final() {
         for status in [400, 401, 402, 403, 404, 405, 410, 418, 451] {
-            let Obstacle::Gone(cause) = answer(status, None) else { panic!("{status}") };
-            assert_eq!(cause.slug, format!("http-{status}"));
+            let FetchError::Gone(cause) = answer(status, None) else { panic!("{status}") };
+            assert_eq!(cause.code, CauseCode::Http(status));
         }
     }
 
     #[test]
     fn what_may_pass_costs_an_attempt() {
         for status in [304, 408, 425, 500, 502, 503, 504, 599] {
-            let Obstacle::Passing { costs_attempt: true, after: None, .. } = answer(status, None) else {
+            let FetchError::Transient { costs_attempt: true, after: None, .. } = answer(status, None) else {
                 panic!("{status}")
             };
         }
@@ -212,22 +206,12 @@ mod tests {
             (429, Some("soon"), None),
             (429, Some("-5"), None),
         ] {
-            let Obstacle::Passing { costs_attempt: false, after, .. } = answer(status, header) else {
+            let FetchError::Transient { costs_attempt: false, after, .. } = answer(status, header) else {
                 panic!("{status} {header:?}")
             };
             assert_eq!(after, expected, "{status} {header:?}");
         }
-        assert!(matches!(answer(503, Some("soon")), Obstacle::Passing { costs_attempt: true, .. }));
-    }
-
-    #[test]
-    fn a_host_that_stays_away_is_gone_and_one_in_trouble_is_not() {
-        assert!(
-            ["dns", "connection-refused", "unreachable"].iter().all(|slug| lasting_means_gone(&Cause::new(*slug, "")))
-        );
-        assert!(
-            !["timeout", "tls", "http-500", "truncated"].iter().any(|slug| lasting_means_gone(&Cause::new(*slug, "")))
-        );
+        assert!(matches!(answer(503, Some("soon")), FetchError::Transient { costs_attempt: true, .. }));
     }
 
     #[test]

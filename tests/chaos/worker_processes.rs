@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 
-use facemill::photo::Candidate;
+use facemill::domain::Candidate;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -85,7 +85,7 @@ impl Process {
 
     fn terminate(&self) {
         if let Some(pid) = self.child.id() {
-            // SAFETY: no memory is involved. Nobody has waited for the child's end, so the number is still its own.
+            // SAFETY: no memory is involved. NullObserver has waited for the child's end, so the number is still its own.
             unsafe { libc::kill(pid.cast_signed(), libc::SIGTERM) };
         }
     }

@@ -1,6 +1,6 @@
 //! Labelled crops out of whole-head photographs, for a first classifier before there are verdicts.
 //!
-//! A turned window of a photograph stands for a selfie. The crop is cut from it as the pipeline cuts it, mirrored
+//! A turned window of a photograph stands for a crop. The crop is cut from it as the pipeline cuts it, mirrored
 //! beyond the window's edge; but as the photograph goes on there, it is known what the mirror shows where. What the
 //! eye objects to is ghosts, mirrored head where there is none; so the label follows them, and not how much was
 //! mirrored.
@@ -10,7 +10,7 @@ use image::imageops::{self, FilterType};
 use image::{GrayImage, RgbImage};
 
 use super::random::Random;
-use crate::photo::{Align, Landmarks};
+use crate::domain::{Align, Landmarks};
 use crate::vision::align;
 use crate::vision::geometry::{self, Grid, Point, Square, turn};
 use crate::vision::image::{Limits, decode};
@@ -27,7 +27,7 @@ pub const BORDER: f64 = 0.0205;
 const EASY_ABOVE: f64 = 0.12;
 const EASY_KEPT: f64 = 0.3;
 
-/// Pixels of the side of the square around a face, in the photograph that selfies are cut from.
+/// Pixels of the side of the square around a face, in the photograph that synthetic are cut from.
 const LARGEST_FACE: f64 = 480.0;
 
 /// The crop's width and height in points that are looked at for a label.
@@ -43,7 +43,7 @@ pub struct Source {
     head: Vec<bool>,
 }
 
-/// Why a photograph cannot be cut into selfies.
+/// Why a photograph cannot be cut into synthetic.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
     #[error("the mask has {0} x {1} pixels, the photograph {2} x {3}")]
@@ -88,7 +88,7 @@ impl Source {
     }
 }
 
-/// Shrinks a photograph to the largest size that a selfie has, so that turning a window costs little.
+/// Shrinks a photograph to the largest size that a crop has, so that turning a window costs little.
 fn shrunk(picture: RgbImage, person: &GrayImage, landmarks: Landmarks) -> (RgbImage, GrayImage, Landmarks) {
     let (width, height) = picture.dimensions();
     let scale = LARGEST_FACE / align::square(&landmarks, Align::Paper).side;
@@ -198,7 +198,7 @@ impl Kind {
 
 /// A labelled crop.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Selfie {
+pub struct SyntheticCrop {
     pub crop: RgbImage,
     pub kind: Kind,
     pub mirrored: Mirrored,
@@ -213,9 +213,9 @@ pub struct Selfie {
 /// The largest crop that is made, in pixels.
 const MAX_CROP: f64 = 320.0;
 
-/// Cuts one selfie at random. None: this one would not come so far as to be classified, or is of a kind that is not
+/// Cuts one crop at random. None: this one would not come so far as to be classified, or is of a kind that is not
 /// `wanted`.
-pub fn selfie(source: &Source, random: &mut Random, wanted: impl Fn(Kind) -> bool) -> Option<Selfie> {
+pub fn crop(source: &Source, random: &mut Random, wanted: impl Fn(Kind) -> bool) -> Option<SyntheticCrop> {
     let window = window(source, random)?;
     let landmarks = window.shown(&source.landmarks)?;
     let square = align::square(&landmarks, Align::Paper);
@@ -233,7 +233,7 @@ pub fn selfie(source: &Source, random: &mut Random, wanted: impl Fn(Kind) -> boo
     let quality = random.between(60.0, 96.0) as u8;
     let picture = recompressed(&picture(source, &window), quality);
     let size = square.side.round().min(MAX_CROP) as u32;
-    Some(Selfie {
+    Some(SyntheticCrop {
         crop: align::cut(&picture, &square, size),
         kind,
         mirrored,
@@ -400,12 +400,12 @@ mod tests {
         let mut random = Random::seeded(1);
         let mut found = [0; 3];
         for _ in 0..3000 {
-            let Some(selfie) = selfie(&source, &mut random, |kind| found[kind as usize] < 3) else { continue };
-            found[selfie.kind as usize] += 1;
-            assert_eq!(selfie.kind, Kind::of(selfie.ghosts));
-            assert!(selfie.kind != Kind::Ng || selfie.mirrored.share > 0.0, "ghosts without a mirror");
-            if let Some(real) = selfie.unmirrored {
-                assert_eq!(real.dimensions(), selfie.crop.dimensions());
+            let Some(crop) = crop(&source, &mut random, |kind| found[kind as usize] < 3) else { continue };
+            found[crop.kind as usize] += 1;
+            assert_eq!(crop.kind, Kind::of(crop.ghosts));
+            assert!(crop.kind != Kind::Ng || crop.mirrored.share > 0.0, "ghosts without a mirror");
+            if let Some(real) = crop.unmirrored {
+                assert_eq!(real.dimensions(), crop.crop.dimensions());
             }
         }
         assert_eq!(found, [3, 3, 3]);

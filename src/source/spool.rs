@@ -12,16 +12,16 @@ const BLOCK: usize = 1 << 20;
 /// zstd's fastest ordinary level.
 const LEVEL: i32 = 1;
 
-/// One row: as many values as every row of the pile has.
+/// One row: as many values as every row of the spool has.
 pub type Values<'a, const N: usize> = [Option<Cow<'a, str>>; N];
 
 #[derive(Default)]
-pub struct Pile<const N: usize> {
+pub struct RowSpool<const N: usize> {
     open: Vec<u8>,
     blocks: Vec<Box<[u8]>>,
 }
 
-impl<const N: usize> Pile<N> {
+impl<const N: usize> RowSpool<N> {
     pub fn push(&mut self, row: &Values<'_, N>) -> io::Result<()> {
         for value in row {
             match value {
@@ -101,18 +101,19 @@ mod tests {
                 (i == 70).then(|| Cow::Owned("y".repeat(3 * BLOCK))),
             ]
         };
-        let mut pile = Pile::default();
+        let mut spool = RowSpool::default();
         for i in 0..20_000 {
-            pile.push(&row(i)).unwrap();
+            spool.push(&row(i)).unwrap();
         }
-        assert!(pile.blocks.len() > 3);
+        assert!(spool.blocks.len() > 3);
         let mut count = 0;
-        pile.unpack(|values| {
-            assert_eq!(values, row(count));
-            count += 1;
-            Ok::<_, io::Error>(())
-        })
-        .unwrap();
+        spool
+            .unpack(|values| {
+                assert_eq!(values, row(count));
+                count += 1;
+                Ok::<_, io::Error>(())
+            })
+            .unwrap();
         assert_eq!(count, 20_000);
     }
 }

@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use super::record::Records;
 use super::sending::send;
-use super::worker::now;
-use crate::broker::{Broker, BrokerError, Message};
-use crate::ledger::{Filter, Ledger, LedgerError, Standing};
+use crate::broker::{Broker, BrokerError};
+use crate::domain::Message;
+use crate::domain::clock::now;
+use crate::domain::{Ending, PhotoKey, RunName, State};
+use crate::ledger::{Filter, Ledger, LedgerError, PhotoStatus};
 use crate::objects::ObjectError;
-use crate::photo::{Ending, PhotoKey, RunName, State};
 
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum AgainError {
+pub enum RequeueError {
     #[error("cannot send photos back: {0}")]
     Ledger(#[from] LedgerError),
     #[error("cannot send photos back: {0}")]
@@ -27,7 +28,7 @@ pub enum AgainError {
 /// What became of a photo whose dead letter is replayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replayed {
-    SentBack,
+    Requeued,
     /// It is on its way without us, or came to another end since: the letter is out of date.
     OutOfDate,
     /// The ledger has never heard of it.
@@ -36,16 +37,16 @@ pub enum Replayed {
 
 /// What it takes to send photos back.
 #[derive(Clone, Copy)]
-pub struct Again<'a> {
+pub struct Requeue<'a> {
     pub ledger: &'a dyn Ledger,
     pub broker: &'a dyn Broker,
     /// Where the ledger lets go of what is known of ended photos.
     pub records: Option<&'a Records>,
 }
 
-impl Again<'_> {
+impl Requeue<'_> {
     /// Answers the message that was published; none if the photo is at no end.
-    pub async fn send_back(&self, key: &PhotoKey) -> Result<Option<Message>, AgainError> {
+    pub async fn requeue(&self, key: &PhotoKey) -> Result<Option<Message>, RequeueError> {
         let record = match self.records {
             Some(records) => records.read(key).await?.map(|record| record.message),
             None => None,
@@ -58,20 +59,20 @@ impl Again<'_> {
     }
 
     /// Deals with the photo of a dead letter's message. Only then may the letter be removed.
-    pub async fn replay(&self, message: &Message) -> Result<Replayed, AgainError> {
+    pub async fn replay(&self, message: &Message) -> Result<Replayed, RequeueError> {
         let key = message.photo.key();
-        let Some(standing) = self.ledger.standing(&key).await? else { return Ok(Replayed::Unknown) };
-        match standing.state {
-            State::Ended(Ending::Failed) => Ok(match self.send_back(&key).await? {
-                Some(_) => Replayed::SentBack,
+        let Some(status) = self.ledger.status(&key).await? else { return Ok(Replayed::Unknown) };
+        match status.state {
+            State::Ended(Ending::Failed) => Ok(match self.requeue(&key).await? {
+                Some(_) => Replayed::Requeued,
                 None => Replayed::OutOfDate,
             }),
             State::Ended(_) => Ok(Replayed::OutOfDate),
             // Either the broker gave the photo up and its letter is the only copy of the message, or an earlier replay
             // died before it published.
-            State::Waiting(at) if at <= message.position.again() => {
-                self.publish(standing.message.as_ref().unwrap_or(message)).await?;
-                Ok(Replayed::SentBack)
+            State::Waiting(at) if at <= message.position.next_delivery() => {
+                self.publish(status.message.as_ref().unwrap_or(message)).await?;
+                Ok(Replayed::Requeued)
             }
             State::Waiting(_) => Ok(Replayed::OutOfDate),
         }
@@ -79,11 +80,16 @@ impl Again<'_> {
 
     /// Publishes once more what the ledger has kept of a photo that was sent back and that no stage has dealt with
     /// since. False: the photo is none of these.
-    pub async fn publish_again(&self, standing: &Standing) -> Result<bool, AgainError> {
-        match standing {
-            Standing {
-                state: State::Waiting(at), attempt: 1, due_at: 0, cause: None, message: Some(message), ..
-            } if at.turn > 1 => {
+    pub async fn republish(&self, status: &PhotoStatus) -> Result<bool, RequeueError> {
+        match status {
+            PhotoStatus {
+                state: State::Waiting(at),
+                attempt: 1,
+                due_at: 0,
+                cause: None,
+                message: Some(message),
+                ..
+            } if at.delivery > 1 => {
                 self.publish(message).await?;
                 Ok(true)
             }
@@ -93,7 +99,7 @@ impl Again<'_> {
 
     /// Publishes what the ledger has kept of the photos that wait, for queues that were lost; answers how many. What
     /// still lies in a queue becomes a copy there, which is recognised.
-    pub async fn enqueue_waiting(&self, run: &RunName) -> Result<u64, AgainError> {
+    pub async fn enqueue_waiting(&self, run: &RunName) -> Result<u64, RequeueError> {
         const PAGE: usize = 500;
         let waiting = Filter { waiting: true, ..Filter::default() };
         let (mut enqueued, mut after) = (0, None);
@@ -102,7 +108,7 @@ impl Again<'_> {
             let Some(last) = page.last() else { return Ok(enqueued) };
             after = Some(last.photo_id.clone());
             let now = now().as_secs();
-            for Standing { due_at, message, .. } in page.iter().map(|entry| &entry.standing) {
+            for PhotoStatus { due_at, message, .. } in page.iter().map(|entry| &entry.status) {
                 if let Some(message) = message {
                     send(self.broker, message, Some(Duration::from_secs(due_at.saturating_sub(now)))).await?;
                     enqueued += 1;

@@ -21,7 +21,7 @@
 //! # Many processes
 //!
 //! What stands above is one process's. Where several fetch, whoever has a slot here asks for one of all processes'
-//! [`Turns`] besides, and gives it back with the slot. So a process never has more turns than slots, and a heap for one
+//! [`HostLimiter`] besides, and gives it back with the slot. So a process never has more turns than slots, and a heap for one
 //! host is turned away here, without a word to anybody. While the turns are all taken, one asks for the whole process,
 //! the less often the more processes share the host; as much shorter is each of their lines. When nobody can be asked,
 //! nobody goes.
@@ -37,8 +37,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
+use super::host_limiter::{Answer, FIRST_WAIT, Feedback, HostLimiter, LONGEST_WAIT, Lease};
 use super::rules::Rules;
-use super::turns::{Answer, FIRST_WAIT, LONGEST_WAIT, Reception, Ticket, Turns};
 
 /// So many hosts are remembered; above it, those that nobody is talking to are forgotten.
 const REMEMBERED: usize = 20_000;
@@ -48,7 +48,7 @@ pub const ABSENCES: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs
 /// Coming back sooner to a host that wants quiet is not worth the way.
 const SHORTEST_QUIET: Duration = Duration::from_secs(1);
 /// What a request takes until we know better.
-const USUAL_VISIT: Duration = Duration::from_millis(200);
+const USUAL_REQUEST: Duration = Duration::from_millis(200);
 /// Between two questions for a turn.
 const ASKS: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(500));
 /// How long a photo of a paused host stays away.
@@ -59,13 +59,13 @@ const AWAY_ABSENCE: Duration = Duration::from_secs(10);
 const GIVING_BACK: u32 = 5;
 
 /// The manners of one process towards all hosts. Cheap to share.
-pub struct Politeness {
+pub struct HostLimits {
     limits: Limits,
     hosts: Mutex<HashMap<Box<str>, Arc<Host>>>,
     /// A permit for every request that may be under way.
     requests: Arc<Semaphore>,
     /// None: no other process fetches.
-    turns: Option<Arc<dyn Turns>>,
+    turns: Option<Arc<dyn HostLimiter>>,
 }
 
 #[derive(Clone, Copy)]
@@ -81,11 +81,11 @@ struct Host {
     slots: Arc<Semaphore>,
     /// Who holds it asks for a turn, for the whole process.
     asking: tokio::sync::Mutex<()>,
-    diary: Mutex<Diary>,
+    state: Mutex<HostState>,
 }
 
 /// What is known and promised about a host. Times in the past mean nothing.
-struct Diary {
+struct HostState {
     /// No request before.
     quiet_until: Instant,
     /// The next request starts then at the earliest.
@@ -117,7 +117,7 @@ struct Place<'a>(&'a Host);
 
 /// Leave to ask a host, or not.
 pub enum Entry {
-    Go(Visit),
+    Go(Permit),
     Later { after: Duration, why: Why },
 }
 
@@ -130,23 +130,23 @@ pub enum Why {
     Quiet,
     /// A person has paused it.
     Paused,
-    /// Nobody can tell whether other processes leave room.
+    /// NullObserver can tell whether other processes leave room.
     Away,
 }
 
 /// One request's stay with a host. Ends when it is dropped.
-pub struct Visit {
+pub struct Permit {
     host: Arc<Host>,
     /// None: it has yet to begin.
     began: Option<Instant>,
-    reception: Mutex<Reception>,
+    feedback: Mutex<Feedback>,
     slot: Option<OwnedSemaphorePermit>,
-    turn: Option<(Arc<dyn Turns>, Ticket)>,
+    turn: Option<(Arc<dyn HostLimiter>, Lease)>,
     /// One of the requests to all hosts.
     _request: OwnedSemaphorePermit,
 }
 
-impl Politeness {
+impl HostLimits {
     pub fn new(rules: &Rules) -> Self {
         let at_once = rules.at_once.clamp(1, Semaphore::MAX_PERMITS);
         let limits = Limits {
@@ -159,7 +159,7 @@ impl Politeness {
     }
 
     /// Keeps to the turns of all processes, too.
-    pub fn with_turns(self, turns: Arc<dyn Turns>) -> Self {
+    pub fn with_limiter(self, turns: Arc<dyn HostLimiter>) -> Self {
         Self { turns: Some(turns), ..self }
     }
 
@@ -183,40 +183,45 @@ impl Politeness {
         if let Some(later) = self.quiet(&host) {
             return later;
         }
-        let reception = Mutex::default();
-        let mut visit = Visit { host, began: None, reception, slot: Some(slot), turn: None, _request: request };
+        let feedback = Mutex::default();
+        let mut permit = Permit { host, began: None, feedback, slot: Some(slot), turn: None, _request: request };
         if let Some(turns) = &self.turns {
-            match self.turn(&visit.host, turns, deadline).await {
-                Ok((ticket, starts_in)) => {
-                    visit.turn = Some((turns.clone(), ticket));
+            match self.turn(&permit.host, turns, deadline).await {
+                Ok((lease, starts_in)) => {
+                    permit.turn = Some((turns.clone(), lease));
                     sleep(starts_in).await;
                 }
                 Err(later) => return later,
             }
         }
-        visit.began = Some(Instant::now());
-        visit.host.diary().under_way += 1;
-        Entry::Go(visit)
+        permit.began = Some(Instant::now());
+        permit.host.state().under_way += 1;
+        Entry::Go(permit)
     }
 
     /// A turn among all processes, and when it begins.
-    async fn turn(&self, host: &Host, turns: &Arc<dyn Turns>, deadline: Instant) -> Result<(Ticket, Duration), Entry> {
+    async fn turn(
+        &self,
+        host: &Host,
+        turns: &Arc<dyn HostLimiter>,
+        deadline: Instant,
+    ) -> Result<(Lease, Duration), Entry> {
         let Ok(_asking) = timeout_at(deadline, host.asking.lock()).await else {
             return Err(self.later(host, Why::Busy));
         };
         loop {
             let why = match turns.ask(&host.name).await {
-                Ok(Answer::Go { ticket, starts_in, sharers }) => {
-                    host.diary().sharers = sharers;
-                    return Ok((ticket, starts_in));
+                Ok(Answer::Go { lease, starts_in, sharers }) => {
+                    host.state().sharers = sharers;
+                    return Ok((lease, starts_in));
                 }
                 Ok(Answer::Quiet { left, sharers }) => {
-                    host.diary().sharers = sharers;
+                    host.state().sharers = sharers;
                     host.keep_quiet(left);
                     return Err(self.later(host, Why::Quiet));
                 }
                 Ok(Answer::Busy { sharers }) => {
-                    host.diary().sharers = sharers;
+                    host.state().sharers = sharers;
                     Why::Busy
                 }
                 Err(error) => {
@@ -224,7 +229,7 @@ impl Politeness {
                     Why::Away
                 }
             };
-            let again = (self.usual_pace(&host.diary()) / 2).clamp(ASKS.0, ASKS.1);
+            let again = (self.usual_pace(&host.state()) / 2).clamp(ASKS.0, ASKS.1);
             if Instant::now() + again > deadline {
                 return Err(self.later(host, why));
             }
@@ -241,49 +246,49 @@ impl Politeness {
                 timeout_at(deadline, Arc::clone(&host.slots).acquire_owned()).await.ok()?.ok()?
             }
         };
-        host.diary().moved = Instant::now();
+        host.state().moved = Instant::now();
         Some(slot)
     }
 
     /// A place in the line, unless it is full.
     fn place<'a>(&self, host: &'a Host) -> Option<Place<'a>> {
-        let mut diary = host.diary();
-        let served = (self.limits.patience / 2).div_duration_f64(self.pace(host, &diary).max(Duration::from_nanos(1)));
+        let mut state = host.state();
+        let served = (self.limits.patience / 2).div_duration_f64(self.pace(host, &state).max(Duration::from_nanos(1)));
         let most = (served as usize).min(self.limits.longest_line).max(self.limits.per_host);
-        (diary.in_line < most).then(|| {
-            diary.in_line += 1;
+        (state.in_line < most).then(|| {
+            state.in_line += 1;
             Place(host)
         })
     }
 
     /// Takes the next free start.
     fn start(&self, host: &Host) -> Instant {
-        let mut diary = host.diary();
-        let start = diary.next_start.max(Instant::now());
-        diary.next_start = start + self.limits.spacing;
+        let mut state = host.state();
+        let start = state.next_start.max(Instant::now());
+        state.next_start = start + self.limits.spacing;
         start
     }
 
     fn quiet(&self, host: &Host) -> Option<Entry> {
-        let quiet = host.diary().quiet_until > Instant::now();
+        let quiet = host.state().quiet_until > Instant::now();
         quiet.then(|| self.later(host, Why::Quiet))
     }
 
     /// From one request of this process to the next, where all that share the host get as much of it.
-    fn usual_pace(&self, diary: &Diary) -> Duration {
-        self.pace_of(diary.usual * diary.sharers.max(1), diary)
+    fn usual_pace(&self, state: &HostState) -> Duration {
+        self.pace_of(state.usual * state.sharers.max(1), state)
     }
 
     /// The same as it seems by now: where requests are being made and no slot was given for longer than one takes, they
     /// take that long.
-    fn pace(&self, host: &Host, diary: &Diary) -> Duration {
-        let hangs = diary.under_way > 0 && host.slots.available_permits() == 0;
-        let visit = if hangs { diary.moved.elapsed() } else { Duration::ZERO };
-        self.usual_pace(diary).max(self.pace_of(visit, diary))
+    fn pace(&self, host: &Host, state: &HostState) -> Duration {
+        let hangs = state.under_way > 0 && host.slots.available_permits() == 0;
+        let permit = if hangs { state.moved.elapsed() } else { Duration::ZERO };
+        self.usual_pace(state).max(self.pace_of(permit, state))
     }
 
-    fn pace_of(&self, visit: Duration, diary: &Diary) -> Duration {
-        (visit / self.limits.per_host as u32).max(self.limits.spacing * diary.sharers.max(1))
+    fn pace_of(&self, permit: Duration, state: &HostState) -> Duration {
+        (permit / self.limits.per_host as u32).max(self.limits.spacing * state.sharers.max(1))
     }
 
     /// Sends a photo away, and counts it among those that are.
@@ -292,16 +297,16 @@ impl Politeness {
             return Entry::Later { after: AWAY_ABSENCE, why };
         }
         let now = Instant::now();
-        let mut diary = host.diary();
-        let quiet = diary.quiet_until.saturating_duration_since(now);
+        let mut state = host.state();
+        let quiet = state.quiet_until.saturating_duration_since(now);
         // The others that share the host may have nothing more to ask it for.
-        let pace = self.usual_pace(&diary) / diary.sharers.max(1);
-        let from = quiet.saturating_add(times(pace, diary.in_line));
-        let has_enough_for = diary.away.has_enough_for(now, from, pace);
+        let pace = self.usual_pace(&state) / state.sharers.max(1);
+        let from = quiet.saturating_add(times(pace, state.in_line));
+        let has_enough_for = state.away.has_enough_for(now, from, pace);
         let soonest = if quiet.is_zero() { ABSENCES[0] } else { quiet.max(SHORTEST_QUIET) };
         let in_time = ABSENCES.into_iter().rfind(|absence| *absence <= has_enough_for).unwrap_or_default();
         let after = in_time.max(soonest);
-        diary.away.add(now + after);
+        state.away.add(now + after);
         Entry::Later { after, why }
     }
 
@@ -323,7 +328,7 @@ impl Politeness {
 /// left is bounded by the requests under way.
 fn forget(hosts: &mut HashMap<Box<str>, Arc<Host>>) {
     let now = Instant::now();
-    hosts.retain(|_, host| Arc::strong_count(host) > 1 || host.diary().is_open(now));
+    hosts.retain(|_, host| Arc::strong_count(host) > 1 || host.state().is_open(now));
     if hosts.len() > REMEMBERED / 2 {
         hosts.retain(|_, host| Arc::strong_count(host) > 1);
     }
@@ -332,14 +337,14 @@ fn forget(hosts: &mut HashMap<Box<str>, Arc<Host>>) {
 impl Host {
     fn new(name: &str, per_host: usize) -> Self {
         let now = Instant::now();
-        let diary = Diary {
+        let state = HostState {
             quiet_until: now,
             next_start: now,
             moved: now,
             under_way: 0,
             in_line: 0,
             away: Away::new(now),
-            usual: USUAL_VISIT,
+            usual: USUAL_REQUEST,
             waits: 0,
             sharers: 1,
         };
@@ -347,22 +352,22 @@ impl Host {
             name: name.into(),
             slots: Arc::new(Semaphore::new(per_host)),
             asking: tokio::sync::Mutex::default(),
-            diary: Mutex::new(diary),
+            state: Mutex::new(state),
         }
     }
 
     /// The host wants quiet for that long at least.
     fn keep_quiet(&self, left: Duration) {
-        let mut diary = self.diary();
-        diary.quiet_until = diary.quiet_until.max(Instant::now() + left);
+        let mut state = self.state();
+        state.quiet_until = state.quiet_until.max(Instant::now() + left);
     }
 
-    fn diary(&self) -> MutexGuard<'_, Diary> {
-        lock(&self.diary)
+    fn state(&self) -> MutexGuard<'_, HostState> {
+        lock(&self.state)
     }
 }
 
-impl Diary {
+impl HostState {
     fn is_open(&mut self, now: Instant) -> bool {
         self.quiet_until > now || self.next_start > now || self.away.is_any(now)
     }
@@ -409,59 +414,59 @@ fn times(pace: Duration, photos: usize) -> Duration {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.diary().in_line -= 1;
+        self.0.state().in_line -= 1;
     }
 }
 
-impl Visit {
+impl Permit {
     /// The host wants no requests for a while: a time it named, or one that grows while it keeps saying so.
     /// Answers how long.
-    pub fn told_to_wait(&self, after: Option<Duration>) -> Duration {
-        *lock(&self.reception) = Reception::Wait(after);
+    pub fn on_retry_after(&self, after: Option<Duration>) -> Duration {
+        *lock(&self.feedback) = Feedback::RetryAfter(after);
         let now = Instant::now();
-        let mut diary = self.host.diary();
+        let mut state = self.host.state();
         // Requests that were under way together are told so together: that is one wait.
-        if diary.quiet_until <= now {
-            diary.waits = diary.waits.saturating_add(1);
+        if state.quiet_until <= now {
+            state.waits = state.waits.saturating_add(1);
         }
-        let growing = FIRST_WAIT.saturating_mul(1 << (diary.waits.saturating_sub(1)).min(12));
+        let growing = FIRST_WAIT.saturating_mul(1 << (state.waits.saturating_sub(1)).min(12));
         let pause = after.unwrap_or(growing).min(LONGEST_WAIT);
-        diary.quiet_until = diary.quiet_until.max(now + pause);
-        diary.quiet_until - now
+        state.quiet_until = state.quiet_until.max(now + pause);
+        state.quiet_until - now
     }
 
     /// The host answered like one that has time.
-    pub fn was_welcome(&self) {
-        *lock(&self.reception) = Reception::Welcome;
-        self.host.diary().waits = 0;
+    pub fn on_success(&self) {
+        *lock(&self.feedback) = Feedback::Success;
+        self.host.state().waits = 0;
     }
 }
 
-impl Drop for Visit {
+impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(began) = self.began {
-            let mut diary = self.host.diary();
-            diary.under_way -= 1;
-            diary.usual = (diary.usual * 4 + began.elapsed()) / 5;
+            let mut state = self.host.state();
+            state.under_way -= 1;
+            state.usual = (state.usual * 4 + began.elapsed()) / 5;
         }
         // The slot stays taken meanwhile: who waits for it would be told that there is no turn.
-        let (turn, slot, reception) = (self.turn.take(), self.slot.take(), *lock(&self.reception));
-        if let (Some((turns, ticket)), Ok(runtime)) = (turn, Handle::try_current()) {
-            runtime.spawn(give_back(turns, ticket, self.host.clone(), reception, slot));
+        let (turn, slot, feedback) = (self.turn.take(), self.slot.take(), *lock(&self.feedback));
+        if let (Some((turns, lease)), Ok(runtime)) = (turn, Handle::try_current()) {
+            runtime.spawn(give_back(turns, lease, self.host.clone(), feedback, slot));
         }
     }
 }
 
 /// Gives a turn back, and the slot after it. If that cannot be, the turn ends by itself.
 async fn give_back(
-    turns: Arc<dyn Turns>,
-    ticket: Ticket,
+    turns: Arc<dyn HostLimiter>,
+    lease: Lease,
     host: Arc<Host>,
-    reception: Reception,
+    feedback: Feedback,
     _slot: Option<OwnedSemaphorePermit>,
 ) {
     for _ in 0..GIVING_BACK {
-        match turns.over(&host.name, &ticket, reception).await {
+        match turns.over(&host.name, &lease, feedback).await {
             Ok(left) => return host.keep_quiet(left),
             Err(error) => tracing::debug!(host = &*host.name, %error, "a turn is not given back yet"),
         }
@@ -484,8 +489,8 @@ mod tests {
 
     use super::*;
 
-    fn politeness(per_host: usize, spacing: u64, patience: u64) -> Politeness {
-        Politeness::new(&Rules {
+    fn host_limits(per_host: usize, spacing: u64, patience: u64) -> HostLimits {
+        HostLimits::new(&Rules {
             per_host,
             spacing: Duration::from_millis(spacing),
             patience: Duration::from_millis(patience),
@@ -493,15 +498,15 @@ mod tests {
         })
     }
 
-    async fn go(politeness: &Politeness, host: &str) -> Visit {
-        match politeness.enter(host).await {
-            Entry::Go(visit) => visit,
+    async fn go(host_limits: &HostLimits, host: &str) -> Permit {
+        match host_limits.enter(host).await {
+            Entry::Go(permit) => permit,
             Entry::Later { after, .. } => panic!("{host} has no time for {after:?}"),
         }
     }
 
-    async fn later(politeness: &Politeness, host: &str) -> Duration {
-        match politeness.enter(host).await {
+    async fn later(host_limits: &HostLimits, host: &str) -> Duration {
+        match host_limits.enter(host).await {
             Entry::Later { after, .. } => after,
             Entry::Go(_) => panic!("{host} should have no time"),
         }
@@ -509,29 +514,29 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_slot_that_falls_free_goes_to_the_line() {
-        let politeness = politeness(1, 0, 1000);
-        let first = go(&politeness, "a").await;
-        let mut second = std::pin::pin!(politeness.enter("a"));
+        let host_limits = host_limits(1, 0, 1000);
+        let first = go(&host_limits, "a").await;
+        let mut second = std::pin::pin!(host_limits.enter("a"));
         assert!(second.as_mut().now_or_never().is_none(), "it waits");
-        drop(go(&politeness, "b").await);
+        drop(go(&host_limits, "b").await);
         drop(first);
         assert!(matches!(second.await, Entry::Go(_)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn patience_ends() {
-        let politeness = politeness(1, 0, 1000);
-        let _busy = go(&politeness, "a").await;
+        let host_limits = host_limits(1, 0, 1000);
+        let _busy = go(&host_limits, "a").await;
         let begin = Instant::now();
-        assert_eq!(later(&politeness, "a").await, ABSENCES[0]);
+        assert_eq!(later(&host_limits, "a").await, ABSENCES[0]);
         assert_eq!(begin.elapsed(), Duration::from_millis(1000));
     }
 
     /// Fills the host's line; answers how many stand in it, and keeps them there.
-    fn fill<'a>(politeness: &'a Politeness, host: &'a str) -> Vec<Pin<Box<dyn Future<Output = Entry> + 'a>>> {
+    fn fill<'a>(host_limits: &'a HostLimits, host: &'a str) -> Vec<Pin<Box<dyn Future<Output = Entry> + 'a>>> {
         let mut line: Vec<Pin<Box<dyn Future<Output = Entry>>>> = Vec::new();
         loop {
-            let mut next = Box::pin(politeness.enter(host));
+            let mut next = Box::pin(host_limits.enter(host));
             if next.as_mut().now_or_never().is_some() {
                 return line;
             }
@@ -541,50 +546,50 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_line_is_as_long_as_what_the_host_serves_in_half_of_the_patience() {
-        let politeness = politeness(2, 50, 8000);
-        let _busy = (go(&politeness, "a").await, go(&politeness, "a").await);
-        assert_eq!(fill(&politeness, "a").len(), 40, "two at a time, of 200 ms each");
+        let host_limits = host_limits(2, 50, 8000);
+        let _busy = (go(&host_limits, "a").await, go(&host_limits, "a").await);
+        assert_eq!(fill(&host_limits, "a").len(), 40, "two at a time, of 200 ms each");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_host_has_a_short_line() {
-        let politeness = politeness(2, 0, 8000);
+        let host_limits = host_limits(2, 0, 8000);
         for _ in 0..30 {
-            let _both = (go(&politeness, "a").await, go(&politeness, "a").await);
+            let _both = (go(&host_limits, "a").await, go(&host_limits, "a").await);
             sleep(Duration::from_secs(1)).await;
         }
-        let _busy = (go(&politeness, "a").await, go(&politeness, "a").await);
-        assert_eq!(fill(&politeness, "a").len(), 8);
+        let _busy = (go(&host_limits, "a").await, go(&host_limits, "a").await);
+        assert_eq!(fill(&host_limits, "a").len(), 8);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_host_that_hangs_loses_its_line() {
-        let politeness = politeness(2, 0, 8000);
-        let _busy = (go(&politeness, "a").await, go(&politeness, "a").await);
+        let host_limits = host_limits(2, 0, 8000);
+        let _busy = (go(&host_limits, "a").await, go(&host_limits, "a").await);
         for (seconds, places) in [(1, 8), (1, 4), (2, 2), (26, 2)] {
             tokio::time::advance(Duration::from_secs(seconds)).await;
-            assert_eq!(fill(&politeness, "a").len(), places, "{seconds} s later");
+            assert_eq!(fill(&host_limits, "a").len(), places, "{seconds} s later");
         }
-        let free = go(&politeness, "b").await;
+        let free = go(&host_limits, "b").await;
         drop(free);
-        assert_eq!(fill(&politeness, "b").len(), 0, "where a slot is free nobody stands in line");
+        assert_eq!(fill(&host_limits, "b").len(), 0, "where a slot is free nobody stands in line");
     }
 
     #[tokio::test(start_paused = true)]
     async fn no_host_has_all_places() {
         let rules = Rules { at_once: 3, per_host: 1, ..Rules::default() };
-        let politeness = Politeness::new(&rules);
-        let _busy = go(&politeness, "a").await;
-        assert_eq!(fill(&politeness, "a").len(), rules.in_hand() / 2);
+        let host_limits = HostLimits::new(&rules);
+        let _busy = go(&host_limits, "a").await;
+        assert_eq!(fill(&host_limits, "a").len(), rules.in_hand() / 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn hosts_together_get_no_more_than_a_process_can_take() {
-        let politeness =
-            Politeness::new(&Rules { at_once: 3, per_host: 2, spacing: Duration::ZERO, ..Rules::default() });
-        let first = go(&politeness, "a").await;
-        let _busy = (go(&politeness, "b").await, go(&politeness, "c").await);
-        let mut fourth = std::pin::pin!(politeness.enter("d"));
+        let host_limits =
+            HostLimits::new(&Rules { at_once: 3, per_host: 2, spacing: Duration::ZERO, ..Rules::default() });
+        let first = go(&host_limits, "a").await;
+        let _busy = (go(&host_limits, "b").await, go(&host_limits, "c").await);
+        let mut fourth = std::pin::pin!(host_limits.enter("d"));
         assert!(fourth.as_mut().now_or_never().is_none());
         drop(first);
         assert!(matches!(fourth.await, Entry::Go(_)));
@@ -592,13 +597,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nobody_is_sent_away_for_longer_than_the_host_has_enough_to_do() {
-        let politeness = politeness(2, 50, 12_000);
-        let _busy = (go(&politeness, "a").await, go(&politeness, "a").await);
-        let line = fill(&politeness, "a");
+        let host_limits = host_limits(2, 50, 12_000);
+        let _busy = (go(&host_limits, "a").await, go(&host_limits, "a").await);
+        let line = fill(&host_limits, "a");
         let begin = Instant::now();
         let mut absences = BTreeMap::new();
         for _ in 0..2000 {
-            *absences.entry(later(&politeness, "a").await).or_insert(0) += 1;
+            *absences.entry(later(&host_limits, "a").await).or_insert(0) += 1;
         }
         assert_eq!(begin.elapsed(), Duration::ZERO, "nobody is kept");
         // At 100 ms each: those in line for six seconds, then those who come back after five.
@@ -611,10 +616,10 @@ mod tests {
     /// As workers do it: the photos of a queue, named by their hosts, so many in hand, and those that are sent away lie in
     /// the broker's delay queues. Answers when the last photo of each host was served, and how often one was sent away.
     async fn serve(
-        politeness: &Politeness,
+        host_limits: &HostLimits,
         in_hand: usize,
         queue: impl IntoIterator<Item = &'static str>,
-        visit: impl Fn(&str) -> Duration,
+        permit: impl Fn(&str) -> Duration,
     ) -> (BTreeMap<&'static str, Duration>, usize) {
         const TIERS: [u64; 5] = [5, 30, 120, 600, 3600];
         let begin = Instant::now();
@@ -624,11 +629,11 @@ mod tests {
         loop {
             while at_work.len() < in_hand && !queue.is_empty() {
                 let host = queue.pop_front().unwrap();
-                let visit = visit(host);
+                let permit = permit(host);
                 at_work.push(async move {
-                    match politeness.enter(host).await {
+                    match host_limits.enter(host).await {
                         Entry::Go(_there) => {
-                            sleep(visit).await;
+                            sleep(permit).await;
                             (host, None)
                         }
                         Entry::Later { after, .. } => (host, Some(after)),
@@ -654,12 +659,12 @@ mod tests {
         }
     }
 
-    /// So many photos of two hosts that answer within 50 ms: politeness alone lets through one in 50 ms of each.
+    /// So many photos of two hosts that answer within 50 ms: host_limits alone lets through one in 50 ms of each.
     async fn serve_two_hosts(photos: u32) -> usize {
         let rules = Rules::default();
-        let politeness = Politeness::new(&rules);
+        let host_limits = HostLimits::new(&rules);
         let queue = ["a", "b"].repeat(photos as usize / 2);
-        let (served, sent_away) = serve(&politeness, rules.in_hand(), queue, |_| Duration::from_millis(50)).await;
+        let (served, sent_away) = serve(&host_limits, rules.in_hand(), queue, |_| Duration::from_millis(50)).await;
         let polite = rules.spacing * (photos / 2);
         for took in served.into_values() {
             assert!(took < polite * 11 / 10, "{took:?} instead of {polite:?}");
@@ -676,86 +681,86 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn slow_hosts_do_not_wait_either() {
-        let politeness = politeness(4, 50, 12_000);
-        let (served, _) = serve(&politeness, 512, vec!["slow"; 1000], |_| Duration::from_secs(2)).await;
+        let host_limits = host_limits(4, 50, 12_000);
+        let (served, _) = serve(&host_limits, 512, vec!["slow"; 1000], |_| Duration::from_secs(2)).await;
         assert!(served["slow"] < Duration::from_secs(550), "{served:?} where 500 s are polite");
     }
 
     #[tokio::test(start_paused = true)]
     async fn hosts_that_hang_do_not_hold_up_another() {
         let rules = Rules::default();
-        let politeness = Politeness::new(&rules);
+        let host_limits = HostLimits::new(&rules);
         let hang = ["x", "y", "z"].repeat(300);
-        let visit = |host: &str| if host == "well" { Duration::from_millis(50) } else { rules.first_byte };
+        let permit = |host: &str| if host == "well" { Duration::from_millis(50) } else { rules.first_byte };
         let queue = hang.into_iter().chain(vec!["well"; 300]);
-        let (served, _) = serve(&politeness, rules.in_hand(), queue, visit).await;
+        let (served, _) = serve(&host_limits, rules.in_hand(), queue, permit).await;
         assert!(served["well"] < rules.spacing * 300 * 11 / 10, "{served:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_heap_of_one_host_does_not_hold_up_another() {
         let rules = Rules::default();
-        let politeness = Politeness::new(&rules);
+        let host_limits = HostLimits::new(&rules);
         let queue = vec!["heap"; 5000].into_iter().chain(vec!["other"; 300]);
-        let (served, _) = serve(&politeness, rules.in_hand(), queue, |_| Duration::from_millis(50)).await;
+        let (served, _) = serve(&host_limits, rules.in_hand(), queue, |_| Duration::from_millis(50)).await;
         assert!(served["other"] < rules.spacing * 300 * 11 / 10, "{served:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn requests_keep_their_distance() {
-        let politeness = politeness(4, 100, 1000);
+        let host_limits = host_limits(4, 100, 1000);
         let begin = Instant::now();
-        let _first = go(&politeness, "a").await;
-        let _second = go(&politeness, "a").await;
-        let _third = go(&politeness, "a").await;
+        let _first = go(&host_limits, "a").await;
+        let _second = go(&host_limits, "a").await;
+        let _third = go(&host_limits, "a").await;
         assert_eq!(begin.elapsed(), Duration::from_millis(200));
-        go(&politeness, "b").await;
+        go(&host_limits, "b").await;
         assert_eq!(begin.elapsed(), Duration::from_millis(200));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_host_that_wants_quiet_gets_it_from_everybody() {
-        let politeness = politeness(1, 0, 60_000);
-        let visit = go(&politeness, "a").await;
-        let mut waiting = std::pin::pin!(politeness.enter("a"));
+        let host_limits = host_limits(1, 0, 60_000);
+        let permit = go(&host_limits, "a").await;
+        let mut waiting = std::pin::pin!(host_limits.enter("a"));
         assert!(waiting.as_mut().now_or_never().is_none());
-        visit.told_to_wait(Some(Duration::from_secs(30)));
-        drop(visit);
+        permit.on_retry_after(Some(Duration::from_secs(30)));
+        drop(permit);
         assert!(matches!(waiting.await, Entry::Later { why: Why::Quiet, .. }), "the line is sent away too");
-        assert!(later(&politeness, "a").await >= Duration::from_secs(30));
-        go(&politeness, "b").await;
+        assert!(later(&host_limits, "a").await >= Duration::from_secs(30));
+        go(&host_limits, "b").await;
         tokio::time::advance(Duration::from_secs(30)).await;
-        go(&politeness, "a").await;
+        go(&host_limits, "a").await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn unnamed_pauses_grow_until_the_host_is_well_again() {
-        let politeness = politeness(2, 0, 0);
+        let host_limits = host_limits(2, 0, 0);
         let mut pauses = Vec::new();
         for _ in 0..12 {
-            let visit = go(&politeness, "a").await;
-            let pause = visit.told_to_wait(None);
-            assert_eq!(visit.told_to_wait(None), pause, "said twice at once, it is one pause");
+            let permit = go(&host_limits, "a").await;
+            let pause = permit.on_retry_after(None);
+            assert_eq!(permit.on_retry_after(None), pause, "said twice at once, it is one pause");
             pauses.push(pause.as_secs());
             tokio::time::advance(pause).await;
         }
         assert_eq!(pauses[..4], [5, 10, 20, 40]);
         assert_eq!(pauses[11], 3600);
-        let visit = go(&politeness, "a").await;
-        visit.was_welcome();
-        assert_eq!(visit.told_to_wait(None), FIRST_WAIT);
+        let permit = go(&host_limits, "a").await;
+        permit.on_success();
+        assert_eq!(permit.on_retry_after(None), FIRST_WAIT);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_memory_is_bounded() {
-        let politeness = politeness(1, 0, 0);
-        let kept = go(&politeness, "kept").await;
+        let host_limits = host_limits(1, 0, 0);
+        let kept = go(&host_limits, "kept").await;
         for n in 0..3 * REMEMBERED {
-            let visit = go(&politeness, &format!("host-{n}")).await;
-            visit.told_to_wait(Some(LONGEST_WAIT));
+            let permit = go(&host_limits, &format!("host-{n}")).await;
+            permit.on_retry_after(Some(LONGEST_WAIT));
         }
-        assert!(lock(&politeness.hosts).len() <= REMEMBERED);
-        assert!(later(&politeness, "kept").await > Duration::ZERO, "who is being asked is not forgotten");
+        assert!(lock(&host_limits.hosts).len() <= REMEMBERED);
+        assert!(later(&host_limits, "kept").await > Duration::ZERO, "who is being asked is not forgotten");
         drop(kept);
     }
 }

@@ -1,0 +1,36 @@
+//! The words of the domain: photos, faces, crops, predictions, and how a photo ends.
+//!
+//! Everything that travels between stages, or is written for the user, is defined here once. This module imports no
+//! other module of the program.
+
+pub mod calendar;
+mod cause;
+pub mod clock;
+mod crop;
+mod face;
+pub mod hash;
+mod id;
+mod image;
+mod message;
+mod named;
+mod photo;
+mod prediction;
+mod record;
+mod run;
+mod stage;
+mod status;
+
+pub use cause::{Cause, CauseCode};
+pub use crop::{Align, Crop};
+pub use face::{Face, FacePolicy, Landmarks, Search};
+pub use hash::{BadContentHash, ContentHash};
+pub use id::Id;
+pub use image::ImageFormat;
+pub use message::{BadMessage, Message};
+pub use named::UnknownName;
+pub use photo::{Candidate, Facts, Original, Photo, PhotoKey, Trace};
+pub use prediction::Prediction;
+pub use record::Record;
+pub use run::{BadRunName, RunName};
+pub use stage::StageName;
+pub use status::{Ending, Position, State};

@@ -1,0 +1,129 @@
+//! A candidate, the photo in the pipeline, and what each stage has found.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::Digest;
+
+use super::{ContentHash, Crop, Face, Id, ImageFormat, Prediction, RunName, hash};
+
+/// A photo with exactly one labelled face: one row of the candidate query.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    pub photo_id: Id,
+    pub face_id: Id,
+    pub label_id: Id,
+    pub label_name: Option<String>,
+    /// The URL of the image file.
+    pub photo_url: String,
+    /// The page that showed the photo.
+    pub source_url: Option<String>,
+    /// As the source database wrote it; never parsed.
+    pub posted_at: Option<String>,
+}
+
+#[cfg(test)]
+impl Candidate {
+    /// Any candidate, for tests.
+    pub fn example(photo_id: i64) -> Self {
+        Self {
+            photo_id: photo_id.into(),
+            face_id: 1.into(),
+            label_id: 1.into(),
+            label_name: None,
+            photo_url: "http://photos.test/1.jpg".into(),
+            source_url: None,
+            posted_at: None,
+        }
+    }
+}
+
+impl Candidate {
+    /// The host that serves the photo, for rate limits and statistics; empty when the URL has none.
+    pub fn host(&self) -> String {
+        url::Url::parse(&self.photo_url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default()
+    }
+}
+
+/// Identifies a photo: its run and its id in the source database.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PhotoKey {
+    pub run: RunName,
+    pub photo_id: Id,
+}
+
+impl PhotoKey {
+    /// The photo's trace: 16 bytes derived from run and id, so that every process, and `why` years later,
+    /// computes the same one without storing it. The second half of the same hash is its root span.
+    pub fn trace(&self) -> Trace {
+        let hash = sha2::Sha256::digest(format!("{}/{}", self.run, self.photo_id));
+        let mut trace = Trace { trace_id: [0; 16], root_span: [0; 8] };
+        trace.trace_id.copy_from_slice(&hash[..16]);
+        trace.root_span.copy_from_slice(&hash[16..24]);
+        trace
+    }
+}
+
+impl fmt::Display for PhotoKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.run, self.photo_id)
+    }
+}
+
+/// A photo's trace and the span at its root, as W3C trace context counts them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trace {
+    pub trace_id: [u8; 16],
+    pub root_span: [u8; 8],
+}
+
+impl Trace {
+    pub fn trace_id_hex(&self) -> String {
+        hash::hex(&self.trace_id)
+    }
+
+    /// The trace and its root as a W3C `traceparent` header, sampled.
+    pub fn traceparent(&self) -> String {
+        format!("00-{}-{}-01", self.trace_id_hex(), hash::hex(&self.root_span))
+    }
+}
+
+/// The result of fetch: the photo as its host served it, unchanged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Original {
+    pub sha256: ContentHash,
+    pub bytes: u64,
+    pub format: ImageFormat,
+}
+
+/// The results of the stages so far. Each stage adds its own and removes nothing.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Facts {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original: Option<Original>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub face: Option<Face>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crop: Option<Crop>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prediction: Option<Prediction>,
+}
+
+/// A photo in the pipeline: the candidate and the results of the stages.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Photo {
+    pub run: RunName,
+    pub candidate: Candidate,
+    #[serde(default)]
+    pub facts: Facts,
+}
+
+impl Photo {
+    pub fn new(run: RunName, candidate: Candidate) -> Self {
+        Self { run, candidate, facts: Facts::default() }
+    }
+
+    pub fn key(&self) -> PhotoKey {
+        PhotoKey { run: self.run.clone(), photo_id: self.candidate.photo_id.clone() }
+    }
+}

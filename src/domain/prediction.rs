@@ -1,0 +1,12 @@
+//! What the classifier says about a crop.
+
+use serde::{Deserialize, Serialize};
+
+/// The result of classify for one crop.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Prediction {
+    /// Probability that a person would say OK, rounded to four decimals.
+    pub p_ok: f64,
+    /// Name and version of the model. Scores of different models cannot be compared.
+    pub model: String,
+}
