@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime};
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
-use super::resolver::NoAddress;
 use crate::domain::{Cause, CauseCode};
 
 /// Why there is no photo.
@@ -26,6 +25,29 @@ pub enum FetchError {
         /// Being told to wait is nobody's failure.
         costs_attempt: bool,
     },
+}
+
+/// A name that leads nowhere we may go.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ResolveError {
+    #[error("{ip} is not a public address ({why})")]
+    Forbidden { ip: IpAddr, why: &'static str },
+    #[error("the name has no address")]
+    Nothing,
+    #[error("{0}")]
+    Unknown(io::Error),
+    /// No name server has answered.
+    #[error("{0}")]
+    Silence(io::Error),
+}
+
+impl From<io::Error> for ResolveError {
+    fn from(error: io::Error) -> Self {
+        // `EAI_AGAIN`, in the words of glibc and of musl: the code itself is not handed on.
+        let text = error.to_string();
+        let again = ["Temporary failure in name resolution", "Try again"].iter().any(|words| text.contains(words));
+        if again { Self::Silence(error) } else { Self::Unknown(error) }
+    }
 }
 
 /// Whoever asks for a longer wait gets this one.
@@ -78,14 +100,14 @@ impl FetchError {
     /// Whether nobody answered a request: no host, or no name server that was asked for it.
     pub(super) fn is_unreachable(error: &reqwest::Error) -> bool {
         if error.is_dns() {
-            return matches!(find(error), Some(NoAddress::Silence(_)));
+            return matches!(find(error), Some(ResolveError::Silence(_)));
         }
         error.is_connect() && (error.is_timeout() || broken(error) == CauseCode::Unreachable)
     }
 
     /// What a request that found no answer, or an answer that broke off, means.
     pub(super) fn from_error(error: &reqwest::Error, host: &str) -> Self {
-        if let Some(NoAddress::Forbidden { ip, why }) = find(error) {
+        if let Some(ResolveError::Forbidden { ip, why }) = find(error) {
             return Self::forbidden(host, *ip, why);
         }
         let code = if error.is_timeout() {
@@ -220,5 +242,12 @@ mod tests {
         let outer = io::Error::other(io::Error::new(ErrorKind::InvalidData, inner));
         assert!(find::<rustls::Error>(&outer).is_some());
         assert!(find::<hyper::Error>(&outer).is_none());
+    }
+
+    #[test]
+    fn a_name_server_that_does_not_answer_is_not_one_that_knows_no_such_name() {
+        let told = |text: &str| ResolveError::from(io::Error::other(format!("failed to lookup address: {text}")));
+        assert!(matches!(told("Temporary failure in name resolution"), ResolveError::Silence(_)));
+        assert!(matches!(told("Name or service not known"), ResolveError::Unknown(_)));
     }
 }

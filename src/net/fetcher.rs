@@ -18,7 +18,7 @@ use super::host_limits::{Entry, HostLimits, Permit, Why};
 use super::reach::Reach;
 use super::resolver::Resolver;
 use super::rules::Rules;
-use super::{address, robots, spans};
+use super::{photo_url, robots, spans};
 use crate::domain::{CauseCode, ContentHash, ImageFormat};
 use crate::telemetry::instruments;
 
@@ -74,7 +74,7 @@ impl Fetcher {
 
     /// Fetches the photo behind a URL. Never retries.
     pub async fn fetch(&self, url: &str) -> Result<Download, FetchError> {
-        let mut url = address::parse(url, &self.rules)?;
+        let mut url = photo_url::parse(url, &self.rules)?;
         self.reach.wait(self.rules.connect).await;
         let mut left = self.rules.total;
         let mut permit = self.enter(&url).await?;
@@ -143,7 +143,7 @@ impl Fetcher {
             StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT => Err(empty()),
             status if status.is_redirection() && answer.headers().contains_key(LOCATION) => {
                 let location = answer.headers().get(LOCATION).map(HeaderValue::as_bytes).unwrap_or_default();
-                address::join(url, &String::from_utf8_lossy(location), &self.rules).map(Step::Redirect)
+                photo_url::join(url, &String::from_utf8_lossy(location), &self.rules).map(Step::Redirect)
             }
             status => {
                 let obstacle = FetchError::from_status(status, answer.headers(), SystemTime::now());

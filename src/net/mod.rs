@@ -17,6 +17,7 @@ pub mod error;
 pub mod fetcher;
 pub mod host_limiter;
 pub mod host_limits;
+mod photo_url;
 mod reach;
 mod resolver;
 pub mod robots;

@@ -1,41 +1,18 @@
 //! Names to addresses, forbidden ones left out.
 
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tracing::Instrument;
 
+use super::error::ResolveError;
 use super::rules::Rules;
 
 /// Resolves for the HTTP client, at the moment of connecting: a name that answered well when it was looked at and
 /// answers otherwise now gains nothing.
 pub(super) struct Resolver {
     rules: Arc<Rules>,
-}
-
-/// A name that leads nowhere we may go.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum NoAddress {
-    #[error("{ip} is not a public address ({why})")]
-    Forbidden { ip: IpAddr, why: &'static str },
-    #[error("the name has no address")]
-    Nothing,
-    #[error("{0}")]
-    Unknown(io::Error),
-    /// No name server has answered.
-    #[error("{0}")]
-    Silence(io::Error),
-}
-
-impl From<io::Error> for NoAddress {
-    fn from(error: io::Error) -> Self {
-        // `EAI_AGAIN`, in the words of glibc and of musl: the code itself is not handed on.
-        let text = error.to_string();
-        let again = ["Temporary failure in name resolution", "Try again"].iter().any(|words| text.contains(words));
-        if again { Self::Silence(error) } else { Self::Unknown(error) }
-    }
 }
 
 impl Resolver {
@@ -54,7 +31,7 @@ impl Resolve for Resolver {
                 let excepted = rules.allowed.iter().any(|allowed| allowed.ip() == known.ip());
                 return if excepted { Ok(addrs(vec![known])) } else { Ok(addrs(permitted(&rules, [known])?)) };
             }
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(NoAddress::from)?;
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(ResolveError::from)?;
             Ok(addrs(permitted(&rules, found)?))
         };
         Box::pin(answer.instrument(span))
@@ -66,13 +43,13 @@ fn addrs(addresses: Vec<SocketAddr>) -> Addrs {
 }
 
 /// What is left when the forbidden ones are taken out; an error when nothing is.
-fn permitted(rules: &Rules, found: impl IntoIterator<Item = SocketAddr>) -> Result<Vec<SocketAddr>, NoAddress> {
+fn permitted(rules: &Rules, found: impl IntoIterator<Item = SocketAddr>) -> Result<Vec<SocketAddr>, ResolveError> {
     let mut good = Vec::new();
-    let mut last = NoAddress::Nothing;
+    let mut last = ResolveError::Nothing;
     for address in found {
         match rules.forbids_ip(address.ip()) {
             None => good.push(address),
-            Some(why) => last = NoAddress::Forbidden { ip: address.ip(), why },
+            Some(why) => last = ResolveError::Forbidden { ip: address.ip(), why },
         }
     }
     if good.is_empty() { Err(last) } else { Ok(good) }
@@ -96,17 +73,10 @@ mod tests {
     #[test]
     fn nothing_left_is_an_error() {
         let rules = Rules::default();
-        assert!(matches!(permitted(&rules, addresses(&["10.0.0.1"])), Err(NoAddress::Forbidden { .. })));
-        assert!(matches!(permitted(&rules, []), Err(NoAddress::Nothing)));
+        assert!(matches!(permitted(&rules, addresses(&["10.0.0.1"])), Err(ResolveError::Forbidden { .. })));
+        assert!(matches!(permitted(&rules, []), Err(ResolveError::Nothing)));
         let open = Rules { allow_private_addresses: true, ..Rules::default() };
         assert_eq!(permitted(&open, addresses(&["10.0.0.1"])).unwrap().len(), 1);
-    }
-
-    #[test]
-    fn a_name_server_that_does_not_answer_is_not_one_that_knows_no_such_name() {
-        let told = |text: &str| NoAddress::from(io::Error::other(format!("failed to lookup address: {text}")));
-        assert!(matches!(told("Temporary failure in name resolution"), NoAddress::Silence(_)));
-        assert!(matches!(told("Name or service not known"), NoAddress::Unknown(_)));
     }
 
     async fn resolve(name: &str, rules: Rules) -> Result<Vec<SocketAddr>, String> {

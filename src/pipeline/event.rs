@@ -4,12 +4,14 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use opentelemetry::trace::Status;
 use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::spans;
 use crate::domain::{Photo, PhotoKey, StageName};
 use crate::ledger::{Event, EventKind};
-use crate::telemetry::instruments;
+use crate::telemetry::{KEEP, context, instruments};
 
 /// A step of a photo that the ledger has just written down.
 pub struct PhotoEvent<'a> {
@@ -24,7 +26,7 @@ impl PhotoEvent<'_> {
     pub fn emit(&self, delivery: &Span) {
         self.log();
         self.count();
-        spans::commit(delivery, self);
+        self.annotate(delivery);
     }
 
     fn log(&self) {
@@ -48,7 +50,29 @@ impl PhotoEvent<'_> {
         }
     }
 
-    /// The same for programs: one JSON object.
+    /// Writes the outcome to the span of the delivery.
+    fn annotate(&self, delivery: &Span) {
+        if context::of(delivery).is_none() {
+            return;
+        }
+        let (event, cause) = (self.event, self.event.cause.as_ref());
+        spans::set(delivery, "facemill.outcome", event.what.as_str());
+        if let Some(cause) = cause {
+            spans::set(delivery, "facemill.cause", cause.code.to_string());
+            spans::exception(delivery, cause);
+        }
+        // A rejected photo is an answer, not an error. A wait that costs no attempt is none either.
+        if event.what == EventKind::Failed || (event.what == EventKind::Retried && !self.waits) {
+            let code = cause.map_or_else(|| "_OTHER".to_owned(), |cause| cause.code.to_string());
+            spans::set(delivery, "error.type", code);
+            delivery.set_status(Status::error(cause.map(ToString::to_string).unwrap_or_default()));
+            spans::set(delivery, KEEP, true);
+        } else {
+            spans::facts(delivery, event.stage, &self.photo.facts);
+        }
+    }
+
+    /// The event as one JSON object.
     pub fn json(&self) -> serde_json::Value {
         let PhotoKey { run, photo_id } = self.photo.key();
         serde_json::json!({

@@ -9,13 +9,11 @@ use opentelemetry::{KeyValue, Value};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use super::event::PhotoEvent;
 use crate::broker::Broker;
 use crate::domain::Message;
 use crate::domain::{Cause, Facts, Photo, StageName};
-use crate::ledger::EventKind;
 use crate::net::spans::without_secrets;
-use crate::telemetry::{About, KEEP, context};
+use crate::telemetry::{About, context};
 
 /// The root of a photo's trace: from the moment it is taken in until its first message is confirmed. Its ids follow from
 /// run and photo id.
@@ -89,32 +87,6 @@ pub fn ledger(system: &'static str, operation: &'static str) -> Span {
     )
 }
 
-/// Says on the span of a delivery what came of it.
-pub fn commit(span: &Span, happened: &PhotoEvent<'_>) {
-    let PhotoEvent { event, photo, waits } = happened;
-    if context::of(span).is_none() {
-        return;
-    }
-    set(span, "facemill.outcome", event.what.as_str());
-    if let Some(cause) = &event.cause {
-        set(span, "facemill.cause", cause.code.to_string());
-        exception(span, cause);
-    }
-    // A photo that does not qualify is an answer, and no error; nor is one that a busy host has to wait for.
-    if event.what == EventKind::Failed || (event.what == EventKind::Retried && !waits) {
-        let described = event.cause.as_ref().map(ToString::to_string).unwrap_or_default();
-        set(
-            span,
-            "error.type",
-            event.cause.as_ref().map_or_else(|| "_OTHER".to_owned(), |cause| cause.code.to_string()),
-        );
-        span.set_status(Status::error(described));
-        set(span, KEEP, true);
-    } else {
-        facts(span, event.stage, &photo.facts);
-    }
-}
-
 /// Says on a span that it failed. `kind`: one of few words.
 pub fn failed(span: &Span, kind: &'static str, error: &dyn std::fmt::Display) {
     if !span.is_disabled() {
@@ -124,7 +96,7 @@ pub fn failed(span: &Span, kind: &'static str, error: &dyn std::fmt::Display) {
 }
 
 /// What a stage has found out.
-fn facts(span: &Span, stage: StageName, facts: &Facts) {
+pub(super) fn facts(span: &Span, stage: StageName, facts: &Facts) {
     match stage {
         StageName::Fetch => {
             if let Some(original) = &facts.original {
@@ -156,7 +128,7 @@ fn facts(span: &Span, stage: StageName, facts: &Facts) {
 }
 
 /// <https://opentelemetry.io/docs/specs/semconv/exceptions/exceptions-spans/>
-fn exception(span: &Span, cause: &Cause) {
+pub(super) fn exception(span: &Span, cause: &Cause) {
     let attributes = vec![
         KeyValue::new("exception.type", cause.code.to_string()),
         KeyValue::new("exception.message", cause.detail.clone()),
@@ -189,6 +161,6 @@ fn about_photo(span: &Span, photo: &Photo) {
     }
 }
 
-fn set(span: &Span, key: &'static str, value: impl Into<Value>) {
+pub(super) fn set(span: &Span, key: &'static str, value: impl Into<Value>) {
     span.set_attribute(key, value);
 }
