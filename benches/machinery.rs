@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use facemill::archive::records::Records;
 use facemill::broker::rabbitmq::{RabbitMq, Settings as BrokerSettings};
 use facemill::domain::{
     Align, Candidate, ContentHash, Crop, Face, ImageFormat, Original, Photo, Prediction, RunName, Search, StageName,
@@ -34,7 +35,6 @@ use facemill::objects::s3::{Keys, S3, Settings as StoreSettings};
 use facemill::objects::{ObjectKey, Objects};
 use facemill::pipeline::event::NullObserver;
 use facemill::pipeline::producer;
-use facemill::pipeline::record::Records;
 use facemill::pipeline::stage::{Outcome, Retry, Stage};
 use facemill::pipeline::stages::runs_native_code;
 use facemill::pipeline::worker::{Gate, Settings, Worker};

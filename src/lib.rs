@@ -7,6 +7,7 @@
 //! demo/   report/                              what a person looks at
 //! pipeline/                                    stages, worker, producer, everything in one process
 //! capacity                                     how long, and how many workers?
+//! archive/                                     typed documents in the object store
 //! classifier/                                  is the crop good enough to train on?
 //! cluster/                                     what processes tell each other
 //! ledger/  broker/  objects/  net/  source/    the ports and their adapters
@@ -15,6 +16,7 @@
 //! config  telemetry/  photo  calendar          settings, what is observed, the domain words
 //! ```
 
+pub mod archive;
 pub mod broker;
 pub mod capacity;
 pub mod classifier;

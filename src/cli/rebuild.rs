@@ -9,9 +9,9 @@ use serde::Serialize;
 use super::produce::CollectionArgs;
 use super::progress::Bars;
 use super::{Failure, print_json, print_text};
+use crate::archive::records::{Records, Unreadable};
 use crate::domain::RunName;
 use crate::pipeline::rebuild::{self, Rebuilt};
-use crate::pipeline::record::{Records, Unreadable};
 use crate::pipeline::requeue::Requeue;
 
 #[derive(Debug, clap::Args)]

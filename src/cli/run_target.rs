@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::Failure;
 use super::servers::{ServerArgs, Servers};
+use crate::archive::records::Records;
 use crate::broker::embedded::Embedded;
 use crate::broker::{Broker, Depth};
 use crate::domain::RunName;
@@ -16,7 +17,6 @@ use crate::ledger::redis::Redis;
 use crate::ledger::sqlite::Sqlite;
 use crate::objects::Objects;
 use crate::pipeline::local::{LockedRunDir, RunDir};
-use crate::pipeline::record::Records;
 use crate::pipeline::requeue::Requeue;
 
 /// Which run.

@@ -9,7 +9,6 @@ pub mod local;
 pub mod pause;
 pub mod producer;
 pub mod rebuild;
-pub mod record;
 pub mod requeue;
 pub mod retry;
 pub mod sending;

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use futures::TryStreamExt;
 
 use super::producer::{self, Enqueued, ProducerError, Refusal};
-use super::record::{Records, Unreadable};
+use crate::archive::records::{Records, Unreadable};
 use crate::broker::Broker;
 use crate::domain::Record;
 use crate::domain::{Candidate, PhotoKey, RunName};

@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use super::record::Records;
 use super::sending::send;
+use crate::archive::records::Records;
 use crate::broker::{Broker, BrokerError};
 use crate::domain::Message;
 use crate::domain::clock::now;

@@ -19,11 +19,11 @@ use tracing::{Instrument, Span};
 
 use super::event::{Observer, PhotoEvent};
 use super::pause::Pause;
-use super::record::Records;
 use super::retry::Waits;
 use super::sending::send;
 use super::spans;
 use super::stage::{Outcome, Stage, panic_text};
+use crate::archive::records::Records;
 use crate::broker::{Broker, BrokerError, Consumer, DeadLetter, Delivery};
 use crate::domain::Message;
 use crate::domain::Record;

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use crate::archive::records::Records;
 use crate::domain::{Ending, Id, RunName, State};
 use crate::ledger::{Entry, Filter, Ledger, LedgerError};
 use crate::objects::{ObjectError, ObjectKey};
-use crate::pipeline::record::Records;
 
 mod page;
 pub mod records;

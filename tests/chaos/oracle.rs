@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use facemill::archive::records::Records;
 use facemill::broker::Broker;
 use facemill::domain::CauseCode;
 use facemill::domain::Message;
@@ -14,7 +15,6 @@ use facemill::ledger::{EventKind, Filter, Ledger};
 use facemill::objects::{ObjectKey, Objects};
 use facemill::pipeline::local::{Countdown, Finish, RunDir, drive};
 use facemill::pipeline::producer;
-use facemill::pipeline::record::Records;
 use facemill::pipeline::worker::{Settings, Worker};
 use futures::TryStreamExt;
 use tokio_util::sync::CancellationToken;

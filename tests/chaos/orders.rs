@@ -4,6 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use facemill::archive::records::Records;
 use facemill::broker::rabbitmq::{self, RabbitMq};
 use facemill::domain::{Candidate, RunName, StageName};
 use facemill::ledger::redis::{self, Redis};
@@ -11,7 +12,6 @@ use facemill::objects::Objects;
 use facemill::objects::s3::{self, S3, Timeouts};
 use facemill::pipeline::event::Observer;
 use facemill::pipeline::producer;
-use facemill::pipeline::record::Records;
 use facemill::pipeline::stages::runs_native_code;
 use facemill::pipeline::worker::{Gate, Settings, Worker};
 use facemill::telemetry::{self, Telemetry};

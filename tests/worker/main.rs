@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use facemill::archive::records::Records;
 use facemill::broker::Broker;
 use facemill::broker::embedded::Embedded;
 use facemill::broker::rabbitmq::{self, RabbitMq};
@@ -22,7 +23,6 @@ use facemill::objects::folder::Folder;
 use facemill::pipeline::event::Observer;
 use facemill::pipeline::local::{Countdown, Finish, drive};
 use facemill::pipeline::producer;
-use facemill::pipeline::record::Records;
 use facemill::pipeline::stage::{Outcome, Retry, Stage};
 use facemill::pipeline::worker::{Gate, Settings, Worker};
 use facemill::sqlite::{Access, Database};

@@ -1,0 +1,3 @@
+//! Typed documents in the object store.
+
+pub mod records;
