@@ -1,34 +1,10 @@
 //! The command line: one file a command family. It prints for people and, with `--json`, for programs.
 
-pub mod audit;
-pub mod candidates;
-pub mod dead;
-pub mod demo;
-pub mod describe;
-pub mod doctor;
-pub mod pause;
-pub mod produce;
-pub mod rebuild;
-pub mod report;
-pub mod retry;
+pub mod dataset;
+pub mod inspect;
+pub mod operate;
 pub mod run;
-pub mod show_settings;
-pub mod simulate;
-pub mod status;
-pub mod synthetic;
-pub mod train;
-pub mod why;
-pub mod work;
-
-mod filter;
-mod heartbeat;
-mod names;
-mod probes;
-mod progress;
-mod run_target;
-mod servers;
-mod settings;
-mod settings_file;
+pub mod settings;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -38,7 +14,12 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
-use settings_file::SettingsFile;
+use dataset::{synthetic, train};
+use inspect::{audit, describe, doctor, report, simulate, status, why};
+use operate::{dead, pause, produce, rebuild, retry, work};
+use run::{candidates, demo, progress};
+use settings::settings_file::{self, SettingsFile};
+use settings::show_settings;
 
 use crate::telemetry::{self, Telemetry};
 

@@ -17,9 +17,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::Failure;
-use super::servers::Servers;
 use crate::broker::Broker;
+use crate::cli::Failure;
+use crate::cli::settings::servers::Servers;
 use crate::domain::StageName;
 use crate::domain::clock::now;
 use crate::ledger::{Ledger, LedgerError};

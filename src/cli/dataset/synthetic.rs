@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use image::RgbImage;
 use serde::Serialize;
 
-use super::Failure;
-use super::train::progress_bar;
 use crate::classifier::labels::{self, LabelledCrop};
 use crate::classifier::random::Random;
 use crate::classifier::synthetic::{BORDER, Kind, Source, SyntheticCrop, crop};
+use crate::cli::Failure;
+use crate::cli::dataset::train::progress_bar;
 use crate::config::Models;
 use crate::domain::FacePolicy;
 use crate::domain::{ImageFormat, Search};

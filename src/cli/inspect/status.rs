@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::run_target::{RunTarget, RunTargetArgs};
-use super::{Failure, print_json, print_text};
+use crate::cli::settings::run_target::{RunTarget, RunTargetArgs};
+use crate::cli::{Failure, print_json, print_text};
 use crate::cluster::workers::{Report, Seen};
 use crate::cluster::{Pauses, Workers};
 use crate::domain::clock::now;
@@ -91,7 +91,7 @@ struct StageStatus {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
-    super::block_on(async {
+    crate::cli::block_on(async {
         let place = args.place.open().await?;
         match args.watch {
             None => print(&look(&place).await?, args.place.json)?,
@@ -223,7 +223,7 @@ impl Staff {
     fn write(&self, text: &mut String) -> std::fmt::Result {
         let Self { workers, paused } = self;
         if !paused.is_empty() {
-            write!(text, "\n{}", super::pause::text(paused))?;
+            write!(text, "\n{}", crate::cli::operate::pause::text(paused))?;
         }
         if workers.is_empty() {
             return writeln!(text, "\nno worker is there");

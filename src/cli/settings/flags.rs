@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::Failure;
-use super::names;
+use crate::cli::Failure;
+use crate::cli::settings::names;
 use crate::config::Models;
 use crate::domain::FacePolicy;
 use crate::domain::{Align, ImageFormat, Search};

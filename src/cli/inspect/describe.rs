@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 use serde_json::json;
 
-use super::{Cli, Failure, print_json};
 use crate::broker::rabbitmq::topology::Names;
+use crate::cli::{Cli, Failure, print_json};
 use crate::domain::StageName;
 use crate::objects::s3;
 use crate::pipeline::worker;

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{Failure, print_json, print_text};
 use crate::capacity::{self, Bottleneck, Forecast, Measured, Plan, StagePool};
+use crate::cli::{Failure, print_json, print_text};
 use crate::domain::StageName;
 use crate::net::Rules;
 

@@ -11,10 +11,10 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Command, FromArgMatches};
 use toml::Value;
 
-use super::Failure;
-use super::run::ProcessArgs;
-use super::servers::ServerArgs;
-use super::settings::StageArgs;
+use crate::cli::Failure;
+use crate::cli::run::ProcessArgs;
+use crate::cli::settings::flags::StageArgs;
+use crate::cli::settings::servers::ServerArgs;
 
 /// Names the file.
 const FLAG: &str = "--settings";
@@ -255,7 +255,7 @@ mod tests {
     use clap::CommandFactory;
 
     fn parse(text: &str) -> (SettingsFile, Vec<String>) {
-        SettingsFile::parse(Path::new("f.toml"), text, &super::super::Cli::command())
+        SettingsFile::parse(Path::new("f.toml"), text, &crate::cli::Cli::command())
     }
 
     #[test]
@@ -316,7 +316,7 @@ mod tests {
         assert_eq!(file.get("run", "attempts"), Some(&["2".to_owned()][..]));
         assert_eq!(file.get("run", "concurrency"), None);
         let attempts = |command: &[&str]| {
-            let matches = file.apply(super::super::Cli::command()).try_get_matches_from(command).unwrap();
+            let matches = file.apply(crate::cli::Cli::command()).try_get_matches_from(command).unwrap();
             *matches.subcommand().unwrap().1.get_one::<u32>("attempts").unwrap()
         };
         assert_eq!(attempts(&["facemill", "work", "fetch"]), 7);

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
-use super::progress::Bars;
-use super::run::MappingArgs;
-use super::servers::ServerArgs;
-use super::{Failure, print_json, print_text};
+use crate::cli::run::MappingArgs;
+use crate::cli::run::progress::Bars;
+use crate::cli::settings::servers::ServerArgs;
+use crate::cli::{Failure, print_json, print_text};
 use crate::domain::{Candidate, RunName};
 use crate::objects::s3::{Reader, S3};
 use crate::pipeline::producer::{self, Enqueued};
@@ -98,8 +98,8 @@ pub fn run(Args { collection: args, limit }: Args) -> Result<ExitCode, Failure> 
     let mapping = args.mapping.parse()?;
     let servers = args.servers.clients()?;
     let bars = Bars::new(!args.json);
-    let _telemetry = super::observe("facemill=warn", &bars, "facemill-producer", false)?;
-    let enqueued = super::block_on(async {
+    let _telemetry = crate::cli::observe("facemill=warn", &bars, "facemill-producer", false)?;
+    let enqueued = crate::cli::block_on(async {
         // Before the dump is read, which may take long.
         servers.check().await?;
         let mut candidates = args.dump.candidates(|| Ok(servers.objects.clone()), mapping, &bars).await?;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::Failure;
 use crate::broker::Broker;
 use crate::broker::rabbitmq::{self, RabbitMq};
+use crate::cli::Failure;
 use crate::ledger::Ledger;
 use crate::ledger::redis::{self, Redis};
 use crate::objects::Objects;

@@ -1,5 +1,9 @@
 //! `facemill run`.
 
+pub mod candidates;
+pub mod demo;
+pub mod progress;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -7,9 +11,9 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::progress::{Bars, Board};
-use super::settings::{self, StageArgs, that_shape_the_dataset};
-use super::{Failure, plain};
+use crate::cli::run::progress::{Bars, Board};
+use crate::cli::settings::flags::{self, StageArgs, that_shape_the_dataset};
+use crate::cli::{Failure, plain};
 use crate::domain::clock::now;
 use crate::domain::{Candidate, RunName, StageName};
 use crate::ledger::Ledger;
@@ -78,10 +82,10 @@ pub const FETCHES: usize = 64;
 
 impl ProcessArgs {
     pub fn settings(&self) -> Result<stages::Settings, Failure> {
-        let cores = self.cores.unwrap_or_else(settings::cores);
+        let cores = self.cores.unwrap_or_else(flags::cores);
         let faults = [
-            settings::out_of_range("cores", cores as u64, 1, 1024),
-            settings::out_of_range("fetches", self.fetches as u64, 1, 10_000),
+            flags::out_of_range("cores", cores as u64, 1, 1024),
+            flags::out_of_range("fetches", self.fetches as u64, 1, 10_000),
         ];
         let mut settings = self.stages.settings(cores, faults.into_iter().flatten().collect())?;
         settings.rules.at_once = self.fetches;
@@ -97,7 +101,7 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
     let mapping = args.mapping.parse()?;
     let settings = args.process.settings()?;
     let (bars, _telemetry) = begin(&args.process)?;
-    super::block_on(async {
+    crate::cli::block_on(async {
         let reading = bars.reading();
         let dump = args.dump.clone();
         let read = tokio::task::spawn_blocking(move || {
@@ -119,7 +123,7 @@ pub fn begin(process: &ProcessArgs) -> Result<(Bars, Telemetry), Failure> {
         1 => "facemill=info",
         _ => "facemill=debug",
     };
-    let telemetry = super::observe(level, &bars, "facemill", false)?;
+    let telemetry = crate::cli::observe(level, &bars, "facemill", false)?;
     Ok((bars, telemetry))
 }
 
@@ -176,7 +180,7 @@ pub async fn execute(
     });
     let workers = workers.collect();
     let shutdown = CancellationToken::new();
-    let signals = tokio::spawn(super::signals(shutdown.clone()));
+    let signals = tokio::spawn(crate::cli::signals(shutdown.clone()));
     let finish = drive(&run, ledger, broker, workers, countdown, shutdown).await;
     signals.abort();
     bars.clear();
@@ -193,7 +197,7 @@ pub async fn execute(
     summary.print(process.json).map_err(|error| Failure::broken(format!("cannot print the summary: {error}")))?;
     Ok(match finish {
         Finish::Complete => ExitCode::SUCCESS,
-        Finish::Interrupted { .. } => ExitCode::from(super::INTERRUPTED),
+        Finish::Interrupted { .. } => ExitCode::from(crate::cli::INTERRUPTED),
     })
 }
 

@@ -9,8 +9,8 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
 use serde::Serialize;
 
-use super::settings_file::{SettingsFile, is_secret, is_setting, masked};
-use super::{Definition, Failure, print_json, print_text};
+use crate::cli::settings::settings_file::{SettingsFile, is_secret, is_setting, masked};
+use crate::cli::{Definition, Failure, print_json, print_text};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::run_target::RunTargetArgs;
-use super::settings::ModelArgs;
-use super::{Failure, print_json, print_text};
 use crate::classifier::model::Model;
+use crate::cli::settings::flags::ModelArgs;
+use crate::cli::settings::run_target::RunTargetArgs;
+use crate::cli::{Failure, print_json, print_text};
 use crate::domain::clock::now;
 use crate::inference::Runtime;
 use crate::report::{About, write_all};
@@ -31,10 +31,10 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         Some(threshold) => return Err(Failure::broken(format!("--ok-threshold {threshold}: take 0 to 1"))),
         None => trained_threshold(args)?,
     };
-    let written = super::block_on(async {
+    let written = crate::cli::block_on(async {
         let place = args.place.open().await?;
         let (folder, kept) = place.folder().await?.unwrap_or((&args.to, serde_json::Map::new()));
-        let settings = kept.into_iter().map(|(name, value)| (name, super::plain(&value))).collect();
+        let settings = kept.into_iter().map(|(name, value)| (name, crate::cli::plain(&value))).collect();
         let about = About { run: place.run.clone(), made_at: now().as_secs(), ok_threshold, settings };
         write_all(folder, &*place.ledger, place.records.as_ref(), about).await.map_err(Failure::broken)
     })?;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::Failure;
-use super::servers::{ServerArgs, Servers};
 use crate::archive::records::Records;
 use crate::broker::embedded::Embedded;
 use crate::broker::{Broker, Depth};
+use crate::cli::Failure;
+use crate::cli::settings::servers::{ServerArgs, Servers};
 use crate::domain::RunName;
 use crate::ledger::Ledger;
 use crate::ledger::redis::Redis;

@@ -7,10 +7,11 @@ use std::process::ExitCode;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
-use super::progress::Bars;
-use super::run_target::{LockedRun, RunTargetArgs};
-use super::{Failure, filter, print_json, print_text};
 use crate::broker::DeadLetter;
+use crate::cli::operate::filter;
+use crate::cli::run::progress::Bars;
+use crate::cli::settings::run_target::{LockedRun, RunTargetArgs};
+use crate::cli::{Failure, print_json, print_text};
 use crate::domain::Message;
 use crate::domain::calendar;
 use crate::domain::{Cause, Id, StageName};
@@ -85,8 +86,8 @@ struct Summary {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let _telemetry = super::observe("facemill=warn", &Bars::new(false), "facemill-producer", false)?;
-    super::block_on(async {
+    let _telemetry = crate::cli::observe("facemill=warn", &Bars::new(false), "facemill-producer", false)?;
+    crate::cli::block_on(async {
         match &args.action {
             Action::List(chosen) => list(chosen).await,
             Action::Show { id, place } => show(id, place).await,
@@ -277,7 +278,7 @@ impl Summary {
         let Self { requeued, out_of_date, foreign, unknown } = self;
         let mut text = format!("{requeued} photos sent back\n");
         if is_folder && *requeued > 0 {
-            text.push_str(super::retry::NEXT_RUN);
+            text.push_str(crate::cli::operate::retry::NEXT_RUN);
         }
         for (count, what) in [
             (out_of_date, "letters were out of date and are removed: their photos are on their way or ended since"),

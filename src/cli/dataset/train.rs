@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::Failure;
 use crate::classifier::labels::{self, LabelledCrop};
 use crate::classifier::measure::{Judged, Measures, TABLE_HEAD};
 use crate::classifier::model::Model;
 use crate::classifier::training::{self, Report, Settings, TrainError};
+use crate::cli::Failure;
 use crate::config::Models;
 use crate::inference::Runtime;
 

@@ -6,11 +6,11 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::produce::Dump;
-use super::progress::Bars;
-use super::run::MappingArgs;
-use super::run_target::RunTargetArgs;
-use super::{Failure, print_json, print_text};
+use crate::cli::operate::produce::Dump;
+use crate::cli::run::MappingArgs;
+use crate::cli::run::progress::Bars;
+use crate::cli::settings::run_target::RunTargetArgs;
+use crate::cli::{Failure, print_json, print_text};
 use crate::domain::{Candidate, Ending, Id, State};
 use crate::ledger::{Entry, Filter};
 use crate::objects::{ObjectKey, Objects};
@@ -49,7 +49,7 @@ struct Fault {
 pub fn run(args: Args) -> Result<ExitCode, Failure> {
     let mapping = args.mapping.parse()?;
     let bars = Bars::new(!args.place.json);
-    let findings = super::block_on(async {
+    let findings = crate::cli::block_on(async {
         let objects = || args.place.servers.clients().map(|servers| servers.objects);
         compare(&args.place, &args.dump.candidates(objects, mapping, &bars).await?).await
     })?;

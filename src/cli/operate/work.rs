@@ -11,13 +11,13 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::Failure;
-use super::heartbeat::{Heartbeat, Tally};
-use super::probes::{self, Probes};
-use super::progress::Bars;
-use super::servers::ServerArgs;
-use super::settings::{self, StageArgs};
 use crate::archive::records::Records;
+use crate::cli::Failure;
+use crate::cli::operate::heartbeat::{Heartbeat, Tally};
+use crate::cli::operate::probes::{self, Probes};
+use crate::cli::run::progress::Bars;
+use crate::cli::settings::flags::{self, StageArgs};
+use crate::cli::settings::servers::ServerArgs;
 use crate::cluster::{Hosts, hosts, pauses};
 use crate::domain::StageName;
 use crate::domain::clock::now;
@@ -58,12 +58,12 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let (mut settings, servers) = Failure::join(args.settings.settings(cores, Vec::new()), args.servers.clients())?;
     settings.rules.at_once = concurrency.of(StageName::Fetch);
     let level = if args.verbose { "facemill=debug" } else { "facemill=info" };
-    let telemetry = super::observe(level, &Bars::new(false), &service(&args.stages), args.listen.is_some())?;
-    super::block_on(async {
+    let telemetry = crate::cli::observe(level, &Bars::new(false), &service(&args.stages), args.listen.is_some())?;
+    crate::cli::block_on(async {
         let shutdown = CancellationToken::new();
         let mut aside = JoinSet::new();
         // From the start: who is told to end while it loads its models ends in order, too.
-        aside.spawn(super::signals(shutdown.clone()));
+        aside.spawn(crate::cli::signals(shutdown.clone()));
         let listener = match args.listen {
             Some(address) => Some(probes::listen(address).await?),
             None => None,
@@ -74,7 +74,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         let pauses = pauses::Watch::begin(servers.ledger.clone()).await.map_err(Failure::broken)?;
         let limits = hosts::Limits::new(&settings.rules);
         settings.turns = Some(Arc::new(Hosts::new(servers.ledger.clone(), name.clone(), limits, pauses.hosts())));
-        let stages = super::run::open(&args.stages, &settings, objects.clone()).await?;
+        let stages = crate::cli::run::open(&args.stages, &settings, objects.clone()).await?;
         let gate = Gate::default();
         if let Some(instruments) = instruments::get() {
             args.stages.iter().for_each(|stage| instruments.announce(*stage));
@@ -159,7 +159,7 @@ impl Concurrency {
     const MOST: usize = 10_000;
 
     fn of(&self, stage: StageName) -> usize {
-        let usual = || if runs_native_code(stage) { settings::cores() } else { super::run::FETCHES };
+        let usual = || if runs_native_code(stage) { flags::cores() } else { crate::cli::run::FETCHES };
         self.each.get(&stage).copied().or(self.all).unwrap_or_else(usual)
     }
 }
@@ -211,7 +211,7 @@ mod tests {
             assert_eq!(concurrency.to_string().parse(), Ok(concurrency.clone()));
             StageName::ALL.map(|stage| concurrency.of(stage))
         };
-        let cores = settings::cores();
+        let cores = flags::cores();
         assert_eq!(of(""), [64, cores, cores, cores]);
         assert_eq!(of("8"), [8; 4]);
         assert_eq!(of("fetch=9, detect=2"), [9, 2, cores, cores]);

@@ -3,9 +3,9 @@
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::process::ExitCode;
 
-use super::Failure;
-use super::progress::Bars;
-use super::run::MappingArgs;
+use crate::cli::Failure;
+use crate::cli::run::MappingArgs;
+use crate::cli::run::progress::Bars;
 use crate::domain::Candidate;
 use crate::source::{self, COLUMNS, Input, Options};
 

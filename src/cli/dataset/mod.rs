@@ -1,0 +1,4 @@
+//! Commands that make datasets and models out of crops.
+
+pub mod synthetic;
+pub mod train;

@@ -1,0 +1,12 @@
+//! Commands that change an installation or a run.
+
+pub mod dead;
+pub mod pause;
+pub mod produce;
+pub mod rebuild;
+pub mod retry;
+pub mod work;
+
+mod filter;
+mod heartbeat;
+mod probes;

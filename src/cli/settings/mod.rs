@@ -1,0 +1,8 @@
+//! The settings: flags, environment and file, and the run or the servers that they name.
+
+pub mod flags;
+pub mod names;
+pub mod run_target;
+pub mod servers;
+pub mod settings_file;
+pub mod show_settings;
