@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::Measured;
 use crate::domain::StageName;
 use crate::ledger::EventKind;
 
@@ -12,6 +11,19 @@ pub enum ReadError {
     Line(usize, String),
     #[error("there is nothing about the stage {0}: give the metrics of a worker that has worked on it")]
     Nothing(StageName),
+}
+
+/// What a stage costs and what becomes of its photos, as measured.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Measured {
+    /// Seconds that the stage takes over one photo, all attempts together.
+    pub seconds: f64,
+    /// Seconds that a photo keeps its worker before and after the stage: ledger, broker, acknowledgement.
+    pub overhead: f64,
+    /// Seconds of CPU that its worker uses for one photo, with all that is around the stage.
+    pub cpu: f64,
+    /// Share of the photos that go on to the next stage, 0 to 1.
+    pub passed: f64,
 }
 
 /// What the workers of a run measured, from what their `/metrics` answered: one text a worker.

@@ -9,20 +9,7 @@ use crate::domain::StageName;
 
 mod metrics;
 
-pub use metrics::{ReadError, measured};
-
-/// What a stage costs and what becomes of its photos, as measured.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Measured {
-    /// Seconds that the stage takes over one photo, all attempts together.
-    pub seconds: f64,
-    /// Seconds that a photo keeps its worker before and after the stage: ledger, broker, acknowledgement.
-    pub overhead: f64,
-    /// Seconds of CPU that its worker uses for one photo, with all that is around the stage.
-    pub cpu: f64,
-    /// Share of the photos that go on to the next stage, 0 to 1.
-    pub passed: f64,
-}
+pub use metrics::{Measured, ReadError, measured};
 
 /// A stage as it is pools.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -19,23 +19,12 @@ mod tally;
 #[cfg(test)]
 mod fixtures;
 
+pub use page::About;
 pub use records::{FaceRecord, PhotoRecord};
 pub use tally::Funnel;
 
 use page::Page;
 use tally::Tally;
-
-/// What the report says about the run besides its photos.
-#[derive(Debug, Clone)]
-pub struct About {
-    pub run: RunName,
-    /// Seconds since 1970, UTC.
-    pub made_at: u64,
-    /// A crop is OK from this P(OK) on.
-    pub ok_threshold: f64,
-    /// Names and values of the run's settings, in the order in which to show them.
-    pub settings: Vec<(String, String)>,
-}
 
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]

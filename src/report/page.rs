@@ -9,15 +9,26 @@ use std::io::{self, Write};
 use base64::Engine;
 use sha2::Digest;
 
-use super::About;
 use super::records::FaceRecord;
 use super::tally::{Funnel, HostTally, Tally};
-use crate::domain::calendar;
+use crate::domain::{RunName, calendar};
 use crate::objects::ObjectKey;
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 const HOSTS_SHOWN: usize = 30;
+
+/// What the report says about the run besides its photos.
+#[derive(Debug, Clone)]
+pub struct About {
+    pub run: RunName,
+    /// Seconds since 1970, UTC.
+    pub made_at: u64,
+    /// A crop is OK from this P(OK) on.
+    pub ok_threshold: f64,
+    /// Names and values of the run's settings, in the order in which to show them.
+    pub settings: Vec<(String, String)>,
+}
 
 /// The page under way.
 pub struct Page {

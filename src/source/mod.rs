@@ -38,16 +38,13 @@ use crate::domain::Candidate;
 use candidates::Gatherer;
 use input::Opened;
 use postgres::{Archive, Restore};
-use stream::Stream;
+use stream::{BOM, Stream};
 
 /// How to read a dump.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     pub mapping: Mapping,
 }
-
-/// UTF-8's byte order mark.
-const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// How pg_dump's custom format begins.
 const CUSTOM_FORMAT: &[u8] = b"PGDMP";

@@ -9,6 +9,9 @@ use super::error::{Position, SourceError};
 /// A row, or another part that has to be seen whole, may be this large.
 pub const MAX_WINDOW: usize = 64 << 20;
 
+/// UTF-8's byte order mark.
+pub const BOM: &[u8] = b"\xef\xbb\xbf";
+
 /// How much is read at a time.
 const CHUNK: usize = 256 << 10;
 

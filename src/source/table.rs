@@ -5,12 +5,11 @@ use std::collections::HashSet;
 
 use memchr::{memchr, memchr2};
 
-use super::BOM;
 use super::candidates::Key;
 use super::error::SourceError;
 use super::mapping::{Mapping, Role};
 use super::postgres::unescape;
-use super::stream::Stream;
+use super::stream::{BOM, Stream};
 use crate::domain::{Candidate, Id};
 
 /// The columns of the query's answer, in its order.
