@@ -30,7 +30,7 @@ use facemill::domain::{
 };
 use facemill::domain::{Cause, CauseCode};
 use facemill::ledger::Ledger;
-use facemill::ledger::redis::{Redis, Settings as LedgerSettings};
+use facemill::ledger::redis::Redis;
 use facemill::objects::s3::{Keys, S3, Settings as StoreSettings};
 use facemill::objects::{ObjectKey, Objects};
 use facemill::pipeline::event::NullObserver;
@@ -38,6 +38,7 @@ use facemill::pipeline::producer;
 use facemill::pipeline::stage::{Outcome, Retry, Stage};
 use facemill::pipeline::stages::runs_native_code;
 use facemill::pipeline::worker::{Gate, Settings, Worker};
+use facemill::redis::{RedisClient, RedisSettings};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -95,8 +96,8 @@ impl Place {
     }
 
     fn ledger(&self) -> Redis {
-        let settings = LedgerSettings { prefix: self.prefix.clone(), ..LedgerSettings::new(&self.redis) };
-        Redis::new(settings).expect("a URL")
+        let settings = RedisSettings { prefix: self.prefix.clone(), ..RedisSettings::new(&self.redis) };
+        Redis::new(Arc::new(RedisClient::new(settings).expect("a URL")))
     }
 
     fn objects(&self) -> S3 {

@@ -18,6 +18,7 @@ mod synthetic;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -25,10 +26,11 @@ use facemill::broker::Broker;
 use facemill::broker::rabbitmq::{RabbitMq, Settings as BrokerSettings};
 use facemill::domain::Message;
 use facemill::domain::{ContentHash, ImageFormat, Original, Photo, Position, RunName, StageName};
-use facemill::ledger::redis::{Redis, Settings as LedgerSettings};
+use facemill::ledger::redis::Redis;
 use facemill::ledger::{Counts, Ledger};
 use facemill::objects::s3::{S3, Settings as StoreSettings};
 use facemill::objects::{ObjectKey, Objects};
+use facemill::redis::{RedisClient, RedisSettings};
 use serde::Serialize;
 
 /// Of a core, for each worker.
@@ -113,8 +115,8 @@ impl Site {
             BrokerSettings::new(&self.rabbit.url()).expect("a URL").with_prefix(PREFIX).expect("a prefix"),
         );
         let broker = broker.expect("settings that can be used");
-        let ledger = LedgerSettings { prefix: PREFIX.into(), ..LedgerSettings::new(self.redis.url()) };
-        let ledger = Redis::new(ledger).expect("a URL");
+        let ledger = RedisSettings { prefix: PREFIX.into(), ..RedisSettings::new(self.redis.url()) };
+        let ledger = Redis::new(Arc::new(RedisClient::new(ledger).expect("a URL")));
         let crew: Vec<Detector> = (0..workers).map(|number| self.worker(10 * workers + number)).collect();
         tokio::task::block_in_place(|| crew.iter().for_each(Detector::is_ready));
         let began = Instant::now();

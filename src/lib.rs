@@ -30,6 +30,7 @@ pub mod ledger;
 pub mod net;
 pub mod objects;
 pub mod pipeline;
+pub mod redis;
 pub mod report;
 pub mod source;
 pub mod sqlite;

@@ -8,15 +8,17 @@ mod synthetic;
 
 use facemill::domain::CauseCode;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use facemill::domain::Message;
 use facemill::domain::{Candidate, Cause, Ending, Id, Photo, PhotoKey, Position, RunName, StageName, State};
-use facemill::ledger::redis::{Redis, Settings};
+use facemill::ledger::redis::Redis;
 use facemill::ledger::sqlite::Sqlite;
 use facemill::ledger::{
     Begin, Counts, Event, EventKind, Filter, Ledger, LedgerError, Move, Moved, PhotoStatus, Registration,
 };
+use facemill::redis::{RedisClient, RedisSettings, check_key};
 use facemill::sqlite::{Access, Database};
 
 use server::RedisServer;
@@ -65,9 +67,13 @@ fn tell(server: &RedisServer, command: &str) {
     assert!(answer.starts_with("+OK") || answer.starts_with(':'), "{command}: {answer}");
 }
 
+fn connect(settings: RedisSettings) -> Redis {
+    Redis::new(Arc::new(RedisClient::new(settings).unwrap()))
+}
+
 fn impatient(server: &RedisServer) -> Redis {
     let short = Duration::from_millis(300);
-    Redis::new(Settings { connect_timeout: short, answer_timeout: short, ..server.settings() }).unwrap()
+    connect(RedisSettings { connect_timeout: short, answer_timeout: short, ..server.settings() })
 }
 
 #[tokio::test]
@@ -166,14 +172,14 @@ async fn a_server_that_will_not_have_us_is_told_why() {
         RedisServer::start(&["--requirepass", "sesame", "--user", "reader", "on", ">sesame", "~*", "-@all", "+ping"]);
     let check = async |login: &str| {
         let url = format!("redis://{login}127.0.0.1:{}/", server.port);
-        Redis::new(Settings::new(url)).unwrap().check().await
+        connect(RedisSettings::new(url)).check().await
     };
     check(":sesame@").await.unwrap();
     for (login, reason) in [
         ("", "password"),
-        (":hunter2@", "does not know this user and password"),
-        ("nobody:hunter2@", "does not know this user and password"),
-        ("reader:sesame@", "may not do that"),
+        (":hunter2@", "wrong user or password"),
+        ("nobody:hunter2@", "wrong user or password"),
+        ("reader:sesame@", "lacks the permission"),
     ] {
         let error = check(login).await.unwrap_err();
         assert!(matches!(error, LedgerError::Refused { .. }), "{login} {error:?}");
@@ -407,10 +413,11 @@ async fn used_memory(server: &RedisServer) -> u64 {
 
 #[test]
 fn the_table_of_names_is_the_codes() {
+    use facemill::cluster::keys as cluster;
     use facemill::domain::{ContentHash, ImageFormat};
     use facemill::ledger::redis::keys::{self, Group, Keys, Kind};
     use facemill::objects::ObjectKey;
-    let (run, prefix) = (run(), Settings::PREFIX);
+    let (run, prefix) = (run(), RedisSettings::PREFIX);
     let keys = Keys::of(prefix, &run);
     let code = Some(CauseCode::Http(404));
     let group = Group { stage: StageName::Fetch, kind: Kind::Ended(Ending::Gone), code }.name();
@@ -425,13 +432,13 @@ fn the_table_of_names_is_the_codes() {
         keys.due(StageName::Fetch),
         keys.group(&group),
         keys.group_and_host(&group, "photos.example"),
-        keys::pauses(prefix),
-        keys::workers(prefix),
-        keys::workers_seen(prefix),
-        keys::host(prefix, "photos.example"),
-        keys::turns(prefix, "photos.example"),
-        keys::sharers(prefix, "photos.example"),
-        keys::check(prefix),
+        cluster::pauses(prefix),
+        cluster::workers(prefix),
+        cluster::workers_seen(prefix),
+        cluster::host(prefix, "photos.example"),
+        cluster::turns(prefix, "photos.example"),
+        cluster::sharers(prefix, "photos.example"),
+        check_key(prefix),
         ObjectKey::original(hash, ImageFormat::Jpeg).to_string(),
         ObjectKey::face(hash, ImageFormat::Png).to_string(),
         record.to_string(),

@@ -15,11 +15,10 @@ use facemill::cluster::hosts::{Hosts, Limits};
 use facemill::cluster::pauses::{Pauses, Subject, Watch};
 use facemill::cluster::workers::{Report, Workers};
 use facemill::domain::StageName;
-use facemill::ledger::Ledger;
-use facemill::ledger::redis::{Redis, Settings};
 use facemill::net::Rules;
 use facemill::net::host_limiter::{Answer, Feedback, HostLimiter, Lease};
 use facemill::net::host_limits::{Entry, HostLimits, Why};
+use facemill::redis::{RedisClient, RedisSettings};
 use futures::future::join_all;
 use tokio::sync::watch;
 
@@ -27,8 +26,8 @@ use server::RedisServer;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn connect(settings: &Settings) -> Arc<Redis> {
-    Arc::new(Redis::new(settings.clone()).unwrap())
+fn connect(settings: &RedisSettings) -> Arc<RedisClient> {
+    Arc::new(RedisClient::new(settings.clone()).unwrap())
 }
 
 fn rules() -> Rules {
@@ -36,7 +35,7 @@ fn rules() -> Rules {
 }
 
 /// As one process has it: with a connection of its own.
-fn hosts(settings: &Settings, process: &str, limits: Limits) -> Arc<Hosts> {
+fn hosts(settings: &RedisSettings, process: &str, limits: Limits) -> Arc<Hosts> {
     let (_, paused) = watch::channel(BTreeMap::new());
     Arc::new(Hosts::new(connect(settings), process.into(), limits, paused))
 }
@@ -70,7 +69,7 @@ async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
 }
 
 /// Speaks to the server behind everybody's back.
-async fn tell<T: redis::FromRedisValue>(settings: &Settings, command: &[&str]) -> T {
+async fn tell<T: redis::FromRedisValue>(settings: &RedisSettings, command: &[&str]) -> T {
     let client = redis::Client::open(settings.url.as_str()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     let (name, arguments) = command.split_first().unwrap();
@@ -99,7 +98,7 @@ async fn a_host_gets_as_many_requests_from_all_as_from_one() {
 async fn crowds_in_two_processes_never_exceed_the_limit_together() {
     let settings = RedisServer::shared().settings();
     let (now, peak, done) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
-    let processes: Vec<(HostLimits, Arc<Redis>)> = ["a", "b", "c"]
+    let processes: Vec<(HostLimits, Arc<RedisClient>)> = ["a", "b", "c"]
         .map(|name| {
             let hosts = hosts(&settings, name, Limits::new(&rules()));
             (HostLimits::new(&rules()).with_limiter(hosts), connect(&settings))
@@ -118,7 +117,7 @@ async fn crowds_in_two_processes_never_exceed_the_limit_together() {
             };
             peak.fetch_max(1 + now.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
             // As long as a request takes that is answered at once.
-            redis.check().await.unwrap();
+            redis.check("check").await.unwrap();
             now.fetch_sub(1, Ordering::SeqCst);
             done.fetch_add(1, Ordering::SeqCst);
             drop(permit);
@@ -133,7 +132,7 @@ async fn crowds_in_two_processes_never_exceed_the_limit_together() {
 #[tokio::test(flavor = "multi_thread")]
 async fn crowds_in_two_processes_stand_in_line_and_are_not_sent_away() {
     let settings = RedisServer::shared().settings();
-    let processes: Vec<(HostLimits, Arc<Redis>)> = ["a", "b"]
+    let processes: Vec<(HostLimits, Arc<RedisClient>)> = ["a", "b"]
         .map(|name| {
             let hosts = hosts(&settings, name, Limits::new(&rules()));
             (HostLimits::new(&rules()).with_limiter(hosts), connect(&settings))
@@ -143,7 +142,7 @@ async fn crowds_in_two_processes_stand_in_line_and_are_not_sent_away() {
         (0..100).map(move |_| async move {
             let entry = host_limits.enter("x").await;
             // As long as a request takes that is answered at once.
-            redis.check().await.unwrap();
+            redis.check("check").await.unwrap();
             matches!(entry, Entry::Go(_))
         })
     });

@@ -12,9 +12,10 @@ use async_trait::async_trait;
 use redis::Script;
 use tokio::sync::watch;
 
-use crate::ledger::redis::{Redis, keys};
+use super::keys;
 use crate::net::Rules;
 use crate::net::host_limiter::{Answer, Away, FIRST_WAIT, Feedback, HostLimiter, LONGEST_WAIT, Lease};
+use crate::redis::RedisClient;
 
 static ENTER: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/enter.lua")));
 static LEAVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/leave.lua")));
@@ -50,7 +51,7 @@ impl Limits {
 /// One process's way to the turns of all.
 #[derive(Debug)]
 pub struct Hosts {
-    redis: Arc<Redis>,
+    redis: Arc<RedisClient>,
     /// Unique among all processes.
     process: String,
     limits: Limits,
@@ -61,7 +62,7 @@ pub struct Hosts {
 impl Hosts {
     /// `paused`: hosts that a person has paused, and since when.
     pub fn new(
-        redis: Arc<Redis>,
+        redis: Arc<RedisClient>,
         process: String,
         limits: Limits,
         paused: watch::Receiver<BTreeMap<String, u64>>,
@@ -96,7 +97,7 @@ impl HostLimiter for Hosts {
         ];
         let value = self.redis.script(WHAT, &ENTER, &names, &arguments).await.map_err(Away::new)?;
         let (answer, wait_ms, sharers): (String, u64, u32) =
-            redis::from_redis_value(value).map_err(|error| Away::new(self.redis.bad(WHAT, error)))?;
+            redis::from_redis_value(value).map_err(|error| Away::new(self.redis.refused(WHAT, error)))?;
         let wait = Duration::from_millis(wait_ms);
         Ok(match answer.as_str() {
             "go" => Answer::Go { lease: Lease(lease), starts_in: wait, sharers },
@@ -123,7 +124,7 @@ impl HostLimiter for Hosts {
         ];
         let names = [keys::host(prefix, host), keys::turns(prefix, host)];
         let value = self.redis.script(WHAT, &LEAVE, &names, &arguments).await.map_err(Away::new)?;
-        let left: u64 = redis::from_redis_value(value).map_err(|error| Away::new(self.redis.bad(WHAT, error)))?;
+        let left: u64 = redis::from_redis_value(value).map_err(|error| Away::new(self.redis.refused(WHAT, error)))?;
         Ok(Duration::from_millis(left))
     }
 }

@@ -3,6 +3,7 @@
 //! run, and may be lost: nothing of it decides where a photo is.
 
 pub mod hosts;
+pub mod keys;
 pub mod pauses;
 pub mod workers;
 

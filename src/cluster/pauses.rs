@@ -15,9 +15,10 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use super::keys;
 use crate::domain::StageName;
 use crate::ledger::LedgerError;
-use crate::ledger::redis::{Redis, keys};
+use crate::redis::RedisClient;
 use crate::telemetry::instruments;
 
 /// A host as URLs name it: lower-case, international names in ASCII, no port.
@@ -114,15 +115,14 @@ impl Pauses {
 }
 
 impl Pauses {
-    pub async fn read(redis: &Redis) -> Result<Self, LedgerError> {
+    pub async fn read(redis: &RedisClient) -> Result<Self, LedgerError> {
         const WHAT: &str = "read what is paused";
         let fields = redis.command(WHAT, redis::cmd("HGETALL").arg(keys::pauses(redis.prefix()))).await?;
-        let fields = redis::from_redis_value(fields).map_err(|error| redis.bad(WHAT, error))?;
         Ok(Self::of(fields))
     }
 
     /// Pauses all of them; one that is paused already keeps its time.
-    pub async fn add(redis: &Redis, subjects: &[Subject]) -> Result<(), LedgerError> {
+    pub async fn add(redis: &RedisClient, subjects: &[Subject]) -> Result<(), LedgerError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         Self::change(redis, "pause", subjects, |pipe, key, field| {
             pipe.cmd("HSETNX").arg(key).arg(field).arg(now);
@@ -131,7 +131,7 @@ impl Pauses {
     }
 
     /// Lets all of them go on.
-    pub async fn remove(redis: &Redis, subjects: &[Subject]) -> Result<(), LedgerError> {
+    pub async fn remove(redis: &RedisClient, subjects: &[Subject]) -> Result<(), LedgerError> {
         Self::change(redis, "resume", subjects, |pipe, key, field| {
             pipe.cmd("HDEL").arg(key).arg(field);
         })
@@ -139,7 +139,7 @@ impl Pauses {
     }
 
     async fn change(
-        redis: &Redis,
+        redis: &RedisClient,
         what: &str,
         subjects: &[Subject],
         each: impl Fn(&mut redis::Pipeline, &str, String),
@@ -149,13 +149,13 @@ impl Pauses {
         pipe.atomic();
         subjects.iter().for_each(|subject| each(&mut pipe, &key, subject.field()));
         pipe.cmd("PUBLISH").arg(&key).arg("");
-        redis.pipeline(what, &pipe).await.map(drop)
+        redis.pipeline::<redis::Value>(what, &pipe).await.map(drop)
     }
 }
 
 /// The pauses as a worker's parts look at them: always there, kept up to date by [`Watch::keep`].
 pub struct Watch {
-    redis: Arc<Redis>,
+    redis: Arc<RedisClient>,
     stages: BTreeMap<StageName, watch::Sender<bool>>,
     hosts: watch::Sender<BTreeMap<String, u64>>,
 }
@@ -169,7 +169,7 @@ impl Watch {
     const WITHOUT_BELL: Duration = Duration::from_secs(2);
 
     /// Reads what is paused now.
-    pub async fn begin(redis: Arc<Redis>) -> Result<Self, LedgerError> {
+    pub async fn begin(redis: Arc<RedisClient>) -> Result<Self, LedgerError> {
         let watch = Self {
             stages: StageName::ALL.into_iter().map(|stage| (stage, watch::Sender::new(false))).collect(),
             hosts: watch::Sender::default(),

@@ -6,9 +6,10 @@ use std::time::Duration;
 use redis::{Script, Value};
 use serde::{Deserialize, Serialize};
 
+use super::keys;
 use crate::domain::StageName;
 use crate::ledger::LedgerError;
-use crate::ledger::redis::{Redis, keys};
+use crate::redis::RedisClient;
 
 static BEAT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/beat.lua")));
 static SEEN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/seen.lua")));
@@ -39,7 +40,7 @@ pub struct Seen {
 
 /// The list of an installation's workers.
 pub struct Workers<'a> {
-    redis: &'a Redis,
+    redis: &'a RedisClient,
     /// Who was silent for that long is not at work.
     memory: Duration,
 }
@@ -49,11 +50,11 @@ impl<'a> Workers<'a> {
     pub const PERIOD: Duration = Duration::from_secs(3);
     pub const MEMORY: Duration = Duration::from_secs(15);
 
-    pub fn new(redis: &'a Redis) -> Self {
+    pub fn new(redis: &'a RedisClient) -> Self {
         Self::with_memory(redis, Self::MEMORY)
     }
 
-    pub fn with_memory(redis: &'a Redis, memory: Duration) -> Self {
+    pub fn with_memory(redis: &'a RedisClient, memory: Duration) -> Self {
         Self { redis, memory }
     }
 
@@ -68,7 +69,7 @@ impl<'a> Workers<'a> {
 
     pub async fn report(&self, report: &Report) -> Result<(), LedgerError> {
         const WHAT: &str = "report a worker";
-        let json = serde_json::to_vec(report).map_err(|error| self.redis.bad(WHAT, error))?;
+        let json = serde_json::to_vec(report).map_err(|error| self.redis.refused(WHAT, error))?;
         let arguments = [report.name.as_bytes().to_vec(), json, self.memory()];
         self.redis.script(WHAT, &BEAT, &self.keys(), &arguments).await.map(drop)
     }
@@ -84,7 +85,7 @@ impl<'a> Workers<'a> {
         const WHAT: &str = "list the workers";
         let value: Value = self.redis.script(WHAT, &SEEN, &self.keys(), &[self.memory()]).await?;
         let answers: Vec<(u64, String)> =
-            redis::from_redis_value(value).map_err(|error| self.redis.bad(WHAT, error))?;
+            redis::from_redis_value(value).map_err(|error| self.redis.refused(WHAT, error))?;
         let read = |(ago_ms, json): (u64, String)| {
             // One that a later version reports in other words is left out.
             let report = serde_json::from_str(&json).ok()?;

@@ -7,13 +7,14 @@ use std::time::Duration;
 use facemill::archive::records::Records;
 use facemill::broker::rabbitmq::{self, RabbitMq};
 use facemill::domain::{Candidate, RunName, StageName};
-use facemill::ledger::redis::{self, Redis};
+use facemill::ledger::redis::Redis;
 use facemill::objects::Objects;
 use facemill::objects::s3::{self, S3, Timeouts};
 use facemill::pipeline::event::Observer;
 use facemill::pipeline::producer;
 use facemill::pipeline::stages::runs_native_code;
 use facemill::pipeline::worker::{Gate, Settings, Worker};
+use facemill::redis::{RedisClient, RedisSettings};
 use facemill::telemetry::{self, Telemetry};
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
@@ -67,8 +68,8 @@ impl Place {
     }
 
     pub fn ledger(&self) -> Redis {
-        let settings = redis::Settings { prefix: self.prefix.clone(), ..redis::Settings::new(&self.redis) };
-        Redis::new(settings).expect("a URL")
+        let settings = RedisSettings { prefix: self.prefix.clone(), ..RedisSettings::new(&self.redis) };
+        Redis::new(Arc::new(RedisClient::new(settings).expect("a URL")))
     }
 
     pub fn objects(&self) -> S3 {

@@ -2,10 +2,11 @@
 #![allow(dead_code)] // Not every test uses all of it.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use facemill::ledger::redis::{Redis, Settings};
+use facemill::ledger::redis::Redis;
+use facemill::redis::{RedisClient, RedisSettings};
 
 use super::process::{self, Process};
 
@@ -74,13 +75,18 @@ impl RedisServer {
 
     /// A ledger with keys of its own.
     pub fn ledger(&self) -> Redis {
-        Redis::new(self.settings()).unwrap()
+        Redis::new(self.client())
     }
 
-    pub fn settings(&self) -> Settings {
+    /// A client with a key prefix of its own.
+    pub fn client(&self) -> Arc<RedisClient> {
+        Arc::new(RedisClient::new(self.settings()).unwrap())
+    }
+
+    pub fn settings(&self) -> RedisSettings {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("test{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        Settings { prefix, ..Settings::new(self.url()) }
+        RedisSettings { prefix, ..RedisSettings::new(self.url()) }
     }
 
     fn process(&self) -> &Process {

@@ -15,8 +15,8 @@ use crate::cluster::workers::{Report, Seen};
 use crate::cluster::{Pauses, Workers};
 use crate::domain::clock::now;
 use crate::domain::{Ending, RunName, StageName};
-use crate::ledger::redis::Redis;
 use crate::ledger::{CauseCount, Counts, LedgerError};
+use crate::redis::RedisClient;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -213,7 +213,7 @@ async fn look(place: &RunTarget) -> Result<Status, Failure> {
 }
 
 impl Staff {
-    async fn of(redis: &Redis) -> Result<Self, LedgerError> {
+    async fn of(redis: &RedisClient) -> Result<Self, LedgerError> {
         Ok(Self { workers: Workers::new(redis).seen().await?, paused: Pauses::read(redis).await? })
     }
 

@@ -7,8 +7,8 @@ use crate::cluster::Workers;
 use crate::cluster::workers::Report;
 use crate::domain::StageName;
 use crate::domain::clock::now;
-use crate::ledger::redis::Redis;
 use crate::pipeline::event::{Observer, PhotoEvent};
+use crate::redis::RedisClient;
 
 /// What a worker has in hand and has done.
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ impl Observer for Tally {
 
 /// Says every few seconds that a worker is there.
 pub struct Heartbeat {
-    redis: Arc<Redis>,
+    redis: Arc<RedisClient>,
     tally: Arc<Tally>,
     name: String,
     stages: Vec<StageName>,
@@ -41,7 +41,7 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    pub fn new(redis: Arc<Redis>, tally: Arc<Tally>, name: &str, stages: &[StageName]) -> Self {
+    pub fn new(redis: Arc<RedisClient>, tally: Arc<Tally>, name: &str, stages: &[StageName]) -> Self {
         let mut stages = stages.to_vec();
         stages.sort_unstable();
         stages.dedup();

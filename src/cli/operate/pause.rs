@@ -51,7 +51,7 @@ pub fn resume(args: &ResumeArgs) -> Result<ExitCode, Failure> {
 fn change(
     stages: &[StageName],
     common: &Common,
-    work: impl AsyncFn(&crate::ledger::redis::Redis, &[Subject]) -> Result<(), crate::ledger::LedgerError>,
+    work: impl AsyncFn(&crate::redis::RedisClient, &[Subject]) -> Result<(), crate::ledger::LedgerError>,
 ) -> Result<ExitCode, Failure> {
     let subjects = subjects(stages, &common.hosts)?;
     let redis = common.servers.redis()?;

@@ -71,9 +71,10 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         servers.check().await?;
         let objects: Arc<dyn Objects> = servers.observed_objects();
         let name = format!("{}-{}-{}", host_name(), std::process::id(), now().as_nanos());
-        let pauses = pauses::Watch::begin(servers.ledger.clone()).await.map_err(Failure::broken)?;
+        let pauses = pauses::Watch::begin(servers.ledger.client().clone()).await.map_err(Failure::broken)?;
         let limits = hosts::Limits::new(&settings.rules);
-        settings.turns = Some(Arc::new(Hosts::new(servers.ledger.clone(), name.clone(), limits, pauses.hosts())));
+        settings.turns =
+            Some(Arc::new(Hosts::new(servers.ledger.client().clone(), name.clone(), limits, pauses.hosts())));
         let stages = crate::cli::run::open(&args.stages, &settings, objects.clone()).await?;
         let gate = Gate::default();
         if let Some(instruments) = instruments::get() {
@@ -108,7 +109,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             running.spawn(async move { worker.run(shutdown).await });
         }
         aside.spawn(pauses.keep());
-        let heart = Arc::new(Heartbeat::new(servers.ledger.clone(), tally, &name, &args.stages));
+        let heart = Arc::new(Heartbeat::new(servers.ledger.client().clone(), tally, &name, &args.stages));
         aside.spawn(heart.clone().beat());
         let probes = Arc::new(Probes::new(telemetry.prometheus.clone().unwrap_or_default(), shutdown.clone()));
         if let Some(listener) = listener {

@@ -13,11 +13,11 @@ use crate::cli::Failure;
 use crate::cli::settings::servers::{ServerArgs, Servers};
 use crate::domain::RunName;
 use crate::ledger::Ledger;
-use crate::ledger::redis::Redis;
 use crate::ledger::sqlite::Sqlite;
 use crate::objects::Objects;
 use crate::pipeline::local::{LockedRunDir, RunDir};
 use crate::pipeline::requeue::Requeue;
+use crate::redis::RedisClient;
 
 /// Which run.
 #[derive(Debug, Clone, Args)]
@@ -146,10 +146,10 @@ impl RunTarget {
     }
 
     /// The server of the ledger, in an installation.
-    pub fn redis(&self) -> Option<&Redis> {
+    pub fn redis(&self) -> Option<&RedisClient> {
         match &self.site {
             Site::Folder { .. } => None,
-            Site::Servers(servers) => Some(&servers.ledger),
+            Site::Servers(servers) => Some(servers.ledger.client()),
         }
     }
 

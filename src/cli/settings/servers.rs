@@ -8,10 +8,11 @@ use crate::broker::Broker;
 use crate::broker::rabbitmq::{self, RabbitMq};
 use crate::cli::Failure;
 use crate::ledger::Ledger;
-use crate::ledger::redis::{self, Redis};
+use crate::ledger::redis::Redis;
 use crate::objects::Objects;
 use crate::objects::observed::Observed;
 use crate::objects::s3::{self, S3};
+use crate::redis::{RedisClient, RedisSettings};
 
 /// RabbitMQ, Redis and S3.
 #[derive(Debug, Clone, Args)]
@@ -72,8 +73,10 @@ impl ServerArgs {
 
     /// Every fault is told, not only the first. Connects to nothing yet.
     pub fn clients(&self) -> Result<Servers, Failure> {
-        match (self.broker(), self.ledger(), self.objects()) {
-            (Ok(broker), Ok(ledger), Ok(objects)) => Ok(Servers { broker, ledger: Arc::new(ledger), objects }),
+        match (self.broker(), self.redis_client(), self.objects()) {
+            (Ok(broker), Ok(ledger), Ok(objects)) => {
+                Ok(Servers { broker, ledger: Arc::new(Redis::new(ledger)), objects })
+            }
             (broker, ledger, objects) => {
                 let mut faults: Vec<String> =
                     [broker.err(), ledger.err(), objects.err()].into_iter().flatten().collect();
@@ -85,14 +88,14 @@ impl ServerArgs {
     }
 
     /// Redis alone, for what needs no more.
-    pub fn redis(&self) -> Result<Arc<Redis>, Failure> {
-        self.ledger().map(Arc::new).map_err(Failure::broken)
+    pub fn redis(&self) -> Result<Arc<RedisClient>, Failure> {
+        self.redis_client().map_err(Failure::broken)
     }
 
     /// What is wrong with what is given; what is missing is not told.
     pub fn faults(&self) -> Vec<String> {
         let broker = self.amqp.is_some().then(|| self.broker().err());
-        let ledger = self.redis.is_some().then(|| self.ledger().err());
+        let ledger = self.redis.is_some().then(|| self.redis_client().err());
         broker.into_iter().chain(ledger).flatten().collect()
     }
 
@@ -107,12 +110,12 @@ impl ServerArgs {
         RabbitMq::new(settings).map_err(|error| format!("--amqp: {error}"))
     }
 
-    fn ledger(&self) -> Result<Redis, String> {
+    fn redis_client(&self) -> Result<Arc<RedisClient>, String> {
         let missing = "--redis or FACEMILL_REDIS_URL: where Redis is, redis://host:6379";
         let url = self.redis.as_ref().ok_or(missing)?;
         rabbitmq::Settings::check_prefix(&self.prefix).map_err(|error| format!("--prefix: {error}"))?;
-        let settings = redis::Settings { prefix: self.prefix.clone(), ..redis::Settings::new(url) };
-        Redis::new(settings).map_err(|error| format!("--redis: {error}"))
+        let settings = RedisSettings { prefix: self.prefix.clone(), ..RedisSettings::new(url) };
+        RedisClient::new(settings).map(Arc::new).map_err(|error| format!("--redis: {error}"))
     }
 
     fn objects(&self) -> Result<S3, String> {

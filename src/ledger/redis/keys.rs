@@ -148,42 +148,6 @@ pub fn runs(prefix: &str) -> String {
     format!("{prefix}:runs")
 }
 
-/// Hash: `stage/STAGE` or `host/HOST`, the second since 1970 from which on it is paused. Also the name of the channel on
-/// which a change is announced.
-pub fn pauses(prefix: &str) -> String {
-    format!("{prefix}:pauses")
-}
-
-/// Hash: name of a worker, what it reports of itself, JSON.
-pub fn workers(prefix: &str) -> String {
-    format!("{prefix}:{{workers}}:reports")
-}
-
-/// Sorted set: name of a worker, the millisecond since 1970 in which it was last heard of.
-pub fn workers_seen(prefix: &str) -> String {
-    format!("{prefix}:{{workers}}:seen")
-}
-
-/// Hash: until when a host wants quiet, how many times in a row it said so, when the next request may start.
-pub fn host(prefix: &str, host: &str) -> String {
-    format!("{prefix}:host:{{{host}}}")
-}
-
-/// Sorted set: the requests that a host has now, each with the moment at which it must be over.
-pub fn turns(prefix: &str, host: &str) -> String {
-    format!("{prefix}:host:{{{host}}}:turns")
-}
-
-/// Sorted set: the processes that have lately asked for a host.
-pub fn sharers(prefix: &str, host: &str) -> String {
-    format!("{prefix}:host:{{{host}}}:processes")
-}
-
-/// Text: written by `doctor` and the readiness probe, gone after a few seconds.
-pub fn check(prefix: &str) -> String {
-    format!("{prefix}:check")
-}
-
 /// A photo's place in a sorted set: ids order shorter first, so their length comes before their bytes.
 pub fn member(id: &Id) -> Vec<u8> {
     let length = u16::try_from(id.as_str().len()).unwrap_or(u16::MAX);

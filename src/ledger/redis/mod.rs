@@ -8,25 +8,21 @@
 //! and [`Ledger::recorded`] lets go of it here; a finished photo takes a few hundred bytes.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use async_trait::async_trait;
-use futures::Stream;
 use redis::{Script, Value};
 
 use super::{Begin, CauseCount, Counts, Entry, Event, EventKind, Filter, Ledger, LedgerError, Registration};
 use super::{Move, Moved, PhotoStatus};
 use crate::domain::Message;
 use crate::domain::{Candidate, Cause, Ending, Id, Photo, PhotoKey, Position, RunName, StageName, State};
+use crate::redis::RedisClient;
 
 mod body;
-mod connection;
 pub mod keys;
 mod packing;
 
-pub use connection::Settings;
-
-use connection::Link;
 use keys::{Group, Keys, Kind};
 use packing::{Facts, Packed};
 
@@ -42,9 +38,9 @@ type Bytes = Vec<u8>;
 /// Photos in the hashes and sorted sets of one Redis server.
 #[derive(Debug)]
 pub struct Redis {
-    link: Link,
+    client: Arc<RedisClient>,
     /// Runs that are known to be in the set of runs.
-    entered: Mutex<HashSet<RunName>>,
+    known_runs: Mutex<HashSet<RunName>>,
 }
 
 /// A photo's group and the names that its keys and counters have.
@@ -77,67 +73,31 @@ impl Redis {
     /// The name of a worker is clipped: a byte counts its length.
     const MAX_WORKER: usize = 255;
 
-    /// Does not connect yet: a server that is away is heard of by the first call.
-    pub fn new(settings: Settings) -> Result<Self, LedgerError> {
-        Ok(Self { link: Link::new(settings)?, entered: Mutex::default() })
+    pub fn new(client: Arc<RedisClient>) -> Self {
+        Self { client, known_runs: Mutex::default() }
     }
 
-    /// The server, as messages name it.
-    pub fn name(&self) -> &str {
-        self.link.name()
-    }
-
-    /// All keys begin with it.
-    pub(crate) fn prefix(&self) -> &str {
-        self.link.prefix()
-    }
-
-    /// Messages of a channel, over a connection of their own; the stream ends with that.
-    pub(crate) async fn subscribe(&self, channel: &str) -> Result<impl Stream<Item = redis::Msg> + use<>, LedgerError> {
-        self.link.subscribe(channel).await
+    /// The client, for what else the server stores.
+    pub fn client(&self) -> &Arc<RedisClient> {
+        &self.client
     }
 
     fn keys(&self, run: &RunName) -> Keys {
-        Keys::of(self.link.prefix(), run)
+        Keys::of(self.client.prefix(), run)
     }
 
     /// Puts the run among the runs, once a process. A set of its own slot, so not part of any script.
     async fn enter(&self, run: &RunName) -> Result<(), LedgerError> {
-        let is_entered = |runs: &Mutex<HashSet<RunName>>| runs.lock().is_ok_and(|runs| runs.contains(run));
-        if is_entered(&self.entered) {
+        let is_known_runs = |runs: &Mutex<HashSet<RunName>>| runs.lock().is_ok_and(|runs| runs.contains(run));
+        if is_known_runs(&self.known_runs) {
             return Ok(());
         }
-        self.command("note the run", redis::cmd("SADD").arg(keys::runs(self.link.prefix())).arg(run.as_str())).await?;
-        if let Ok(mut runs) = self.entered.lock() {
+        let command = redis::Cmd::sadd(keys::runs(self.client.prefix()), run.as_str());
+        let _: () = self.client.command("add the run", &command).await?;
+        if let Ok(mut runs) = self.known_runs.lock() {
             runs.insert(run.clone());
         }
         Ok(())
-    }
-
-    pub(crate) async fn command(&self, what: &str, command: &redis::Cmd) -> Result<Value, LedgerError> {
-        self.link.call(what, |mut connection| async move { command.query_async(&mut connection).await }).await
-    }
-
-    pub(crate) async fn pipeline(&self, what: &str, pipe: &redis::Pipeline) -> Result<Value, LedgerError> {
-        self.link.call(what, |mut connection| async move { pipe.query_async(&mut connection).await }).await
-    }
-
-    pub(crate) async fn script(
-        &self,
-        what: &str,
-        script: &Script,
-        keys: &[String],
-        arguments: &[Bytes],
-    ) -> Result<Value, LedgerError> {
-        let mut call = script.prepare_invoke();
-        for key in keys {
-            call.key(key);
-        }
-        for argument in arguments {
-            call.arg(argument.as_slice());
-        }
-        let call = &call;
-        self.link.call(what, |mut connection| async move { call.invoke_async(&mut connection).await }).await
     }
 
     async fn answer(
@@ -147,34 +107,27 @@ impl Redis {
         keys: &[String],
         arguments: &[Bytes],
     ) -> Result<Answer, LedgerError> {
-        let value = self.script(what, script, keys, arguments).await?;
+        let value = self.client.script(what, script, keys, arguments).await?;
         match value {
             Value::Int(number) => Ok(Answer::Number(number)),
             Value::Array(values) => {
-                let [kept, message] = <[Value; 2]>::try_from(values).map_err(|_| self.odd(what))?;
-                let kept = bytes(kept).ok_or_else(|| self.odd(what))?;
+                let [kept, message] =
+                    <[Value; 2]>::try_from(values).map_err(|_| self.client.unexpected_answer(what))?;
+                let kept = bytes(kept).ok_or_else(|| self.client.unexpected_answer(what))?;
                 Ok(Answer::Elsewhere(Box::new(self.status_of(what, &kept, bytes(message).as_deref())?)))
             }
-            _ => Err(self.odd(what)),
+            _ => Err(self.client.unexpected_answer(what)),
         }
     }
 
     fn status_of(&self, what: &str, kept: &[u8], message: Option<&[u8]>) -> Result<PhotoStatus, LedgerError> {
         let mut status = self.read(what, kept)?.status();
-        status.message = message.map(body::unpack).transpose().map_err(|error| self.bad(what, error))?;
+        status.message = message.map(body::unpack).transpose().map_err(|error| self.client.refused(what, error))?;
         Ok(status)
     }
 
     fn read(&self, what: &str, kept: &[u8]) -> Result<Packed, LedgerError> {
-        Packed::read(kept).map_err(|error| self.bad(what, error))
-    }
-
-    pub(crate) fn bad(&self, what: &str, error: impl std::fmt::Display) -> LedgerError {
-        LedgerError::Refused { what: format!("cannot {what}"), detail: format!("{}: {error}", self.link.name()) }
-    }
-
-    fn odd(&self, what: &str) -> LedgerError {
-        self.bad(what, "it answers as no Redis does")
+        Packed::read(kept).map_err(|error| self.client.refused(what, error))
     }
 
     /// What is kept of a photo and its message.
@@ -184,19 +137,11 @@ impl Redis {
         let mut pipe = redis::pipe();
         pipe.atomic().cmd("HGET").arg(keys.photos()).arg(key.photo_id.as_str());
         pipe.cmd("HGET").arg(keys.messages()).arg(key.photo_id.as_str());
-        let pipe = &pipe;
-        let (kept, message): (Option<Bytes>, Option<Bytes>) =
-            self.link.call(WHAT, |mut connection| async move { pipe.query_async(&mut connection).await }).await?;
+        let (kept, message): (Option<Bytes>, Option<Bytes>) = self.client.pipeline(WHAT, &pipe).await?;
         let Some(kept) = kept else { return Ok(None) };
-        let message = message.map(|body| body::unpack(&body)).transpose().map_err(|error| self.bad(WHAT, error))?;
+        let message =
+            message.map(|body| body::unpack(&body)).transpose().map_err(|error| self.client.refused(WHAT, error))?;
         Ok(Some((self.read(WHAT, &kept)?, message)))
-    }
-
-    async fn hash(&self, what: &str, key: String) -> Result<Vec<(String, u64)>, LedgerError> {
-        let mut command = redis::cmd("HGETALL");
-        command.arg(key);
-        let command = &command;
-        self.link.call(what, |mut connection| async move { command.query_async(&mut connection).await }).await
     }
 
     /// One step of a photo: what `advance`, `restore` and `reopen` have in common.
@@ -292,8 +237,8 @@ impl Ledger for Redis {
                 ]);
             }
             names.push(keys.due(Position::START.stage));
-            let Value::Array(known) = self.script(WHAT, &REGISTER, &names, &arguments).await? else {
-                return Err(self.odd(WHAT));
+            let Value::Array(known) = self.client.script(WHAT, &REGISTER, &names, &arguments).await? else {
+                return Err(self.client.unexpected_answer(WHAT));
             };
             for kept in known {
                 registrations.push(match bytes(kept) {
@@ -307,7 +252,7 @@ impl Ledger for Redis {
         }
         match registrations.len() == candidates.len() {
             true => Ok(registrations),
-            false => Err(self.odd(WHAT)),
+            false => Err(self.client.unexpected_answer(WHAT)),
         }
     }
 
@@ -341,7 +286,7 @@ impl Ledger for Redis {
     async fn release(&self, key: &PhotoKey, at: Position, worker: &str) -> Result<(), LedgerError> {
         let names = [self.keys(&key.run).photos()];
         let arguments = [key.photo_id.as_str().into(), packing::place(at, None).into(), note(worker).into()];
-        self.script("give a photo up", &RELEASE, &names, &arguments).await.map(drop)
+        self.client.script("give a photo up", &RELEASE, &names, &arguments).await.map(drop)
     }
 
     async fn advance(&self, step: &Move<'_>) -> Result<Moved, LedgerError> {
@@ -363,7 +308,10 @@ impl Ledger for Redis {
     async fn recorded(&self, key: &PhotoKey, at: Position, ending: Ending) -> Result<(), LedgerError> {
         let keys = self.keys(&key.run);
         let arguments = [key.photo_id.as_str().into(), packing::place(at, Some(ending)).into()];
-        self.script("let go of a message", &RECORDED, &[keys.photos(), keys.messages()], &arguments).await.map(drop)
+        self.client
+            .script("let go of a message", &RECORDED, &[keys.photos(), keys.messages()], &arguments)
+            .await
+            .map(drop)
     }
 
     async fn status(&self, key: &PhotoKey) -> Result<Option<PhotoStatus>, LedgerError> {
@@ -380,12 +328,10 @@ impl Ledger for Redis {
         let keys = self.keys(run);
         let mut pipe = redis::pipe();
         pipe.atomic().cmd("HGETALL").arg(keys.counts()).cmd("HGETALL").arg(keys.hosts());
-        let pipe = &pipe;
-        let (groups, hosts): (Tally, Tally) =
-            self.link.call(WHAT, |mut connection| async move { pipe.query_async(&mut connection).await }).await?;
+        let (groups, hosts): (Tally, Tally) = self.client.pipeline(WHAT, &pipe).await?;
         let mut counts = Counts::default();
         for (name, count) in groups {
-            let Group { stage, kind, .. } = Group::parse(&name).ok_or_else(|| self.odd(WHAT))?;
+            let Group { stage, kind, .. } = Group::parse(&name).ok_or_else(|| self.client.unexpected_answer(WHAT))?;
             counts.candidates += count;
             match kind {
                 Kind::Ended(ending) => *counts.ended.entry(ending).or_default() += count,
@@ -397,7 +343,7 @@ impl Ledger for Redis {
             }
         }
         for (name, count) in hosts {
-            let (group, host) = Group::parse_with_host(&name).ok_or_else(|| self.odd(WHAT))?;
+            let (group, host) = Group::parse_with_host(&name).ok_or_else(|| self.client.unexpected_answer(WHAT))?;
             if let Group { stage, kind: Kind::Ended(ending), code: Some(code) } = group {
                 counts.causes.push(CauseCount { stage, ending, code, host: host.to_owned(), count });
             }
@@ -442,7 +388,8 @@ impl Ledger for Redis {
         let Some((Packed { at, ending: Some(ending), .. }, kept)) = self.look_up(key).await? else {
             return Ok(None);
         };
-        let lost = || self.bad(WHAT, format_args!("{key} has no message any more, it takes its record to go on"));
+        let lost =
+            || self.client.refused(WHAT, format_args!("{key} has no message any more, it takes its record to go on"));
         let message = kept.or_else(|| record.cloned()).ok_or_else(lost)?;
         let message = Message { attempt: 1, position: at.next_delivery(), enqueued_at: now, ..message };
         let to = (message.position, None);
@@ -463,47 +410,26 @@ impl Ledger for Redis {
         for stage in StageName::ALL {
             pipe.cmd("ZRANGE").arg(keys.due(stage)).arg(0).arg(0).arg("WITHSCORES");
         }
-        let pipe = &pipe;
-        let oldest: Vec<Vec<(String, u64)>> = self
-            .link
-            .call("look for the oldest photos", |mut connection| async move { pipe.query_async(&mut connection).await })
-            .await?;
+        let oldest: Vec<Vec<(String, u64)>> = self.client.pipeline("look for the oldest photos", &pipe).await?;
         let first = |(stage, oldest): (StageName, Vec<(String, u64)>)| oldest.first().map(|(_, since)| (stage, *since));
         Ok(StageName::ALL.into_iter().zip(oldest).filter_map(first).collect())
     }
 
     async fn runs(&self) -> Result<Vec<RunName>, LedgerError> {
-        let mut command = redis::cmd("SMEMBERS");
-        command.arg(keys::runs(self.link.prefix()));
-        let command = &command;
-        let names: Vec<String> = self
-            .link
-            .call("list the runs", |mut connection| async move { command.query_async(&mut connection).await })
-            .await?;
+        let command = redis::Cmd::smembers(keys::runs(self.client.prefix()));
+        let names: Vec<String> = self.client.command("list the runs", &command).await?;
         let mut runs: Vec<RunName> = names.iter().filter_map(|name| name.parse().ok()).collect();
         runs.sort();
         Ok(runs)
     }
 
-    /// Also whether the server would throw photos away to make room.
     fn system(&self) -> &'static str {
         "redis"
     }
 
+    /// Also whether the server never evicts keys.
     async fn check(&self) -> Result<(), LedgerError> {
-        const WHAT: &str = "write to the ledger";
-        self.command(WHAT, redis::cmd("SET").arg(keys::check(self.link.prefix())).arg(1).arg("EX").arg(5)).await?;
-        let mut command = redis::cmd("INFO");
-        command.arg("memory");
-        let command = &command;
-        let info: String =
-            self.link.call(WHAT, |mut connection| async move { command.query_async(&mut connection).await }).await?;
-        let evicts = info.lines().any(|line| line.starts_with("maxmemory_policy:allkeys-"));
-        let is_bounded = info.lines().any(|line| line.starts_with("maxmemory:") && line != "maxmemory:0");
-        match evicts && is_bounded {
-            true => Err(self.bad(WHAT, "it drops keys when its memory is full: set maxmemory-policy noeviction")),
-            false => Ok(()),
-        }
+        self.client.check("write to the ledger").await
     }
 }
 
@@ -521,7 +447,7 @@ impl Redis {
     ) -> Result<Vec<Id>, LedgerError> {
         const WHAT: &str = "list photos";
         let keys = self.keys(run);
-        let mut groups = self.hash(WHAT, keys.counts()).await?;
+        let mut groups: Tally = self.client.command(WHAT, redis::cmd("HGETALL").arg(keys.counts())).await?;
         groups.retain(|(name, _)| Group::parse(name).is_some_and(|group| group.matches(filter)));
         let total: u64 = groups.iter().map(|(_, count)| count).sum();
         let name = |(name, _): &(String, u64)| match &filter.host {
@@ -537,8 +463,9 @@ impl Redis {
             let shares: Vec<u64> = groups.iter().map(|(_, count)| share(*count)).collect();
             let mut arguments = vec![after.as_ref().map_or(b"-".to_vec(), |after| [b"(", after.as_slice()].concat())];
             arguments.extend(shares.iter().map(|share| share.to_string().into_bytes()));
-            let value = self.script(WHAT, &PAGE, &names, &arguments).await?;
-            let members: Vec<Vec<Bytes>> = redis::from_redis_value(value).map_err(|error| self.bad(WHAT, error))?;
+            let value = self.client.script(WHAT, &PAGE, &names, &arguments).await?;
+            let members: Vec<Vec<Bytes>> =
+                redis::from_redis_value(value).map_err(|error| self.client.refused(WHAT, error))?;
             let may_go_on = members.iter().zip(&shares).filter(|(members, share)| members.len() as u64 == **share);
             let horizon = may_go_on.filter_map(|(members, _)| members.last()).min().cloned();
             let mut merged: Vec<Bytes> = members.into_iter().flatten().collect();
@@ -565,9 +492,7 @@ impl Redis {
                 pipe.arg(id.as_str());
             }
         }
-        let pipe = &pipe;
-        let (photos, messages): (Vec<Option<Bytes>>, Vec<Option<Bytes>>) =
-            self.link.call(WHAT, |mut connection| async move { pipe.query_async(&mut connection).await }).await?;
+        let (photos, messages): (Vec<Option<Bytes>>, Vec<Option<Bytes>>) = self.client.pipeline(WHAT, &pipe).await?;
         let mut entries = Vec::with_capacity(ids.len());
         for ((photo_id, kept), message) in ids.into_iter().zip(photos).zip(messages) {
             let Some(kept) = kept else { continue };
@@ -576,7 +501,7 @@ impl Redis {
             let group = Group { stage: packed.at.stage, kind: Kind::of(packed.at, packed.ending), code };
             if group.matches(filter) && filter.host.as_ref().is_none_or(|host| *host == packed.facts.host) {
                 let message = message.map(|body| body::unpack(&body)).transpose();
-                let message = message.map_err(|error| self.bad(WHAT, error))?;
+                let message = message.map_err(|error| self.client.refused(WHAT, error))?;
                 entries.push(Entry { photo_id, status: PhotoStatus { message, ..packed.status() } });
             }
         }

@@ -1,0 +1,226 @@
+//! One shared connection to a Redis server. It is replaced when it breaks or stops answering.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use futures::Stream;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, Msg, Pipeline, RedisError, Script, Value};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+
+use super::RedisSettings;
+use super::error::{cannot, is_connection_broken, map_error};
+use crate::ledger::LedgerError as ServerError;
+
+/// A client of one Redis server. A call that fails on the way drops the connection. The next call connects again, not
+/// more often than [`RedisClient::backoff`] allows.
+pub struct RedisClient {
+    client: Client,
+    settings: RedisSettings,
+    /// For messages: the `Display` of [`RedisSettings`].
+    name: String,
+    connection: Mutex<ConnectionState>,
+}
+
+#[derive(Default)]
+struct ConnectionState {
+    connection: Option<MultiplexedConnection>,
+    /// Counts connections, so that a late failure of an old connection does not drop its successor.
+    number: u64,
+    failures: u32,
+    not_before: Option<Instant>,
+    last_error: Option<ServerError>,
+}
+
+/// Text: written by [`RedisClient::check`]; expires after a few seconds.
+pub fn check_key(prefix: &str) -> String {
+    format!("{prefix}:check")
+}
+
+impl RedisClient {
+    const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+    const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+
+    /// Does not connect yet: the first call does.
+    pub fn new(settings: RedisSettings) -> Result<Self, ServerError> {
+        let name = settings.to_string();
+        // The reason is left out: it may quote the URL with its password.
+        let client = Client::open(settings.url.as_str()).map_err(|_| ServerError::Refused {
+            what: "cannot use the Redis URL".into(),
+            detail: "expected redis://[user[:password]@]host[:port][/database], or rediss:// for TLS".into(),
+        })?;
+        Ok(Self { client, settings, name, connection: Mutex::default() })
+    }
+
+    /// The server's name in messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The prefix of all keys.
+    pub fn prefix(&self) -> &str {
+        &self.settings.prefix
+    }
+
+    pub async fn command<T: FromRedisValue>(&self, what: &str, command: &Cmd) -> Result<T, ServerError> {
+        self.call(what, |mut connection| async move { command.query_async(&mut connection).await }).await
+    }
+
+    pub async fn pipeline<T: FromRedisValue>(&self, what: &str, pipeline: &Pipeline) -> Result<T, ServerError> {
+        self.call(what, |mut connection| async move { pipeline.query_async(&mut connection).await }).await
+    }
+
+    /// Runs a script by its hash; a server that does not have it gets its text.
+    pub async fn script(
+        &self,
+        what: &str,
+        script: &Script,
+        keys: &[String],
+        arguments: &[Vec<u8>],
+    ) -> Result<Value, ServerError> {
+        let mut invocation = script.prepare_invoke();
+        for key in keys {
+            invocation.key(key);
+        }
+        for argument in arguments {
+            invocation.arg(argument.as_slice());
+        }
+        let invocation = &invocation;
+        self.call(what, |mut connection| async move { invocation.invoke_async(&mut connection).await }).await
+    }
+
+    /// Messages of a channel, over a separate connection. The stream ends when that connection ends.
+    pub async fn subscribe(&self, channel: &str) -> Result<impl Stream<Item = Msg> + use<>, ServerError> {
+        const WHAT: &str = "subscribe";
+        let subscribe = async {
+            let mut subscription = self.client.get_async_pubsub().await?;
+            subscription.subscribe(channel).await?;
+            Ok(subscription.into_on_message())
+        };
+        match timeout(self.settings.connect_timeout, subscribe).await {
+            Ok(subscribed) => subscribed.map_err(|error| map_error(&self.name, WHAT, &error)),
+            Err(_) => Err(self.no_answer(WHAT, self.settings.connect_timeout)),
+        }
+    }
+
+    /// Whether the server accepts writes and never evicts keys.
+    pub async fn check(&self, what: &str) -> Result<(), ServerError> {
+        let _: () = self.command(what, redis::cmd("SET").arg(check_key(self.prefix())).arg(1).arg("EX").arg(5)).await?;
+        let info: String = self.command(what, redis::cmd("INFO").arg("memory")).await?;
+        let evicts = info.lines().any(|line| line.starts_with("maxmemory_policy:allkeys-"));
+        let is_bounded = info.lines().any(|line| line.starts_with("maxmemory:") && line != "maxmemory:0");
+        match evicts && is_bounded {
+            true => {
+                Err(self
+                    .refused(what, "the server evicts keys when its memory is full: set maxmemory-policy noeviction"))
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// An error that no retry can help: the server's data or answer is wrong.
+    pub fn refused(&self, what: &str, reason: impl fmt::Display) -> ServerError {
+        ServerError::Refused { what: cannot(what), detail: format!("{}: {reason}", self.name) }
+    }
+
+    /// The error for an answer of an unexpected type.
+    pub fn unexpected_answer(&self, what: &str) -> ServerError {
+        self.refused(what, "the server gave an unexpected answer")
+    }
+
+    async fn call<T, F>(&self, what: &str, work: impl FnOnce(MultiplexedConnection) -> F) -> Result<T, ServerError>
+    where
+        F: Future<Output = Result<T, RedisError>>,
+    {
+        let (connection, number) = self.connection().await?;
+        let (is_broken, error) = match timeout(self.settings.answer_timeout, work(connection)).await {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => (is_connection_broken(&error), map_error(&self.name, what, &error)),
+            Err(_) => (true, self.no_answer(what, self.settings.answer_timeout)),
+        };
+        if is_broken {
+            let mut state = self.connection.lock().await;
+            if state.number == number {
+                state.connection = None;
+            }
+        }
+        Err(error)
+    }
+
+    async fn connection(&self) -> Result<(MultiplexedConnection, u64), ServerError> {
+        let mut state = self.connection.lock().await;
+        if let Some(connection) = &state.connection {
+            return Ok((connection.clone(), state.number));
+        }
+        if state.not_before.is_some_and(|moment| Instant::now() < moment)
+            && let Some(error) = &state.last_error
+        {
+            return Err(error.clone());
+        }
+        // The client's own timeout applies to each address of a name; the outer one to all of them.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.settings.connect_timeout))
+            .set_response_timeout(Some(self.settings.answer_timeout));
+        let connect = self.client.get_multiplexed_async_connection_with_config(&config);
+        let error = match timeout(self.settings.connect_timeout, connect).await {
+            Ok(Ok(connection)) => {
+                if state.failures > 0 {
+                    tracing::info!(server = self.name, "reconnected");
+                }
+                let number = state.number + 1;
+                *state = ConnectionState { connection: Some(connection.clone()), number, ..ConnectionState::default() };
+                return Ok((connection, number));
+            }
+            Ok(Err(error)) => map_error(&self.name, "connect", &error),
+            Err(_) => self.no_answer("connect", self.settings.connect_timeout),
+        };
+        state.not_before = Some(Instant::now() + Self::backoff(state.failures));
+        state.failures = state.failures.saturating_add(1);
+        state.last_error = Some(error.clone());
+        Err(error)
+    }
+
+    /// Doubles with each failure. Half of it is random, so that the workers of a cluster do not reconnect at once.
+    fn backoff(failures: u32) -> Duration {
+        let wait = (Self::FIRST_BACKOFF * 2_u32.pow(failures.min(10))).min(Self::LONGEST_BACKOFF);
+        let random = RandomState::new().hash_one(failures) as f64 / u64::MAX as f64;
+        wait.mul_f64(0.5 + 0.5 * random)
+    }
+
+    fn no_answer(&self, what: &str, waited: Duration) -> ServerError {
+        ServerError::Unavailable { what: cannot(what), detail: format!("no answer from {} for {waited:?}", self.name) }
+    }
+}
+
+impl fmt::Debug for RedisClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.settings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_not_shown() {
+        for url in ["redis://me:hunter2@127.0.0.1:1/2", "redis://:hunter2@[broken", "hunter2"] {
+            let settings = RedisSettings::new(url);
+            let shown = match RedisClient::new(settings.clone()) {
+                Ok(client) => format!("{client:?} {settings} {settings:?}"),
+                Err(error) => format!("{error} {error:?} {settings} {settings:?}"),
+            };
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+        assert_eq!(RedisSettings::new("redis://me:x@localhost:7/2").to_string(), "redis at localhost:7/2");
+    }
+
+    #[test]
+    fn backoff_grows_to_a_bound() {
+        assert!(RedisClient::backoff(0) <= RedisClient::FIRST_BACKOFF);
+        assert!(RedisClient::backoff(3) >= 4 * RedisClient::FIRST_BACKOFF);
+        assert!((0..100).all(|failures| RedisClient::backoff(failures) <= RedisClient::LONGEST_BACKOFF));
+    }
+}

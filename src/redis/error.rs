@@ -1,0 +1,41 @@
+//! The meaning of Redis errors: whether a retry can help, and what the operator can do.
+
+use redis::{ErrorKind, RedisError};
+
+use crate::ledger::LedgerError as ServerError;
+
+/// The error of an operation on `server`. `what` is the operation, as in "cannot {what}".
+pub fn map_error(server: &str, what: &str, error: &RedisError) -> ServerError {
+    let code = error.code().unwrap_or_default();
+    let reason = error.detail().map_or_else(|| error.to_string(), str::to_owned);
+    let (is_refused, reason) = match code {
+        "WRONGPASS" => (true, "wrong user or password".to_owned()),
+        "NOAUTH" => (true, "the server requires a password: redis://user:password@host".to_owned()),
+        "NOPERM" => (true, format!("this user lacks the permission: {reason}")),
+        "WRONGTYPE" => (true, "a key holds foreign data: choose another prefix or database".to_owned()),
+        "MOVED" | "CROSSSLOT" | "ASK" => {
+            (true, "the server is one node of a cluster: use the address of a proxy for the whole cluster".to_owned())
+        }
+        "LOADING" => (false, "the server is still loading its data from disk".to_owned()),
+        "READONLY" => (false, "the server is a read-only replica".to_owned()),
+        "OOM" => (false, "the server's memory is full: raise maxmemory".to_owned()),
+        "MISCONF" => (false, format!("the server cannot write to its disk: {reason}")),
+        "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY" | "NOREPLICAS" | "NOGOODSLAVE" => (false, reason),
+        _ => match error.kind() {
+            ErrorKind::AuthenticationFailed => (true, "wrong user or password".to_owned()),
+            ErrorKind::Io | ErrorKind::Client | ErrorKind::Parse => (false, error.to_string()),
+            _ => (true, error.to_string()),
+        },
+    };
+    let (what, detail) = (cannot(what), format!("{server}: {reason}"));
+    if is_refused { ServerError::Refused { what, detail } } else { ServerError::Unavailable { what, detail } }
+}
+
+/// Whether the connection is unusable. After a failover the former primary answers READONLY.
+pub fn is_connection_broken(error: &RedisError) -> bool {
+    error.is_io_error() || error.is_timeout() || error.is_unrecoverable_error() || error.code() == Some("READONLY")
+}
+
+pub fn cannot(what: &str) -> String {
+    format!("cannot {what}")
+}
