@@ -1,23 +1,29 @@
-//! Objects as files below a folder.
+//! The object store as files in a folder.
 
+use std::fs::{File, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tempfile::NamedTempFile;
 
-use super::{ObjectError, ObjectKey, Objects, Page, nonce};
+use super::{ObjectError, ObjectKey, Objects, Page, PutIfAbsent, Swap, Version, nonce};
+use crate::domain::ContentHash;
 
-/// Keys are relative paths. An object is written beside its place and renamed into it, so that a reader or a restart
-/// never meets half of one.
+/// Keys are relative paths. A writer writes a temporary file in the same folder and renames it, so that a reader or a
+/// restart never sees a partial object.
 #[derive(Debug, Clone)]
 pub struct Folder {
     root: PathBuf,
 }
 
 impl Folder {
-    /// Begun files have this ending until they are whole; a killed process may leave some behind.
-    const BEGUN: &'static str = "part";
+    /// The suffix of temporary files. A killed process may leave some behind; listings skip them.
+    const PARTIAL: &'static str = ".part";
+    /// Whoever replaces or deletes an object holds a lock on this file, so that two processes exclude each other.
+    const LOCK: &'static str = ".objects.lock";
 
     pub fn at(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
@@ -37,9 +43,15 @@ impl Folder {
             Err(error) => Err(ObjectError::Unavailable { what, detail: error.to_string() }),
         }
     }
+
+    /// None: the object does not exist.
+    async fn read(&self, key: &ObjectKey) -> Result<Option<Vec<u8>>, ObjectError> {
+        let path = self.path(key);
+        Self::blocking(format!("read {}", path.display()), move || read_file(&path)).await
+    }
 }
 
-/// A full disk or a missing right does not pass by itself; what else goes wrong with files may.
+/// A full disk or a missing permission lasts until a person acts. Other file errors may be temporary.
 fn failure(what: String, error: &io::Error) -> ObjectError {
     use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     let detail = error.to_string();
@@ -49,22 +61,67 @@ fn failure(what: String, error: &io::Error) -> ObjectError {
     }
 }
 
-fn store(path: &Path, body: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
-    let begun = path.with_extension(format!("{:x}.{}", nonce(), Folder::BEGUN));
-    let written = (|| {
-        let mut file = std::fs::File::create_new(&begun)?;
-        file.write_all(body)?;
-        file.sync_data()?;
-        std::fs::rename(&begun, path)?;
-        // The name is on disk only when its folder is.
-        std::fs::File::open(folder)?.sync_all()
-    })();
-    if written.is_err() {
-        let _ = std::fs::remove_file(&begun);
+/// None: there is no such file.
+fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
     }
-    written
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
+}
+
+/// The content in a temporary file beside `path`, written to the disk.
+fn write_partial(path: &Path, body: &[u8]) -> io::Result<NamedTempFile> {
+    let folder = folder_of(path);
+    std::fs::create_dir_all(folder)?;
+    let mut file = tempfile::Builder::new()
+        .suffix(Folder::PARTIAL)
+        // As any new file: the umask decides who may read it.
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(folder)?;
+    file.write_all(body)?;
+    file.as_file().sync_data()?;
+    Ok(file)
+}
+
+/// A name is on the disk only after its folder is.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(folder_of(path))?.sync_all()
+}
+
+fn store(path: &Path, body: &[u8]) -> io::Result<()> {
+    write_partial(path, body)?.persist(path).map_err(|error| error.error)?;
+    sync_folder(path)
+}
+
+fn store_if_absent(path: &Path, body: &[u8]) -> io::Result<PutIfAbsent> {
+    let put = if path.try_exists()? {
+        PutIfAbsent::AlreadyThere
+    } else {
+        match write_partial(path, body)?.persist_noclobber(path) {
+            Ok(_) => PutIfAbsent::Created,
+            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => PutIfAbsent::AlreadyThere,
+            Err(error) => return Err(error.error),
+        }
+    };
+    // Also when another writer was first: that writer may not have done this yet.
+    sync_folder(path)?;
+    Ok(put)
+}
+
+/// Excludes other tasks and processes until the file is dropped.
+fn lock(root: &Path) -> io::Result<File> {
+    std::fs::create_dir_all(root)?;
+    let file = File::options().create(true).truncate(false).write(true).open(root.join(Folder::LOCK))?;
+    file.lock()?;
+    Ok(file)
+}
+
+fn version_of(body: &[u8]) -> Version {
+    Version::new(ContentHash::of(body).to_string())
 }
 
 #[async_trait]
@@ -81,18 +138,58 @@ impl Objects for Folder {
         .await
     }
 
-    async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
+    async fn put_if_absent(&self, key: &ObjectKey, body: Bytes, _media_type: &str) -> Result<PutIfAbsent, ObjectError> {
         let path = self.path(key);
-        let read = Self::blocking(format!("read {}", path.display()), move || match std::fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            read => read.map(Some),
-        });
-        read.await?.map(Bytes::from).ok_or_else(|| ObjectError::Missing(key.clone()))
+        Self::blocking(format!("write {}", path.display()), move || store_if_absent(&path, &body)).await
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &ObjectKey,
+        expected: &Version,
+        body: Bytes,
+        _media_type: &str,
+    ) -> Result<Swap, ObjectError> {
+        let (root, path, expected) = (self.root.clone(), self.path(key), expected.clone());
+        Self::blocking(format!("replace {}", path.display()), move || {
+            let _lock = lock(&root)?;
+            if read_file(&path)?.is_none_or(|present| version_of(&present) != expected) {
+                return Ok(Swap::Conflict);
+            }
+            store(&path, &body)?;
+            Ok(Swap::Done)
+        })
+        .await
+    }
+
+    async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
+        self.read(key).await?.map(Bytes::from).ok_or_else(|| ObjectError::Missing(key.clone()))
+    }
+
+    async fn get_versioned(&self, key: &ObjectKey) -> Result<(Bytes, Version), ObjectError> {
+        let body = self.get(key).await?;
+        let version = version_of(&body);
+        Ok((body, version))
     }
 
     async fn exists(&self, key: &ObjectKey) -> Result<bool, ObjectError> {
         let path = self.path(key);
         Self::blocking(format!("look for {}", path.display()), move || path.try_exists()).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError> {
+        let (root, path) = (self.root.clone(), self.path(key));
+        Self::blocking(format!("delete {}", path.display()), move || {
+            if !path.try_exists()? {
+                return Ok(());
+            }
+            let _lock = lock(&root)?;
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                removed => removed.and_then(|()| sync_folder(&path)),
+            }
+        })
+        .await
     }
 
     async fn list(&self, prefix: &str, after: Option<&ObjectKey>, limit: usize) -> Result<Page, ObjectError> {
@@ -108,9 +205,9 @@ impl Objects for Folder {
     }
 
     async fn check(&self) -> Result<(), ObjectError> {
-        let probe = self.root.join(format!(".check-{:x}.{}", nonce(), Self::BEGUN));
+        let probe = self.root.join(format!(".check-{:x}{}", nonce(), Self::PARTIAL));
         Self::blocking(format!("write to {}", self.root.display()), move || {
-            std::fs::create_dir_all(probe.parent().unwrap_or(Path::new(".")))?;
+            std::fs::create_dir_all(folder_of(&probe))?;
             std::fs::write(&probe, b"facemill")?;
             std::fs::remove_file(&probe)
         })
@@ -118,7 +215,7 @@ impl Objects for Folder {
     }
 }
 
-/// A walk in the byte order of whole keys, which skips folders that hold nothing of the page.
+/// A walk in the byte order of whole keys. It skips folders that hold no key of the page.
 struct Walk<'a> {
     root: &'a Path,
     prefix: &'a str,
@@ -154,7 +251,7 @@ impl Walk<'_> {
             if name.ends_with('/') {
                 self.below(&name)?;
             } else if name.as_str() > self.after
-                && !name.ends_with(Folder::BEGUN)
+                && !name.ends_with(Folder::PARTIAL)
                 && let Some(key) = ObjectKey::parse(&name)
             {
                 self.take(key);

@@ -1,4 +1,4 @@
-//! Where originals, crops and records are kept: S3, or a folder.
+//! The object store: an S3 bucket or a folder. It holds originals, crops and the documents of [`crate::archive`].
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ pub mod folder;
 pub mod observed;
 pub mod s3;
 
-/// The name of an object: segments of `[A-Za-z0-9._-]` joined by `/`, so that it is as safe as a path as it is as a key.
+/// The name of an object: segments of `[A-Za-z0-9._-]` joined by `/`, so that it is safe as a key and as a path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey(String);
 
@@ -26,7 +26,7 @@ impl ObjectKey {
         Self::hashed("faces", hash, format)
     }
 
-    /// What is known of a photo that has ended: `records/RUN/ab/PHOTO.json`, spread by a hash of the id.
+    /// The record of a photo that has ended: `records/RUN/ab/PHOTO.json`, where `ab` is a hash of the id.
     pub fn record(key: &PhotoKey) -> Self {
         let spread = ContentHash::of(key.photo_id.as_str().as_bytes()).to_string();
         Self(format!("{}{}/{}.json", Self::records(&key.run), &spread[..2], escape(key.photo_id.as_str())))
@@ -37,12 +37,36 @@ impl ObjectKey {
         format!("records/{run}/")
     }
 
+    /// A model under its content hash: `models/SHA256.onnx`.
+    pub fn model(hash: ContentHash) -> Self {
+        Self(format!("{}{hash}.onnx", Self::MODELS))
+    }
+
+    /// The prefix of all models.
+    pub const MODELS: &'static str = "models/";
+
+    /// A document about a run as a whole: `runs/RUN/NAME.json`.
+    pub fn of_run(run: &RunName, name: &str) -> Self {
+        Self(format!("runs/{run}/{name}.json"))
+    }
+
+    /// The prediction of a model for a crop: `predictions/MODEL/ab/CROP.json`.
+    pub fn prediction(model: ContentHash, crop: ContentHash) -> Self {
+        let hash = crop.to_string();
+        Self(format!("{}{}/{hash}.json", Self::predictions(model), &hash[..2]))
+    }
+
+    /// The prefix of all predictions of a model.
+    pub fn predictions(model: ContentHash) -> String {
+        format!("predictions/{model}/")
+    }
+
     fn hashed(folder: &str, hash: ContentHash, format: ImageFormat) -> Self {
         let hash = hash.to_string();
         Self(format!("{folder}/{}/{hash}.{}", &hash[..2], format.extension()))
     }
 
-    /// A key as an adapter lists it. None when it is not one of ours.
+    /// Reads a key from a listing. None: the object does not belong to this program.
     pub fn parse(text: &str) -> Option<Self> {
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         let segment = |s: &str| !s.is_empty() && !s.starts_with('.') && s.chars().all(legal);
@@ -53,13 +77,13 @@ impl ObjectKey {
         &self.0
     }
 
-    /// Whether the key is the hash of the content: what lies there already is the same.
+    /// Whether the key holds the hash of the content. An object that exists under such a key needs no second write.
     pub fn is_content_addressed(&self) -> bool {
-        self.0.starts_with("originals/") || self.0.starts_with("faces/")
+        ["originals/", "faces/", Self::MODELS].iter().any(|prefix| self.0.starts_with(prefix))
     }
 }
 
-/// Ids of the source DB can hold anything; `_xx` stands for a byte that is not a letter, digit or `-`.
+/// Ids of the source DB can hold any characters. A byte that is not a letter, digit or `-` becomes `_xx` (hex).
 fn escape(id: &str) -> String {
     use fmt::Write;
     id.bytes().fold(String::new(), |mut text, byte| {
@@ -80,18 +104,18 @@ impl fmt::Display for ObjectKey {
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ObjectError {
-    #[error("object {0} is not there")]
+    #[error("object {0} does not exist")]
     Missing(ObjectKey),
-    /// May pass: the store is away, slow or busy.
+    /// Temporary: the store is unreachable, slow or busy.
     #[error("{what}: {detail}")]
     Unavailable { what: String, detail: String },
-    /// Will not pass by itself: credentials, bucket, permissions, a full disk.
+    /// Permanent until a person acts: credentials, bucket, permissions, a full disk.
     #[error("{what}: {detail}")]
     Refused { what: String, detail: String },
 }
 
 impl ObjectError {
-    /// In one word, for traces.
+    /// The kind of error in one word, for traces.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Missing(_) => "missing",
@@ -109,31 +133,90 @@ impl ObjectError {
 #[derive(Debug, Default)]
 pub struct Page {
     pub keys: Vec<ObjectKey>,
-    /// There is more after the last key.
+    /// Whether more keys follow the last one.
     pub more: bool,
 }
 
-/// Tells apart what several writers begin at the same time, also across processes.
+/// The state of an object's content, as [`Objects::get_versioned`] returns it: an ETag, or a hash of the content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version(String);
+
+impl Version {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The result of [`Objects::put_if_absent`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum PutIfAbsent {
+    /// This call wrote the object.
+    Created,
+    /// The object existed and is unchanged.
+    AlreadyThere,
+}
+
+/// The result of [`Objects::compare_and_swap`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Swap {
+    /// This call wrote the object.
+    Done,
+    /// The object has another version, or does not exist. It is unchanged.
+    Conflict,
+}
+
+/// A random number that makes the names of concurrent writers differ, also between processes.
 fn nonce() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id())
 }
 
-/// A store of immutable objects. Writing the same key twice is harmless: equal keys have equal content, but for
-/// records, where the later one counts.
+/// An object store.
+///
+/// Most objects are immutable: equal keys have equal content, so writing one twice is harmless. A record may be
+/// replaced; the last write counts. A document that several writers change is written only by
+/// [`put_if_absent`](Self::put_if_absent) and [`compare_and_swap`](Self::compare_and_swap).
 #[async_trait]
 pub trait Objects: Send + Sync {
-    /// Stores the object durably before it returns; a reader never sees half of one. False: it was already there
-    /// (only told for content-addressed keys, which are not written again).
+    /// Stores the object durably before it returns. A reader never sees a partial object. False: the key is
+    /// content-addressed and the object exists, so nothing was written.
     async fn put(&self, key: &ObjectKey, body: Bytes, media_type: &str) -> Result<bool, ObjectError>;
+
+    /// Stores the object as `put` does, but never replaces one. Exactly one of several concurrent callers creates it.
+    async fn put_if_absent(&self, key: &ObjectKey, body: Bytes, media_type: &str) -> Result<PutIfAbsent, ObjectError>;
+
+    /// Replaces the object if it has the version `expected`. Of several concurrent callers with the same `expected`
+    /// exactly one succeeds.
+    ///
+    /// After [`ObjectError::Unavailable`] the write may have happened. A caller reads the object again before it
+    /// repeats the change.
+    async fn compare_and_swap(
+        &self,
+        key: &ObjectKey,
+        expected: &Version,
+        body: Bytes,
+        media_type: &str,
+    ) -> Result<Swap, ObjectError>;
 
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError>;
 
+    /// The object with its version, for [`compare_and_swap`](Self::compare_and_swap).
+    async fn get_versioned(&self, key: &ObjectKey) -> Result<(Bytes, Version), ObjectError>;
+
     async fn exists(&self, key: &ObjectKey) -> Result<bool, ObjectError>;
+
+    /// Deletes the object. Deleting a missing object succeeds.
+    async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError>;
 
     /// Keys that start with `prefix`, after `after`, at most `limit` of them, in byte order.
     async fn list(&self, prefix: &str, after: Option<&ObjectKey>, limit: usize) -> Result<Page, ObjectError>;
 
-    /// Whether the store can be reached and written to, for `doctor` and readiness.
+    /// Checks that the store can be reached and written to, for `doctor` and readiness.
     async fn check(&self) -> Result<(), ObjectError>;
 }

@@ -1,4 +1,4 @@
-//! A store whose work is seen in traces and counted.
+//! An object store with traces and metrics.
 
 use std::sync::Arc;
 
@@ -8,13 +8,13 @@ use opentelemetry::trace::Status;
 use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use super::{ObjectError, ObjectKey, Objects, Page};
+use super::{ObjectError, ObjectKey, Objects, Page, PutIfAbsent, Swap, Version};
 use crate::telemetry::instruments::{self, Io};
 
-/// Passes everything on to another store.
+/// Forwards every call to another store.
 pub struct Observed {
     store: Arc<dyn Objects>,
-    /// None: the store is a folder.
+    /// The bucket's name. None: the store is a folder.
     bucket: Option<String>,
 }
 
@@ -62,9 +62,29 @@ impl Objects for Observed {
     async fn put(&self, key: &ObjectKey, body: Bytes, media_type: &str) -> Result<bool, ObjectError> {
         let (span, bytes) = (self.span("object put", "PutObject", key), body.len());
         let stored = self.store.put(key, body, media_type).instrument(span.clone()).await;
-        // What was there already did not travel.
+        // An object that existed was not transferred.
         finish(&span, &stored, |new| new.then_some((Io::Put, bytes)));
         stored
+    }
+
+    async fn put_if_absent(&self, key: &ObjectKey, body: Bytes, media_type: &str) -> Result<PutIfAbsent, ObjectError> {
+        let (span, bytes) = (self.span("object put", "PutObject", key), body.len());
+        let put = self.store.put_if_absent(key, body, media_type).instrument(span.clone()).await;
+        finish(&span, &put, |put| (*put == PutIfAbsent::Created).then_some((Io::Put, bytes)));
+        put
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &ObjectKey,
+        expected: &Version,
+        body: Bytes,
+        media_type: &str,
+    ) -> Result<Swap, ObjectError> {
+        let (span, bytes) = (self.span("object put", "PutObject", key), body.len());
+        let swapped = self.store.compare_and_swap(key, expected, body, media_type).instrument(span.clone()).await;
+        finish(&span, &swapped, |swap| (*swap == Swap::Done).then_some((Io::Put, bytes)));
+        swapped
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
@@ -74,11 +94,25 @@ impl Objects for Observed {
         body
     }
 
+    async fn get_versioned(&self, key: &ObjectKey) -> Result<(Bytes, Version), ObjectError> {
+        let span = self.span("object get", "GetObject", key);
+        let object = self.store.get_versioned(key).instrument(span.clone()).await;
+        finish(&span, &object, |(body, _)| Some((Io::Get, body.len())));
+        object
+    }
+
     async fn exists(&self, key: &ObjectKey) -> Result<bool, ObjectError> {
         let span = self.span("object head", "HeadObject", key);
         let there = self.store.exists(key).instrument(span.clone()).await;
         finish(&span, &there, |_| None);
         there
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError> {
+        let span = self.span("object delete", "DeleteObject", key);
+        let deleted = self.store.delete(key).instrument(span.clone()).await;
+        finish(&span, &deleted, |()| None);
+        deleted
     }
 
     async fn list(&self, prefix: &str, after: Option<&ObjectKey>, limit: usize) -> Result<Page, ObjectError> {

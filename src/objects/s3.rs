@@ -1,4 +1,4 @@
-//! Objects in a bucket of an S3 service.
+//! The object store as a bucket of an S3 service.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,6 +10,8 @@ use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, SharedHttpClient};
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_http_client::tls;
 use base64::Engine;
@@ -17,9 +19,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
-use super::{ObjectError, ObjectKey, Objects, Page, nonce};
+use super::{ObjectError, ObjectKey, Objects, Page, PutIfAbsent, Swap, Version, nonce};
 
-/// Access to the service. `Debug` shows the id of the access key only.
+/// The credentials. `Debug` shows only the id of the access key.
 #[derive(Clone)]
 pub struct Keys {
     pub access_key_id: String,
@@ -28,7 +30,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, for borrowed keys, `AWS_SESSION_TOKEN`.
+    /// Reads `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, for temporary keys, `AWS_SESSION_TOKEN`.
     pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Option<Self> {
         let get = |name| get(name).filter(|value| !value.is_empty());
         Some(Self {
@@ -45,27 +47,27 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// Which bucket, and how to reach it.
+/// The bucket, and how to reach it.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// `http(s)://host:port` of the service; none: Amazon's for the region.
+    /// `http(s)://host:port` of the service. None: Amazon's service in the region.
     pub endpoint: Option<String>,
     pub region: String,
     pub bucket: String,
-    /// Keys begin with it: empty, or ending with `/`. [`Prefix`] reads what a person writes.
+    /// Starts every key: empty, or text that ends with `/`. [`Prefix`] parses user input.
     pub prefix: String,
-    /// `host/bucket/key` instead of `bucket.host/key`: what most services other than Amazon's need.
+    /// `host/bucket/key` instead of `bucket.host/key`. Most services other than Amazon's need it.
     pub path_style: bool,
     pub keys: Keys,
     pub timeouts: Timeouts,
 }
 
-/// What keys begin with: nothing, or folders, with a `/` at the end.
+/// The start of all keys: empty, or folders with a `/` at the end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Prefix(String);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("begin keys with letters, digits and any of -_.=, in folders like `team/faces`; at most 200 of them")]
+#[error("a key prefix is folders like `team/faces` of letters, digits and -_.=, at most 200 characters")]
 pub struct BadPrefix;
 
 impl Prefix {
@@ -79,7 +81,7 @@ impl Prefix {
 impl FromStr for Prefix {
     type Err = BadPrefix;
 
-    /// With or without the last `/`.
+    /// The last `/` is optional.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.strip_suffix('/').unwrap_or(text);
         if text.is_empty() {
@@ -94,13 +96,13 @@ impl FromStr for Prefix {
     }
 }
 
-/// How long to wait for the service.
+/// Limits on the time to wait for the service.
 #[derive(Debug, Clone)]
 pub struct Timeouts {
     pub connect: Duration,
-    /// For one try.
+    /// For one attempt.
     pub attempt: Duration,
-    /// With all tries.
+    /// For all attempts together.
     pub total: Duration,
 }
 
@@ -133,9 +135,10 @@ pub struct S3 {
     client: Client,
     bucket: String,
     prefix: String,
-    /// For messages.
+    /// The bucket's name in messages.
     name: String,
-    patience: Duration,
+    /// Limit on the time to read a whole object, or to wait for the next part of a download.
+    total: Duration,
 }
 
 impl S3 {
@@ -144,13 +147,19 @@ impl S3 {
         &self.bucket
     }
 
-    /// Originals are at most 30 MB; what is far beyond was not written by us.
+    /// In bytes. An original has at most 30 MB; this program writes no larger object.
     const MAX_OBJECT: usize = 64 << 20;
     const ATTEMPTS: u32 = 3;
-    /// The most keys that a service lists at a time.
+    /// The largest page that a service lists.
     const MAX_LISTED: usize = 1000;
+    /// Attempts at a conditional write while the service answers that another one is in progress.
+    const CONDITIONAL_ATTEMPTS: u32 = 8;
+    /// The first pause between such attempts; it doubles with each.
+    const CONDITIONAL_PAUSE: Duration = Duration::from_millis(20);
+    /// The metadata entry that tells whose write an object is.
+    const WRITER: &'static str = "facemill-write";
 
-    /// Connects with the first call.
+    /// Connects on the first call.
     pub fn new(settings: Settings) -> Self {
         let Settings { endpoint, region, bucket, prefix, path_style, keys, timeouts } = settings;
         let name = match &endpoint {
@@ -174,27 +183,27 @@ impl S3 {
             .timeout_config(limits)
             .retry_config(RetryConfig::standard().with_max_attempts(Self::ATTEMPTS));
         config.set_endpoint_url(endpoint);
-        Self { client: Client::from_conf(config.build()), bucket, prefix, name, patience: timeouts.total }
+        Self { client: Client::from_conf(config.build()), bucket, prefix, name, total: timeouts.total }
     }
 
-    /// The bucket, as messages name it.
+    /// The bucket's name and address for messages, without credentials.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The same service and keys, another bucket, no prefix.
+    /// Another bucket of the same service with the same credentials, without a prefix.
     pub fn in_bucket(&self, bucket: &str) -> Self {
         let place = self.name.strip_prefix(&format!("bucket {}", self.bucket)).unwrap_or_default();
         let name = format!("bucket {bucket}{place}");
         Self { bucket: bucket.into(), prefix: String::new(), name, ..self.clone() }
     }
 
-    /// Begins to read an object of any size, which may not be ours.
+    /// Starts the download of an object of any size. `key` is used as it is, without the prefix.
     pub async fn download(&self, key: &str) -> Result<Download, ObjectError> {
         let object = match self.client.get_object().bucket(&self.bucket).key(key).send().await {
             Ok(object) => object,
             Err(error) if error.code() == Some("NoSuchKey") => {
-                return Err(self.refused(format!("read {key}"), "there is no such object"));
+                return Err(self.refused(format!("read {key}"), "the object does not exist"));
             }
             Err(error) => return Err(self.failure(format!("read {key}"), &error)),
         };
@@ -207,27 +216,81 @@ impl S3 {
         format!("{}{key}", self.prefix)
     }
 
-    /// Stores an object. False: it is there, and `only_new` was asked for.
-    async fn write(&self, key: &str, body: Bytes, media_type: &str, only_new: bool) -> Result<bool, ObjectError> {
-        let put = self
-            .client
-            .put_object()
-            .bucket(&self.bucket)
-            .key(key)
+    fn put_request(&self, key: &str, body: Bytes, media_type: &str) -> PutObjectFluentBuilder {
+        let request = self.client.put_object().bucket(&self.bucket).key(key);
+        request
             .content_type(media_type)
             .content_length(body.len() as i64)
             .checksum_sha256(BASE64.encode(Sha256::digest(&body)))
-            .set_if_none_match(only_new.then(|| "*".to_owned()))
-            .body(ByteStream::from(body));
-        match put.send().await {
-            Ok(_) => Ok(true),
-            Err(error) if only_new && status(&error) == Some(412) => Ok(false),
-            Err(error) => Err(self.failure(format!("write {key}"), &error)),
+            .body(ByteStream::from(body))
+    }
+
+    async fn write(&self, key: &str, body: Bytes, media_type: &str) -> Result<(), ObjectError> {
+        let put = self.put_request(key, body, media_type).send().await;
+        put.map(drop).map_err(|error| self.failure(format!("write {key}"), &error))
+    }
+
+    /// Writes an object if the condition holds. False: it does not hold, and the object is unchanged.
+    ///
+    /// The client repeats a request whose answer was lost. If the lost request wrote the object, the service refuses the
+    /// repetition. A random mark on the object then shows that this call wrote it.
+    async fn write_if(&self, condition: &If, key: &str, body: Bytes, media_type: &str) -> Result<bool, ObjectError> {
+        let mark = format!("{:x}", nonce());
+        if self.try_write_if(condition, key, body, media_type, &mark).await? {
+            return Ok(true);
+        }
+        let present = self.head(key).await?;
+        let written_by = present.as_ref().and_then(|present| present.metadata()?.get(Self::WRITER));
+        Ok(written_by == Some(&mark))
+    }
+
+    /// False: the service refuses the write, or this call wrote the object and the answer was lost.
+    async fn try_write_if(
+        &self,
+        condition: &If,
+        key: &str,
+        body: Bytes,
+        media_type: &str,
+        mark: &str,
+    ) -> Result<bool, ObjectError> {
+        let mut attempt = 1;
+        let mut pause = Self::CONDITIONAL_PAUSE;
+        loop {
+            let request = self.put_request(key, body.clone(), media_type);
+            let request = request.set_metadata((!mark.is_empty()).then(|| [(Self::WRITER.into(), mark.into())].into()));
+            let request = match condition {
+                If::Absent => request.if_none_match("*"),
+                If::Has(version) => request.if_match(version.as_str()),
+            };
+            let Err(error) = request.send().await else { return Ok(true) };
+            match status(&error) {
+                Some(412) => return Ok(false),
+                Some(404) if matches!(condition, If::Has(_)) && error.code() != Some("NoSuchBucket") => {
+                    return Ok(false);
+                }
+                // Another conditional write of this key is in progress.
+                Some(409) if attempt < Self::CONDITIONAL_ATTEMPTS => {
+                    let share = (nonce() % 1000) as f64 / 1000.0;
+                    tokio::time::sleep(pause.mul_f64(0.5 + share)).await;
+                    pause *= 2;
+                    attempt += 1;
+                }
+                _ => return Err(self.failure(format!("write {key}"), &error)),
+            }
         }
     }
 
-    /// None: it is not there.
-    async fn read(&self, key: &str) -> Result<Option<Bytes>, ObjectError> {
+    /// None: the object does not exist.
+    async fn head(&self, key: &str) -> Result<Option<HeadObjectOutput>, ObjectError> {
+        match self.client.head_object().bucket(&self.bucket).key(key).send().await {
+            Ok(object) => Ok(Some(object)),
+            Err(error) if status(&error) == Some(404) => Ok(None),
+            Err(error) => Err(self.failure(format!("look for {key}"), &error)),
+        }
+    }
+
+    /// The object and its ETag. None: it does not exist.
+    async fn read(&self, key: &str) -> Result<Option<(Bytes, Option<String>)>, ObjectError> {
         let what = || format!("read {key}");
         let object = match self.client.get_object().bucket(&self.bucket).key(key).send().await {
             Ok(object) => object,
@@ -235,27 +298,32 @@ impl S3 {
             Err(error) => return Err(self.failure(what(), &error)),
         };
         let expected = usize::try_from(object.content_length().unwrap_or_default()).unwrap_or_default();
+        let tag = object.e_tag().map(str::to_owned);
         let mut stream = object.body;
         let whole = async {
             let mut body = BytesMut::with_capacity(expected.min(Self::MAX_OBJECT));
             while let Some(part) = stream.next().await {
                 let part = part.map_err(|error| self.unavailable(what(), DisplayErrorContext(&error)))?;
                 if body.len() + part.len() > Self::MAX_OBJECT {
-                    return Err(self.refused(what(), "it is larger than any object of ours"));
+                    return Err(self.refused(what(), "it is larger than any object that facemill writes"));
                 }
                 body.extend_from_slice(&part);
             }
             Ok(body.freeze())
         };
-        match tokio::time::timeout(self.patience, whole).await {
-            Ok(body) => body.map(Some),
-            Err(_) => Err(self.unavailable(what(), format_args!("it takes longer than {:?}", self.patience))),
+        match tokio::time::timeout(self.total, whole).await {
+            Ok(body) => Ok(Some((body?, tag))),
+            Err(_) => Err(self.unavailable(what(), format_args!("it takes longer than {:?}", self.total))),
         }
     }
 
-    async fn delete(&self, key: &str) -> Result<(), ObjectError> {
-        let deleted = self.client.delete_object().bucket(&self.bucket).key(key).send().await;
-        deleted.map(drop).map_err(|error| self.failure(format!("delete {key}"), &error))
+    /// Succeeds also when the object does not exist.
+    async fn remove(&self, key: &str) -> Result<(), ObjectError> {
+        match self.client.delete_object().bucket(&self.bucket).key(key).send().await {
+            Ok(_) => Ok(()),
+            Err(error) if error.code() == Some("NoSuchKey") => Ok(()),
+            Err(error) => Err(self.failure(format!("delete {key}"), &error)),
+        }
     }
 
     fn unavailable(&self, what: String, detail: impl fmt::Display) -> ObjectError {
@@ -278,7 +346,7 @@ impl S3 {
                     let status = answer.raw().status().as_u16();
                     let said = error.message().unwrap_or("no reason is given");
                     match status {
-                        // Conflict with another writer, slow client, too many requests.
+                        // Slow client, conflict with another writer, too many requests.
                         408 | 409 | 425 | 429 => self.unavailable(what, said),
                         _ => self.refused(what, format_args!("{said} ({status} {})", error.code().unwrap_or("-"))),
                     }
@@ -286,7 +354,7 @@ impl S3 {
                 SdkError::ServiceError(answer) => {
                     let code = error.code().unwrap_or("-");
                     let status = answer.raw().status().as_u16();
-                    self.unavailable(what, format_args!("the service is in trouble ({status} {code})"))
+                    self.unavailable(what, format_args!("the service reports an internal error ({status} {code})"))
                 }
                 SdkError::TimeoutError(_) => self.unavailable(what, "no answer in time"),
                 _ => self.unavailable(what, DisplayErrorContext(error)),
@@ -295,14 +363,14 @@ impl S3 {
     }
 }
 
-/// An object that streams by. A connection that breaks is taken up again where it broke, as long as the object is the
-/// same.
+/// An object that is read part by part. After a broken connection the download resumes where it stopped, if the object
+/// is unchanged.
 pub struct Download {
     s3: S3,
     key: String,
-    /// The ETag; without one a broken connection is the end.
+    /// The ETag. Without one a download cannot resume.
     version: Option<String>,
-    /// Bytes, where the service tells.
+    /// The size in bytes, if the service sends it.
     pub total: Option<u64>,
     read: u64,
     body: ByteStream,
@@ -312,7 +380,7 @@ impl Download {
     const ATTEMPTS: u32 = 5;
     const PAUSE: Duration = Duration::from_millis(500);
 
-    /// The next part; none at the end.
+    /// The next part. None: the object is complete.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ObjectError> {
         let mut failed = 0;
         loop {
@@ -328,7 +396,7 @@ impl Download {
                 return Err(error);
             }
             tokio::time::sleep(Self::PAUSE * failed).await;
-            match self.go_on().await {
+            match self.resume().await {
                 Err(error) if error.is_retryable() => {}
                 other => other?,
             }
@@ -337,8 +405,8 @@ impl Download {
 
     async fn try_next(&mut self) -> Result<Option<Bytes>, ObjectError> {
         let what = || format!("read {}", self.key);
-        match tokio::time::timeout(self.s3.patience, self.body.next()).await {
-            Err(_) => Err(self.s3.unavailable(what(), format_args!("nothing came for {:?}", self.s3.patience))),
+        match tokio::time::timeout(self.s3.total, self.body.next()).await {
+            Err(_) => Err(self.s3.unavailable(what(), format_args!("no data for {:?}", self.s3.total))),
             Ok(Some(Err(error))) => Err(self.s3.unavailable(what(), DisplayErrorContext(&error))),
             Ok(None) if self.total.is_some_and(|total| self.read < total) => {
                 Err(self.s3.unavailable(what(), format_args!("the connection ended after {} bytes", self.read)))
@@ -348,19 +416,19 @@ impl Download {
         }
     }
 
-    async fn go_on(&mut self) -> Result<(), ObjectError> {
+    async fn resume(&mut self) -> Result<(), ObjectError> {
         let rest = self.s3.client.get_object().bucket(&self.s3.bucket).key(&self.key);
         let rest = rest.range(format!("bytes={}-", self.read)).set_if_match(self.version.clone());
         let object = rest.send().await.map_err(|error| {
-            let what = format!("read on in {} after {} bytes", self.key, self.read);
+            let what = format!("resume {} after {} bytes", self.key, self.read);
             match status(&error) {
-                Some(412) => self.s3.refused(what, "it has changed meanwhile"),
+                Some(412) => self.s3.refused(what, "the object has changed meanwhile"),
                 _ => self.s3.failure(what, &error),
             }
         })?;
-        // Who does not know ranges begins anew.
+        // A service without ranges starts at the beginning.
         if self.read > 0 && object.content_range().is_none() {
-            let what = format!("read on in {} after {} bytes", self.key, self.read);
+            let what = format!("resume {} after {} bytes", self.key, self.read);
             return Err(self.s3.refused(what, "the service sends whole objects only"));
         }
         self.body = object.body;
@@ -368,7 +436,7 @@ impl Download {
     }
 }
 
-/// A [`Download`] for who reads off the async threads.
+/// Reads a [`Download`] outside the async threads.
 pub struct Reader {
     download: Download,
     part: Bytes,
@@ -387,7 +455,7 @@ impl std::io::Read for Reader {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         use std::io::{Error, ErrorKind};
         while self.part.is_empty() {
-            // The kind tells a lost source from broken content.
+            // The kind lets the caller tell a lost connection from damaged content.
             let part = self.runtime.block_on(self.download.next());
             match part.map_err(|error| Error::new(ErrorKind::ConnectionAborted, error))? {
                 Some(part) => self.part = part,
@@ -400,21 +468,27 @@ impl std::io::Read for Reader {
     }
 }
 
-/// What will not pass by itself, in plain words.
+/// Explains an error that lasts until a person acts. None: the error may be temporary.
 fn explain(code: Option<&str>, status: Option<u16>) -> Option<&'static str> {
     Some(match (code.unwrap_or_default(), status) {
-        ("NoSuchBucket", _) => "there is no such bucket: make it, or name another one",
+        ("NoSuchBucket", _) => "the bucket does not exist: create it, or name another one",
         ("InvalidAccessKeyId" | "InvalidClientTokenId", _) => "the service does not know this access key",
         ("SignatureDoesNotMatch", _) => "the secret key does not belong to the access key",
         ("ExpiredToken" | "ExpiredTokenException", _) => "the session token has expired",
         ("RequestTimeTooSkewed", _) => "the clock of this machine is wrong: set it",
         ("AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException", _) => {
-            "the bucket is in another region: name it"
+            "the bucket is in another region: set that region"
         }
-        ("AccessDenied", _) | (_, Some(401 | 403)) => "these keys may not do that with this bucket",
-        ("XMinioStorageFull" | "QuotaExceeded", _) => "the service has no room left",
+        ("AccessDenied", _) | (_, Some(401 | 403)) => "these keys have no permission to do that in this bucket",
+        ("XMinioStorageFull" | "QuotaExceeded", _) => "the service has no space left",
         _ => return None,
     })
+}
+
+/// The condition of a write.
+enum If {
+    Absent,
+    Has(Version),
 }
 
 fn status<E>(error: &SdkError<E>) -> Option<u16> {
@@ -446,20 +520,53 @@ impl fmt::Debug for S3 {
 #[async_trait]
 impl Objects for S3 {
     async fn put(&self, key: &ObjectKey, body: Bytes, media_type: &str) -> Result<bool, ObjectError> {
-        self.write(&self.full(key), body, media_type, key.is_content_addressed()).await
+        let full = self.full(key);
+        if key.is_content_addressed() {
+            // Whoever wrote it, the content is the same: no mark is needed.
+            return self.try_write_if(&If::Absent, &full, body, media_type, "").await;
+        }
+        self.write(&full, body, media_type).await?;
+        Ok(true)
+    }
+
+    async fn put_if_absent(&self, key: &ObjectKey, body: Bytes, media_type: &str) -> Result<PutIfAbsent, ObjectError> {
+        Ok(match self.write_if(&If::Absent, &self.full(key), body, media_type).await? {
+            true => PutIfAbsent::Created,
+            false => PutIfAbsent::AlreadyThere,
+        })
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &ObjectKey,
+        expected: &Version,
+        body: Bytes,
+        media_type: &str,
+    ) -> Result<Swap, ObjectError> {
+        Ok(match self.write_if(&If::Has(expected.clone()), &self.full(key), body, media_type).await? {
+            true => Swap::Done,
+            false => Swap::Conflict,
+        })
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
-        self.read(&self.full(key)).await?.ok_or_else(|| ObjectError::Missing(key.clone()))
+        let (body, _) = self.read(&self.full(key)).await?.ok_or_else(|| ObjectError::Missing(key.clone()))?;
+        Ok(body)
+    }
+
+    async fn get_versioned(&self, key: &ObjectKey) -> Result<(Bytes, Version), ObjectError> {
+        let full = self.full(key);
+        let (body, tag) = self.read(&full).await?.ok_or_else(|| ObjectError::Missing(key.clone()))?;
+        let tag = tag.ok_or_else(|| self.refused(format!("read {full}"), "the service sends no ETag"))?;
+        Ok((body, Version::new(tag)))
     }
 
     async fn exists(&self, key: &ObjectKey) -> Result<bool, ObjectError> {
-        let full = self.full(key);
-        match self.client.head_object().bucket(&self.bucket).key(&full).send().await {
-            Ok(_) => Ok(true),
-            Err(error) if status(&error) == Some(404) => Ok(false),
-            Err(error) => Err(self.failure(format!("look for {full}"), &error)),
-        }
+        Ok(self.head(&self.full(key)).await?.is_some())
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError> {
+        self.remove(&self.full(key)).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&ObjectKey>, limit: usize) -> Result<Page, ObjectError> {
@@ -467,7 +574,7 @@ impl Objects for S3 {
         let mut page = Page::default();
         let mut after = after.map(|key| self.full(key));
         loop {
-            // One more than fits tells whether there is more.
+            // One key more than fits shows whether the page is the last.
             let wanted = (limit - page.keys.len() + 1).min(Self::MAX_LISTED);
             let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(&full);
             let request = request.set_start_after(after.clone()).max_keys(wanted as i32);
@@ -487,16 +594,16 @@ impl Objects for S3 {
         }
     }
 
-    /// Writes a probe, reads and deletes it.
+    /// Writes a probe object, reads and deletes it.
     async fn check(&self) -> Result<(), ObjectError> {
         let body = Bytes::from_static(b"facemill");
         let probe = self.full(format_args!(".check-{:x}", nonce()));
-        self.write(&probe, body.clone(), "text/plain", true).await?;
+        self.write(&probe, body.clone(), "text/plain").await?;
         let read = self.read(&probe).await;
-        self.delete(&probe).await?;
+        self.remove(&probe).await?;
         match read? {
-            Some(read) if read == body => Ok(()),
-            _ => Err(self.refused(format!("read {probe}"), "it does not give back what was written")),
+            Some((read, _)) if read == body => Ok(()),
+            _ => Err(self.refused(format!("read {probe}"), "the service does not return what was written")),
         }
     }
 }
@@ -514,7 +621,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_not_shown() {
+    fn debug_and_name_show_no_secrets() {
         let settings =
             Settings { endpoint: Some("http://me:hunter2@127.0.0.1:1/".into()), ..Settings::new("b", keys()) };
         assert!(!format!("{:?} {:?}", settings.keys, S3::new(settings.clone())).contains("hunter2"));
@@ -522,9 +629,10 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_are_folders() {
-        for (told, meant) in [("", ""), ("/", ""), ("a", "a/"), ("a/", "a/"), ("team-1/x_2.y=z", "team-1/x_2.y=z/")] {
-            assert_eq!(told.parse::<Prefix>().unwrap().as_str(), meant);
+    fn prefixes_end_with_a_slash() {
+        for (given, expected) in [("", ""), ("/", ""), ("a", "a/"), ("a/", "a/"), ("team-1/x_2.y=z", "team-1/x_2.y=z/")]
+        {
+            assert_eq!(given.parse::<Prefix>().unwrap().as_str(), expected);
         }
         for bad in ["/a", "a//b", "a//", "..", "a/../b", "a b", "ä", &"x".repeat(201)] {
             assert_eq!(bad.parse::<Prefix>(), Err(BadPrefix), "{bad}");
@@ -532,7 +640,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_come_from_the_environment() {
+    fn credentials_are_read_from_the_environment() {
         let get = |name: &str| match name {
             "AWS_ACCESS_KEY_ID" => Some("a".to_owned()),
             "AWS_SECRET_ACCESS_KEY" => Some("b".to_owned()),
@@ -544,12 +652,12 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_pass_is_said_plainly() {
+    fn permanent_errors_are_explained() {
         assert!(explain(Some("RequestTimeTooSkewed"), Some(403)).unwrap().contains("clock"));
         assert!(explain(Some("AuthorizationHeaderMalformed"), Some(400)).unwrap().contains("region"));
-        assert!(explain(None, Some(403)).is_some(), "a HEAD has no body to name a code in");
-        for passes in [(Some("SlowDown"), Some(503)), (Some("InternalError"), Some(500)), (None, None)] {
-            assert_eq!(explain(passes.0, passes.1), None);
+        assert!(explain(None, Some(403)).is_some(), "the answer to a HEAD has no body with a code");
+        for temporary in [(Some("SlowDown"), Some(503)), (Some("InternalError"), Some(500)), (None, None)] {
+            assert_eq!(explain(temporary.0, temporary.1), None);
         }
     }
 }

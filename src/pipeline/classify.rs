@@ -181,7 +181,7 @@ mod tests {
 
     use super::*;
     use crate::domain::{Align, Candidate, ContentHash, ImageFormat, RunName};
-    use crate::objects::{ObjectError, Page};
+    use crate::objects::{ObjectError, Page, PutIfAbsent, Swap, Version};
     use crate::vision::image::encode;
 
     /// Objects in memory; a key that is not there is missing, away, or not for us.
@@ -196,6 +196,22 @@ mod tests {
     impl Objects for Shelf {
         async fn put(&self, _: &ObjectKey, _: Bytes, _: &str) -> Result<bool, ObjectError> {
             unreachable!("classify stores nothing")
+        }
+
+        async fn put_if_absent(&self, _: &ObjectKey, _: Bytes, _: &str) -> Result<PutIfAbsent, ObjectError> {
+            unreachable!("classify stores nothing")
+        }
+
+        async fn compare_and_swap(&self, _: &ObjectKey, _: &Version, _: Bytes, _: &str) -> Result<Swap, ObjectError> {
+            unreachable!("classify stores nothing")
+        }
+
+        async fn get_versioned(&self, _: &ObjectKey) -> Result<(Bytes, Version), ObjectError> {
+            unreachable!()
+        }
+
+        async fn delete(&self, _: &ObjectKey) -> Result<(), ObjectError> {
+            unreachable!("classify deletes nothing")
         }
 
         async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {

@@ -66,7 +66,7 @@ fn photos_are_sent_back_and_letters_removed() {
     assert_eq!((&audit["candidates"], &audit["waiting"]), (&4.into(), &4.into()), "{audit}");
     let missing = installation.facemill(&["produce", &format!("{dump}x")]);
     assert_eq!(missing.status.code(), Some(3));
-    assert!(String::from_utf8(missing.stderr).unwrap().contains("there is no such object"));
+    assert!(String::from_utf8(missing.stderr).unwrap().contains("the object does not exist"));
 
     installation.fetch(&collection);
     let id = collection.id_of("/broken.jpg").to_string();

@@ -2,12 +2,14 @@
 #![allow(dead_code)] // Not every test uses all of it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use facemill::objects::{ObjectError, ObjectKey, Objects, Page};
+use facemill::domain::ContentHash;
+use facemill::objects::{ObjectError, ObjectKey, Objects, Page, PutIfAbsent, Swap, Version};
 
 /// Objects in memory, which can be told to be away.
 #[derive(Default)]
@@ -37,6 +39,10 @@ impl MemoryObjects {
     }
 }
 
+fn version_of(body: &[u8]) -> Version {
+    Version::new(ContentHash::of(body).to_string())
+}
+
 #[async_trait]
 impl Objects for MemoryObjects {
     async fn put(&self, key: &ObjectKey, body: Bytes, _media_type: &str) -> Result<bool, ObjectError> {
@@ -44,9 +50,49 @@ impl Objects for MemoryObjects {
         Ok(self.objects.lock().unwrap().insert(key.clone(), body).is_none())
     }
 
+    async fn put_if_absent(&self, key: &ObjectKey, body: Bytes, _media_type: &str) -> Result<PutIfAbsent, ObjectError> {
+        self.reach()?;
+        match self.objects.lock().unwrap().entry(key.clone()) {
+            Entry::Vacant(entry) => {
+                entry.insert(body);
+                Ok(PutIfAbsent::Created)
+            }
+            Entry::Occupied(_) => Ok(PutIfAbsent::AlreadyThere),
+        }
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &ObjectKey,
+        expected: &Version,
+        body: Bytes,
+        _media_type: &str,
+    ) -> Result<Swap, ObjectError> {
+        self.reach()?;
+        match self.objects.lock().unwrap().get_mut(key) {
+            Some(present) if version_of(present) == *expected => {
+                *present = body;
+                Ok(Swap::Done)
+            }
+            _ => Ok(Swap::Conflict),
+        }
+    }
+
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
         self.reach()?;
         self.objects.lock().unwrap().get(key).cloned().ok_or_else(|| ObjectError::Missing(key.clone()))
+    }
+
+    async fn get_versioned(&self, key: &ObjectKey) -> Result<(Bytes, Version), ObjectError> {
+        let body = self.get(key).await?;
+        let version = version_of(&body);
+        Ok((body, version))
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError> {
+        self.reach()?;
+        self.objects.lock().unwrap().remove(key);
+        Ok(())
     }
 
     async fn exists(&self, key: &ObjectKey) -> Result<bool, ObjectError> {

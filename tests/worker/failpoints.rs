@@ -14,7 +14,7 @@ use facemill::domain::{Candidate, Cause, Ending, Id, PhotoKey, Position, RunName
 use facemill::ledger::{
     Begin, Counts, Entry, Event, Filter, Ledger, LedgerError, Move, Moved, PhotoStatus, Registration,
 };
-use facemill::objects::{ObjectError, ObjectKey, Objects, Page};
+use facemill::objects::{ObjectError, ObjectKey, Objects, Page, PutIfAbsent, Swap, Version};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -281,8 +281,30 @@ impl Objects for MortalObjects {
         self.failpoint.around(step, self.objects.put(key, body, media_type)).await
     }
 
+    async fn put_if_absent(&self, key: &ObjectKey, body: Bytes, media_type: &str) -> Result<PutIfAbsent, ObjectError> {
+        self.failpoint.around(Step::PutObject, self.objects.put_if_absent(key, body, media_type)).await
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &ObjectKey,
+        expected: &Version,
+        body: Bytes,
+        media_type: &str,
+    ) -> Result<Swap, ObjectError> {
+        self.failpoint.around(Step::PutObject, self.objects.compare_and_swap(key, expected, body, media_type)).await
+    }
+
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
         self.objects.get(key).await
+    }
+
+    async fn get_versioned(&self, key: &ObjectKey) -> Result<(Bytes, Version), ObjectError> {
+        self.objects.get_versioned(key).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError> {
+        self.failpoint.around(Step::PutObject, self.objects.delete(key)).await
     }
 
     async fn exists(&self, key: &ObjectKey) -> Result<bool, ObjectError> {
