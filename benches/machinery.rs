@@ -143,7 +143,11 @@ impl Stage for Copying {
                 Some(ObjectKey::face(sha256, format))
             }
             StageName::Classify => {
-                photo.facts.prediction = Some(Prediction { p_ok: 0.9047, model: "copying 1".into() });
+                photo.facts.prediction = Some(Prediction {
+                    p_ok: 0.9047,
+                    model: "copying 1".into(),
+                    model_sha256: ContentHash::of(b"copying 1"),
+                });
                 None
             }
         };

@@ -1,3 +1,66 @@
-//! Typed documents in the object store.
+//! Typed documents in the object store: records, run settings, models, classifiers of runs, predictions.
+//!
+//! A document is JSON, except a model. A damaged document is an [`ObjectError::Refused`] that names its key.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt, stream};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::objects::{ObjectError, ObjectKey, Objects};
+
+pub mod models;
+pub mod predictions;
 pub mod records;
+pub mod run_classifier;
+pub mod run_settings;
+
+const JSON: &str = "application/json";
+/// Keys in one page of a listing.
+const PAGE: usize = 1000;
+/// Documents that are read at a time.
+const READERS: usize = 16;
+
+fn encode<T: Serialize>(key: &ObjectKey, document: &T) -> Result<Bytes, ObjectError> {
+    serde_json::to_vec(document)
+        .map(Bytes::from)
+        .map_err(|error| ObjectError::Refused { what: format!("cannot write {key}"), detail: error.to_string() })
+}
+
+fn decode<T: DeserializeOwned>(key: &ObjectKey, body: &[u8]) -> Result<T, ObjectError> {
+    serde_json::from_slice(body).map_err(|error| damaged(key, &error.to_string()))
+}
+
+fn damaged(key: &ObjectKey, detail: &str) -> ObjectError {
+    ObjectError::Refused { what: format!("cannot read {key}"), detail: detail.to_owned() }
+}
+
+/// None: the object does not exist.
+fn optional<T>(read: Result<T, ObjectError>) -> Result<Option<T>, ObjectError> {
+    match read {
+        Ok(object) => Ok(Some(object)),
+        Err(ObjectError::Missing(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// All keys that start with `prefix`, in key order.
+fn keys(
+    objects: Arc<dyn Objects>,
+    prefix: String,
+    page: usize,
+) -> impl Stream<Item = Result<ObjectKey, ObjectError>> + use<> {
+    // The key to continue after. The outer None: there are no more keys.
+    let pages = stream::try_unfold(Some(None), move |after: Option<Option<ObjectKey>>| {
+        let (objects, prefix) = (objects.clone(), prefix.clone());
+        async move {
+            let Some(after) = after else { return Ok(None) };
+            let page = objects.list(&prefix, after.as_ref(), page).await?;
+            let next = page.keys.last().cloned().filter(|_| page.more).map(Some);
+            Ok::<_, ObjectError>(Some((stream::iter(page.keys.into_iter().map(Ok)), next)))
+        }
+    });
+    pages.try_flatten()
+}

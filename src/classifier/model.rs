@@ -109,6 +109,7 @@ pub(super) fn mirrors(all: f64, head: f64, grid: &[f32]) -> Result<[f32; MIRRORS
 pub struct Model {
     session: Session,
     name: String,
+    sha256: ContentHash,
     threshold: f64,
 }
 
@@ -130,14 +131,20 @@ impl Model {
             return Err(other(format!("it calls itself `{}`", entry(meta::NAME)?)));
         }
         let threshold = entry(meta::THRESHOLD)?.parse().map_err(|_| other("its threshold is no number".into()))?;
-        let name = format!("{NAME}-{}@{}", entry(meta::VERSION)?, &ContentHash::of(bytes).to_string()[..8]);
+        let sha256 = ContentHash::of(bytes);
+        let name = format!("{NAME}-{}@{}", entry(meta::VERSION)?, &sha256.to_string()[..8]);
         let session = runtime.session(source, bytes, 1)?;
-        Ok(Self { session, name, threshold })
+        Ok(Self { session, name, sha256, threshold })
     }
 
     /// Name, version and the first half of the file's fingerprint: `facemill-okng-1@0123abcd`.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// SHA-256 of the file.
+    pub fn sha256(&self) -> ContentHash {
+        self.sha256
     }
 
     /// Scores from here on count as OK, as its training chose it.

@@ -47,6 +47,15 @@ impl FromStr for Align {
     }
 }
 
+/// What fills the part of the crop beyond the edge of the photo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fill {
+    /// The photo, mirrored at its edge.
+    #[default]
+    Mirror,
+}
+
 /// The result of crop: the square that was cut, and measures of its pixels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Crop {

@@ -21,7 +21,7 @@ mod stage;
 mod status;
 
 pub use cause::{Cause, CauseCode};
-pub use crop::{Align, Crop};
+pub use crop::{Align, Crop, Fill};
 pub use face::{Face, FacePolicy, Landmarks, Search};
 pub use hash::{BadContentHash, ContentHash};
 pub use id::Id;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ContentHash;
+
 /// The result of classify for one crop.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
@@ -9,4 +11,6 @@ pub struct Prediction {
     pub p_ok: f64,
     /// Name and version of the model. Scores of different models cannot be compared.
     pub model: String,
+    /// SHA-256 of the model's file.
+    pub model_sha256: ContentHash,
 }

@@ -11,7 +11,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::stage::{Outcome, Retry, Stage, panic_text, store_failed};
 use crate::classifier::model::{Input, Model, mirrors_of};
-use crate::domain::{Cause, CauseCode, Crop, Photo, Prediction, StageName};
+use crate::domain::{Cause, CauseCode, ContentHash, Crop, Photo, Prediction, StageName};
 use crate::objects::{ObjectKey, Objects};
 use crate::telemetry::{context, instruments};
 
@@ -24,6 +24,7 @@ pub struct Classify {
     objects: Arc<dyn Objects>,
     queue: Sender<Job>,
     model: String,
+    sha256: ContentHash,
 }
 
 impl Classify {
@@ -33,13 +34,15 @@ impl Classify {
     /// A thread cannot be started.
     pub fn new(objects: Arc<dyn Objects>, models: Vec<Model>) -> std::io::Result<Self> {
         let name = models.first().map(|model| model.name().to_owned()).unwrap_or_default();
-        Self::with_judges(objects, models, name)
+        let sha256 = models.first().map_or_else(|| ContentHash::of(b""), Model::sha256);
+        Self::with_judges(objects, models, name, sha256)
     }
 
     fn with_judges<J: Judge + 'static>(
         objects: Arc<dyn Objects>,
         judges: Vec<J>,
         model: String,
+        sha256: ContentHash,
     ) -> std::io::Result<Self> {
         let (queue, jobs) = channel();
         let jobs = Arc::new(Mutex::new(jobs));
@@ -47,7 +50,7 @@ impl Classify {
             let jobs = Arc::clone(&jobs);
             std::thread::Builder::new().name("classify".into()).spawn(move || serve(judge, &jobs))?;
         }
-        Ok(Self { objects, queue, model })
+        Ok(Self { objects, queue, model, sha256 })
     }
 
     async fn prediction(&self, crop: &Crop) -> Result<Prediction, Outcome> {
@@ -63,7 +66,7 @@ impl Classify {
         let p_ok =
             self.judge(input).await.map_err(|detail| Retry::failed(Cause::new(CauseCode::ClassifierFailed, detail)))?;
         // Four decimals are more than it knows, and the same in every run.
-        Ok(Prediction { p_ok: (p_ok * 1e4).round() / 1e4, model: self.model.clone() })
+        Ok(Prediction { p_ok: (p_ok * 1e4).round() / 1e4, model: self.model.clone(), model_sha256: self.sha256 })
     }
 
     async fn judge(&self, input: Input) -> Result<f64, String> {
@@ -180,7 +183,7 @@ mod tests {
     use image::RgbImage;
 
     use super::*;
-    use crate::domain::{Align, Candidate, ContentHash, ImageFormat, RunName};
+    use crate::domain::{Align, Candidate, ImageFormat, RunName};
     use crate::objects::{ObjectError, Page, PutIfAbsent, Swap, Version};
     use crate::vision::image::encode;
 
@@ -291,7 +294,7 @@ mod tests {
     fn stage(shelf: Shelf, gate: Option<Arc<Barrier>>) -> (Classify, Arc<Mutex<Vec<usize>>>) {
         let sizes = Arc::default();
         let echo = Echo { sizes: Arc::clone(&sizes), gate };
-        (Classify::with_judges(Arc::new(shelf), vec![echo], "echo".into()).unwrap(), sizes)
+        (Classify::with_judges(Arc::new(shelf), vec![echo], "echo".into(), ContentHash::of(b"echo")).unwrap(), sizes)
     }
 
     fn p_ok(outcome: &Outcome) -> f64 {

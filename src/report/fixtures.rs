@@ -47,7 +47,7 @@ pub fn predicted(id: i64, p_ok: f64) -> Photo {
             blur: 120.0,
             exposure: 0.5,
         }),
-        prediction: Some(Prediction { p_ok, model: "okng-1".into() }),
+        prediction: Some(Prediction { p_ok, model: "okng-1".into(), model_sha256: ContentHash::of(b"okng-1") }),
     };
     photo
 }

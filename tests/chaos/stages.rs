@@ -141,8 +141,11 @@ impl Cheap {
             StageName::Classify => {
                 let crop = photo.facts.crop.as_ref().expect("it passed crop");
                 let body = self.objects.get(&ObjectKey::face(crop.sha256, crop.format)).await?;
-                photo.facts.prediction =
-                    Some(Prediction { p_ok: f64::from(body[100]) / 256.0, model: "chaos 1".into() });
+                photo.facts.prediction = Some(Prediction {
+                    p_ok: f64::from(body[100]) / 256.0,
+                    model: "chaos 1".into(),
+                    model_sha256: ContentHash::of(b"chaos 1"),
+                });
             }
         }
         Ok(photo)
