@@ -1,8 +1,8 @@
-//! The machinery without pixels: `cargo bench --bench machinery [-- --json]`, `FACEMILL_BENCH_PHOTOS=20000`.
+//! The cost of the pipeline without image processing: `cargo bench --bench machinery [-- --json]`, `FACEMILL_BENCH_PHOTOS=20000`.
 //!
-//! Stages that only copy, between real servers: photos a second through all four queues, and the CPU time that our
-//! workers and each server spend on a photo's hop. The workers are processes of their own, one a stage, so that
-//! nothing else is counted as theirs.
+//! Runs stages without computation on real servers. Measures photos per second through all four queues, and the CPU time
+//! of workers and servers for one photo at one stage. Each worker is a process of its own, so that its CPU time contains
+//! nothing else.
 
 #[path = "../tests/servers/cpu.rs"]
 mod cpu;
@@ -50,9 +50,9 @@ const HOPS: f64 = StageName::ALL.len() as f64;
 enum Extent {
     /// Queues and ledger.
     Queues,
-    /// And the record of every photo in S3, as every worker writes it.
+    /// Also the record of every photo in S3, as real workers write it.
     Records,
-    /// And an original and a face in S3 for every photo, as fetch and crop store them.
+    /// Also an original and a face in S3 for every photo, as fetch and crop store them.
     Objects,
 }
 
@@ -68,7 +68,7 @@ impl Extent {
     }
 }
 
-/// What a worker's process is told.
+/// The parameters of a worker process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Orders {
     stage: StageName,
@@ -111,10 +111,10 @@ impl Place {
     }
 }
 
-/// Adds what the real stage would add, and computes nothing.
+/// Adds the results of a real stage without computing them.
 struct Copying {
     name: StageName,
-    /// Where originals and faces go, if they are stored.
+    /// Stores originals and faces, if there is one.
     objects: Option<S3>,
 }
 
@@ -126,7 +126,7 @@ impl Stage for Copying {
 
     async fn run(&self, photo: &Photo) -> Outcome {
         let mut photo = Box::new(photo.clone());
-        // The id makes each object one of its own.
+        // The photo id makes each object different.
         let seed = format!("{} {}", photo.candidate.photo_id, self.name);
         let (sha256, format) = (ContentHash::of(seed.as_bytes()), ImageFormat::Png);
         let key = match self.name {
@@ -212,7 +212,7 @@ fn main() {
     }
 }
 
-/// A worker's process: until its standard input ends, and with it who started it.
+/// Runs a worker process until its standard input is closed, so not longer than its parent.
 async fn work(orders: Orders) {
     let Orders { stage, extent, concurrency, place } = orders;
     let objects = place.objects();
@@ -256,13 +256,13 @@ impl Servers {
         }
     }
 
-    /// CPU seconds so far: RabbitMQ, Redis, S3.
+    /// CPU seconds of RabbitMQ, Redis and S3 so far.
     fn cpu(&self) -> [f64; 3] {
         [self.rabbit.pid(), self.redis.pid(), self.s3.pid()].map(cpu::seconds_of_tree)
     }
 }
 
-/// One row of the table. CPU in microseconds a photo and hop.
+/// One row of the table. CPU time in microseconds for one photo at one stage.
 #[derive(Debug, Serialize)]
 struct Figures {
     extent: &'static str,
@@ -275,7 +275,7 @@ struct Figures {
 
 async fn measure(servers: &Servers, extent: Extent, photos: u64) -> Figures {
     const CONCURRENCY: usize = 16;
-    /// Photos before the measurement begins: connections, caches, channels.
+    /// Photos before the measurement, to open connections and fill caches.
     const WARM_UP: u64 = 200;
     let place = servers.place(extent);
     let workers: Vec<Member> = StageName::ALL
@@ -286,7 +286,7 @@ async fn measure(servers: &Servers, extent: Extent, photos: u64) -> Figures {
     all_ended(&place, WARM_UP).await;
     let own = || workers.iter().map(|worker| cpu::seconds_of_tree(worker.0.id())).sum::<f64>();
 
-    // Enqueuing is not the workers' time, but the servers' time includes it.
+    // The servers' CPU time includes enqueueing; the workers' does not.
     let (began, own_before, before) = (Instant::now(), own(), servers.cpu());
     enqueue(&place, WARM_UP..WARM_UP + photos).await;
     all_ended(&place, WARM_UP + photos).await;
@@ -316,7 +316,7 @@ async fn all_ended(place: &Place, photos: u64) {
     }
 }
 
-/// A worker's process, which ends with this.
+/// A worker process that ends when this is dropped.
 struct Member(Child);
 
 impl Member {

@@ -1,8 +1,8 @@
-//! What more workers are worth: `cargo bench --bench scaling [-- --json]`.
+//! The speed-up by more workers: `cargo bench --bench scaling [-- --json]`.
 //!
-//! The same photos for 1, 2 and 4 processes of `facemill work detect`, each held to a share of a core by a cgroup, so
-//! that even the four leave room for the servers on a machine with two cores. The photos are those beside the project
-//! (`../shared/data/photos`, or `FACEMILL_TEST_DATA`), else the sample photographs.
+//! Processes the same photos with 1, 2 and 4 processes of `facemill work detect`. A cgroup limits each to a share of a core,
+//! so that four of them leave CPU time for the servers on a machine with two cores. The photos are those beside the
+//! project (`../shared/data/photos`, or `FACEMILL_TEST_DATA`), or else the sample photographs.
 
 #[path = "../tests/servers/process.rs"]
 mod process;
@@ -33,7 +33,7 @@ use facemill::objects::{ObjectKey, Objects};
 use facemill::redis::{RedisClient, RedisSettings};
 use serde::Serialize;
 
-/// Of a core, for each worker.
+/// The share of a core for each worker.
 const SHARE: f64 = 0.2;
 const WORKERS: [usize; 3] = [1, 2, 4];
 const PREFIX: &str = "scaling";
@@ -44,7 +44,7 @@ struct Figures {
     photos: usize,
     seconds: f64,
     photos_per_second: f64,
-    /// Of what as many times one worker would do.
+    /// The throughput relative to the same number of times one worker's.
     efficiency: f64,
 }
 
@@ -93,7 +93,7 @@ struct Site {
 }
 
 impl Site {
-    /// Puts the photos where fetch would have put them.
+    /// Stores the photos as fetch does.
     async fn store(&self, count: usize) -> Vec<Original> {
         let objects = S3::new(StoreSettings { prefix: String::new(), ..self.s3.settings() });
         let mut originals = Vec::new();
@@ -153,7 +153,7 @@ impl Site {
     }
 }
 
-/// Photos that have passed detect or ended there.
+/// The photos that have passed detect or ended there.
 fn left_detect(counts: &Counts) -> u64 {
     let passed = counts.waiting.get(&StageName::Crop).copied().unwrap_or(0);
     passed + counts.ended.values().sum::<u64>()
@@ -184,7 +184,7 @@ fn pictures_under(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// `facemill work detect`, killed with this.
+/// A `facemill work detect` process that is killed when this is dropped.
 struct Detector {
     child: Child,
     port: u16,
@@ -207,19 +207,19 @@ impl Drop for Detector {
     }
 }
 
-/// Where CPU quotas are set: the cgroups of this machine.
+/// The cgroup hierarchies where CPU quotas can be set.
 struct Limits {
     folder: PathBuf,
     version: u8,
 }
 
-/// One process's cgroup. The kernel forgets it once it is empty and removed.
+/// The cgroup of one process. It is removed when this is dropped.
 struct Limit(PathBuf);
 
 impl Limits {
     const PERIOD_US: u32 = 50_000;
 
-    /// The first place in which a cgroup with a quota can be made.
+    /// The first hierarchy in which a cgroup with a quota can be created.
     fn find() -> Option<Self> {
         let places = [("/sys/fs/cgroup", 2), ("/sys/fs/cgroup/cpu", 1), ("/sys/fs/cgroup/cpu,cpuacct", 1)];
         places.into_iter().find_map(|(folder, version)| {
@@ -251,7 +251,7 @@ impl Limits {
     }
 }
 
-/// Into a file that the kernel has made: elsewhere a folder is just a folder.
+/// Writes to an existing file of the kernel; in an ordinary folder there is none.
 fn write(file: &Path, value: &str) -> std::io::Result<()> {
     std::fs::File::options().write(true).open(file)?.write_all(value.as_bytes())
 }

@@ -1,4 +1,4 @@
-//! Fetching from a real host that behaves badly in every way we know of.
+//! Downloads from a real HTTP server that misbehaves in every known way.
 
 mod support;
 
@@ -19,7 +19,7 @@ use futures::{FutureExt, StreamExt, stream};
 use support::MemoryObjects;
 use tokio::time::timeout;
 
-/// Looks like a JPEG, and long enough to break off.
+/// Bytes that look like a JPEG, long enough to be cut off.
 fn photo() -> Bytes {
     let rest = (0..20_000u32).map(|n| ((n * n) >> 7) as u8);
     [0xff, 0xd8, 0xff, 0xe0].into_iter().chain(rest).collect()
@@ -30,14 +30,14 @@ async fn host<R: Into<Route>>(routes: impl IntoIterator<Item = (&'static str, R)
     Host::start("127.0.0.1:0", routes).await.unwrap()
 }
 
-/// Careful rules that let `photos.test` and `other.test` lead to the host. Time limits are far away.
+/// Strict rules under which `photos.test` and `other.test` lead to the server. Time limits are long.
 fn rules(address: SocketAddr) -> Rules {
     let minute = Duration::from_secs(60);
     Rules {
         hosts: ["photos.test", "other.test"].map(|name| (name.to_owned(), address)).into(),
         allowed: [address].into(),
         spacing: Duration::ZERO,
-        patience: minute,
+        queue_timeout: minute,
         connect: minute,
         first_byte: minute,
         idle: minute,
@@ -50,7 +50,7 @@ fn fetcher(rules: Rules) -> Fetcher {
     Fetcher::new(rules).unwrap()
 }
 
-/// One fetch of `http://photos.test/x` with the given answer.
+/// Downloads `http://photos.test/x`, for which the server sends `answer`.
 async fn fetch(answer: impl Into<Route>) -> Result<Download, FetchError> {
     fetch_under(answer, |_| ()).await
 }
@@ -76,7 +76,7 @@ fn rejected(result: Result<Download, FetchError>) -> String {
     }
 }
 
-/// The code of a failure that costs an attempt; it must leave the delay to others.
+/// The code of a failure that costs an attempt and sets no delay.
 fn failed(result: Result<Download, FetchError>) -> String {
     match result {
         Err(FetchError::Transient { cause, after: None, costs_attempt: true }) => cause.code.to_string(),
@@ -84,7 +84,7 @@ fn failed(result: Result<Download, FetchError>) -> String {
     }
 }
 
-fn on_retry_after(result: Result<Download, FetchError>) -> (String, Option<Duration>) {
+fn wait_of(result: Result<Download, FetchError>) -> (String, Option<Duration>) {
     match result {
         Err(FetchError::Transient { cause, after, costs_attempt: false }) => (cause.code.to_string(), after),
         other => panic!("{other:?}"),
@@ -99,7 +99,7 @@ async fn a_photo_arrives_unchanged() {
     let download = fetcher.fetch("http://photos.test/x?size=orig#top").await.unwrap();
     assert_eq!(download.bytes, photo());
     assert_eq!(download.sha256, ContentHash::of(&photo()));
-    assert_eq!(download.format, ImageFormat::Jpeg, "its bytes count, not its type");
+    assert_eq!(download.format, ImageFormat::Jpeg, "detected from the content, not from the media type");
 
     let request = host.traffic().paths["/x?size=orig"].request.to_lowercase();
     let agent = format!("user-agent: facemill/{} (+https://example.org/about)\r\n", env!("CARGO_PKG_VERSION"));
@@ -110,7 +110,7 @@ async fn a_photo_arrives_unchanged() {
 }
 
 #[tokio::test]
-async fn a_photo_may_come_in_chunks_or_until_the_end() {
+async fn chunked_bodies_and_bodies_without_a_length_are_read() {
     let chunked = Answer::head(200, &[("Transfer-Encoding", "chunked")]);
     let body = [format!("{:x}\r\n", photo().len()).as_bytes(), &photo(), b"\r\n0\r\n\r\n"].concat();
     assert_eq!(fetch(chunked.then(Act::Send(body.into()))).await.unwrap().bytes, photo());
@@ -118,20 +118,20 @@ async fn a_photo_may_come_in_chunks_or_until_the_end() {
 }
 
 #[tokio::test]
-async fn a_bad_contact_is_told_at_once() {
+async fn an_invalid_contact_is_an_error() {
     let rules = Rules { contact: Some("two\nlines".into()), ..Rules::default() };
     assert!(Fetcher::new(rules).err().unwrap().to_string().contains("contact"));
 }
 
 #[tokio::test]
-async fn the_hosts_last_word_is_final() {
+async fn client_errors_are_final() {
     for status in [401, 403, 404, 410, 451] {
         assert_eq!(gone(fetch(Answer::status(status)).await), format!("http-{status}"));
     }
 }
 
 #[tokio::test]
-async fn a_host_in_trouble_is_tried_again() {
+async fn server_errors_are_retried() {
     for status in [500, 502, 503, 504] {
         assert_eq!(failed(fetch(Answer::status(status)).await), format!("http-{status}"));
     }
@@ -143,31 +143,31 @@ async fn a_host_in_trouble_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_host_that_asks_for_a_pause_gets_it_as_a_whole() {
+async fn a_pause_holds_for_the_whole_host() {
     for status in [429, 503] {
         let host = host([("/x", Answer::later(status, "120")), ("/y", Answer::photo(photo()))]).await;
         let fetcher = fetcher(rules(host.address()));
-        let (code, after) = on_retry_after(fetcher.fetch("http://photos.test/x").await);
+        let (code, after) = wait_of(fetcher.fetch("http://photos.test/x").await);
         assert_eq!((code, after), (format!("http-{status}"), Some(Duration::from_secs(120))));
 
-        let (code, after) = on_retry_after(fetcher.fetch("http://photos.test/y").await);
+        let (code, after) = wait_of(fetcher.fetch("http://photos.test/y").await);
         assert_eq!(code, "host-quiet");
         assert!(after.unwrap() > Duration::from_secs(100), "{after:?}");
         assert_eq!(host.traffic().hits("/y"), 0);
-        assert!(fetcher.fetch("http://other.test/y").await.is_ok(), "other hosts are not concerned");
+        assert!(fetcher.fetch("http://other.test/y").await.is_ok(), "other hosts are not affected");
     }
 }
 
 #[tokio::test]
-async fn a_pause_of_no_time_is_over_at_once() {
+async fn a_pause_of_zero_seconds_ends_at_once() {
     let host = host([("/x", Route::new([Answer::later(429, "0"), Answer::photo(photo())]))]).await;
     let fetcher = fetcher(rules(host.address()));
-    assert_eq!(on_retry_after(fetcher.fetch("http://photos.test/x").await).1, Some(Duration::ZERO));
+    assert_eq!(wait_of(fetcher.fetch("http://photos.test/x").await).1, Some(Duration::ZERO));
     assert!(fetcher.fetch("http://photos.test/x").await.is_ok());
 }
 
 #[tokio::test]
-async fn hosts_that_dawdle_are_left() {
+async fn slow_hosts_time_out() {
     let short = Duration::from_millis(200);
     let tick = Duration::from_millis(20);
     let stalled = || Answer::claims(20_004, photo().slice(..100)).then(Act::Hang);
@@ -178,9 +178,9 @@ async fn hosts_that_dawdle_are_left() {
 }
 
 #[tokio::test]
-async fn the_total_counts_redirects_too() {
-    let nap = || Act::Pause(Duration::from_millis(150));
-    let routes = [("/x", Answer::redirect("/y").after(nap())), ("/y", Answer::redirect("/x").after(nap()))];
+async fn the_total_time_limit_includes_redirects() {
+    let pause = || Act::Pause(Duration::from_millis(150));
+    let routes = [("/x", Answer::redirect("/y").after(pause())), ("/y", Answer::redirect("/x").after(pause()))];
     let host = host(routes).await;
     let total = Duration::from_millis(250);
     let fetcher = fetcher(Rules { total, max_redirects: 100, ..rules(host.address()) });
@@ -188,7 +188,7 @@ async fn the_total_counts_redirects_too() {
 }
 
 #[tokio::test]
-async fn connections_that_break_are_tried_again() {
+async fn broken_connections_are_retried() {
     let garbage = Answer::default().then(Act::Send("SSH-2.0-OpenSSH_9.2\r\n\r\n".into()));
     let half_chunk = Answer::head(200, &[("Transfer-Encoding", "chunked")]).then(Act::Send(photo().slice(..50)));
     let chunk = [b"4e24\r\n", &photo()[..100]].concat();
@@ -211,21 +211,21 @@ async fn connections_that_break_are_tried_again() {
 }
 
 #[tokio::test]
-async fn hosts_that_are_not_there_are_tried_again() {
+async fn unreachable_hosts_are_retried() {
     let host = host([("/x", Answer::photo(photo()))]).await;
     let address = host.address();
     let url = format!("http://{address}/x");
     let secure = fetcher(rules(address)).fetch(&format!("https://{address}/x")).await;
-    assert_eq!(failed(secure), "tls", "it speaks plain http");
+    assert_eq!(failed(secure), "tls", "the server speaks plain HTTP");
     host.stop().await;
     let refused = failed(fetcher(rules(address)).fetch(&url).await);
     assert_eq!(refused, "connection-refused");
-    // Too long for DNS, so that no name server is asked.
-    let nobody = format!("http://{}.test/x", "x".repeat(70));
-    assert_eq!(failed(fetcher(rules(address)).fetch(&nobody).await), "dns");
+    // Too long for DNS, so that no name server is contacted.
+    let unknown = format!("http://{}.test/x", "x".repeat(70));
+    assert_eq!(failed(fetcher(rules(address)).fetch(&unknown).await), "dns");
 }
 
-/// An address where connections are never accepted and never refused: the queue of its listener is full.
+/// An address where connections are neither accepted nor refused: the backlog of its listener is full.
 async fn black_hole() -> (SocketAddr, impl Sized) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -239,43 +239,43 @@ async fn black_hole() -> (SocketAddr, impl Sized) {
 }
 
 #[tokio::test]
-async fn nobody_pays_while_nobody_answers() {
+async fn waits_during_a_network_outage_cost_no_attempt() {
     let (nowhere, _kept) = black_hole().await;
     let host = host([("/x", Answer::photo(photo()))]).await;
     let mut rules = Rules { connect: Duration::from_millis(100), ..rules(host.address()) };
     rules.allowed.insert(nowhere);
-    let silent = ["one.test", "two.test", "three.test"];
-    rules.hosts.extend(silent.map(|name| (name.to_owned(), nowhere)));
+    let unreachable = ["one.test", "two.test", "three.test"];
+    rules.hosts.extend(unreachable.map(|name| (name.to_owned(), nowhere)));
     let fetcher = fetcher(rules);
     let fetch = async |name: &str| fetcher.fetch(&format!("http://{name}/x")).await;
 
     assert_eq!(failed(fetch("one.test").await), "timeout");
     assert_eq!(failed(fetch("two.test").await), "timeout");
-    let (code, after) = on_retry_after(fetch("three.test").await);
+    let (code, after) = wait_of(fetch("three.test").await);
     assert_eq!((code.as_str(), after), ("no-network", None));
-    assert_eq!(on_retry_after(fetch("one.test").await).0, "no-network");
+    assert_eq!(wait_of(fetch("one.test").await).0, "no-network");
 
     fetch("photos.test").await.unwrap();
-    for name in silent {
-        assert_eq!(failed(fetch(name).await), "timeout", "{name} alone does not answer");
+    for name in unreachable {
+        assert_eq!(failed(fetch(name).await), "timeout", "only {name} does not answer");
     }
 }
 
 #[tokio::test]
-async fn large_bodies_are_cut_off() {
+async fn large_bodies_are_rejected() {
     let limit = |rules: &mut Rules| rules.max_bytes = 20_004;
     assert_eq!(photo().len(), 20_004);
-    assert!(fetch_under(Answer::photo(photo()), limit).await.is_ok(), "just within");
+    assert!(fetch_under(Answer::photo(photo()), limit).await.is_ok(), "just within the limit");
     let more = [&photo()[..], b"x"].concat();
     assert_eq!(rejected(fetch_under(Answer::photo(more.clone()), limit).await), "too-large");
     assert_eq!(rejected(fetch_under(Answer::head(200, &[]).then(Act::Send(more.into())), limit).await), "too-large");
     assert_eq!(rejected(fetch_under(Answer::endless_body(photo()), limit).await), "too-large");
     let claims = Answer::claims(1 << 40, "").then(Act::Hang);
-    assert_eq!(rejected(fetch(claims).await), "too-large", "the claim is enough");
+    assert_eq!(rejected(fetch(claims).await), "too-large", "the Content-Length is enough");
 }
 
 #[tokio::test]
-async fn what_is_no_picture_is_rejected() {
+async fn other_content_is_rejected() {
     let endless_page = Answer::head(200, &[("Content-Type", "image/jpeg")]).then(Act::Forever("<html>".into()));
     for (answer, code) in [
         (Answer::page(), "not-an-image"),
@@ -292,7 +292,7 @@ async fn what_is_no_picture_is_rejected() {
 }
 
 #[tokio::test]
-async fn robots_tags_are_obeyed() {
+async fn robots_tags_are_honoured() {
     for tag in ["noai", "noimageai", "noindex", "facemill: noai", "noai, noindex"] {
         assert_eq!(gone(fetch(Answer::robots(tag, photo())).await), "refused-by-robots-tag", "{tag}");
     }
@@ -324,12 +324,12 @@ async fn five_redirects_are_followed_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_redirect_without_a_target_is_no_photo() {
+async fn a_redirect_without_a_location_is_a_failure() {
     assert_eq!(failed(fetch(Answer::head(302, &[])).await), "http-302");
     assert_eq!(failed(fetch(Answer::status(304)).await), "http-304");
 }
 
-/// A second host that nobody may ask, on the same machine, to see that nobody does.
+/// A second server on a forbidden address receives no request.
 #[tokio::test]
 async fn redirects_into_the_private_network_are_refused() {
     let inner = host([("/secret", Answer::photo(photo()))]).await;
@@ -355,7 +355,7 @@ async fn redirects_into_the_private_network_are_refused() {
 }
 
 #[tokio::test]
-async fn names_that_lead_into_the_private_network_are_refused() {
+async fn names_of_private_addresses_are_refused() {
     let host = host([("/x", Answer::photo(photo()))]).await;
     let by_name = format!("http://localhost:{}/x", host.address().port());
     assert_eq!(rejected(fetcher(rules(host.address())).fetch(&by_name).await), "forbidden-address");
@@ -369,20 +369,20 @@ async fn names_that_lead_into_the_private_network_are_refused() {
 }
 
 #[tokio::test]
-async fn one_host_gets_few_requests_at_once() {
+async fn requests_to_one_host_are_limited() {
     let gate = Gate::new();
     let host = host([("/x", Answer::gated(&gate, photo()))]).await;
-    let rules = Rules { per_host: 2, at_once: 3, ..rules(host.address()) };
-    // Two are asked, half of those that a fetcher is given stand in line; whatever is beyond is sent away at once.
-    let line = rules.in_hand() / 2;
+    let rules = Rules { per_host: 2, max_requests: 3, ..rules(host.address()) };
+    // Two requests run, and half of the prefetched photos are queued. The next photo is deferred at once.
+    let queue = rules.prefetch() / 2;
     let fetcher = fetcher(rules);
-    let fetches = (0..2 + line).map(|_| fetcher.fetch("http://photos.test/x"));
+    let fetches = (0..2 + queue).map(|_| fetcher.fetch("http://photos.test/x"));
     let mut all = Box::pin(futures::future::join_all(fetches));
     tokio::select! {
         _ = &mut all => panic!("the gate is closed"),
         () = host.until(|traffic| traffic.now == 2) => {}
     }
-    let (code, after) = on_retry_after(fetcher.fetch("http://photos.test/x").await);
+    let (code, after) = wait_of(fetcher.fetch("http://photos.test/x").await);
     assert_eq!(code, "host-busy");
     assert!(after.unwrap() >= Duration::from_secs(1));
     let elsewhere = fetcher.fetch("http://other.test/x");
@@ -394,7 +394,7 @@ async fn one_host_gets_few_requests_at_once() {
     assert_eq!(host.traffic().all_hits(), 3);
     gate.open();
     assert!(all.await.iter().all(Result::is_ok));
-    assert_eq!(host.traffic().peak, 3, "two of one name, one of the other");
+    assert_eq!(host.traffic().peak, 3, "two for one name, one for the other");
 }
 
 fn stage(objects: &Arc<MemoryObjects>, rules: Rules) -> Fetch {
@@ -422,7 +422,7 @@ fn advanced(outcome: Outcome) -> Photo {
 }
 
 #[tokio::test]
-async fn the_stage_keeps_the_original_and_fetches_it_once() {
+async fn the_stage_stores_the_original_and_fetches_it_once() {
     let host = host([("/x", Answer::photo(photo()))]).await;
     let objects = Arc::new(MemoryObjects::default());
     let stage = stage(&objects, rules(host.address()));
@@ -436,22 +436,22 @@ async fn the_stage_keeps_the_original_and_fetches_it_once() {
     assert_eq!(objects.all().into_iter().collect::<Vec<_>>(), [(key.clone(), photo())]);
 
     assert_eq!(advanced(stage.run(&fetched).await), fetched);
-    assert_eq!(host.traffic().hits("/x"), 1, "it is here already");
+    assert_eq!(host.traffic().hits("/x"), 1, "the original is already stored");
 
-    objects.forget(&key);
+    objects.remove(&key);
     assert_eq!(advanced(stage.run(&fetched).await), fetched);
-    assert_eq!((host.traffic().hits("/x"), objects.all().len()), (2, 1), "it was lost, and is here again");
+    assert_eq!((host.traffic().hits("/x"), objects.all().len()), (2, 1), "a lost original is fetched again");
     assert_eq!(advanced(stage.run(&fresh).await), fetched);
     assert_eq!(objects.all().len(), 1, "the same content is one object");
 }
 
 #[tokio::test]
-async fn the_stores_trouble_costs_no_attempt() {
+async fn an_unavailable_store_costs_no_attempt() {
     let host = host([("/x", Answer::photo(photo()))]).await;
     let objects = Arc::new(MemoryObjects::default());
     let stage = stage(&objects, rules(host.address()));
     let fetched = advanced(stage.run(&photo_of("http://photos.test/x")).await);
-    objects.set_away(true);
+    objects.set_unavailable(true);
     for photo in [photo_of("http://photos.test/x"), fetched] {
         match stage.run(&photo).await {
             Outcome::Retry(Retry { cause, costs_attempt: false, .. }) => {
@@ -463,7 +463,7 @@ async fn the_stores_trouble_costs_no_attempt() {
 }
 
 #[tokio::test]
-async fn the_stage_passes_on_what_fetching_found() {
+async fn download_errors_become_outcomes() {
     let host = host([("/gone", Answer::status(410)), ("/page", Answer::page()), ("/bad", Answer::status(500))]).await;
     let objects = Arc::new(MemoryObjects::default());
     let stage = stage(&objects, rules(host.address()));
@@ -475,22 +475,22 @@ async fn the_stage_passes_on_what_fetching_found() {
     assert!(objects.all().is_empty());
 }
 
-/// A long queue of one host's photos, the host stuck, and one photo of another host at its end.
+/// Many photos of a host that does not respond, and one photo of another host after them.
 #[tokio::test]
-async fn the_busiest_host_does_not_stall_the_others() {
+async fn a_busy_host_does_not_block_another() {
     let gate = Gate::new();
     let host = host([("/busy", Answer::gated(&gate, photo())), ("/other", Answer::photo(photo()))]).await;
-    let rules = Rules { at_once: 8, ..rules(host.address()) };
-    let in_hand = rules.in_hand();
+    let rules = Rules { max_requests: 8, ..rules(host.address()) };
+    let prefetch = rules.prefetch();
     let stage = stage(&Arc::new(MemoryObjects::default()), rules);
     let busy = (0..5000).map(|_| photo_of("http://photos.test/busy"));
     let queue: Vec<_> = busy.chain([photo_of("http://other.test/other")]).collect();
 
     let mut advanced = 0;
-    let mut sent_away = 0;
-    // The busy host holds four, and its line half of those in hand.
-    let kept = 4 + in_hand / 2;
-    let mut outcomes = stream::iter(&queue).map(|photo| stage.run(photo)).buffer_unordered(in_hand);
+    let mut deferred = 0;
+    // Four requests run, and half of the prefetched photos are queued.
+    let held = 4 + prefetch / 2;
+    let mut outcomes = stream::iter(&queue).map(|photo| stage.run(photo)).buffer_unordered(prefetch);
     while advanced == 0 {
         match outcomes.next().await.unwrap() {
             Outcome::Advance(photo) => {
@@ -499,24 +499,24 @@ async fn the_busiest_host_does_not_stall_the_others() {
             }
             Outcome::Retry(Retry { cause, after: Some(_), costs_attempt: false }) => {
                 assert_eq!(cause.code, CauseCode::HostBusy);
-                sent_away += 1;
+                deferred += 1;
             }
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(sent_away, 5000 - kept);
-    assert!(outcomes.next().now_or_never().is_none(), "the others are still there");
+    assert_eq!(deferred, 5000 - held);
+    assert!(outcomes.next().now_or_never().is_none(), "the others are still held");
     gate.open();
     assert_eq!(
         outcomes.filter(|outcome| futures::future::ready(matches!(outcome, Outcome::Advance(_)))).count().await,
-        kept
+        held
     );
     assert!(host.traffic().paths["/busy"].peak <= 4);
 }
 
-/// The demonstration's URLs, as its dump has them: what fetching says to each at the first attempt.
+/// The result of the first attempt for each URL in the demo's dump.
 #[tokio::test]
-async fn the_demonstration_has_every_kind_of_answer() {
+async fn the_demo_has_every_kind_of_answer() {
     let folder = tempfile::tempdir().unwrap();
     let drawing = image::RgbImage::from_fn(40, 50, |x, y| image::Rgb([4 * x as u8, 4 * y as u8, 0]));
     drawing.save(folder.path().join("ann.jpg")).unwrap();
@@ -530,13 +530,13 @@ async fn the_demonstration_has_every_kind_of_answer() {
     let rules = Rules { max_bytes: 2_000_000, hosts: demo.rules.hosts, ..rules(demo.host.address()) };
     let usual = fetcher(rules.clone());
     let mut answers: BTreeMap<String, usize> = BTreeMap::new();
-    // The slow host is left out: its answers are a matter of time.
+    // The slow host is left out: its answers depend on timing.
     for url in urls.iter().filter(|url| !url.contains("slow.test") && !url.contains("nobody-asks")) {
-        // The busy host asks for a pause; one fetcher would keep it.
+        // The busy host asks for a pause, which a shared fetcher would apply to its other photos.
         let other = url.contains("busy.test").then(|| fetcher(rules.clone()));
         let answer = match other.as_ref().unwrap_or(&usual).fetch(url).await {
             Ok(_) => "photo".to_owned(),
-            Err(obstacle) => obstacle.cause().code.to_string(),
+            Err(error) => error.cause().code.to_string(),
         };
         *answers.entry(answer).or_default() += 1;
     }

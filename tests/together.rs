@@ -16,8 +16,8 @@ use facemill::cluster::pauses::{Pauses, Subject, Watch};
 use facemill::cluster::workers::{Report, Workers};
 use facemill::domain::StageName;
 use facemill::net::Rules;
-use facemill::net::host_limiter::{Answer, Feedback, HostLimiter, Lease};
-use facemill::net::host_limits::{Entry, HostLimits, Why};
+use facemill::net::host_limiter::{Feedback, HostLimiter, Lease, LeaseDecision};
+use facemill::net::host_limits::{Admission, DeferReason, HostLimits};
 use facemill::redis::{RedisClient, RedisSettings};
 use futures::future::join_all;
 use tokio::sync::watch;
@@ -31,7 +31,7 @@ fn connect(settings: &RedisSettings) -> Arc<RedisClient> {
 }
 
 fn rules() -> Rules {
-    Rules { per_host: 3, spacing: Duration::ZERO, patience: PATIENCE, ..Rules::default() }
+    Rules { per_host: 3, spacing: Duration::ZERO, queue_timeout: PATIENCE, ..Rules::default() }
 }
 
 /// As one process has it: with a connection of its own.
@@ -41,19 +41,19 @@ fn hosts(settings: &RedisSettings, process: &str, limits: Limits) -> Arc<Hosts> 
 }
 
 async fn go(hosts: &Hosts, host: &str) -> Lease {
-    match hosts.ask(host).await.unwrap() {
-        Answer::Go { lease, .. } => lease,
+    match hosts.acquire(host).await.unwrap() {
+        LeaseDecision::Granted { lease, .. } => lease,
         other => panic!("{host} should have time: {other:?}"),
     }
 }
 
 async fn is_busy(hosts: &Hosts, host: &str) -> bool {
-    matches!(hosts.ask(host).await.unwrap(), Answer::Busy { .. })
+    matches!(hosts.acquire(host).await.unwrap(), LeaseDecision::Busy { .. })
 }
 
 async fn quiet(hosts: &Hosts, host: &str) -> u64 {
-    match hosts.ask(host).await.unwrap() {
-        Answer::Quiet { left, .. } => left.as_secs_f64().round() as u64,
+    match hosts.acquire(host).await.unwrap() {
+        LeaseDecision::Quiet { left, .. } => left.as_secs_f64().round() as u64,
         other => panic!("{host} should want quiet: {other:?}"),
     }
 }
@@ -86,12 +86,12 @@ async fn a_host_gets_as_many_requests_from_all_as_from_one() {
     let third = go(&a, "x").await;
     assert!(is_busy(&a, "x").await && is_busy(&b, "x").await);
     go(&b, "y").await;
-    a.over("x", &first, Feedback::Neither).await.unwrap();
-    a.over("x", &first, Feedback::Neither).await.unwrap();
+    a.release("x", &first, Feedback::Neither).await.unwrap();
+    a.release("x", &first, Feedback::Neither).await.unwrap();
     go(&b, "x").await;
     assert!(is_busy(&b, "x").await, "a lease that is given back twice is one");
-    b.over("x", &third, Feedback::Neither).await.unwrap();
-    assert!(matches!(b.ask("x").await.unwrap(), Answer::Go { sharers: 2, .. }));
+    b.release("x", &third, Feedback::Neither).await.unwrap();
+    assert!(matches!(b.acquire("x").await.unwrap(), LeaseDecision::Granted { processes: 2, .. }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,9 +109,9 @@ async fn crowds_in_two_processes_never_exceed_the_limit_together() {
         (0..30).map(move |_| async move {
             let permit = loop {
                 // The line is short; who finds it full comes again.
-                match host_limits.enter("x").await {
-                    Entry::Go(permit) => break permit,
-                    Entry::Later { why, .. } => assert_eq!(why, Why::Busy),
+                match host_limits.admit("x").await {
+                    Admission::Granted(permit) => break permit,
+                    Admission::Deferred { reason, .. } => assert_eq!(reason, DeferReason::Busy),
                 }
                 tokio::task::yield_now().await;
             };
@@ -140,10 +140,10 @@ async fn crowds_in_two_processes_stand_in_line_and_are_not_sent_away() {
         .into();
     let visits = processes.iter().flat_map(|(host_limits, redis)| {
         (0..100).map(move |_| async move {
-            let entry = host_limits.enter("x").await;
+            let entry = host_limits.admit("x").await;
             // As long as a request takes that is answered at once.
             redis.check("check").await.unwrap();
-            matches!(entry, Entry::Go(_))
+            matches!(entry, Admission::Granted(_))
         })
     });
     let went = tokio::time::timeout(PATIENCE, join_all(visits)).await.unwrap();
@@ -155,8 +155,8 @@ async fn requests_of_all_keep_their_distance() {
     let settings = RedisServer::shared().settings();
     let limits = Limits { spacing: Duration::from_secs(100), ..Limits::new(&rules()) };
     let (a, b) = (hosts(&settings, "a", limits.clone()), hosts(&settings, "b", limits));
-    let starts_in = async |hosts: &Hosts| match hosts.ask("x").await.unwrap() {
-        Answer::Go { starts_in, .. } => starts_in.as_secs_f64().round() as u64,
+    let starts_in = async |hosts: &Hosts| match hosts.acquire("x").await.unwrap() {
+        LeaseDecision::Granted { starts_in, .. } => starts_in.as_secs_f64().round() as u64,
         other => panic!("{other:?}"),
     };
     assert_eq!((starts_in(&a).await, starts_in(&b).await, starts_in(&a).await), (0, 100, 200));
@@ -169,24 +169,24 @@ async fn a_host_that_wants_quiet_gets_it_from_all() {
     let (a, b) = (hosts(&settings, "a", limits.clone()), hosts(&settings, "b", limits));
     let (first, second) = (go(&a, "x").await, go(&b, "x").await);
     let named = Feedback::RetryAfter(Some(Duration::from_secs(90)));
-    assert_eq!(a.over("x", &first, named).await.unwrap().as_secs(), 90);
+    assert_eq!(a.release("x", &first, named).await.unwrap().as_secs(), 90);
     assert_eq!(quiet(&b, "x").await, 90);
     // Told while it was under way: that is the same wait, and the longer one counts.
-    b.over("x", &second, Feedback::RetryAfter(None)).await.unwrap();
+    b.release("x", &second, Feedback::RetryAfter(None)).await.unwrap();
     assert_eq!(quiet(&a, "x").await, 90);
     go(&a, "y").await;
 
     let key = format!("{}:host:{{z}}", settings.prefix);
     for expected in [5, 10, 20] {
         let lease = go(&a, "z").await;
-        a.over("z", &lease, Feedback::RetryAfter(None)).await.unwrap();
+        a.release("z", &lease, Feedback::RetryAfter(None)).await.unwrap();
         assert_eq!(quiet(&b, "z").await, expected, "unnamed waits grow");
         let _: u64 = tell(&settings, &["HSET", &key, "quiet_until", "0"]).await;
     }
     let lease = go(&b, "z").await;
-    b.over("z", &lease, Feedback::Success).await.unwrap();
+    b.release("z", &lease, Feedback::Success).await.unwrap();
     let lease = go(&a, "z").await;
-    a.over("z", &lease, Feedback::RetryAfter(None)).await.unwrap();
+    a.release("z", &lease, Feedback::RetryAfter(None)).await.unwrap();
     assert_eq!(quiet(&b, "z").await, 5, "until the host is well again");
 }
 
@@ -195,12 +195,12 @@ async fn a_whole_process_learns_of_the_quiet_that_another_was_asked_for() {
     let settings = RedisServer::shared().settings();
     let polite = |name| HostLimits::new(&rules()).with_limiter(hosts(&settings, name, Limits::new(&rules())));
     let (a, b) = (polite("a"), polite("b"));
-    let Entry::Go(permit) = a.enter("x").await else { panic!("nobody is there") };
+    let Admission::Granted(permit) = a.admit("x").await else { panic!("nobody is there") };
     permit.on_retry_after(Some(Duration::from_secs(90)));
     drop(permit);
-    until("a quiet host", async || match b.enter("x").await {
-        Entry::Later { why, after } => why == Why::Quiet && after > Duration::from_secs(60),
-        Entry::Go(_) => false,
+    until("a quiet host", async || match b.admit("x").await {
+        Admission::Deferred { reason, after } => reason == DeferReason::Quiet && after > Duration::from_secs(60),
+        Admission::Granted(_) => false,
     })
     .await;
 }
@@ -223,7 +223,7 @@ async fn nothing_of_a_host_is_kept_for_ever() {
     let hosts = hosts(&settings, "a", limits);
     let _died = go(&hosts, "x").await;
     let lease = go(&hosts, "y").await;
-    hosts.over("y", &lease, Feedback::RetryAfter(Some(short))).await.unwrap();
+    hosts.release("y", &lease, Feedback::RetryAfter(Some(short))).await.unwrap();
     let pattern = format!("{}:*", settings.prefix);
     let keys = async || tell::<Vec<String>>(&settings, &["KEYS", &pattern]).await;
     assert!(!keys().await.is_empty());
@@ -234,11 +234,14 @@ async fn nothing_of_a_host_is_kept_for_ever() {
 async fn nobody_goes_while_nobody_can_be_asked() {
     let server = RedisServer::start(&[]);
     let settings = server.settings();
-    let rules = Rules { patience: Duration::from_millis(50), ..rules() };
+    let rules = Rules { queue_timeout: Duration::from_millis(50), ..rules() };
     let host_limits = HostLimits::new(&rules).with_limiter(hosts(&settings, "a", Limits::new(&rules)));
-    assert!(matches!(host_limits.enter("x").await, Entry::Go(_)));
+    assert!(matches!(host_limits.admit("x").await, Admission::Granted(_)));
     server.kill();
-    assert!(matches!(host_limits.enter("y").await, Entry::Later { why: Why::Away, .. }));
+    assert!(matches!(
+        host_limits.admit("y").await,
+        Admission::Deferred { reason: DeferReason::LimiterUnavailable, .. }
+    ));
 }
 
 #[tokio::test]
@@ -250,12 +253,12 @@ async fn a_paused_host_is_left_alone_the_longer_the_longer_it_is_paused() {
     let hosts = Hosts::new(connect(&settings), "a".into(), Limits::new(&rules()), paused);
     let host_limits = HostLimits::new(&rules()).with_limiter(Arc::new(hosts));
     for (host, least, most) in [("new", 5, 30), ("old", 30, 60), ("older", 600, 600)] {
-        let Entry::Later { why: Why::Paused, after } = host_limits.enter(host).await else {
+        let Admission::Deferred { reason: DeferReason::Paused, after } = host_limits.admit(host).await else {
             panic!("{host} is paused")
         };
         assert!((least..=most).contains(&after.as_secs()), "{host}: {after:?}");
     }
-    assert!(matches!(host_limits.enter("other").await, Entry::Go(_)));
+    assert!(matches!(host_limits.admit("other").await, Admission::Granted(_)));
 }
 
 #[tokio::test]

@@ -285,7 +285,7 @@ async fn what_a_photo_lacks_is_a_rejection_and_what_the_store_lacks_is_not() {
     unknown.facts.original.as_mut().unwrap().sha256 = ContentHash::of(b"never stored");
     assert!(matches!(detect.run(&unknown).await, Outcome::Retry(Retry { costs_attempt: true, .. })));
     let away = Arc::new(MemoryObjects::default());
-    away.set_away(true);
+    away.set_unavailable(true);
     let waiting = Detect::new(away, detector.clone(), DetectSettings::default()).run(&unknown).await;
     assert!(matches!(waiting, Outcome::Retry(Retry { costs_attempt: false, .. })), "{waiting:?}");
 

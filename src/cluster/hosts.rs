@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::keys;
 use crate::net::Rules;
-use crate::net::host_limiter::{Answer, Away, FIRST_WAIT, Feedback, HostLimiter, LONGEST_WAIT, Lease};
+use crate::net::host_limiter::{FIRST_WAIT, Feedback, HostLimiter, LONGEST_WAIT, Lease, LeaseDecision, Unavailable};
 use crate::redis::RedisClient;
 
 static ENTER: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/enter.lua")));
@@ -82,7 +82,7 @@ impl HostLimiter for Hosts {
         Some(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(since))
     }
 
-    async fn ask(&self, host: &str) -> Result<Answer, Away> {
+    async fn acquire(&self, host: &str) -> Result<LeaseDecision, Unavailable> {
         const WHAT: &str = "ask for a turn";
         let prefix = self.redis.prefix();
         let names = [keys::host(prefix, host), keys::turns(prefix, host), keys::sharers(prefix, host)];
@@ -95,18 +95,18 @@ impl HostLimiter for Hosts {
             ms(self.limits.longest_turn),
             ms(self.limits.sharing),
         ];
-        let value = self.redis.script(WHAT, &ENTER, &names, &arguments).await.map_err(Away::new)?;
-        let (answer, wait_ms, sharers): (String, u64, u32) =
-            redis::from_redis_value(value).map_err(|error| Away::new(self.redis.refused(WHAT, error)))?;
+        let value = self.redis.script(WHAT, &ENTER, &names, &arguments).await.map_err(Unavailable::new)?;
+        let (answer, wait_ms, processes): (String, u64, u32) =
+            redis::from_redis_value(value).map_err(|error| Unavailable::new(self.redis.refused(WHAT, error)))?;
         let wait = Duration::from_millis(wait_ms);
         Ok(match answer.as_str() {
-            "go" => Answer::Go { lease: Lease(lease), starts_in: wait, sharers },
-            "quiet" => Answer::Quiet { left: wait, sharers },
-            _ => Answer::Busy { sharers },
+            "go" => LeaseDecision::Granted { lease: Lease(lease), starts_in: wait, processes },
+            "quiet" => LeaseDecision::Quiet { left: wait, processes },
+            _ => LeaseDecision::Busy { processes },
         })
     }
 
-    async fn over(&self, host: &str, lease: &Lease, feedback: Feedback) -> Result<Duration, Away> {
+    async fn release(&self, host: &str, lease: &Lease, feedback: Feedback) -> Result<Duration, Unavailable> {
         const WHAT: &str = "give a turn back";
         let prefix = self.redis.prefix();
         let (word, wait) = match feedback {
@@ -123,8 +123,9 @@ impl HostLimiter for Hosts {
             ms(self.limits.memory),
         ];
         let names = [keys::host(prefix, host), keys::turns(prefix, host)];
-        let value = self.redis.script(WHAT, &LEAVE, &names, &arguments).await.map_err(Away::new)?;
-        let left: u64 = redis::from_redis_value(value).map_err(|error| Away::new(self.redis.refused(WHAT, error)))?;
+        let value = self.redis.script(WHAT, &LEAVE, &names, &arguments).await.map_err(Unavailable::new)?;
+        let left: u64 =
+            redis::from_redis_value(value).map_err(|error| Unavailable::new(self.redis.refused(WHAT, error)))?;
         Ok(Duration::from_millis(left))
     }
 }

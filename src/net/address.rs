@@ -2,11 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// IPv4 networks that are not on the public internet, as the IANA special-purpose registry has them.
+/// IPv4 networks that are not part of the public internet, from the IANA special-purpose address registry.
 const FORBIDDEN_V4: [(Ipv4Addr, u32, &str); 15] = [
     (Ipv4Addr::new(0, 0, 0, 0), 8, "this network"),
     (Ipv4Addr::new(10, 0, 0, 0), 8, "private"),
-    (Ipv4Addr::new(100, 64, 0, 0), 10, "shared by a carrier's customers"),
+    (Ipv4Addr::new(100, 64, 0, 0), 10, "carrier-grade NAT"),
     (Ipv4Addr::new(127, 0, 0, 0), 8, "loopback"),
     (Ipv4Addr::new(169, 254, 0, 0), 16, "link-local"),
     (Ipv4Addr::new(172, 16, 0, 0), 12, "private"),
@@ -21,7 +21,7 @@ const FORBIDDEN_V4: [(Ipv4Addr, u32, &str); 15] = [
     (Ipv4Addr::new(240, 0, 0, 0), 4, "reserved"),
 ];
 
-/// IPv6 networks inside 2000::/3, the public part, that are forbidden nevertheless.
+/// Forbidden IPv6 networks within 2000::/3, the public range.
 const FORBIDDEN_V6: [(Ipv6Addr, u32, &str); 4] = [
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23, "Teredo or reserved"),
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32, "documentation"),
@@ -29,7 +29,7 @@ const FORBIDDEN_V6: [(Ipv6Addr, u32, &str); 4] = [
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20, "documentation"),
 ];
 
-/// Why an address is none of a stranger's business, in a word or two; nothing for a public one.
+/// Why an address is forbidden, in a few words; nothing for a public address.
 pub fn forbidden(ip: IpAddr) -> Option<&'static str> {
     match ip {
         IpAddr::V4(ip) => forbidden_v4(ip),
@@ -43,8 +43,8 @@ fn forbidden_v4(ip: Ipv4Addr) -> Option<&'static str> {
 }
 
 fn forbidden_v6(ip: Ipv6Addr) -> Option<&'static str> {
-    if let Some(hidden) = hidden_v4(ip) {
-        return forbidden_v4(hidden);
+    if let Some(embedded) = embedded_v4(ip) {
+        return forbidden_v4(embedded);
     }
     if ip.segments()[0] & 0xe000 != 0x2000 {
         return Some(if ip.is_loopback() { "loopback" } else { "not public" });
@@ -53,9 +53,9 @@ fn forbidden_v6(ip: Ipv6Addr) -> Option<&'static str> {
     FORBIDDEN_V6.iter().find(inside).map(|(_, _, why)| *why)
 }
 
-/// The IPv4 address that an IPv6 one stands for where both are in daily use: mapped (`::ffff:0:0/96`) and NAT64
-/// (`64:ff9b::/96`, RFC 6052), which is how an IPv6-only cluster sees every IPv4 host.
-fn hidden_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+/// The IPv4 address inside an IPv6 address: IPv4-mapped (`::ffff:0:0/96`), or NAT64 (`64:ff9b::/96`, RFC 6052), through
+/// which an IPv6-only cluster reaches IPv4 hosts.
+fn embedded_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     let nat64 = matches!(ip.segments(), [0x64, 0xff9b, 0, 0, 0, 0, _, _]);
     ip.to_ipv4_mapped().or_else(|| nat64.then(|| Ipv4Addr::from_bits(ip.to_bits() as u32)))
 }
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn public_addresses_are_not() {
+    fn public_addresses_are_allowed() {
         let good = [
             "1.1.1.1",
             "8.8.8.8",

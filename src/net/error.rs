@@ -1,4 +1,4 @@
-//! What can stand between us and a photo, and whether it may pass.
+//! Errors of a download, and whether another attempt may succeed.
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
@@ -10,47 +10,47 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 use crate::domain::{Cause, CauseCode};
 
-/// Why there is no photo.
+/// Why a photo was not downloaded.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FetchError {
-    /// It is not to be had any more: the host says so, or does not want it used.
+    /// The photo is no longer available, or the host forbids its use.
     Gone(Cause),
-    /// Whatever is there is not to be fetched: a forbidden address, a page, too many bytes.
+    /// The URL leads to no acceptable photo: a forbidden address, a page, too many bytes.
     Rejected(Cause),
-    /// Something that may pass.
+    /// Another attempt may succeed.
     Transient {
         cause: Cause,
-        /// How long to wait at least, when the host said so or is busy with others.
+        /// The least wait, where the host has asked for one or is busy.
         after: Option<Duration>,
-        /// Being told to wait is nobody's failure.
+        /// False for waits: the photo has not failed.
         costs_attempt: bool,
     },
 }
 
-/// A name that leads nowhere we may go.
+/// Why a name has no address that may be contacted.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ResolveError {
     #[error("{ip} is not a public address ({why})")]
     Forbidden { ip: IpAddr, why: &'static str },
     #[error("the name has no address")]
-    Nothing,
+    NoAddress,
     #[error("{0}")]
-    Unknown(io::Error),
+    NotFound(io::Error),
     /// No name server has answered.
     #[error("{0}")]
-    Silence(io::Error),
+    ServerUnreachable(io::Error),
 }
 
 impl From<io::Error> for ResolveError {
     fn from(error: io::Error) -> Self {
-        // `EAI_AGAIN`, in the words of glibc and of musl: the code itself is not handed on.
+        // `EAI_AGAIN` in the texts of glibc and musl: the error has no code.
         let text = error.to_string();
         let again = ["Temporary failure in name resolution", "Try again"].iter().any(|words| text.contains(words));
-        if again { Self::Silence(error) } else { Self::Unknown(error) }
+        if again { Self::ServerUnreachable(error) } else { Self::NotFound(error) }
     }
 }
 
-/// Whoever asks for a longer wait gets this one.
+/// The longest wait that a host can ask for; longer ones are shortened to it.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 impl FetchError {
@@ -58,6 +58,24 @@ impl FetchError {
         match self {
             Self::Gone(cause) | Self::Rejected(cause) | Self::Transient { cause, .. } => cause,
         }
+    }
+
+    /// Whether another attempt may succeed.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Transient { .. })
+    }
+
+    /// The least wait before another attempt, where the host has asked for one or is busy.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Transient { after, .. } => *after,
+            Self::Gone(_) | Self::Rejected(_) => None,
+        }
+    }
+
+    /// Whether a failure uses up one of the photo's attempts. A wait does not.
+    pub fn costs_attempt(&self) -> bool {
+        matches!(self, Self::Transient { costs_attempt: true, .. })
     }
 
     pub(super) fn gone(code: impl Into<CauseCode>, detail: impl Into<String>) -> Self {
@@ -81,13 +99,13 @@ impl FetchError {
         Self::rejected(CauseCode::ForbiddenAddress, format!("{known}{ip} is not a public address ({why})"))
     }
 
-    /// What any status but success and a redirect means.
+    /// The error for a status that is neither success nor a redirect.
     ///
-    /// Every 4xx is the host's last word but for 408, 425 and 429, which speak of this moment.
+    /// Every 4xx status is final, except 408, 425 and 429.
     pub(super) fn from_status(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Self {
         let code = CauseCode::Http(status.as_u16());
         let detail = format!("the host answered {status}");
-        let after = retry_after(headers, now);
+        let after = parse_retry_after(headers, now);
         match status.as_u16() {
             429 => Self::wait(code, detail, after),
             503 if after.is_some() => Self::wait(code, detail, after),
@@ -97,15 +115,15 @@ impl FetchError {
         }
     }
 
-    /// Whether nobody answered a request: no host, or no name server that was asked for it.
+    /// Whether neither the host nor a name server has answered.
     pub(super) fn is_unreachable(error: &reqwest::Error) -> bool {
         if error.is_dns() {
-            return matches!(find(error), Some(ResolveError::Silence(_)));
+            return matches!(find(error), Some(ResolveError::ServerUnreachable(_)));
         }
-        error.is_connect() && (error.is_timeout() || broken(error) == CauseCode::Unreachable)
+        error.is_connect() && (error.is_timeout() || connection_code(error) == CauseCode::Unreachable)
     }
 
-    /// What a request that found no answer, or an answer that broke off, means.
+    /// The error for a request without a response, or with an incomplete one.
     pub(super) fn from_error(error: &reqwest::Error, host: &str) -> Self {
         if let Some(ResolveError::Forbidden { ip, why }) = find(error) {
             return Self::forbidden(host, *ip, why);
@@ -117,14 +135,14 @@ impl FetchError {
         } else if find::<rustls::Error>(error).is_some() {
             CauseCode::Tls
         } else {
-            broken(error)
+            connection_code(error)
         };
         Self::failed(code, format!("{host}: {}", innermost(error)))
     }
 }
 
-/// The code of a connection that broke.
-fn broken(error: &reqwest::Error) -> CauseCode {
+/// The cause code of a broken connection.
+fn connection_code(error: &reqwest::Error) -> CauseCode {
     match find::<io::Error>(error).map(io::Error::kind) {
         Some(ErrorKind::ConnectionRefused) => return CauseCode::ConnectionRefused,
         Some(ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe) => {
@@ -142,36 +160,37 @@ fn broken(error: &reqwest::Error) -> CauseCode {
     }
 }
 
-/// The first error of a kind in the chain.
+/// The first error of a type in the chain.
 fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     let mut error = error;
     loop {
         if let Some(found) = error.downcast_ref::<E>() {
             return Some(found);
         }
-        error = beneath(error)?;
+        error = source(error)?;
     }
 }
 
-/// What the last error of the chain says; the outer ones only say that a request failed.
+/// The message of the last error in the chain; the outer errors only say that a request failed.
 fn innermost(error: &(dyn Error + 'static)) -> String {
     let mut error = error;
-    while let Some(next) = beneath(error) {
+    while let Some(next) = source(error) {
         error = next;
     }
     error.to_string()
 }
 
-/// The next error of the chain. An `io::Error`'s `source` skips the error that it wraps.
-fn beneath<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+/// The next error in the chain. The `source` of an `io::Error` skips the error that it wraps.
+fn source<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(wrapped) => Some(wrapped),
         None => error.source(),
     }
 }
 
-/// `Retry-After` in seconds or as a date (RFC 9110, 10.2.3), an hour at the most. A date that has passed is zero.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+/// The duration of a `Retry-After` header in seconds or with a date (RFC 9110, 10.2.3), at most [`LONGEST_WAIT`]. Zero for
+/// a date in the past.
+fn parse_retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         text.parse().map_or(LONGEST_WAIT, Duration::from_secs)
@@ -190,13 +209,13 @@ mod tests {
         if let Some(after) = after {
             headers.insert(RETRY_AFTER, after.parse().unwrap());
         }
-        // Sun, 06 Nov 1994 08:49:37 GMT, the RFC's own example.
+        // Sun, 06 Nov 1994 08:49:37 GMT, the example in the RFC.
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
         FetchError::from_status(StatusCode::from_u16(status).unwrap(), &headers, now)
     }
 
     #[test]
-    fn the_hosts_last_word_is_final() {
+    fn client_errors_are_final() {
         for status in [400, 401, 402, 403, 404, 405, 410, 418, 451] {
             let FetchError::Gone(cause) = answer(status, None) else { panic!("{status}") };
             assert_eq!(cause.code, CauseCode::Http(status));
@@ -204,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_pass_costs_an_attempt() {
+    fn other_statuses_cost_an_attempt() {
         for status in [304, 408, 425, 500, 502, 503, 504, 599] {
             let FetchError::Transient { costs_attempt: true, after: None, .. } = answer(status, None) else {
                 panic!("{status}")
@@ -213,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn being_told_to_wait_costs_none() {
+    fn requests_to_wait_cost_no_attempt() {
         let seconds = |n| Some(Duration::from_secs(n));
         for (status, header, expected) in [
             (429, None, None),
@@ -245,9 +264,9 @@ mod tests {
     }
 
     #[test]
-    fn a_name_server_that_does_not_answer_is_not_one_that_knows_no_such_name() {
-        let told = |text: &str| ResolveError::from(io::Error::other(format!("failed to lookup address: {text}")));
-        assert!(matches!(told("Temporary failure in name resolution"), ResolveError::Silence(_)));
-        assert!(matches!(told("Name or service not known"), ResolveError::Unknown(_)));
+    fn an_unreachable_name_server_differs_from_an_unknown_name() {
+        let error = |text: &str| ResolveError::from(io::Error::other(format!("failed to lookup address: {text}")));
+        assert!(matches!(error("Temporary failure in name resolution"), ResolveError::ServerUnreachable(_)));
+        assert!(matches!(error("Name or service not known"), ResolveError::NotFound(_)));
     }
 }

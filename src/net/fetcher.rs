@@ -1,4 +1,4 @@
-//! One photo over HTTP.
+//! Downloads a photo over HTTP.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,20 +14,20 @@ use url::Url;
 
 use super::error::FetchError;
 use super::host_limiter::HostLimiter;
-use super::host_limits::{Entry, HostLimits, Permit, Why};
-use super::reach::Reach;
+use super::host_limits::{Admission, DeferReason, HostLimits, Permit};
+use super::network::NetworkMonitor;
 use super::resolver::Resolver;
 use super::rules::Rules;
 use super::{photo_url, robots, spans};
 use crate::domain::{CauseCode, ContentHash, ImageFormat};
 use crate::telemetry::instruments;
 
-/// Longest magic number among the picture formats.
+/// The length in bytes of the longest magic number of an image format.
 const MAGIC: usize = 12;
-/// A stranger's Content-Length earns this much memory in advance, not more.
-const HEAD_START: u64 = 256 * 1024;
+/// The most memory in bytes that a Content-Length reserves before the body arrives.
+const MAX_RESERVED: u64 = 256 * 1024;
 
-/// A photo as its host served it.
+/// A downloaded photo, unchanged.
 #[derive(Debug, Clone)]
 pub struct Download {
     pub bytes: Bytes,
@@ -35,25 +35,25 @@ pub struct Download {
     pub format: ImageFormat,
 }
 
-/// Why there is no fetcher.
+/// Why a fetcher cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    #[error("contact `{0}` does not fit into a header: use a plain URL or e-mail address")]
+    #[error("contact `{0}` is not valid in an HTTP header: use a URL or an e-mail address in ASCII")]
     Contact(String),
-    #[error("the HTTP client cannot be set up: {0}")]
+    #[error("cannot set up the HTTP client: {0}")]
     Client(String),
 }
 
-/// Fetches photos under [`Rules`]. Share one: it knows what every host has asked for. Proxies named by the
-/// environment are not used: behind one, no address could be checked.
+/// Downloads photos within [`Rules`]. A process shares one fetcher, because it holds the limits of every host. Proxies
+/// from the environment are not used: behind a proxy, addresses cannot be checked.
 pub struct Fetcher {
     rules: Arc<Rules>,
     client: Client,
     host_limits: HostLimits,
-    reach: Reach,
+    network: NetworkMonitor,
 }
 
-/// What one request led to.
+/// The result of one request.
 enum Step {
     Photo(Download),
     Redirect(Url),
@@ -64,77 +64,83 @@ impl Fetcher {
         let rules = Arc::new(rules);
         let client = client(&rules)?;
         let host_limits = HostLimits::new(&rules);
-        Ok(Self { rules, client, host_limits, reach: Reach::default() })
+        Ok(Self { rules, client, host_limits, network: NetworkMonitor::default() })
     }
 
-    /// Keeps to the host_limiter of all processes that fetch.
-    pub fn with_limiter(self, host_limiter: Arc<dyn HostLimiter>) -> Self {
-        Self { host_limits: self.host_limits.with_limiter(host_limiter), ..self }
+    /// Also applies the limits that all fetching processes share.
+    pub fn with_limiter(self, limiter: Arc<dyn HostLimiter>) -> Self {
+        Self { host_limits: self.host_limits.with_limiter(limiter), ..self }
     }
 
-    /// Fetches the photo behind a URL. Never retries.
+    /// Downloads the photo at a URL. Follows redirects, never retries.
     pub async fn fetch(&self, url: &str) -> Result<Download, FetchError> {
         let mut url = photo_url::parse(url, &self.rules)?;
-        self.reach.wait(self.rules.connect).await;
+        self.network.wait_until_up(self.rules.connect).await;
         let mut left = self.rules.total;
-        let mut permit = self.enter(&url).await?;
+        let mut permit = self.admit(&url).await?;
         let mut redirects = 0;
         loop {
             let began = Instant::now();
-            let too_late = |_| FetchError::failed(CauseCode::Timeout, format!("not done after {:?}", self.rules.total));
+            let too_late =
+                |_| FetchError::failed(CauseCode::Timeout, format!("not finished after {:?}", self.rules.total));
             let next = match timeout(left, self.request(&url, &permit)).await.map_err(too_late)?? {
                 Step::Photo(download) => return Ok(download),
                 Step::Redirect(next) => next,
             };
             left = left.saturating_sub(began.elapsed());
             if redirects == self.rules.max_redirects {
-                let detail = format!("more than {redirects}, the last one to {next}");
+                let detail = format!("more than {redirects} redirects, the last one to {next}");
                 return Err(FetchError::rejected(CauseCode::TooManyRedirects, detail));
             }
-            // Within a host the permit goes on; who would have to stand in line again might never get through.
+            // A redirect within the host keeps the permit: back in the queue, the photo might never finish.
             if next.host() != url.host() {
                 drop(permit);
-                permit = self.enter(&next).await?;
+                permit = self.admit(&next).await?;
             }
             url = next;
             redirects += 1;
         }
     }
 
-    async fn enter(&self, url: &Url) -> Result<Permit, FetchError> {
+    /// Waits for a permit of the URL's host.
+    async fn admit(&self, url: &Url) -> Result<Permit, FetchError> {
         let host = url.host_str().unwrap_or_default();
-        let came = Instant::now();
-        let entry = self.host_limits.enter(host).instrument(tracing::trace_span!("line")).await;
+        let began = Instant::now();
+        let admission = self.host_limits.admit(host).instrument(tracing::trace_span!("host queue")).await;
         if let Some(instruments) = instruments::get() {
-            instruments.host_wait(came.elapsed());
+            instruments.host_wait(began.elapsed());
         }
-        let (after, why) = match entry {
-            Entry::Go(permit) => return Ok(permit),
-            Entry::Later { after, why } => (after, why),
+        let (after, reason) = match admission {
+            Admission::Granted(permit) => return Ok(permit),
+            Admission::Deferred { after, reason } => (after, reason),
         };
-        let (code, detail) = match why {
-            Why::Busy => (CauseCode::HostBusy, format!("{host} has as many requests as it gets")),
-            Why::Quiet => (CauseCode::HostQuiet, format!("{host} has asked for a pause")),
-            Why::Paused => (CauseCode::HostPaused, format!("requests to {host} are paused: see `facemill pause`")),
-            Why::Away => (CauseCode::HostLimiter, format!("nobody can tell how many requests {host} has")),
+        let (code, detail) = match reason {
+            DeferReason::Busy => (CauseCode::HostBusy, format!("{host} has reached its limit of requests")),
+            DeferReason::Quiet => (CauseCode::HostQuiet, format!("{host} has asked for a pause")),
+            DeferReason::Paused => {
+                (CauseCode::HostPaused, format!("requests to {host} are paused: see `facemill pause`"))
+            }
+            DeferReason::LimiterUnavailable => {
+                (CauseCode::HostLimiter, format!("the host limiter is unavailable: no request to {host} may start"))
+            }
         };
         Err(FetchError::wait(code, detail, Some(after)))
     }
 
     async fn request(&self, url: &Url, permit: &Permit) -> Result<Step, FetchError> {
         let span = spans::request(url);
-        let step = self.ask(url, permit).instrument(span.clone()).await;
-        spans::conclude(&span, step.as_ref().err());
+        let step = self.send(url, permit).instrument(span.clone()).await;
+        spans::record_error(&span, step.as_ref().err());
         step
     }
 
-    async fn ask(&self, url: &Url, permit: &Permit) -> Result<Step, FetchError> {
+    async fn send(&self, url: &Url, permit: &Permit) -> Result<Step, FetchError> {
         let host = url.host_str().unwrap_or_default();
         let sending = timeout(self.rules.first_byte, self.client.get(url.clone()).send());
-        let answer = sending.await.map_err(|_| silent(host, "no answer", self.rules.first_byte))?;
-        let answer = answer.map_err(|error| self.unanswered(&error, host))?;
-        self.reach.answered(host);
-        spans::answered(&Span::current(), &answer);
+        let answer = sending.await.map_err(|_| timed_out(host, "no response", self.rules.first_byte))?;
+        let answer = answer.map_err(|error| self.no_response(&error, host))?;
+        self.network.on_answer(host);
+        spans::record_response(&Span::current(), &answer);
         match answer.status() {
             StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION => {
                 permit.on_success();
@@ -146,47 +152,47 @@ impl Fetcher {
                 photo_url::join(url, &String::from_utf8_lossy(location), &self.rules).map(Step::Redirect)
             }
             status => {
-                let obstacle = FetchError::from_status(status, answer.headers(), SystemTime::now());
-                if let FetchError::Transient { after, costs_attempt: false, .. } = obstacle {
-                    let pause = permit.on_retry_after(after);
+                let error = FetchError::from_status(status, answer.headers(), SystemTime::now());
+                if error.is_retryable() && !error.costs_attempt() {
+                    let pause = permit.on_retry_after(error.retry_after());
                     if let Some(instruments) = instruments::get() {
                         instruments.host_pause(host);
                     }
-                    tracing::info!(host, seconds = pause.as_secs(), "host wants a pause");
+                    tracing::info!(host, seconds = pause.as_secs(), "the host asks for a pause");
                 }
-                Err(obstacle)
+                Err(error)
             }
         }
     }
 
-    /// What it means that a request found no answer.
-    fn unanswered(&self, error: &reqwest::Error, host: &str) -> FetchError {
+    /// The error for a request without a response.
+    fn no_response(&self, error: &reqwest::Error, host: &str) -> FetchError {
         if !FetchError::is_unreachable(error) {
-            self.reach.answered(host);
-        } else if self.reach.is_lost_without(host) {
-            let detail = format!("{host} does not answer, and nobody else does: is this machine's network away?");
+            self.network.on_answer(host);
+        } else if self.network.on_unreachable(host) {
+            let detail = format!("{host} and all other hosts are unreachable: is the local network down?");
             return FetchError::wait(CauseCode::NoNetwork, detail, None);
         }
         FetchError::from_error(error, host)
     }
 
-    /// Takes the body in, as far as it is a photo and not too large.
+    /// Reads the body, unless it is too large or no photo.
     async fn photo(&self, mut answer: Response, host: &str) -> Result<Download, FetchError> {
         check_headers(answer.headers())?;
         let claimed = answer.content_length().unwrap_or(0);
         if claimed > self.rules.max_bytes {
             return Err(self.too_large());
         }
-        let mut bytes = Vec::with_capacity(claimed.min(HEAD_START) as usize);
+        let mut bytes = Vec::with_capacity(claimed.min(MAX_RESERVED) as usize);
         let mut hash = Sha256::new();
-        while let Some(piece) = self.piece(&mut answer, host).await? {
-            if (bytes.len() + piece.len()) as u64 > self.rules.max_bytes {
+        while let Some(chunk) = self.chunk(&mut answer, host).await? {
+            if (bytes.len() + chunk.len()) as u64 > self.rules.max_bytes {
                 return Err(self.too_large());
             }
-            hash.update(&piece);
-            let known = bytes.len() >= MAGIC;
-            bytes.extend_from_slice(&piece);
-            if !known && bytes.len() >= MAGIC {
+            hash.update(&chunk);
+            let was_checked = bytes.len() >= MAGIC;
+            bytes.extend_from_slice(&chunk);
+            if !was_checked && bytes.len() >= MAGIC {
                 sniff(&bytes)?;
             }
         }
@@ -196,10 +202,10 @@ impl Fetcher {
         Ok(Download { bytes: bytes.into(), sha256, format })
     }
 
-    async fn piece(&self, answer: &mut Response, host: &str) -> Result<Option<Bytes>, FetchError> {
-        let piece = timeout(self.rules.idle, answer.chunk()).await;
-        let piece = piece.map_err(|_| silent(host, "nothing more", self.rules.idle))?;
-        piece.map_err(|error| FetchError::from_error(&error, host))
+    async fn chunk(&self, answer: &mut Response, host: &str) -> Result<Option<Bytes>, FetchError> {
+        let chunk = timeout(self.rules.idle, answer.chunk()).await;
+        let chunk = chunk.map_err(|_| timed_out(host, "no more data", self.rules.idle))?;
+        chunk.map_err(|error| FetchError::from_error(&error, host))
     }
 
     fn too_large(&self) -> FetchError {
@@ -207,18 +213,21 @@ impl Fetcher {
     }
 }
 
-/// What the answer says about the photo, before any of it is read.
+/// Checks the headers before any of the body is read.
 fn check_headers(headers: &HeaderMap) -> Result<(), FetchError> {
     let tags = headers.get_all("x-robots-tag").iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
     let tags: Vec<_> = tags.collect();
     if let Some(directive) = robots::forbids(tags.iter().map(AsRef::as_ref)) {
-        return Err(FetchError::gone(CauseCode::RefusedByRobotsTag, format!("its X-Robots-Tag says {directive}")));
+        return Err(FetchError::gone(
+            CauseCode::RefusedByRobotsTag,
+            format!("the X-Robots-Tag header contains {directive}"),
+        ));
     }
-    // Nothing is unpacked here, so nothing can blow up; a packed photo is just not a photo.
+    // Nothing is decompressed here, so no decompression bomb can expand.
     match headers.get(CONTENT_ENCODING) {
         Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"identity") => Err(FetchError::rejected(
             CauseCode::NotAnImage,
-            format!("packed as {coding:?} although nobody asked for it"),
+            format!("the response is compressed as {coding:?}, which was not requested"),
         )),
         _ => Ok(()),
     }
@@ -230,15 +239,15 @@ fn sniff(bytes: &[u8]) -> Result<ImageFormat, FetchError> {
     }
     ImageFormat::sniff(bytes).ok_or_else(|| {
         let start = bytes[..bytes.len().min(MAGIC)].escape_ascii();
-        FetchError::rejected(CauseCode::NotAnImage, format!("it begins with \"{start}\""))
+        FetchError::rejected(CauseCode::NotAnImage, format!("the content begins with \"{start}\""))
     })
 }
 
 fn empty() -> FetchError {
-    FetchError::rejected(CauseCode::EmptyBody, "the host sent nothing")
+    FetchError::rejected(CauseCode::EmptyBody, "the host sent an empty body")
 }
 
-fn silent(host: &str, what: &str, limit: Duration) -> FetchError {
+fn timed_out(host: &str, what: &str, limit: Duration) -> FetchError {
     FetchError::failed(CauseCode::Timeout, format!("{host}: {what} within {limit:?}"))
 }
 

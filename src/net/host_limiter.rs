@@ -1,4 +1,4 @@
-//! Whose turn it is at a host, when several processes fetch: what a limiter for all of them must be able to do.
+//! The interface of a host limiter that several processes share.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,54 +7,55 @@ use async_trait::async_trait;
 
 pub use super::error::LONGEST_WAIT;
 
-/// A wait when the host wants one and names no time. It doubles each time in a row, up to [`LONGEST_WAIT`].
+/// The quiet period of a host that asks for one without a duration. It doubles each time in a row, up to
+/// [`LONGEST_WAIT`].
 pub const FIRST_WAIT: Duration = Duration::from_secs(5);
 
-/// What all processes of a cluster keep together towards every host.
+/// Limits the requests that all processes of an installation together send to each host.
 #[async_trait]
 pub trait HostLimiter: fmt::Debug + Send + Sync {
-    /// For how long a person has had the host paused. Asked for every photo: it must not take time.
+    /// How long ago an operator paused the host; nothing if it is not paused. Called for every photo: it must not block.
     fn paused_for(&self, host: &str) -> Option<Duration>;
 
-    /// Asks for a turn: one request of all processes together.
-    async fn ask(&self, host: &str) -> Result<Answer, Away>;
+    /// Requests a lease, which permits one request.
+    async fn acquire(&self, host: &str) -> Result<LeaseDecision, Unavailable>;
 
-    /// Gives a turn back; answers how long the host wants quiet.
-    async fn over(&self, host: &str, lease: &Lease, feedback: Feedback) -> Result<Duration, Away>;
+    /// Returns a lease. Answers how much of the host's quiet period is left.
+    async fn release(&self, host: &str, lease: &Lease, feedback: Feedback) -> Result<Duration, Unavailable>;
 }
 
-/// Proof of a turn.
+/// Identifies a lease at the limiter that granted it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease(pub String);
 
-/// `sharers`: how many processes have lately asked for the host, this one included.
+/// `processes`: how many processes have recently requested leases for the host, this one included.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum LeaseDecision {
     /// The request may start after `starts_in`.
-    Go { lease: Lease, starts_in: Duration, sharers: u32 },
-    /// The host has as many requests as it gets.
-    Busy { sharers: u32 },
-    /// It wants none for a while.
-    Quiet { left: Duration, sharers: u32 },
+    Granted { lease: Lease, starts_in: Duration, processes: u32 },
+    /// All leases of the host are in use.
+    Busy { processes: u32 },
+    /// The host is in a quiet period, of which `left` is left.
+    Quiet { left: Duration, processes: u32 },
 }
 
-/// How a host received a request.
+/// How a host responded to a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Feedback {
-    /// Like one that has time.
+    /// The host served the request.
     Success,
-    /// It wants quiet: for a time it named, or one that grows while it keeps saying so.
+    /// The host asked for a quiet period: of the given duration, or of one that grows each time in a row.
     RetryAfter(Option<Duration>),
     #[default]
     Neither,
 }
 
-/// NullObserver can be asked. Then nobody goes.
+/// The limiter cannot be reached. No request may start.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
-pub struct Away(String);
+pub struct Unavailable(String);
 
-impl Away {
+impl Unavailable {
     pub fn new(reason: impl fmt::Display) -> Self {
         Self(reason.to_string())
     }

@@ -1,33 +1,39 @@
-//! Manners towards hosts: few requests at once, not too close together, none while a host asks for a pause.
+//! Limits the requests to each host: how many at the same time, how close together, and none during a quiet period.
 //!
-//! # The busiest host
+//! # Queueing
 //!
-//! Most collections come from a few hosts; a hundred thousand photos of one may lie before everybody else's. They
-//! must not fill the workers, and yet the host must never be without a request that it could serve. So a host has its
-//! slots, and a line before them, in memory: who waits there needs no connection and keeps nobody else from asking, as
-//! a process is given several times as many photos as it asks for at once ([`Rules::in_hand`]). The line is as long as
-//! what the host serves in half of the patience that a photo has, at its usual pace. That is a little longer than the
-//! shortest time for which anybody is sent away: who is turned away at the end of a full line is back before the line is
-//! through. No host may have more than half of a process's photos in its line.
+//! Most collections come from a few hosts, and 100,000 photos of one host may be in a row. They must not block the
+//! photos of other hosts, and the host must not be idle while photos wait for it.
 //!
-//! A host that hangs gives no slots. The longer it has given none, the slower it is taken to be and the shorter is its
-//! line, until there is but one place for each slot; who stood in the line longer than patience lasts is sent away.
+//! Each host has `per_host` slots, one for each request. A photo without a slot waits in the host's queue in memory. It
+//! needs no connection and blocks no other host, because a process prefetches several photos for each request
+//! ([`Rules::prefetch`]). A photo that cannot enter the queue, or waits in it for longer than `queue_timeout`, is
+//! *deferred*: it goes back to the broker with a delay.
 //!
-//! How long somebody is sent away for depends on the others: it is the longest of [`ABSENCES`] for which the host has
-//! enough to do with those that are in line and those that come back one after the other. He may thus be sent away
-//! again, but the host does not wait for him. These times are those of the broker's delay queues: others would be rounded
-//! up, and leave the host idle. What takes an hour to serve is handled some thirty times, which is cheap.
+//! The queue holds as many photos as the host serves in half of `queue_timeout` at its usual pace. That takes a little
+//! longer than the shortest deferral, so a deferred photo is back before the queue is empty. One host's queue holds at
+//! most half of the photos that a process prefetches.
 //!
-//! # Many processes
+//! A host that does not respond frees no slots. The longer this lasts, the lower the estimate of its pace, and the
+//! shorter its queue: down to one photo for each slot.
 //!
-//! What stands above is one process's. Where several fetch, whoever has a slot here asks for one of all processes'
-//! [`HostLimiter`] besides, and gives it back with the slot. So a process never has more turns than slots, and a heap for one
-//! host is turned away here, without a word to anybody. While the turns are all taken, one asks for the whole process,
-//! the less often the more processes share the host; as much shorter is each of their lines. When nobody can be asked,
-//! nobody goes.
+//! # Deferrals
 //!
-//! A person may pause a host: then nobody goes either, and comes back after half as long as the pause has lasted, so that
-//! a short pause costs little time and a long one little work.
+//! A deferral is one of [`DEFERRALS`], the delays of the broker's delay queues; another delay would be rounded up and
+//! leave the host idle. The longest one is taken for which the host has enough work: the photos in its queue, and the
+//! deferred photos that come back in time. A photo may be deferred several times. With an hour of work for one host, a
+//! photo is delivered about thirty times, which is cheap.
+//!
+//! # Several processes
+//!
+//! All of this applies to one process. Where several processes fetch, a photo with a slot also needs a lease of the shared
+//! [`HostLimiter`], and returns it before the slot. So a process holds at most as many leases as slots, and the photos
+//! that exceed them cause no calls. While all leases are in use, one photo of the process asks again at intervals; the
+//! more processes share the host, the longer the intervals and the shorter each queue. While the limiter is
+//! unavailable, no request starts.
+//!
+//! An operator can pause a host. Its photos are deferred for half of the time that the pause has lasted: a short pause
+//! delays them little, and a long pause causes few deliveries.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,277 +43,279 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use super::host_limiter::{Answer, FIRST_WAIT, Feedback, HostLimiter, LONGEST_WAIT, Lease};
+use super::host_limiter::{FIRST_WAIT, Feedback, HostLimiter, LONGEST_WAIT, Lease, LeaseDecision};
 use super::rules::Rules;
 
-/// So many hosts are remembered; above it, those that nobody is talking to are forgotten.
-const REMEMBERED: usize = 20_000;
-/// For so long a photo is sent away while its host is busy: the shorter tiers of the broker's delay. Above the last, what
-/// a host that is faster than we thought would lose grows more than what we save.
-pub const ABSENCES: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(120)];
-/// Coming back sooner to a host that wants quiet is not worth the way.
-const SHORTEST_QUIET: Duration = Duration::from_secs(1);
-/// What a request takes until we know better.
-const USUAL_REQUEST: Duration = Duration::from_millis(200);
-/// Between two questions for a turn.
-const ASKS: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(500));
-/// How long a photo of a paused host stays away.
-const PAUSED_ABSENCE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
-/// The same where nobody can be asked for a turn.
-const AWAY_ABSENCE: Duration = Duration::from_secs(10);
-/// How often a process tries to give a turn back; after that it comes back by itself.
-const GIVING_BACK: u32 = 5;
+/// How many hosts are remembered. Above it, hosts without requests are dropped.
+const MAX_HOSTS: usize = 20_000;
+/// How long a photo of a busy host is deferred: the shorter delays of the broker. With longer ones, a host that is faster
+/// than estimated would be idle for too long.
+pub const DEFERRALS: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(120)];
+/// The shortest deferral during a quiet period: a shorter one is not worth the delivery.
+const MIN_QUIET_DEFERRAL: Duration = Duration::from_secs(1);
+/// The assumed duration of a request until one was measured.
+const INITIAL_REQUEST_TIME: Duration = Duration::from_millis(200);
+/// The least and the longest time between two requests for a lease.
+const LEASE_POLL: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(500));
+/// The shortest and the longest deferral of a photo whose host is paused.
+const PAUSED_DEFERRAL: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
+/// The deferral while the limiter is unavailable.
+const UNAVAILABLE_DEFERRAL: Duration = Duration::from_secs(10);
+/// How often a process tries to return a lease. After that the lease expires.
+const RELEASE_ATTEMPTS: u32 = 5;
 
-/// The manners of one process towards all hosts. Cheap to share.
+/// The limits of one process for all hosts. Cheap to share.
 pub struct HostLimits {
-    limits: Limits,
+    settings: Settings,
     hosts: Mutex<HashMap<Box<str>, Arc<Host>>>,
-    /// A permit for every request that may be under way.
+    /// A permit for each request that may run at the same time, to all hosts together.
     requests: Arc<Semaphore>,
     /// None: no other process fetches.
-    turns: Option<Arc<dyn HostLimiter>>,
+    limiter: Option<Arc<dyn HostLimiter>>,
 }
 
 #[derive(Clone, Copy)]
-struct Limits {
+struct Settings {
     per_host: usize,
     spacing: Duration,
-    patience: Duration,
-    longest_line: usize,
+    queue_timeout: Duration,
+    max_queue: usize,
 }
 
 struct Host {
     name: Box<str>,
     slots: Arc<Semaphore>,
-    /// Who holds it asks for a turn, for the whole process.
-    asking: tokio::sync::Mutex<()>,
+    /// Its holder requests a lease on behalf of the whole process.
+    leasing: tokio::sync::Mutex<()>,
     state: Mutex<HostState>,
 }
 
-/// What is known and promised about a host. Times in the past mean nothing.
+/// What is known and planned for a host. Times in the past have no effect.
 struct HostState {
-    /// No request before.
+    /// The end of the quiet period.
     quiet_until: Instant,
-    /// The next request starts then at the earliest.
+    /// The earliest start of the next request.
     next_start: Instant,
-    /// When a slot was last given.
-    moved: Instant,
-    /// Requests that are being made.
-    under_way: usize,
-    /// Photos that wait for a slot.
-    in_line: usize,
-    away: Away,
+    /// When a slot was last taken.
+    slot_taken: Instant,
+    /// Requests that are running.
+    running: usize,
+    /// Photos in the queue.
+    queued: usize,
+    deferred: DeferredPhotos,
     /// How long a request takes, smoothed.
-    usual: Duration,
-    /// Times in a row that it wanted quiet.
-    waits: u32,
-    /// Processes that ask for it, this one included.
-    sharers: u32,
+    request_time: Duration,
+    /// Quiet periods in a row that the host asked for.
+    quiet_periods: u32,
+    /// Processes that request this host, this one included.
+    processes: u32,
 }
 
-/// Photos that are sent away and not back yet, as far as this process has sent them.
-struct Away {
+/// The photos that this process has deferred and that are not back yet.
+struct DeferredPhotos {
     since: Instant,
-    /// By the second since then in which they come back.
-    back: BTreeMap<u64, usize>,
+    /// How many come back, by whole seconds after `since`.
+    due: BTreeMap<u64, usize>,
 }
 
-/// A place in a host's line, until it is dropped.
-struct Place<'a>(&'a Host);
+/// A photo's place in the queue of a host, until it is dropped.
+struct QueuePlace<'a>(&'a Host);
 
-/// Leave to ask a host, or not.
-pub enum Entry {
-    Go(Permit),
-    Later { after: Duration, why: Why },
+/// Whether a request may start.
+pub enum Admission {
+    Granted(Permit),
+    Deferred { after: Duration, reason: DeferReason },
 }
 
-/// Why not now.
+/// Why a photo is deferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// The host has as many requests as it gets.
+pub enum DeferReason {
+    /// The host has as many requests as it may have.
     Busy,
-    /// It wants none for a while.
+    /// The host has asked for a quiet period.
     Quiet,
-    /// A person has paused it.
+    /// An operator has paused the host.
     Paused,
-    /// NullObserver can tell whether other processes leave room.
-    Away,
+    /// The shared host limiter is unavailable.
+    LimiterUnavailable,
 }
 
-/// One request's stay with a host. Ends when it is dropped.
+/// Permits one request to a host at a time, redirects within the host included. Dropping it frees slot and lease.
 pub struct Permit {
     host: Arc<Host>,
-    /// None: it has yet to begin.
-    began: Option<Instant>,
+    /// None: the request has not started.
+    started: Option<Instant>,
     feedback: Mutex<Feedback>,
     slot: Option<OwnedSemaphorePermit>,
-    turn: Option<(Arc<dyn HostLimiter>, Lease)>,
+    lease: Option<(Arc<dyn HostLimiter>, Lease)>,
     /// One of the requests to all hosts.
     _request: OwnedSemaphorePermit,
 }
 
 impl HostLimits {
     pub fn new(rules: &Rules) -> Self {
-        let at_once = rules.at_once.clamp(1, Semaphore::MAX_PERMITS);
-        let limits = Limits {
-            per_host: rules.per_host.clamp(1, at_once),
+        let max_requests = rules.max_requests.clamp(1, Semaphore::MAX_PERMITS);
+        let settings = Settings {
+            per_host: rules.per_host.clamp(1, max_requests),
             spacing: rules.spacing,
-            patience: rules.patience,
-            longest_line: rules.in_hand() / 2,
+            queue_timeout: rules.queue_timeout,
+            max_queue: rules.prefetch() / 2,
         };
-        Self { limits, hosts: Mutex::default(), requests: Arc::new(Semaphore::new(at_once)), turns: None }
+        Self { settings, hosts: Mutex::default(), requests: Arc::new(Semaphore::new(max_requests)), limiter: None }
     }
 
-    /// Keeps to the turns of all processes, too.
-    pub fn with_limiter(self, turns: Arc<dyn HostLimiter>) -> Self {
-        Self { turns: Some(turns), ..self }
+    /// Also applies the limits that all processes share.
+    pub fn with_limiter(self, limiter: Arc<dyn HostLimiter>) -> Self {
+        Self { limiter: Some(limiter), ..self }
     }
 
-    /// Waits for the host's turn, for a short while.
-    pub async fn enter(&self, name: &str) -> Entry {
-        if let Some(time) = self.turns.as_ref().and_then(|turns| turns.paused_for(name)) {
-            return Entry::Later { after: (time / 2).clamp(PAUSED_ABSENCE.0, PAUSED_ABSENCE.1), why: Why::Paused };
+    /// Waits until a request to the host may start, for `queue_timeout` at most.
+    pub async fn admit(&self, name: &str) -> Admission {
+        if let Some(paused) = self.limiter.as_ref().and_then(|limiter| limiter.paused_for(name)) {
+            let after = (paused / 2).clamp(PAUSED_DEFERRAL.0, PAUSED_DEFERRAL.1);
+            return Admission::Deferred { after, reason: DeferReason::Paused };
         }
         let host = self.host(name);
-        if let Some(later) = self.quiet(&host) {
-            return later;
+        if let Some(deferred) = self.defer_if_quiet(&host) {
+            return deferred;
         }
-        let deadline = Instant::now() + self.limits.patience;
-        let Some(slot) = self.slot(&host, deadline).await else { return self.later(&host, Why::Busy) };
+        let deadline = Instant::now() + self.settings.queue_timeout;
+        let Some(slot) = self.slot(&host, deadline).await else { return self.defer(&host, DeferReason::Busy) };
         let Ok(Ok(request)) = timeout_at(deadline, Arc::clone(&self.requests).acquire_owned()).await else {
-            return self.later(&host, Why::Busy);
+            return self.defer(&host, DeferReason::Busy);
         };
-        let start = self.start(&host);
+        let start = self.next_start(&host);
         sleep_until(start).await;
-        // While this one stood in line, another may have been told to wait.
-        if let Some(later) = self.quiet(&host) {
-            return later;
+        // A quiet period may have begun while this photo was in the queue.
+        if let Some(deferred) = self.defer_if_quiet(&host) {
+            return deferred;
         }
         let feedback = Mutex::default();
-        let mut permit = Permit { host, began: None, feedback, slot: Some(slot), turn: None, _request: request };
-        if let Some(turns) = &self.turns {
-            match self.turn(&permit.host, turns, deadline).await {
+        let mut permit = Permit { host, started: None, feedback, slot: Some(slot), lease: None, _request: request };
+        if let Some(limiter) = &self.limiter {
+            match self.lease(&permit.host, limiter, deadline).await {
                 Ok((lease, starts_in)) => {
-                    permit.turn = Some((turns.clone(), lease));
+                    permit.lease = Some((limiter.clone(), lease));
                     sleep(starts_in).await;
                 }
-                Err(later) => return later,
+                Err(deferred) => return deferred,
             }
         }
-        permit.began = Some(Instant::now());
-        permit.host.state().under_way += 1;
-        Entry::Go(permit)
+        permit.started = Some(Instant::now());
+        permit.host.state().running += 1;
+        Admission::Granted(permit)
     }
 
-    /// A turn among all processes, and when it begins.
-    async fn turn(
+    /// A lease of the shared limiter, and in how long it begins.
+    async fn lease(
         &self,
         host: &Host,
-        turns: &Arc<dyn HostLimiter>,
+        limiter: &Arc<dyn HostLimiter>,
         deadline: Instant,
-    ) -> Result<(Lease, Duration), Entry> {
-        let Ok(_asking) = timeout_at(deadline, host.asking.lock()).await else {
-            return Err(self.later(host, Why::Busy));
+    ) -> Result<(Lease, Duration), Admission> {
+        let Ok(_leasing) = timeout_at(deadline, host.leasing.lock()).await else {
+            return Err(self.defer(host, DeferReason::Busy));
         };
         loop {
-            let why = match turns.ask(&host.name).await {
-                Ok(Answer::Go { lease, starts_in, sharers }) => {
-                    host.state().sharers = sharers;
+            let reason = match limiter.acquire(&host.name).await {
+                Ok(LeaseDecision::Granted { lease, starts_in, processes }) => {
+                    host.state().processes = processes;
                     return Ok((lease, starts_in));
                 }
-                Ok(Answer::Quiet { left, sharers }) => {
-                    host.state().sharers = sharers;
-                    host.keep_quiet(left);
-                    return Err(self.later(host, Why::Quiet));
+                Ok(LeaseDecision::Quiet { left, processes }) => {
+                    host.state().processes = processes;
+                    host.extend_quiet(left);
+                    return Err(self.defer(host, DeferReason::Quiet));
                 }
-                Ok(Answer::Busy { sharers }) => {
-                    host.state().sharers = sharers;
-                    Why::Busy
+                Ok(LeaseDecision::Busy { processes }) => {
+                    host.state().processes = processes;
+                    DeferReason::Busy
                 }
                 Err(error) => {
-                    tracing::debug!(host = &*host.name, %error, "nobody can be asked for a turn");
-                    Why::Away
+                    tracing::debug!(host = &*host.name, %error, "the host limiter is unavailable");
+                    DeferReason::LimiterUnavailable
                 }
             };
-            let again = (self.usual_pace(&host.state()) / 2).clamp(ASKS.0, ASKS.1);
-            if Instant::now() + again > deadline {
-                return Err(self.later(host, why));
+            let interval = (self.usual_pace(&host.state()) / 2).clamp(LEASE_POLL.0, LEASE_POLL.1);
+            if Instant::now() + interval > deadline {
+                return Err(self.defer(host, reason));
             }
-            sleep(again).await;
+            sleep(interval).await;
         }
     }
 
-    /// A slot, at once or after some time in the line.
+    /// A slot, if necessary after a wait in the queue.
     async fn slot(&self, host: &Host, deadline: Instant) -> Option<OwnedSemaphorePermit> {
         let slot = match Arc::clone(&host.slots).try_acquire_owned() {
             Ok(slot) => slot,
             Err(_) => {
-                let _place = self.place(host)?;
+                let _place = self.enqueue(host)?;
                 timeout_at(deadline, Arc::clone(&host.slots).acquire_owned()).await.ok()?.ok()?
             }
         };
-        host.state().moved = Instant::now();
+        host.state().slot_taken = Instant::now();
         Some(slot)
     }
 
-    /// A place in the line, unless it is full.
-    fn place<'a>(&self, host: &'a Host) -> Option<Place<'a>> {
+    /// A place in the queue, unless it is full.
+    fn enqueue<'a>(&self, host: &'a Host) -> Option<QueuePlace<'a>> {
         let mut state = host.state();
-        let served = (self.limits.patience / 2).div_duration_f64(self.pace(host, &state).max(Duration::from_nanos(1)));
-        let most = (served as usize).min(self.limits.longest_line).max(self.limits.per_host);
-        (state.in_line < most).then(|| {
-            state.in_line += 1;
-            Place(host)
+        let pace = self.current_pace(host, &state).max(Duration::from_nanos(1));
+        let served = (self.settings.queue_timeout / 2).div_duration_f64(pace);
+        let capacity = (served as usize).min(self.settings.max_queue).max(self.settings.per_host);
+        (state.queued < capacity).then(|| {
+            state.queued += 1;
+            QueuePlace(host)
         })
     }
 
-    /// Takes the next free start.
-    fn start(&self, host: &Host) -> Instant {
+    /// Reserves the next start of a request.
+    fn next_start(&self, host: &Host) -> Instant {
         let mut state = host.state();
         let start = state.next_start.max(Instant::now());
-        state.next_start = start + self.limits.spacing;
+        state.next_start = start + self.settings.spacing;
         start
     }
 
-    fn quiet(&self, host: &Host) -> Option<Entry> {
+    fn defer_if_quiet(&self, host: &Host) -> Option<Admission> {
         let quiet = host.state().quiet_until > Instant::now();
-        quiet.then(|| self.later(host, Why::Quiet))
+        quiet.then(|| self.defer(host, DeferReason::Quiet))
     }
 
-    /// From one request of this process to the next, where all that share the host get as much of it.
+    /// The time from one request of this process to the next, where all processes get an equal share of the host.
     fn usual_pace(&self, state: &HostState) -> Duration {
-        self.pace_of(state.usual * state.sharers.max(1), state)
+        self.pace_at(state.request_time * state.processes.max(1), state)
     }
 
-    /// The same as it seems by now: where requests are being made and no slot was given for longer than one takes, they
-    /// take that long.
-    fn pace(&self, host: &Host, state: &HostState) -> Duration {
-        let hangs = state.under_way > 0 && host.slots.available_permits() == 0;
-        let permit = if hangs { state.moved.elapsed() } else { Duration::ZERO };
-        self.usual_pace(state).max(self.pace_of(permit, state))
+    /// The usual pace, corrected for a host that does not respond: if all slots are taken and none was freed for longer
+    /// than a request usually takes, requests take at least that long.
+    fn current_pace(&self, host: &Host, state: &HostState) -> Duration {
+        let stalled = state.running > 0 && host.slots.available_permits() == 0;
+        let since = if stalled { state.slot_taken.elapsed() } else { Duration::ZERO };
+        self.usual_pace(state).max(self.pace_at(since, state))
     }
 
-    fn pace_of(&self, permit: Duration, state: &HostState) -> Duration {
-        (permit / self.limits.per_host as u32).max(self.limits.spacing * state.sharers.max(1))
+    fn pace_at(&self, request_time: Duration, state: &HostState) -> Duration {
+        (request_time / self.settings.per_host as u32).max(self.settings.spacing * state.processes.max(1))
     }
 
-    /// Sends a photo away, and counts it among those that are.
-    fn later(&self, host: &Host, why: Why) -> Entry {
-        if why == Why::Away {
-            return Entry::Later { after: AWAY_ABSENCE, why };
+    /// Defers a photo, and counts it among the deferred photos of its host.
+    fn defer(&self, host: &Host, reason: DeferReason) -> Admission {
+        if reason == DeferReason::LimiterUnavailable {
+            return Admission::Deferred { after: UNAVAILABLE_DEFERRAL, reason };
         }
         let now = Instant::now();
         let mut state = host.state();
         let quiet = state.quiet_until.saturating_duration_since(now);
-        // The others that share the host may have nothing more to ask it for.
-        let pace = self.usual_pace(&state) / state.sharers.max(1);
-        let from = quiet.saturating_add(times(pace, state.in_line));
-        let has_enough_for = state.away.has_enough_for(now, from, pace);
-        let soonest = if quiet.is_zero() { ABSENCES[0] } else { quiet.max(SHORTEST_QUIET) };
-        let in_time = ABSENCES.into_iter().rfind(|absence| *absence <= has_enough_for).unwrap_or_default();
-        let after = in_time.max(soonest);
-        state.away.add(now + after);
-        Entry::Later { after, why }
+        // The other processes may have no more photos of the host: count with its full pace.
+        let pace = self.usual_pace(&state) / state.processes.max(1);
+        let busy_for = quiet.saturating_add(times(pace, state.queued));
+        let busy_for = state.deferred.extend_busy_time(now, busy_for, pace);
+        let shortest = if quiet.is_zero() { DEFERRALS[0] } else { quiet.max(MIN_QUIET_DEFERRAL) };
+        let longest = DEFERRALS.into_iter().rfind(|deferral| *deferral <= busy_for).unwrap_or_default();
+        let after = longest.max(shortest);
+        state.deferred.add(now + after);
+        Admission::Deferred { after, reason }
     }
 
     fn host(&self, name: &str) -> Arc<Host> {
@@ -315,21 +323,21 @@ impl HostLimits {
         if let Some(host) = hosts.get(name) {
             return Arc::clone(host);
         }
-        if hosts.len() >= REMEMBERED {
-            forget(&mut hosts);
+        if hosts.len() >= MAX_HOSTS {
+            evict(&mut hosts);
         }
-        let host = Arc::new(Host::new(name, self.limits.per_host));
+        let host = Arc::new(Host::new(name, self.settings.per_host));
         hosts.insert(name.into(), Arc::clone(&host));
         host
     }
 }
 
-/// Forgets who has nothing coming; if that does not make room, everybody who is not being asked just now. What is
-/// left is bounded by the requests under way.
-fn forget(hosts: &mut HashMap<Box<str>, Arc<Host>>) {
+/// Drops the hosts that are in no use. If that is not enough, drops all hosts without a request; the number of requests
+/// limits what is left.
+fn evict(hosts: &mut HashMap<Box<str>, Arc<Host>>) {
     let now = Instant::now();
-    hosts.retain(|_, host| Arc::strong_count(host) > 1 || host.state().is_open(now));
-    if hosts.len() > REMEMBERED / 2 {
+    hosts.retain(|_, host| Arc::strong_count(host) > 1 || host.state().is_in_use(now));
+    if hosts.len() > MAX_HOSTS / 2 {
         hosts.retain(|_, host| Arc::strong_count(host) > 1);
     }
 }
@@ -340,24 +348,24 @@ impl Host {
         let state = HostState {
             quiet_until: now,
             next_start: now,
-            moved: now,
-            under_way: 0,
-            in_line: 0,
-            away: Away::new(now),
-            usual: USUAL_REQUEST,
-            waits: 0,
-            sharers: 1,
+            slot_taken: now,
+            running: 0,
+            queued: 0,
+            deferred: DeferredPhotos::new(now),
+            request_time: INITIAL_REQUEST_TIME,
+            quiet_periods: 0,
+            processes: 1,
         };
         Self {
             name: name.into(),
             slots: Arc::new(Semaphore::new(per_host)),
-            asking: tokio::sync::Mutex::default(),
+            leasing: tokio::sync::Mutex::default(),
             state: Mutex::new(state),
         }
     }
 
-    /// The host wants quiet for that long at least.
-    fn keep_quiet(&self, left: Duration) {
+    /// Extends the quiet period to at least `left` from now.
+    fn extend_quiet(&self, left: Duration) {
         let mut state = self.state();
         state.quiet_until = state.quiet_until.max(Instant::now() + left);
     }
@@ -368,25 +376,27 @@ impl Host {
 }
 
 impl HostState {
-    fn is_open(&mut self, now: Instant) -> bool {
-        self.quiet_until > now || self.next_start > now || self.away.is_any(now)
+    /// Whether dropping the state would lose something that still counts.
+    fn is_in_use(&mut self, now: Instant) -> bool {
+        self.quiet_until > now || self.next_start > now || self.deferred.is_any(now)
     }
 }
 
-impl Away {
+impl DeferredPhotos {
     fn new(since: Instant) -> Self {
-        Self { since, back: BTreeMap::new() }
+        Self { since, due: BTreeMap::new() }
     }
 
-    fn add(&mut self, back: Instant) {
-        *self.back.entry((back - self.since).as_secs()).or_default() += 1;
+    fn add(&mut self, due: Instant) {
+        *self.due.entry((due - self.since).as_secs()).or_default() += 1;
     }
 
-    /// For how long the host has something to do without a gap, if it has for `busy_for` anyway.
-    fn has_enough_for(&mut self, now: Instant, mut busy_for: Duration, pace: Duration) -> Duration {
-        self.welcome(now);
+    /// How long the host is busy without a gap, if it is for `busy_for` without the deferred photos. `pace`: from one
+    /// request to the next.
+    fn extend_busy_time(&mut self, now: Instant, mut busy_for: Duration, pace: Duration) -> Duration {
+        self.drop_past(now);
         let now = now - self.since;
-        for (second, photos) in &self.back {
+        for (second, photos) in &self.due {
             if Duration::from_secs(*second).saturating_sub(now) > busy_for {
                 break;
             }
@@ -395,16 +405,15 @@ impl Away {
         busy_for
     }
 
-    /// Whether anybody is away.
     fn is_any(&mut self, now: Instant) -> bool {
-        self.welcome(now);
-        !self.back.is_empty()
+        self.drop_past(now);
+        !self.due.is_empty()
     }
 
-    /// Forgets who is back.
-    fn welcome(&mut self, now: Instant) {
+    /// Removes the photos that are back.
+    fn drop_past(&mut self, now: Instant) {
         let second = (now - self.since).as_secs();
-        while self.back.first_entry().filter(|back| *back.key() <= second).map(|back| back.remove()).is_some() {}
+        while self.due.first_entry().filter(|due| *due.key() <= second).map(|due| due.remove()).is_some() {}
     }
 }
 
@@ -412,69 +421,69 @@ fn times(pace: Duration, photos: usize) -> Duration {
     pace.saturating_mul(u32::try_from(photos).unwrap_or(u32::MAX))
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueuePlace<'_> {
     fn drop(&mut self) {
-        self.0.state().in_line -= 1;
+        self.0.state().queued -= 1;
     }
 }
 
 impl Permit {
-    /// The host wants no requests for a while: a time it named, or one that grows while it keeps saying so.
-    /// Answers how long.
+    /// The host has asked for a quiet period: of the given duration, or of one that doubles each time in a row.
+    /// Returns how long the quiet period lasts.
     pub fn on_retry_after(&self, after: Option<Duration>) -> Duration {
         *lock(&self.feedback) = Feedback::RetryAfter(after);
         let now = Instant::now();
         let mut state = self.host.state();
-        // Requests that were under way together are told so together: that is one wait.
+        // Requests that ran at the same time get the same answer: that is one quiet period.
         if state.quiet_until <= now {
-            state.waits = state.waits.saturating_add(1);
+            state.quiet_periods = state.quiet_periods.saturating_add(1);
         }
-        let growing = FIRST_WAIT.saturating_mul(1 << (state.waits.saturating_sub(1)).min(12));
-        let pause = after.unwrap_or(growing).min(LONGEST_WAIT);
-        state.quiet_until = state.quiet_until.max(now + pause);
+        let growing = FIRST_WAIT.saturating_mul(1 << (state.quiet_periods.saturating_sub(1)).min(12));
+        let quiet = after.unwrap_or(growing).min(LONGEST_WAIT);
+        state.quiet_until = state.quiet_until.max(now + quiet);
         state.quiet_until - now
     }
 
-    /// The host answered like one that has time.
+    /// The host has served the request.
     pub fn on_success(&self) {
         *lock(&self.feedback) = Feedback::Success;
-        self.host.state().waits = 0;
+        self.host.state().quiet_periods = 0;
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(began) = self.began {
+        if let Some(started) = self.started {
             let mut state = self.host.state();
-            state.under_way -= 1;
-            state.usual = (state.usual * 4 + began.elapsed()) / 5;
+            state.running -= 1;
+            state.request_time = (state.request_time * 4 + started.elapsed()) / 5;
         }
-        // The slot stays taken meanwhile: who waits for it would be told that there is no turn.
-        let (turn, slot, feedback) = (self.turn.take(), self.slot.take(), *lock(&self.feedback));
-        if let (Some((turns, lease)), Ok(runtime)) = (turn, Handle::try_current()) {
-            runtime.spawn(give_back(turns, lease, self.host.clone(), feedback, slot));
+        // The slot is freed after the lease: the next photo would get no lease before.
+        let (lease, slot, feedback) = (self.lease.take(), self.slot.take(), *lock(&self.feedback));
+        if let (Some((limiter, lease)), Ok(runtime)) = (lease, Handle::try_current()) {
+            runtime.spawn(release(limiter, lease, self.host.clone(), feedback, slot));
         }
     }
 }
 
-/// Gives a turn back, and the slot after it. If that cannot be, the turn ends by itself.
-async fn give_back(
-    turns: Arc<dyn HostLimiter>,
+/// Returns a lease, and frees the slot afterwards. A lease that cannot be returned expires.
+async fn release(
+    limiter: Arc<dyn HostLimiter>,
     lease: Lease,
     host: Arc<Host>,
     feedback: Feedback,
     _slot: Option<OwnedSemaphorePermit>,
 ) {
-    for _ in 0..GIVING_BACK {
-        match turns.over(&host.name, &lease, feedback).await {
-            Ok(left) => return host.keep_quiet(left),
-            Err(error) => tracing::debug!(host = &*host.name, %error, "a turn is not given back yet"),
+    for _ in 0..RELEASE_ATTEMPTS {
+        match limiter.release(&host.name, &lease, feedback).await {
+            Ok(left) => return host.extend_quiet(left),
+            Err(error) => tracing::debug!(host = &*host.name, %error, "cannot return a lease yet"),
         }
         sleep(Duration::from_secs(1)).await;
     }
 }
 
-/// Nothing here can be left half done by a panic.
+/// A panic leaves no state half written here.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -489,163 +498,164 @@ mod tests {
 
     use super::*;
 
-    fn host_limits(per_host: usize, spacing: u64, patience: u64) -> HostLimits {
+    fn host_limits(per_host: usize, spacing: u64, queue_timeout: u64) -> HostLimits {
         HostLimits::new(&Rules {
             per_host,
             spacing: Duration::from_millis(spacing),
-            patience: Duration::from_millis(patience),
+            queue_timeout: Duration::from_millis(queue_timeout),
             ..Rules::default()
         })
     }
 
-    async fn go(host_limits: &HostLimits, host: &str) -> Permit {
-        match host_limits.enter(host).await {
-            Entry::Go(permit) => permit,
-            Entry::Later { after, .. } => panic!("{host} has no time for {after:?}"),
+    async fn admitted(host_limits: &HostLimits, host: &str) -> Permit {
+        match host_limits.admit(host).await {
+            Admission::Granted(permit) => permit,
+            Admission::Deferred { after, .. } => panic!("{host}: deferred for {after:?}"),
         }
     }
 
-    async fn later(host_limits: &HostLimits, host: &str) -> Duration {
-        match host_limits.enter(host).await {
-            Entry::Later { after, .. } => after,
-            Entry::Go(_) => panic!("{host} should have no time"),
+    async fn deferred(host_limits: &HostLimits, host: &str) -> Duration {
+        match host_limits.admit(host).await {
+            Admission::Deferred { after, .. } => after,
+            Admission::Granted(_) => panic!("{host} is not deferred"),
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_slot_that_falls_free_goes_to_the_line() {
+    async fn a_free_slot_goes_to_the_queue() {
         let host_limits = host_limits(1, 0, 1000);
-        let first = go(&host_limits, "a").await;
-        let mut second = std::pin::pin!(host_limits.enter("a"));
-        assert!(second.as_mut().now_or_never().is_none(), "it waits");
-        drop(go(&host_limits, "b").await);
+        let first = admitted(&host_limits, "a").await;
+        let mut second = std::pin::pin!(host_limits.admit("a"));
+        assert!(second.as_mut().now_or_never().is_none(), "it is in the queue");
+        drop(admitted(&host_limits, "b").await);
         drop(first);
-        assert!(matches!(second.await, Entry::Go(_)));
+        assert!(matches!(second.await, Admission::Granted(_)));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn patience_ends() {
+    async fn a_photo_is_deferred_after_the_queue_timeout() {
         let host_limits = host_limits(1, 0, 1000);
-        let _busy = go(&host_limits, "a").await;
+        let _busy = admitted(&host_limits, "a").await;
         let begin = Instant::now();
-        assert_eq!(later(&host_limits, "a").await, ABSENCES[0]);
+        assert_eq!(deferred(&host_limits, "a").await, DEFERRALS[0]);
         assert_eq!(begin.elapsed(), Duration::from_millis(1000));
     }
 
-    /// Fills the host's line; answers how many stand in it, and keeps them there.
-    fn fill<'a>(host_limits: &'a HostLimits, host: &'a str) -> Vec<Pin<Box<dyn Future<Output = Entry> + 'a>>> {
-        let mut line: Vec<Pin<Box<dyn Future<Output = Entry>>>> = Vec::new();
+    /// Fills the queue of a host and keeps the photos in it.
+    fn fill<'a>(host_limits: &'a HostLimits, host: &'a str) -> Vec<Pin<Box<dyn Future<Output = Admission> + 'a>>> {
+        let mut queue: Vec<Pin<Box<dyn Future<Output = Admission>>>> = Vec::new();
         loop {
-            let mut next = Box::pin(host_limits.enter(host));
+            let mut next = Box::pin(host_limits.admit(host));
             if next.as_mut().now_or_never().is_some() {
-                return line;
+                return queue;
             }
-            line.push(next);
+            queue.push(next);
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_line_is_as_long_as_what_the_host_serves_in_half_of_the_patience() {
+    async fn a_queue_holds_what_the_host_serves_in_half_of_the_timeout() {
         let host_limits = host_limits(2, 50, 8000);
-        let _busy = (go(&host_limits, "a").await, go(&host_limits, "a").await);
-        assert_eq!(fill(&host_limits, "a").len(), 40, "two at a time, of 200 ms each");
+        let _busy = (admitted(&host_limits, "a").await, admitted(&host_limits, "a").await);
+        assert_eq!(fill(&host_limits, "a").len(), 40, "two at the same time, 200 ms each");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_slow_host_has_a_short_line() {
+    async fn a_slow_host_has_a_short_queue() {
         let host_limits = host_limits(2, 0, 8000);
         for _ in 0..30 {
-            let _both = (go(&host_limits, "a").await, go(&host_limits, "a").await);
+            let _both = (admitted(&host_limits, "a").await, admitted(&host_limits, "a").await);
             sleep(Duration::from_secs(1)).await;
         }
-        let _busy = (go(&host_limits, "a").await, go(&host_limits, "a").await);
+        let _busy = (admitted(&host_limits, "a").await, admitted(&host_limits, "a").await);
         assert_eq!(fill(&host_limits, "a").len(), 8);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_host_that_hangs_loses_its_line() {
+    async fn a_host_that_does_not_respond_loses_its_queue() {
         let host_limits = host_limits(2, 0, 8000);
-        let _busy = (go(&host_limits, "a").await, go(&host_limits, "a").await);
+        let _busy = (admitted(&host_limits, "a").await, admitted(&host_limits, "a").await);
         for (seconds, places) in [(1, 8), (1, 4), (2, 2), (26, 2)] {
             tokio::time::advance(Duration::from_secs(seconds)).await;
             assert_eq!(fill(&host_limits, "a").len(), places, "{seconds} s later");
         }
-        let free = go(&host_limits, "b").await;
+        let free = admitted(&host_limits, "b").await;
         drop(free);
-        assert_eq!(fill(&host_limits, "b").len(), 0, "where a slot is free nobody stands in line");
+        assert_eq!(fill(&host_limits, "b").len(), 0, "with a free slot the queue is empty");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_host_has_all_places() {
-        let rules = Rules { at_once: 3, per_host: 1, ..Rules::default() };
+    async fn one_host_cannot_take_all_places() {
+        let rules = Rules { max_requests: 3, per_host: 1, ..Rules::default() };
         let host_limits = HostLimits::new(&rules);
-        let _busy = go(&host_limits, "a").await;
-        assert_eq!(fill(&host_limits, "a").len(), rules.in_hand() / 2);
+        let _busy = admitted(&host_limits, "a").await;
+        assert_eq!(fill(&host_limits, "a").len(), rules.prefetch() / 2);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn hosts_together_get_no_more_than_a_process_can_take() {
+    async fn all_hosts_together_get_no_more_than_max_requests() {
         let host_limits =
-            HostLimits::new(&Rules { at_once: 3, per_host: 2, spacing: Duration::ZERO, ..Rules::default() });
-        let first = go(&host_limits, "a").await;
-        let _busy = (go(&host_limits, "b").await, go(&host_limits, "c").await);
-        let mut fourth = std::pin::pin!(host_limits.enter("d"));
+            HostLimits::new(&Rules { max_requests: 3, per_host: 2, spacing: Duration::ZERO, ..Rules::default() });
+        let first = admitted(&host_limits, "a").await;
+        let _busy = (admitted(&host_limits, "b").await, admitted(&host_limits, "c").await);
+        let mut fourth = std::pin::pin!(host_limits.admit("d"));
         assert!(fourth.as_mut().now_or_never().is_none());
         drop(first);
-        assert!(matches!(fourth.await, Entry::Go(_)));
+        assert!(matches!(fourth.await, Admission::Granted(_)));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_is_sent_away_for_longer_than_the_host_has_enough_to_do() {
+    async fn no_deferral_is_longer_than_the_host_is_busy() {
         let host_limits = host_limits(2, 50, 12_000);
-        let _busy = (go(&host_limits, "a").await, go(&host_limits, "a").await);
-        let line = fill(&host_limits, "a");
+        let _busy = (admitted(&host_limits, "a").await, admitted(&host_limits, "a").await);
+        let queue = fill(&host_limits, "a");
         let begin = Instant::now();
-        let mut absences = BTreeMap::new();
+        let mut deferrals = BTreeMap::new();
         for _ in 0..2000 {
-            *absences.entry(later(&host_limits, "a").await).or_insert(0) += 1;
+            *deferrals.entry(deferred(&host_limits, "a").await).or_insert(0) += 1;
         }
-        assert_eq!(begin.elapsed(), Duration::ZERO, "nobody is kept");
-        // At 100 ms each: those in line for six seconds, then those who come back after five.
-        let [short, middle, long] = ABSENCES.map(|absence| absences[&absence]);
-        assert_eq!((line.len(), short + middle + long), (60, 2000));
-        assert!((235..=240).contains(&short), "{short}: with the line they last for 30 s");
-        assert!((895..=900).contains(&middle), "{middle}: with all before them they last for 120 s");
+        assert_eq!(begin.elapsed(), Duration::ZERO, "no call waits");
+        // At 100 ms each, the queue lasts for 6 s. Photos that are deferred for 5 s are back before.
+        let [short, middle, long] = DEFERRALS.map(|deferral| deferrals[&deferral]);
+        assert_eq!((queue.len(), short + middle + long), (60, 2000));
+        assert!((235..=240).contains(&short), "{short}: with the queue they last for 30 s");
+        assert!((895..=900).contains(&middle), "{middle}: with all the others they last for 120 s");
     }
 
-    /// As workers do it: the photos of a queue, named by their hosts, so many in hand, and those that are sent away lie in
-    /// the broker's delay queues. Answers when the last photo of each host was served, and how often one was sent away.
+    /// Simulates a worker: it takes photos, each named by its host, from a queue, at most `prefetch` at the same time.
+    /// Deferred photos pass a delay queue of the broker. `request` answers how long a request to a host takes. Returns
+    /// when the last photo of each host was served, and the number of deferrals.
     async fn serve(
         host_limits: &HostLimits,
-        in_hand: usize,
+        prefetch: usize,
         queue: impl IntoIterator<Item = &'static str>,
-        permit: impl Fn(&str) -> Duration,
+        request: impl Fn(&str) -> Duration,
     ) -> (BTreeMap<&'static str, Duration>, usize) {
         const TIERS: [u64; 5] = [5, 30, 120, 600, 3600];
         let begin = Instant::now();
         let mut queue: VecDeque<_> = queue.into_iter().collect();
-        let (mut at_work, mut delayed) = (FuturesUnordered::new(), FuturesUnordered::new());
-        let (mut served, mut sent_away) = (BTreeMap::new(), 0);
+        let (mut working, mut delayed) = (FuturesUnordered::new(), FuturesUnordered::new());
+        let (mut served, mut deferrals) = (BTreeMap::new(), 0);
         loop {
-            while at_work.len() < in_hand && !queue.is_empty() {
+            while working.len() < prefetch && !queue.is_empty() {
                 let host = queue.pop_front().unwrap();
-                let permit = permit(host);
-                at_work.push(async move {
-                    match host_limits.enter(host).await {
-                        Entry::Go(_there) => {
-                            sleep(permit).await;
+                let request = request(host);
+                working.push(async move {
+                    match host_limits.admit(host).await {
+                        Admission::Granted(_permit) => {
+                            sleep(request).await;
                             (host, None)
                         }
-                        Entry::Later { after, .. } => (host, Some(after)),
+                        Admission::Deferred { after, .. } => (host, Some(after)),
                     }
                 });
             }
             tokio::select! {
                 biased;
-                Some((host, after)) = at_work.next() => match after {
+                Some((host, after)) = working.next() => match after {
                     None => drop(served.insert(host, begin.elapsed())),
                     Some(after) => {
-                        sent_away += 1;
+                        deferrals += 1;
                         let tier = TIERS.map(Duration::from_secs).into_iter().find(|tier| *tier >= after).unwrap();
                         delayed.push(async move {
                             sleep(tier).await;
@@ -654,113 +664,117 @@ mod tests {
                     }
                 },
                 Some(host) = delayed.next() => queue.push_back(host),
-                else => return (served, sent_away),
+                else => return (served, deferrals),
             }
         }
     }
 
-    /// So many photos of two hosts that answer within 50 ms: host_limits alone lets through one in 50 ms of each.
+    /// Serves photos of two hosts that answer within 50 ms. The spacing of 50 ms is the only limit. Returns the number of
+    /// deferrals.
     async fn serve_two_hosts(photos: u32) -> usize {
         let rules = Rules::default();
         let host_limits = HostLimits::new(&rules);
         let queue = ["a", "b"].repeat(photos as usize / 2);
-        let (served, sent_away) = serve(&host_limits, rules.in_hand(), queue, |_| Duration::from_millis(50)).await;
-        let polite = rules.spacing * (photos / 2);
+        let (served, deferrals) = serve(&host_limits, rules.prefetch(), queue, |_| Duration::from_millis(50)).await;
+        let expected = rules.spacing * (photos / 2);
         for took in served.into_values() {
-            assert!(took < polite * 11 / 10, "{took:?} instead of {polite:?}");
+            assert!(took < expected * 11 / 10, "{took:?} instead of {expected:?}");
         }
-        sent_away
+        deferrals
     }
 
     #[tokio::test(start_paused = true)]
-    async fn hosts_do_not_wait_while_photos_of_theirs_do() {
+    async fn hosts_are_not_idle_while_photos_wait_for_them() {
         assert!(serve_two_hosts(300).await <= 300 / 4);
         assert!(serve_two_hosts(3000).await <= 4 * 3000);
         assert!(serve_two_hosts(30_000).await <= 8 * 30_000);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn slow_hosts_do_not_wait_either() {
+    async fn slow_hosts_are_not_idle_either() {
         let host_limits = host_limits(4, 50, 12_000);
         let (served, _) = serve(&host_limits, 512, vec!["slow"; 1000], |_| Duration::from_secs(2)).await;
-        assert!(served["slow"] < Duration::from_secs(550), "{served:?} where 500 s are polite");
+        assert!(served["slow"] < Duration::from_secs(550), "{served:?} instead of 500 s");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn hosts_that_hang_do_not_hold_up_another() {
+    async fn hosts_that_do_not_respond_do_not_delay_another() {
         let rules = Rules::default();
         let host_limits = HostLimits::new(&rules);
-        let hang = ["x", "y", "z"].repeat(300);
-        let permit = |host: &str| if host == "well" { Duration::from_millis(50) } else { rules.first_byte };
-        let queue = hang.into_iter().chain(vec!["well"; 300]);
-        let (served, _) = serve(&host_limits, rules.in_hand(), queue, permit).await;
-        assert!(served["well"] < rules.spacing * 300 * 11 / 10, "{served:?}");
+        let stalled = ["x", "y", "z"].repeat(300);
+        let request = |host: &str| if host == "healthy" { Duration::from_millis(50) } else { rules.first_byte };
+        let queue = stalled.into_iter().chain(vec!["healthy"; 300]);
+        let (served, _) = serve(&host_limits, rules.prefetch(), queue, request).await;
+        assert!(served["healthy"] < rules.spacing * 300 * 11 / 10, "{served:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_heap_of_one_host_does_not_hold_up_another() {
+    async fn many_photos_of_one_host_do_not_delay_another() {
         let rules = Rules::default();
         let host_limits = HostLimits::new(&rules);
-        let queue = vec!["heap"; 5000].into_iter().chain(vec!["other"; 300]);
-        let (served, _) = serve(&host_limits, rules.in_hand(), queue, |_| Duration::from_millis(50)).await;
+        let queue = vec!["large"; 5000].into_iter().chain(vec!["other"; 300]);
+        let (served, _) = serve(&host_limits, rules.prefetch(), queue, |_| Duration::from_millis(50)).await;
         assert!(served["other"] < rules.spacing * 300 * 11 / 10, "{served:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn requests_keep_their_distance() {
+    async fn requests_to_a_host_are_spaced() {
         let host_limits = host_limits(4, 100, 1000);
         let begin = Instant::now();
-        let _first = go(&host_limits, "a").await;
-        let _second = go(&host_limits, "a").await;
-        let _third = go(&host_limits, "a").await;
+        let _first = admitted(&host_limits, "a").await;
+        let _second = admitted(&host_limits, "a").await;
+        let _third = admitted(&host_limits, "a").await;
         assert_eq!(begin.elapsed(), Duration::from_millis(200));
-        go(&host_limits, "b").await;
+        admitted(&host_limits, "b").await;
         assert_eq!(begin.elapsed(), Duration::from_millis(200));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_host_that_wants_quiet_gets_it_from_everybody() {
+    async fn a_quiet_period_holds_for_all_requests() {
         let host_limits = host_limits(1, 0, 60_000);
-        let permit = go(&host_limits, "a").await;
-        let mut waiting = std::pin::pin!(host_limits.enter("a"));
+        let permit = admitted(&host_limits, "a").await;
+        let mut waiting = std::pin::pin!(host_limits.admit("a"));
         assert!(waiting.as_mut().now_or_never().is_none());
         permit.on_retry_after(Some(Duration::from_secs(30)));
         drop(permit);
-        assert!(matches!(waiting.await, Entry::Later { why: Why::Quiet, .. }), "the line is sent away too");
-        assert!(later(&host_limits, "a").await >= Duration::from_secs(30));
-        go(&host_limits, "b").await;
+        assert!(
+            matches!(waiting.await, Admission::Deferred { reason: DeferReason::Quiet, .. }),
+            "queued photos are deferred too"
+        );
+        assert!(deferred(&host_limits, "a").await >= Duration::from_secs(30));
+        admitted(&host_limits, "b").await;
         tokio::time::advance(Duration::from_secs(30)).await;
-        go(&host_limits, "a").await;
+        admitted(&host_limits, "a").await;
     }
 
     #[tokio::test(start_paused = true)]
-    async fn unnamed_pauses_grow_until_the_host_is_well_again() {
+    async fn quiet_periods_without_a_duration_grow_until_a_success() {
         let host_limits = host_limits(2, 0, 0);
-        let mut pauses = Vec::new();
+        let mut periods = Vec::new();
         for _ in 0..12 {
-            let permit = go(&host_limits, "a").await;
-            let pause = permit.on_retry_after(None);
-            assert_eq!(permit.on_retry_after(None), pause, "said twice at once, it is one pause");
-            pauses.push(pause.as_secs());
-            tokio::time::advance(pause).await;
+            let permit = admitted(&host_limits, "a").await;
+            let period = permit.on_retry_after(None);
+            assert_eq!(permit.on_retry_after(None), period, "two answers at the same time are one quiet period");
+            periods.push(period.as_secs());
+            tokio::time::advance(period).await;
         }
-        assert_eq!(pauses[..4], [5, 10, 20, 40]);
-        assert_eq!(pauses[11], 3600);
-        let permit = go(&host_limits, "a").await;
+        assert_eq!(periods[..4], [5, 10, 20, 40]);
+        assert_eq!(periods[11], 3600);
+        let permit = admitted(&host_limits, "a").await;
         permit.on_success();
         assert_eq!(permit.on_retry_after(None), FIRST_WAIT);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_memory_is_bounded() {
+    async fn the_number_of_hosts_is_bounded() {
         let host_limits = host_limits(1, 0, 0);
-        let kept = go(&host_limits, "kept").await;
-        for n in 0..3 * REMEMBERED {
-            let permit = go(&host_limits, &format!("host-{n}")).await;
+        let kept = admitted(&host_limits, "kept").await;
+        for n in 0..3 * MAX_HOSTS {
+            let permit = admitted(&host_limits, &format!("host-{n}")).await;
             permit.on_retry_after(Some(LONGEST_WAIT));
         }
-        assert!(lock(&host_limits.hosts).len() <= REMEMBERED);
-        assert!(later(&host_limits, "kept").await > Duration::ZERO, "who is being asked is not forgotten");
+        assert!(lock(&host_limits.hosts).len() <= MAX_HOSTS);
+        assert!(deferred(&host_limits, "kept").await > Duration::ZERO, "a host with a request is kept");
         drop(kept);
     }
 }

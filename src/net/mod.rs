@@ -1,24 +1,25 @@
-//! Polite and safe fetching of strangers' URLs.
+//! Downloads photos from untrusted URLs.
 //!
-//! Safe: a photo's URL is hostile until proven otherwise. It may name a machine of ours, directly, through DNS or
-//! through a redirect; it may answer with a page, with nothing, for ever, or a byte a second. Every hop is checked
-//! ([`address`]), every address a name resolves to is checked again where the connection is made ([`resolver`]),
-//! and size and time are bounded on what really arrives ([`fetcher`]).
+//! **Safety.** A photo's URL is hostile until proven otherwise. It may name a machine of ours, directly, through DNS or
+//! through a redirect. The server may answer with a page, with nothing, without end, or at a byte a second. Every URL
+//! is checked, redirects included ([`photo_url`]). Every address that a name resolves to is checked when the connection
+//! is made ([`resolver`]). Size and time limits apply to the bytes that arrive ([`fetcher`]).
 //!
-//! Polite: no host gets more than a few requests at once, one that says "not now" is left alone as a whole
-//! ([`host_limits`], with [`host_limiter`] across processes), and one that says "not for this purpose" is obeyed ([`robots`]).
+//! **Rate limiting.** A host receives only a few requests at the same time. A host that asks for a pause receives no
+//! requests until the pause is over ([`host_limits`], with [`host_limiter`] across processes). `X-Robots-Tag` is
+//! honoured ([`robots`]).
 //!
-//! Fair: while nobody at all answers, it is our own network that is away, and no photo pays for it ([`reach`]).
+//! **Local outages.** While the local network is down, photos wait without using up attempts ([`network`]).
 //!
-//! Nothing here decides when to try again, or how often: that is the worker's.
+//! The worker decides when to try again and how often; this module does not.
 
 pub mod address;
 pub mod error;
 pub mod fetcher;
 pub mod host_limiter;
 pub mod host_limits;
+mod network;
 mod photo_url;
-mod reach;
 mod resolver;
 pub mod robots;
 pub mod rules;

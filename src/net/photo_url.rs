@@ -8,10 +8,10 @@ use super::error::FetchError;
 use super::rules::Rules;
 use crate::domain::CauseCode;
 
-/// A longer URL is rejected, in bytes.
+/// Longer URLs are rejected, in bytes.
 const MAX_URL: usize = 8192;
 
-/// Reads a photo's URL and checks it.
+/// Parses and checks the URL of a photo.
 pub(super) fn parse(text: &str, rules: &Rules) -> Result<Url, FetchError> {
     if text.len() > MAX_URL {
         return Err(FetchError::rejected(CauseCode::BadUrl, format!("the URL has {} bytes", text.len())));
@@ -22,7 +22,7 @@ pub(super) fn parse(text: &str, rules: &Rules) -> Result<Url, FetchError> {
     Ok(url)
 }
 
-/// Reads where a redirect leads, relative to where it came from, and checks it.
+/// Parses and checks the `Location` of a redirect, which may be relative to `from`.
 pub(super) fn join(from: &Url, location: &str, rules: &Rules) -> Result<Url, FetchError> {
     let bad = |what: String| FetchError::rejected(CauseCode::BadUrl, format!("redirect to `{location}`: {what}"));
     if location.len() > MAX_URL {
@@ -33,15 +33,15 @@ pub(super) fn join(from: &Url, location: &str, rules: &Rules) -> Result<Url, Fet
     Ok(url)
 }
 
-/// http(s), nobody's credentials, no port of another protocol, no literal address that is forbidden. `url` has
-/// already turned every spelling of an IPv4 literal (decimal, octal, hex, short) into an address.
+/// Requires http(s), no credentials, no port of another protocol, and no forbidden IP literal. The `url` crate has already
+/// parsed every notation of an IPv4 literal (decimal, octal, hexadecimal, short).
 fn check(url: &Url, rules: &Rules) -> Result<(), FetchError> {
     let bad = |what: &str| Err(FetchError::rejected(CauseCode::BadUrl, format!("`{url}`: {what}")));
     if !matches!(url.scheme(), "http" | "https") {
-        return bad("neither http nor https");
+        return bad("the scheme is neither http nor https");
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return bad("it carries credentials");
+        return bad("the URL contains credentials");
     }
     let port = url.port_or_known_default().unwrap_or_default();
     let known = known_address(url, rules, port);
@@ -49,7 +49,7 @@ fn check(url: &Url, rules: &Rules) -> Result<(), FetchError> {
         return Ok(());
     }
     if port < 1024 && port != 80 && port != 443 {
-        return bad("its port belongs to another protocol");
+        return bad("the port belongs to another protocol");
     }
     match known.and_then(|address| rules.forbids(address).map(|why| (address, why))) {
         Some((address, why)) => Err(FetchError::forbidden(url.host_str().unwrap_or_default(), address.ip(), why)),
@@ -57,7 +57,7 @@ fn check(url: &Url, rules: &Rules) -> Result<(), FetchError> {
     }
 }
 
-/// The address and port that a URL leads to, where no DNS has to be asked.
+/// The address and port of a URL, where they are known without DNS.
 fn known_address(url: &Url, rules: &Rules, port: u16) -> Option<SocketAddr> {
     match url.host()? {
         Host::Ipv4(ip) => Some((ip, port).into()),
@@ -75,11 +75,11 @@ mod tests {
     use super::*;
 
     fn code(text: &str, rules: &Rules) -> Option<String> {
-        parse(text, rules).err().map(|obstacle| obstacle.cause().code.to_string())
+        parse(text, rules).err().map(|error| error.cause().code.to_string())
     }
 
     #[test]
-    fn literals_are_seen_through_in_every_spelling() {
+    fn ip_literals_are_recognised_in_every_notation() {
         let rules = Rules::default();
         for host in [
             "127.0.0.1",
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_that_are_no_photos_are_bad() {
+    fn bad_urls_are_rejected() {
         let rules = Rules::default();
         let long = format!("http://photos.example/{}", "x".repeat(MAX_URL));
         for url in [
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_urls_pass() {
+    fn ordinary_urls_are_accepted() {
         let rules = Rules::default();
         for url in [
             "http://photos.example/a.jpg",
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn redirects_are_read_relative_to_where_they_come_from() {
+    fn redirects_may_be_relative() {
         let rules = Rules::default();
         let from = Url::parse("http://photos.example/a/b.jpg").unwrap();
         assert_eq!(join(&from, "../c.jpg", &rules).unwrap().as_str(), "http://photos.example/c.jpg");

@@ -1,4 +1,4 @@
-//! Names to addresses, forbidden ones left out.
+//! Resolves host names, without forbidden addresses.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use tracing::Instrument;
 use super::error::ResolveError;
 use super::rules::Rules;
 
-/// Resolves for the HTTP client, at the moment of connecting: a name that answered well when it was looked at and
-/// answers otherwise now gains nothing.
+/// The resolver of the HTTP client. It checks addresses when the connection is made, so that a name cannot change its
+/// address between check and use.
 pub(super) struct Resolver {
     rules: Arc<Rules>,
 }
@@ -27,7 +27,7 @@ impl Resolve for Resolver {
         let span = tracing::trace_span!("dns", dns.question.name = name.as_str());
         let answer = async move {
             if let Some(&known) = rules.hosts.get(name.as_str()) {
-                // The URL's check has compared address and port; the port is not known here.
+                // The port is not known here; the check of the URL has compared address and port.
                 let excepted = rules.allowed.iter().any(|allowed| allowed.ip() == known.ip());
                 return if excepted { Ok(addrs(vec![known])) } else { Ok(addrs(permitted(&rules, [known])?)) };
             }
@@ -42,10 +42,10 @@ fn addrs(addresses: Vec<SocketAddr>) -> Addrs {
     Box::new(addresses.into_iter())
 }
 
-/// What is left when the forbidden ones are taken out; an error when nothing is.
+/// The addresses that are not forbidden; an error if there is none.
 fn permitted(rules: &Rules, found: impl IntoIterator<Item = SocketAddr>) -> Result<Vec<SocketAddr>, ResolveError> {
     let mut good = Vec::new();
-    let mut last = ResolveError::Nothing;
+    let mut last = ResolveError::NoAddress;
     for address in found {
         match rules.forbids_ip(address.ip()) {
             None => good.push(address),
@@ -64,17 +64,17 @@ mod tests {
     }
 
     #[test]
-    fn forbidden_addresses_are_left_out() {
+    fn forbidden_addresses_are_removed() {
         let rules = Rules::default();
         let mixed = addresses(&["10.0.0.1", "8.8.8.8", "::1", "2606:4700::1111"]);
         assert_eq!(permitted(&rules, mixed).unwrap(), addresses(&["8.8.8.8", "2606:4700::1111"]));
     }
 
     #[test]
-    fn nothing_left_is_an_error() {
+    fn no_permitted_address_is_an_error() {
         let rules = Rules::default();
         assert!(matches!(permitted(&rules, addresses(&["10.0.0.1"])), Err(ResolveError::Forbidden { .. })));
-        assert!(matches!(permitted(&rules, []), Err(ResolveError::Nothing)));
+        assert!(matches!(permitted(&rules, []), Err(ResolveError::NoAddress)));
         let open = Rules { allow_private_addresses: true, ..Rules::default() };
         assert_eq!(permitted(&open, addresses(&["10.0.0.1"])).unwrap().len(), 1);
     }
@@ -86,19 +86,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_leads_home_is_refused_at_the_connection() {
+    async fn a_name_of_a_loopback_address_is_refused() {
         let error = resolve("localhost", Rules::default()).await.unwrap_err();
         assert!(error.contains("is not a public address"), "{error}");
         assert!(resolve("localhost", Rules { allow_private_addresses: true, ..Rules::default() }).await.is_ok());
     }
 
     #[tokio::test]
-    async fn known_hosts_are_checked_like_any_other() {
+    async fn configured_hosts_are_checked_too() {
         let address: SocketAddr = "127.0.0.1:8080".parse().unwrap();
         let rules = Rules { hosts: [("photos.test".to_owned(), address)].into(), ..Rules::default() };
         assert!(resolve("photos.test", rules.clone()).await.is_err());
         let rules = Rules { allowed: [address].into(), ..rules };
         assert_eq!(resolve("photos.test", rules.clone()).await, Ok(vec![address]));
-        assert!(resolve("localhost", rules).await.is_err(), "the exception is for the known host alone");
+        assert!(resolve("localhost", rules).await.is_err(), "the exception is for the configured host only");
     }
 }

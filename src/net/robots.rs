@@ -1,16 +1,16 @@
-//! `X-Robots-Tag`: what a host says about the use of its photos.
+//! `X-Robots-Tag`: restrictions on the use of a photo.
 
 use super::rules::Rules;
 
-/// Directives that forbid what we would do with the photo.
+/// Directives that forbid the use of the photo in a dataset.
 const FORBIDDING: [&str; 5] = ["noai", "noimageai", "noindex", "noimageindex", "none"];
-/// Directives that have a value behind a colon, and so look like a robot's name.
+/// Directives with a value after a colon, which look like the name of a robot.
 const VALUED: [&str; 4] = ["unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"];
 
-/// The directive that forbids the use, if one does. `values`: every `X-Robots-Tag` header of the answer.
+/// The directive that forbids the use, if there is one. `values`: all `X-Robots-Tag` headers of the response.
 ///
-/// A header is a list `noindex, nofollow`; behind `name:` it is meant for that robot alone, up to the next name.
-/// Names and directives are compared without case. `none` is `noindex, nofollow`.
+/// A header is a list like `noindex, nofollow`. After `name:` it applies to that robot only, up to the next name.
+/// Case does not matter. `none` means `noindex, nofollow`.
 pub fn forbids<'a>(values: impl IntoIterator<Item = &'a str>) -> Option<&'static str> {
     values.into_iter().find_map(forbids_in)
 }
@@ -33,7 +33,7 @@ fn forbids_in(value: &str) -> Option<&'static str> {
     None
 }
 
-/// What stands before a colon is a robot's name, unless it is a directive or the hours of a date.
+/// Whether the text before a colon is the name of a robot; otherwise it is a directive or part of a date.
 fn is_robot(name: &str) -> bool {
     !name.is_empty()
         && !name.contains(char::is_whitespace)
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusals_are_understood() {
+    fn directives_that_forbid_the_use_are_found() {
         for (value, directive) in [
             ("noai", "noai"),
             ("NoImageAI", "noimageai"),
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_meant_for_others_or_for_other_ends_does_not_count() {
+    fn directives_for_other_robots_or_other_purposes_do_not_count() {
         for value in [
             "",
             "all",

@@ -1,4 +1,4 @@
-//! What a fetch may do, and how far it may go.
+//! The limits of a download.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -6,41 +6,41 @@ use std::time::Duration;
 
 use super::address;
 
-/// The rules of fetching, with careful defaults. One photo that is asked for takes at most `max_bytes` of memory, half as
-/// much again while it grows; one in line takes next to none.
+/// The limits of a download, with careful defaults. A download takes at most 1.5 times `max_bytes` of memory; a photo in
+/// the queue of its host takes almost none.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// Requests that one host gets at the same time.
+    /// Requests to one host at the same time.
     pub per_host: usize,
-    /// From the start of one request to a host to the start of the next.
+    /// The least time from the start of one request to a host to the start of the next.
     pub spacing: Duration,
-    /// How long a photo waits in line for its host before it is sent away for longer. Lines are made for half of it, as
-    /// nobody knows how fast a host will be.
-    pub patience: Duration,
-    /// Requests that all hosts together get at the same time.
-    pub at_once: usize,
+    /// How long a photo waits in the queue of its host before it is deferred. A queue holds as many photos as the host
+    /// serves in half of this time, since the pace of a host is an estimate.
+    pub queue_timeout: Duration,
+    /// Requests to all hosts together at the same time.
+    pub max_requests: usize,
 
-    /// For the name, the connection and TLS.
+    /// The time limit for DNS, TCP and TLS.
     pub connect: Duration,
-    /// From the request to the end of the answer's headers.
+    /// The time limit from the request to the end of the response's headers.
     pub first_byte: Duration,
-    /// Between two pieces of the body.
+    /// The time limit between two chunks of the body.
     pub idle: Duration,
-    /// For all of it, redirects included; time spent in line does not count.
+    /// The time limit for the download, redirects included. Time in a queue does not count.
     pub total: Duration,
 
     pub max_bytes: u64,
     pub max_redirects: usize,
 
-    /// Who runs this, for the people whose servers are asked: a URL or an e-mail address. Part of the user agent.
+    /// The contact of the operator, for the owners of the hosts: a URL or an e-mail address. Part of the user agent.
     pub contact: Option<String>,
 
-    /// Names with a known address, lower-case, as in a hosts file. The port counts where the URL names none.
+    /// Addresses of lower-case host names, as in a hosts file. The port applies where the URL has none.
     pub hosts: BTreeMap<String, SocketAddr>,
-    /// Addresses that may be asked although they are private: each one address and port, reached by its literal or
-    /// by a name in `hosts`. DNS never leads here.
+    /// Private addresses that are permitted nevertheless, each with its port, by IP literal or by a name in `hosts`. An
+    /// address from DNS is never an exception.
     pub allowed: BTreeSet<SocketAddr>,
-    /// For tests and intranets: every address may be asked, whoever names it.
+    /// Permits every address. For tests and intranets.
     pub allow_private_addresses: bool,
 }
 
@@ -49,8 +49,8 @@ impl Default for Rules {
         Self {
             per_host: 4,
             spacing: Duration::from_millis(50),
-            patience: Duration::from_secs(12),
-            at_once: 64,
+            queue_timeout: Duration::from_secs(12),
+            max_requests: 64,
             connect: Duration::from_secs(5),
             first_byte: Duration::from_secs(15),
             idle: Duration::from_secs(10),
@@ -70,15 +70,15 @@ impl Default for Rules {
 pub struct BadHostEntry(String);
 
 impl Rules {
-    /// For each photo that is asked for, so many are there: itself, and others that wait for their hosts.
-    const IN_HAND: usize = 8;
-    /// As many as RabbitMQ can be told to send ahead.
-    const MOST_IN_HAND: usize = u16::MAX as usize - 1;
+    /// Photos for each request: the one that is downloaded, and others in the queues of their hosts.
+    const PER_REQUEST: usize = 8;
+    /// The largest prefetch count that RabbitMQ accepts, less the photo that a worker takes in advance.
+    const MAX_PREFETCH: usize = u16::MAX as usize - 1;
 
-    /// The product token, which `X-Robots-Tag` may address.
+    /// The product token of the user agent, and the robot's name in `X-Robots-Tag`.
     pub const PRODUCT: &'static str = "facemill";
 
-    /// `facemill/1.2.3`, with the contact behind it when there is one.
+    /// `facemill/1.2.3`, followed by the contact if there is one.
     pub fn user_agent(&self) -> String {
         let product = format!("{}/{}", Self::PRODUCT, env!("CARGO_PKG_VERSION"));
         match &self.contact {
@@ -87,12 +87,12 @@ impl Rules {
         }
     }
 
-    /// How many photos are to be given to a fetcher at a time. With fewer, those in line would keep it from asking others.
-    pub fn in_hand(&self) -> usize {
-        self.at_once.saturating_mul(Self::IN_HAND).clamp(1, Self::MOST_IN_HAND)
+    /// How many photos a fetcher is given at the same time. With fewer, photos in the queue of one host would block others.
+    pub fn prefetch(&self) -> usize {
+        self.max_requests.saturating_mul(Self::PER_REQUEST).clamp(1, Self::MAX_PREFETCH)
     }
 
-    /// Reads an entry of `hosts`: `name=address:port`.
+    /// Parses an entry of `hosts`: `name=address:port`.
     pub fn parse_host(entry: &str) -> Result<(String, SocketAddr), BadHostEntry> {
         let bad = || BadHostEntry(entry.to_owned());
         let (name, address) = entry.split_once('=').ok_or_else(bad)?;
@@ -102,12 +102,12 @@ impl Rules {
         }
     }
 
-    /// Why an address must not be asked, or nothing.
+    /// Why an address is forbidden; nothing for a permitted one.
     pub(super) fn forbids(&self, address: SocketAddr) -> Option<&'static str> {
         if self.allowed.contains(&address) { None } else { self.forbids_ip(address.ip()) }
     }
 
-    /// The same where only the address is known: no exception counts but the general one.
+    /// The same where the port is not known: of the exceptions, only `allow_private_addresses` applies.
     pub(super) fn forbids_ip(&self, ip: IpAddr) -> Option<&'static str> {
         if self.allow_private_addresses { None } else { address::forbidden(ip) }
     }
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn host_entries_are_read_and_checked() {
+    fn host_entries_are_parsed_and_checked() {
         let address: SocketAddr = "127.0.0.1:8080".parse().unwrap();
         assert_eq!(Rules::parse_host("Photos.test=127.0.0.1:8080"), Ok(("photos.test".to_owned(), address)));
         assert!(Rules::parse_host("photos.test=[::1]:80").is_ok());
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_user_agent_says_who_asks() {
+    fn the_user_agent_contains_the_contact() {
         let rules = Rules { contact: Some("https://example.org/bot".into()), ..Rules::default() };
         assert_eq!(rules.user_agent(), format!("facemill/{} (+https://example.org/bot)", env!("CARGO_PKG_VERSION")));
     }

@@ -1,4 +1,4 @@
-//! What traces show of a request: itself, and how its connection was made.
+//! The spans of a request and of its connection.
 //! <https://opentelemetry.io/docs/specs/semconv/http/http-spans/>
 
 use std::task::{Context, Poll};
@@ -13,7 +13,7 @@ use url::Url;
 
 use super::error::FetchError;
 
-/// A request, until the photo is here. Its URL goes without what may be a secret.
+/// The span of a request, until the photo is downloaded. Its URL contains no secrets.
 pub(super) fn request(url: &Url) -> Span {
     let span = tracing::trace_span!("request", otel.name = "GET", otel.kind = "client");
     if !span.is_disabled() {
@@ -26,33 +26,33 @@ pub(super) fn request(url: &Url) -> Span {
     span
 }
 
-/// The host has answered.
-pub(super) fn answered(span: &Span, answer: &Response) {
+/// Adds the response to the span of a request.
+pub(super) fn record_response(span: &Span, response: &Response) {
     if span.is_disabled() {
         return;
     }
-    span.set_attribute("http.response.status_code", i64::from(answer.status().as_u16()));
-    let version = format!("{:?}", answer.version());
+    span.set_attribute("http.response.status_code", i64::from(response.status().as_u16()));
+    let version = format!("{:?}", response.version());
     span.set_attribute(
         "network.protocol.version",
         version.trim_start_matches("HTTP/").trim_end_matches(".0").to_owned(),
     );
-    if let Some(peer) = answer.remote_addr() {
+    if let Some(peer) = response.remote_addr() {
         span.set_attribute("network.peer.address", peer.ip().to_string());
         span.set_attribute("network.peer.port", i64::from(peer.port()));
     }
 }
 
-/// The request is over; `obstacle` says why there is no photo.
-pub(super) fn conclude(span: &Span, obstacle: Option<&FetchError>) {
-    if let (Some(obstacle), false) = (obstacle, span.is_disabled()) {
-        let cause = obstacle.cause();
+/// Adds the error of a request, if there is one, to its span.
+pub(super) fn record_error(span: &Span, error: Option<&FetchError>) {
+    if let (Some(error), false) = (error, span.is_disabled()) {
+        let cause = error.cause();
         span.set_attribute("error.type", cause.code.to_string());
         span.set_status(Status::error(cause.to_string()));
     }
 }
 
-/// A URL without user, password, query and fragment: they may hold somebody's keys.
+/// A URL without user, password, query and fragment, which may contain secrets.
 pub(crate) fn without_secrets(mut url: Url) -> String {
     let _ = url.set_username("");
     let _ = url.set_password(None);
@@ -61,7 +61,7 @@ pub(crate) fn without_secrets(mut url: Url) -> String {
     url.into()
 }
 
-/// Shows the making of a connection: name, TCP and TLS.
+/// Adds a span for each new connection: DNS, TCP and TLS.
 #[derive(Debug, Clone)]
 pub(super) struct ConnectLayer;
 
@@ -87,7 +87,7 @@ impl<S: Service<R>, R> Service<R> for Connect<S> {
 
     fn call(&mut self, request: R) -> Self::Future {
         let span = tracing::trace_span!("connect");
-        // The name is looked up at once, in here.
+        // The call starts the DNS lookup.
         let connecting = span.in_scope(|| self.0.call(request));
         connecting.instrument(span)
     }
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_stay_out_of_traces() {
+    fn traces_contain_no_secrets() {
         let url = Url::parse("https://me:pass@photos.test:8443/a/1.jpg?token=abc#x").unwrap();
         assert_eq!(without_secrets(url), "https://photos.test:8443/a/1.jpg");
     }

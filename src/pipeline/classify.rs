@@ -1,4 +1,4 @@
-//! The last stage: how likely would a person say OK to the crop?
+//! The classify stage: predicts how likely a person is to accept a crop.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -15,11 +15,11 @@ use crate::domain::{Cause, CauseCode, ContentHash, Crop, Photo, Prediction, Stag
 use crate::objects::{ObjectKey, Objects};
 use crate::telemetry::{context, instruments};
 
-/// Crops that the network takes at a time, at most.
-const BATCH: usize = 16;
+/// The most crops in one batch.
+const MAX_BATCH: usize = 16;
 
-/// Scores crops. What waits is judged together, without waiting for more: while one batch is under way, the next one
-/// gathers by itself, and a caller who comes alone is served at once.
+/// Scores crops in batches. A thread takes all waiting crops at once and does not wait for more: a single crop is scored
+/// at once, and while a batch runs, the next one builds up.
 pub struct Classify {
     objects: Arc<dyn Objects>,
     queue: Sender<Job>,
@@ -28,27 +28,27 @@ pub struct Classify {
 }
 
 impl Classify {
-    /// A thread for each of `models`, which should all be the same. The threads end when this is dropped.
+    /// Starts a thread for each of `models`, which must be copies of one model. The threads end when this is dropped.
     ///
     /// # Errors
     /// A thread cannot be started.
     pub fn new(objects: Arc<dyn Objects>, models: Vec<Model>) -> std::io::Result<Self> {
         let name = models.first().map(|model| model.name().to_owned()).unwrap_or_default();
         let sha256 = models.first().map_or_else(|| ContentHash::of(b""), Model::sha256);
-        Self::with_judges(objects, models, name, sha256)
+        Self::with_scorers(objects, models, name, sha256)
     }
 
-    fn with_judges<J: Judge + 'static>(
+    fn with_scorers<S: Scorer + 'static>(
         objects: Arc<dyn Objects>,
-        judges: Vec<J>,
+        scorers: Vec<S>,
         model: String,
         sha256: ContentHash,
     ) -> std::io::Result<Self> {
         let (queue, jobs) = channel();
         let jobs = Arc::new(Mutex::new(jobs));
-        for judge in judges {
+        for scorer in scorers {
             let jobs = Arc::clone(&jobs);
-            std::thread::Builder::new().name("classify".into()).spawn(move || serve(judge, &jobs))?;
+            std::thread::Builder::new().name("classify".into()).spawn(move || serve(scorer, &jobs))?;
         }
         Ok(Self { objects, queue, model, sha256 })
     }
@@ -64,17 +64,17 @@ impl Classify {
             .map_err(|error| poison(format!("the decoder panicked: {error}")))?
             .map_err(poison)?;
         let p_ok =
-            self.judge(input).await.map_err(|detail| Retry::failed(Cause::new(CauseCode::ClassifierFailed, detail)))?;
-        // Four decimals are more than it knows, and the same in every run.
+            self.score(input).await.map_err(|detail| Retry::failed(Cause::new(CauseCode::ClassifierFailed, detail)))?;
+        // Four decimals exceed the model's accuracy and are the same in every run.
         Ok(Prediction { p_ok: (p_ok * 1e4).round() / 1e4, model: self.model.clone(), model_sha256: self.sha256 })
     }
 
-    async fn judge(&self, input: Input) -> Result<f64, String> {
+    async fn score(&self, input: Input) -> Result<f64, String> {
         let (answer, answered) = oneshot::channel();
         let span = tracing::trace_span!("inference", facemill.model = self.model);
-        let gone = || "no thread of the classifier is left".to_owned();
-        self.queue.send(Job { input, answer, span: span.clone() }).map_err(|_| gone())?;
-        answered.instrument(span).await.unwrap_or_else(|_| Err(gone()))
+        let stopped = || "the threads of the classifier have ended".to_owned();
+        self.queue.send(Job { input, answer, span: span.clone() }).map_err(|_| stopped())?;
+        answered.instrument(span).await.unwrap_or_else(|_| Err(stopped()))
     }
 }
 
@@ -86,7 +86,10 @@ impl Stage for Classify {
 
     async fn run(&self, photo: &Photo) -> Outcome {
         let Some(crop) = &photo.facts.crop else {
-            return Outcome::Poison(Cause::new(CauseCode::UnfitMessage, "the photo has no crop: it never passed crop"));
+            return Outcome::Poison(Cause::new(
+                CauseCode::UnfitMessage,
+                "the photo has no crop: it has not passed crop",
+            ));
         };
         match self.prediction(crop).await {
             Ok(prediction) => {
@@ -99,78 +102,78 @@ impl Stage for Classify {
     }
 }
 
-/// A crop and who waits for its score.
+/// A crop to score, and the channel for its score.
 struct Job {
     input: Input,
     answer: oneshot::Sender<Result<f64, String>>,
-    /// The caller's wait, in the trace of its photo.
+    /// The span of the caller's wait, in the trace of its photo.
     span: Span,
 }
 
-/// What a thread judges with.
-trait Judge: Send {
+/// Scores a batch of crops. Implemented by the model and by a test double.
+trait Scorer: Send {
     fn predict(&mut self, batch: &[Input]) -> Result<Vec<f64>, String>;
 }
 
-impl Judge for Model {
+impl Scorer for Model {
     fn predict(&mut self, batch: &[Input]) -> Result<Vec<f64>, String> {
         Model::predict(self, batch).map_err(|error| error.to_string())
     }
 }
 
-/// Judges what waits until nobody can ask any more.
-fn serve(mut judge: impl Judge, jobs: &Mutex<Receiver<Job>>) {
-    while let Some(batch) = gather(jobs) {
+/// Scores waiting crops until the sender is dropped.
+fn serve(mut scorer: impl Scorer, jobs: &Mutex<Receiver<Job>>) {
+    while let Some(batch) = next_batch(jobs) {
         if let Some(instruments) = instruments::get() {
             instruments.batch(batch.len());
         }
         let span = batch_span(&batch);
         let (inputs, answers): (Vec<Input>, Vec<_>) = batch.into_iter().map(|job| (job.input, job.answer)).unzip();
-        let scores = span.in_scope(|| scores(&mut judge, &inputs));
+        let scores = span.in_scope(|| scores(&mut scorer, &inputs));
         drop(span);
         for (answer, score) in answers.into_iter().zip(scores) {
-            // Whoever gave up waiting needs no answer.
+            // The caller may have stopped waiting.
             let _ = answer.send(score);
         }
     }
 }
 
-/// A trace of its own, as the batch belongs to no photo alone; it and the photos' spans name each other.
+/// The root span of a batch. A batch belongs to several photos: its span and theirs are linked to each other.
 fn batch_span(batch: &[Job]) -> Span {
     let span = tracing::trace_span!(parent: None, "inference batch", facemill.batch.size = batch.len());
-    let Some(place) = context::of(&span) else { return span };
+    let Some(batch_context) = context::of(&span) else { return span };
     for job in batch {
-        if let Some(photo) = context::of(&job.span) {
-            span.add_link(photo);
-            job.span.add_link(place.clone());
+        if let Some(photo_context) = context::of(&job.span) {
+            span.add_link(photo_context);
+            job.span.add_link(batch_context.clone());
         }
     }
     span
 }
 
-/// Waits for one job and takes what else is there.
-fn gather(jobs: &Mutex<Receiver<Job>>) -> Option<Vec<Job>> {
+/// Waits for a job, and takes all others that are waiting.
+fn next_batch(jobs: &Mutex<Receiver<Job>>) -> Option<Vec<Job>> {
     let jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
     let mut batch = vec![jobs.recv().ok()?];
-    batch.extend(jobs.try_iter().take(BATCH - 1));
+    batch.extend(jobs.try_iter().take(MAX_BATCH - 1));
     Some(batch)
 }
 
-/// A score for each crop. When a batch fails, its crops are tried one by one, so that one cannot take others along.
-fn scores(judge: &mut impl Judge, batch: &[Input]) -> Vec<Result<f64, String>> {
-    match predict(judge, batch) {
+/// A score for each crop. The crops of a failed batch are scored one by one, so that a bad crop fails alone.
+fn scores(scorer: &mut impl Scorer, batch: &[Input]) -> Vec<Result<f64, String>> {
+    match predict(scorer, batch) {
         Ok(scores) => scores.into_iter().map(Ok).collect(),
         Err(detail) if batch.len() == 1 => vec![Err(detail)],
-        Err(_) => batch.chunks(1).flat_map(|alone| scores(judge, alone)).collect(),
+        Err(_) => batch.chunks(1).flat_map(|single| scores(scorer, single)).collect(),
     }
 }
 
-fn predict(judge: &mut impl Judge, batch: &[Input]) -> Result<Vec<f64>, String> {
-    match catch_unwind(AssertUnwindSafe(|| judge.predict(batch))) {
+fn predict(scorer: &mut impl Scorer, batch: &[Input]) -> Result<Vec<f64>, String> {
+    match catch_unwind(AssertUnwindSafe(|| scorer.predict(batch))) {
         Ok(Ok(scores)) if scores.len() == batch.len() => Ok(scores),
-        Ok(Ok(scores)) => Err(format!("{} scores for {} crops", scores.len(), batch.len())),
+        Ok(Ok(scores)) => Err(format!("the model returned {} scores for {} crops", scores.len(), batch.len())),
         Ok(Err(detail)) => Err(detail),
-        Err(panic) => Err(format!("it panicked: {}", panic_text(panic.as_ref()))),
+        Err(panic) => Err(format!("the model panicked: {}", panic_text(panic.as_ref()))),
     }
 }
 
@@ -187,16 +190,16 @@ mod tests {
     use crate::objects::{ObjectError, Page, PutIfAbsent, Swap, Version};
     use crate::vision::image::encode;
 
-    /// Objects in memory; a key that is not there is missing, away, or not for us.
+    /// Objects in memory. A key that it does not have is missing, or the store is unavailable or refuses access.
     #[derive(Default)]
-    struct Shelf {
+    struct MemoryObjects {
         objects: HashMap<ObjectKey, Bytes>,
-        away: bool,
+        unavailable: bool,
         refuses: bool,
     }
 
     #[async_trait]
-    impl Objects for Shelf {
+    impl Objects for MemoryObjects {
         async fn put(&self, _: &ObjectKey, _: Bytes, _: &str) -> Result<bool, ObjectError> {
             unreachable!("classify stores nothing")
         }
@@ -221,7 +224,9 @@ mod tests {
             match self.objects.get(key) {
                 Some(body) => Ok(body.clone()),
                 None if self.refuses => Err(ObjectError::Refused { what: key.to_string(), detail: "no".into() }),
-                None if self.away => Err(ObjectError::Unavailable { what: key.to_string(), detail: "away".into() }),
+                None if self.unavailable => {
+                    Err(ObjectError::Unavailable { what: key.to_string(), detail: "down".into() })
+                }
                 None => Err(ObjectError::Missing(key.clone())),
             }
         }
@@ -239,23 +244,23 @@ mod tests {
         }
     }
 
-    /// Scores a crop by its mirrored share; 1 makes it panic. Remembers the sizes of its batches, and may wait at a
-    /// gate.
-    struct Echo {
+    /// Scores a crop by its mirrored share, and panics at 1. Notes the sizes of its batches. Waits twice at the barrier of
+    /// its first batch, if it has one.
+    struct FakeScorer {
         sizes: Arc<Mutex<Vec<usize>>>,
-        gate: Option<Arc<Barrier>>,
+        barrier: Option<Arc<Barrier>>,
     }
 
-    impl Judge for Echo {
+    impl Scorer for FakeScorer {
         fn predict(&mut self, batch: &[Input]) -> Result<Vec<f64>, String> {
             self.sizes.lock().unwrap().push(batch.len());
-            if let Some(gate) = self.gate.take() {
-                gate.wait();
-                gate.wait();
+            if let Some(barrier) = self.barrier.take() {
+                barrier.wait();
+                barrier.wait();
             }
             let score = |input: &Input| {
                 let share = f64::from(input.mirrors()[0]);
-                assert!(share < 1.0, "all of it is mirrored");
+                assert!(share < 1.0, "everything is mirrored");
                 share
             };
             Ok(batch.iter().map(score).collect())
@@ -286,15 +291,15 @@ mod tests {
         encode(&RgbImage::from_pixel(32, 32, image::Rgb([90, 80, 70])), ImageFormat::Png).unwrap()
     }
 
-    fn shelf(bytes: &[u8]) -> Shelf {
+    fn store_with(bytes: &[u8]) -> MemoryObjects {
         let key = ObjectKey::face(ContentHash::of(bytes), ImageFormat::Png);
-        Shelf { objects: HashMap::from([(key, Bytes::copy_from_slice(bytes))]), ..Shelf::default() }
+        MemoryObjects { objects: HashMap::from([(key, Bytes::copy_from_slice(bytes))]), ..MemoryObjects::default() }
     }
 
-    fn stage(shelf: Shelf, gate: Option<Arc<Barrier>>) -> (Classify, Arc<Mutex<Vec<usize>>>) {
+    fn stage(store: MemoryObjects, barrier: Option<Arc<Barrier>>) -> (Classify, Arc<Mutex<Vec<usize>>>) {
         let sizes = Arc::default();
-        let echo = Echo { sizes: Arc::clone(&sizes), gate };
-        (Classify::with_judges(Arc::new(shelf), vec![echo], "echo".into(), ContentHash::of(b"echo")).unwrap(), sizes)
+        let scorer = FakeScorer { sizes: Arc::clone(&sizes), barrier };
+        (Classify::with_scorers(Arc::new(store), vec![scorer], "fake".into(), ContentHash::of(b"fake")).unwrap(), sizes)
     }
 
     fn p_ok(outcome: &Outcome) -> f64 {
@@ -303,8 +308,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_caller_at_a_time_is_served_at_once() {
-        let (classify, sizes) = stage(shelf(&png()), None);
+    async fn a_single_crop_is_scored_at_once() {
+        let (classify, sizes) = stage(store_with(&png()), None);
         for mirrored in [0.25, 0.123_456_789] {
             let expected = (mirrored * 1e4f64).round() / 1e4;
             assert_eq!(p_ok(&classify.run(&photo(&png(), mirrored)).await), expected);
@@ -313,21 +318,21 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn what_waits_is_judged_together_and_a_bad_one_falls_alone() {
-        let gate = Arc::new(Barrier::new(2));
-        let (classify, sizes) = stage(shelf(&png()), Some(Arc::clone(&gate)));
+    async fn waiting_crops_share_a_batch_and_a_bad_one_fails_alone() {
+        let barrier = Arc::new(Barrier::new(2));
+        let (classify, sizes) = stage(store_with(&png()), Some(Arc::clone(&barrier)));
         let classify = Arc::new(classify);
         let first = tokio::spawn({
             let classify = Arc::clone(&classify);
             async move { classify.run(&photo(&png(), 0.5)).await }
         });
         tokio::task::spawn_blocking({
-            let gate = Arc::clone(&gate);
-            move || gate.wait()
+            let barrier = Arc::clone(&barrier);
+            move || barrier.wait()
         })
         .await
         .unwrap();
-        // The judge is busy with the first: these gather. Jobs are queued here, so that all are there when it goes on.
+        // The scorer waits in its first batch. These jobs are queued before it continues, so they share the next one.
         let mut waiting = Vec::new();
         for mirrored in [0.1, 1.0, 0.3] {
             let (answer, answered) = oneshot::channel();
@@ -336,19 +341,19 @@ mod tests {
             classify.queue.send(Job { input, answer, span: Span::none() }).unwrap();
             waiting.push(answered);
         }
-        tokio::task::spawn_blocking(move || gate.wait()).await.unwrap();
+        tokio::task::spawn_blocking(move || barrier.wait()).await.unwrap();
         assert_eq!(p_ok(&first.await.unwrap()), 0.5);
         let mut answers = Vec::new();
         for answer in waiting {
             answers.push(answer.await.unwrap().map(|score| (score * 10.0).round()));
         }
-        let failed = Err("it panicked: all of it is mirrored".to_owned());
+        let failed = Err("the model panicked: everything is mirrored".to_owned());
         assert_eq!(answers, [Ok(1.0), failed, Ok(3.0)]);
         assert_eq!(*sizes.lock().unwrap(), [1, 3, 1, 1, 1]);
     }
 
     #[tokio::test]
-    async fn failures_say_whether_it_is_worth_another_try() {
+    async fn failures_are_poison_or_retried() {
         let broken = b"\x89PNG but no more".to_vec();
         let code = |outcome: Outcome| match outcome {
             Outcome::Poison(cause) => ("poison", cause.code),
@@ -356,16 +361,22 @@ mod tests {
             Outcome::Retry(retry) => ("wait", retry.cause.code),
             other => panic!("{other:?}"),
         };
-        let run = async |shelf: Shelf, photo: &Photo| code(stage(shelf, None).0.run(photo).await);
+        let run = async |store: MemoryObjects, photo: &Photo| code(stage(store, None).0.run(photo).await);
         let usual = photo(&png(), 0.5);
-        assert_eq!(run(Shelf::default(), &usual).await, ("failed", "object-missing".into()));
-        assert_eq!(run(Shelf { away: true, ..Shelf::default() }, &usual).await, ("wait", "store-unavailable".into()));
-        assert_eq!(run(Shelf { refuses: true, ..Shelf::default() }, &usual).await, ("wait", "store-refused".into()));
-        assert_eq!(run(shelf(&broken), &photo(&broken, 0.5)).await, ("poison", "bad-crop".into()));
-        assert_eq!(run(shelf(&png()), &photo(&png(), 7.0)).await, ("poison", "bad-crop".into()));
-        assert_eq!(run(shelf(&png()), &photo(&png(), 1.0)).await, ("failed", "classifier-failed".into()));
+        assert_eq!(run(MemoryObjects::default(), &usual).await, ("failed", "object-missing".into()));
+        assert_eq!(
+            run(MemoryObjects { unavailable: true, ..MemoryObjects::default() }, &usual).await,
+            ("wait", "store-unavailable".into())
+        );
+        assert_eq!(
+            run(MemoryObjects { refuses: true, ..MemoryObjects::default() }, &usual).await,
+            ("wait", "store-refused".into())
+        );
+        assert_eq!(run(store_with(&broken), &photo(&broken, 0.5)).await, ("poison", "bad-crop".into()));
+        assert_eq!(run(store_with(&png()), &photo(&png(), 7.0)).await, ("poison", "bad-crop".into()));
+        assert_eq!(run(store_with(&png()), &photo(&png(), 1.0)).await, ("failed", "classifier-failed".into()));
         let mut without = usual;
         without.facts.crop = None;
-        assert_eq!(run(shelf(&png()), &without).await, ("poison", "unfit-message".into()));
+        assert_eq!(run(store_with(&png()), &without).await, ("poison", "unfit-message".into()));
     }
 }

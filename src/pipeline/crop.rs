@@ -1,4 +1,4 @@
-//! Cuts the aligned face out of a photo.
+//! The crop stage: cuts the aligned face out of a photo.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::vision::geometry::{Square, round};
 use crate::vision::image::{self, Limits, Pictures};
 use crate::vision::{align, quality};
 
-/// What a person can set about crops.
+/// The settings of the crop stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CropSettings {
     pub align: Align,
@@ -30,8 +30,8 @@ impl Default for CropSettings {
     }
 }
 
-/// The crop stage: reads the original, stores the crop, adds [`crate::domain::Crop`]. The same photo and settings give
-/// the same bytes.
+/// Reads the original, stores the crop, adds [`crate::domain::Crop`]. The same photo and settings result in the same
+/// bytes.
 pub struct Crop {
     originals: Originals,
     detector: Detector,
@@ -43,7 +43,7 @@ impl Crop {
         Self { originals: Originals::new(objects, settings.limits), detector, settings }
     }
 
-    /// Takes the pictures that the detect stage of the same process has decoded.
+    /// Shares the decoded pictures with the detect stage of the same process.
     #[must_use]
     pub fn with_pictures(mut self, pictures: Arc<Pictures>) -> Self {
         self.originals.pictures = Some(pictures);
@@ -53,16 +53,17 @@ impl Crop {
     async fn crop(&self, photo: &Photo) -> Result<Photo, Outcome> {
         let original = original(photo)?;
         let unfit =
-            || Outcome::Poison(Cause::new(CauseCode::UnfitMessage, "the photo has no face: it never passed detect"));
+            || Outcome::Poison(Cause::new(CauseCode::UnfitMessage, "the photo has no face: it has not passed detect"));
         let face = photo.facts.face.as_ref().filter(|face| face.landmarks.len() == 68).ok_or_else(unfit)?.clone();
         let square = align::square(&face.landmarks, self.settings.align);
         if align::leaves_canvas(&square, face.width, face.height) {
-            let detail = format!("the crop, {:.0} pixels wide, would reach too far beyond the photo", square.side);
+            let detail =
+                format!("the crop of {:.0} x {:.0} pixels reaches too far beyond the photo", square.side, square.side);
             return Err(Outcome::Reject(Cause::new(CauseCode::OutOfFrame, detail)));
         }
         let picture = self.originals.picture(original).await?;
         let (detector, settings) = (self.detector.clone(), self.settings);
-        let (bytes, crop) = off_thread(move || make(&picture, &face, &square, &detector, settings)).await?;
+        let (bytes, crop) = off_thread(move || cut(&picture, &face, &square, &detector, settings)).await?;
         let key = ObjectKey::face(crop.sha256, crop.format);
         let objects = &self.originals.objects;
         objects.put(&key, bytes, crop.format.media_type()).await.map_err(|error| store_failed(&error))?;
@@ -83,7 +84,7 @@ impl Stage for Crop {
     }
 }
 
-fn make(
+fn cut(
     picture: &RgbImage,
     face: &Face,
     square: &Square,
@@ -92,10 +93,10 @@ fn make(
 ) -> Result<(Bytes, domain::Crop), Outcome> {
     let size = align::native_size(square);
     let pixels = align::cut(picture, square, size);
-    detector.check_crop(&pixels).map_err(|error| lost(&error))?;
+    detector.check_crop(&pixels).map_err(|error| lost_face(&error))?;
     let landmarks = align::landmarks_in_crop(&face.landmarks, square, size);
     let mirrored = quality::mirrored(square, face.width, face.height);
-    let look = quality::look(&pixels);
+    let quality = quality::look(&pixels);
     let bytes = image::encode(&pixels, settings.image_format)
         .map_err(|error| Retry::failed(Cause::new(CauseCode::EncoderFailed, error.to_string())))?;
     let crop = domain::Crop {
@@ -110,13 +111,13 @@ fn make(
         mirrored: round(mirrored.share, 4),
         mirrored_head: round(mirrored.head, 4),
         mirrored_grid: mirrored.grid.to_vec(),
-        blur: round(look.blur, 2),
-        exposure: round(look.exposure, 4),
+        blur: round(quality.blur, 2),
+        exposure: round(quality.exposure, 4),
     };
     Ok((Bytes::from(bytes), crop))
 }
 
-fn lost(error: &NoFace) -> Outcome {
+fn lost_face(error: &NoFace) -> Outcome {
     let detail = |why: &str| Cause::new(CauseCode::FaceLostInCrop, format!("in the crop: {why}"));
     match error {
         NoFace::Failed(what) => Retry::failed(Cause::new(CauseCode::DetectorFailed, what.clone())),

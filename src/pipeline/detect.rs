@@ -1,6 +1,5 @@
-//! Finds the one face of a photo.
+//! The detect stage: finds the face of a photo.
 
-use crate::domain::FacePolicy;
 use std::sync::Arc;
 
 use ::image::RgbImage;
@@ -10,29 +9,29 @@ use tokio::task::JoinError;
 use tracing::Span;
 
 use super::stage::{Outcome, Retry, Stage, panic_text, store_failed};
-use crate::domain::{Cause, CauseCode, Original, Photo, Search, StageName};
+use crate::domain::{Cause, CauseCode, FacePolicy, Original, Photo, Search, StageName};
 use crate::objects::{ObjectKey, Objects};
 use crate::vision::detector::{Detector, NoFace};
 use crate::vision::image::{self, DecodeError, Limits, Pictures};
 
-/// What a person can set about finding faces.
+/// The settings of the detect stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DetectSettings {
     pub search: Search,
     pub faces: FacePolicy,
-    /// The least width of a face in pixels: of the box that dlib draws around it.
+    /// The least width of a face, in pixels of dlib's box.
     pub min_face: u32,
     pub limits: Limits,
 }
 
 impl Default for DetectSettings {
-    /// 80 pixels are the smallest face that dlib sees without enlarging the photo.
+    /// 80 pixels is the smallest face that dlib finds without upsampling.
     fn default() -> Self {
         Self { search: Search::Guided, faces: FacePolicy::One, min_face: 80, limits: Limits::default() }
     }
 }
 
-/// The detect stage: reads the original, adds [`crate::domain::Face`].
+/// Reads the original, adds [`crate::domain::Face`].
 pub struct Detect {
     originals: Originals,
     detector: Detector,
@@ -44,7 +43,7 @@ impl Detect {
         Self { originals: Originals::new(objects, settings.limits), detector, settings }
     }
 
-    /// Leaves decoded pictures for the crop stage of the same process.
+    /// Shares the decoded pictures with the crop stage of the same process.
     #[must_use]
     pub fn with_pictures(mut self, pictures: Arc<Pictures>) -> Self {
         self.originals.pictures = Some(pictures);
@@ -83,7 +82,7 @@ impl Stage for Detect {
     }
 }
 
-/// The stored originals, as detect and crop read them.
+/// Reads originals for detect and crop.
 pub(super) struct Originals {
     pub(super) objects: Arc<dyn Objects>,
     pub(super) pictures: Option<Arc<Pictures>>,
@@ -100,7 +99,7 @@ impl Originals {
         self.objects.get(&key).await.map_err(|error| store_failed(&error))
     }
 
-    /// The upright pixels: those that detect left behind, or decoded anew.
+    /// The upright pixels: from the cache of the detect stage, or decoded.
     pub(super) async fn picture(&self, original: &Original) -> Result<Arc<RgbImage>, Outcome> {
         if let Some(picture) = self.pictures.as_ref().and_then(|pictures| pictures.take(original.sha256)) {
             return Ok(picture);
@@ -110,14 +109,14 @@ impl Originals {
     }
 }
 
-/// What fetch found out; without it the message is not one of ours.
+/// The original that fetch has stored.
 pub(super) fn original(photo: &Photo) -> Result<&Original, Outcome> {
     let unfit =
-        || Outcome::Poison(Cause::new(CauseCode::UnfitMessage, "the photo has no original: it was never fetched"));
+        || Outcome::Poison(Cause::new(CauseCode::UnfitMessage, "the photo has no original: it has not passed fetch"));
     photo.facts.original.as_ref().ok_or_else(unfit)
 }
 
-/// Runs native, blocking work off the async threads. A panic is a failed attempt.
+/// Runs native or blocking work on a thread of its own. A panic is a failed attempt.
 pub(super) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Outcome> + Send + 'static,
 ) -> Result<T, Outcome> {

@@ -1,4 +1,4 @@
-//! What happens to photos while a pipeline runs, told once and to everyone alike.
+//! The events of photos in a pipeline: each is logged, counted, traced and observed in one place.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use crate::domain::{Photo, PhotoKey, StageName};
 use crate::ledger::{Event, EventKind};
 use crate::telemetry::{KEEP, context, instruments};
 
-/// A step of a photo that the ledger has just written down.
+/// A move of a photo that the ledger has just stored.
 pub struct PhotoEvent<'a> {
     pub photo: &'a Photo,
     pub event: &'a Event,
-    /// It was told to wait at the cost of no attempt, which is nobody's failure.
+    /// Whether the photo waits without using up an attempt.
     pub waits: bool,
 }
 
 impl PhotoEvent<'_> {
-    /// Tells it once to everybody: a line in the log, the metrics, and the span of the delivery.
+    /// Writes the event to the log, the metrics and the span of the delivery.
     pub fn emit(&self, delivery: &Span) {
         self.log();
         self.count();
@@ -33,10 +33,10 @@ impl PhotoEvent<'_> {
         let Event { what, took_ms, .. } = *self.event;
         let (outcome, cause) = (what.as_str(), self.event.cause.as_ref().map(tracing::field::display));
         match what {
-            EventKind::Failed => tracing::warn!(outcome, cause, took_ms, "given up"),
-            EventKind::Retried if !self.waits => tracing::info!(outcome, cause, took_ms, "will be tried again"),
-            EventKind::Retried => tracing::debug!(outcome, cause, took_ms, "has to wait"),
-            _ => tracing::debug!(outcome, cause, took_ms, "done"),
+            EventKind::Failed => tracing::warn!(outcome, cause, took_ms, "photo failed"),
+            EventKind::Retried if !self.waits => tracing::info!(outcome, cause, took_ms, "photo will be retried"),
+            EventKind::Retried => tracing::debug!(outcome, cause, took_ms, "photo waits"),
+            _ => tracing::debug!(outcome, cause, took_ms, "photo advanced or ended"),
         }
     }
 
@@ -88,28 +88,28 @@ impl PhotoEvent<'_> {
     }
 }
 
-/// Wants to know what happens. It is called on the way of every photo: it must be quick and must not block.
+/// Receives the events of a worker. Called for every photo: it must be fast and must not block.
 pub trait Observer: Send + Sync {
     fn on_event(&self, event: &PhotoEvent<'_>);
 
-    /// A worker has taken a delivery up.
+    /// A worker has started on a delivery.
     fn on_delivery(&self) {}
 
-    /// A worker is done with a delivery that it took up, one way or the other.
+    /// A worker has finished with a delivery, also after a failure.
     fn on_done(&self) {}
 
     /// A delivery was acknowledged.
     fn on_ack(&self) {}
 }
 
-/// Wants to know nothing.
+/// Ignores all events.
 pub struct NullObserver;
 
 impl Observer for NullObserver {
     fn on_event(&self, _: &PhotoEvent<'_>) {}
 }
 
-/// Several observers as one.
+/// Passes events on to several observers.
 impl Observer for Vec<Arc<dyn Observer>> {
     fn on_event(&self, event: &PhotoEvent<'_>) {
         self.iter().for_each(|observer| observer.on_event(event));

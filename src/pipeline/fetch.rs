@@ -1,4 +1,4 @@
-//! Fetch: the photo's original comes into the object store, unchanged.
+//! The fetch stage: downloads a photo and stores it unchanged.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::objects::{ObjectError, ObjectKey, Objects};
 
 use super::stage::{Outcome, Retry, Stage, store_failed};
 
-/// Keeps originals under their content hash, so that two URLs of one picture share it and a second delivery of the
-/// same photo changes nothing.
+/// Stores originals under their content hash: several URLs of one picture share an object, and a second delivery of a
+/// photo changes nothing.
 pub struct Fetch {
     objects: Arc<dyn Objects>,
     fetcher: Fetcher,
@@ -22,8 +22,8 @@ impl Fetch {
         Self { objects, fetcher }
     }
 
-    /// A photo that was fetched before, and whose original is still there, is not fetched again.
-    async fn is_here(&self, original: &Original) -> Result<bool, ObjectError> {
+    /// Whether the original of an earlier fetch is still stored.
+    async fn is_stored(&self, original: &Original) -> Result<bool, ObjectError> {
         self.objects.exists(&ObjectKey::original(original.sha256, original.format)).await
     }
 }
@@ -36,7 +36,7 @@ impl Stage for Fetch {
 
     async fn run(&self, photo: &Photo) -> Outcome {
         if let Some(original) = &photo.facts.original {
-            match self.is_here(original).await {
+            match self.is_stored(original).await {
                 Ok(true) => return Outcome::Advance(Box::new(photo.clone())),
                 Ok(false) => {}
                 Err(error) => return store_failed(&error),
@@ -44,7 +44,7 @@ impl Stage for Fetch {
         }
         let download = match self.fetcher.fetch(&photo.candidate.photo_url).await {
             Ok(download) => download,
-            Err(obstacle) => return obstacle.into(),
+            Err(error) => return error.into(),
         };
         let key = ObjectKey::original(download.sha256, download.format);
         let bytes = download.bytes.len() as u64;
@@ -62,8 +62,8 @@ impl Stage for Fetch {
 }
 
 impl From<FetchError> for Outcome {
-    fn from(obstacle: FetchError) -> Self {
-        match obstacle {
+    fn from(error: FetchError) -> Self {
+        match error {
             FetchError::Gone(cause) => Self::Gone(cause),
             FetchError::Rejected(cause) => Self::Reject(cause),
             FetchError::Transient { cause, after, costs_attempt } => Self::Retry(Retry { cause, after, costs_attempt }),
@@ -75,25 +75,25 @@ impl From<FetchError> for Outcome {
 mod tests {
     use crate::broker::rabbitmq::topology::TIERS;
     use crate::net::Rules;
-    use crate::net::host_limits::ABSENCES;
+    use crate::net::host_limits::DEFERRALS;
     use crate::pipeline::worker;
 
     #[test]
-    fn who_is_sent_away_from_a_busy_host_comes_back_when_it_was_told_to() {
-        for absence in ABSENCES {
-            assert!(TIERS.contains(&(absence.as_secs() as u32)), "{absence:?} would be rounded up");
+    fn deferrals_match_the_tiers_of_the_broker() {
+        for deferral in DEFERRALS {
+            assert!(TIERS.contains(&(deferral.as_secs() as u32)), "{deferral:?} would be rounded up");
         }
         let rules = Rules::default();
-        assert!(rules.patience / 2 > ABSENCES[0], "a full line lasts until then");
+        assert!(rules.queue_timeout / 2 > DEFERRALS[0], "a full queue lasts longer than the shortest deferral");
     }
 
     #[test]
-    fn lines_leave_a_stage_time_for_its_work() {
+    fn queues_leave_enough_of_the_time_limit() {
         let rules = Rules::default();
-        let in_lines = rules.patience * (1 + rules.max_redirects as u32);
+        let queueing = rules.queue_timeout * (1 + rules.max_redirects as u32);
         assert!(
-            in_lines + rules.total < worker::Settings::default().time_limit,
-            "before every redirect there is a line"
+            queueing + rules.total < worker::Settings::default().time_limit,
+            "a photo may be in a queue before each redirect"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The whole pipeline in one process, on one folder.
+//! Runs the whole pipeline in one process, in one folder.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ use crate::sqlite::{Access, Database, DatabaseError};
 pub enum LocalError {
     #[error("cannot use the folder {}: {error}", path.display())]
     Folder { path: PathBuf, error: std::io::Error },
-    #[error("another facemill is at work in {}: wait for it, or choose another --out", .0.display())]
+    #[error("another facemill process uses {}: wait for it, or choose another --out", .0.display())]
     Occupied(PathBuf),
     #[error(transparent)]
     Database(#[from] DatabaseError),
@@ -38,7 +38,7 @@ pub enum LocalError {
     Worker(#[from] WorkerError),
 }
 
-/// The folder of a run: `originals/`, `faces/`, the records, and the file with ledger and queues.
+/// The folder of a run: `originals/`, `faces/`, the records, and the SQLite file with ledger and queues.
 #[derive(Debug, Clone)]
 pub struct RunDir {
     folder: PathBuf,
@@ -61,13 +61,13 @@ impl RunDir {
         Folder::at(&self.folder)
     }
 
-    /// The ledger for someone who looks while another process may be at work. The folder must hold one.
-    pub async fn look(&self) -> Result<Sqlite, LocalError> {
+    /// Opens the ledger for reading, also while another process uses the folder. The ledger must exist.
+    pub async fn read_ledger(&self) -> Result<Sqlite, LocalError> {
         Ok(Sqlite::open(Database::open(&self.ledger_file(), Access::Read)?).await?)
     }
 
-    /// Whether a process is at work here.
-    pub fn is_occupied(&self) -> bool {
+    /// Whether a process uses the folder.
+    pub fn is_locked(&self) -> bool {
         File::open(self.lock_file()).is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
@@ -75,8 +75,8 @@ impl RunDir {
         self.folder.join(".lock")
     }
 
-    /// Takes possession of the folder, which is made when it is not there.
-    pub async fn enter(&self) -> Result<LockedRunDir, LocalError> {
+    /// Locks the folder for this process, and creates what is missing.
+    pub async fn lock(&self) -> Result<LockedRunDir, LocalError> {
         let failed = |error| LocalError::Folder { path: self.folder.clone(), error };
         std::fs::create_dir_all(&self.folder).map_err(failed)?;
         let lock = File::options()
@@ -98,7 +98,7 @@ impl RunDir {
     }
 }
 
-/// A folder that this process alone works in, until it drops this or dies.
+/// A folder that this process has locked, until this is dropped or the process ends.
 pub struct LockedRunDir {
     pub ledger: Sqlite,
     pub broker: Embedded,
@@ -106,20 +106,20 @@ pub struct LockedRunDir {
     _lock: File,
 }
 
-/// How a run in one process came to its end.
+/// How a run in one process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
-    /// Every photo has its final answer.
+    /// Every photo has ended.
     Complete,
-    /// It was told to stop.
+    /// A shutdown ended the run; `waiting` photos have not ended.
     Interrupted { waiting: u64 },
 }
 
-/// Counts the photos of a run that have not ended, and rings when there may be none.
+/// Counts the photos that have not ended, and notifies [`drive`] when there may be none.
 #[derive(Debug, Default)]
 pub struct Countdown {
     left: AtomicI64,
-    over: Notify,
+    zero: Notify,
 }
 
 impl Observer for Countdown {
@@ -132,13 +132,13 @@ impl Observer for Countdown {
 
     fn on_ack(&self) {
         if self.left.load(Ordering::Acquire) <= 0 {
-            self.over.notify_one();
+            self.zero.notify_one();
         }
     }
 }
 
-/// Drives the workers until every photo of the run has its final answer and the queues are empty, or until
-/// `shutdown`. `countdown` must be among the observers of the workers.
+/// Runs the workers until every photo has ended and the queues are empty, or until `shutdown`. `countdown` must be among
+/// the observers of the workers.
 pub async fn drive(
     run: &RunName,
     ledger: &dyn Ledger,
@@ -147,51 +147,51 @@ pub async fn drive(
     countdown: Arc<Countdown>,
     shutdown: CancellationToken,
 ) -> Result<Finish, LocalError> {
-    let mut left = Left::count(run, ledger, broker).await?;
+    let mut left = Remaining::count(run, ledger, broker).await?;
     if left.messages < left.photos {
         Requeue { ledger, broker, records: None }.enqueue_waiting(run).await?;
     }
     countdown.left.store(left.photos as i64, Ordering::Release);
     let done = shutdown.child_token();
     let mut running = JoinSet::new();
-    if !left.is_nothing() {
+    if !left.is_zero() {
         for worker in workers {
             let done = done.clone();
             running.spawn(async move { worker.run(done).await });
         }
     }
-    let mut fault = None;
+    let mut failure = None;
     while !running.is_empty() {
         tokio::select! {
             Some(ended) = running.join_next() => {
                 let ended = ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-                fault = fault.or(ended.err());
+                failure = failure.or(ended.err());
                 done.cancel();
             }
-            () = countdown.over.notified(), if !done.is_cancelled() => {
-                // Ledger and queues have the last word.
-                left = Left::count(run, ledger, broker).await?;
+            () = countdown.zero.notified(), if !done.is_cancelled() => {
+                // The counter is a hint: ledger and queues decide.
+                left = Remaining::count(run, ledger, broker).await?;
                 countdown.left.store(left.photos as i64, Ordering::Release);
-                if left.is_nothing() {
+                if left.is_zero() {
                     done.cancel();
                 }
             }
         }
     }
-    if let Some(fault) = fault {
-        return Err(fault.into());
+    if let Some(failure) = failure {
+        return Err(failure.into());
     }
-    left = Left::count(run, ledger, broker).await?;
+    left = Remaining::count(run, ledger, broker).await?;
     Ok(if left.photos == 0 { Finish::Complete } else { Finish::Interrupted { waiting: left.photos } })
 }
 
-/// What is still to do.
-struct Left {
+/// The photos that have not ended, and the messages in the queues of the stages.
+struct Remaining {
     photos: u64,
     messages: u64,
 }
 
-impl Left {
+impl Remaining {
     async fn count(run: &RunName, ledger: &dyn Ledger, broker: &dyn Broker) -> Result<Self, LocalError> {
         let photos = ledger.counts(run).await?.waiting.values().sum();
         let depths = broker.depths().await?;
@@ -199,7 +199,7 @@ impl Left {
         Ok(Self { photos, messages: stages.map(|depth| depth.ready + depth.in_flight + depth.delayed).sum() })
     }
 
-    fn is_nothing(&self) -> bool {
+    fn is_zero(&self) -> bool {
         self.photos == 0 && self.messages == 0
     }
 }

@@ -1,4 +1,4 @@
-//! The way of a photo: stages, and what drives them.
+//! The stages that a photo passes, and the worker that runs them.
 
 pub mod classify;
 pub mod crop;

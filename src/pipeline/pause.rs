@@ -1,8 +1,8 @@
-//! A person may let a stage rest.
+//! Whether an operator has paused a stage.
 
 use tokio::sync::watch;
 
-/// Whether a stage rests now. By default nobody can pause it.
+/// Watches whether a stage is paused. By default a stage cannot be paused.
 #[derive(Debug, Clone, Default)]
 pub struct Pause(Option<watch::Receiver<bool>>);
 
@@ -15,7 +15,7 @@ impl Pause {
         self.0.as_ref().is_some_and(|paused| *paused.borrow())
     }
 
-    /// Waits until it may have changed; for ever, when it cannot any more.
+    /// Waits until the state may have changed. Never returns if it cannot change any more.
     pub async fn changed(&mut self) {
         if let Some(paused) = &mut self.0
             && paused.changed().await.is_ok()

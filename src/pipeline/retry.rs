@@ -1,10 +1,10 @@
-//! When to try again.
+//! How long a photo waits before its next attempt.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::str::FromStr;
 use std::time::Duration;
 
-/// How long a photo waits after its first, second, ... failed attempt; the last wait serves for all later ones.
+/// The waits after the first, second, ... failed attempt. The last one applies to all later attempts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waits(Vec<Duration>);
 
@@ -15,16 +15,17 @@ impl Default for Waits {
 }
 
 impl Waits {
-    /// A host that answers Retry-After is given what it asks for, up to this.
+    /// The longest wait, also for a Retry-After.
     pub const LONGEST: Duration = Duration::from_secs(3600);
 
-    /// For hosts that are known to recover within seconds.
+    /// Waits for hosts that recover within seconds, as in the demo.
     pub fn short() -> Self {
         Self([1, 2, 4].map(Duration::from_secs).into())
     }
 
-    /// The wait after `attempt` (from 1), shortened by up to a fifth so that photos which failed together do not come back
-    /// together. Never longer: a broker with tiers would take it for the next tier. The same message gets the same wait.
+    /// The wait after `attempt` (from 1). It is up to 20 % shorter than listed, so that photos that failed together do not
+    /// come back together. It is never longer: a broker with tiers would round it up to the next tier. Messages with the
+    /// same `id` get the same wait.
     pub fn after(&self, attempt: u32, id: &str) -> Duration {
         let index = (attempt.max(1) as usize - 1).min(self.0.len() - 1);
         let mut hasher = DefaultHasher::new();
@@ -35,7 +36,7 @@ impl Waits {
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("`{0}` is not a list of waits: write seconds, ascending, as in 5,30,120,600,3600")]
+#[error("`{0}` is not a list of waits: use ascending seconds up to 3600, as in 5,30,120,600,3600")]
 pub struct BadWaits(String);
 
 impl FromStr for Waits {
@@ -57,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_and_spread() {
+    fn waits_grow_and_vary() {
         let waits = Waits::default();
         for (attempt, seconds) in [(1, 5.0), (2, 30.0), (5, 3600.0), (9, 3600.0)] {
             let all: Vec<f64> = (0..100).map(|i| waits.after(attempt, &format!("p{i}")).as_secs_f64()).collect();
@@ -68,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_checked() {
+    fn lists_of_waits_are_checked() {
         assert_eq!("0.5, 1,2".parse::<Waits>().unwrap().0.len(), 3);
         for bad in ["", "x", "5,1", "-1", "5,9999", "nan"] {
             assert!(bad.parse::<Waits>().is_err(), "{bad}");

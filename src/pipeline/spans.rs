@@ -1,8 +1,8 @@
-//! The spans of a photo's trace: its root, and one for every time that it is sent to a queue and taken from it.
+//! The spans of a photo's trace: its root, and one for each message that is sent and each delivery that is processed.
 //!
-//! Names and attributes are those of OpenTelemetry where it has some
-//! (<https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/>); ours begin with `facemill.`. They cost next
-//! to nothing where nobody traces.
+//! Names and attributes follow OpenTelemetry where it defines them
+//! (<https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/>); ours begin with `facemill.`. Without a
+//! trace exporter they cost almost nothing.
 
 use opentelemetry::trace::{SpanContext, Status};
 use opentelemetry::{KeyValue, Value};
@@ -15,8 +15,8 @@ use crate::domain::{Cause, Facts, Photo, StageName};
 use crate::net::spans::without_secrets;
 use crate::telemetry::{About, context};
 
-/// The root of a photo's trace: from the moment it is taken in until its first message is confirmed. Its ids follow from
-/// run and photo id.
+/// The root of a photo's trace: from its registration until its first message is confirmed. Its ids are derived from run
+/// and photo id.
 pub fn root(photo: &Photo) -> Span {
     let span = tracing::trace_span!(parent: None, "photo");
     if !span.is_disabled() {
@@ -29,12 +29,12 @@ pub fn root(photo: &Photo) -> Span {
     span
 }
 
-/// A message on its way to the queue of its stage, until the broker has confirmed it.
+/// The span of publishing a message, until the broker has confirmed it.
 pub fn send(message: &Message, broker: &dyn Broker) -> Span {
     let span = tracing::trace_span!("send", otel.kind = "producer");
     if !span.is_disabled() {
-        // Who sends a photo back stands outside its trace.
-        if let (None, Some(parent)) = (context::of(&Span::current()), place_of(message)) {
+        // A requeue runs outside the trace of the photo.
+        if let (None, Some(parent)) = (context::of(&Span::current()), trace_context(message)) {
             context::continue_from(&span, parent);
         }
         messaging(&span, message, broker, "send");
@@ -42,17 +42,17 @@ pub fn send(message: &Message, broker: &dyn Broker) -> Span {
     span
 }
 
-/// A delivery in the hands of a worker, until the photo was handed on. `bytes`: of the message's body.
+/// The span of processing a delivery, until the next message is published. `bytes`: the size of the message's body.
 ///
-/// It is there whether somebody traces or not: the log's lines take from it which photo they are about.
+/// It exists without a trace exporter too: log lines take the photo from it.
 pub fn process(message: &Message, bytes: usize, redelivered: bool, broker: &dyn Broker, worker: &str) -> Span {
-    // The highest level, so that it is there for every line that is logged at all.
+    // At the highest level, so that no log filter removes it.
     let span = tracing::error_span!(parent: None, "process", otel.kind = "consumer");
-    if let Some(parent) = place_of(message) {
+    if let Some(parent) = trace_context(message) {
         context::continue_from(&span, parent);
     }
-    let place = context::of(&span);
-    if place.is_some() {
+    let context = context::of(&span);
+    if context.is_some() {
         messaging(&span, message, broker, "process");
         set(&span, "messaging.message.body.size", bytes as i64);
         set(&span, "facemill.redelivered", redelivered);
@@ -64,18 +64,18 @@ pub fn process(message: &Message, bytes: usize, redelivered: bool, broker: &dyn 
         stage: message.position.stage.as_str(),
         attempt: message.attempt,
         trace_id: message.photo.key().trace().trace_id_hex(),
-        span_id: place.map(|place| place.span_id().to_string()),
+        span_id: context.map(|context| context.span_id().to_string()),
     };
     about.note(&span);
     span
 }
 
-/// Where in its trace the photo was when the message was written.
-fn place_of(message: &Message) -> Option<SpanContext> {
+/// The span that published the message.
+fn trace_context(message: &Message) -> Option<SpanContext> {
     message.traceparent.as_deref().and_then(context::read)
 }
 
-/// A question to the ledger, or a move in it. <https://opentelemetry.io/docs/specs/semconv/database/database-spans/>
+/// The span of a call to the ledger. <https://opentelemetry.io/docs/specs/semconv/database/database-spans/>
 pub fn ledger(system: &'static str, operation: &'static str) -> Span {
     let (name, kind) = (operation, "client");
     tracing::trace_span!(
@@ -87,7 +87,7 @@ pub fn ledger(system: &'static str, operation: &'static str) -> Span {
     )
 }
 
-/// Says on a span that it failed. `kind`: one of few words.
+/// Marks a span as failed. `kind`: the class of the error.
 pub fn failed(span: &Span, kind: &'static str, error: &dyn std::fmt::Display) {
     if !span.is_disabled() {
         set(span, "error.type", kind);
@@ -95,7 +95,7 @@ pub fn failed(span: &Span, kind: &'static str, error: &dyn std::fmt::Display) {
     }
 }
 
-/// What a stage has found out.
+/// Adds the results of a stage to a span.
 pub(super) fn facts(span: &Span, stage: StageName, facts: &Facts) {
     match stage {
         StageName::Fetch => {
@@ -127,7 +127,7 @@ pub(super) fn facts(span: &Span, stage: StageName, facts: &Facts) {
     }
 }
 
-/// <https://opentelemetry.io/docs/specs/semconv/exceptions/exceptions-spans/>
+/// Adds a cause to a span as an exception. <https://opentelemetry.io/docs/specs/semconv/exceptions/exceptions-spans/>
 pub(super) fn exception(span: &Span, cause: &Cause) {
     let attributes = vec![
         KeyValue::new("exception.type", cause.code.to_string()),

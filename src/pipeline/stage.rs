@@ -1,4 +1,4 @@
-//! What a stage is, and what it may answer.
+//! The interface of a stage, and its outcomes.
 
 use std::time::Duration;
 
@@ -7,46 +7,45 @@ use async_trait::async_trait;
 use crate::domain::{Cause, CauseCode, Ending, Photo, StageName};
 use crate::objects::ObjectError;
 
-/// One step of a photo's way.
+/// One stage of the pipeline.
 ///
-/// A stage sees a photo, an object store and its own tools; it knows nothing of queues, deliveries or the ledger.
-/// So a worker, the local pipeline, a test and a benchmark run it alike. Its effects must be repeatable: the same
-/// photo may come twice.
+/// A stage knows a photo, an object store and its own tools, but no queue, delivery or ledger. So a worker, the local
+/// pipeline, a test and a benchmark can all run it. It must be idempotent: the same photo may be processed twice.
 #[async_trait]
 pub trait Stage: Send + Sync {
     fn name(&self) -> StageName;
 
-    /// Works on one photo. Blocking and native work belongs off the async threads.
+    /// Processes one photo. Blocking and native work must not run on the async threads.
     async fn run(&self, photo: &Photo) -> Outcome;
 
-    /// What a photo comes to when `cause` has used up its last attempt.
+    /// How the photo ends when its last attempt has failed with `cause`.
     fn exhausted(&self, _cause: &Cause) -> Ending {
         Ending::Failed
     }
 }
 
-/// A stage's answer is a value: only what nobody foresaw is a panic.
+/// The result of a stage for one photo.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    /// The photo with this stage's part of [`crate::domain::Facts`] added; it goes on to the next stage.
+    /// The photo goes on to the next stage, with this stage's part of [`crate::domain::Facts`] added.
     Advance(Box<Photo>),
-    /// The photo is not to be had any more.
+    /// The photo is no longer available.
     Gone(Cause),
     /// The photo does not qualify.
     Reject(Cause),
-    /// Something passing is in the way.
+    /// Another attempt may succeed.
     Retry(Retry),
-    /// The photo does harm; nobody should try it again.
+    /// The photo does harm or is damaged: no further attempt is made.
     Poison(Cause),
 }
 
-/// When and why to try again.
+/// When to try again, and why.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Retry {
     pub cause: Cause,
-    /// How long to wait at least; without it the attempt number decides.
+    /// The least wait. None: the number of the attempt decides.
     pub after: Option<Duration>,
-    /// Being told to wait (429, a busy host, a store that is away) is nobody's failure and costs no attempt.
+    /// False for waits (status 429, a busy host, an unavailable store): the photo has not failed.
     pub costs_attempt: bool,
 }
 
@@ -62,20 +61,20 @@ impl Retry {
     }
 }
 
-/// What a failure of the object store means for the photo.
+/// The outcome for an error of the object store.
 pub fn store_failed(error: &ObjectError) -> Outcome {
     let detail = error.to_string();
     match error {
-        // A store that is consistent only in the end may still show it; a lost object it will not.
+        // An eventually consistent store may return the object later; a lost object costs all attempts.
         ObjectError::Missing(_) => Retry::failed(Cause::new(CauseCode::ObjectMissing, detail)),
         ObjectError::Unavailable { .. } => Retry::wait(Cause::new(CauseCode::StoreUnavailable, detail), None),
-        // No photo is to blame, and somebody has to mend it: wait.
+        // The photo has not failed; an operator has to fix the store.
         ObjectError::Refused { .. } => Retry::wait(Cause::new(CauseCode::StoreRefused, detail), None),
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without words".into())
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panicked without a message".into())
 }

@@ -1,4 +1,4 @@
-//! The four stages with their tools, as a process needs them.
+//! Opens the stages of a process, with their models and clients.
 
 use std::sync::Arc;
 
@@ -17,15 +17,15 @@ use crate::objects::Objects;
 use crate::vision::detector::{Detector, OpenError};
 use crate::vision::image::Pictures;
 
-/// What all stages together need to know.
+/// The settings of all stages.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub models: Models,
-    /// How many photos detect, crop and classify each work on at a time.
+    /// How many photos detect, crop and classify each process at the same time.
     pub cores: usize,
     pub rules: Rules,
     /// None: no other process fetches.
-    pub turns: Option<Arc<dyn HostLimiter>>,
+    pub host_limiter: Option<Arc<dyn HostLimiter>>,
     pub detect: DetectSettings,
     pub crop: CropSettings,
 }
@@ -44,32 +44,32 @@ pub enum StagesError {
     Threads(#[from] std::io::Error),
 }
 
-/// The stages of one process, in the order in which a photo passes them.
+/// The stages of one process, in pipeline order.
 pub struct Stages {
     pub all: Vec<Arc<dyn Stage>>,
-    /// From this P(OK) on a crop counts as OK; known where crops are classified.
+    /// A crop counts as OK from this P(OK). None: the process does not classify.
     pub ok_threshold: Option<f64>,
 }
 
 impl Stages {
-    /// Decoded pictures that may wait between detect and crop, in bytes of pixels for each core.
+    /// The size of the cache of decoded pictures between detect and crop, in bytes of pixels for each core.
     const PICTURES: usize = 64 << 20;
 
-    /// Loads the models of the stages in `names` and connects the stages to the store.
+    /// Opens the stages in `names`, with the models that they need.
     pub fn open(names: &[StageName], settings: &Settings, objects: &Arc<dyn Objects>) -> Result<Self, StagesError> {
         let has = |name| names.contains(&name);
         let mut stages = Self { all: Vec::new(), ok_threshold: None };
         if has(StageName::Fetch) {
             let fetcher = Fetcher::new(settings.rules.clone())?;
-            let fetcher = match &settings.turns {
-                Some(turns) => fetcher.with_limiter(turns.clone()),
+            let fetcher = match &settings.host_limiter {
+                Some(limiter) => fetcher.with_limiter(limiter.clone()),
                 None => fetcher,
             };
             stages.all.push(Arc::new(Fetch::new(objects.clone(), fetcher)));
         }
         if has(StageName::Detect) || has(StageName::Crop) {
             let detector = Detector::open(&settings.models, 2 * settings.cores)?;
-            // A photo that is cropped right after it was searched need not be decoded twice.
+            // With both stages in one process, crop takes the pictures that detect has decoded.
             let both = has(StageName::Detect) && has(StageName::Crop);
             let pictures = Arc::new(Pictures::new(if both { settings.cores * Self::PICTURES } else { 0 }));
             if has(StageName::Detect) {
@@ -83,15 +83,15 @@ impl Stages {
         if has(StageName::Classify) {
             let runtime = Runtime::load(&settings.models.onnxruntime())?;
             let open = |_| Model::open(&settings.models.classifier(), &runtime);
-            let judges: Vec<Model> = (0..settings.cores).map(open).collect::<Result<_, _>>()?;
-            stages.ok_threshold = judges.first().map(Model::threshold);
-            stages.all.push(Arc::new(Classify::new(objects.clone(), judges)?));
+            let models: Vec<Model> = (0..settings.cores).map(open).collect::<Result<_, _>>()?;
+            stages.ok_threshold = models.first().map(Model::threshold);
+            stages.all.push(Arc::new(Classify::new(objects.clone(), models)?));
         }
         Ok(stages)
     }
 }
 
-/// Fetch is Rust all through and waits most of the time; the others run native code on strangers' pixels.
+/// Whether a stage runs native code on untrusted pixels. Fetch does not.
 pub fn runs_native_code(stage: StageName) -> bool {
     stage != StageName::Fetch
 }

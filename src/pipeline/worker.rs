@@ -1,10 +1,9 @@
-//! Takes deliveries of one stage, runs the stage, and leaves nothing half done.
+//! The worker of one stage: takes deliveries, runs the stage, and stores and publishes the results.
 //!
-//! For every delivery, in this order: leave to begin from the ledger, the stage, the move in the ledger (which keeps
-//! the next message), the next message confirmed by the broker, the acknowledgement. A process may die between any two
-//! of them: the delivery comes again, and whoever takes it finds in the ledger how far the photo got. See `design.md`.
+//! The steps for each delivery: begin in the ledger, run the stage, move the photo in the ledger (which keeps the next
+//! message), publish the next message, acknowledge the delivery. The process may die between any two steps. The broker
+//! then delivers the message again, and the ledger says how far the photo has got. See `design.md`.
 
-use crate::domain::CauseCode;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,36 +21,34 @@ use super::pause::Pause;
 use super::retry::Waits;
 use super::sending::send;
 use super::spans;
-use super::stage::{Outcome, Stage, panic_text};
+use super::stage::{Outcome, Retry, Stage, panic_text};
 use crate::archive::records::Records;
 use crate::broker::{Broker, BrokerError, Consumer, DeadLetter, Delivery};
-use crate::domain::Message;
-use crate::domain::Record;
 use crate::domain::clock::now;
-use crate::domain::{Cause, Ending, Position, StageName, State};
+use crate::domain::{Cause, CauseCode, Ending, Message, Position, Record, StageName, State};
 use crate::ledger::{Begin, Event, EventKind, Ledger, LedgerError, Move, Moved, PhotoStatus};
 use crate::objects::ObjectError;
 use crate::telemetry::instruments;
 
-/// How a worker goes about its work.
+/// The settings of a worker.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// How many photos are worked on at a time.
+    /// How many photos are processed at the same time.
     pub concurrency: usize,
-    /// Attempts a photo has at one stage.
+    /// Attempts of a photo at one stage.
     pub attempts: u32,
     pub waits: Waits,
-    /// How long after it was enqueued a photo may be told to wait for nothing; from then on waits cost attempts, but for
-    /// those that we wish for ourselves.
-    pub patience: Duration,
-    /// A stage that takes longer has failed.
+    /// Waits are free for this long after enqueueing; then each costs an attempt. Waits that this installation causes
+    /// itself (a paused or busy host) stay free.
+    pub free_wait_period: Duration,
+    /// The time limit of a stage for one photo.
     pub time_limit: Duration,
-    /// So many workers dying over one photo are enough, where there is a gate: one beside others, and two alone, as the
-    /// one of them may have been killed from outside.
+    /// With a gate, a photo is dead-lettered after this many crashes. With 3, one of them happened beside other photos and
+    /// two alone, of which one may have had another reason.
     pub crash_limit: u32,
-    /// What a shutdown grants to the photos in flight.
+    /// How long a shutdown waits for the photos in flight.
     pub grace: Duration,
-    /// While it is on, nothing is taken from the queue.
+    /// While the stage is paused, the worker takes nothing from the queue.
     pub pause: Pause,
 }
 
@@ -61,7 +58,7 @@ impl Default for Settings {
             concurrency: 1,
             attempts: 5,
             waits: Waits::default(),
-            patience: Duration::from_secs(24 * 3600),
+            free_wait_period: Duration::from_secs(24 * 3600),
             time_limit: Duration::from_secs(120),
             crash_limit: 3,
             grace: Duration::from_secs(45),
@@ -70,63 +67,66 @@ impl Default for Settings {
     }
 }
 
-/// Lets photos run side by side, and a suspect alone. Shared by all workers of a process that run native code: a crash
-/// then has one suspect, and one photo that kills its process takes no neighbour along twice.
+/// Runs redelivered photos alone, and others in parallel. All workers of a process that run native code share one gate. So
+/// if the process crashes again, the cause is known, and no other photo is interrupted twice.
 #[derive(Debug, Clone, Default)]
 pub struct Gate(Arc<RwLock<()>>);
 
 /// Held while a stage runs.
-enum Pass<'a> {
-    Beside { _pass: RwLockReadGuard<'a, ()> },
-    Alone { _pass: RwLockWriteGuard<'a, ()> },
+enum GateGuard<'a> {
+    Shared { _guard: RwLockReadGuard<'a, ()> },
+    Exclusive { _guard: RwLockWriteGuard<'a, ()> },
 }
 
 impl Gate {
-    async fn enter(&self, alone: bool) -> Pass<'_> {
-        if alone { Pass::Alone { _pass: self.0.write().await } } else { Pass::Beside { _pass: self.0.read().await } }
+    async fn enter(&self, alone: bool) -> GateGuard<'_> {
+        match alone {
+            true => GateGuard::Exclusive { _guard: self.0.write().await },
+            false => GateGuard::Shared { _guard: self.0.read().await },
+        }
     }
 }
 
-/// Why a worker ended before it was told to.
+/// Why a worker stopped without a shutdown.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum WorkerError {
-    #[error("the {stage} worker cannot go on: {error}")]
+    #[error("the {stage} worker cannot continue: {error}")]
     Broker { stage: StageName, error: BrokerError },
-    #[error("the {stage} worker cannot go on: {error}")]
+    #[error("the {stage} worker cannot continue: {error}")]
     Ledger { stage: StageName, error: LedgerError },
-    #[error("the {stage} worker cannot go on: {error}")]
+    #[error("the {stage} worker cannot continue: {error}")]
     Objects { stage: StageName, error: ObjectError },
 }
 
-/// A delivery that has to go back to its queue.
-enum Unsettled {
+/// Why a delivery goes back to its queue.
+enum Interruption {
     ShuttingDown,
     Fatal(WorkerError),
 }
 
-/// Everything a worker needs; clones share it.
+/// A worker of one stage. Clones share its parts.
 #[derive(Clone)]
 pub struct Worker {
     pub stage: Arc<dyn Stage>,
     pub broker: Arc<dyn Broker>,
     pub ledger: Arc<dyn Ledger>,
-    /// None: the ledger keeps all that is known of photos that have ended.
+    /// None: the ledger itself keeps everything about ended photos.
     pub records: Option<Records>,
     pub observer: Arc<dyn Observer>,
-    /// None: the stage runs no native code that could take the process down. Should it die all the same, the broker's
-    /// delivery limit is the last resort.
+    /// None: the stage runs no native code that can crash the process. Only the broker's delivery limit then stops a
+    /// message that crashes it nevertheless.
     pub gate: Option<Gate>,
-    /// Unique among all processes, also over restarts.
+    /// Unique among all processes, including restarts.
     pub name: String,
     pub settings: Settings,
 }
 
 impl Worker {
-    /// Works until `shutdown`, then finishes what is in flight within the grace period and hands the rest back.
+    /// Processes photos until `shutdown`. Then finishes those in flight within the grace period, and returns the rest.
     pub async fn run(&self, shutdown: CancellationToken) -> Result<(), WorkerError> {
         let stage = self.stage.name();
         let broken = |error| WorkerError::Broker { stage, error };
-        // One more than can be worked on, so that the next photo is at hand when one is done.
+        // One more than is processed at the same time, so that the next photo is there at once.
         let prefetch = u16::try_from(self.settings.concurrency + 1).unwrap_or(u16::MAX);
         let mut pause = self.settings.pause.clone();
         let mut consumer = None;
@@ -135,13 +135,13 @@ impl Worker {
         let mut fault = None;
         while fault.is_none() {
             if pause.is_on() {
-                rest(stage, &mut consumer).await;
+                stop_consuming(stage, &mut consumer).await;
             } else if consumer.is_none() {
                 tokio::select! {
                     biased;
                     () = shutdown.cancelled() => break,
-                    taker = self.broker.consume(stage, prefetch) => match taker {
-                        Ok(taker) => consumer = Some(taker),
+                    started = self.broker.consume(stage, prefetch) => match started {
+                        Ok(started) => consumer = Some(started),
                         Err(error) => fault = Some(broken(error)),
                     }
                 }
@@ -151,7 +151,7 @@ impl Worker {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
-                Some(settled) = in_flight.join_next() => fault = worst(settled),
+                Some(result) = in_flight.join_next() => fault = fatal_error(result),
                 () = pause.changed() => {}
                 delivery = next(&mut consumer), if room => {
                     let Some(delivery) = delivery else { break };
@@ -159,10 +159,10 @@ impl Worker {
                 }
             }
         }
-        rest(stage, &mut consumer).await;
+        stop_consuming(stage, &mut consumer).await;
         let finish = async {
-            while let Some(settled) = in_flight.join_next().await {
-                fault = fault.take().or(worst(settled));
+            while let Some(result) = in_flight.join_next().await {
+                fault = fault.take().or(fatal_error(result));
             }
         };
         if tokio::time::timeout(self.settings.grace, finish).await.is_err() {
@@ -172,101 +172,98 @@ impl Worker {
         fault.map_or(Ok(()), Err)
     }
 
+    /// Processes a delivery, then acknowledges or returns it. Answers the error that must stop the worker.
     async fn handle(self, delivery: Delivery, aborted: CancellationToken) -> Option<WorkerError> {
-        let _in_hand = InHand::new(&*self.observer, self.stage.name());
+        let _in_progress = InProgress::new(&*self.observer, self.stage.name());
         match self.process(&delivery.body, delivery.redelivered, &aborted).await {
             Ok(()) => {
                 delivery.ack().await;
                 self.observer.on_ack();
                 None
             }
-            Err(unsettled) => {
+            Err(interruption) => {
                 delivery.hand_back().await;
-                match unsettled {
-                    Unsettled::ShuttingDown => None,
-                    Unsettled::Fatal(error) => Some(error),
+                match interruption {
+                    Interruption::ShuttingDown => None,
+                    Interruption::Fatal(error) => Some(error),
                 }
             }
         }
     }
 
-    /// Ok: all there is to do about the delivery is done, stored and confirmed.
-    async fn process(&self, body: &Bytes, redelivered: bool, aborted: &CancellationToken) -> Result<(), Unsettled> {
+    /// Ok: everything that follows from the delivery is stored and confirmed.
+    async fn process(&self, body: &Bytes, redelivered: bool, aborted: &CancellationToken) -> Result<(), Interruption> {
         let message = match Message::decode(body) {
             Ok(message) if message.position.stage == self.stage.name() => message,
             Ok(message) => {
-                let cause =
-                    format!("a message for {} lay in the queue of {}", message.position.stage, self.stage.name());
-                return self.dead_letter_foreign(body, Cause::new(CauseCode::ForeignMessage, cause), aborted).await;
+                let detail =
+                    format!("a message for {} was in the queue of {}", message.position.stage, self.stage.name());
+                return self.dead_letter_foreign(body, detail, aborted).await;
             }
-            Err(bad) => {
-                return self
-                    .dead_letter_foreign(body, Cause::new(CauseCode::ForeignMessage, bad.to_string()), aborted)
-                    .await;
-            }
+            Err(error) => return self.dead_letter_foreign(body, error.to_string(), aborted).await,
         };
         let span = spans::process(&message, body.len(), redelivered, &*self.broker, &self.name);
         self.run_stage(message, redelivered, aborted).instrument(span).await
     }
 
-    /// Has the stage work on the photo, if it is the photo's turn.
+    /// Runs the stage, unless the ledger says that the message is stale.
     async fn run_stage(
         &self,
         message: Message,
         redelivered: bool,
         aborted: &CancellationToken,
-    ) -> Result<(), Unsettled> {
-        let pass = match &self.gate {
+    ) -> Result<(), Interruption> {
+        let guard = match &self.gate {
             Some(gate) => Some(gate.enter(redelivered).await),
             None => None,
         };
         let begin = || self.ledger.begin(&message, &self.name, redelivered).instrument(self.ledger_span("begin"));
-        let crashes = match self.retry_until_shutdown("begin with a photo", begin, aborted).await? {
+        let crashes = match self.retry_until_shutdown("begin a photo", begin, aborted).await? {
             Begin::Go { crashes } => crashes,
             Begin::Stale(status) => {
-                drop(pass);
-                return self.catch_up(&message, *status, redelivered, aborted).await;
+                drop(guard);
+                return self.republish(&message, *status, redelivered, aborted).await;
             }
         };
         let started = Instant::now();
-        // Only who ran alone can be blamed: without a gate, neighbours died with the culprit.
+        // Without a gate other photos ran beside it, and the cause of the crashes is not known.
         let outcome = if self.gate.is_some() && crashes >= self.settings.crash_limit {
-            let detail = format!("{crashes} workers died over it; it runs only when it is replayed by hand");
+            let detail = format!("{crashes} workers crashed while processing it: retry it by hand");
             Outcome::Poison(Cause::new(CauseCode::KillsWorkers, detail))
         } else {
             tokio::select! {
                 outcome = self.attempt(&message) => outcome,
                 () = aborted.cancelled() => {
                     let _ = self.ledger.release(&message.photo.key(), message.position, &self.name).await;
-                    return Err(Unsettled::ShuttingDown);
+                    return Err(Interruption::ShuttingDown);
                 }
             }
         };
-        drop(pass);
+        drop(guard);
         self.commit(message, outcome, started.elapsed(), aborted).await
     }
 
-    /// Runs the stage; a panic and too long a run are failed attempts.
+    /// Runs the stage. A panic or a timeout is a failed attempt.
     async fn attempt(&self, message: &Message) -> Outcome {
         let run = AssertUnwindSafe(self.stage.run(&message.photo)).catch_unwind();
         match tokio::time::timeout(self.settings.time_limit, run).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(panic)) => super::stage::Retry::failed(Cause::new(CauseCode::Panic, panic_text(panic.as_ref()))),
+            Ok(Err(panic)) => Retry::failed(Cause::new(CauseCode::Panic, panic_text(panic.as_ref()))),
             Err(_) => {
                 let detail = format!("{} took longer than {:?}", self.stage.name(), self.settings.time_limit);
-                super::stage::Retry::failed(Cause::new(CauseCode::TimeLimit, detail))
+                Retry::failed(Cause::new(CauseCode::TimeLimit, detail))
             }
         }
     }
 
-    /// Writes the outcome down, then hands the photo on.
+    /// Stores the outcome in the ledger, then publishes the next message.
     async fn commit(
         &self,
         message: Message,
         outcome: Outcome,
         took: Duration,
         aborted: &CancellationToken,
-    ) -> Result<(), Unsettled> {
+    ) -> Result<(), Interruption> {
         let step = self.step(&message, outcome);
         let event = Event {
             at_ms: now().as_millis() as u64,
@@ -293,9 +290,9 @@ impl Worker {
             self.ledger.advance(&advance).instrument(self.ledger_span("advance"))
         };
         match self.retry_until_shutdown("move a photo", try_to_move, aborted).await? {
-            // This very move was made before, and the answer lost.
+            // An earlier try of this move succeeded, but its answer was lost.
             Moved::Stale(status) if tries.into_inner() > 1 && status.state == step.to => {}
-            // Another delivery of the same message was faster and does what is left to do.
+            // Another delivery of the same message has moved the photo and does the rest.
             Moved::Stale(_) => return Ok(()),
             Moved::Done => {}
         }
@@ -306,7 +303,7 @@ impl Worker {
         self.publish_next(step.to, &step.next, step.wait, event.cause.as_ref(), aborted).await
     }
 
-    /// What the outcome means for the photo.
+    /// The move and the next message that follow from an outcome.
     fn step(&self, message: &Message, outcome: Outcome) -> Step {
         let end = |ending: Ending, cause: Option<Cause>, next: Message| Step {
             to: State::Ended(ending),
@@ -334,14 +331,14 @@ impl Worker {
             Outcome::Poison(cause) => end(Ending::Failed, Some(cause), message.clone()),
             Outcome::Retry(retry) => {
                 let waited = now().as_secs().saturating_sub(message.enqueued_at);
-                let endless = waited > self.settings.patience.as_secs() && !retry.cause.code.is_local_wait();
-                let costs_attempt = retry.costs_attempt || endless;
+                let too_long = waited > self.settings.free_wait_period.as_secs() && !retry.cause.code.is_local_wait();
+                let costs_attempt = retry.costs_attempt || too_long;
                 if costs_attempt && message.attempt >= self.settings.attempts {
                     return end(self.stage.exhausted(&retry.cause), Some(retry.cause), message.clone());
                 }
                 let position = message.position.next_delivery();
-                let own = self.settings.waits.after(message.attempt, &message.id());
-                let wait = retry.after.map_or(own, |asked| asked.min(Waits::LONGEST));
+                let default = self.settings.waits.after(message.attempt, &message.id());
+                let wait = retry.after.map_or(default, |after| after.min(Waits::LONGEST));
                 let attempt = message.attempt + u32::from(costs_attempt);
                 Step {
                     to: State::Waiting(position),
@@ -354,7 +351,7 @@ impl Worker {
         }
     }
 
-    /// Publishes what the move has promised.
+    /// Publishes the next message, or the dead letter and the record of an ended photo.
     async fn publish_next(
         &self,
         state: State,
@@ -362,13 +359,13 @@ impl Worker {
         wait: Option<Duration>,
         cause: Option<&Cause>,
         aborted: &CancellationToken,
-    ) -> Result<(), Unsettled> {
+    ) -> Result<(), Interruption> {
         match (state, wait) {
             (State::Waiting(_), wait) => {
-                self.retry_until_shutdown("publish", || send(&*self.broker, next, wait), aborted).await
+                self.retry_until_shutdown("publish a message", || send(&*self.broker, next, wait), aborted).await
             }
             (State::Ended(ending), _) => {
-                // The record comes last: with it the ledger lets go of the message that a letter is written from.
+                // The record comes last: then the ledger drops the message, from which the dead letter is made.
                 if ending == Ending::Failed {
                     self.dead_letter(next, cause, aborted).await?;
                 }
@@ -382,7 +379,7 @@ impl Worker {
         message: &Message,
         cause: Option<&Cause>,
         aborted: &CancellationToken,
-    ) -> Result<(), Unsettled> {
+    ) -> Result<(), Interruption> {
         let cause = cause.cloned().unwrap_or_else(|| Cause::new(CauseCode::Unknown, ""));
         let letter = DeadLetter {
             stage: Some(message.position.stage),
@@ -396,9 +393,9 @@ impl Worker {
         self.publish_dead_letter(&letter, aborted).await
     }
 
-    async fn publish_dead_letter(&self, letter: &DeadLetter, aborted: &CancellationToken) -> Result<(), Unsettled> {
+    async fn publish_dead_letter(&self, letter: &DeadLetter, aborted: &CancellationToken) -> Result<(), Interruption> {
         let dead_letter = || self.broker.dead_letter(letter).instrument(tracing::trace_span!("dead_letter"));
-        self.retry_until_shutdown("dead_letter", dead_letter, aborted).await?;
+        self.retry_until_shutdown("publish a dead letter", dead_letter, aborted).await?;
         if let Some(instruments) = instruments::get() {
             instruments.dead_letter(letter.stage, &letter.cause.code.as_str());
         }
@@ -409,50 +406,52 @@ impl Worker {
         spans::ledger(self.ledger.system(), operation)
     }
 
-    /// Writes down among the objects how the photo ended, then lets the ledger forget its message. In that order, and
-    /// after the ledger has decided: a record never tells of an ending that did not count.
+    /// Stores the record of an ended photo, then lets the ledger drop its message. This follows the move in the ledger, so
+    /// that a record never contains an ending that did not count.
     async fn record(
         &self,
         ending: Ending,
         message: &Message,
         cause: Option<&Cause>,
         aborted: &CancellationToken,
-    ) -> Result<(), Unsettled> {
+    ) -> Result<(), Interruption> {
         let Some(records) = &self.records else { return Ok(()) };
-        // Whoever sends the photo back one day goes on from the root of its trace.
+        // A later requeue continues from the root of the photo's trace.
         let traceparent = Some(message.photo.key().trace().traceparent());
         let record = Record { ending, cause: cause.cloned(), message: Message { traceparent, ..message.clone() } };
         self.retry_until_shutdown("write a record", || records.write(&record), aborted).await?;
         let (key, at) = (message.photo.key(), message.position);
         let recorded = || self.ledger.recorded(&key, at, ending).instrument(self.ledger_span("recorded"));
-        self.retry_until_shutdown("let go of a message", recorded, aborted).await
+        self.retry_until_shutdown("drop the message of an ended photo", recorded, aborted).await
     }
 
-    /// The message is a copy of one that was dealt with. If it was handed out before, the worker that moved the photo may
-    /// have died before it published: what the ledger kept is published again, and at worst recognised as a copy.
-    async fn catch_up(
+    /// Handles a message whose photo has moved on. If it was redelivered, the worker that moved the photo may have died
+    /// before publishing: the message that the ledger keeps is published again. At worst it is recognised as a copy.
+    async fn republish(
         &self,
         message: &Message,
         status: PhotoStatus,
         redelivered: bool,
         aborted: &CancellationToken,
-    ) -> Result<(), Unsettled> {
-        tracing::debug!(photo = %message.photo.key(), stage = %self.stage.name(), redelivered, "a copy, already dealt with");
+    ) -> Result<(), Interruption> {
+        tracing::debug!(photo = %message.photo.key(), stage = %self.stage.name(), redelivered, "stale message");
         let Some(kept) = status.message.filter(|_| redelivered) else { return Ok(()) };
         let wait = status.due_at.checked_sub(now().as_secs()).filter(|&left| left > 0).map(Duration::from_secs);
-        // It takes the place that this delivery leaves: to wait for room in the own queue could be to wait for oneself.
+        // A message for this stage takes the room of this delivery: waiting for room in the same queue could deadlock.
         let wait = wait.or((kept.position.stage == self.stage.name()).then_some(Duration::ZERO));
         self.publish_next(status.state, &kept, wait, status.cause.as_ref(), aborted).await
     }
 
+    /// Dead-letters a message that facemill did not publish to this queue.
     async fn dead_letter_foreign(
         &self,
         body: &Bytes,
-        cause: Cause,
+        detail: String,
         aborted: &CancellationToken,
-    ) -> Result<(), Unsettled> {
+    ) -> Result<(), Interruption> {
         use base64::Engine;
-        tracing::warn!(stage = %self.stage.name(), %cause, "a message that is not ours goes to the dead letters");
+        let cause = Cause::new(CauseCode::ForeignMessage, detail);
+        tracing::warn!(stage = %self.stage.name(), %cause, "a foreign message is dead-lettered");
         let body =
             String::from_utf8(body.to_vec()).unwrap_or_else(|_| base64::engine::general_purpose::STANDARD.encode(body));
         let at = now().as_secs();
@@ -461,13 +460,14 @@ impl Worker {
         self.publish_dead_letter(&letter, aborted).await
     }
 
-    /// Tries until it works, as long as there is hope and time.
+    /// Repeats an action until it succeeds, fails for good, or the shutdown's grace period is over. `what` completes
+    /// "cannot ...".
     async fn retry_until_shutdown<T, E, F>(
         &self,
         what: &str,
         action: impl Fn() -> F,
         aborted: &CancellationToken,
-    ) -> Result<T, Unsettled>
+    ) -> Result<T, Interruption>
     where
         E: Transient,
         F: Future<Output = Result<T, E>>,
@@ -481,28 +481,28 @@ impl Worker {
                     Ok(value) => return Ok(value),
                     Err(error) => error,
                 },
-                () = aborted.cancelled() => return Err(Unsettled::ShuttingDown),
+                () = aborted.cancelled() => return Err(Interruption::ShuttingDown),
             };
             if !error.is_transient() {
-                return Err(Unsettled::Fatal(error.fatal(self.stage.name())));
+                return Err(Interruption::Fatal(error.fatal(self.stage.name())));
             }
-            tracing::warn!(stage = %self.stage.name(), %error, again_in = ?wait, "could not {what}");
+            tracing::warn!(stage = %self.stage.name(), %error, retry_in = ?wait, "cannot {what}");
             tokio::select! {
                 () = tokio::time::sleep(wait) => wait = (wait * 2).min(LONGEST),
-                () = aborted.cancelled() => return Err(Unsettled::ShuttingDown),
+                () = aborted.cancelled() => return Err(Interruption::ShuttingDown),
             }
         }
     }
 }
 
-/// A delivery that is worked on, counted also when its task panics.
-struct InHand<'a> {
+/// Counts a delivery in progress, also if its task panics.
+struct InProgress<'a> {
     observer: &'a dyn Observer,
     stage: StageName,
     since: Instant,
 }
 
-impl<'a> InHand<'a> {
+impl<'a> InProgress<'a> {
     fn new(observer: &'a dyn Observer, stage: StageName) -> Self {
         observer.on_delivery();
         if let Some(instruments) = instruments::get() {
@@ -512,7 +512,7 @@ impl<'a> InHand<'a> {
     }
 }
 
-impl Drop for InHand<'_> {
+impl Drop for InProgress<'_> {
     fn drop(&mut self) {
         self.observer.on_done();
         if let Some(instruments) = instruments::get() {
@@ -521,7 +521,7 @@ impl Drop for InHand<'_> {
     }
 }
 
-/// One step of a photo, ready to be written down.
+/// A move of a photo in the ledger, and what is published after it.
 struct Step {
     to: State,
     what: EventKind,
@@ -530,7 +530,7 @@ struct Step {
     wait: Option<Duration>,
 }
 
-/// An error that knows whether to try again.
+/// An error that says whether another try may succeed.
 trait Transient: std::fmt::Display {
     fn is_transient(&self) -> bool;
     fn fatal(self, stage: StageName) -> WorkerError;
@@ -566,15 +566,15 @@ impl Transient for LedgerError {
     }
 }
 
-/// Takes nothing more; what was prefetched goes back.
-async fn rest(stage: StageName, consumer: &mut Option<Box<dyn Consumer>>) {
+/// Stops the consumer. Prefetched messages go back to the queue.
+async fn stop_consuming(stage: StageName, consumer: &mut Option<Box<dyn Consumer>>) {
     if let Some(mut consumer) = consumer.take() {
         consumer.stop().await;
         tracing::info!(%stage, "takes no more photos");
     }
 }
 
-/// The next delivery; while nothing is taken there is none to wait for.
+/// The next delivery. Waits forever without a consumer.
 async fn next(consumer: &mut Option<Box<dyn Consumer>>) -> Option<Delivery> {
     match consumer {
         Some(consumer) => consumer.next().await,
@@ -582,10 +582,10 @@ async fn next(consumer: &mut Option<Box<dyn Consumer>>) -> Option<Delivery> {
     }
 }
 
-fn worst(settled: Result<Option<WorkerError>, tokio::task::JoinError>) -> Option<WorkerError> {
-    // A panic in the worker itself dropped the delivery, which went back to its queue.
-    settled.unwrap_or_else(|error| {
-        tracing::error!(%error, "a delivery was dropped");
+fn fatal_error(result: Result<Option<WorkerError>, tokio::task::JoinError>) -> Option<WorkerError> {
+    // The worker itself panicked: the broker takes the delivery back.
+    result.unwrap_or_else(|error| {
+        tracing::error!(%error, "the worker panicked; its delivery goes back to the queue");
         None
     })
 }

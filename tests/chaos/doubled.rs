@@ -1,12 +1,11 @@
-//! A broker that takes every message twice, as it does when a publisher never hears of the first confirm.
+//! A broker that publishes every message twice, as a publisher does that has lost the first confirm.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use facemill::broker::{Broker, BrokerError, Choice, Consumer, DeadLetter, Depth};
-use facemill::domain::Message;
-use facemill::domain::StageName;
+use facemill::domain::{Message, StageName};
 
 pub struct Doubled(pub Arc<dyn Broker>);
 

@@ -1,49 +1,49 @@
-//! What was done to whom, told as it happens and counted at the end.
+//! Prints and counts the faults as they happen.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
-use super::plan::Fate;
+use super::plan::Kill;
 
 pub struct Log {
     began: Instant,
-    deaths: Mutex<Vec<Fate>>,
-    /// Workers that the killer took along.
-    killed: AtomicU64,
+    kills: Mutex<Vec<Kill>>,
+    /// Workers that a photo has crashed.
+    crashed: AtomicU64,
     faults: Mutex<Vec<String>>,
 }
 
 impl Log {
     pub fn new() -> Self {
-        Self { began: Instant::now(), deaths: Mutex::default(), killed: AtomicU64::new(0), faults: Mutex::default() }
+        Self { began: Instant::now(), kills: Mutex::default(), crashed: AtomicU64::new(0), faults: Mutex::default() }
     }
 
     pub fn say(&self, what: impl std::fmt::Display) {
         println!("{:6.1} s  {what}", self.began.elapsed().as_secs_f64());
     }
 
-    pub fn death(&self, name: &str, fate: Fate) {
-        self.say(format_args!("{name} died {fate}"));
-        lock(&self.deaths).push(fate);
+    pub fn on_kill(&self, name: &str, kill: Kill) {
+        self.say(format_args!("{name} was killed {kill}"));
+        lock(&self.kills).push(kill);
     }
 
-    pub fn killed(&self, name: &str) {
-        self.say(format_args!("{name} was killed by a photo"));
-        self.killed.fetch_add(1, Ordering::Relaxed);
+    pub fn on_crash(&self, name: &str) {
+        self.say(format_args!("{name} was crashed by a photo"));
+        self.crashed.fetch_add(1, Ordering::Relaxed);
     }
 
     pub fn fault(&self, what: String) {
-        self.say(format_args!("fault: {what}"));
+        self.say(format_args!("unexpected: {what}"));
         lock(&self.faults).push(what);
     }
 
-    pub fn deaths(&self) -> Vec<Fate> {
-        lock(&self.deaths).clone()
+    pub fn kills(&self) -> Vec<Kill> {
+        lock(&self.kills).clone()
     }
 
-    pub fn killings(&self) -> u64 {
-        self.killed.load(Ordering::Relaxed)
+    pub fn crashes(&self) -> u64 {
+        self.crashed.load(Ordering::Relaxed)
     }
 
     pub fn faults(&self) -> Vec<String> {

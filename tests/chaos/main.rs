@@ -1,15 +1,15 @@
-//! The fault suite: photos flow through processes that are killed, on servers that are killed, and then everything is
-//! counted. `make chaos SEED=7 PHOTOS=500`.
+//! The chaos suite: processes and servers are killed while photos pass through the pipeline, and the results are counted.
+//! `make chaos SEED=7 PHOTOS=500`.
 //!
-//! `plan.rs` is what is done, `stages.rs` what the photos are like, `oracle.rs` what must hold. The program starts
-//! itself again as the workers that die: the shipped one has no failpoints.
+//! `plan.rs` plans the faults, `stages.rs` defines the photos, `oracle.rs` checks the results. The test program starts
+//! itself again as the workers that are killed, because the facemill program has no failpoints.
 
+mod child;
 mod doubled;
 #[path = "../worker/failpoints.rs"]
 mod failpoints;
 mod log;
 mod oracle;
-mod orders;
 mod plan;
 #[path = "../servers/process.rs"]
 mod process;
@@ -31,25 +31,26 @@ use std::time::{Duration, Instant};
 use facemill::domain::{Candidate, StageName};
 use facemill::ledger::{Counts, Ledger};
 
+use child::{CHILD_SPEC, CRASH_LIMIT, ChildSpec};
 use log::Log;
 use oracle::Finding;
-use orders::{CRASH_LIMIT, ORDERS, Orders};
-use plan::{Plan, Post};
+use plan::{Plan, WorkerSlot};
 use servers::Servers;
 use stages::Kind;
-use worker_processes::{Crew, Ground};
+use worker_processes::{Environment, WorkerProcesses};
 
-/// What the short form takes, which runs with all tests.
+/// The size of the short form, which runs with all tests.
 const SEED: u64 = 1;
 const PHOTOS: u64 = 100;
 
 fn main() -> ExitCode {
-    if let Some(file) = std::env::var_os(ORDERS) {
-        let orders: Orders = serde_json::from_slice(&std::fs::read(file).expect("orders")).expect("orders");
-        orders.obey();
+    if let Some(file) = std::env::var_os(CHILD_SPEC) {
+        let spec: ChildSpec = serde_json::from_slice(&std::fs::read(file).expect("a child specification"))
+            .expect("a child specification");
+        spec.run();
         return ExitCode::SUCCESS;
     }
-    // Test programs are also asked what they have, or to run something else.
+    // The test harness may also list the tests, or select others.
     let asked: Vec<String> = std::env::args().skip(1).collect();
     let is_meant = |word: &String| word.starts_with('-') || "chaos".contains(word.as_str());
     if asked.iter().any(|word| word == "--list") || !asked.iter().all(is_meant) {
@@ -68,34 +69,34 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
-/// Answers whether everything held.
+/// Runs the suite. Returns whether all checks passed.
 async fn suite() -> bool {
     let (seed, photos) = (number("FACEMILL_CHAOS_SEED"), number("FACEMILL_CHAOS_PHOTOS"));
     let thorough = photos.is_some();
     let plan = Plan::new(seed.unwrap_or(SEED), photos.unwrap_or(PHOTOS).max(40), thorough);
     println!("{plan}\n");
     let log = Arc::new(Log::new());
-    // It stays when something is wrong.
+    // The folder is kept after a failure.
     let scratch = tempfile::Builder::new().prefix("facemill-chaos-").tempdir().expect("a scratch folder").keep();
     let mut servers = Servers::start().await;
     log.say("RabbitMQ, Redis and S3 are up");
-    let ground = Ground { place: servers.place(), folder: scratch.clone(), log: log.clone() };
+    let environment = Environment { endpoints: servers.endpoints(), folder: scratch.clone(), log: log.clone() };
 
-    let mut candidates = flow(&plan, &ground, &mut servers).await;
+    let mut candidates = flow(&plan, &environment, &mut servers).await;
     let fresh = stages::candidate(candidates.len() as u64, Kind::Plain, StageName::Fetch);
     candidates.push(fresh.clone());
-    let worker_processes = Crew::start(one_each(), &ground);
-    ground.produce(std::slice::from_ref(&fresh), &[]).await;
-    until_over(&ground, candidates.len()).await;
+    let worker_processes = WorkerProcesses::start(one_worker_each(), &environment);
+    environment.produce(std::slice::from_ref(&fresh), &[]).await;
+    until_over(&environment, candidates.len()).await;
     worker_processes.stop().await;
 
-    log.say("everything has ended; the oracle counts");
-    let mut findings = oracle::judge(&ground, &candidates, &fresh).await;
-    findings.push(Finding::new("deaths at failpoints", plan.deaths(), log.deaths().len()));
-    // Its copy may take as many along before both are known to kill.
-    let killings = log.killings().clamp(CRASH_LIMIT.into(), 2 * u64::from(CRASH_LIMIT));
-    findings.push(Finding::new("workers that the killer took along", killings, log.killings()));
-    findings.push(Finding::new("processes that ended by themselves", 0, log.faults().len()));
+    log.say("all photos have ended; the oracle checks");
+    let mut findings = oracle::check(&environment, &candidates, &fresh).await;
+    findings.push(Finding::new("kills at failpoints", plan.kills(), log.kills().len()));
+    // The photo's second message may crash as many workers before both are dead-lettered.
+    let crashes = log.crashes().clamp(CRASH_LIMIT.into(), 2 * u64::from(CRASH_LIMIT));
+    findings.push(Finding::new("workers that a photo crashed", crashes, log.crashes()));
+    findings.push(Finding::new("processes that ended unexpectedly", 0, log.faults().len()));
     let fine = report(&plan, &findings);
     match fine {
         true => std::fs::remove_dir_all(&scratch).expect("our own folder"),
@@ -104,44 +105,44 @@ async fn suite() -> bool {
     fine
 }
 
-/// Everything that the plan says; answers the photos that took part.
-async fn flow(plan: &Plan, ground: &Ground, servers: &mut Servers) -> Vec<Candidate> {
-    /// Photos that are added as long as somebody has yet to die.
+/// Carries out the plan. Returns all photos.
+async fn flow(plan: &Plan, environment: &Environment, servers: &mut Servers) -> Vec<Candidate> {
+    /// How many photos are added while a planned kill has not happened.
     const MORE: u64 = 40;
     let mut candidates = Vec::new();
     let mut worker_processes = None;
     for (number, portion) in plan.portions().into_iter().enumerate() {
-        let ended = ended(&ground.counts().await);
-        ground.produce(&portion, if number == 0 { &plan.producer } else { &[] }).await;
+        let ended = ended(&environment.counts().await);
+        environment.produce(&portion, if number == 0 { &plan.producer } else { &[] }).await;
         candidates.extend(portion);
-        worker_processes.get_or_insert_with(|| Crew::start(plan.posts.clone(), ground));
-        ground.until("some of them at their end", async |counts| self::ended(counts) > ended).await;
-        servers.act(plan.acts[number], ground).await;
+        worker_processes.get_or_insert_with(|| WorkerProcesses::start(plan.slots.clone(), environment));
+        environment.until("at the end of some photos", async |counts| self::ended(counts) > ended).await;
+        servers.inject(plan.server_faults[number], environment).await;
     }
     let worker_processes = worker_processes.expect("there are photos");
-    until_over(ground, candidates.len()).await;
+    until_over(environment, candidates.len()).await;
     for _ in 0..10 {
-        if ground.log.deaths().len() == plan.deaths() {
+        if environment.log.kills().len() == plan.kills() {
             break;
         }
         let first = candidates.len() as u64;
-        ground.log.say("somebody has yet to die: more photos");
+        environment.log.say("some kills have not happened: adding photos");
         let more = plan.photos(first..first + MORE);
-        ground.produce(&more, &[]).await;
+        environment.produce(&more, &[]).await;
         candidates.extend(more);
-        until_over(ground, candidates.len()).await;
+        until_over(environment, candidates.len()).await;
     }
-    ground.log.say("all have ended");
-    // What is known must not be enqueued again.
-    ground.produce(&candidates, &[]).await;
-    until_over(ground, candidates.len()).await;
+    environment.log.say("all photos have ended");
+    // A second run of the producer must not enqueue known photos.
+    environment.produce(&candidates, &[]).await;
+    until_over(environment, candidates.len()).await;
     worker_processes.stop().await;
     candidates
 }
 
-fn one_each() -> Vec<Post> {
-    let post = |stage: StageName| Post { name: format!("{stage}-fresh"), stage, fates: VecDeque::new() };
-    StageName::ALL.into_iter().map(post).collect()
+fn one_worker_each() -> Vec<WorkerSlot> {
+    let slot = |stage: StageName| WorkerSlot { name: format!("{stage}-fresh"), stage, kills: VecDeque::new() };
+    StageName::ALL.into_iter().map(slot).collect()
 }
 
 fn ended(counts: &Counts) -> u64 {
@@ -149,37 +150,37 @@ fn ended(counts: &Counts) -> u64 {
 }
 
 /// Waits until all photos have ended and the queues of the stages are empty.
-async fn until_over(ground: &Ground, photos: usize) {
+async fn until_over(environment: &Environment, photos: usize) {
     let is_over = async |counts: &Counts| {
-        ended(counts) == photos as u64 && oracle::depths(ground).await.iter().all(|(_, count)| *count == 0)
+        ended(counts) == photos as u64 && oracle::depths(environment).await.iter().all(|(_, count)| *count == 0)
     };
-    ground.until("all photos at their end", is_over).await;
+    environment.until("at the end of all photos", is_over).await;
 }
 
-impl Ground {
+impl Environment {
     async fn counts(&self) -> Counts {
-        self.place.ledger().counts(&self.place.run).await.expect("Redis is up")
+        self.endpoints.ledger().counts(&self.endpoints.run).await.expect("Redis is up")
     }
 
-    /// Asks the ledger again and again until `enough` is true of it.
+    /// Polls the ledger until `enough` is true.
     async fn until(&self, what: &str, enough: impl AsyncFn(&Counts) -> bool) {
-        const PATIENCE: Duration = Duration::from_secs(120);
-        let ledger = self.place.ledger();
+        const TIMEOUT: Duration = Duration::from_secs(120);
+        let ledger = self.endpoints.ledger();
         let began = Instant::now();
         loop {
-            let counts = ledger.counts(&self.place.run).await.expect("Redis is up");
+            let counts = ledger.counts(&self.endpoints.run).await.expect("Redis is up");
             if enough(&counts).await {
                 return;
             }
-            let is_hopeless = began.elapsed() > PATIENCE || self.log.faults().len() > 20;
-            assert!(!is_hopeless, "still not {what}: {counts:#?}; logs are in {}", self.folder.display());
-            // Other processes write there, and ring no bell.
+            let has_failed = began.elapsed() > TIMEOUT || self.log.faults().len() > 20;
+            assert!(!has_failed, "still not {what}: {counts:#?}; logs are in {}", self.folder.display());
+            // Other processes write to the ledger; there is no signal to wait for.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 }
 
-/// Prints what the oracle found, and answers whether that is fine.
+/// Prints the findings. Returns whether all are right.
 fn report(plan: &Plan, findings: &[Finding]) -> bool {
     println!("\n{:48} {:>20} {:>20}", "", "expected", "found");
     for finding in findings {
@@ -189,7 +190,7 @@ fn report(plan: &Plan, findings: &[Finding]) -> bool {
     let wrong = findings.iter().filter(|finding| !finding.is_fine()).count();
     match wrong {
         0 => println!("\nnothing lost, nothing done twice (seed {})", plan.seed),
-        _ => println!("\n{wrong} findings are WRONG; try again with seed {}", plan.seed),
+        _ => println!("\n{wrong} findings are WRONG; repeat with seed {}", plan.seed),
     }
     wrong == 0
 }

@@ -1,4 +1,4 @@
-//! Counts what is left when everything has happened.
+//! Checks the results after all faults.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -19,11 +19,11 @@ use facemill::pipeline::worker::{Settings, Worker};
 use futures::TryStreamExt;
 use tokio_util::sync::CancellationToken;
 
-use super::orders::settings;
-use super::stages::{Cheap, Kind, kind_of};
-use super::worker_processes::Ground;
+use super::child::settings;
+use super::stages::{FakeStage, Kind, kind_of};
+use super::worker_processes::Environment;
 
-/// One line of the prediction.
+/// An expected and a found value.
 pub struct Finding {
     pub what: &'static str,
     pub expected: String,
@@ -40,10 +40,10 @@ impl Finding {
     }
 }
 
-/// Judges the run. All processes have ended; `fresh` was enqueued after all troubles.
-pub async fn judge(ground: &Ground, candidates: &[Candidate], fresh: &Candidate) -> Vec<Finding> {
-    let (ledger, objects) = (ground.place.ledger(), Arc::new(ground.place.objects()));
-    let run = &ground.place.run;
+/// Checks the run after all processes have ended. `fresh` was enqueued after all faults.
+pub async fn check(environment: &Environment, candidates: &[Candidate], fresh: &Candidate) -> Vec<Finding> {
+    let (ledger, objects) = (environment.endpoints.ledger(), Arc::new(environment.endpoints.objects()));
+    let run = &environment.endpoints.run;
     let mut findings = Vec::new();
     let states = states(&ledger, run).await;
     let known: BTreeSet<&Id> = states.keys().collect();
@@ -57,18 +57,18 @@ pub async fn judge(ground: &Ground, candidates: &[Candidate], fresh: &Candidate)
     findings.push(Finding::new("photos that ended once", candidates.len(), ended_once(&ledger, run, candidates).await));
 
     let records = by_id(&Records::new(objects.clone()), run).await;
-    let reference = undisturbed(&ground.folder.join("undisturbed"), run, candidates).await;
+    let reference = undisturbed(&environment.folder.join("undisturbed"), run, candidates).await;
     let equal = reference.iter().filter(|(id, record)| records.get(id) == Some(record)).count();
-    findings.push(Finding::new("records as one undisturbed process writes them", reference.len(), equal));
+    findings.push(Finding::new("records equal to those of an undisturbed process", reference.len(), equal));
     findings.push(Finding::new("records", candidates.len(), records.len()));
-    let told = records.values().filter(|record| states.get(id_of(record)) == Some(&State::Ended(record.ending)));
-    findings.push(Finding::new("records that agree with the ledger", candidates.len(), told.count()));
+    let agreeing = records.values().filter(|record| states.get(id_of(record)) == Some(&State::Ended(record.ending)));
+    findings.push(Finding::new("records that agree with the ledger", candidates.len(), agreeing.count()));
 
     let crops = records.values().filter_map(|record| record.message.photo.facts.crop.as_ref());
     let faces: BTreeSet<ObjectKey> = crops.map(|crop| ObjectKey::face(crop.sha256, crop.format)).collect();
     let stored = keys(&*objects, "faces/").await;
     findings.push(Finding::new("faces missing", 0, faces.difference(&stored).count()));
-    findings.push(Finding::new("faces that belong to nobody", 0, stored.difference(&faces).count()));
+    findings.push(Finding::new("faces without a record", 0, stored.difference(&faces).count()));
     let originals = keys(&*objects, "originals/").await;
     let known = records.values().filter_map(|record| record.message.photo.facts.original.as_ref());
     let known: BTreeSet<ObjectKey> = known.map(|of| ObjectKey::original(of.sha256, of.format)).collect();
@@ -76,18 +76,18 @@ pub async fn judge(ground: &Ground, candidates: &[Candidate], fresh: &Candidate)
     let all = stored.iter().chain(&originals);
     findings.push(Finding::new("objects that are whole", stored.len() + originals.len(), whole(&*objects, all).await));
 
-    findings.extend(dead_letters(ground, candidates).await);
-    let waiting: u64 = depths(ground).await.into_iter().map(|(_, count)| count).sum();
+    findings.extend(dead_letters(environment, candidates).await);
+    let waiting: u64 = depths(environment).await.into_iter().map(|(_, count)| count).sum();
     findings.push(Finding::new("messages left in the queues", 0, waiting));
     let end = states.get(&fresh.photo_id).map_or("not known".to_owned(), |state| format!("{state:?}"));
     findings.push(Finding::new("a fresh photo", format!("{:?}", State::Ended(Ending::Predicted)), end));
-    findings.push(Finding::new("faults that `facemill audit` finds", 0, audit(ground, candidates)));
+    findings.push(Finding::new("faults that `facemill audit` finds", 0, audit(environment, candidates)));
     findings
 }
 
-/// What lies in the queues of the stages, by stage; what is in flight included.
-pub async fn depths(ground: &Ground) -> Vec<(StageName, u64)> {
-    let depths = ground.place.broker().depths().await.expect("RabbitMQ is up");
+/// The messages in the queues of the stages, including those in flight and delayed.
+pub async fn depths(environment: &Environment) -> Vec<(StageName, u64)> {
+    let depths = environment.endpoints.broker().depths().await.expect("RabbitMQ is up");
     let of_stage = |depth: facemill::broker::Depth| Some((depth.stage?, depth.ready + depth.in_flight + depth.delayed));
     depths.into_iter().filter_map(of_stage).collect()
 }
@@ -104,7 +104,7 @@ async fn states(ledger: &dyn Ledger, run: &RunName) -> BTreeMap<Id, State> {
     }
 }
 
-/// How many have exactly one ending in their history.
+/// How many photos have exactly one ending in their history.
 async fn ended_once(ledger: &dyn Ledger, run: &RunName, candidates: &[Candidate]) -> usize {
     use EventKind::{Advanced, Enqueued, Retried};
     let mut once = 0;
@@ -121,7 +121,7 @@ fn id_of(record: &Record) -> &Id {
     &record.message.photo.candidate.photo_id
 }
 
-/// The records without what depends on when and how often something was tried.
+/// The records by photo, without what depends on time and number of attempts.
 async fn by_id(records: &Records, run: &RunName) -> BTreeMap<Id, Record> {
     let all: Vec<_> = records.all(run).try_collect().await.expect("S3 is up");
     let all: Vec<Record> = all.into_iter().collect::<Result<_, _>>().expect("records that can be read");
@@ -133,17 +133,17 @@ async fn by_id(records: &Records, run: &RunName) -> BTreeMap<Id, Record> {
     settled.collect()
 }
 
-/// What one process makes of the same photos with nobody in its way, on a folder; without the killer, which would be.
+/// The records of the same photos from one process without faults, in a folder. The crashing photo is left out.
 async fn undisturbed(folder: &Path, run: &RunName, candidates: &[Candidate]) -> BTreeMap<Id, Record> {
     let harmless: Vec<Candidate> =
-        candidates.iter().filter(|candidate| kind_of(candidate).0 != Kind::Killer).cloned().collect();
-    let possession = RunDir::at(folder).enter().await.expect("a folder");
-    let (ledger, broker) = (Arc::new(possession.ledger), Arc::new(possession.broker));
-    let objects: Arc<dyn Objects> = Arc::new(possession.objects);
+        candidates.iter().filter(|candidate| kind_of(candidate).0 != Kind::CrashesWorker).cloned().collect();
+    let folder = RunDir::at(folder).lock().await.expect("a folder");
+    let (ledger, broker) = (Arc::new(folder.ledger), Arc::new(folder.broker));
+    let objects: Arc<dyn Objects> = Arc::new(folder.objects);
     let records = Records::new(objects.clone());
     let countdown = Arc::new(Countdown::default());
     let worker = |name| Worker {
-        stage: Arc::new(Cheap { name, objects: objects.clone(), notes: objects.clone(), deadly: false }),
+        stage: Arc::new(FakeStage { name, objects: objects.clone(), unwatched: objects.clone(), crashes: false }),
         broker: broker.clone(),
         ledger: ledger.clone(),
         records: Some(records.clone()),
@@ -153,10 +153,10 @@ async fn undisturbed(folder: &Path, run: &RunName, candidates: &[Candidate]) -> 
         settings: Settings { waits: "0.001".parse().expect("a wait"), ..settings(name) },
     };
     let produced = producer::enqueue(run, &harmless, &*ledger, &*broker, &|_| ()).await;
-    produced.expect("the folder takes photos in");
+    produced.expect("the folder accepts photos");
     let workers = StageName::ALL.into_iter().map(worker).collect();
     let finish = drive(run, &*ledger, &*broker, workers, countdown.clone(), CancellationToken::new()).await;
-    assert_eq!(finish.expect("nothing is in its way"), Finish::Complete);
+    assert_eq!(finish.expect("the run succeeds"), Finish::Complete);
     by_id(&records, run).await
 }
 
@@ -171,7 +171,7 @@ async fn keys(objects: &dyn Objects, prefix: &str) -> BTreeSet<ObjectKey> {
     }
 }
 
-/// How many have the content that their key promises.
+/// How many objects have the content hash of their key.
 async fn whole(objects: &dyn Objects, keys: impl Iterator<Item = &ObjectKey>) -> usize {
     let mut whole = 0;
     for key in keys {
@@ -181,62 +181,62 @@ async fn whole(objects: &dyn Objects, keys: impl Iterator<Item = &ObjectKey>) ->
     whole
 }
 
-async fn dead_letters(ground: &Ground, candidates: &[Candidate]) -> [Finding; 2] {
-    let letters = ground.place.broker().dead(10_000).await.expect("RabbitMQ is up");
+async fn dead_letters(environment: &Environment, candidates: &[Candidate]) -> [Finding; 2] {
+    let letters = environment.endpoints.broker().dead(10_000).await.expect("RabbitMQ is up");
     let mut found: Vec<(Id, CauseCode)> = Vec::new();
     for letter in &letters {
-        let message = Message::decode(letter.body.as_bytes()).expect("a letter of ours");
+        let message = Message::decode(letter.body.as_bytes()).expect("a dead letter of facemill");
         found.push((message.photo.candidate.photo_id, letter.cause.code.clone()));
     }
-    let poison = candidates.iter().filter(|candidate| kind_of(candidate).0.is_poison());
+    let poison = candidates.iter().filter(|candidate| kind_of(candidate).0.is_dead_lettered());
     let mut expected: Vec<(Id, CauseCode)> =
         poison.map(|candidate| (candidate.photo_id.clone(), code(candidate).into())).collect();
     found.sort();
     expected.sort();
     let matching = found.iter().filter(|letter| expected.binary_search(letter).is_ok()).count();
-    let of_killers = |letters: &[(Id, CauseCode)]| {
+    let of_crashes = |letters: &[(Id, CauseCode)]| {
         let ids: Vec<&str> =
-            letters.iter().filter(|(_, code)| code.as_str() == KILLS).map(|(id, _)| id.as_str()).collect();
+            letters.iter().filter(|(_, code)| code.as_str() == CRASHES).map(|(id, _)| id.as_str()).collect();
         ids.join(" ")
     };
     let matching = format!("{matching} of {}", found.len());
     [
         Finding::new("dead letters that are poison", format!("{0} of {0}", expected.len()), matching),
-        Finding::new("photos dead_lettered because they kill", of_killers(&expected), of_killers(&found)),
+        Finding::new("photos dead-lettered for crashes", of_crashes(&expected), of_crashes(&found)),
     ]
 }
 
-const KILLS: &str = "kills-workers";
+const CRASHES: &str = "kills-workers";
 
 fn code(candidate: &Candidate) -> &'static str {
     match kind_of(candidate).0 {
-        Kind::Killer => KILLS,
-        Kind::Tired => "timeout",
+        Kind::CrashesWorker => CRASHES,
+        Kind::AlwaysFails => "timeout",
         _ => "harmful",
     }
 }
 
-/// Asks the program itself, as its user would.
-fn audit(ground: &Ground, candidates: &[Candidate]) -> String {
+/// The number of faults that the facemill program reports.
+fn audit(environment: &Environment, candidates: &[Candidate]) -> String {
     let mut table = String::from("photo_id,face_id,label_id,label_name,photo_url\n");
     for Candidate { photo_id, face_id, label_id, label_name, photo_url, .. } in candidates {
         let name = label_name.as_deref().unwrap_or_default();
         table += &format!("{photo_id},{face_id},{label_id},{name},{photo_url}\n");
     }
-    let dump = ground.folder.join("candidates.csv");
+    let dump = environment.folder.join("candidates.csv");
     std::fs::write(&dump, table).expect("a scratch folder");
-    let place = &ground.place;
+    let endpoints = &environment.endpoints;
     let output = Command::new(env!("CARGO_BIN_EXE_facemill"))
         .args(["audit", "--json"])
         .arg(&dump)
-        .env("FACEMILL_AMQP_URL", &place.amqp)
-        .env("FACEMILL_REDIS_URL", &place.redis)
-        .env("FACEMILL_S3_BUCKET", &place.bucket)
-        .env("FACEMILL_S3_ENDPOINT", &place.endpoint)
-        .env("AWS_ACCESS_KEY_ID", &place.access_key_id)
-        .env("AWS_SECRET_ACCESS_KEY", &place.secret_access_key)
-        .env("FACEMILL_PREFIX", &place.prefix)
-        .env("FACEMILL_RUN", place.run.as_str())
+        .env("FACEMILL_AMQP_URL", &endpoints.amqp)
+        .env("FACEMILL_REDIS_URL", &endpoints.redis)
+        .env("FACEMILL_S3_BUCKET", &endpoints.bucket)
+        .env("FACEMILL_S3_ENDPOINT", &endpoints.endpoint)
+        .env("AWS_ACCESS_KEY_ID", &endpoints.access_key_id)
+        .env("AWS_SECRET_ACCESS_KEY", &endpoints.secret_access_key)
+        .env("FACEMILL_PREFIX", &endpoints.prefix)
+        .env("FACEMILL_RUN", endpoints.run.as_str())
         .output()
         .expect("the program runs");
     match serde_json::from_slice::<serde_json::Value>(&output.stdout) {

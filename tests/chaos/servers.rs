@@ -1,13 +1,13 @@
-//! The three servers, and what is done to them.
+//! The three servers and their faults.
 
 use std::time::{Duration, Instant};
 
-use super::orders::Place;
-use super::plan::Act;
+use super::child::Endpoints;
+use super::plan::ServerFault;
 use super::rabbitmq::{self, Alone};
 use super::redis::RedisServer;
 use super::seaweedfs::SeaweedFs;
-use super::worker_processes::Ground;
+use super::worker_processes::Environment;
 
 pub struct Servers {
     rabbit: Alone,
@@ -23,12 +23,12 @@ impl Servers {
         Self { rabbit, redis, s3 }
     }
 
-    pub fn place(&self) -> Place {
+    pub fn endpoints(&self) -> Endpoints {
         let s3 = self.s3.settings();
-        Place {
+        Endpoints {
             amqp: self.rabbit.url(),
             redis: self.redis.url(),
-            endpoint: s3.endpoint.expect("a server of ours"),
+            endpoint: s3.endpoint.expect("a started server"),
             bucket: s3.bucket,
             access_key_id: s3.keys.access_key_id,
             secret_access_key: s3.keys.secret_access_key,
@@ -37,39 +37,39 @@ impl Servers {
         }
     }
 
-    /// Does it, waits until some process has noticed, and puts it right.
-    pub async fn act(&mut self, act: Act, ground: &Ground) {
-        ground.log.say(act);
-        let mentions = ground.mentions(act);
-        match act {
-            Act::RestartRabbitMq => self.rabbit.kill(),
-            Act::RestartRedis => self.redis.kill(),
-            Act::FreezeS3 => self.s3.signal("STOP"),
-            Act::KillS3 => self.s3.kill(),
+    /// Injects a fault, waits until a process has noticed it, and repairs the server.
+    pub async fn inject(&mut self, fault: ServerFault, environment: &Environment) {
+        environment.log.say(fault);
+        let mentions = environment.mentions(fault);
+        match fault {
+            ServerFault::RestartRabbitMq => self.rabbit.kill(),
+            ServerFault::RestartRedis => self.redis.kill(),
+            ServerFault::FreezeS3 => self.s3.signal("STOP"),
+            ServerFault::KillS3 => self.s3.kill(),
         }
-        noticed(ground, act, mentions).await;
-        match act {
-            Act::RestartRabbitMq => {
+        noticed(environment, fault, mentions).await;
+        match fault {
+            ServerFault::RestartRabbitMq => {
                 self.rabbit.start_again();
                 self.rabbit.is_up().await;
             }
-            Act::RestartRedis => tokio::task::block_in_place(|| self.redis.restart()),
-            Act::FreezeS3 => self.s3.signal("CONT"),
-            Act::KillS3 => tokio::task::block_in_place(|| self.s3.restart()),
+            ServerFault::RestartRedis => tokio::task::block_in_place(|| self.redis.restart()),
+            ServerFault::FreezeS3 => self.s3.signal("CONT"),
+            ServerFault::KillS3 => tokio::task::block_in_place(|| self.s3.restart()),
         }
-        ground.log.say("noticed, and put right");
+        environment.log.say("noticed and repaired");
     }
 }
 
-/// Waits until the processes have complained of the server more often than before.
-async fn noticed(ground: &Ground, act: Act, before: usize) {
-    const PATIENCE: Duration = Duration::from_secs(30);
+/// Waits until the logs of the processes mention the server more often than before.
+async fn noticed(environment: &Environment, fault: ServerFault, before: usize) {
+    const TIMEOUT: Duration = Duration::from_secs(30);
     let began = Instant::now();
-    while ground.mentions(act) <= before {
-        if began.elapsed() > PATIENCE {
-            return ground.log.fault("nobody has noticed".into());
+    while environment.mentions(fault) <= before {
+        if began.elapsed() > TIMEOUT {
+            return environment.log.fault("no process has noticed the fault".into());
         }
-        // Their logs tell, and a log rings no bell: looking again, up to a deadline, is all there is.
+        // The logs are files of other processes; there is no signal to wait for.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

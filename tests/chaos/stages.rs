@@ -1,4 +1,4 @@
-//! Stages that cost next to nothing. What becomes of a photo stands in its URL, so that every process knows it.
+//! Stages that cost almost nothing. The URL of a photo says what happens to it, so that every process knows.
 
 use std::sync::Arc;
 
@@ -11,45 +11,52 @@ use facemill::domain::{
 use facemill::objects::{ObjectError, ObjectKey, Objects};
 use facemill::pipeline::stage::{Outcome, Retry, Stage};
 
-/// What a photo is like.
+/// What happens to a photo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Plain,
     Gone,
     Rejected,
-    /// Its stage says "later" when it first meets it.
-    Late,
+    /// Its stage asks for a wait once.
+    RateLimited,
     /// Fails at its stage until its attempts are used up.
-    Tired,
-    /// Its stage finds out that it does harm.
-    Harmful,
-    /// Kills the process that works on it.
-    Killer,
+    AlwaysFails,
+    /// Poison at its stage.
+    Poison,
+    /// Crashes the process that runs its stage.
+    CrashesWorker,
 }
 
 impl Kind {
-    const ALL: [Kind; 7] =
-        [Self::Plain, Self::Gone, Self::Rejected, Self::Late, Self::Tired, Self::Harmful, Self::Killer];
+    const ALL: [Kind; 7] = [
+        Self::Plain,
+        Self::Gone,
+        Self::Rejected,
+        Self::RateLimited,
+        Self::AlwaysFails,
+        Self::Poison,
+        Self::CrashesWorker,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
             Self::Gone => "gone",
             Self::Rejected => "rejected",
-            Self::Late => "late",
-            Self::Tired => "tired",
-            Self::Harmful => "harmful",
-            Self::Killer => "killer",
+            Self::RateLimited => "rate-limited",
+            Self::AlwaysFails => "always-fails",
+            Self::Poison => "poison",
+            Self::CrashesWorker => "crashes-worker",
         }
     }
 
-    /// Whether it must end among the dead letters.
-    pub fn is_poison(self) -> bool {
-        matches!(self, Self::Tired | Self::Harmful | Self::Killer)
+    /// Whether the photo must be dead-lettered.
+    pub fn is_dead_lettered(self) -> bool {
+        matches!(self, Self::AlwaysFails | Self::Poison | Self::CrashesWorker)
     }
 }
 
-/// A photo of some kind, which shows at `stage`.
+/// A photo of a kind, with its effect at `stage`.
 pub fn candidate(number: u64, kind: Kind, stage: StageName) -> Candidate {
     Candidate {
         photo_id: Id::from(1000 + number as i64),
@@ -62,7 +69,7 @@ pub fn candidate(number: u64, kind: Kind, stage: StageName) -> Candidate {
     }
 }
 
-/// What the photo's URL says.
+/// The kind and the stage in the URL of a photo.
 pub fn kind_of(candidate: &Candidate) -> (Kind, StageName) {
     let mut words = candidate.photo_url.split('/').skip(3);
     let kind = words.next().and_then(|word| Kind::ALL.into_iter().find(|kind| kind.name() == word));
@@ -70,32 +77,32 @@ pub fn kind_of(candidate: &Candidate) -> (Kind, StageName) {
     kind.zip(stage).expect("a photo of this suite")
 }
 
-/// One of the four stages.
-pub struct Cheap {
+/// A stage that derives its results from the photo's URL.
+pub struct FakeStage {
     pub name: StageName,
     pub objects: Arc<dyn Objects>,
-    /// For the notes on what was met before; no failpoint watches it.
-    pub notes: Arc<dyn Objects>,
-    /// Whether a killer kills. Where it does not it is merely harmful.
-    pub deadly: bool,
+    /// Stores which photos were seen before. Its writes do not count for failpoints.
+    pub unwatched: Arc<dyn Objects>,
+    /// Whether [`Kind::CrashesWorker`] crashes the process. Otherwise the photo is poison.
+    pub crashes: bool,
 }
 
 #[async_trait]
-impl Stage for Cheap {
+impl Stage for FakeStage {
     fn name(&self) -> StageName {
         self.name
     }
 
     async fn run(&self, photo: &Photo) -> Outcome {
-        let cause = |code| Cause::new(code, "as its URL says");
+        let cause = |code| Cause::new(code, "as the URL says");
         let worked = match kind_of(&photo.candidate) {
             (kind, stage) if stage == self.name => match kind {
                 Kind::Gone => return Outcome::Gone(cause("http-404")),
                 Kind::Rejected => return Outcome::Reject(cause("no-face")),
-                Kind::Tired => return Retry::failed(cause("timeout")),
-                Kind::Killer if self.deadly => std::process::abort(),
-                Kind::Harmful | Kind::Killer => return Outcome::Poison(cause("harmful")),
-                Kind::Late => match self.was_met(photo).await {
+                Kind::AlwaysFails => return Retry::failed(cause("timeout")),
+                Kind::CrashesWorker if self.crashes => std::process::abort(),
+                Kind::Poison | Kind::CrashesWorker => return Outcome::Poison(cause("harmful")),
+                Kind::RateLimited => match self.was_seen(photo).await {
                     Ok(true) => self.work(photo).await,
                     Ok(false) => return Retry::wait(cause("http-429"), None),
                     Err(error) => Err(error),
@@ -111,13 +118,13 @@ impl Stage for Cheap {
     }
 }
 
-impl Cheap {
-    /// Notes that the photo was here, and answers whether that was noted before.
-    async fn was_met(&self, photo: &Photo) -> Result<bool, ObjectError> {
-        let name = format!("met/{}/{}", self.name, photo.candidate.photo_id);
-        let note = ObjectKey::parse(&name).expect("letters and digits");
-        let known = self.notes.exists(&note).await?;
-        self.notes.put(&note, Bytes::new(), "text/plain").await?;
+impl FakeStage {
+    /// Notes that the photo was seen. Returns whether it was seen before.
+    async fn was_seen(&self, photo: &Photo) -> Result<bool, ObjectError> {
+        let name = format!("seen/{}/{}", self.name, photo.candidate.photo_id);
+        let mark = ObjectKey::parse(&name).expect("letters and digits");
+        let known = self.unwatched.exists(&mark).await?;
+        self.unwatched.put(&mark, Bytes::new(), "text/plain").await?;
         Ok(known)
     }
 
@@ -157,7 +164,7 @@ impl Cheap {
     }
 }
 
-/// Bytes that follow from `seed`, with the first eight of a PNG.
+/// Bytes derived from `seed`, with the signature of a PNG.
 fn picture(seed: &[u8], length: usize) -> Bytes {
     let mut bytes = b"\x89PNG\r\n\x1a\n".to_vec();
     let mut link = ContentHash::of(seed).to_string();

@@ -1,4 +1,4 @@
-//! Keeps the processes running: who dies is followed by the next.
+//! Starts the processes, and starts killed workers again.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -10,46 +10,48 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::child::{CHILD_SPEC, ChildSpec, Endpoints, Task};
 use super::log::Log;
-use super::orders::{ORDERS, Orders, Place, Task};
-use super::plan::{Act, Fate, Post};
+use super::plan::{Kill, ServerFault, WorkerSlot};
 
-/// Workers at their posts.
-pub struct Crew {
-    posts: JoinSet<()>,
+/// The workers of all slots.
+pub struct WorkerProcesses {
+    slots: JoinSet<()>,
     stop: CancellationToken,
 }
 
-/// What all processes need.
+/// What all processes share.
 #[derive(Clone)]
-pub struct Ground {
-    pub place: Place,
+pub struct Environment {
+    pub endpoints: Endpoints,
     pub folder: PathBuf,
     pub log: Arc<Log>,
 }
 
-impl Crew {
-    pub fn start(posts: Vec<Post>, ground: &Ground) -> Self {
+impl WorkerProcesses {
+    pub fn start(slots: Vec<WorkerSlot>, environment: &Environment) -> Self {
         let stop = CancellationToken::new();
-        let posts = posts.into_iter().map(|post| keep(post, ground.clone(), stop.clone())).collect();
-        Self { posts, stop }
+        let slots = slots.into_iter().map(|slot| supervise(slot, environment.clone(), stop.clone())).collect();
+        Self { slots, stop }
     }
 
-    /// SIGTERM to all; each has to end in order.
+    /// Sends SIGTERM to all workers. Each must end regularly.
     pub async fn stop(mut self) {
         self.stop.cancel();
-        while let Some(ended) = self.posts.join_next().await {
-            ended.expect("whoever keeps a post does not panic");
+        while let Some(ended) = self.slots.join_next().await {
+            ended.expect("the supervisor of a slot does not panic");
         }
     }
 }
 
-async fn keep(mut post: Post, ground: Ground, stop: CancellationToken) {
+/// Runs the workers of a slot, one after the other.
+async fn supervise(mut slot: WorkerSlot, environment: Environment, stop: CancellationToken) {
     for life in 1.. {
-        let name = format!("{}.{life}", post.name);
-        let fate = post.fates.front().copied();
-        let task = Task::Work(post.stage);
-        let mut process = ground.spawn(&Orders { name: name.clone(), place: ground.place.clone(), fate, task });
+        let name = format!("{}.{life}", slot.name);
+        let kill = slot.kills.front().copied();
+        let task = Task::Work(slot.stage);
+        let mut process =
+            environment.spawn(&ChildSpec { name: name.clone(), endpoints: environment.endpoints.clone(), kill, task });
         let ended = tokio::select! {
             ended = process.ended() => ended,
             () = stop.cancelled() => {
@@ -57,14 +59,14 @@ async fn keep(mut post: Post, ground: Ground, stop: CancellationToken) {
                 process.ended().await
             }
         };
-        match fate {
-            Some(fate) if ended.signal() == Some(libc::SIGKILL) => {
-                ground.log.death(&name, fate);
-                post.fates.pop_front();
+        match kill {
+            Some(kill) if ended.signal() == Some(libc::SIGKILL) => {
+                environment.log.on_kill(&name, kill);
+                slot.kills.pop_front();
             }
-            _ if ended.signal() == Some(libc::SIGABRT) => ground.log.killed(&name),
+            _ if ended.signal() == Some(libc::SIGABRT) => environment.log.on_crash(&name),
             _ if ended.success() && stop.is_cancelled() => {}
-            _ => ground.log.fault(format!("{name} ended by itself: {ended}")),
+            _ => environment.log.fault(format!("{name} ended unexpectedly: {ended}")),
         }
         if stop.is_cancelled() {
             return;
@@ -75,7 +77,7 @@ async fn keep(mut post: Post, ground: Ground, stop: CancellationToken) {
 /// A process that ends when this is dropped.
 struct Process {
     child: Child,
-    _leash: Option<ChildStdin>,
+    _stdin: Option<ChildStdin>,
 }
 
 impl Process {
@@ -85,34 +87,34 @@ impl Process {
 
     fn terminate(&self) {
         if let Some(pid) = self.child.id() {
-            // SAFETY: no memory is involved. NullObserver has waited for the child's end, so the number is still its own.
+            // SAFETY: no memory is involved. The child has not been waited for, so the process id is still its own.
             unsafe { libc::kill(pid.cast_signed(), libc::SIGTERM) };
         }
     }
 }
 
-impl Ground {
-    /// Enqueues photos; the producer dies `fates` before it lives.
-    pub async fn produce(&self, candidates: &[Candidate], fates: &[Fate]) {
-        for fate in fates.iter().copied().map(Some).chain([None]) {
+impl Environment {
+    /// Enqueues photos. The producer is killed as planned, then runs to its end.
+    pub async fn produce(&self, candidates: &[Candidate], kills: &[Kill]) {
+        for kill in kills.iter().copied().map(Some).chain([None]) {
             let task = Task::Produce(candidates.to_vec());
-            let orders = Orders { name: "producer".into(), place: self.place.clone(), fate, task };
-            let ended = self.spawn(&orders).ended().await;
-            match fate {
-                Some(fate) if ended.signal() == Some(libc::SIGKILL) => self.log.death("producer", fate),
+            let spec = ChildSpec { name: "producer".into(), endpoints: self.endpoints.clone(), kill, task };
+            let ended = self.spawn(&spec).ended().await;
+            match kill {
+                Some(kill) if ended.signal() == Some(libc::SIGKILL) => self.log.on_kill("producer", kill),
                 _ if ended.success() => self.log.say(format_args!("{} photos enqueued", candidates.len())),
-                _ => self.log.fault(format!("the producer ended by itself: {ended}")),
+                _ => self.log.fault(format!("the producer ended unexpectedly: {ended}")),
             }
         }
     }
 
-    /// This very program, with orders. It ends with its standard input, and so with this process.
-    fn spawn(&self, orders: &Orders) -> Process {
-        let file = self.folder.join(format!("{}.json", orders.name));
-        std::fs::write(&file, serde_json::to_vec(orders).expect("JSON")).expect("a scratch folder");
-        let log = std::fs::File::options().create(true).append(true).open(self.log_of(&orders.name));
+    /// Starts this program with a specification. The child ends when its standard input is closed, so with this process.
+    fn spawn(&self, spec: &ChildSpec) -> Process {
+        let file = self.folder.join(format!("{}.json", spec.name));
+        std::fs::write(&file, serde_json::to_vec(spec).expect("JSON")).expect("a scratch folder");
+        let log = std::fs::File::options().create(true).append(true).open(self.log_of(&spec.name));
         let mut child = Command::new(std::env::current_exe().expect("a path"))
-            .env(ORDERS, &file)
+            .env(CHILD_SPEC, &file)
             .current_dir(&self.folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -120,20 +122,20 @@ impl Ground {
             .kill_on_drop(true)
             .spawn()
             .expect("this program can be run");
-        // Waiting for a child closes what is left in it.
-        Process { _leash: child.stdin.take(), child }
+        // Waiting for a child closes a standard input that it still holds.
+        Process { _stdin: child.stdin.take(), child }
     }
 
     fn log_of(&self, name: &str) -> PathBuf {
         self.folder.join(format!("{name}.log"))
     }
 
-    /// Lines in which the processes have complained of the server that `act` is about.
-    pub fn mentions(&self, act: Act) -> usize {
-        let server = match act {
-            Act::RestartRabbitMq => "RabbitMQ",
-            Act::RestartRedis => "redis at",
-            Act::FreezeS3 | Act::KillS3 => "bucket",
+    /// How many log lines of the processes mention the server of a fault.
+    pub fn mentions(&self, fault: ServerFault) -> usize {
+        let server = match fault {
+            ServerFault::RestartRabbitMq => "RabbitMQ",
+            ServerFault::RestartRedis => "redis at",
+            ServerFault::FreezeS3 | ServerFault::KillS3 => "bucket",
         };
         let files = std::fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.path());
         let is_log = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "log");

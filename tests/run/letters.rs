@@ -66,7 +66,7 @@ impl Ended {
     fn within(&self, work: impl AsyncFnOnce(&LockedRunDir)) {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
-            work(&RunDir::at(self.scratch.path().join("out")).enter().await.unwrap()).await;
+            work(&RunDir::at(self.scratch.path().join("out")).lock().await.unwrap()).await;
         });
     }
 }

@@ -1,4 +1,4 @@
-//! What several tests need.
+//! Test doubles that several tests share.
 #![allow(dead_code)] // Not every test uses all of it.
 
 use std::collections::BTreeMap;
@@ -11,29 +11,29 @@ use bytes::Bytes;
 use facemill::domain::ContentHash;
 use facemill::objects::{ObjectError, ObjectKey, Objects, Page, PutIfAbsent, Swap, Version};
 
-/// Objects in memory, which can be told to be away.
+/// An object store in memory that can be made unavailable.
 #[derive(Default)]
 pub struct MemoryObjects {
     objects: Mutex<BTreeMap<ObjectKey, Bytes>>,
-    away: AtomicBool,
+    unavailable: AtomicBool,
 }
 
 impl MemoryObjects {
-    pub fn set_away(&self, away: bool) {
-        self.away.store(away, Ordering::SeqCst);
+    pub fn set_unavailable(&self, unavailable: bool) {
+        self.unavailable.store(unavailable, Ordering::SeqCst);
     }
 
     pub fn all(&self) -> BTreeMap<ObjectKey, Bytes> {
         self.objects.lock().unwrap().clone()
     }
 
-    pub fn forget(&self, key: &ObjectKey) {
+    pub fn remove(&self, key: &ObjectKey) {
         self.objects.lock().unwrap().remove(key);
     }
 
-    fn reach(&self) -> Result<(), ObjectError> {
-        match self.away.load(Ordering::SeqCst) {
-            true => Err(ObjectError::Unavailable { what: "memory".into(), detail: "away".into() }),
+    fn check_available(&self) -> Result<(), ObjectError> {
+        match self.unavailable.load(Ordering::SeqCst) {
+            true => Err(ObjectError::Unavailable { what: "memory".into(), detail: "down".into() }),
             false => Ok(()),
         }
     }
@@ -46,12 +46,12 @@ fn version_of(body: &[u8]) -> Version {
 #[async_trait]
 impl Objects for MemoryObjects {
     async fn put(&self, key: &ObjectKey, body: Bytes, _media_type: &str) -> Result<bool, ObjectError> {
-        self.reach()?;
+        self.check_available()?;
         Ok(self.objects.lock().unwrap().insert(key.clone(), body).is_none())
     }
 
     async fn put_if_absent(&self, key: &ObjectKey, body: Bytes, _media_type: &str) -> Result<PutIfAbsent, ObjectError> {
-        self.reach()?;
+        self.check_available()?;
         match self.objects.lock().unwrap().entry(key.clone()) {
             Entry::Vacant(entry) => {
                 entry.insert(body);
@@ -68,7 +68,7 @@ impl Objects for MemoryObjects {
         body: Bytes,
         _media_type: &str,
     ) -> Result<Swap, ObjectError> {
-        self.reach()?;
+        self.check_available()?;
         match self.objects.lock().unwrap().get_mut(key) {
             Some(present) if version_of(present) == *expected => {
                 *present = body;
@@ -79,7 +79,7 @@ impl Objects for MemoryObjects {
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
-        self.reach()?;
+        self.check_available()?;
         self.objects.lock().unwrap().get(key).cloned().ok_or_else(|| ObjectError::Missing(key.clone()))
     }
 
@@ -90,18 +90,18 @@ impl Objects for MemoryObjects {
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError> {
-        self.reach()?;
+        self.check_available()?;
         self.objects.lock().unwrap().remove(key);
         Ok(())
     }
 
     async fn exists(&self, key: &ObjectKey) -> Result<bool, ObjectError> {
-        self.reach()?;
+        self.check_available()?;
         Ok(self.objects.lock().unwrap().contains_key(key))
     }
 
     async fn list(&self, prefix: &str, after: Option<&ObjectKey>, limit: usize) -> Result<Page, ObjectError> {
-        self.reach()?;
+        self.check_available()?;
         let objects = self.objects.lock().unwrap();
         let wanted = |key: &&ObjectKey| key.as_str().starts_with(prefix) && after.is_none_or(|after| *key > after);
         let mut keys: Vec<_> = objects.keys().filter(wanted).take(limit + 1).cloned().collect();
@@ -111,6 +111,6 @@ impl Objects for MemoryObjects {
     }
 
     async fn check(&self) -> Result<(), ObjectError> {
-        self.reach()
+        self.check_available()
     }
 }

@@ -1,12 +1,11 @@
-//! A crowd of photos that have been through the pipeline, for measuring a ledger.
+//! Many photos that pass the pipeline, for measuring a ledger.
 #![allow(dead_code)] // Not every test uses all of it.
 
-use facemill::domain::Message;
-use facemill::domain::{Candidate, Cause, Ending, Id, Photo, Position, RunName, StageName, State};
+use facemill::domain::{Candidate, Cause, Ending, Id, Message, Photo, Position, RunName, StageName, State};
 use facemill::ledger::{Event, EventKind, Ledger, Move, Moved};
 use futures::{StreamExt, TryStreamExt, stream};
 
-/// How the photo ends: a third is gone, as in the original collection, and some need a second attempt first.
+/// How a photo ends. A third is gone, as in the original collection; a tenth needs a second attempt.
 #[derive(Debug, Clone, Copy)]
 struct Fate {
     retries: u32,
@@ -44,18 +43,18 @@ pub fn candidate(number: u64) -> Candidate {
     }
 }
 
-/// Takes in photos `numbers` and moves each to its end; answers how many moves that took.
+/// Registers the photos `numbers` and moves each to its end. Returns the number of moves.
 pub async fn live(ledger: &dyn Ledger, run: &RunName, numbers: std::ops::Range<u64>) -> u64 {
     const BATCH: u64 = 1000;
-    const AT_ONCE: usize = 64;
+    const CONCURRENT: usize = 64;
     let mut moves = 0;
     for start in numbers.clone().step_by(BATCH as usize) {
         let batch = start..(start + BATCH).min(numbers.end);
         let candidates: Vec<Candidate> = batch.clone().map(candidate).collect();
         ledger.register(run, &candidates, 1_700_000_000).await.unwrap();
         moves += stream::iter(batch)
-            .map(|number| async move { Ok::<_, ()>(one(ledger, run, number).await) })
-            .buffer_unordered(AT_ONCE)
+            .map(|number| async move { Ok::<_, ()>(live_one(ledger, run, number).await) })
+            .buffer_unordered(CONCURRENT)
             .try_fold(0, |sum, moves| async move { Ok(sum + moves) })
             .await
             .unwrap();
@@ -63,7 +62,7 @@ pub async fn live(ledger: &dyn Ledger, run: &RunName, numbers: std::ops::Range<u
     moves
 }
 
-async fn one(ledger: &dyn Ledger, run: &RunName, number: u64) -> u64 {
+async fn live_one(ledger: &dyn Ledger, run: &RunName, number: u64) -> u64 {
     let fate = Fate::of(number);
     let mut message = Message::first(Photo::new(run.clone(), candidate(number)), 1_700_000_000);
     let key = message.photo.key();
@@ -72,7 +71,7 @@ async fn one(ledger: &dyn Ledger, run: &RunName, number: u64) -> u64 {
         let from = message.position;
         let at_end = from.stage == fate.stage;
         let cause = |code| {
-            let detail = format!("{} answered with a status that does not help", message.photo.candidate.host());
+            let detail = format!("{} answered with an error status", message.photo.candidate.host());
             Cause::new(code, detail)
         };
         let (to, what, cause) = match from.delivery <= fate.retries && from.stage == StageName::Fetch {

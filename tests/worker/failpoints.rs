@@ -1,4 +1,4 @@
-//! Adapters that misbehave: a process that dies at a chosen write, and a broker that delivers everything twice.
+//! Adapters with faults: a process that dies at a chosen write, and a broker that delivers every message twice.
 #![allow(dead_code)] // Not every test uses all of it.
 
 use std::collections::HashSet;
@@ -18,7 +18,7 @@ use facemill::objects::{ObjectError, ObjectKey, Objects, Page, PutIfAbsent, Swap
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-/// A write that cannot be taken back.
+/// A write that cannot be undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Step {
     Register,
@@ -38,10 +38,10 @@ pub enum Step {
     Reopen,
 }
 
-/// Counts writes; at the chosen one, everything stops.
+/// Counts writes, and stops everything at the chosen one.
 #[derive(Clone)]
 pub struct Failpoint {
-    /// Which writes count; none: all.
+    /// The writes that count. None: all.
     step: Option<Step>,
     left: Arc<AtomicI64>,
     after: bool,
@@ -50,7 +50,7 @@ pub struct Failpoint {
 
 #[derive(Clone)]
 enum Death {
-    /// Nothing goes on, and whoever waits for it is told: one of many lives in a process.
+    /// No further write is made, and waiters are notified: the process stands for several.
     Stop(CancellationToken),
     /// kill -9 of this process.
     Kill,
@@ -61,13 +61,13 @@ impl Failpoint {
         Self::of(i64::MAX, false)
     }
 
-    /// Burns through at write number `step`, before it is done or after.
+    /// Triggers at write number `step`, before or after it.
     pub fn of(step: i64, after: bool) -> Self {
         let death = Death::Stop(CancellationToken::new());
         Self { step: None, left: Arc::new(AtomicI64::new(step)), after, death }
     }
 
-    /// Kills this process at the `count`th write of the kind `step`.
+    /// Kills this process at the `count`th write of the type `step`.
     pub fn deadly(step: Step, count: i64, after: bool) -> Self {
         Self { step: Some(step), left: Arc::new(AtomicI64::new(count)), after, death: Death::Kill }
     }
@@ -82,7 +82,7 @@ impl Failpoint {
     async fn around<T>(&self, step: Step, write: impl Future<Output = T>) -> T {
         let counts = self.step.is_none_or(|chosen| chosen == step);
         let last = counts && self.left.fetch_sub(1, Ordering::SeqCst) == 1;
-        if self.is_burnt() || (last && !self.after) {
+        if self.has_triggered() || (last && !self.after) {
             self.die().await;
         }
         let written = write.await;
@@ -92,7 +92,7 @@ impl Failpoint {
         written
     }
 
-    fn is_burnt(&self) -> bool {
+    fn has_triggered(&self) -> bool {
         matches!(&self.death, Death::Stop(reached) if reached.is_cancelled())
     }
 
@@ -106,20 +106,20 @@ impl Failpoint {
     }
 }
 
-/// Ledger and broker of a process that dies when its failpoint burns through.
+/// Ledger and broker of a process that dies when its failpoint triggers.
 pub struct Failing {
     pub ledger: Arc<dyn Ledger>,
     pub broker: Arc<dyn Broker>,
     pub failpoint: Failpoint,
-    /// For each move that was made and is not told of at once: the network is bad. None: it is good.
-    pub untold: Option<Mutex<HashSet<String>>>,
+    /// The moves whose first answer was lost. None: no answer is lost.
+    pub lost_answers: Option<Mutex<HashSet<String>>>,
 }
 
 impl Failing {
-    /// Whether the answer to the first try of this move gets lost.
+    /// Whether to lose the answer to this try of a move: true for the first try.
     fn loses_answer(&self, step: &Move<'_>) -> bool {
         let name = format!("{} {:?}", step.key, step.from);
-        self.untold.as_ref().is_some_and(|untold| untold.lock().unwrap().insert(name))
+        self.lost_answers.as_ref().is_some_and(|lost| lost.lock().unwrap().insert(name))
     }
 }
 
@@ -209,7 +209,7 @@ impl Broker for Failing {
 
     async fn consume(&self, stage: StageName, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
         let inner = self.broker.consume(stage, prefetch).await?;
-        Ok(Box::new(MortalConsumer { inner, failpoint: self.failpoint.clone() }))
+        Ok(Box::new(FailpointConsumer { inner, failpoint: self.failpoint.clone() }))
     }
 
     async fn depths(&self) -> Result<Vec<Depth>, BrokerError> {
@@ -229,13 +229,13 @@ impl Broker for Failing {
     }
 }
 
-struct MortalConsumer {
+struct FailpointConsumer {
     inner: Box<dyn Consumer>,
     failpoint: Failpoint,
 }
 
 #[async_trait]
-impl Consumer for MortalConsumer {
+impl Consumer for FailpointConsumer {
     async fn next(&mut self) -> Option<Delivery> {
         let delivery = self.inner.next().await?;
         let (stage, body, redelivered) = (delivery.stage, delivery.body.clone(), delivery.redelivered);
@@ -243,7 +243,7 @@ impl Consumer for MortalConsumer {
             stage,
             body,
             redelivered,
-            Box::new(MortalReceipt { delivery, failpoint: self.failpoint.clone() }),
+            Box::new(FailpointReceipt { delivery, failpoint: self.failpoint.clone() }),
         ))
     }
 
@@ -252,13 +252,13 @@ impl Consumer for MortalConsumer {
     }
 }
 
-struct MortalReceipt {
+struct FailpointReceipt {
     delivery: Delivery,
     failpoint: Failpoint,
 }
 
 #[async_trait]
-impl Receipt for MortalReceipt {
+impl Receipt for FailpointReceipt {
     async fn ack(self: Box<Self>) {
         self.failpoint.around(Step::Acknowledge, self.delivery.ack()).await;
     }
@@ -268,14 +268,14 @@ impl Receipt for MortalReceipt {
     }
 }
 
-/// The object store of a process that dies when its failpoint burns through.
-pub struct MortalObjects {
+/// The object store of a process that dies when its failpoint triggers.
+pub struct FailpointObjects {
     pub objects: Arc<dyn Objects>,
     pub failpoint: Failpoint,
 }
 
 #[async_trait]
-impl Objects for MortalObjects {
+impl Objects for FailpointObjects {
     async fn put(&self, key: &ObjectKey, body: Bytes, media_type: &str) -> Result<bool, ObjectError> {
         let step = if key.is_content_addressed() { Step::PutObject } else { Step::PutRecord };
         self.failpoint.around(step, self.objects.put(key, body, media_type)).await
@@ -320,7 +320,7 @@ impl Objects for MortalObjects {
     }
 }
 
-/// Delivers every message twice, the copy first, as a broker may whose acknowledgement got lost.
+/// Delivers every message twice, the copy first, as a broker does that has lost an acknowledgement.
 pub struct Twice(pub Arc<dyn Broker>);
 
 #[async_trait]
@@ -381,7 +381,7 @@ impl Consumer for TwiceConsumer {
     }
 }
 
-/// The copy's answer interests nobody.
+/// The receipt of a copy, without an effect.
 struct Copy;
 
 #[async_trait]

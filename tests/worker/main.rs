@@ -1,10 +1,9 @@
-//! The worker with scripted stages, mostly on the embedded adapters: nothing lost, nothing done twice, whatever happens.
+//! The worker with scripted stages, mostly on the embedded adapters: no photo is lost, and none ends twice.
 
 mod failpoints;
 #[path = "../servers/rabbitmq.rs"]
 mod server;
 
-use facemill::domain::CauseCode;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -15,8 +14,9 @@ use facemill::archive::records::Records;
 use facemill::broker::Broker;
 use facemill::broker::embedded::Embedded;
 use facemill::broker::rabbitmq::{self, RabbitMq};
-use facemill::domain::Message;
-use facemill::domain::{Candidate, Cause, Ending, Id, Photo, PhotoKey, Position, RunName, StageName, State};
+use facemill::domain::{
+    Candidate, Cause, CauseCode, Ending, Id, Message, Photo, PhotoKey, Position, RunName, StageName, State,
+};
 use facemill::ledger::sqlite::Sqlite;
 use facemill::ledger::{EventKind, Filter, Ledger};
 use facemill::objects::folder::Folder;
@@ -30,9 +30,9 @@ use tokio_util::sync::CancellationToken;
 
 use failpoints::{Failing, Failpoint};
 
-/// What a scripted stage does with a photo, attempt by attempt; the last line holds for all later ones.
+/// The action of a scripted stage for one attempt of a photo. The last one in a list applies to all later attempts.
 #[derive(Clone, Copy)]
-enum Line {
+enum Action {
     Pass,
     Gone,
     Reject,
@@ -43,17 +43,17 @@ enum Line {
     Hang,
 }
 
-type Script = HashMap<(StageName, &'static str), Vec<Line>>;
+type Script = HashMap<(StageName, &'static str), Vec<Action>>;
 
-/// Plays the script and counts its runs.
-struct Player {
+/// A stage that follows the script and counts its runs.
+struct ScriptedStage {
     name: StageName,
     script: Arc<Script>,
     runs: Arc<Mutex<BTreeMap<(StageName, String), usize>>>,
 }
 
 #[async_trait]
-impl Stage for Player {
+impl Stage for ScriptedStage {
     fn name(&self) -> StageName {
         self.name
     }
@@ -66,25 +66,25 @@ impl Stage for Player {
             *count += 1;
             *count - 1
         };
-        let lines = self.script.iter().find(|((stage, photo), _)| *stage == self.name && *photo == id);
-        let line = lines.map_or(Line::Pass, |(_, lines)| lines[earlier.min(lines.len() - 1)]);
-        let cause = |code| Cause::new(code, "as the script says");
-        match line {
-            Line::Pass => Outcome::Advance(Box::new(photo.clone())),
-            Line::Gone => Outcome::Gone(cause("http-404")),
-            Line::Reject => Outcome::Reject(cause("no-face")),
-            Line::Fail => Retry::failed(cause("timeout")),
-            Line::Wait => Retry::wait(cause("http-429"), Some(Duration::from_millis(3))),
-            Line::Poison => Outcome::Poison(cause("poison")),
-            Line::Panic => panic!("the script says panic"),
-            Line::Hang => std::future::pending().await,
+        let actions = self.script.iter().find(|((stage, photo), _)| *stage == self.name && *photo == id);
+        let action = actions.map_or(Action::Pass, |(_, actions)| actions[earlier.min(actions.len() - 1)]);
+        let cause = |code| Cause::new(code, "from the script");
+        match action {
+            Action::Pass => Outcome::Advance(Box::new(photo.clone())),
+            Action::Gone => Outcome::Gone(cause("http-404")),
+            Action::Reject => Outcome::Reject(cause("no-face")),
+            Action::Fail => Retry::failed(cause("timeout")),
+            Action::Wait => Retry::wait(cause("http-429"), Some(Duration::from_millis(3))),
+            Action::Poison => Outcome::Poison(cause("poison")),
+            Action::Panic => panic!("from the script"),
+            Action::Hang => std::future::pending().await,
         }
     }
 }
 
-/// A run in a scratch folder; clones share it.
+/// A run in a temporary folder. Clones share it.
 #[derive(Clone)]
-struct Rig {
+struct TestRun {
     folder: Arc<tempfile::TempDir>,
     path: PathBuf,
     run: RunName,
@@ -92,7 +92,7 @@ struct Rig {
     runs: Arc<Mutex<BTreeMap<(StageName, String), usize>>>,
 }
 
-impl Rig {
+impl TestRun {
     fn new(script: Script) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger.sqlite");
@@ -132,7 +132,7 @@ impl Rig {
     ) -> Vec<Worker> {
         let gate = Gate::default();
         let worker = |name| Worker {
-            stage: Arc::new(Player { name, script: self.script.clone(), runs: self.runs.clone() }),
+            stage: Arc::new(ScriptedStage { name, script: self.script.clone(), runs: self.runs.clone() }),
             broker: broker.clone(),
             ledger: ledger.clone(),
             records: Some(self.records()),
@@ -144,26 +144,25 @@ impl Rig {
         StageName::ALL.into_iter().map(worker).collect()
     }
 
-    /// One process's life: produces, works to the end, or dies when the failpoint burns through.
+    /// The life of one process: enqueues the photos and processes them, until the run ends or the failpoint triggers.
     async fn live(&self, photos: &[Candidate], failpoint: Failpoint) -> Option<Finish> {
         self.live_with(photos, failpoint, None).await
     }
 
-    /// A life has a runtime of its own, as a process has: when it is over, none of its tasks is left to write into the
-    /// next one's ledger.
+    /// Each life has its own runtime, like a process: no task is left that could write to the ledger of the next life.
     async fn live_with(
         &self,
         photos: &[Candidate],
         failpoint: Failpoint,
-        untold: Option<Mutex<HashSet<String>>>,
+        lost_answers: Option<Mutex<HashSet<String>>>,
     ) -> Option<Finish> {
         let (rig, photos) = (self.clone(), photos.to_vec());
         let life = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let database = Database::open(&rig.path, Access::Write).unwrap();
-            let finish = runtime.block_on(rig.live_on(database.clone(), &photos, failpoint, untold));
+            let finish = runtime.block_on(rig.live_on(database.clone(), &photos, failpoint, lost_answers));
             drop(runtime);
-            // What its tasks had asked the database for before they ended is done before this is.
+            // Waits for the database calls that the tasks made before they ended.
             tokio::runtime::Handle::current().block_on(database.call(|_| Ok(()))).unwrap();
             finish
         };
@@ -175,10 +174,10 @@ impl Rig {
         database: Database,
         photos: &[Candidate],
         failpoint: Failpoint,
-        untold: Option<Mutex<HashSet<String>>>,
+        lost_answers: Option<Mutex<HashSet<String>>>,
     ) -> Option<Finish> {
         let (ledger, broker) = Self::open_on(database).await;
-        let failpoints = Arc::new(Failing { ledger, broker, failpoint: failpoint.clone(), untold });
+        let failpoints = Arc::new(Failing { ledger, broker, failpoint: failpoint.clone(), lost_answers });
         let countdown = Arc::new(Countdown::default());
         let life = async {
             producer::enqueue(&self.run, photos, &*failpoints, &*failpoints, &|_| ()).await.unwrap();
@@ -196,12 +195,12 @@ impl Rig {
     async fn endings(&self) -> BTreeMap<String, (Ending, String)> {
         let (ledger, _) = self.open().await;
         let entries = ledger.page(&self.run, &Filter::default(), None, 1000).await.unwrap();
-        let told = entries.into_iter().map(|entry| {
+        let endings = entries.into_iter().map(|entry| {
             let State::Ended(ending) = entry.status.state else { panic!("{} has not ended", entry.photo_id) };
             let code = entry.status.cause.map_or(String::new(), |cause| cause.code.to_string());
             (entry.photo_id.to_string(), (ending, code))
         });
-        told.collect()
+        endings.collect()
     }
 }
 
@@ -218,43 +217,43 @@ fn photos(ids: &[&str]) -> Vec<Candidate> {
     ids.iter().map(candidate).collect()
 }
 
-const CAST: [&str; 8] = ["passes", "gone", "late", "rejected", "tired", "poison", "panics", "told-to-wait"];
+const CAST: [&str; 8] = ["passes", "gone", "retried", "rejected", "always-fails", "poison", "panics", "waits"];
 
 fn script() -> Script {
-    use Line::{Fail, Gone, Panic, Pass, Poison, Reject, Wait};
+    use Action::{Fail, Gone, Panic, Pass, Poison, Reject, Wait};
     use StageName::{Classify, Crop, Detect, Fetch};
     HashMap::from([
         ((Fetch, "gone"), vec![Gone]),
-        ((Fetch, "late"), vec![Fail, Fail, Pass]),
+        ((Fetch, "retried"), vec![Fail, Fail, Pass]),
         ((Detect, "rejected"), vec![Reject]),
-        ((Crop, "tired"), vec![Fail]),
+        ((Crop, "always-fails"), vec![Fail]),
         ((Classify, "poison"), vec![Poison]),
         ((Detect, "panics"), vec![Panic]),
-        ((Fetch, "told-to-wait"), vec![Wait, Wait, Wait, Wait, Wait, Pass]),
+        ((Fetch, "waits"), vec![Wait, Wait, Wait, Wait, Wait, Pass]),
     ])
 }
 
 fn expected() -> BTreeMap<String, (Ending, String)> {
-    let told = [
+    let endings = [
         ("passes", Ending::Predicted, ""),
         ("gone", Ending::Gone, "http-404"),
-        ("late", Ending::Predicted, ""),
+        ("retried", Ending::Predicted, ""),
         ("rejected", Ending::Rejected, "no-face"),
-        ("tired", Ending::Failed, "timeout"),
+        ("always-fails", Ending::Failed, "timeout"),
         ("poison", Ending::Failed, "poison"),
         ("panics", Ending::Failed, "panic"),
-        ("told-to-wait", Ending::Predicted, ""),
+        ("waits", Ending::Predicted, ""),
     ];
-    told.into_iter().map(|(id, ending, code)| (id.to_owned(), (ending, code.to_owned()))).collect()
+    endings.into_iter().map(|(id, ending, code)| (id.to_owned(), (ending, code.to_owned()))).collect()
 }
 
-/// The oracle: every photo has its one right ending, nothing is left over, the dead letters are exactly the failed.
-async fn assert_accounted_for(rig: &Rig, context: &str) {
+/// Checks that every photo has its one expected ending, the queues are empty, and only failed photos are dead letters.
+async fn assert_accounted_for(rig: &TestRun, context: &str) {
     let (_, broker) = rig.open().await;
     assert_accounted_for_on(rig, &*broker, context).await;
 }
 
-async fn assert_accounted_for_on(rig: &Rig, broker: &dyn Broker, context: &str) {
+async fn assert_accounted_for_on(rig: &TestRun, broker: &dyn Broker, context: &str) {
     assert_eq!(rig.endings().await, expected(), "{context}");
     let (ledger, _) = rig.open().await;
     for depth in broker.depths().await.unwrap() {
@@ -279,43 +278,43 @@ async fn assert_accounted_for_on(rig: &Rig, broker: &dyn Broker, context: &str) 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_outcome_ends_as_it_should() {
-    let rig = Rig::new(script());
+async fn every_outcome_has_its_ending() {
+    let rig = TestRun::new(script());
     assert_eq!(rig.live(&photos(&CAST), Failpoint::endless()).await, Some(Finish::Complete));
     assert_accounted_for(&rig, "undisturbed").await;
     let runs = rig.runs.lock().unwrap().clone();
     let ran = |stage, id: &str| runs.get(&(stage, id.to_owned())).copied().unwrap_or(0);
-    assert_eq!(ran(StageName::Fetch, "late"), 3);
-    assert_eq!(ran(StageName::Crop, "tired"), 3, "its attempts and no more");
-    assert_eq!(ran(StageName::Fetch, "told-to-wait"), 6, "waits cost no attempt");
-    assert_eq!(ran(StageName::Classify, "poison"), 1, "poison is not tried again");
+    assert_eq!(ran(StageName::Fetch, "retried"), 3);
+    assert_eq!(ran(StageName::Crop, "always-fails"), 3, "no more than its attempts");
+    assert_eq!(ran(StageName::Fetch, "waits"), 6, "waits cost no attempt");
+    assert_eq!(ran(StageName::Classify, "poison"), 1, "poison is not retried");
     assert_eq!(ran(StageName::Crop, "rejected"), 0);
 }
 
-/// The same on RabbitMQ, where the shortest wait takes five seconds.
+/// The same on RabbitMQ, where the shortest wait is five seconds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_outcome_ends_as_it_should_on_rabbitmq() {
+async fn every_outcome_has_its_ending_on_rabbitmq() {
     let server = server::shared().await;
     let settings = rabbitmq::Settings::new(&server.url()).unwrap().with_prefix("outcomes").unwrap();
     let broker: Arc<dyn Broker> = Arc::new(RabbitMq::new(settings).unwrap());
     let mut script = script();
-    script.insert((StageName::Fetch, "told-to-wait"), vec![Line::Wait, Line::Wait, Line::Pass]);
-    let rig = Rig::new(script);
+    script.insert((StageName::Fetch, "waits"), vec![Action::Wait, Action::Wait, Action::Pass]);
+    let rig = TestRun::new(script);
     let (ledger, _) = rig.open().await;
     let countdown = Arc::new(Countdown::default());
     producer::enqueue(&rig.run, &photos(&CAST), &*ledger, &*broker, &|_| ()).await.unwrap();
-    let workers = rig.workers(ledger.clone(), broker.clone(), countdown.clone(), &Rig::settings());
+    let workers = rig.workers(ledger.clone(), broker.clone(), countdown.clone(), &TestRun::settings());
     let finish = drive(&rig.run, &*ledger, &*broker, workers, countdown, CancellationToken::new()).await.unwrap();
     assert_eq!(finish, Finish::Complete);
     assert_accounted_for_on(&rig, &*broker, "on RabbitMQ").await;
 }
 
-/// The process dies before or after every single write to ledger and queues, each time once, and is started again.
+/// The process dies once, before or after one write to ledger or queues, for every write, and is started again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dying_at_any_step_loses_and_doubles_nothing() {
-    /// Answers whether there was such a step.
+async fn a_crash_at_any_write_loses_and_doubles_no_photo() {
+    /// Returns whether the run has so many writes.
     async fn die_at(step: i64, after: bool) -> bool {
-        let rig = Rig::new(script());
+        let rig = TestRun::new(script());
         let died = rig.live(&photos(&CAST), Failpoint::of(step, after)).await.is_none();
         if died {
             assert_eq!(rig.live(&photos(&CAST), Failpoint::endless()).await, Some(Finish::Complete));
@@ -337,39 +336,39 @@ async fn dying_at_any_step_loses_and_doubles_nothing() {
     assert!(steps > 120, "only {steps} steps: does the failpoint see the writes?");
 }
 
-/// A ledger on another machine can make a move and be cut off before it says so.
+/// A ledger on another machine can make a move whose answer is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_move_whose_answer_is_lost_counts() {
-    let rig = Rig::new(script());
-    let untold = Some(Mutex::default());
-    assert_eq!(rig.live_with(&photos(&CAST), Failpoint::endless(), untold).await, Some(Finish::Complete));
+    let rig = TestRun::new(script());
+    let lost_answers = Some(Mutex::default());
+    assert_eq!(rig.live_with(&photos(&CAST), Failpoint::endless(), lost_answers).await, Some(Finish::Complete));
     assert_accounted_for(&rig, "answers lost").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_message_twice_changes_nothing() {
-    let rig = Rig::new(script());
+    let rig = TestRun::new(script());
     let (ledger, broker) = rig.open().await;
     let broker: Arc<dyn Broker> = Arc::new(failpoints::Twice(broker));
     let countdown = Arc::new(Countdown::default());
     producer::enqueue(&rig.run, &photos(&CAST), &*ledger, &*broker, &|_| ()).await.unwrap();
-    let workers = rig.workers(ledger.clone(), broker.clone(), countdown.clone(), &Rig::settings());
+    let workers = rig.workers(ledger.clone(), broker.clone(), countdown.clone(), &TestRun::settings());
     let finish = drive(&rig.run, &*ledger, &*broker, workers, countdown, CancellationToken::new()).await.unwrap();
     assert_eq!(finish, Finish::Complete);
     assert_accounted_for(&rig, "every message twice").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_photo_that_keeps_killing_its_process_is_buried() {
-    let rig = Rig::new(Script::new());
+async fn a_photo_that_crashes_its_process_repeatedly_is_dead_lettered() {
+    let rig = TestRun::new(Script::new());
     let (ledger, broker) = rig.open().await;
-    let photo = Photo::new(rig.run.clone(), photos(&["killer"]).remove(0));
+    let photo = Photo::new(rig.run.clone(), photos(&["crashes"]).remove(0));
     let message = Message { position: Position::entering(StageName::Detect), ..Message::first(photo, 1) };
-    ledger.begin(&message, "enrols it", false).await.unwrap();
-    ledger.release(&message.photo.key(), message.position, "enrols it").await.unwrap();
+    ledger.begin(&message, "registers", false).await.unwrap();
+    ledger.release(&message.photo.key(), message.position, "registers").await.unwrap();
     broker.publish(&message).await.unwrap();
-    for life in 0..Rig::settings().crash_limit {
-        // A process takes it, begins, and dies: it runs no destructor.
+    for life in 0..TestRun::settings().crash_limit {
+        // A process takes the message, begins, and dies: it runs no destructor.
         let (ledger, broker) = rig.open().await;
         let mut consumer = broker.consume(StageName::Detect, 1).await.unwrap();
         let delivery = consumer.next().await.unwrap();
@@ -378,13 +377,13 @@ async fn a_photo_that_keeps_killing_its_process_is_buried() {
         std::mem::forget((delivery, consumer));
     }
     assert_eq!(rig.live(&[], Failpoint::endless()).await, Some(Finish::Complete));
-    assert_eq!(rig.endings().await["killer"], (Ending::Failed, "kills-workers".into()));
-    assert!(rig.runs.lock().unwrap().is_empty(), "it ran again");
+    assert_eq!(rig.endings().await["crashes"], (Ending::Failed, "kills-workers".into()));
+    assert!(rig.runs.lock().unwrap().is_empty(), "the stage must not run again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn foreign_messages_go_to_the_dead_letters() {
-    let rig = Rig::new(Script::new());
+async fn foreign_messages_are_dead_lettered() {
+    let rig = TestRun::new(Script::new());
     let (ledger, broker) = rig.open().await;
     let database = Database::open(&rig.path, Access::Write).unwrap();
     database
@@ -408,19 +407,19 @@ async fn foreign_messages_go_to_the_dead_letters() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_host_that_says_wait_for_ever_is_not_waited_for_for_ever() {
-    let rig = Rig::new(HashMap::from([((StageName::Fetch, "told-to-wait"), vec![Line::Wait])]));
+async fn endless_waits_use_up_attempts() {
+    let rig = TestRun::new(HashMap::from([((StageName::Fetch, "waits"), vec![Action::Wait])]));
     let (ledger, broker) = rig.open().await;
-    let long_ago = Message::first(Photo::new(rig.run.clone(), photos(&["told-to-wait"]).remove(0)), 1_000_000_000);
-    ledger.begin(&long_ago, "enrols it", false).await.unwrap();
+    let long_ago = Message::first(Photo::new(rig.run.clone(), photos(&["waits"]).remove(0)), 1_000_000_000);
+    ledger.begin(&long_ago, "registers", false).await.unwrap();
     broker.publish(&long_ago).await.unwrap();
     assert_eq!(rig.live(&[], Failpoint::endless()).await, Some(Finish::Complete));
-    assert_eq!(rig.endings().await["told-to-wait"], (Ending::Failed, "http-429".into()));
+    assert_eq!(rig.endings().await["waits"], (Ending::Failed, "http-429".into()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stage_that_hangs_is_a_failed_attempt() {
-    let rig = Rig::new(HashMap::from([((StageName::Detect, "hangs"), vec![Line::Hang, Line::Pass])]));
+async fn a_stage_over_its_time_limit_is_a_failed_attempt() {
+    let rig = TestRun::new(HashMap::from([((StageName::Detect, "hangs"), vec![Action::Hang, Action::Pass])]));
     assert_eq!(rig.live(&photos(&["hangs"]), Failpoint::endless()).await, Some(Finish::Complete));
     let (ledger, _) = rig.open().await;
     let history = ledger.history(&PhotoKey { run: rig.run.clone(), photo_id: Id::from("hangs") }).await.unwrap();
@@ -428,13 +427,13 @@ async fn a_stage_that_hangs_is_a_failed_attempt() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shutdown_waits_for_the_grace_period_and_hands_the_rest_back() {
-    let rig = Rig::new(HashMap::from([((StageName::Fetch, "hangs"), vec![Line::Hang, Line::Pass])]));
+async fn a_shutdown_waits_for_the_grace_period_and_returns_the_rest() {
+    let rig = TestRun::new(HashMap::from([((StageName::Fetch, "hangs"), vec![Action::Hang, Action::Pass])]));
     let (ledger, broker) = rig.open().await;
     let countdown = Arc::new(Countdown::default());
     producer::enqueue(&rig.run, &photos(&["hangs"]), &*ledger, &*broker, &|_| ()).await.unwrap();
     let settings =
-        Settings { grace: Duration::from_millis(20), time_limit: Duration::from_secs(60), ..Rig::settings() };
+        Settings { grace: Duration::from_millis(20), time_limit: Duration::from_secs(60), ..TestRun::settings() };
     let workers = rig.workers(ledger.clone(), broker.clone(), countdown.clone(), &settings);
     let shutdown = CancellationToken::new();
     let driven = drive(&rig.run, &*ledger, &*broker, workers, countdown, shutdown.clone());

@@ -1,5 +1,6 @@
 //! Where RabbitMQ is and how we name our things there.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -183,20 +184,13 @@ impl fmt::Display for Endpoint {
 }
 
 fn decode(text: &str) -> Result<String, String> {
-    let mut bytes = text.bytes();
-    let mut decoded = Vec::with_capacity(text.len());
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            decoded.push(byte);
-            continue;
-        }
-        let mut digit = || bytes.next().and_then(|byte| char::from(byte).to_digit(16));
-        let (Some(high), Some(low)) = (digit(), digit()) else {
-            return Err("has a % that is not followed by two hex digits (write %25 for a %)".into());
-        };
-        decoded.push((high * 16 + low) as u8);
+    // The crate leaves an invalid escape as it is: reject it here.
+    let is_escape = |part: &str| part.len() >= 2 && part.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
+    if !text.split('%').skip(1).all(is_escape) {
+        return Err("has a % that is not followed by two hex digits (write %25 for a %)".into());
     }
-    String::from_utf8(decoded).map_err(|_| "is not UTF-8 once its %.. are decoded".into())
+    let decoded = percent_encoding::percent_decode_str(text).decode_utf8();
+    decoded.map(Cow::into_owned).map_err(|_| "is not UTF-8 once its %.. are decoded".into())
 }
 
 #[cfg(test)]

@@ -122,7 +122,7 @@ async fn folder(home: &RunDir) -> Vec<Check> {
     let mut checks = vec![Check::of("folder", store)];
     if home.ledger_file().is_file() {
         let check = async {
-            let ledger = home.look().await.map_err(|error| error.to_string())?;
+            let ledger = home.read_ledger().await.map_err(|error| error.to_string())?;
             ledger.check().await.map_err(|error| error.to_string())?;
             Ok::<_, String>(home.ledger_file().display().to_string())
         };

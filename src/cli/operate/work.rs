@@ -56,7 +56,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let native = args.stages.iter().copied().filter(|stage| runs_native_code(*stage));
     let cores = native.map(|stage| concurrency.of(stage)).max().unwrap_or(1);
     let (mut settings, servers) = Failure::join(args.settings.settings(cores, Vec::new()), args.servers.clients())?;
-    settings.rules.at_once = concurrency.of(StageName::Fetch);
+    settings.rules.max_requests = concurrency.of(StageName::Fetch);
     let level = if args.verbose { "facemill=debug" } else { "facemill=info" };
     let telemetry = crate::cli::observe(level, &Bars::new(false), &service(&args.stages), args.listen.is_some())?;
     crate::cli::block_on(async {
@@ -73,7 +73,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         let name = format!("{}-{}-{}", host_name(), std::process::id(), now().as_nanos());
         let pauses = pauses::Watch::begin(servers.ledger.client().clone()).await.map_err(Failure::broken)?;
         let limits = hosts::Limits::new(&settings.rules);
-        settings.turns =
+        settings.host_limiter =
             Some(Arc::new(Hosts::new(servers.ledger.client().clone(), name.clone(), limits, pauses.hosts())));
         let stages = crate::cli::run::open(&args.stages, &settings, objects.clone()).await?;
         let gate = Gate::default();
@@ -94,7 +94,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
                 name: name.clone(),
                 settings: worker::Settings {
                     concurrency: match stage.name() {
-                        StageName::Fetch => settings.rules.in_hand(),
+                        StageName::Fetch => settings.rules.prefetch(),
                         name => concurrency.of(name),
                     },
                     attempts: args.settings.attempts,

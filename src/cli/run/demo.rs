@@ -43,7 +43,7 @@ pub fn run(mut args: Args) -> Result<ExitCode, Failure> {
             contact: settings.rules.contact.take(),
             max_bytes: settings.rules.max_bytes,
             per_host: settings.rules.per_host,
-            at_once: settings.rules.at_once,
+            max_requests: settings.rules.max_requests,
             ..demo.rules
         };
         let candidates = source::candidates(&Input::File(demo.dump.clone()), &source::Options::default(), &mut |_| ())

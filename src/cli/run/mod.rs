@@ -88,7 +88,7 @@ impl ProcessArgs {
             flags::out_of_range("fetches", self.fetches as u64, 1, 10_000),
         ];
         let mut settings = self.stages.settings(cores, faults.into_iter().flatten().collect())?;
-        settings.rules.at_once = self.fetches;
+        settings.rules.max_requests = self.fetches;
         Ok(settings)
     }
 
@@ -138,7 +138,7 @@ pub async fn execute(
     candidates.truncate(process.limit.unwrap_or(usize::MAX));
     let run = RunName::default();
     let home = RunDir::at(&process.out);
-    let LockedRunDir { ledger, broker, objects, .. } = &home.enter().await.map_err(Failure::broken)?;
+    let LockedRunDir { ledger, broker, objects, .. } = &home.lock().await.map_err(Failure::broken)?;
     let shape = agree_on_settings(ledger, &run, &settings, home.folder()).await?;
     let stages = open(&StageName::ALL, &settings, Arc::new(Observed::folder(Arc::new(objects.clone())))).await?;
 
@@ -170,7 +170,7 @@ pub async fn execute(
         gate: runs_native_code(stage.name()).then(|| gate.clone()),
         name: format!("local-{}-{}", std::process::id(), now().as_nanos()),
         settings: worker::Settings {
-            concurrency: if stage.name() == StageName::Fetch { settings.rules.in_hand() } else { settings.cores },
+            concurrency: if stage.name() == StageName::Fetch { settings.rules.prefetch() } else { settings.cores },
             attempts: process.stages.attempts,
             waits: process.stages.waits.clone(),
             // Here it is mostly a person who kills the process, and not the photo.

@@ -149,7 +149,7 @@ impl StageArgs {
                 allow_private_addresses: self.allow_private_addresses,
                 ..Rules::default()
             },
-            turns: None,
+            host_limiter: None,
             detect: DetectSettings { search: self.search, faces: self.faces, min_face: self.min_face, limits },
             crop: CropSettings { align: self.align, image_format: self.image_format.into(), limits },
         })

@@ -63,7 +63,7 @@ impl RunTargetArgs {
     pub async fn open(&self) -> Result<RunTarget, Failure> {
         match self.folder() {
             Some(home) => {
-                let ledger = home.look().await.map_err(Failure::broken)?;
+                let ledger = home.read_ledger().await.map_err(Failure::broken)?;
                 Ok(RunTarget {
                     run: RunName::default(),
                     ledger: Arc::new(ledger.clone()),
@@ -129,7 +129,7 @@ impl RunTargetArgs {
             Site::Folder { home, ledger: looked } => {
                 // Who looks holds no lock; from here on one file has one owner.
                 drop((ledger, looked));
-                let possession = home.enter().await.map_err(Failure::broken)?;
+                let possession = home.lock().await.map_err(Failure::broken)?;
                 let (ledger, broker) = (Arc::new(possession.ledger.clone()), Arc::new(possession.broker.clone()));
                 LockedRun { run, ledger, broker, records, possession: Some(possession) }
             }
@@ -156,7 +156,7 @@ impl RunTarget {
     /// Whether a process is at work on it; None: nobody can tell.
     pub fn is_at_work(&self) -> Option<bool> {
         match &self.site {
-            Site::Folder { home, .. } => Some(home.is_occupied()),
+            Site::Folder { home, .. } => Some(home.is_locked()),
             Site::Servers(_) => None,
         }
     }
@@ -164,7 +164,7 @@ impl RunTarget {
     /// The ids of all messages in queues and in work, where they can be told for sure: in a folder nobody works in.
     pub async fn message_ids(&self) -> Result<Option<HashSet<String>>, Failure> {
         match &self.site {
-            Site::Folder { home, .. } if !home.is_occupied() => {
+            Site::Folder { home, .. } if !home.is_locked() => {
                 Embedded::message_ids(&home.ledger_file()).await.map(Some).map_err(Failure::broken)
             }
             _ => Ok(None),

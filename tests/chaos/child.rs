@@ -1,4 +1,4 @@
-//! The processes that die: workers and the producer, with the library's own code on the real servers.
+//! The processes that are killed: workers and the producer, with the code of the library on real servers.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -21,13 +21,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::doubled::Doubled;
-use super::failpoints::{Failing, Failpoint, MortalObjects};
-use super::plan::Fate;
-use super::stages::Cheap;
+use super::failpoints::{Failing, Failpoint, FailpointObjects};
+use super::plan::Kill;
+use super::stages::FakeStage;
 
-/// Where the servers are.
+/// The addresses of the servers, and what the processes share.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Place {
+pub struct Endpoints {
     pub amqp: String,
     pub redis: String,
     pub endpoint: String,
@@ -38,12 +38,12 @@ pub struct Place {
     pub run: RunName,
 }
 
-/// What a process is to do. It comes in an environment variable.
+/// What a child process does.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Orders {
+pub struct ChildSpec {
     pub name: String,
-    pub place: Place,
-    pub fate: Option<Fate>,
+    pub endpoints: Endpoints,
+    pub kill: Option<Kill>,
     pub task: Task,
 }
 
@@ -53,15 +53,15 @@ pub enum Task {
     Produce(Vec<Candidate>),
 }
 
-/// The environment variable with a file that has the [`Orders`].
-pub const ORDERS: &str = "FACEMILL_CHAOS_ORDERS";
-/// Attempts that a photo has at a stage: one more means waiting another five seconds.
+/// The environment variable with the path of a file with the [`ChildSpec`].
+pub const CHILD_SPEC: &str = "FACEMILL_CHAOS_SPEC";
+/// Attempts of a photo at a stage: each more is a wait of five seconds.
 const ATTEMPTS: u32 = 2;
-/// A killer kills so many workers. By default it would be fewer; but here a photo that did nothing can meet the
-/// deaths of several workers, too.
+/// How many workers a photo may crash. It is more than the default, because here a harmless photo can be processed by
+/// several workers that are killed.
 pub const CRASH_LIMIT: u32 = 4;
 
-impl Place {
+impl Endpoints {
     pub fn broker(&self) -> RabbitMq {
         let settings = rabbitmq::Settings::new(&self.amqp).expect("a URL").with_prefix(&self.prefix).expect("a prefix");
         RabbitMq::new(settings).expect("settings that can be used")
@@ -82,7 +82,7 @@ impl Place {
         S3::new(s3::Settings {
             endpoint: Some(self.endpoint.clone()),
             path_style: true,
-            // A frozen server is to be noticed soon.
+            // Short, so that a stopped server is noticed soon.
             timeouts: Timeouts { connect: seconds(1), attempt: seconds(1), total: seconds(3) },
             ..s3::Settings::new(&self.bucket, keys)
         })
@@ -98,9 +98,9 @@ pub fn settings(stage: StageName) -> Settings {
     }
 }
 
-impl Orders {
-    /// Obeys, and ends with SIGTERM, or when nobody holds the other end of standard input any more.
-    pub fn obey(self) {
+impl ChildSpec {
+    /// Runs the task until SIGTERM, or until standard input is closed.
+    pub fn run(self) {
         let sink = Arc::new(|line: &[u8]| std::io::stderr().write_all(line));
         let service = "facemill-chaos".to_owned();
         let observed = telemetry::Settings { log: "facemill=info", sink, service, scraped: false };
@@ -111,20 +111,20 @@ impl Orders {
             let _ = std::io::read_to_string(std::io::stdin());
             std::process::exit(0);
         });
-        runtime.block_on(self.carry_out());
+        runtime.block_on(self.run_task());
     }
 
-    async fn carry_out(self) {
+    async fn run_task(self) {
         let failpoint =
-            self.fate.map_or_else(Failpoint::endless, |fate| Failpoint::deadly(fate.step, fate.count, fate.after));
-        let (broker, ledger) = (Arc::new(self.place.broker()), Arc::new(self.place.ledger()));
-        let failpoints = Arc::new(Failing { ledger, broker, failpoint: failpoint.clone(), untold: None });
+            self.kill.map_or_else(Failpoint::endless, |kill| Failpoint::deadly(kill.step, kill.count, kill.after));
+        let (broker, ledger) = (Arc::new(self.endpoints.broker()), Arc::new(self.endpoints.ledger()));
+        let failpoints = Arc::new(Failing { ledger, broker, failpoint: failpoint.clone(), lost_answers: None });
         match self.task {
             Task::Work(stage) => {
-                let notes: Arc<dyn Objects> = Arc::new(self.place.objects());
-                let objects: Arc<dyn Objects> = Arc::new(MortalObjects { objects: notes.clone(), failpoint });
+                let unwatched: Arc<dyn Objects> = Arc::new(self.endpoints.objects());
+                let objects: Arc<dyn Objects> = Arc::new(FailpointObjects { objects: unwatched.clone(), failpoint });
                 let worker = Worker {
-                    stage: Arc::new(Cheap { name: stage, objects: objects.clone(), notes, deadly: true }),
+                    stage: Arc::new(FakeStage { name: stage, objects: objects.clone(), unwatched, crashes: true }),
                     broker: Arc::new(Doubled(failpoints.clone())),
                     ledger: failpoints,
                     records: Some(Records::new(objects)),
@@ -140,12 +140,13 @@ impl Orders {
                     terminate.recv().await;
                     ends.cancel();
                 });
-                worker.run(shutdown).await.expect("a worker that can go on");
+                worker.run(shutdown).await.expect("a worker without a fatal error");
             }
             Task::Produce(candidates) => {
                 let broker = Doubled(failpoints.clone());
-                let produced = producer::enqueue(&self.place.run, &candidates, &*failpoints, &broker, &|_| ()).await;
-                assert_eq!(produced.expect("servers that take photos in").refused, []);
+                let produced =
+                    producer::enqueue(&self.endpoints.run, &candidates, &*failpoints, &broker, &|_| ()).await;
+                assert_eq!(produced.expect("servers that accept photos").refused, []);
             }
         }
     }
