@@ -1,7 +1,7 @@
-//! Dumps of every kind, whole and broken, must give the answer of the query or an error, and nothing in between.
+//! Dumps of every kind, whole and broken: each gives the result of the query or an error, and nothing else.
 //!
-//! `tests/source` has one small gallery with every trap as three databases dump it; the reference data, where it is
-//! there, has what the real tools wrote.
+//! `tests/source` holds one small collection with every special case, as three databases dump it. The reference data,
+//! if present, holds the output of the real tools.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -22,12 +22,12 @@ fn gallery(name: &str) -> Vec<u8> {
     fs::read(ours(name)).unwrap()
 }
 
-/// The reference dumps, where they are there.
+/// The directory of the reference dumps, if present.
 fn reference() -> Option<PathBuf> {
     let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data");
     let data = std::env::var_os("FACEMILL_TEST_DATA").map_or_else(default, PathBuf::from).join("dumps");
     if !data.is_dir() {
-        println!("skipped: there is no reference data at {}", data.display());
+        println!("skipped: no reference data at {}", data.display());
         return None;
     }
     Some(data)
@@ -44,10 +44,10 @@ fn has_pg_restore() -> bool {
     there
 }
 
-/// Hands out at most so many bytes at a time.
-struct Drip(io::Cursor<Vec<u8>>, usize);
+/// Returns at most a fixed number of bytes per read.
+struct SlowReader(io::Cursor<Vec<u8>>, usize);
 
-impl Read for Drip {
+impl Read for SlowReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = self.1.min(buffer.len());
         self.0.read(&mut buffer[..most])
@@ -56,7 +56,7 @@ impl Read for Drip {
 
 fn read_as(dump: &[u8], piece: usize, map: &[&str]) -> Result<Vec<Candidate>, SourceError> {
     let options = Options { mapping: Mapping::parse(map).unwrap() };
-    source::candidates_from(Drip(io::Cursor::new(dump.to_vec()), piece), &options, &mut |_| {})
+    source::candidates_from(SlowReader(io::Cursor::new(dump.to_vec()), piece), &options, &mut |_| {})
 }
 
 fn read(dump: &[u8]) -> Result<Vec<Candidate>, SourceError> {
@@ -81,7 +81,7 @@ fn facemill(arguments: &[&str], stdin: &[u8]) -> Output {
     let mut pipe = child.stdin.take().unwrap();
     let bytes = stdin.to_vec();
     let feeder = std::thread::spawn(move || {
-        // The program may have seen enough before the end.
+        // The program may exit before it has read everything.
         let _ = pipe.write_all(&bytes);
     });
     let output = child.wait_with_output().unwrap();
@@ -90,18 +90,18 @@ fn facemill(arguments: &[&str], stdin: &[u8]) -> Output {
 }
 
 #[test]
-fn every_kind_of_dump_gives_the_same_answer() {
+fn all_kinds_of_dumps_give_the_same_candidates() {
     for name in GALLERY {
         assert_eq!(read(&gallery(name)).unwrap(), expected(), "{name}");
         let output = facemill(&[ours(name).to_str().unwrap()], b"");
         assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
         assert_eq!(String::from_utf8(output.stdout).unwrap(), fs::read_to_string(ours("expected.csv")).unwrap());
-        assert_eq!(output.stderr, b"", "{name}: there is no terminal to talk to");
+        assert_eq!(output.stderr, b"", "{name}: no progress without a terminal");
     }
 }
 
 #[test]
-fn the_reference_dumps_give_postgresqls_answer_byte_for_byte() {
+fn reference_dumps_give_postgresqls_result_byte_for_byte() {
     let Some(data) = reference() else { return };
     let mut names = REFERENCE.to_vec();
     if has_pg_restore() {
@@ -120,7 +120,7 @@ fn the_reference_dumps_give_postgresqls_answer_byte_for_byte() {
 }
 
 #[test]
-fn what_was_printed_can_be_read_again() {
+fn printed_candidates_can_be_read_back() {
     for format in ["csv", "tsv", "jsonl"] {
         let output = facemill(&[ours("mysql.sql").to_str().unwrap(), "--format", format], b"");
         assert_eq!(read(&output.stdout).unwrap(), expected(), "{format}");
@@ -128,11 +128,11 @@ fn what_was_printed_can_be_read_again() {
 }
 
 #[test]
-fn the_size_of_the_pieces_does_not_matter() {
+fn read_size_does_not_matter() {
     for name in GALLERY {
         let dump = gallery(name);
         for piece in [1, 2, 3, 7, 61, 1000] {
-            assert_eq!(read_as(&dump, piece, &[]).unwrap(), expected(), "{name} in pieces of {piece}");
+            assert_eq!(read_as(&dump, piece, &[]).unwrap(), expected(), "{name} in reads of {piece}");
         }
     }
     let Some(data) = reference() else { return };
@@ -140,20 +140,20 @@ fn the_size_of_the_pieces_does_not_matter() {
         let dump = fs::read(data.join(name)).unwrap();
         let whole = read(&dump).unwrap();
         for piece in [1, 4097] {
-            assert_eq!(read_as(&dump, piece, &[]).unwrap(), whole, "{name} in pieces of {piece}");
+            assert_eq!(read_as(&dump, piece, &[]).unwrap(), whole, "{name} in reads of {piece}");
         }
     }
 }
 
-/// Every cut must be noticed, unless it takes away nothing but what follows the closing comment.
-fn assert_cuts_are_noticed(name: &str, dump: &[u8], step: usize) {
+/// Every truncation must be an error, unless it removes only what follows the closing comment.
+fn assert_truncations_are_errors(name: &str, dump: &[u8], step: usize) {
     let whole = read(dump).unwrap();
     let closing: [&[u8]; 2] = [b"-- PostgreSQL database dump complete", b"-- Dump completed"];
     let closed = |mark: &&[u8]| Some(memchr::memmem::rfind(dump, mark)? + mark.len());
     let closed = closing.iter().find_map(closed).unwrap_or(dump.len());
     for length in (0..dump.len()).step_by(step) {
         if let Ok(candidates) = read(&dump[..length]) {
-            assert!(length >= closed, "{name} cut at {length} of {} was taken for whole", dump.len());
+            assert!(length >= closed, "{name} cut at {length} of {} was read as complete", dump.len());
             assert_eq!(candidates, whole, "{name} cut at {length}");
         }
     }
@@ -162,24 +162,24 @@ fn assert_cuts_are_noticed(name: &str, dump: &[u8], step: usize) {
 #[test]
 fn truncated_dumps_are_errors() {
     for name in GALLERY {
-        assert_cuts_are_noticed(name, &gallery(name), 1);
+        assert_truncations_are_errors(name, &gallery(name), 1);
     }
     let Some(data) = reference() else { return };
     for name in REFERENCE {
         let dump = fs::read(data.join(name)).unwrap();
-        assert_cuts_are_noticed(name, &dump, dump.len() / 97);
+        assert_truncations_are_errors(name, &dump, dump.len() / 97);
     }
     if has_pg_restore() {
         let dump = fs::read(data.join("source.pg.dump")).unwrap();
-        assert_cuts_are_noticed("source.pg.dump", &dump, dump.len() / 7);
+        assert_truncations_are_errors("source.pg.dump", &dump, dump.len() / 7);
     }
 }
 
 const NASTY: &[u8] = b"'\"\\;(),\n\t`-/*$0x\0\xff";
 
-/// Flips and drops bytes: any answer will do, but no panic.
+/// Changes and removes bytes: any result is fine, except a panic.
 #[test]
-fn damaged_dumps_do_no_harm() {
+fn damaged_dumps_cause_no_panic() {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut random = move |below: usize| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -216,7 +216,7 @@ fn packed(dump: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[test]
-fn compressed_dumps_whole_in_parts_and_truncated() {
+fn compressed_dumps_whole_multi_member_and_truncated() {
     let dump = gallery("mysql.sql");
     let (front, back) = dump.split_at(dump.len() / 2);
     for ((name, whole), ((_, front), (_, back))) in
@@ -234,7 +234,7 @@ fn compressed_dumps_whole_in_parts_and_truncated() {
 }
 
 #[test]
-fn a_table_that_nobody_asked_for_may_be_as_large_as_it_likes() {
+fn unused_tables_may_have_rows_of_any_size() {
     let mut dump = Vec::from(&b"CREATE TABLE junk (a text, b text);\nCOPY junk (a) FROM stdin;\n"[..]);
     dump.extend(std::iter::repeat_n(b'x', 70 << 20));
     dump.extend(b"\n\\.\nINSERT INTO junk VALUES ('");
@@ -281,7 +281,7 @@ fn sqlite_gallery(path: &Path) {
 }
 
 #[test]
-fn sqlite_files_from_a_path_a_pipe_packed_and_truncated() {
+fn sqlite_files_by_path_piped_compressed_and_truncated() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("odd name?#%.txt");
     sqlite_gallery(&path);
@@ -297,36 +297,36 @@ fn sqlite_files_from_a_path_a_pipe_packed_and_truncated() {
     }
     let mapping = Mapping::parse(&["photos.photo_url=url", "labels=people"]).unwrap();
     let error = source::candidates(&Input::File(path), &Options { mapping }, &mut |_| {}).unwrap_err().to_string();
-    assert!(error.contains("`people` is not there") && error.contains("other (id)"), "{error}");
-    assert!(error.contains("`url` is not in table `photos` (id, posted_at, photo_url, source_url)"), "{error}");
+    assert!(error.contains("`people` is missing") && error.contains("other (id)"), "{error}");
+    assert!(error.contains("`url` is missing in table `photos` (id, posted_at, photo_url, source_url)"), "{error}");
 }
 
 #[test]
-fn tables_of_the_same_name_in_another_schema() {
+fn tables_of_the_same_name_in_several_schemas() {
     let found = read_as(&gallery("copy.pg.sql"), usize::MAX, &["faces=archive.faces"]).unwrap();
     let faces: Vec<_> = found.iter().map(|candidate| candidate.photo_id.as_str()).collect();
     assert_eq!(faces, ["12", "11"]);
     let error = read_as(&gallery("copy.pg.sql"), usize::MAX, &["photos=nowhere.photos"]).unwrap_err().to_string();
-    assert!(error.contains("`nowhere.photos` is not there: name it with --map photos=TABLE"), "{error}");
+    assert!(error.contains("`nowhere.photos` is missing: name it with --map photos=TABLE"), "{error}");
     assert!(error.contains("archive.faces (id, photo_id, label_id, updated_at)"), "{error}");
 
     let mut two = String::from_utf8(gallery("mysql.sql")).unwrap();
     let again = two.replace("USE `gallery`", "USE `backup`");
     two.push_str(&again);
     let error = read(two.as_bytes()).unwrap_err().to_string();
-    assert!(error.contains("as gallery.faces and as backup.faces: choose with --map faces="), "{error}");
+    assert!(error.contains("as gallery.faces and as backup.faces: choose one with --map faces="), "{error}");
     let map = ["faces=backup.faces", "photos=backup.photos", "labels=backup.labels"];
     assert_eq!(read_as(two.as_bytes(), usize::MAX, &map).unwrap(), expected());
 }
 
 #[test]
-fn tables_and_columns_of_other_names() {
+fn tables_and_columns_can_be_mapped() {
     for name in GALLERY {
         let renamed = String::from_utf8(gallery(name)).unwrap().replace("photo_url", "url").replace("photos", "images");
         let error = read(renamed.as_bytes()).unwrap_err().to_string();
-        assert!(error.contains("table `photos` is not there: name it with --map photos=TABLE"), "{name}: {error}");
+        assert!(error.contains("table `photos` is missing: name it with --map photos=TABLE"), "{name}: {error}");
         let error = read_as(renamed.as_bytes(), 100, &["photos=images"]).unwrap_err().to_string();
-        assert!(error.contains("`photo_url` is not in table `") && error.contains("images` ("), "{name}: {error}");
+        assert!(error.contains("`photo_url` is missing in table `") && error.contains("images` ("), "{name}: {error}");
         assert_eq!(read_as(renamed.as_bytes(), 100, &["photos.photo_url=images.url"]).unwrap(), expected(), "{name}");
     }
     let without = read_as(&gallery("mysql.sql"), 100, &["photos.source_url=", "faces.updated_at="]).unwrap();
@@ -335,9 +335,9 @@ fn tables_and_columns_of_other_names() {
     assert!(without.is_sorted_by_key(|candidate| candidate.face_id.clone()));
 }
 
-/// What PostgreSQL's SELECT finds in the parent lies in the children's rows.
+/// A SELECT from the parent also finds the rows of its children.
 #[test]
-fn partitions_and_heirs_belong_to_their_parents() {
+fn rows_of_partitions_and_children_count_for_the_parent() {
     let dump = "CREATE TABLE public.faces (id integer, photo_id integer, label_id integer, updated_at text)
         PARTITION BY RANGE (id);
         CREATE TABLE public.faces_a (id integer, photo_id integer, label_id integer, updated_at text);
@@ -359,14 +359,14 @@ COPY public.faces_a (id, updated_at, label_id, photo_id) FROM stdin;
 }
 
 #[test]
-fn carriage_returns_and_byte_order_marks() {
+fn carriage_returns_and_byte_order_marks_are_accepted() {
     let dump = String::from_utf8(gallery("copy.pg.sql")).unwrap();
     let windows = format!("\u{feff}{}", dump.replace('\n', "\r\n"));
     assert_eq!(read(windows.as_bytes()).unwrap(), expected());
 }
 
 #[test]
-fn an_sqlite3_script() {
+fn sqlite3_scripts_are_read() {
     let mut script = String::from("PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\n");
     for (table, columns) in [("faces", "id, photo_id, label_id, updated_at"), ("labels", "id, name")] {
         writeln!(script, "CREATE TABLE IF NOT EXISTS \"{table}\" ({columns});").unwrap();
@@ -379,22 +379,22 @@ fn an_sqlite3_script() {
         .push_str("UPDATE labels SET name = CASE WHEN new.id = 1 THEN 'a;' ELSE name END WHERE id = new.label_id;\n  ");
     script.push_str("INSERT INTO faces VALUES(7,2,3,NULL);\nEND;\nCOMMIT;\n");
     let found = read(script.as_bytes()).unwrap();
-    assert_eq!(found.len(), 1, "what a trigger would do is no row");
+    assert_eq!(found.len(), 1, "the statements of a trigger are no rows");
     assert_eq!(found[0].label_name.as_deref(), Some("O'Neill\\"));
 }
 
 #[test]
-fn broken_dumps_say_where_and_print_nothing() {
+fn broken_dumps_report_the_position_and_print_nothing() {
     let dump = String::from_utf8(gallery("copy.pg.sql")).unwrap();
     let broken = dump.replace("11\t\\N\t2\n", "11\t2\n");
     let offset = broken.find("2016-01-01 10:00:00.5").unwrap();
     let line = broken[..offset].lines().count() + 1;
-    let place = format!("line {line}, byte {offset}: a row of faces has 4 values for 5 columns");
+    let position = format!("line {line}, byte {offset}: a row of faces has 4 values for 5 columns");
     for (dump, message) in [
-        (broken, place.as_str()),
+        (broken, position.as_str()),
         (dump[..dump.len() - 50].to_owned(), "the comment that closes a complete dump is missing"),
         (dump.replace("宇佐美", "\\xe5\\xae"), "labels.name is not UTF-8"),
-        ("hello".into(), "what begins with `hello` is no dump"),
+        ("hello".into(), "the dump begins with `hello`, which is no known format"),
         (String::new(), "the dump is empty"),
     ] {
         let output = facemill(&["-"], dump.as_bytes());
@@ -407,7 +407,7 @@ fn broken_dumps_say_where_and_print_nothing() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_error() {
+fn closed_output_is_no_error() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_facemill"))
         .args(["candidates", "-"])
         .stdin(Stdio::piped())
@@ -422,7 +422,7 @@ fn a_reader_that_has_seen_enough_is_no_error() {
 }
 
 #[test]
-fn without_pg_restore_the_package_is_named() {
+fn missing_pg_restore_error_names_the_package() {
     let folder = tempfile::tempdir().unwrap();
     let dump = folder.path().join("dump");
     fs::write(&dump, b"PGDMP\x01\x0e\x00 and so on").unwrap();
@@ -438,6 +438,9 @@ fn without_pg_restore_the_package_is_named() {
     if has_pg_restore() {
         let output = facemill(&[dump.to_str().unwrap()], b"");
         assert_eq!(output.status.code(), Some(3));
-        assert!(String::from_utf8_lossy(&output.stderr).contains("pg_restore: error"), "its own words are passed on");
+        assert!(
+            String::from_utf8_lossy(&output.stderr).contains("pg_restore: error"),
+            "the message of pg_restore is passed on"
+        );
     }
 }

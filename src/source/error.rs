@@ -1,14 +1,14 @@
-//! What can go wrong between a dump and its candidates.
+//! Errors of reading a dump.
 
 use std::fmt;
 use std::io;
 
-/// A place in the dump, after decompression.
+/// A position in the dump, after decompression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// Counted from 1.
+    /// From 1.
     pub line: u64,
-    /// Bytes before it.
+    /// Bytes from the start.
     pub offset: u64,
 }
 
@@ -18,33 +18,33 @@ impl fmt::Display for Position {
     }
 }
 
-/// None of these passes by itself: the dump, the command or the machine has to change.
+/// No error here is transient: the dump, the command or the machine has to change.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     #[error("{what}: {error}")]
     Io { what: String, error: io::Error },
-    /// The content is none of the kinds that can be read.
+    /// The content has no known format.
     #[error("{0}")]
     Unknown(String),
-    /// Something stands there that cannot be.
+    /// Invalid content.
     #[error("the dump is broken at {at}: {detail}")]
     Broken { at: Position, detail: String },
-    /// It ends too early.
+    /// The dump ends too early.
     #[error("the dump is truncated at {at}: {detail}")]
     Truncated { at: Position, detail: String },
-    /// Tables or columns are missing, or there are too many of a name: one line each, with the remedy.
+    /// Tables or columns are missing or ambiguous. One line each, with the remedy.
     #[error("the dump does not fit:\n  {}", .0.join("\n  "))]
     Unfit(Vec<String>),
-    /// Two rows have the same id, or another rule between rows is broken.
+    /// Rows contradict each other, for example by a duplicate id.
     #[error("{0}")]
     Contradiction(String),
     #[error(
-        "this is a dump in pg_dump's own format, and `{program}` to read it is not installed: \
+        "the dump is in pg_dump's custom format, which needs `{program}`, and `{program}` is not installed: \
          install the package postgresql-client"
     )]
     NoPgRestore { program: String },
-    #[error("pg_restore cannot read the dump: {0}")]
+    #[error("pg_restore failed to read the dump: {0}")]
     PgRestore(String),
-    #[error("the SQLite file cannot be read: {0}")]
+    #[error("cannot read the SQLite file: {0}")]
     Sqlite(#[from] rusqlite::Error),
 }

@@ -1,14 +1,14 @@
-//! The words of an SQL script, as psql and the mysql client tell them apart.
+//! The tokens of an SQL script, split as psql and the mysql client split them.
 
 use memchr::{memchr, memchr2, memmem};
 
 use super::error::SourceError;
 use super::stream::Stream;
 
-/// Whose rules hold for strings, names and comments.
+/// The rules for strings, names and comments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
-    /// PostgreSQL, and whoever keeps to the standard.
+    /// PostgreSQL, SQLite and others that follow the SQL standard.
     Standard,
     MySql,
 }
@@ -19,10 +19,10 @@ pub enum Token {
     Word(String),
     /// A quoted name.
     Name(String),
-    /// A string; nobody needs what is in it.
+    /// A string. Its content is not kept.
     Text,
     Symbol(u8),
-    /// The dump is over.
+    /// The end of the dump.
     End,
 }
 
@@ -32,7 +32,7 @@ impl Token {
     }
 }
 
-/// A quoted name may be this long; the databases allow some 64 characters.
+/// Limit for a quoted name, in bytes. The databases allow about 64 characters.
 const MAX_NAME: usize = 4096;
 
 pub struct Lexer<'s> {
@@ -40,7 +40,7 @@ pub struct Lexer<'s> {
     pub dialect: Dialect,
     /// Whether a backslash in a plain string is an escape.
     pub backslashes: bool,
-    /// Headers of dumps that were met, less their footers. A dump that is cut off lacks its footer.
+    /// Dump headers seen minus footers seen. A truncated dump lacks its footer.
     open_dumps: i64,
     peeked: Option<Token>,
 }
@@ -50,6 +50,7 @@ impl<'s> Lexer<'s> {
         Self { stream, dialect, backslashes: dialect == Dialect::MySql, open_dumps: 0, peeked: None }
     }
 
+    /// Whether every dump header was followed by its footer.
     pub fn is_complete(&self) -> bool {
         self.open_dumps <= 0
     }
@@ -69,7 +70,7 @@ impl<'s> Lexer<'s> {
         }
     }
 
-    /// Takes the next token if it is this symbol.
+    /// Consumes the next token if it is this symbol.
     pub fn take_symbol(&mut self, symbol: u8) -> Result<bool, SourceError> {
         let found = *self.peek()? == Token::Symbol(symbol);
         if found {
@@ -78,7 +79,7 @@ impl<'s> Lexer<'s> {
         Ok(found)
     }
 
-    /// Takes the next token if it is this word.
+    /// Consumes the next token if it is this word.
     pub fn take_word(&mut self, word: &str) -> Result<bool, SourceError> {
         let found = self.peek()?.is(word);
         if found {
@@ -106,7 +107,7 @@ impl<'s> Lexer<'s> {
                     self.quoted(byte, mysql && byte == b'"', Some(&mut name))?;
                     return Ok(Token::Name(String::from_utf8_lossy(&name).into_owned()));
                 }
-                // The end of a conditional comment, whose content counts.
+                // The end of a conditional comment. Its content is read as SQL.
                 b'*' if mysql && next == Some(b'/') => self.stream.consume(2),
                 b'$' if !mysql && self.dollar_quoted()? => return Ok(Token::Text),
                 _ if is_word(byte) => return self.word(),
@@ -139,7 +140,7 @@ impl<'s> Lexer<'s> {
         Ok(Token::Word(word))
     }
 
-    /// Goes past white space and comments, and notes the headers and footers of dumps among them.
+    /// Skips white space and comments, and records dump headers and footers.
     pub fn skip_blank(&mut self) -> Result<(), SourceError> {
         debug_assert!(self.peeked.is_none());
         let mysql = self.dialect == Dialect::MySql;
@@ -172,7 +173,7 @@ impl<'s> Lexer<'s> {
         self.skip_line()
     }
 
-    /// Goes to the start of the next line.
+    /// Skips to the start of the next line.
     pub fn skip_line(&mut self) -> Result<(), SourceError> {
         loop {
             let window = self.stream.fill(1)?;
@@ -184,7 +185,7 @@ impl<'s> Lexer<'s> {
         }
     }
 
-    /// The rest of the line, clipped.
+    /// Returns the rest of the line, at most [`MAX_NAME`] bytes.
     pub fn rest_of_line(&mut self) -> Result<String, SourceError> {
         debug_assert!(self.peeked.is_none());
         let window = self.stream.fill(MAX_NAME)?;
@@ -194,11 +195,11 @@ impl<'s> Lexer<'s> {
         Ok(line)
     }
 
-    /// Goes past a `/* */` comment. PostgreSQL's nest; of MySQL's conditional ones only the opening is a comment.
+    /// Skips a `/* */` comment. PostgreSQL's nest. Of MySQL's conditional ones only the opening mark is skipped.
     fn comment(&mut self) -> Result<(), SourceError> {
         let window = self.stream.fill(9)?;
         if self.dialect == Dialect::MySql {
-            // The mark of MariaDB's sandbox mode is for the client, not for the server.
+            // MariaDB's sandbox mark (`/*M!999999`) is for the client, not for the server.
             let conditional =
                 window.starts_with(b"/*!") || (window.starts_with(b"/*M!") && !window.starts_with(b"/*M!99999"));
             if conditional {
@@ -212,7 +213,7 @@ impl<'s> Lexer<'s> {
         while depth > 0 {
             let window = self.stream.fill(2)?;
             if window.len() < 2 {
-                return Err(self.stream.truncated("it ends within a comment"));
+                return Err(self.stream.truncated("the dump ends within a comment"));
             }
             let length = window.len();
             let nests = self.dialect == Dialect::Standard;
@@ -233,8 +234,8 @@ impl<'s> Lexer<'s> {
         Ok(())
     }
 
-    /// Goes to the end of a quoted string or name whose opening quote is behind us; what is in it goes to `kept`,
-    /// where escapes stay as they are.
+    /// Skips to the end of a quoted string or name whose opening quote was consumed. The content is appended to `kept`,
+    /// escapes included.
     fn quoted(&mut self, quote: u8, backslashes: bool, mut kept: Option<&mut Vec<u8>>) -> Result<(), SourceError> {
         loop {
             let window = self.stream.fill(1)?;
@@ -247,7 +248,7 @@ impl<'s> Lexer<'s> {
                 kept.extend_from_slice(&window[..length]);
             }
             if stop.is_none() && length == 0 {
-                return Err(self.stream.truncated("it ends within a string"));
+                return Err(self.stream.truncated("the dump ends within a string"));
             }
             self.stream.consume(length);
             if stop.is_none() {
@@ -260,7 +261,7 @@ impl<'s> Lexer<'s> {
                 return Ok(());
             }
             let Some(&escaped) = window.get(1) else {
-                return Err(self.stream.truncated("it ends within a string"));
+                return Err(self.stream.truncated("the dump ends within a string"));
             };
             if let Some(kept) = kept.as_deref_mut() {
                 kept.push(escaped);
@@ -269,7 +270,7 @@ impl<'s> Lexer<'s> {
         }
     }
 
-    /// Goes past `$tag$ ... $tag$`, if one begins here.
+    /// Skips `$tag$ ... $tag$` if one starts here.
     fn dollar_quoted(&mut self) -> Result<bool, SourceError> {
         let window = self.stream.fill(66)?;
         let Some(length) = window[1..].iter().position(|byte| *byte == b'$').map(|end| end + 2) else {
@@ -288,20 +289,20 @@ impl<'s> Lexer<'s> {
                 return Ok(true);
             }
             if window.len() < tag.len() {
-                return Err(self.stream.truncated("it ends within a dollar-quoted string"));
+                return Err(self.stream.truncated("the dump ends within a dollar-quoted string"));
             }
             let passed = window.len() - (tag.len() - 1);
             self.stream.consume(passed);
         }
     }
 
-    /// Goes past the end of the present statement. As in psql, a semicolon within parentheses or within the body
-    /// of an SQL function (`BEGIN ATOMIC ... END`) does not end it.
+    /// Skips the rest of the statement. As in psql, a semicolon in parentheses or in the body of an SQL function
+    /// (`BEGIN ATOMIC ... END`) does not end it.
     pub fn skip_statement(&mut self) -> Result<(), SourceError> {
         self.skip_blocks(false)
     }
 
-    /// As [`Lexer::skip_statement`], for `CREATE TRIGGER`: SQLite writes its body between a bare `BEGIN` and `END`.
+    /// Like [`Lexer::skip_statement`], for `CREATE TRIGGER`: SQLite writes its body between a bare `BEGIN` and `END`.
     pub fn skip_trigger(&mut self) -> Result<(), SourceError> {
         self.skip_blocks(true)
     }
@@ -311,7 +312,7 @@ impl<'s> Lexer<'s> {
         let (mut parentheses, mut blocks) = (0i64, 0i64);
         loop {
             match self.token()? {
-                Token::End => return Err(self.stream.truncated("it ends within a statement")),
+                Token::End => return Err(self.stream.truncated("the dump ends within a statement")),
                 Token::Symbol(b';') if parentheses <= 0 && blocks <= 0 => return Ok(()),
                 Token::Symbol(b'(') if nests => parentheses += 1,
                 Token::Symbol(b')') if nests => parentheses -= 1,
@@ -329,7 +330,7 @@ impl<'s> Lexer<'s> {
         }
     }
 
-    /// As [`Lexer::skip_statement`], fast, for the rows of an INSERT.
+    /// Like [`Lexer::skip_statement`], but fast, for the rows of an INSERT.
     pub fn skip_insert(&mut self) -> Result<(), SourceError> {
         const STOPS: [bool; 256] = {
             let mut stops = [false; 256];
@@ -346,7 +347,7 @@ impl<'s> Lexer<'s> {
         loop {
             let window = self.stream.fill(1)?;
             if window.is_empty() {
-                return Err(self.stream.truncated("it ends within a statement"));
+                return Err(self.stream.truncated("the dump ends within a statement"));
             }
             let length = window.len();
             let Some(at) = window.iter().position(|byte| STOPS[*byte as usize]) else {
@@ -363,7 +364,7 @@ impl<'s> Lexer<'s> {
                     self.stream.consume(at + 1);
                     self.quoted(quote, self.backslashes, None)?;
                 }
-                // Only as a word of its own does the letter change what follows; go on behind the whole word.
+                // `E` opens an escape string only as a separate word; otherwise the scan continues after it.
                 b'E' | b'e' if inside_word => self.stream.consume(at + 1),
                 _ => {
                     self.stream.consume(at);
@@ -373,13 +374,13 @@ impl<'s> Lexer<'s> {
         }
     }
 
-    /// The error for something unexpected where the stream stands.
+    /// An error at the current position.
     pub fn broken(&self, detail: impl Into<String>) -> SourceError {
         self.stream.broken(0, detail)
     }
 }
 
-/// Whether a byte belongs to a bare word or number. Everything beyond ASCII does.
+/// Whether a byte belongs to a bare word or number. All bytes beyond ASCII do.
 fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
 }
@@ -387,11 +388,11 @@ fn is_word(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::stream::{Meter, Progress};
+    use crate::source::stream::{Progress, ReadMeter};
 
     fn tokens(dialect: Dialect, text: &str) -> Result<(Vec<Token>, bool), SourceError> {
         let mut quiet = |_: Progress| {};
-        let stream = Stream::new(Box::new(text.as_bytes()), Meter::default(), &mut quiet);
+        let stream = Stream::new(Box::new(text.as_bytes()), ReadMeter::default(), &mut quiet);
         let mut lexer = Lexer::new(stream, dialect);
         let mut tokens = Vec::new();
         loop {
@@ -427,12 +428,12 @@ mod tests {
     }
 
     #[test]
-    fn statements_end_where_psql_ends_them() {
+    fn statements_end_as_in_psql() {
         let text = "CREATE RULE r AS ON INSERT TO t DO (SELECT ';'; SELECT 2); \
             CREATE FUNCTION f() BEGIN ATOMIC SELECT CASE WHEN a THEN 1 END; INSERT INTO faces VALUES (1); END; last";
         let mut quiet = |_: Progress| {};
         let mut lexer =
-            Lexer::new(Stream::new(Box::new(text.as_bytes()), Meter::default(), &mut quiet), Dialect::Standard);
+            Lexer::new(Stream::new(Box::new(text.as_bytes()), ReadMeter::default(), &mut quiet), Dialect::Standard);
         lexer.skip_statement().unwrap();
         assert!(lexer.token().unwrap().is("CREATE"));
         lexer.skip_statement().unwrap();
@@ -440,20 +441,21 @@ mod tests {
     }
 
     #[test]
-    fn skipped_inserts_end_where_they_end() {
+    fn skip_insert_finds_the_end() {
         for (dialect, text) in [
             (Dialect::Standard, r"INSERT INTO one VALUES (1e5, 'a\', E'\';', TRUE, ';', '-- ''', 2-1); last"),
             (Dialect::MySql, r#"INSERT INTO one VALUES (1,'a\';',";",0xE0,_binary '\\'),(2,'''',`e`); last"#),
         ] {
             let mut quiet = |_: Progress| {};
-            let mut lexer = Lexer::new(Stream::new(Box::new(text.as_bytes()), Meter::default(), &mut quiet), dialect);
+            let mut lexer =
+                Lexer::new(Stream::new(Box::new(text.as_bytes()), ReadMeter::default(), &mut quiet), dialect);
             lexer.skip_insert().unwrap();
             assert!(lexer.token().unwrap().is("last"), "{text}");
         }
     }
 
     #[test]
-    fn a_dump_without_its_footer_is_incomplete() {
+    fn dump_without_footer_is_incomplete() {
         let dump = "--\n-- PostgreSQL database dump\n--\n\nSELECT 1;\n";
         assert!(!tokens(Dialect::Standard, dump).unwrap().1);
         assert!(tokens(Dialect::Standard, &format!("{dump}--\n-- PostgreSQL database dump complete\n")).unwrap().1);
@@ -463,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn open_quotes_are_truncations() {
+    fn unclosed_quotes_are_truncations() {
         for text in ["'abc", "'abc\\", "\"abc", "$$ abc $", "/* abc *", "E'\\"] {
             let error = tokens(Dialect::Standard, text).unwrap_err();
             assert!(matches!(error, SourceError::Truncated { .. }), "{text}: {error}");

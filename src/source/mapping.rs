@@ -1,4 +1,4 @@
-//! Which tables and columns hold faces, photos and labels.
+//! The names of the tables and columns that hold faces, photos and labels.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ impl Role {
         }
     }
 
-    /// The default names of the columns that the query reads. A [`Row`] has their values in this order.
+    /// The default names of the columns that the query reads. A [`SourceRow`] has their values in this order.
     pub fn columns(self) -> &'static [&'static str] {
         match self {
             Self::Faces => &["id", "photo_id", "label_id", "updated_at"],
@@ -31,8 +31,8 @@ impl Role {
         }
     }
 
-    /// Whether the query still makes sense when the column is NULL in every row.
-    fn can_do_without(self, column: &str) -> bool {
+    /// Whether the query works with NULL in every row of the column.
+    fn is_optional(self, column: &str) -> bool {
         matches!(
             (self, column),
             (Self::Faces, "updated_at") | (Self::Photos, "source_url" | "posted_at") | (Self::Labels, "name")
@@ -46,24 +46,24 @@ impl fmt::Display for Role {
     }
 }
 
-/// The most columns a role has.
+/// The largest number of columns of a role.
 pub const WIDTH: usize = 4;
 
 /// The values of one row in the order of [`Role::columns`].
-pub type Row<'a> = [Option<std::borrow::Cow<'a, str>>; WIDTH];
+pub type SourceRow<'a> = [Option<std::borrow::Cow<'a, str>>; WIDTH];
 
-/// Where the columns of a role are found in the rows of a table.
+/// The positions of a role's columns in the rows of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
+pub struct ColumnMap {
     pub role: Role,
-    /// For each of the role's columns its place in the row; none where it is left out.
-    pub places: [Option<usize>; WIDTH],
-    /// How many values a row of the table has.
+    /// One index per column of the role. None: the column is left out.
+    pub indices: [Option<usize>; WIDTH],
+    /// Values per row of the table.
     pub width: usize,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-enum Column {
+enum ColumnMapping {
     #[default]
     Default,
     Named(String),
@@ -71,32 +71,32 @@ enum Column {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Table {
+struct TableMapping {
     schema: Option<String>,
     name: Option<String>,
-    columns: [Column; WIDTH],
+    columns: [ColumnMapping; WIDTH],
 }
 
 /// The names of tables and columns, where they differ from the defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mapping {
-    tables: [Table; 3],
+    tables: [TableMapping; 3],
 }
 
-/// Everything that is wrong with the `--map` entries, one line each.
+/// All faults of the `--map` entries, one line each.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
-pub struct BadMapping(pub Vec<String>);
+pub struct MappingError(pub Vec<String>);
 
 impl Mapping {
-    /// Reads entries like `photos=images`, `photos=gallery.images` (schema or database), `photos.photo_url=url`,
+    /// Parses entries like `photos=images`, `photos=gallery.images` (schema or database), `photos.photo_url=url`,
     /// `photos.photo_url=images.url`, `photos.photo_url=gallery.images.url`, and `photos.posted_at=` for a column
-    /// that there is not. Names on the right may be quoted with `"` or a backtick.
-    pub fn parse<T: AsRef<str>>(entries: &[T]) -> Result<Self, BadMapping> {
+    /// that does not exist. Names on the right may be quoted with `"` or a backtick.
+    pub fn parse<T: AsRef<str>>(entries: &[T]) -> Result<Self, MappingError> {
         let mut mapping = Self::default();
         let mut faults: Vec<String> = Vec::new();
         for entry in entries.iter().map(AsRef::as_ref) {
-            if let Err(fault) = mapping.enter(entry) {
+            if let Err(fault) = mapping.add_entry(entry) {
                 faults.push(format!("--map {entry}: {fault}"));
             }
         }
@@ -108,11 +108,11 @@ impl Mapping {
                 }
             }
         }
-        if faults.is_empty() { Ok(mapping) } else { Err(BadMapping(faults)) }
+        if faults.is_empty() { Ok(mapping) } else { Err(MappingError(faults)) }
     }
 
-    fn enter(&mut self, entry: &str) -> Result<(), String> {
-        let (left, right) = entry.split_once('=').ok_or("it has no `=`; write photos.photo_url=images.url")?;
+    fn add_entry(&mut self, entry: &str) -> Result<(), String> {
+        let (left, right) = entry.split_once('=').ok_or("no `=` found: write photos.photo_url=images.url")?;
         let (table, column) = match left.split_once('.') {
             Some((table, column)) => (table, Some(column)),
             None => (left, None),
@@ -120,111 +120,117 @@ impl Mapping {
         let role = Role::ALL
             .into_iter()
             .find(|role| role.name() == table)
-            .ok_or_else(|| format!("`{table}` is none of faces, photos and labels"))?;
+            .ok_or_else(|| format!("`{table}` is not one of faces, photos, labels"))?;
         let Some(column) = column else {
-            return match names(right)?.as_slice() {
-                [name] => self.tables[role as usize].place(None, name),
-                [schema, name] => self.tables[role as usize].place(Some(schema), name),
-                _ => Err("a table is written TABLE or SCHEMA.TABLE".into()),
+            return match split_names(right)?.as_slice() {
+                [name] => self.tables[role as usize].set_table(None, name),
+                [schema, name] => self.tables[role as usize].set_table(Some(schema), name),
+                _ => Err("write a table as TABLE or SCHEMA.TABLE".into()),
             };
         };
         let slot = role
             .columns()
             .iter()
             .position(|known| *known == column)
-            .ok_or_else(|| format!("{role} is read for {} only", role.columns().join(", ")))?;
+            .ok_or_else(|| format!("{role} has only the columns {}", role.columns().join(", ")))?;
         let table = &mut self.tables[role as usize];
         if right.is_empty() {
-            return if role.can_do_without(column) {
-                table.rename(slot, Column::LeftOut)
+            return if role.is_optional(column) {
+                table.set_column(slot, ColumnMapping::LeftOut)
             } else {
-                Err("this column cannot be left out".into())
+                Err("this column is required".into())
             };
         }
-        match names(right)?.as_slice() {
-            [name] => table.rename(slot, Column::Named(name.clone())),
+        match split_names(right)?.as_slice() {
+            [name] => table.set_column(slot, ColumnMapping::Named(name.clone())),
             [name, column] => {
-                table.place(None, name)?;
-                table.rename(slot, Column::Named(column.clone()))
+                table.set_table(None, name)?;
+                table.set_column(slot, ColumnMapping::Named(column.clone()))
             }
             [schema, name, column] => {
-                table.place(Some(schema), name)?;
-                table.rename(slot, Column::Named(column.clone()))
+                table.set_table(Some(schema), name)?;
+                table.set_column(slot, ColumnMapping::Named(column.clone()))
             }
-            _ => Err("a column is written COLUMN, TABLE.COLUMN or SCHEMA.TABLE.COLUMN".into()),
+            _ => Err("write a column as COLUMN, TABLE.COLUMN or SCHEMA.TABLE.COLUMN".into()),
         }
     }
 
-    /// The table's name.
+    /// The table's name, mapped or default.
     pub fn table(&self, role: Role) -> &str {
         self.tables[role as usize].name.as_deref().unwrap_or(role.name())
     }
 
-    /// The schema (PostgreSQL) or database (MySQL) that was asked for.
+    /// The mapped schema (PostgreSQL) or database (MySQL).
     pub fn schema(&self, role: Role) -> Option<&str> {
         self.tables[role as usize].schema.as_deref()
     }
 
-    /// The column's name; none when it is left out.
+    /// The column's name, mapped or default. None: the column is left out.
     pub fn column(&self, role: Role, slot: usize) -> Option<&str> {
         match &self.tables[role as usize].columns[slot] {
-            Column::Default => Some(role.columns()[slot]),
-            Column::Named(name) => Some(name),
-            Column::LeftOut => None,
+            ColumnMapping::Default => Some(role.columns()[slot]),
+            ColumnMapping::Named(name) => Some(name),
+            ColumnMapping::LeftOut => None,
         }
     }
 
-    /// The column's name if it was mapped.
+    /// The column's mapped name.
     pub fn renamed(&self, role: Role, slot: usize) -> Option<&str> {
         match &self.tables[role as usize].columns[slot] {
-            Column::Named(name) => Some(name),
+            ColumnMapping::Named(name) => Some(name),
             _ => None,
         }
     }
 
-    /// Finds the role's columns among a table's. Answers one line for each that is missing.
-    pub fn route(&self, role: Role, table: &str, columns: &[String], any_case: bool) -> Result<Route, Vec<String>> {
+    /// Finds the role's columns among those of a table. The error has one line for each missing column.
+    pub fn column_map(
+        &self,
+        role: Role,
+        table: &str,
+        columns: &[String],
+        any_case: bool,
+    ) -> Result<ColumnMap, Vec<String>> {
         let same = |a: &str, b: &str| a == b || (any_case && a.eq_ignore_ascii_case(b));
-        let mut places = [None; WIDTH];
+        let mut indices = [None; WIDTH];
         let mut missing = Vec::new();
         for (slot, default) in role.columns().iter().enumerate() {
             let Some(name) = self.column(role, slot) else { continue };
-            places[slot] = columns.iter().position(|column| same(column, name));
-            if places[slot].is_none() {
-                let or_none = if role.can_do_without(default) {
-                    format!(", or --map {role}.{default}= if there is none")
+            indices[slot] = columns.iter().position(|column| same(column, name));
+            if indices[slot].is_none() {
+                let or_none = if role.is_optional(default) {
+                    format!(", or use --map {role}.{default}= if it does not exist")
                 } else {
                     String::new()
                 };
                 missing.push(format!(
-                    "column `{name}` is not in table `{table}` ({}): \
+                    "column `{name}` is missing in table `{table}` ({}): \
                      name it with --map {role}.{default}=COLUMN{or_none}",
                     columns.join(", ")
                 ));
             }
         }
-        if missing.is_empty() { Ok(Route { role, places, width: columns.len() }) } else { Err(missing) }
+        if missing.is_empty() { Ok(ColumnMap { role, indices, width: columns.len() }) } else { Err(missing) }
     }
 }
 
-impl Table {
-    fn place(&mut self, schema: Option<&String>, name: &str) -> Result<(), String> {
+impl TableMapping {
+    fn set_table(&mut self, schema: Option<&String>, name: &str) -> Result<(), String> {
         if let Some(other) = self.name.as_deref().filter(|other| *other != name) {
-            return Err(format!("another entry says that the table is `{other}`"));
+            return Err(format!("another entry maps the table to `{other}`"));
         }
         if let (Some(schema), Some(other)) = (schema, &self.schema)
             && schema != other
         {
-            return Err(format!("another entry says that the table is in `{other}`"));
+            return Err(format!("another entry maps the table to schema `{other}`"));
         }
         self.name = Some(name.to_owned());
         self.schema = schema.cloned().or(self.schema.take());
         Ok(())
     }
 
-    fn rename(&mut self, slot: usize, column: Column) -> Result<(), String> {
-        if self.columns[slot] != Column::Default && self.columns[slot] != column {
-            return Err("another entry says something else about this column".into());
+    fn set_column(&mut self, slot: usize, column: ColumnMapping) -> Result<(), String> {
+        if self.columns[slot] != ColumnMapping::Default && self.columns[slot] != column {
+            return Err("another entry maps this column differently".into());
         }
         self.columns[slot] = column;
         Ok(())
@@ -232,23 +238,23 @@ impl Table {
 }
 
 /// Splits `a."b.c".d` into its names.
-fn names(text: &str) -> Result<Vec<String>, String> {
-    let mut names = Vec::new();
+fn split_names(text: &str) -> Result<Vec<String>, String> {
+    let mut split_names = Vec::new();
     let mut rest = text;
     loop {
         let quote = rest.chars().next().filter(|c| matches!(c, '"' | '`'));
         let (name, after) = match quote {
-            Some(quote) => rest[1..].split_once(quote).ok_or("a quote is not closed")?,
+            Some(quote) => rest[1..].split_once(quote).ok_or("missing closing quote")?,
             None => rest.split_at(rest.find('.').unwrap_or(rest.len())),
         };
         if name.is_empty() {
-            return Err("a name is empty".into());
+            return Err("empty name".into());
         }
-        names.push(name.to_owned());
+        split_names.push(name.to_owned());
         match after.strip_prefix('.') {
             Some(more) => rest = more,
-            None if after.is_empty() => return Ok(names),
-            None => return Err(format!("`{after}` follows a quoted name")),
+            None if after.is_empty() => return Ok(split_names),
+            None => return Err(format!("unexpected `{after}` after a quoted name")),
         }
     }
 }
@@ -275,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn all_faults_are_told_at_once() {
+    fn all_faults_are_reported() {
         let faults = Mapping::parse(&[
             "photo=images",
             "photos",
@@ -294,16 +300,19 @@ mod tests {
     }
 
     #[test]
-    fn a_route_tells_every_missing_column_with_its_remedy() {
+    fn every_missing_column_is_reported_with_its_remedy() {
         let columns = ["url", "ID"].map(String::from);
-        let missing = Mapping::default().route(Role::Photos, "images", &columns, true).unwrap_err();
+        let missing = Mapping::default().column_map(Role::Photos, "images", &columns, true).unwrap_err();
         assert_eq!(missing.len(), 3);
-        assert!(missing[0].contains("`source_url` is not in table `images` (url, ID)"), "{}", missing[0]);
-        assert!(missing[0].ends_with("--map photos.source_url=COLUMN, or --map photos.source_url= if there is none"));
+        assert!(missing[0].contains("`source_url` is missing in table `images` (url, ID)"), "{}", missing[0]);
+        assert!(
+            missing[0]
+                .ends_with("--map photos.source_url=COLUMN, or use --map photos.source_url= if it does not exist")
+        );
         assert!(missing[1].ends_with("--map photos.photo_url=COLUMN"));
         let mapping = Mapping::parse(&["photos.source_url=", "photos.posted_at=", "photos.photo_url=url"]).unwrap();
-        let route = mapping.route(Role::Photos, "images", &columns, true).unwrap();
-        assert_eq!(route, Route { role: Role::Photos, places: [Some(1), None, Some(0), None], width: 2 });
-        assert!(mapping.route(Role::Photos, "images", &columns, false).is_err());
+        let column_map = mapping.column_map(Role::Photos, "images", &columns, true).unwrap();
+        assert_eq!(column_map, ColumnMap { role: Role::Photos, indices: [Some(1), None, Some(0), None], width: 2 });
+        assert!(mapping.column_map(Role::Photos, "images", &columns, false).is_err());
     }
 }

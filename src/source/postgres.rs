@@ -1,4 +1,4 @@
-//! What only PostgreSQL's dumps have: the rows of a COPY, and the custom format.
+//! PostgreSQL's own formats: the rows of a COPY, and pg_dump's custom format through pg_restore.
 
 use std::borrow::Cow;
 use std::io::{self, Read};
@@ -9,13 +9,13 @@ use std::thread::JoinHandle;
 use memchr::{memchr, memchr_iter, memmem};
 
 use super::error::SourceError;
-use super::mapping::{Route, Row, WIDTH};
+use super::mapping::{ColumnMap, SourceRow, WIDTH};
 use super::script::{Script, not_utf8, utf8, wrong_width};
 use super::values::unescape_one;
 
 impl Script<'_, '_> {
     /// Reads the lines after `COPY ... FROM stdin;` up to and including `\.`.
-    pub(super) fn copied_rows(&mut self, route: &Route) -> Result<(), SourceError> {
+    pub(super) fn copied_rows(&mut self, column_map: &ColumnMap) -> Result<(), SourceError> {
         loop {
             let stream = &mut self.lexer.stream;
             let mut seen = 0;
@@ -25,13 +25,13 @@ impl Script<'_, '_> {
                     None => seen = stream.window().len(),
                 }
                 if !stream.grow()? {
-                    // The very end of a dump may lack its newline, but a row may not.
+                    // The last `\.` may lack its newline; a row may not.
                     if matches!(stream.window(), b"\\." | b"\\.\r") {
                         let rest = stream.window().len();
                         stream.consume(rest);
                         return Ok(());
                     }
-                    return Err(stream.truncated(r"it ends before the `\.` that closes a COPY"));
+                    return Err(stream.truncated(r"the dump ends before the `\.` that closes a COPY"));
                 }
             };
             let line = &stream.window()[..end];
@@ -40,20 +40,19 @@ impl Script<'_, '_> {
                 stream.consume(end + 1);
                 return Ok(());
             }
-            let fields = split(line, route).map_err(|found| stream.broken(0, wrong_width(route, found)))?;
-            let mut row = Row::default();
+            let fields = split(line, column_map).map_err(|found| stream.broken(0, wrong_width(column_map, found)))?;
+            let mut row = SourceRow::default();
             for (slot, field) in fields.into_iter().enumerate() {
                 let bytes = field.and_then(unescape);
-                row[slot] = utf8(bytes).map_err(|_| stream.broken(0, not_utf8(route.role, slot)))?;
+                row[slot] = utf8(bytes).map_err(|_| stream.broken(0, not_utf8(column_map.role, slot)))?;
             }
-            self.gatherer.add(route.role, row)?;
+            self.builder.add(column_map.role, row)?;
             self.lexer.stream.rows += 1;
             self.lexer.stream.consume(end + 1);
         }
     }
 
-    /// Passes the lines of a COPY without looking at them. No row has `\.` at its start: its backslash would be
-    /// doubled.
+    /// Skips the lines of a COPY without parsing them. No row starts with `\.`: COPY doubles the backslash.
     pub(super) fn skip_copied_rows(&mut self) -> Result<(), SourceError> {
         let finder = memmem::Finder::new(b"\n\\.");
         let stream = &mut self.lexer.stream;
@@ -67,7 +66,7 @@ impl Script<'_, '_> {
                         break;
                     }
                     None if length < 4 => {
-                        return Err(stream.truncated(r"it ends before the `\.` that closes a COPY"));
+                        return Err(stream.truncated(r"the dump ends before the `\.` that closes a COPY"));
                     }
                     None => stream.consume(length - 3),
                 }
@@ -77,24 +76,24 @@ impl Script<'_, '_> {
     }
 }
 
-/// The fields of a COPY line that the route wants; the number of fields when that is wrong.
-fn split<'l>(line: &'l [u8], route: &Route) -> Result<[Option<&'l [u8]>; WIDTH], usize> {
+/// Returns the fields of a COPY line that the query reads. The error is the wrong number of fields.
+fn split<'l>(line: &'l [u8], column_map: &ColumnMap) -> Result<[Option<&'l [u8]>; WIDTH], usize> {
     let mut fields = [None; WIDTH];
     let mut count = 0;
     let mut start = 0;
     for end in memchr_iter(b'\t', line).chain([line.len()]) {
-        for (slot, place) in route.places.iter().enumerate() {
-            if *place == Some(count) {
+        for (slot, index) in column_map.indices.iter().enumerate() {
+            if *index == Some(count) {
                 fields[slot] = Some(&line[start..end]);
             }
         }
         count += 1;
         start = end + 1;
     }
-    if count == route.width { Ok(fields) } else { Err(count) }
+    if count == column_map.width { Ok(fields) } else { Err(count) }
 }
 
-/// What a field of COPY's text format stands for.
+/// Decodes a field of COPY's text format.
 pub fn unescape(field: &[u8]) -> Option<Cow<'_, [u8]>> {
     if field == b"\\N" {
         return None;
@@ -113,23 +112,23 @@ pub fn unescape(field: &[u8]) -> Option<Cow<'_, [u8]>> {
     Some(Cow::Owned(bytes))
 }
 
-/// A dump in the custom format on its way through pg_restore.
-pub struct Restore {
+/// A running pg_restore that turns a dump in the custom format into a script.
+pub struct PgRestore {
     child: Child,
-    complaints: JoinHandle<String>,
+    stderr: JoinHandle<String>,
 }
 
-/// What pg_restore reads from.
+/// The input of pg_restore.
 pub enum Archive {
     File(PathBuf),
     Stream(Box<dyn Read + Send>),
 }
 
-/// So much of what pg_restore complains about is kept.
-const MAX_COMPLAINT: u64 = 2000;
+/// Bytes of pg_restore's standard error that are kept.
+const MAX_STDERR: u64 = 2000;
 
-impl Restore {
-    /// Starts `program`, which writes the dump as a script to the answered pipe.
+impl PgRestore {
+    /// Starts `program`, which writes the dump as a script to the returned pipe.
     pub fn start(program: &str, archive: Archive) -> Result<(Self, ChildStdout), SourceError> {
         let mut command = Command::new(program);
         command.args(["--no-owner", "--no-privileges", "--file=-"]).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -139,41 +138,42 @@ impl Restore {
         };
         let mut child = command.spawn().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => SourceError::NoPgRestore { program: program.to_owned() },
-            _ => SourceError::Io { what: format!("`{program}` cannot be started"), error },
+            _ => SourceError::Io { what: format!("cannot start `{program}`"), error },
         })?;
         let (Some(output), Some(mut errors)) = (child.stdout.take(), child.stderr.take()) else {
-            return Err(SourceError::PgRestore("it has no output".into()));
+            return Err(SourceError::PgRestore("its output is not connected".into()));
         };
-        let complaints = std::thread::spawn(move || {
+        let stderr = std::thread::spawn(move || {
             let mut kept = Vec::new();
-            let _ = (&mut errors).take(MAX_COMPLAINT).read_to_end(&mut kept);
+            let _ = (&mut errors).take(MAX_STDERR).read_to_end(&mut kept);
             let _ = io::copy(&mut errors, &mut io::sink());
             String::from_utf8_lossy(&kept).trim().to_owned()
         });
         if let (Archive::Stream(mut dump), Some(mut input)) = (archive, child.stdin.take()) {
-            // If either end breaks, this ends, and pg_restore sees a short dump and says so. NullObserver waits for it: it
-            // may hang in a read from a terminal.
+            // If either end fails, the copy ends, and pg_restore reports a short dump. The thread is not joined: it may
+            // block in a read from a terminal.
             std::thread::spawn(move || io::copy(&mut dump, &mut input));
         }
-        Ok((Self { child, complaints }, output))
+        Ok((Self { child, stderr }, output))
     }
 
-    /// Waits for the end, and puts pg_restore's own complaint in place of what its cut-off output led to.
+    /// Waits for pg_restore. Its error message replaces the error that its truncated output caused.
     pub fn finish(mut self, outcome: Result<(), SourceError>) -> Result<(), SourceError> {
         let at_end = matches!(outcome, Ok(()) | Err(SourceError::Truncated { .. } | SourceError::Unfit(_)));
         if !at_end {
             let _ = self.child.kill();
         }
-        let status = self.child.wait().map_err(|error| SourceError::Io { what: "pg_restore is lost".into(), error })?;
-        let complaints = self.complaints.join().unwrap_or_default();
+        let status =
+            self.child.wait().map_err(|error| SourceError::Io { what: "cannot wait for pg_restore".into(), error })?;
+        let stderr = self.stderr.join().unwrap_or_default();
         if !at_end || status.success() {
             return outcome;
         }
-        Err(SourceError::PgRestore(if complaints.is_empty() { status.to_string() } else { complaints }))
+        Err(SourceError::PgRestore(if stderr.is_empty() { status.to_string() } else { stderr }))
     }
 }
 
-/// So that no file name looks like an option.
+/// An absolute path cannot be taken for an option.
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
@@ -184,7 +184,7 @@ mod tests {
     use crate::source::mapping::Role;
 
     #[test]
-    fn copy_fields() {
+    fn copy_fields_are_unescaped() {
         let text = |field: &[u8]| unescape(field).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         assert_eq!(text(b"\\N"), None);
         assert_eq!(text(b""), Some("".into()));
@@ -193,17 +193,19 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_counted() {
-        let route = Route { role: Role::Labels, places: [Some(2), Some(0), None, None], width: 3 };
-        assert_eq!(split(b"a\t\tb", &route), Ok([Some(&b"b"[..]), Some(&b"a"[..]), None, None]));
-        assert_eq!(split(b"a\tb", &route), Err(2));
-        assert_eq!(split(b"a\tb\tc\td", &route), Err(4));
+    fn split_counts_the_fields() {
+        let column_map = ColumnMap { role: Role::Labels, indices: [Some(2), Some(0), None, None], width: 3 };
+        assert_eq!(split(b"a\t\tb", &column_map), Ok([Some(&b"b"[..]), Some(&b"a"[..]), None, None]));
+        assert_eq!(split(b"a\tb", &column_map), Err(2));
+        assert_eq!(split(b"a\tb\tc\td", &column_map), Err(4));
     }
 
     #[test]
-    fn a_missing_pg_restore_is_named_with_its_package() {
+    fn missing_pg_restore_error_names_the_package() {
         let archive = Archive::File("dump".into());
-        let Err(error) = Restore::start("no-such-program-as-pg_restore", archive) else { panic!("it started") };
+        let Err(error) = PgRestore::start("no-such-program-as-pg_restore", archive) else {
+            panic!("expected an error")
+        };
         assert!(error.to_string().contains("postgresql-client"), "{error}");
     }
 }

@@ -1,32 +1,32 @@
-//! Dumps that are SQL scripts: what pg_dump, mysqldump, mariadb-dump and sqlite3's .dump write.
+//! Reads dumps that are SQL scripts, as pg_dump, mysqldump, mariadb-dump and sqlite3's .dump write them.
 //!
-//! The script is not run. Of its statements those that fill our tables are read, those that name tables and columns
-//! are noted, and all others are passed by the rules of the dialect, so that nothing in a string, a comment or a
-//! function's body is taken for a statement.
+//! The script is not executed. Statements that fill the tables of the query are read, those that define tables and
+//! columns are recorded, and all others are skipped by the rules of the dialect, so that text in a string, a comment
+//! or a function body is never taken for a statement.
 
 use std::borrow::Cow;
 
-use super::candidates::Gatherer;
-use super::catalogue::{Catalogue, Naming, PUBLIC, TableName, Use};
+use super::candidates::CandidateBuilder;
+use super::catalog::{Catalog, Naming, PUBLIC, TableName, TableUse};
 use super::error::SourceError;
 use super::lexer::{Dialect, Lexer, Token};
-use super::mapping::{Mapping, Role, Route, Row};
+use super::mapping::{ColumnMap, Mapping, Role, SourceRow};
 use super::stream::Stream;
-use super::values::Rules;
+use super::values::RowScanner;
 
 pub struct Script<'s, 'm> {
     pub(super) lexer: Lexer<'s>,
-    pub(super) gatherer: &'m mut Gatherer,
-    catalogue: Catalogue<'m>,
-    /// Where an unqualified name belongs.
+    pub(super) builder: &'m mut CandidateBuilder,
+    catalog: Catalog<'m>,
+    /// The database and schema of unqualified names.
     database: String,
     schema: String,
 }
 
-/// An INSERT's words up to its first row are compared with the one before only if they are this short.
+/// Longest start of an INSERT, up to its first row, that is compared with the next one, in bytes.
 const MAX_HEAD: usize = 1024;
 
-/// The earliest unmistakable mark tells the dialect; without any the standard holds.
+/// Detects the dialect by the earliest distinctive mark. Without one it is the standard.
 pub fn dialect(head: &[u8]) -> Dialect {
     const MARKS: [(&[u8], Dialect); 11] = [
         (b"-- PostgreSQL database", Dialect::Standard),
@@ -45,12 +45,12 @@ pub fn dialect(head: &[u8]) -> Dialect {
     MARKS.into_iter().filter_map(first).min_by_key(|(at, _)| *at).map_or(Dialect::Standard, |(_, dialect)| dialect)
 }
 
-/// Reads a script to its end and gathers the rows of our tables.
+/// Reads a whole script and collects the rows of the query's tables.
 pub fn read(
     stream: Stream<'_>,
     dialect: Dialect,
     mapping: &Mapping,
-    gatherer: &mut Gatherer,
+    builder: &mut CandidateBuilder,
 ) -> Result<(), SourceError> {
     let naming = match dialect {
         Dialect::Standard => Naming { any_case: false, default_schema: Some(PUBLIC) },
@@ -58,13 +58,13 @@ pub fn read(
     };
     let schema = naming.default_schema.unwrap_or_default().to_owned();
     let lexer = Lexer::new(stream, dialect);
-    let catalogue = Catalogue::new(mapping, naming);
-    let mut script = Script { lexer, gatherer, catalogue, database: String::new(), schema };
+    let catalog = Catalog::new(mapping, naming);
+    let mut script = Script { lexer, builder, catalog, database: String::new(), schema };
     script.statements()?;
     if !script.lexer.is_complete() {
         return Err(script.lexer.stream.truncated("the comment that closes a complete dump is missing"));
     }
-    script.catalogue.verdict()
+    script.catalog.check()
 }
 
 impl Script<'_, '_> {
@@ -90,7 +90,7 @@ impl Script<'_, '_> {
         }
     }
 
-    /// psql's `\connect`; others, like `\restrict`, mean nothing here.
+    /// Handles psql's `\connect`. Others, such as `\restrict`, are ignored.
     fn meta_command(&mut self) -> Result<(), SourceError> {
         let line = self.lexer.rest_of_line()?;
         if let Some(database) = line.strip_prefix("connect ") {
@@ -99,14 +99,14 @@ impl Script<'_, '_> {
         Ok(())
     }
 
-    /// From `DELIMITER ;;` to `DELIMITER ;`: triggers, functions and events, whose statements are none of the dump's.
+    /// Skips from `DELIMITER ;;` to `DELIMITER ;`: triggers, functions and events, which contain no rows of the dump.
     fn delimited(&mut self) -> Result<(), SourceError> {
         while self.lexer.rest_of_line()? != ";" {
             loop {
                 self.lexer.skip_blank()?;
                 let fresh = self.lexer.stream.at_line_start();
                 match self.lexer.token()? {
-                    Token::End => return Err(self.lexer.stream.truncated("it ends before `DELIMITER ;`")),
+                    Token::End => return Err(self.lexer.stream.truncated("the dump ends before `DELIMITER ;`")),
                     word if fresh && word.is("DELIMITER") => break,
                     _ => {}
                 }
@@ -115,7 +115,7 @@ impl Script<'_, '_> {
         Ok(())
     }
 
-    /// `SET search_path = shop, pg_catalog` and `SET standard_conforming_strings = off`.
+    /// Handles `SET search_path = shop, pg_catalog` and `SET standard_conforming_strings = off`.
     fn set(&mut self) -> Result<(), SourceError> {
         let variable = self.lexer.token()?;
         let path = variable.is("search_path");
@@ -132,7 +132,7 @@ impl Script<'_, '_> {
         self.lexer.skip_statement()
     }
 
-    /// A name, folded as the database folds it.
+    /// Reads a name, folded to lower case as the database folds it.
     fn name(&mut self) -> Result<Option<String>, SourceError> {
         if !matches!(self.lexer.peek()?, Token::Word(_) | Token::Name(_)) {
             return Ok(None);
@@ -155,26 +155,26 @@ impl Script<'_, '_> {
         Ok(Some(TableName { database: self.database.clone(), schema, name }))
     }
 
-    /// `(a, b, c)`, if it comes next.
+    /// Reads `(a, b, c)` if it comes next.
     fn column_list(&mut self) -> Result<Option<Vec<String>>, SourceError> {
         if !self.lexer.take_symbol(b'(')? {
             return Ok(None);
         }
         let mut columns = Vec::new();
-        // PostgreSQL has tables without columns.
+        // PostgreSQL allows tables without columns.
         if self.lexer.take_symbol(b')')? {
             return Ok(Some(columns));
         }
         loop {
             let Some(column) = self.name()? else {
-                return Err(self.lexer.broken("a list of columns has something else in it"));
+                return Err(self.lexer.broken("the list of columns contains something else than names"));
             };
             columns.push(column);
             if self.lexer.take_symbol(b')')? {
                 return Ok(Some(columns));
             }
             if !self.lexer.take_symbol(b',')? {
-                return Err(self.lexer.broken("a list of columns is not closed"));
+                return Err(self.lexer.broken("the list of columns is not closed"));
             }
         }
     }
@@ -199,22 +199,22 @@ impl Script<'_, '_> {
             if self.lexer.take_word("INHERITS")? && self.lexer.take_symbol(b'(')? {
                 self.attach(&table)?;
             }
-            self.catalogue.create(&table, columns);
+            self.catalog.create(&table, columns);
         } else if self.lexer.take_word("PARTITION")? && self.lexer.take_word("OF")? {
             self.attach(&table)?;
         }
         self.lexer.skip_statement()
     }
 
-    /// The name of the table's parent comes next.
+    /// Reads the name of the table's parent.
     fn attach(&mut self, child: &TableName) -> Result<(), SourceError> {
         if let Some(parent) = self.table_name()? {
-            self.catalogue.attach(child, parent);
+            self.catalog.attach(child, parent);
         }
         Ok(())
     }
 
-    /// `ALTER TABLE ONLY public.faces ATTACH PARTITION public.faces_2016 FOR VALUES ...`
+    /// Handles `ALTER TABLE ONLY public.faces ATTACH PARTITION public.faces_2016 FOR VALUES ...`.
     fn alter(&mut self) -> Result<(), SourceError> {
         if self.lexer.take_word("TABLE")? {
             self.lexer.take_word("ONLY")?;
@@ -223,13 +223,13 @@ impl Script<'_, '_> {
                 && self.lexer.take_word("PARTITION")?
                 && let Some(child) = self.table_name()?
             {
-                self.catalogue.attach(&child, parent);
+                self.catalog.attach(&child, parent);
             }
         }
         self.lexer.skip_statement()
     }
 
-    /// The names of the columns between the parentheses of a CREATE TABLE.
+    /// Reads the column names between the parentheses of a CREATE TABLE.
     fn column_definitions(&mut self) -> Result<Vec<String>, SourceError> {
         let mut columns = Vec::new();
         loop {
@@ -242,7 +242,7 @@ impl Script<'_, '_> {
             let mut depth = 0;
             loop {
                 match self.lexer.token()? {
-                    Token::End => return Err(self.lexer.stream.truncated("it ends within a table's definition")),
+                    Token::End => return Err(self.lexer.stream.truncated("the dump ends within a table definition")),
                     Token::Symbol(b'(') => depth += 1,
                     Token::Symbol(b')') if depth == 0 => return Ok(columns),
                     Token::Symbol(b')') => depth -= 1,
@@ -253,7 +253,7 @@ impl Script<'_, '_> {
         }
     }
 
-    /// Whether a bare word at the place of a column begins a constraint or an index instead.
+    /// Whether a bare word in the list of columns starts a constraint or an index instead of a column.
     fn is_constraint(&mut self, word: &str) -> Result<bool, SourceError> {
         const BOTH: [&str; 6] = ["CONSTRAINT", "PRIMARY", "UNIQUE", "CHECK", "FOREIGN", "LIKE"];
         const MYSQL: [&str; 5] = ["KEY", "INDEX", "FULLTEXT", "SPATIAL", "PERIOD"];
@@ -272,21 +272,19 @@ impl Script<'_, '_> {
             return self.lexer.skip_statement();
         }
         if !self.lexer.take_symbol(b';')? {
-            return Err(self.lexer.broken("only COPY's text format without options can be read"));
+            return Err(self.lexer.broken("only COPY's text format without options is supported"));
         }
-        let verdict = self.catalogue.look_up(&table, columns);
+        let table_use = self.catalog.look_up(&table, columns);
         self.lexer.skip_line()?;
-        match verdict {
-            Use::Read(route) => self.copied_rows(&route),
-            Use::Skip => self.skip_copied_rows(),
-            Use::NoColumns => Err(self.no_columns(&table)),
+        match table_use {
+            TableUse::Read(column_map) => self.copied_rows(&column_map),
+            TableUse::Skip => self.skip_copied_rows(),
+            TableUse::NoColumns => Err(self.no_columns(&table)),
         }
     }
 
     fn no_columns(&self, table: &TableName) -> SourceError {
-        self.lexer.broken(format!(
-            "the rows of `{table}` come without the names of their columns, and no CREATE TABLE says them"
-        ))
+        self.lexer.broken(format!("the rows of `{table}` have no column names, and no CREATE TABLE defines them"))
     }
 
     fn insert(&mut self) -> Result<(), SourceError> {
@@ -301,7 +299,7 @@ impl Script<'_, '_> {
             return self.lexer.skip_statement();
         }
         let Some(table) = self.table_name()? else { return self.lexer.skip_statement() };
-        if !self.catalogue.is_ours(&table) && self.catalogue.knows(&table) {
+        if !self.catalog.is_used(&table) && self.catalog.knows(&table) {
             return self.lexer.skip_insert();
         }
         let columns = self.column_list()?;
@@ -312,22 +310,22 @@ impl Script<'_, '_> {
         if !(self.lexer.take_word("VALUES")? || self.lexer.take_word("VALUE")?) {
             return self.lexer.skip_statement();
         }
-        match self.catalogue.look_up(&table, columns) {
-            Use::Read(route) => {
+        match self.catalog.look_up(&table, columns) {
+            TableUse::Read(column_map) => {
                 let length = usize::try_from(self.lexer.stream.offset() - start).ok();
                 let head = length.and_then(|length| head.get(..length));
                 let repeated = head.map(|head| [b"\nINSERT", head].concat());
-                self.inserted_rows(&route, repeated.as_deref())
+                self.inserted_rows(&column_map, repeated.as_deref())
             }
-            Use::Skip => self.lexer.skip_insert(),
-            Use::NoColumns => Err(self.no_columns(&table)),
+            TableUse::Skip => self.lexer.skip_insert(),
+            TableUse::NoColumns => Err(self.no_columns(&table)),
         }
     }
 
-    /// Reads rows up to the semicolon. Dumps with one row in each INSERT begin them all alike: as long as `repeated`
-    /// follows, it is the next row.
-    fn inserted_rows(&mut self, route: &Route, repeated: Option<&[u8]>) -> Result<(), SourceError> {
-        let rules = Rules { dialect: self.lexer.dialect, backslashes: self.lexer.backslashes };
+    /// Reads rows up to the semicolon. Dumps with one row per INSERT start each statement alike: while `repeated`
+    /// follows, the next row is read without parsing the statement.
+    fn inserted_rows(&mut self, column_map: &ColumnMap, repeated: Option<&[u8]>) -> Result<(), SourceError> {
+        let rules = RowScanner { dialect: self.lexer.dialect, backslashes: self.lexer.backslashes };
         let mut values = Vec::new();
         loop {
             self.lexer.skip_blank()?;
@@ -337,26 +335,26 @@ impl Script<'_, '_> {
                     Ok(Some(length)) => break length,
                     Ok(None) => {
                         if !stream.grow()? {
-                            return Err(stream.truncated("it ends within a row"));
+                            return Err(stream.truncated("the dump ends within a row"));
                         }
                     }
                     Err(fault) => return Err(stream.broken(fault.at, fault.detail)),
                 }
             };
             let stream = &self.lexer.stream;
-            if values.len() != route.width {
-                return Err(stream.broken(0, wrong_width(route, values.len())));
+            if values.len() != column_map.width {
+                return Err(stream.broken(0, wrong_width(column_map, values.len())));
             }
-            let mut row = Row::default();
-            for (slot, place) in route.places.iter().enumerate() {
-                let Some(place) = *place else { continue };
-                let value = values[place];
+            let mut row = SourceRow::default();
+            for (slot, index) in column_map.indices.iter().enumerate() {
+                let Some(index) = *index else { continue };
+                let value = values[index];
                 let bytes = rules
-                    .decode(stream.window(), value, is_id(route.role, slot))
+                    .decode(stream.window(), value, is_id(column_map.role, slot))
                     .map_err(|fault| stream.broken(fault.at, fault.detail))?;
-                row[slot] = utf8(bytes).map_err(|_| stream.broken(0, not_utf8(route.role, slot)))?;
+                row[slot] = utf8(bytes).map_err(|_| stream.broken(0, not_utf8(column_map.role, slot)))?;
             }
-            self.gatherer.add(route.role, row)?;
+            self.builder.add(column_map.role, row)?;
             self.lexer.stream.rows += 1;
             self.lexer.stream.consume(length);
             self.lexer.skip_blank()?;
@@ -377,7 +375,7 @@ impl Script<'_, '_> {
     }
 }
 
-/// Whether the column identifies a row; ids that are binary are kept as hex digits.
+/// Whether the column is an id. Binary ids are kept as hex digits.
 fn is_id(role: Role, slot: usize) -> bool {
     let column = role.columns()[slot];
     column == "id" || column.ends_with("_id")
@@ -391,13 +389,13 @@ pub fn utf8(bytes: Option<Cow<'_, [u8]>>) -> Result<Option<Cow<'_, str>>, std::s
     })
 }
 
-pub fn wrong_width(route: &Route, found: usize) -> String {
-    format!("a row of {} has {found} values for {} columns", route.role, route.width)
+pub fn wrong_width(column_map: &ColumnMap, found: usize) -> String {
+    format!("a row of {} has {found} values for {} columns", column_map.role, column_map.width)
 }
 
 pub fn not_utf8(role: Role, slot: usize) -> String {
     format!(
-        "{role}.{} is not UTF-8: dump text with pg_dump --encoding=UTF8 or mysqldump --default-character-set=utf8mb4, \
+        "{role}.{} is not UTF-8: dump texts with pg_dump --encoding=UTF8 or mysqldump --default-character-set=utf8mb4, \
          and binary columns with mysqldump --hex-blob",
         role.columns()[slot]
     )

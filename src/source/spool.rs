@@ -1,19 +1,19 @@
-//! Many short rows of text, packed away until it is known which of them are wanted.
+//! Keeps many short rows of text, compressed, until it is known which of them are needed.
 //!
-//! In a dump the photos may come before the faces that tell which photos are candidates, and standard input cannot
-//! be read twice. So every photo's row is kept, compressed: about 50 bytes each.
+//! In a dump the photos may precede the faces that determine the candidates, and standard input cannot be read twice.
+//! So every photo's row is kept, at about 50 bytes each.
 
 use std::borrow::Cow;
 use std::io;
 
-/// Rows are compressed in blocks of this size.
+/// Bytes per compressed block.
 const BLOCK: usize = 1 << 20;
 
-/// zstd's fastest ordinary level.
+/// The fastest regular level of zstd.
 const LEVEL: i32 = 1;
 
-/// One row: as many values as every row of the spool has.
-pub type Values<'a, const N: usize> = [Option<Cow<'a, str>>; N];
+/// One row. All rows of a spool have `N` values.
+pub type SpooledRow<'a, const N: usize> = [Option<Cow<'a, str>>; N];
 
 #[derive(Default)]
 pub struct RowSpool<const N: usize> {
@@ -22,7 +22,7 @@ pub struct RowSpool<const N: usize> {
 }
 
 impl<const N: usize> RowSpool<N> {
-    pub fn push(&mut self, row: &Values<'_, N>) -> io::Result<()> {
+    pub fn push(&mut self, row: &SpooledRow<'_, N>) -> io::Result<()> {
         for value in row {
             match value {
                 None => self.open.push(0),
@@ -40,8 +40,8 @@ impl<const N: usize> RowSpool<N> {
         Ok(())
     }
 
-    /// Shows every row in the order of the pushes, and frees it.
-    pub fn unpack<E: From<io::Error>>(self, mut show: impl FnMut(Values<'_, N>) -> Result<(), E>) -> Result<(), E> {
+    /// Passes every row to `show`, in the order of the pushes, and frees the blocks.
+    pub fn unpack<E: From<io::Error>>(self, mut show: impl FnMut(SpooledRow<'_, N>) -> Result<(), E>) -> Result<(), E> {
         for block in self.blocks {
             show_all(&zstd::decode_all(&*block)?, &mut show)?;
         }
@@ -51,10 +51,10 @@ impl<const N: usize> RowSpool<N> {
 
 fn show_all<const N: usize, E: From<io::Error>>(
     mut rows: &[u8],
-    show: &mut impl FnMut(Values<'_, N>) -> Result<(), E>,
+    show: &mut impl FnMut(SpooledRow<'_, N>) -> Result<(), E>,
 ) -> Result<(), E> {
     while !rows.is_empty() {
-        let mut row: Values<'_, N> = [const { None }; N];
+        let mut row: SpooledRow<'_, N> = [const { None }; N];
         for value in &mut row {
             *value = take(&mut rows)?.map(Cow::Borrowed);
         }
@@ -72,7 +72,7 @@ fn push_length(bytes: &mut Vec<u8>, mut length: usize) {
 }
 
 fn take<'a>(rows: &mut &'a [u8]) -> io::Result<Option<&'a str>> {
-    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "packed rows were damaged in memory");
+    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "compressed rows are damaged in memory");
     let mut length = 0usize;
     for shift in (0..).step_by(7) {
         let (byte, rest) = rows.split_first().ok_or_else(damaged)?;
@@ -93,8 +93,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_come_out_as_they_went_in() {
-        let row = |i: usize| -> Values<'static, 3> {
+    fn rows_survive_the_round_trip() {
+        let row = |i: usize| -> SpooledRow<'static, 3> {
             [
                 (!i.is_multiple_of(3)).then(|| Cow::Owned(format!("宇 {i}"))),
                 Some(Cow::Owned("x".repeat(i % 300))),

@@ -1,4 +1,4 @@
-//! A source DB that is an SQLite file.
+//! Reads a source database that is an SQLite file.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -9,48 +9,49 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 use tempfile::NamedTempFile;
 
-use super::candidates::Gatherer;
-use super::catalogue::{Catalogue, Naming, TableName, Use};
+use super::candidates::CandidateBuilder;
+use super::catalog::{Catalog, Naming, TableName, TableUse};
 use super::error::{Position, SourceError};
-use super::mapping::{Mapping, Row};
+use super::mapping::{Mapping, SourceRow};
 use super::script::not_utf8;
 use super::stream::Progress;
 
-/// How an SQLite file begins.
+/// The first bytes of an SQLite file.
 pub const MAGIC: &[u8] = b"SQLite format 3\0";
 
-/// Reads a database that lies in a file.
+/// Reads a database file.
 pub fn read(
     path: &Path,
     mapping: &Mapping,
-    gatherer: &mut Gatherer,
+    builder: &mut CandidateBuilder,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), SourceError> {
     let size = check_size(path)?;
     let connection = open(path)?;
     let naming = Naming { any_case: true, default_schema: None };
-    let mut catalogue = Catalogue::new(mapping, naming);
+    let mut catalog = Catalog::new(mapping, naming);
     let mut queries = Vec::new();
     for table in tables(&connection)? {
         let columns = columns(&connection, &table)?;
         let name = TableName { name: table.clone(), ..TableName::default() };
-        if let Use::Read(route) = catalogue.look_up(&name, Some(columns.clone())) {
-            let picked = route.places.map(|place| place.map_or_else(|| "NULL".into(), |place| quote(&columns[place])));
-            queries.push((route.role, format!("SELECT {} FROM {}", picked.join(", "), quote(&table))));
+        if let TableUse::Read(column_map) = catalog.look_up(&name, Some(columns.clone())) {
+            let picked =
+                column_map.indices.map(|index| index.map_or_else(|| "NULL".into(), |index| quote(&columns[index])));
+            queries.push((column_map.role, format!("SELECT {} FROM {}", picked.join(", "), quote(&table))));
         }
     }
-    catalogue.verdict()?;
+    catalog.check()?;
     let mut count = 0u64;
     for (role, query) in queries {
         let mut statement = connection.prepare(&query)?;
         let mut rows = statement.query([])?;
         while let Some(found) = rows.next()? {
-            let mut row = Row::default();
+            let mut row = SourceRow::default();
             for ((slot, column), value) in role.columns().iter().enumerate().zip(&mut row) {
                 *value = text(found.get_ref(slot)?, column.ends_with("id"))
                     .map_err(|_| SourceError::Contradiction(not_utf8(role, slot)))?;
             }
-            gatherer.add(role, row)?;
+            builder.add(role, row)?;
             count += 1;
             if count.is_multiple_of(4096) {
                 progress(Progress { bytes: 0, total: Some(size), rows: count });
@@ -61,10 +62,10 @@ pub fn read(
     Ok(())
 }
 
-/// Puts a database that comes as a stream into a temporary file, since SQLite must seek.
+/// Copies a streamed database into a temporary file, since SQLite must seek.
 pub fn unpack(mut stream: impl Read) -> Result<NamedTempFile, SourceError> {
     let failed =
-        |error| SourceError::Io { what: "the SQLite file cannot be unpacked to the temporary folder".into(), error };
+        |error| SourceError::Io { what: "cannot write the SQLite file to the temporary directory".into(), error };
     let mut file = NamedTempFile::new().map_err(failed)?;
     io::copy(&mut stream, &mut file).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
@@ -79,8 +80,8 @@ pub fn unpack(mut stream: impl Read) -> Result<NamedTempFile, SourceError> {
     Ok(file)
 }
 
-/// Read only, trusting nothing in the file. Without a journal beside it the file is taken as it lies, so that it may
-/// be in a folder that cannot be written to.
+/// Opens the file read-only and trusts nothing in it. Without a journal beside it the file is opened as immutable, so
+/// that it may be in a read-only directory.
 fn open(path: &Path) -> Result<Connection, SourceError> {
     let is_there = |suffix: &str| {
         let mut journal = path.as_os_str().to_owned();
@@ -96,7 +97,7 @@ fn open(path: &Path) -> Result<Connection, SourceError> {
     Ok(connection)
 }
 
-/// The header says how many pages there are; a file that was cut off has fewer. Answers the file's size.
+/// Checks that the file has as many pages as its header says: a truncated file has fewer. Returns the size in bytes.
 fn check_size(path: &Path) -> Result<u64, SourceError> {
     let failed = |error| SourceError::Io { what: path.display().to_string(), error };
     let mut file = File::open(path).map_err(failed)?;
@@ -111,12 +112,12 @@ fn check_size(path: &Path) -> Result<u64, SourceError> {
         1 => 65_536,
         size => u64::from(size),
     };
-    // The count holds only where it was written together with the last change.
+    // The page count is valid only if it was written with the last change.
     let pages = if word(24) == word(92) { u64::from(word(28)) } else { 1 };
     if read < header.len() || size < page * pages {
         return Err(SourceError::Truncated {
             at: Position { line: 1, offset: size },
-            detail: format!("an SQLite file of {pages} pages has {} bytes", page * pages),
+            detail: format!("an SQLite file of {pages} pages should have {} bytes", page * pages),
         });
     }
     Ok(size)

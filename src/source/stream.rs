@@ -1,4 +1,4 @@
-//! The dump as it streams by: a window on its bytes that grows only as far as one row needs.
+//! A window on the bytes of the dump. It grows only as far as one row needs.
 
 use std::io::{ErrorKind, Read};
 use std::sync::Arc;
@@ -6,40 +6,40 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::{Position, SourceError};
 
-/// A row, or another part that has to be seen whole, may be this large.
+/// Limit for a row, or for anything else that must be in memory as a whole.
 pub const MAX_WINDOW: usize = 64 << 20;
 
 /// UTF-8's byte order mark.
 pub const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// How much is read at a time.
+/// Bytes per read.
 const CHUNK: usize = 256 << 10;
 
-/// How far the reading has come.
+/// How much of the dump has been read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes of the file that were read, before decompression.
+    /// Bytes read from the file, before decompression.
     pub bytes: u64,
-    /// The size of the file, where it is known.
+    /// The size of the file in bytes, if known.
     pub total: Option<u64>,
-    /// Rows of faces, photos and labels.
+    /// Rows of faces, photos and labels read so far.
     pub rows: u64,
 }
 
-/// Counts the bytes of the file, below the decompression.
+/// Counts the bytes of the file, before decompression.
 #[derive(Debug, Clone, Default)]
-pub struct Meter {
+pub struct ReadMeter {
     pub bytes: Arc<AtomicU64>,
     pub total: Option<u64>,
 }
 
-/// Counts what is read through it.
-pub struct Metered<R> {
+/// Counts the bytes read through it.
+pub struct MeteredReader<R> {
     pub reader: R,
-    pub meter: Meter,
+    pub meter: ReadMeter,
 }
 
-impl<R: Read> Read for Metered<R> {
+impl<R: Read> Read for MeteredReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let read = self.reader.read(buffer)?;
         self.meter.bytes.fetch_add(read as u64, Ordering::Relaxed);
@@ -47,30 +47,31 @@ impl<R: Read> Read for Metered<R> {
     }
 }
 
-/// A reader with a window, a position, and someone who wants to know how far it has come.
+/// A reader with a window and a position, which reports its progress.
 pub struct Stream<'a> {
     reader: Box<dyn Read + 'a>,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
     ended: bool,
-    /// The last byte that left the buffer, and where `buffer[0]` is in the dump.
-    before: u8,
+    /// The last byte dropped from the buffer.
+    last_dropped: u8,
+    /// The position of `buffer[0]` in the dump.
     origin: Position,
     pub rows: u64,
-    meter: Meter,
+    meter: ReadMeter,
     progress: &'a mut dyn FnMut(Progress),
 }
 
 impl<'a> Stream<'a> {
-    pub fn new(reader: Box<dyn Read + 'a>, meter: Meter, progress: &'a mut dyn FnMut(Progress)) -> Self {
+    pub fn new(reader: Box<dyn Read + 'a>, meter: ReadMeter, progress: &'a mut dyn FnMut(Progress)) -> Self {
         Self {
             reader,
             buffer: vec![0; 2 * CHUNK],
             start: 0,
             end: 0,
             ended: false,
-            before: b'\n',
+            last_dropped: b'\n',
             origin: Position { line: 1, offset: 0 },
             rows: 0,
             meter,
@@ -78,12 +79,12 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// The bytes that come next, as far as they are here.
+    /// The next bytes, as far as they have been read.
     pub fn window(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
 
-    /// The window with at least `wanted` bytes, unless the dump ends before.
+    /// Returns the window with at least `wanted` bytes, unless the dump ends before.
     pub fn fill(&mut self, wanted: usize) -> Result<&[u8], SourceError> {
         while self.end - self.start < wanted && !self.ended {
             self.read()?;
@@ -91,7 +92,7 @@ impl<'a> Stream<'a> {
         Ok(self.window())
     }
 
-    /// Makes the window much larger, so that looking again from its start is cheap. False at the dump's end.
+    /// At least doubles the window, so that scanning again from its start stays cheap. Returns false at the end of the dump.
     pub fn grow(&mut self) -> Result<bool, SourceError> {
         let length = self.end - self.start;
         if length >= MAX_WINDOW {
@@ -120,11 +121,11 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// Makes room for another chunk: moves the window to the front, and the front on.
+    /// Makes room for another chunk: moves the window to the front of the buffer, or enlarges the buffer.
     fn shift(&mut self) {
         if self.start > 0 {
             self.origin = self.position(0);
-            self.before = self.buffer[self.start - 1];
+            self.last_dropped = self.buffer[self.start - 1];
             self.buffer.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
@@ -147,12 +148,12 @@ impl<'a> Stream<'a> {
         self.origin.offset + self.start as u64
     }
 
-    /// Whether the next byte is the first of a line.
+    /// Whether the next byte starts a line.
     pub fn at_line_start(&self) -> bool {
-        if self.start > 0 { self.buffer[self.start - 1] == b'\n' } else { self.before == b'\n' }
+        if self.start > 0 { self.buffer[self.start - 1] == b'\n' } else { self.last_dropped == b'\n' }
     }
 
-    /// Where the byte `ahead` of the window's start is.
+    /// The position of the byte `ahead` of the window's start.
     pub fn position(&self, ahead: usize) -> Position {
         let seen = &self.buffer[..(self.start + ahead).min(self.end)];
         Position {
@@ -161,23 +162,23 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// The error for something wrong at the byte `ahead`.
+    /// An error at the byte `ahead` of the window's start.
     pub fn broken(&self, ahead: usize, detail: impl Into<String>) -> SourceError {
         SourceError::Broken { at: self.position(ahead), detail: detail.into() }
     }
 
-    /// The error for an end where none may be.
+    /// An error at the end of the dump.
     pub fn truncated(&self, detail: impl Into<String>) -> SourceError {
         SourceError::Truncated { at: self.position(usize::MAX / 2), detail: detail.into() }
     }
 
-    /// A decoder that meets the end or nonsense means a broken dump; only the system's own errors are the machine's.
+    /// An error of a decoder means a broken dump; an error of the operating system does not.
     fn unreadable(&self, error: std::io::Error) -> SourceError {
         if error.kind() == ErrorKind::UnexpectedEof {
             return self.truncated(format!("the compressed data ends here ({error})"));
         }
-        if is_of_the_machine(&error) {
-            return SourceError::Io { what: "the dump cannot be read".into(), error };
+        if is_io_failure(&error) {
+            return SourceError::Io { what: "cannot read the dump".into(), error };
         }
         SourceError::Broken {
             at: self.position(usize::MAX / 2),
@@ -186,8 +187,8 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// The source was lost, which says nothing of the content.
-pub fn is_of_the_machine(error: &std::io::Error) -> bool {
+/// Whether reading failed for a reason outside the content.
+pub fn is_io_failure(error: &std::io::Error) -> bool {
     error.raw_os_error().is_some() || error.kind() == ErrorKind::ConnectionAborted
 }
 
@@ -195,10 +196,10 @@ pub fn is_of_the_machine(error: &std::io::Error) -> bool {
 mod tests {
     use super::*;
 
-    /// Hands out a few bytes at a time.
-    struct Drip<'a>(&'a [u8], usize);
+    /// Returns at most a fixed number of bytes at a time.
+    struct SlowReader<'a>(&'a [u8], usize);
 
-    impl Read for Drip<'_> {
+    impl Read for SlowReader<'_> {
         fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
             let count = self.1.min(self.0.len()).min(buffer.len());
             buffer[..count].copy_from_slice(&self.0[..count]);
@@ -208,10 +209,10 @@ mod tests {
     }
 
     #[test]
-    fn positions_hold_across_shifts() {
+    fn positions_survive_shifts() {
         let text: Vec<u8> = (0..400_000).flat_map(|i| format!("{i}\n").into_bytes()).collect();
         let mut quiet = |_: Progress| {};
-        let mut stream = Stream::new(Box::new(Drip(&text, 70_001)), Meter::default(), &mut quiet);
+        let mut stream = Stream::new(Box::new(SlowReader(&text, 70_001)), ReadMeter::default(), &mut quiet);
         let mut lines = 0;
         loop {
             let window = stream.fill(100).unwrap();
@@ -232,9 +233,9 @@ mod tests {
     }
 
     #[test]
-    fn a_window_does_not_grow_for_ever() {
+    fn window_growth_is_bounded() {
         let mut quiet = |_: Progress| {};
-        let mut stream = Stream::new(Box::new(std::io::repeat(b'x')), Meter::default(), &mut quiet);
+        let mut stream = Stream::new(Box::new(std::io::repeat(b'x')), ReadMeter::default(), &mut quiet);
         let error = loop {
             match stream.grow() {
                 Ok(more) => assert!(more),

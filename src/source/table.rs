@@ -1,22 +1,22 @@
-//! Candidates that somebody has already picked out: CSV, TSV or JSON lines with the columns of the query's answer.
+//! Reads candidates that are already selected: CSV, TSV or JSON lines with the columns of the query's result.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 
 use memchr::{memchr, memchr2};
 
-use super::candidates::Key;
+use super::candidates::IdKey;
 use super::error::SourceError;
 use super::mapping::{Mapping, Role};
 use super::postgres::unescape;
 use super::stream::{BOM, Stream};
 use crate::domain::{Candidate, Id};
 
-/// The columns of the query's answer, in its order.
+/// The columns of the query's result, in order.
 pub const COLUMNS: [&str; 7] =
     ["face_id", "photo_id", "source_url", "photo_url", "posted_at", "label_id", "label_name"];
 
-/// The same columns in the source DB.
+/// The same columns in the source database.
 const ORIGINS: [(Role, usize); 7] = [
     (Role::Faces, 0),
     (Role::Photos, 0),
@@ -27,47 +27,47 @@ const ORIGINS: [(Role, usize); 7] = [
     (Role::Labels, 1),
 ];
 
-/// How the rows are written.
+/// The format of the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// RFC 4180; a field that is empty and not quoted is NULL.
+pub enum TableFormat {
+    /// RFC 4180. An empty unquoted field is NULL.
     Csv,
-    /// As PostgreSQL's COPY writes it: `\N`, `\t`, `\n`, `\\`.
+    /// PostgreSQL's COPY text format: `\N`, `\t`, `\n`, `\\`.
     Tsv,
     JsonLines,
 }
 
-/// Tells the format from a file's beginning, if it can be a table of candidates.
-pub fn sniff(head: &[u8], mapping: &Mapping) -> Option<Format> {
+/// Detects the format from the start of the file. None: it is not a table of candidates.
+pub fn sniff(head: &[u8], mapping: &Mapping) -> Option<TableFormat> {
     let head = head.strip_prefix(BOM).unwrap_or(head).trim_ascii_start();
     if head.first() == Some(&b'{') {
-        return Some(Format::JsonLines);
+        return Some(TableFormat::JsonLines);
     }
     let line = &head[..memchr(b'\n', head).unwrap_or(head.len())];
-    // A statement names columns between commas, too.
+    // SQL statements also have column names between commas.
     let is_sql =
         |word: &[u8]| [&b"COPY"[..], b"INSERT", b"CREATE", b"SELECT"].iter().any(|w| w.eq_ignore_ascii_case(word));
     if line.split(|byte| *byte == b' ').next().is_some_and(is_sql) {
         return None;
     }
-    let format = if memchr(b'\t', line).is_some() { Format::Tsv } else { Format::Csv };
+    let format = if memchr(b'\t', line).is_some() { TableFormat::Tsv } else { TableFormat::Csv };
     let names = names(mapping);
-    let separator = if format == Format::Tsv { b'\t' } else { b',' };
-    let is_ours = |field: &[u8]| {
+    let separator = if format == TableFormat::Tsv { b'\t' } else { b',' };
+    let is_known = |field: &[u8]| {
         let field = field.trim_ascii();
         let field = field.strip_prefix(b"\"").and_then(|field| field.strip_suffix(b"\"")).unwrap_or(field);
         names.iter().any(|name| name.as_bytes() == field)
     };
-    line.split(|byte| *byte == separator).any(is_ours).then_some(format)
+    line.split(|byte| *byte == separator).any(is_known).then_some(format)
 }
 
 fn names(mapping: &Mapping) -> [&str; 7] {
     std::array::from_fn(|i| mapping.renamed(ORIGINS[i].0, ORIGINS[i].1).unwrap_or(COLUMNS[i]))
 }
 
-/// Reads the rows in their order. `photo_id` and `photo_url` must be there. Without `face_id` the photo's id stands
-/// for its one face; without `label_id` the label's name stands for it, and is empty without that too.
-pub fn read(mut stream: Stream<'_>, format: Format, mapping: &Mapping) -> Result<Vec<Candidate>, SourceError> {
+/// Reads the rows in order. `photo_id` and `photo_url` are required. A missing `face_id` is replaced by the photo's
+/// id; a missing `label_id` by the label's name, or by an empty id if that is missing too.
+pub fn read(mut stream: Stream<'_>, format: TableFormat, mapping: &Mapping) -> Result<Vec<Candidate>, SourceError> {
     if stream.fill(BOM.len())?.starts_with(BOM) {
         stream.consume(BOM.len());
     }
@@ -81,20 +81,19 @@ pub fn read(mut stream: Stream<'_>, format: Format, mapping: &Mapping) -> Result
             stream.consume(length);
             continue;
         }
-        let text =
-            std::str::from_utf8(text).map_err(|error| stream.broken(error.valid_up_to(), "this is not UTF-8"))?;
+        let text = std::str::from_utf8(text).map_err(|error| stream.broken(error.valid_up_to(), "invalid UTF-8"))?;
         let values = match (format, &columns) {
-            (Format::JsonLines, _) => members(text, &names).map_err(|detail| stream.broken(0, detail))?,
+            (TableFormat::JsonLines, _) => members(text, &names).map_err(|detail| stream.broken(0, detail))?,
             (_, None) => {
-                columns = Some(Columns::find(&fields(text, format), &names)?);
+                columns = Some(HeaderColumns::find(&fields(text, format), &names)?);
                 stream.consume(length);
                 continue;
             }
             (_, Some(columns)) => columns.pick(fields(text, format)).map_err(|detail| stream.broken(0, detail))?,
         };
         let candidate = candidate(values).map_err(|detail| stream.broken(0, detail))?;
-        if !seen.insert(Key::new(candidate.photo_id.as_str())) {
-            return Err(stream.broken(0, format!("photo {} is there twice", candidate.photo_id)));
+        if !seen.insert(IdKey::new(candidate.photo_id.as_str())) {
+            return Err(stream.broken(0, format!("photo {} exists twice", candidate.photo_id)));
         }
         candidates.push(candidate);
         stream.rows += 1;
@@ -103,9 +102,9 @@ pub fn read(mut stream: Stream<'_>, format: Format, mapping: &Mapping) -> Result
     Ok(candidates)
 }
 
-type Values<'a> = [Option<Cow<'a, str>>; 7];
+type CandidateValues<'a> = [Option<Cow<'a, str>>; 7];
 
-fn candidate(values: Values<'_>) -> Result<Candidate, String> {
+fn candidate(values: CandidateValues<'_>) -> Result<Candidate, String> {
     let [face_id, photo_id, source_url, photo_url, posted_at, label_id, label_name] = values;
     let photo_id = Id::new(photo_id.filter(|id| !id.is_empty()).ok_or("a row has no photo_id")?);
     Ok(Candidate {
@@ -119,11 +118,11 @@ fn candidate(values: Values<'_>) -> Result<Candidate, String> {
     })
 }
 
-/// The length of the record that comes next, with its line's end; none at the end.
-fn record(stream: &mut Stream<'_>, format: Format) -> Result<Option<usize>, SourceError> {
+/// Returns the length of the next record, including its line end. None at the end of the file.
+fn record(stream: &mut Stream<'_>, format: TableFormat) -> Result<Option<usize>, SourceError> {
     loop {
         let window = stream.window();
-        let end = if format == Format::Csv { csv_end(window) } else { memchr(b'\n', window) };
+        let end = if format == TableFormat::Csv { csv_end(window) } else { memchr(b'\n', window) };
         if let Some(end) = end {
             return Ok(Some(end + 1));
         }
@@ -131,14 +130,14 @@ fn record(stream: &mut Stream<'_>, format: Format) -> Result<Option<usize>, Sour
             continue;
         }
         let window = stream.window();
-        if format == Format::Csv && memchr::memchr_iter(b'"', window).count() % 2 == 1 {
-            return Err(stream.truncated("it ends within a quoted field"));
+        if format == TableFormat::Csv && memchr::memchr_iter(b'"', window).count() % 2 == 1 {
+            return Err(stream.truncated("the file ends within a quoted field"));
         }
         return Ok((!window.is_empty()).then_some(window.len()));
     }
 }
 
-/// Where the line ends that is not within quotes.
+/// Returns the position of the first newline outside quotes.
 fn csv_end(text: &[u8]) -> Option<usize> {
     let mut quoted = false;
     for at in memchr::memchr2_iter(b'"', b'\n', text) {
@@ -151,11 +150,11 @@ fn csv_end(text: &[u8]) -> Option<usize> {
     None
 }
 
-fn fields(line: &str, format: Format) -> Vec<Option<Cow<'_, str>>> {
+fn fields(line: &str, format: TableFormat) -> Vec<Option<Cow<'_, str>>> {
     let line = line.strip_suffix('\n').unwrap_or(line);
     let line = line.strip_suffix('\r').unwrap_or(line);
     match format {
-        Format::Csv => csv_fields(line),
+        TableFormat::Csv => csv_fields(line),
         _ => line.split('\t').map(tsv_field).collect(),
     }
 }
@@ -178,7 +177,7 @@ fn csv_fields(line: &str) -> Vec<Option<Cow<'_, str>>> {
     fields
 }
 
-/// The first field and what follows its comma. Within a field a quote may open and close anywhere, as in PostgreSQL.
+/// Splits off the first field at its comma. Quotes may open and close anywhere in a field, as in PostgreSQL.
 fn csv_field(text: &str) -> (Option<Cow<'_, str>>, Option<&str>) {
     let bytes = text.as_bytes();
     let end = memchr2(b',', b'"', bytes).unwrap_or(text.len());
@@ -200,51 +199,51 @@ fn csv_field(text: &str) -> (Option<Cow<'_, str>>, Option<&str>) {
     (Some(Cow::Owned(field)), None)
 }
 
-/// Where a table's header has the columns of the query's answer.
-struct Columns {
-    places: [Option<usize>; 7],
+/// The positions of the result's columns in the header.
+struct HeaderColumns {
+    indices: [Option<usize>; 7],
     width: usize,
 }
 
-impl Columns {
+impl HeaderColumns {
     fn find(header: &[Option<Cow<'_, str>>], names: &[&str; 7]) -> Result<Self, SourceError> {
         let header: Vec<&str> = header.iter().map(|name| name.as_deref().unwrap_or_default().trim()).collect();
-        let places: [_; 7] = std::array::from_fn(|i| header.iter().position(|name| *name == names[i]));
+        let indices: [_; 7] = std::array::from_fn(|i| header.iter().position(|name| *name == names[i]));
         let missing: Vec<String> = [1, 3]
             .into_iter()
-            .filter(|i: &usize| places[*i].is_none())
+            .filter(|i: &usize| indices[*i].is_none())
             .map(|i| {
                 let (role, slot) = ORIGINS[i];
                 format!(
-                    "column `{}` is not there, found {}: name it with --map {role}.{}=COLUMN",
+                    "column `{}` is missing, found {}: name it with --map {role}.{}=COLUMN",
                     names[i],
                     header.join(", "),
                     role.columns()[slot]
                 )
             })
             .collect();
-        if missing.is_empty() { Ok(Self { places, width: header.len() }) } else { Err(SourceError::Unfit(missing)) }
+        if missing.is_empty() { Ok(Self { indices, width: header.len() }) } else { Err(SourceError::Unfit(missing)) }
     }
 
-    fn pick<'a>(&self, fields: Vec<Option<Cow<'a, str>>>) -> Result<Values<'a>, String> {
+    fn pick<'a>(&self, fields: Vec<Option<Cow<'a, str>>>) -> Result<CandidateValues<'a>, String> {
         if fields.len() != self.width {
             return Err(format!("a row has {} fields for {} columns", fields.len(), self.width));
         }
-        Ok(self.places.map(|place| place.and_then(|place| fields[place].clone())))
+        Ok(self.indices.map(|index| index.and_then(|index| fields[index].clone())))
     }
 }
 
-/// The values of a JSON object that stand under our names. Numbers are kept as written.
-fn members<'a>(line: &'a str, names: &[&str; 7]) -> Result<Values<'a>, String> {
+/// Returns the named values of a JSON object. Numbers are kept as written.
+fn members<'a>(line: &'a str, names: &[&str; 7]) -> Result<CandidateValues<'a>, String> {
     let mut object: std::collections::HashMap<Cow<'a, str>, &'a serde_json::value::RawValue> =
-        serde_json::from_str(line).map_err(|error| format!("this is not a JSON object ({error})"))?;
-    let mut values = Values::default();
+        serde_json::from_str(line).map_err(|error| format!("not a JSON object ({error})"))?;
+    let mut values = CandidateValues::default();
     for (value, name) in values.iter_mut().zip(names) {
         let Some(raw) = object.remove(*name).map(|raw| raw.get()) else { continue };
         *value = match raw.as_bytes()[0] {
             b'n' => None,
             b'"' => Some(serde_json::from_str::<String>(raw).map_err(|error| error.to_string())?.into()),
-            b'{' | b'[' => return Err(format!("`{name}` is neither text nor a number")),
+            b'{' | b'[' => return Err(format!("`{name}` is neither a string nor a number")),
             _ => Some(raw.into()),
         };
     }
@@ -254,13 +253,13 @@ fn members<'a>(line: &'a str, names: &[&str; 7]) -> Result<Values<'a>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::stream::{Meter, Progress};
+    use crate::source::stream::{Progress, ReadMeter};
 
     fn read_text(text: &str, map: &[&str]) -> Result<Vec<Candidate>, SourceError> {
         let mut quiet = |_: Progress| {};
         let mapping = Mapping::parse(map).unwrap();
         let format = sniff(text.as_bytes(), &mapping).expect("a table");
-        read(Stream::new(Box::new(text.as_bytes()), Meter::default(), &mut quiet), format, &mapping)
+        read(Stream::new(Box::new(text.as_bytes()), ReadMeter::default(), &mut quiet), format, &mapping)
     }
 
     fn expected() -> Candidate {
@@ -276,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn the_three_formats_say_the_same() {
+    fn all_formats_give_the_same_rows() {
         let csv = "face_id,photo_id,source_url,photo_url,posted_at,label_id,label_name\r\n\
             3,7,,http://x/宇.jpg,\"\",2,\"Ana \"\"A\"\",\nB\\\"\r\n";
         let tsv = "label_name\tother\tface_id\tphoto_id\tsource_url\tphoto_url\tposted_at\tlabel_id\n\
@@ -290,9 +289,9 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_is_no_table() {
+    fn sql_statements_are_not_tables() {
         let mapping = Mapping::default();
-        assert_eq!(sniff(b"photo_id,photo_url\n5,a\n", &mapping), Some(Format::Csv));
+        assert_eq!(sniff(b"photo_id,photo_url\n5,a\n", &mapping), Some(TableFormat::Csv));
         for statement in [
             "COPY public.photos (id, photo_id, photo_url, posted_at) FROM stdin;\n",
             "insert into photos (id, photo_id, photo_url) values (1, 2, 'x');\n",
@@ -303,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn photo_and_url_are_enough() {
+    fn photo_id_and_url_suffice() {
         let found = read_text("photo_id,photo_url\n5,http://x\n", &[]).unwrap();
         assert_eq!((found[0].face_id.as_str(), found[0].label_id.as_str()), ("5", ""));
         let found = read_text("url,photo_id,label_name\nhttp://x,5,Ana\n", &["photos.photo_url=url"]).unwrap();
@@ -311,8 +310,8 @@ mod tests {
     }
 
     #[test]
-    fn faults_have_their_place() {
-        for (text, place) in [
+    fn errors_have_positions() {
+        for (text, position) in [
             ("photo_id,photo_url\n5,a\n6,b,c\n", "line 3, byte 23"),
             ("photo_id,photo_url\n5,a\n5,b\n", "line 3, byte 23"),
             ("photo_id,photo_url\n5,a\n,b\n", "line 3, byte 23"),
@@ -321,9 +320,9 @@ mod tests {
             ("{\"photo_id\":{}}", "line 1, byte 0"),
         ] {
             let error = read_text(text, &[]).unwrap_err().to_string();
-            assert!(error.contains(place), "{text:?}: {error}");
+            assert!(error.contains(position), "{text:?}: {error}");
         }
         let error = read_text("photo_id,url\n", &[]).unwrap_err().to_string();
-        assert!(error.contains("`photo_url` is not there, found photo_id, url"), "{error}");
+        assert!(error.contains("`photo_url` is missing, found photo_id, url"), "{error}");
     }
 }

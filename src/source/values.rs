@@ -1,4 +1,4 @@
-//! One row of an INSERT, `(1,'a',NULL)`, and what its values mean.
+//! Parses one row of an INSERT, such as `(1,'a',NULL)`, and decodes its values.
 
 use std::borrow::Cow;
 
@@ -6,61 +6,61 @@ use memchr::{memchr, memchr2};
 
 use super::lexer::Dialect;
 
-/// What a value is written as.
+/// How a value is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ValueKind {
     Null,
-    /// A number or a word: what is written is what it is.
+    /// A number or a word, which stands for itself.
     Bare,
-    /// A string, without its quotes. `backslashes`: they escape.
+    /// A string, without its quotes. `backslashes`: backslashes are escapes.
     Text {
         quote: u8,
         backslashes: bool,
     },
     /// Hex digits.
     Hex,
-    /// Something that only the database can work out.
+    /// An expression that only the database can evaluate.
     Expression,
 }
 
-/// One value: how it is written, and where in the text.
+/// One value: its kind, and its range in the text.
 #[derive(Debug, Clone, Copy)]
 pub struct Value {
-    kind: Kind,
+    kind: ValueKind,
     start: usize,
     end: usize,
 }
 
-/// Something wrong, `at` bytes into the text.
+/// A syntax error, `at` bytes into the text.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct RowError {
     pub at: usize,
     pub detail: &'static str,
 }
 
-/// How strings are to be read.
+/// Parses rows by the rules of a dialect.
 #[derive(Debug, Clone, Copy)]
-pub struct Rules {
+pub struct RowScanner {
     pub dialect: Dialect,
     /// Whether a backslash in a plain string is an escape.
     pub backslashes: bool,
 }
 
-/// The text ends before the row does.
-struct Short;
+/// The text ends within the row.
+struct Incomplete;
 
-type Scan<T> = Result<T, Option<Fault>>;
+type Scan<T> = Result<T, Option<RowError>>;
 
-impl From<Short> for Option<Fault> {
-    fn from(_: Short) -> Self {
+impl From<Incomplete> for Option<RowError> {
+    fn from(_: Incomplete) -> Self {
         None
     }
 }
 
-impl Rules {
-    /// Finds the values of the row at the start of `text` and answers the row's length; none when the text ends
+impl RowScanner {
+    /// Finds the values of the row at the start of `text` and returns the row's length in bytes. None: the text ends
     /// within the row.
-    pub fn row(self, text: &[u8], values: &mut Vec<Value>) -> Result<Option<usize>, Fault> {
+    pub fn row(self, text: &[u8], values: &mut Vec<Value>) -> Result<Option<usize>, RowError> {
         values.clear();
         match self.scan_row(text, values) {
             Ok(length) => Ok(Some(length)),
@@ -71,7 +71,7 @@ impl Rules {
 
     fn scan_row(self, text: &[u8], values: &mut Vec<Value>) -> Scan<usize> {
         if byte(text, 0)? != b'(' {
-            return fault(0, "a row does not begin with `(`");
+            return fault(0, "a row does not start with `(`");
         }
         let mut at = 1;
         loop {
@@ -87,54 +87,54 @@ impl Rules {
         }
     }
 
-    fn value(self, text: &[u8], at: usize) -> Scan<Scanned> {
+    fn value(self, text: &[u8], at: usize) -> Scan<ScannedValue> {
         let simple = self.simple(text, at)?;
         let next = blank(text, simple.after);
         match byte(text, next)? {
             b',' | b')' => Ok(simple),
-            // A cast changes how the database keeps the value, not what is written in the dump.
-            b':' if simple.value.kind != Kind::Expression => {
-                Ok(Scanned { after: self.expression(text, next)?, ..simple })
+            // A cast changes how the database stores the value, not the text in the dump.
+            b':' if simple.value.kind != ValueKind::Expression => {
+                Ok(ScannedValue { after: self.expression(text, next)?, ..simple })
             }
             _ => {
                 let after = self.expression(text, at)?;
-                Ok(Scanned { value: Value { kind: Kind::Expression, start: at, end: after }, after })
+                Ok(ScannedValue { value: Value { kind: ValueKind::Expression, start: at, end: after }, after })
             }
         }
     }
 
-    /// A word, a number or a string with what may stand before it.
-    fn simple(self, text: &[u8], at: usize) -> Scan<Scanned> {
+    /// Scans a word, a number, or a string with its prefix.
+    fn simple(self, text: &[u8], at: usize) -> Scan<ScannedValue> {
         let mysql = self.dialect == Dialect::MySql;
         let first = byte(text, at)?;
         if first == b'\'' || (mysql && first == b'"') {
             return string(text, at, first, self.backslashes);
         }
         let is_bare = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'+' | b'-');
-        let end = at + text[at..].iter().position(|byte| !is_bare(byte)).ok_or(Short)?;
+        let end = at + text[at..].iter().position(|byte| !is_bare(byte)).ok_or(Incomplete)?;
         let word = &text[at..end];
         let quote = blank(text, end);
         if byte(text, quote)? == b'\'' && !word.is_empty() {
             let is = |prefix: &[u8]| word.eq_ignore_ascii_case(prefix);
             return match word {
-                _ if is(b"x") => Ok(string(text, quote, b'\'', false)?.read_as(Kind::Hex)),
+                _ if is(b"x") => Ok(string(text, quote, b'\'', false)?.read_as(ValueKind::Hex)),
                 _ if is(b"e") && !mysql => string(text, quote, b'\'', true),
                 _ if is(b"n") || (mysql && word[0] == b'_') => string(text, quote, b'\'', self.backslashes),
-                _ => Ok(string(text, quote, b'\'', self.backslashes)?.read_as(Kind::Expression)),
+                _ => Ok(string(text, quote, b'\'', self.backslashes)?.read_as(ValueKind::Expression)),
             };
         }
         let (kind, start) = match word {
-            [] => (Kind::Expression, at),
-            _ if word.eq_ignore_ascii_case(b"null") => (Kind::Null, at),
+            [] => (ValueKind::Expression, at),
+            _ if word.eq_ignore_ascii_case(b"null") => (ValueKind::Null, at),
             [b'0', b'x' | b'X', digits @ ..] if mysql && digits.iter().all(u8::is_ascii_hexdigit) => {
-                (Kind::Hex, at + 2)
+                (ValueKind::Hex, at + 2)
             }
-            _ => (Kind::Bare, at),
+            _ => (ValueKind::Bare, at),
         };
-        Ok(Scanned { value: Value { kind, start, end }, after: end })
+        Ok(ScannedValue { value: Value { kind, start, end }, after: end })
     }
 
-    /// Goes to the `,` or `)` that ends whatever begins at `at`.
+    /// Skips to the `,` or `)` that ends the expression at `at`.
     fn expression(self, text: &[u8], mut at: usize) -> Scan<usize> {
         let mut depth = 0usize;
         loop {
@@ -154,51 +154,55 @@ impl Rules {
         }
     }
 
-    /// The bytes that a value stands for. Hex digits stand for bytes, or, in an id, for themselves.
-    pub fn decode(self, text: &[u8], value: Value, is_id: bool) -> Result<Option<Cow<'_, [u8]>>, Fault> {
+    /// Decodes a value to bytes. Hex digits are decoded, except in an id, which keeps them as text.
+    pub fn decode(self, text: &[u8], value: Value, is_id: bool) -> Result<Option<Cow<'_, [u8]>>, RowError> {
         let written = &text[value.start..value.end];
         let bytes = match value.kind {
-            Kind::Null => return Ok(None),
-            Kind::Bare => Cow::Borrowed(written),
-            Kind::Text { quote, backslashes: true } if memchr2(quote, b'\\', written).is_some() => {
+            ValueKind::Null => return Ok(None),
+            ValueKind::Bare => Cow::Borrowed(written),
+            ValueKind::Text { quote, backslashes: true } if memchr2(quote, b'\\', written).is_some() => {
                 Cow::Owned(match self.dialect {
                     Dialect::Standard => unescape_standard(written),
                     Dialect::MySql => unescape_mysql(written, quote),
                 })
             }
-            Kind::Text { quote, backslashes: false } if memchr(quote, written).is_some() => {
+            ValueKind::Text { quote, backslashes: false } if memchr(quote, written).is_some() => {
                 Cow::Owned(undouble(written, quote))
             }
-            Kind::Text { .. } => Cow::Borrowed(written),
-            Kind::Hex if is_id => Cow::Owned(written.to_ascii_lowercase()),
-            Kind::Hex => Cow::Owned(
-                unhex(written).ok_or(Fault { at: value.start, detail: "a hex string has an odd or a wrong digit" })?,
-            ),
-            Kind::Expression => {
-                return Err(Fault { at: value.start, detail: "only the database can work out this expression" });
+            ValueKind::Text { .. } => Cow::Borrowed(written),
+            ValueKind::Hex if is_id => Cow::Owned(written.to_ascii_lowercase()),
+            ValueKind::Hex => Cow::Owned(unhex(written).ok_or(RowError {
+                at: value.start,
+                detail: "a hex string has an odd number of digits or an invalid digit",
+            })?),
+            ValueKind::Expression => {
+                return Err(RowError {
+                    at: value.start,
+                    detail: "this expression cannot be evaluated without the database",
+                });
             }
         };
         Ok(Some(bytes))
     }
 }
 
-struct Scanned {
+struct ScannedValue {
     value: Value,
     after: usize,
 }
 
-impl Scanned {
-    fn read_as(self, kind: Kind) -> Self {
+impl ScannedValue {
+    fn read_as(self, kind: ValueKind) -> Self {
         Self { value: Value { kind, ..self.value }, ..self }
     }
 }
 
 fn fault<T>(at: usize, detail: &'static str) -> Scan<T> {
-    Err(Some(Fault { at, detail }))
+    Err(Some(RowError { at, detail }))
 }
 
-fn byte(text: &[u8], at: usize) -> Result<u8, Short> {
-    text.get(at).copied().ok_or(Short)
+fn byte(text: &[u8], at: usize) -> Result<u8, Incomplete> {
+    text.get(at).copied().ok_or(Incomplete)
 }
 
 fn blank(text: &[u8], mut at: usize) -> usize {
@@ -208,16 +212,16 @@ fn blank(text: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// The string whose opening quote is at `at`. The byte behind it must be there: it may double the closing quote.
-fn string(text: &[u8], at: usize, quote: u8, backslashes: bool) -> Scan<Scanned> {
+/// Scans the string whose opening quote is at `at`. One byte after it is needed, since a quote may be doubled.
+fn string(text: &[u8], at: usize, quote: u8, backslashes: bool) -> Scan<ScannedValue> {
     let mut end = at + 1;
     loop {
-        let rest = text.get(end..).ok_or(Short)?;
+        let rest = text.get(end..).ok_or(Incomplete)?;
         let stop = if backslashes { memchr2(quote, b'\\', rest) } else { memchr(quote, rest) };
-        end += stop.ok_or(Short)?;
+        end += stop.ok_or(Incomplete)?;
         if text[end] == quote && byte(text, end + 1)? != quote {
-            let value = Value { kind: Kind::Text { quote, backslashes }, start: at + 1, end };
-            return Ok(Scanned { value, after: end + 1 });
+            let value = Value { kind: ValueKind::Text { quote, backslashes }, start: at + 1, end };
+            return Ok(ScannedValue { value, after: end + 1 });
         }
         end += 2;
     }
@@ -234,7 +238,7 @@ fn undouble(written: &[u8], quote: u8) -> Vec<u8> {
     bytes
 }
 
-/// MySQL's escapes: `\%` and `\_` keep their backslash, since they matter to LIKE only.
+/// Decodes MySQL's escapes. `\%` and `\_` keep their backslash, as in MySQL outside LIKE.
 fn unescape_mysql(written: &[u8], quote: u8) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(written.len());
     let mut rest = written.iter().copied();
@@ -261,7 +265,7 @@ fn unescape_mysql(written: &[u8], quote: u8) -> Vec<u8> {
     bytes
 }
 
-/// The escapes of an `E''` string.
+/// Decodes the escapes of an `E''` string.
 fn unescape_standard(written: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(written.len());
     let mut at = 0;
@@ -287,7 +291,7 @@ fn unescape_standard(written: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The character of `u` and four or `U` and eight hex digits, and how many bytes that took.
+/// Decodes `u` and four, or `U` and eight hex digits. Returns the character and the number of bytes read.
 fn unicode_escape(text: &[u8]) -> Option<(char, usize)> {
     let length = match text.first()? {
         b'u' => 5,
@@ -298,8 +302,8 @@ fn unicode_escape(text: &[u8]) -> Option<(char, usize)> {
     Some((char::from_u32(u32::from_str_radix(digits, 16).ok()?)?, length))
 }
 
-/// What PostgreSQL makes of the text after a backslash, in `E''` strings and in COPY rows alike. Answers how many
-/// bytes of the text it took.
+/// Decodes the text after a backslash as PostgreSQL does in `E''` strings and in COPY rows. Returns the number of
+/// bytes read.
 pub fn unescape_one(text: &[u8], bytes: &mut Vec<u8>) -> usize {
     let Some(&first) = text.first() else { return 0 };
     let digits = |from: usize, most: usize, radix: u32| {
@@ -345,10 +349,10 @@ fn unhex(digits: &[u8]) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn decoded(dialect: Dialect, text: &str) -> Result<Vec<Option<String>>, Fault> {
-        let rules = Rules { dialect, backslashes: dialect == Dialect::MySql };
+    fn decoded(dialect: Dialect, text: &str) -> Result<Vec<Option<String>>, RowError> {
+        let rules = RowScanner { dialect, backslashes: dialect == Dialect::MySql };
         let mut values = Vec::new();
-        let length = rules.row(text.as_bytes(), &mut values)?.expect("a whole row");
+        let length = rules.row(text.as_bytes(), &mut values)?.expect("a complete row");
         assert_eq!(length, text.len());
         for cut in 0..text.len() {
             assert_eq!(rules.row(&text.as_bytes()[..cut], &mut Vec::new())?, None, "{}", &text[..cut]);
@@ -367,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn mysql_values() {
+    fn mysql_values_are_decoded() {
         let row = r#"(1,-2.5e-3, NULL ,'a\'b''c\\d\n\%\Z',"x\"y""z",0x4142,x'43',_binary 'D\0',_utf8mb4'E;)',true)"#;
         let row: String = row.to_owned();
         assert_eq!(
@@ -377,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn standard_values() {
+    fn standard_values_are_decoded() {
         let row =
             r"(1, 'a''b\', E'c\'d\n\x41\102\\\u5B87''', NULL, X'4142', '2016-01-01'::timestamp(0), '{1,2}'::int[])";
         assert_eq!(
@@ -387,9 +391,9 @@ mod tests {
     }
 
     #[test]
-    fn expressions_are_passed_but_not_guessed() {
+    fn expressions_are_skipped_but_not_decoded() {
         let row = r"(1,replace('a,\n)','\n',char(10)),ARRAY[1,2],now() + '1 day',2)";
-        let rules = Rules { dialect: Dialect::Standard, backslashes: false };
+        let rules = RowScanner { dialect: Dialect::Standard, backslashes: false };
         let mut values = Vec::new();
         assert_eq!(rules.row(row.as_bytes(), &mut values), Ok(Some(row.len())));
         assert_eq!(values.len(), 5);
@@ -400,8 +404,8 @@ mod tests {
     }
 
     #[test]
-    fn hex_in_an_id_stays_hex() {
-        let rules = Rules { dialect: Dialect::MySql, backslashes: true };
+    fn hex_ids_stay_hex() {
+        let rules = RowScanner { dialect: Dialect::MySql, backslashes: true };
         let mut values = Vec::new();
         let row = b"(0x00FF,0x0)";
         rules.row(row, &mut values).unwrap();
@@ -411,9 +415,9 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_cannot_be() {
+    fn malformed_rows_are_errors() {
         for row in ["1)", "(1 2;", "(1;2)"] {
-            let rules = Rules { dialect: Dialect::Standard, backslashes: false };
+            let rules = RowScanner { dialect: Dialect::Standard, backslashes: false };
             assert!(rules.row(row.as_bytes(), &mut Vec::new()).is_err(), "{row}");
         }
     }

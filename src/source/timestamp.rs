@@ -1,33 +1,33 @@
-//! When a row was last updated, in an order that does not depend on how the database writes it.
+//! Timestamps of rows, comparable across the formats in which databases write them.
 
-/// A value of `faces.updated_at`. Orders as PostgreSQL orders timestamps: NULL is greater than everything.
+/// A value of `faces.updated_at`. Sorts as PostgreSQL sorts timestamps: NULL is the greatest value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Moment {
+pub enum Timestamp {
     /// `-infinity`.
     NegInfinity,
     /// Seconds and nanoseconds since 1970, UTC (local time where no zone is written), or a plain number.
     At(i64, u32),
     /// `infinity`.
     PosInfinity,
-    /// Neither a timestamp nor a number; ordered by its bytes.
+    /// Neither a timestamp nor a number. Sorts by bytes.
     Text(Box<str>),
     Null,
 }
 
-impl Moment {
-    /// Reads `2016-11-24 14:02:29.25+09:30`, with `T` or a space, with or without fraction and zone, a date alone,
+impl Timestamp {
+    /// Parses `2016-11-24 14:02:29.25+09:30`, with `T` or a space, with or without fraction and zone, a date alone,
     /// a number such as seconds since 1970, and PostgreSQL's `infinity` and ` BC`.
     pub fn parse(text: Option<&str>) -> Self {
         let Some(text) = text else { return Self::Null };
         match text {
             "infinity" => Self::PosInfinity,
             "-infinity" => Self::NegInfinity,
-            _ => timestamp(text).or_else(|| number(text)).unwrap_or_else(|| Self::Text(text.into())),
+            _ => parse_timestamp(text).or_else(|| parse_number(text)).unwrap_or_else(|| Self::Text(text.into())),
         }
     }
 }
 
-fn timestamp(text: &str) -> Option<Moment> {
+fn parse_timestamp(text: &str) -> Option<Timestamp> {
     let (text, before_christ) = match text.strip_suffix(" BC") {
         Some(text) => (text, true),
         None => (text, false),
@@ -47,10 +47,10 @@ fn timestamp(text: &str) -> Option<Moment> {
     let seconds = clock_seconds(clock)? - zone_seconds(zone.trim())?;
     // MySQL's zero dates have month and day 0.
     let days = days_since_1970(year, month.max(1), day.max(1));
-    Some(Moment::At(days * 86_400 + seconds, nanoseconds(fraction)?))
+    Some(Timestamp::At(days * 86_400 + seconds, nanoseconds(fraction)?))
 }
 
-/// `14`, `14:02` or `14:02:29`.
+/// Parses `14`, `14:02` or `14:02:29`.
 fn clock_seconds(clock: &str) -> Option<i64> {
     let mut seconds = 0;
     let mut unit = 3600;
@@ -61,7 +61,7 @@ fn clock_seconds(clock: &str) -> Option<i64> {
     Some(seconds)
 }
 
-/// Nothing, `Z`, `UTC`, `+09`, `-09:30`, `+0930` or `+09:30:15`.
+/// Parses nothing, `Z`, `UTC`, `+09`, `-09:30`, `+0930` or `+09:30:15`.
 fn zone_seconds(zone: &str) -> Option<i64> {
     let sign = match zone.as_bytes().first() {
         None => return Some(0),
@@ -78,7 +78,7 @@ fn zone_seconds(zone: &str) -> Option<i64> {
     }
 }
 
-fn number(text: &str) -> Option<Moment> {
+fn parse_number(text: &str) -> Option<Timestamp> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let (negative, whole) = match whole.strip_prefix('-') {
         Some(whole) => (true, whole),
@@ -86,13 +86,13 @@ fn number(text: &str) -> Option<Moment> {
     };
     let (whole, nanoseconds) = (digits(whole)?, nanoseconds(fraction)?);
     Some(match (negative, nanoseconds) {
-        (false, _) => Moment::At(whole, nanoseconds),
-        (true, 0) => Moment::At(-whole, 0),
-        (true, _) => Moment::At(-whole - 1, 1_000_000_000 - nanoseconds),
+        (false, _) => Timestamp::At(whole, nanoseconds),
+        (true, 0) => Timestamp::At(-whole, 0),
+        (true, _) => Timestamp::At(-whole - 1, 1_000_000_000 - nanoseconds),
     })
 }
 
-/// Digits behind the point, cut at nanoseconds.
+/// Parses the digits after the point; those beyond nanoseconds are cut.
 fn nanoseconds(fraction: &str) -> Option<u32> {
     if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -106,8 +106,8 @@ fn digits(text: &str) -> Option<i64> {
     all.then(|| text.parse().ok()).flatten()
 }
 
-/// Days from 1970-01-01 to a date of the Gregorian calendar. Years begin in March here, so that the leap day is the
-/// last of its year; 400 years have 146,097 days, and the first five months from March on have 153.
+/// Days from 1970-01-01 to a date of the Gregorian calendar. Years start in March here, so that the leap day is the
+/// last day of its year. 400 years have 146,097 days; the first five months from March have 153.
 fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
@@ -119,12 +119,12 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
 mod tests {
     use super::*;
 
-    fn at(text: &str) -> Moment {
-        Moment::parse(Some(text))
+    fn at(text: &str) -> Timestamp {
+        Timestamp::parse(Some(text))
     }
 
     #[test]
-    fn timestamps_order_as_time_does() {
+    fn timestamps_sort_by_time() {
         let order = [
             "-infinity",
             "0044-03-15 12:00:00 BC",
@@ -144,17 +144,17 @@ mod tests {
         ];
         for pair in order.windows(2) {
             assert!(at(pair[0]) < at(pair[1]), "{pair:?}");
-            assert!(!matches!(at(pair[0]), Moment::Text(_)), "{pair:?}");
+            assert!(!matches!(at(pair[0]), Timestamp::Text(_)), "{pair:?}");
         }
-        assert!(at("infinity") < Moment::parse(None));
-        assert_eq!(at("2016-11-24 14:02:29"), Moment::At(1_479_996_149, 0));
+        assert!(at("infinity") < Timestamp::parse(None));
+        assert_eq!(at("2016-11-24 14:02:29"), Timestamp::At(1_479_996_149, 0));
         assert_eq!(at("2016-11-24 14:02:29.500"), at("2016-11-24T14:02:29.5Z"));
         assert_eq!(at("2016-11-24 14:02:29+0130"), at("2016-11-24 12:32:29+00"));
     }
 
     #[test]
-    fn numbers_and_other_things() {
-        assert_eq!(at("1479996149"), Moment::At(1_479_996_149, 0));
+    fn numbers_are_seconds_and_the_rest_is_text() {
+        assert_eq!(at("1479996149"), Timestamp::At(1_479_996_149, 0));
         assert!(at("-1.5") < at("-1.25") && at("-1") < at("0.5"));
         for odd in [
             "",
@@ -166,7 +166,7 @@ mod tests {
             "1.2.3",
             "2016-01",
         ] {
-            assert_eq!(at(odd), Moment::Text(odd.into()));
+            assert_eq!(at(odd), Timestamp::Text(odd.into()));
         }
     }
 }

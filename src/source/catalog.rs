@@ -1,17 +1,17 @@
-//! The tables that a dump turns out to have, and which of them are ours.
+//! The tables found in a dump, and the roles they have.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use super::error::SourceError;
-use super::mapping::{Mapping, Role, Route};
+use super::mapping::{ColumnMap, Mapping, Role};
 
-/// A table's full name. Empty parts are unknown or not written.
+/// A table's qualified name. Unknown parts are empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TableName {
-    /// Where one dump holds several PostgreSQL databases.
+    /// Set where one dump contains several PostgreSQL databases.
     pub database: String,
-    /// PostgreSQL's schema, MySQL's database.
+    /// The schema in PostgreSQL, the database in MySQL.
     pub schema: String,
     pub name: String,
 }
@@ -27,69 +27,71 @@ impl fmt::Display for TableName {
     }
 }
 
-/// The schema that is meant when PostgreSQL's tools write none.
+/// PostgreSQL's default schema.
 pub const PUBLIC: &str = "public";
 
 /// How the database compares and qualifies names.
 #[derive(Debug, Clone, Copy)]
 pub struct Naming {
+    /// Names are compared without regard to case.
     pub any_case: bool,
-    /// The schema of a table for which none was asked; none: a table of any schema will do, if there is only one.
+    /// The schema assumed when `--map` gives none. None: any schema matches, if the table exists in only one.
     pub default_schema: Option<&'static str>,
 }
 
-/// What is to be done with the rows of a table.
+/// What to do with the rows of a table.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Use {
-    Read(Route),
+pub enum TableUse {
+    Read(ColumnMap),
     Skip,
-    /// The table is ours, but nobody has said what its columns are.
+    /// The table has a role, but its columns are unknown.
     NoColumns,
 }
 
-pub struct Catalogue<'m> {
+pub struct Catalog<'m> {
     mapping: &'m Mapping,
     naming: Naming,
     tables: BTreeMap<TableName, Vec<String>>,
-    /// Partitions and heirs: their rows are rows of the parent too.
+    /// Parents of partitions and inheriting tables: a child's rows are also the parent's rows.
     parents: BTreeMap<TableName, TableName>,
-    sighted: [Option<TableName>; 3],
+    found: [Option<TableName>; 3],
     faults: [Vec<String>; 3],
     ambiguous: Vec<String>,
 }
 
-/// Enough names for a message, and for any honest dump.
+/// Tables listed in a message.
 const MAX_SHOWN: usize = 30;
+/// Tables remembered; no realistic dump has more.
 const MAX_TABLES: usize = 100_000;
 
-impl<'m> Catalogue<'m> {
+impl<'m> Catalog<'m> {
     pub fn new(mapping: &'m Mapping, naming: Naming) -> Self {
         Self {
             mapping,
             naming,
             tables: BTreeMap::new(),
             parents: BTreeMap::new(),
-            sighted: [const { None }; 3],
+            found: [const { None }; 3],
             faults: [const { Vec::new() }; 3],
             ambiguous: Vec::new(),
         }
     }
 
-    /// Notes a table and its columns.
+    /// Records a table and its columns.
     pub fn create(&mut self, table: &TableName, columns: Vec<String>) {
-        self.judge(table, &columns);
-        self.note(table, columns);
+        self.resolve(table, &columns);
+        self.record(table, columns);
     }
 
-    /// Notes that a table's rows are the parent's too.
+    /// Records that the rows of `child` are also rows of `parent`.
     pub fn attach(&mut self, child: &TableName, parent: TableName) {
-        // A table that has a parent keeps it, so that no circle can close.
+        // The first parent stays, so that no cycle can form.
         if self.parents.len() < MAX_TABLES && self.root(&parent) != child {
             self.parents.entry(child.clone()).or_insert(parent);
         }
     }
 
-    /// The table that was partitioned, or inherited from.
+    /// Returns the topmost parent, or the table itself.
     fn root<'t>(&'t self, mut table: &'t TableName) -> &'t TableName {
         while let Some(parent) = self.parents.get(table) {
             table = parent;
@@ -97,39 +99,40 @@ impl<'m> Catalogue<'m> {
         table
     }
 
-    /// Says what to do with rows of these columns, or of all the table's columns in their order.
-    pub fn look_up(&mut self, table: &TableName, columns: Option<Vec<String>>) -> Use {
+    /// Returns what to do with rows of these columns. None: the rows have all columns in the table's order.
+    pub fn look_up(&mut self, table: &TableName, columns: Option<Vec<String>>) -> TableUse {
         let Some(columns) = columns else {
             let columns = self.tables.get(table).or_else(|| self.tables.get(self.root(table)));
             return match columns {
                 Some(columns) if !columns.is_empty() => {
                     let columns = columns.clone();
-                    self.judge(table, &columns)
+                    self.resolve(table, &columns)
                 }
-                _ if self.role(table).is_some() => Use::NoColumns,
+                _ if self.role(table).is_some() => TableUse::NoColumns,
                 _ => {
-                    self.note(table, Vec::new());
-                    Use::Skip
+                    self.record(table, Vec::new());
+                    TableUse::Skip
                 }
             };
         };
-        let verdict = self.judge(table, &columns);
+        let check = self.resolve(table, &columns);
         if !self.knows(table) {
-            self.note(table, columns);
+            self.record(table, columns);
         }
-        verdict
+        check
     }
 
-    /// Whether the table's columns were told.
+    /// Whether the table's columns are known.
     pub fn knows(&self, table: &TableName) -> bool {
         self.tables.get(table).is_some_and(|columns| !columns.is_empty())
     }
 
-    pub fn is_ours(&self, table: &TableName) -> bool {
+    /// Whether the query reads the table.
+    pub fn is_used(&self, table: &TableName) -> bool {
         self.role(table).is_some()
     }
 
-    fn note(&mut self, table: &TableName, columns: Vec<String>) {
+    fn record(&mut self, table: &TableName, columns: Vec<String>) {
         if self.tables.len() < MAX_TABLES {
             self.tables.insert(table.clone(), columns);
         }
@@ -144,58 +147,58 @@ impl<'m> Catalogue<'m> {
         })
     }
 
-    fn judge(&mut self, table: &TableName, columns: &[String]) -> Use {
-        let Some(role) = self.role(table) else { return Use::Skip };
+    fn resolve(&mut self, table: &TableName, columns: &[String]) -> TableUse {
+        let Some(role) = self.role(table) else { return TableUse::Skip };
         let table = self.root(table).clone();
-        match &self.sighted[role as usize] {
+        match &self.found[role as usize] {
             Some(other) if *other != table => {
                 if self.ambiguous.len() < MAX_SHOWN {
                     self.ambiguous.push(format!(
-                        "table `{}` is there twice, as {other} and as {table}: choose with --map {role}=SCHEMA.TABLE, \
-                         or dump one database only",
+                        "table `{}` exists twice, as {other} and as {table}: choose one with --map {role}=SCHEMA.TABLE, \
+                         or dump only one database",
                         table.name
                     ));
                 }
-                return Use::Skip;
+                return TableUse::Skip;
             }
             Some(_) => {}
-            None => self.sighted[role as usize] = Some(table.clone()),
+            None => self.found[role as usize] = Some(table.clone()),
         }
-        let route = self.mapping.route(role, &table.to_string(), columns, self.naming.any_case);
-        match route {
-            Ok(route) => {
+        let column_map = self.mapping.column_map(role, &table.to_string(), columns, self.naming.any_case);
+        match column_map {
+            Ok(column_map) => {
                 self.faults[role as usize].clear();
-                Use::Read(route)
+                TableUse::Read(column_map)
             }
             Err(faults) => {
                 self.faults[role as usize] = faults;
-                Use::Skip
+                TableUse::Skip
             }
         }
     }
 
-    /// At the end of the dump: were all tables and columns there?
-    pub fn verdict(self) -> Result<(), SourceError> {
+    /// Checks at the end of the dump that all tables and columns were found.
+    pub fn check(self) -> Result<(), SourceError> {
         let mut lines = self.ambiguous;
-        let mut absent = false;
+        let mut missing = false;
         for role in Role::ALL {
-            if self.sighted[role as usize].is_none() {
+            if self.found[role as usize].is_none() {
                 let schema = self.mapping.schema(role).map(|schema| format!("{schema}.")).unwrap_or_default();
                 let table = self.mapping.table(role);
-                lines.push(format!("table `{schema}{table}` is not there: name it with --map {role}=TABLE"));
-                absent = true;
+                lines.push(format!("table `{schema}{table}` is missing: name it with --map {role}=TABLE"));
+                missing = true;
             }
         }
         lines.extend(self.faults.into_iter().flatten());
         if lines.is_empty() {
             return Ok(());
         }
-        if absent {
+        if missing {
             let shown: Vec<String> =
-                self.tables.iter().take(MAX_SHOWN).map(|(table, columns)| show(table, columns)).collect();
+                self.tables.iter().take(MAX_SHOWN).map(|(table, columns)| describe(table, columns)).collect();
             let more = if self.tables.len() > MAX_SHOWN { ", ..." } else { "" };
             lines.push(match shown.as_slice() {
-                [] => "no table was found at all".into(),
+                [] => "the dump contains no table".into(),
                 _ => format!("found: {}{more}", shown.join(", ")),
             });
         }
@@ -203,7 +206,7 @@ impl<'m> Catalogue<'m> {
     }
 }
 
-fn show(table: &TableName, columns: &[String]) -> String {
+fn describe(table: &TableName, columns: &[String]) -> String {
     if columns.is_empty() { table.to_string() } else { format!("{table} ({})", columns.join(", ")) }
 }
 
@@ -216,24 +219,24 @@ mod tests {
     }
 
     #[test]
-    fn no_circle_of_parents_closes() {
+    fn parents_form_no_cycle() {
         let mapping = Mapping::default();
-        let mut catalogue = Catalogue::new(&mapping, Naming { any_case: false, default_schema: Some(PUBLIC) });
+        let mut catalog = Catalog::new(&mapping, Naming { any_case: false, default_schema: Some(PUBLIC) });
         for (child, parent) in [("a", "b"), ("c", "a"), ("a", "c"), ("b", "c"), ("b", "faces"), ("faces", "faces")] {
-            catalogue.attach(&table(child), table(parent));
+            catalog.attach(&table(child), table(parent));
         }
-        assert!(catalogue.is_ours(&table("c")));
-        assert_eq!(catalogue.root(&table("c")), &table("faces"));
+        assert!(catalog.is_used(&table("c")));
+        assert_eq!(catalog.root(&table("c")), &table("faces"));
     }
 
     #[test]
-    fn absent_tables_come_with_what_was_found() {
+    fn missing_table_error_lists_the_tables_found() {
         let mapping = Mapping::default();
-        let mut catalogue = Catalogue::new(&mapping, Naming { any_case: false, default_schema: Some(PUBLIC) });
-        catalogue.create(&table("labels"), vec!["id".into(), "title".into()]);
-        catalogue.create(&table("images"), vec!["id".into(), "url".into()]);
-        assert_eq!(catalogue.look_up(&table("labels"), None), Use::Skip);
-        let Err(SourceError::Unfit(lines)) = catalogue.verdict() else { panic!("it fits") };
+        let mut catalog = Catalog::new(&mapping, Naming { any_case: false, default_schema: Some(PUBLIC) });
+        catalog.create(&table("labels"), vec!["id".into(), "title".into()]);
+        catalog.create(&table("images"), vec!["id".into(), "url".into()]);
+        assert_eq!(catalog.look_up(&table("labels"), None), TableUse::Skip);
+        let Err(SourceError::Unfit(lines)) = catalog.check() else { panic!("expected an error") };
         assert_eq!(lines.len(), 4, "{lines:#?}");
         assert_eq!(lines[3], "found: images (id, url), labels (id, title)");
     }
