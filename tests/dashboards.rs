@@ -10,14 +10,14 @@ use facemill::domain::StageName;
 use facemill::ledger::EventKind;
 use facemill::telemetry::instruments::{Instruments, Io};
 use facemill::telemetry::process;
-use facemill::telemetry::prometheus::Reader;
+use facemill::telemetry::prometheus::PrometheusReader;
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use serde_json::{Value, json};
 
 /// What `/metrics` says after everything that is counted has happened once.
 fn exported() -> String {
-    let reader = Reader::default();
+    let reader = PrometheusReader::default();
     let provider = SdkMeterProvider::builder().with_reader(reader.clone()).build();
     let meter = provider.meter("facemill");
     let instruments = Instruments::new(&meter);
@@ -33,8 +33,8 @@ fn exported() -> String {
         instruments.dead_letter(Some(stage), "timeout");
         instruments.sent(stage, moment, None);
         instruments.sent(stage, moment, Some("timeout"));
-        instruments.taken(stage);
-        instruments.put_down(stage, moment);
+        instruments.delivery_started(stage);
+        instruments.delivery_finished(stage, moment);
         for state in ["ready", "in_flight", "delayed"] {
             instruments.queue(stage, state, 1);
         }

@@ -1,4 +1,4 @@
-//! What workers have measured, from what their `/metrics` answered.
+//! Reads the measurements of workers from their `/metrics`.
 
 use std::collections::BTreeMap;
 
@@ -6,29 +6,29 @@ use crate::domain::StageName;
 use crate::ledger::EventKind;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
-    #[error("line {0} is not a line of Prometheus's text format: {1}")]
+pub enum MetricsError {
+    #[error("line {0} is not in Prometheus's text format: {1}")]
     Line(usize, String),
-    #[error("there is nothing about the stage {0}: give the metrics of a worker that has worked on it")]
-    Nothing(StageName),
+    #[error("no measurements of the stage {0}: give the metrics of a worker that has run it")]
+    MissingStage(StageName),
 }
 
-/// What a stage costs and what becomes of its photos, as measured.
+/// The measured cost of a stage, and the share of photos that pass it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Measured {
-    /// Seconds that the stage takes over one photo, all attempts together.
+    /// Seconds in the stage per photo, all attempts together.
     pub seconds: f64,
-    /// Seconds that a photo keeps its worker before and after the stage: ledger, broker, acknowledgement.
+    /// Seconds per photo before and after the stage: ledger, broker, acknowledgement.
     pub overhead: f64,
-    /// Seconds of CPU that its worker uses for one photo, with all that is around the stage.
+    /// Seconds of CPU per photo, overhead included.
     pub cpu: f64,
-    /// Share of the photos that go on to the next stage, 0 to 1.
+    /// Share of the photos that advance to the next stage, 0 to 1.
     pub passed: f64,
 }
 
-/// What the workers of a run measured, from what their `/metrics` answered: one text a worker.
-pub fn measured(texts: &[String]) -> Result<[Measured; 4], ReadError> {
-    let mut sums = [Sums::default(); 4];
+/// Sums up the measurements of workers: one text of `/metrics` each.
+pub fn measured(texts: &[String]) -> Result<[Measured; 4], MetricsError> {
+    let mut sums = [StageSums::default(); 4];
     for text in texts {
         for (stage, of_worker) in read(text)? {
             sums[stage as usize].add(of_worker);
@@ -36,43 +36,42 @@ pub fn measured(texts: &[String]) -> Result<[Measured; 4], ReadError> {
     }
     let mut all = [Measured { seconds: 0.0, overhead: 0.0, cpu: 0.0, passed: 0.0 }; 4];
     for stage in StageName::ALL {
-        let found = Some(sums[stage as usize]).filter(|sums| sums.ended > 0.0).ok_or(ReadError::Nothing(stage))?;
-        all[stage as usize] = found.a_photo(stage);
+        let found = Some(sums[stage as usize]).filter(|sums| sums.ended > 0.0).ok_or(MetricsError::MissingStage(stage))?;
+        all[stage as usize] = found.per_photo(stage);
     }
     Ok(all)
 }
 
-/// What workers have counted for one stage.
+/// The sums over workers for one stage. Times in seconds.
 #[derive(Debug, Clone, Copy, Default)]
-struct Sums {
+struct StageSums {
     seconds: f64,
-    /// Of that, in line for a host.
+    /// Part of `seconds` spent waiting for the host limiter.
     waited: f64,
-    /// From taking the message up to its acknowledgement, the stage included.
-    in_hand: f64,
+    /// From receiving the message to its acknowledgement, the stage included.
+    delivery: f64,
     advanced: f64,
     ended: f64,
     cpu: f64,
-    /// Photos that ended at workers whose CPU time is known.
+    /// Photos processed by workers whose CPU time is known.
     with_cpu: f64,
 }
 
-impl Sums {
+impl StageSums {
     fn add(&mut self, other: Self) {
         self.seconds += other.seconds;
         self.waited += other.waited;
-        self.in_hand += other.in_hand;
+        self.delivery += other.delivery;
         self.advanced += other.advanced;
         self.ended += other.ended;
         self.cpu += other.cpu;
         self.with_cpu += other.with_cpu;
     }
 
-    fn a_photo(self, stage: StageName) -> Measured {
-        // Who waits for its host takes no place from anybody. A stage whose photos all took less than the clock's step
-        // still takes some time.
+    fn per_photo(self, stage: StageName) -> Measured {
+        // Waiting for a host occupies no slot. The minimum covers photos that take less than the clock's resolution.
         let seconds = ((self.seconds - self.waited) / self.ended).max(1e-6);
-        let overhead = ((self.in_hand - self.seconds) / self.ended).max(0.0);
+        let overhead = ((self.delivery - self.seconds) / self.ended).max(0.0);
         let cpu = match self.with_cpu {
             0.0 if stage == StageName::Fetch => 0.0,
             0.0 => seconds,
@@ -82,12 +81,12 @@ impl Sums {
     }
 }
 
-/// What one worker tells of its stages. The CPU time is the process's: whose it is, is known where it has one stage.
-fn read(text: &str) -> Result<BTreeMap<StageName, Sums>, ReadError> {
-    let mut stages: BTreeMap<StageName, Sums> = BTreeMap::new();
+/// Reads the stages of one worker. The CPU time is the process's, so it is assigned only if there is one stage.
+fn read(text: &str) -> Result<BTreeMap<StageName, StageSums>, MetricsError> {
+    let mut stages: BTreeMap<StageName, StageSums> = BTreeMap::new();
     let mut cpu = 0.0;
     for (number, line) in text.lines().enumerate() {
-        let wrong = || ReadError::Line(number + 1, line.chars().take(80).collect());
+        let wrong = || MetricsError::Line(number + 1, line.chars().take(80).collect());
         let name = line.split(['{', ' ']).next().unwrap_or_default();
         if !READ.contains(&name) {
             continue;
@@ -102,7 +101,7 @@ fn read(text: &str) -> Result<BTreeMap<StageName, Sums>, ReadError> {
         match name {
             CPU => cpu += value,
             HOST_WAIT => stages.entry(StageName::Fetch).or_default().waited += value,
-            IN_HAND => stages.entry(stage()?).or_default().in_hand += value,
+            DELIVERY => stages.entry(stage()?).or_default().delivery += value,
             DURATION => stages.entry(stage()?).or_default().seconds += value,
             _ => {
                 let sums = stages.entry(stage()?).or_default();
@@ -126,16 +125,16 @@ fn read(text: &str) -> Result<BTreeMap<StageName, Sums>, ReadError> {
 const CPU: &str = "process_cpu_time_seconds_total";
 const DURATION: &str = "facemill_stage_duration_seconds_sum";
 const HOST_WAIT: &str = "facemill_host_wait_seconds_sum";
-const IN_HAND: &str = "messaging_process_duration_seconds_sum";
+const DELIVERY: &str = "messaging_process_duration_seconds_sum";
 const PHOTOS: &str = "facemill_photos_total";
-const READ: [&str; 5] = [CPU, DURATION, HOST_WAIT, IN_HAND, PHOTOS];
+const READ: [&str; 5] = [CPU, DURATION, HOST_WAIT, DELIVERY, PHOTOS];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_workers_measured_is_summed_up() {
+    fn measurements_of_workers_are_summed() {
         let text = |stage: &str, advanced: u32, rest: &str| {
             format!(
                 "# TYPE facemill_photos_total counter\nfacemill_in_flight{{facemill_stage=\"{stage}\"}} 0\n\
@@ -162,10 +161,10 @@ mod tests {
         assert_eq!(all[1], Measured { seconds: 0.3, overhead: 0.1, cpu: 0.2, passed: 1.0 });
         assert_eq!(all[3], Measured { seconds: 0.5, overhead: 0.0, cpu: 0.5, passed: 0.0 });
         let together = texts.concat() + "process_cpu_time_seconds_total{cpu_mode=\"user\"} 9\n";
-        assert_eq!(measured(&[together]).unwrap()[1].cpu, 0.3, "nobody knows whose CPU time it is");
+        assert_eq!(measured(&[together]).unwrap()[1].cpu, 0.3, "the CPU time of two stages cannot be split");
         texts.remove(2);
-        assert_eq!(measured(&texts), Err(ReadError::Nothing(StageName::Detect)));
+        assert_eq!(measured(&texts), Err(MetricsError::MissingStage(StageName::Detect)));
         let bad = "facemill_stage_duration_seconds_sum{facemill_stage=\"detect\"} much".to_owned();
-        assert!(matches!(measured(&[bad]), Err(ReadError::Line(1, _))));
+        assert!(matches!(measured(&[bad]), Err(MetricsError::Line(1, _))));
     }
 }

@@ -1,105 +1,106 @@
-//! How long a collection takes with so many workers, and how many workers it takes for a time.
+//! Predicts how long a collection takes with given workers, and how many workers a given time needs.
 //!
-//! A fluid model: queues are water levels and workers are pumps. Between two moments at which a queue runs dry all
-//! rates are constant, so that a billion photos cost no more to predict than a thousand. What it leaves out: the
-//! variance of single photos, and photos that wait in a delay queue; both matter only when few photos are left.
-//! `docs/scaling.md` compares its predictions with real runs.
+//! A fluid model: photos flow between queues at rates that are constant until a queue runs empty, so a billion photos
+//! cost no more to predict than a thousand. It omits the variance of single photos, and photos in a delay queue; both
+//! matter only when few photos are left. `docs/scaling.md` compares its predictions with real runs.
 
 use crate::domain::StageName;
 
 mod metrics;
 
-pub use metrics::{Measured, ReadError, measured};
+pub use metrics::{Measured, MetricsError, measured};
 
-/// A stage as it is pools.
+/// The workers of one stage.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StagePool {
     pub measured: Measured,
     pub workers: u64,
-    /// Photos that one worker has in hand at the same time.
+    /// Photos that one worker processes at the same time.
     pub slots: u64,
 }
 
 impl StagePool {
-    /// Seconds that a photo keeps a slot.
-    pub fn taken(&self) -> f64 {
+    /// Seconds that a photo occupies a slot.
+    pub fn slot_seconds(&self) -> f64 {
         self.measured.seconds + self.measured.overhead
     }
 }
 
-/// An installation and its work.
+/// The workers of an installation, and the photos to process.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     pub photos: f64,
     /// In the order of [`StageName::ALL`].
     pub stages: [StagePool; 4],
-    /// Photos a second that fetch may begin at most, however many workers it has: what the hosts are spared.
+    /// Limit of photos a second that fetch may start, however many workers it has: the limit of the hosts.
     pub host_rate: f64,
-    /// Cores that all workers share, where they are on one machine.
+    /// Cores shared by all workers; infinite unless they run on one machine.
     pub cores: f64,
 }
 
-/// What will happen.
+/// The prediction.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Forecast {
     /// Seconds until the last photo has ended.
     pub seconds: f64,
     /// Photos that reach each stage.
     pub photos: [f64; 4],
-    /// Share of that time in which a stage's slots are taken.
+    /// Share of the time in which a stage's slots are occupied.
     pub busy: [f64; 4],
     /// Seconds of CPU of all workers together.
     pub cpu_seconds: f64,
     pub bottleneck: Bottleneck,
 }
 
-/// What to change first.
+/// What limits the throughput.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bottleneck {
     Stage(StageName),
-    /// More fetch workers would not help: the hosts are asked as often as is host_rate.
+    /// The request rate of the hosts; more fetch workers do not help.
     Hosts,
-    /// More workers would not help: the machine's cores are taken.
+    /// The cores of the machine; more workers do not help.
     Cores,
 }
 
 impl Plan {
+    /// Predicts the run.
+    ///
     /// # Panics
-    /// When nobody works on a stage, or a time is not positive: callers check what people write.
+    /// A stage has no workers, or a time is not positive. Callers must check their input.
     pub fn predict(&self) -> Forecast {
         let mut waiting = [self.photos, 0.0, 0.0, 0.0];
         let (mut taken, mut cpu_seconds) = ([0.0; 4], 0.0);
         let mut elapsed = 0.0;
         let mut longest = (0.0, Bottleneck::Stage(StageName::Fetch));
-        // Each phase ends with a queue that has run dry, and a dry queue fills again at most as often as one before it
-        // changes; the bound only guards against rounding.
+        // Each phase ends when a queue runs empty, and an empty queue refills at most as often as one before it changes.
+        // The bound only guards against rounding.
         for _ in 0..64 {
             let Flow { rates, bottleneck } = self.flow(&waiting);
             let change = std::array::from_fn(|k| inflow(self, &rates, k) - rates[k]);
-            let Some(phase) = until_dry(&waiting, &change) else { break };
+            let Some(phase) = until_empty(&waiting, &change) else { break };
             elapsed += phase;
             for k in 0..4 {
                 let left: f64 = waiting[k] + change[k] * phase;
                 waiting[k] = if left < self.photos * 1e-9 { 0.0 } else { left };
-                taken[k] += rates[k] * self.stages[k].taken() * phase;
+                taken[k] += rates[k] * self.stages[k].slot_seconds() * phase;
             }
             cpu_seconds += self.cores_used(&rates) * phase;
             if phase > longest.0 {
                 longest = (phase, bottleneck);
             }
         }
-        // The last photo still has to pass what is before it.
-        elapsed += self.stages.iter().map(StagePool::taken).sum::<f64>();
+        // The last photo still passes all stages.
+        elapsed += self.stages.iter().map(StagePool::slot_seconds).sum::<f64>();
         let busy = std::array::from_fn(|k| taken[k] / (self.capacity(k) * elapsed));
         Forecast { seconds: elapsed, photos: self.reach(), busy, cpu_seconds, bottleneck: longest.1 }
     }
 
-    /// The fewest workers that are done within `seconds`; none when host_limits or cores alone take longer.
+    /// Returns the smallest pools that finish within `seconds`. None: the hosts or the cores alone take longer.
     pub fn pools_for(&self, seconds: f64) -> Option<Self> {
         let mut plan = self.clone();
         for (k, photos) in self.reach().into_iter().enumerate() {
             let stage = &mut plan.stages[k];
-            stage.workers = (photos * stage.taken() / (stage.slots as f64 * seconds)).ceil().max(1.0) as u64;
+            stage.workers = (photos * stage.slot_seconds() / (stage.slots as f64 * seconds)).ceil().max(1.0) as u64;
         }
         loop {
             let predicted = plan.predict();
@@ -108,7 +109,7 @@ impl Plan {
             }
             let Bottleneck::Stage(name) = predicted.bottleneck else { return None };
             let stage = &mut plan.stages[name as usize];
-            if stage.workers > MOST_WORKERS {
+            if stage.workers > MAX_WORKERS {
                 return None;
             }
             stage.workers += stage.workers.div_ceil(50);
@@ -128,7 +129,7 @@ impl Plan {
         })
     }
 
-    /// Rates while these queues have photos: the cores are shared in proportion to the slots that want them.
+    /// Returns the rates while these queues have photos. The cores are shared in proportion to the busy slots.
     fn flow(&self, waiting: &[f64; 4]) -> Flow {
         let full = self.rates(waiting, 1.0);
         if self.cores_used(&full) <= self.cores {
@@ -148,9 +149,9 @@ impl Plan {
     fn rates(&self, waiting: &[f64; 4], share: f64) -> [f64; 4] {
         let mut rates = [0.0; 4];
         for k in 0..4 {
-            // What is computed takes longer on a share of a core, what is waited for does not.
+            // On a share of a core, computing takes longer, waiting does not.
             let longer = self.stages[k].measured.cpu * (1.0 / share - 1.0);
-            let most = self.capacity(k) / (self.stages[k].taken() + longer);
+            let most = self.capacity(k) / (self.stages[k].slot_seconds() + longer);
             let most = if k == 0 { most.min(self.host_rate) } else { most };
             rates[k] = if waiting[k] > 0.0 { most } else { most.min(inflow(self, &rates, k)) };
         }
@@ -161,9 +162,9 @@ impl Plan {
         (0..4).map(|k| rates[k] * self.stages[k].measured.cpu).sum()
     }
 
-    /// The last stage that has photos waiting: everything behind it keeps up.
+    /// Returns the last stage with waiting photos: all stages after it keep up.
     fn narrowest(&self, waiting: &[f64; 4], rates: &[f64; 4]) -> Bottleneck {
-        // A queue that grows holds up more than one before it.
+        // A growing queue limits more than an earlier one.
         let grows = |k: &usize| waiting[*k] > 0.0 || inflow(self, rates, *k) > rates[*k] * (1.0 + 1e-9);
         match (0..4).rev().find(grows) {
             Some(0) if rates[0] >= self.host_rate => Bottleneck::Hosts,
@@ -172,7 +173,7 @@ impl Plan {
     }
 }
 
-const MOST_WORKERS: u64 = 1_000_000;
+const MAX_WORKERS: u64 = 1_000_000;
 
 struct Flow {
     rates: [f64; 4],
@@ -183,10 +184,10 @@ fn inflow(plan: &Plan, rates: &[f64; 4], k: usize) -> f64 {
     if k == 0 { 0.0 } else { rates[k - 1] * plan.stages[k - 1].measured.passed }
 }
 
-/// Seconds until the next queue runs dry; none when none does.
-fn until_dry(waiting: &[f64; 4], change: &[f64; 4]) -> Option<f64> {
-    let dry = |(level, change): (&f64, &f64)| (*level > 0.0 && *change < 0.0).then(|| level / -change);
-    waiting.iter().zip(change).filter_map(dry).min_by(f64::total_cmp)
+/// Returns the seconds until the next queue runs empty. None: no queue shrinks.
+fn until_empty(waiting: &[f64; 4], change: &[f64; 4]) -> Option<f64> {
+    let empty = |(level, change): (&f64, &f64)| (*level > 0.0 && *change < 0.0).then(|| level / -change);
+    waiting.iter().zip(change).filter_map(empty).min_by(f64::total_cmp)
 }
 
 #[cfg(test)]
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn the_slowest_stage_sets_the_pace() {
+    fn slowest_stage_is_the_bottleneck() {
         let predicted = plan(1000.0, [0.01, 0.10, 0.02, 0.03], [1, 1, 1, 1]).predict();
         close(predicted.seconds, 1000.0 * 0.10 + 0.16);
         assert_eq!(predicted.bottleneck, Bottleneck::Stage(StageName::Detect));
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_get_on_costs_the_later_stages_nothing() {
+    fn rejected_photos_cost_later_stages_nothing() {
         let mut half = plan(1000.0, [0.01, 0.02, 0.1, 0.1], [1; 4]);
         half.stages[1].measured.passed = 0.5;
         let predicted = half.predict();
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_waited_for_needs_no_core() {
+    fn waiting_needs_no_core() {
         let mut plan = plan(1000.0, [0.5, 0.1, 0.001, 0.001], [64, 8, 8, 8]);
         (plan.stages[0].measured.cpu, plan.stages[1].measured.cpu) = (0.01, 0.04);
         plan.cores = 1.0;
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn politeness_cannot_be_bought() {
+    fn host_rate_limits_fetch() {
         let mut host_rate = plan(1000.0, [0.1, 0.001, 0.001, 0.001], [100, 1, 1, 1]);
         host_rate.host_rate = 20.0;
         let predicted = host_rate.predict();
@@ -275,13 +276,13 @@ mod tests {
     }
 
     #[test]
-    fn a_billion_photos_are_manned_for_a_week() {
+    fn pools_for_a_billion_photos_in_a_week() {
         let week = 7.0 * 86_400.0;
         let pools = plan(1e9, [0.3, 0.016, 0.012, 0.01], [1; 4]).pools_for(week).unwrap();
         let predicted = pools.predict();
         assert!(predicted.seconds <= week && predicted.seconds > 0.9 * week, "{predicted:?}");
         let mut fewer = pools.clone();
         fewer.stages[1].workers -= 1;
-        assert!(fewer.predict().seconds > 0.99 * week, "not many workers too many");
+        assert!(fewer.predict().seconds > 0.99 * week, "the pools are not much too large");
     }
 }

@@ -186,8 +186,8 @@ fn dispatch(command: Command, definition: &Definition) -> Result<ExitCode, Failu
 /// Begins to log, and to send traces and metrics where the environment says so. `scraped`: somebody will read the
 /// metrics here. To be kept until the command is done.
 fn observe(log: &str, bars: &progress::Bars, service: &str, scraped: bool) -> Result<Telemetry, Failure> {
-    let settings = telemetry::Settings { log, sink: bars.sink(), service: service.to_owned(), scraped };
-    Telemetry::begin(settings).map_err(Failure::broken)
+    let settings = telemetry::TelemetrySettings { log, sink: bars.sink(), service: service.to_owned(), scraped };
+    Telemetry::start(settings).map_err(Failure::broken)
 }
 
 /// Runs a command's asynchronous part.

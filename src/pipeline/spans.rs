@@ -13,14 +13,14 @@ use crate::broker::Broker;
 use crate::domain::Message;
 use crate::domain::{Cause, Facts, Photo, StageName};
 use crate::net::spans::without_secrets;
-use crate::telemetry::{About, context};
+use crate::telemetry::{LogContext, context};
 
 /// The root of a photo's trace: from its registration until its first message is confirmed. Its ids are derived from run
 /// and photo id.
 pub fn root(photo: &Photo) -> Span {
     let span = tracing::trace_span!(parent: None, "photo");
     if !span.is_disabled() {
-        context::begin(&span, photo.key().trace());
+        context::start_root(&span, photo.key().trace());
         about_photo(&span, photo);
         if let Ok(url) = url::Url::parse(&photo.candidate.photo_url) {
             set(&span, "url.full", without_secrets(url));
@@ -59,14 +59,14 @@ pub fn process(message: &Message, bytes: usize, redelivered: bool, broker: &dyn 
         set(&span, "facemill.worker", worker.to_owned());
         about_photo(&span, &message.photo);
     }
-    let about = About {
+    let about = LogContext {
         photo: message.photo.key().to_string(),
         stage: message.position.stage.as_str(),
         attempt: message.attempt,
         trace_id: message.photo.key().trace().trace_id_hex(),
         span_id: context.map(|context| context.span_id().to_string()),
     };
-    about.note(&span);
+    about.attach(&span);
     span
 }
 

@@ -506,7 +506,7 @@ impl<'a> InProgress<'a> {
     fn new(observer: &'a dyn Observer, stage: StageName) -> Self {
         observer.on_delivery();
         if let Some(instruments) = instruments::get() {
-            instruments.taken(stage);
+            instruments.delivery_started(stage);
         }
         Self { observer, stage, since: Instant::now() }
     }
@@ -516,7 +516,7 @@ impl Drop for InProgress<'_> {
     fn drop(&mut self) {
         self.observer.on_done();
         if let Some(instruments) = instruments::get() {
-            instruments.put_down(self.stage, self.since.elapsed());
+            instruments.delivery_finished(self.stage, self.since.elapsed());
         }
     }
 }

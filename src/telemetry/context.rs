@@ -1,4 +1,4 @@
-//! Where in its trace a photo is: what its messages carry from process to process.
+//! The trace context that messages carry from process to process.
 //! <https://www.w3.org/TR/trace-context/>
 
 use std::cell::Cell;
@@ -11,7 +11,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::domain::Trace;
 
-/// Reads a `traceparent` header. None: it is not one of the version that we know.
+/// Parses a `traceparent` header. None: it is invalid or has an unknown version.
 pub fn read(traceparent: &str) -> Option<SpanContext> {
     let mut parts = traceparent.split('-');
     let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -27,47 +27,47 @@ pub fn read(traceparent: &str) -> Option<SpanContext> {
     Some(SpanContext::new(trace, span, flags, true, TraceState::NONE)).filter(SpanContext::is_valid)
 }
 
-/// Writes a `traceparent` header.
+/// Formats a `traceparent` header.
 pub fn write(context: &SpanContext) -> String {
     format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags().to_u8())
 }
 
-/// Where a span stands. None: nobody traces it.
+/// The trace context of a span. None: traces are off.
 pub fn of(span: &Span) -> Option<SpanContext> {
     let context = span.context();
     Some(context.span().span_context().clone()).filter(SpanContext::is_valid)
 }
 
-/// Makes a span the child of one in another process.
+/// Makes a span the child of a span in another process.
 pub fn continue_from(span: &Span, parent: SpanContext) {
-    // It fails where nobody traces: then there is nothing to continue.
+    // This fails if traces are off; then there is nothing to continue.
     let _ = span.set_parent(Context::new().with_remote_span_context(parent));
 }
 
-/// Makes a span the root of a photo's trace: with the ids that whoever knows the photo can work out.
-pub fn begin(span: &Span, trace: Trace) {
+/// Makes a span the root of a photo's trace, with the ids derived from the photo.
+pub fn start_root(span: &Span, trace: Trace) {
     let _ = span.set_parent(Context::new());
-    LENT.set(Some(trace));
+    ROOT_IDS.set(Some(trace));
     let _started = span.context();
-    LENT.set(None);
+    ROOT_IDS.set(None);
 }
 
 thread_local! {
-    /// The ids for the span that [`begin`] starts on this thread.
-    static LENT: Cell<Option<Trace>> = const { Cell::new(None) };
+    /// The ids for the span that [`start_root`] starts on this thread.
+    static ROOT_IDS: Cell<Option<Trace>> = const { Cell::new(None) };
 }
 
-/// Random ids, but for the roots of photos.
+/// Generates random ids, except for the roots of photos.
 #[derive(Debug, Default)]
-pub(super) struct Ids(RandomIdGenerator);
+pub(super) struct TraceIds(RandomIdGenerator);
 
-impl IdGenerator for Ids {
+impl IdGenerator for TraceIds {
     fn new_trace_id(&self) -> TraceId {
-        LENT.get().map_or_else(|| self.0.new_trace_id(), |trace| TraceId::from_bytes(trace.trace_id))
+        ROOT_IDS.get().map_or_else(|| self.0.new_trace_id(), |trace| TraceId::from_bytes(trace.trace_id))
     }
 
     fn new_span_id(&self) -> SpanId {
-        LENT.get().map_or_else(|| self.0.new_span_id(), |trace| SpanId::from_bytes(trace.root_span))
+        ROOT_IDS.get().map_or_else(|| self.0.new_span_id(), |trace| SpanId::from_bytes(trace.root_span))
     }
 }
 
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_survive_the_way_there_and_back() {
+    fn headers_survive_the_round_trip() {
         let header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let context = read(header).unwrap();
         assert!(context.is_sampled() && context.is_remote());
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_header_is_none() {
+    fn invalid_headers_are_none() {
         for bad in [
             "",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",

@@ -1,7 +1,7 @@
-//! Everything that is counted and measured: names, units and attributes of all metrics.
+//! All metrics: names, units and attributes.
 //!
-//! Where OpenTelemetry has a name for a thing, it is used
-//! (<https://opentelemetry.io/docs/specs/semconv/messaging/messaging-metrics/>); the rest begins with `facemill.`.
+//! Names follow OpenTelemetry's conventions where they exist
+//! (<https://opentelemetry.io/docs/specs/semconv/messaging/messaging-metrics/>); all others start with `facemill.`.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -10,18 +10,18 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter, UpDownCounter};
 use opentelemetry_sdk::metrics::{Instrument, Stream};
 
-use super::tail_sampler::Lost;
+use super::tail_sampler::LostSpans;
 use crate::domain::StageName;
 
-/// Seconds: from a decision without pixels to a stage's time limit.
+/// Histogram bounds in seconds: from a decision without pixels up to a stage's time limit.
 const DURATIONS: [f64; 15] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
-/// Crops that are judged together.
+/// Histogram bounds for the crops of one batch.
 const BATCHES: [f64; 5] = [1.0, 2.0, 4.0, 8.0, 16.0];
-/// Hosts that have numbers of their own; what happens at further ones is counted together.
+/// Hosts with series of their own. Further hosts share one series.
 const HOSTS: usize = 200;
-/// What can come of fetching a photo: advanced, retried, gone, rejected, failed.
-const OF_FETCHING: usize = 5;
+/// Outcomes of a fetch: advanced, retried, gone, rejected, failed.
+const FETCH_OUTCOMES: usize = 5;
 
 const FETCHES: &str = "facemill.fetches";
 const HOST_PAUSES: &str = "facemill.host.pauses";
@@ -48,29 +48,29 @@ pub struct Instruments {
     stage_paused: Gauge<u64>,
 }
 
-/// Which way bytes go between us and the object store.
+/// The direction of an object store transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Io {
     Get,
     Put,
 }
 
-static OF_THIS_PROCESS: OnceLock<Instruments> = OnceLock::new();
+static INSTRUMENTS: OnceLock<Instruments> = OnceLock::new();
 
-/// The instruments of this process. None: nobody wants to know.
+/// The instruments of this process. None: metrics are off.
 pub fn get() -> Option<&'static Instruments> {
-    OF_THIS_PROCESS.get()
+    INSTRUMENTS.get()
 }
 
-/// Makes them the instruments of this process.
+/// Sets the instruments of this process.
 pub(super) fn install(instruments: Instruments) {
-    let _ = OF_THIS_PROCESS.set(instruments);
+    let _ = INSTRUMENTS.set(instruments);
 }
 
-/// Bounds what strangers could let grow.
+/// Limits the number of series whose labels depend on photo URLs.
 pub(super) fn view(instrument: &Instrument) -> Option<Stream> {
     let most = match instrument.name() {
-        FETCHES => HOSTS * OF_FETCHING,
+        FETCHES => HOSTS * FETCH_OUTCOMES,
         HOST_PAUSES => HOSTS,
         _ => return None,
     };
@@ -90,37 +90,37 @@ impl Instruments {
             meter.u64_gauge(name).with_unit(unit).with_description(what).build()
         };
         Self {
-            photos: counter("facemill.photos", "{photo}", "Photos that a stage was done with, or will try again."),
-            stage_duration: duration("facemill.stage.duration", "How long a stage took over a photo."),
+            photos: counter("facemill.photos", "{photo}", "Photos that a stage has processed, by outcome; retries included."),
+            stage_duration: duration("facemill.stage.duration", "Time that a stage takes for a photo."),
             in_flight: meter
                 .i64_up_down_counter("facemill.in_flight")
                 .with_unit("{photo}")
-                .with_description("Photos that are worked on now.")
+                .with_description("Photos in work now.")
                 .build(),
-            dead_letters: counter("facemill.dead_letters", "{letter}", "Letters that were laid among the dead."),
-            dead_letters_kept: gauge("facemill.dead_letters.kept", "{letter}", "Letters that lie among the dead."),
-            fetches: counter(FETCHES, "{photo}", "Photos that a host was asked for, by what came of it."),
-            host_pauses: counter(HOST_PAUSES, "{pause}", "Pauses that a host asked for."),
-            host_wait: duration("facemill.host.wait", "How long a photo waited for its turn at a host."),
+            dead_letters: counter("facemill.dead_letters", "{letter}", "Messages that workers have dead-lettered."),
+            dead_letters_kept: gauge("facemill.dead_letters.kept", "{letter}", "Messages in the dead-letter queue."),
+            fetches: counter(FETCHES, "{photo}", "Photos fetched from a host, by outcome."),
+            host_pauses: counter(HOST_PAUSES, "{pause}", "Pauses that a host requested."),
+            host_wait: duration("facemill.host.wait", "Time that a photo waits for the host limiter."),
             object_io: counter("facemill.object.io", "By", "Bytes read from and written to the object store."),
             batch_size: meter
                 .u64_histogram("facemill.inference.batch.size")
                 .with_unit("{crop}")
-                .with_description("Crops that were judged together.")
+                .with_description("Crops per batch of the classifier.")
                 .with_boundaries(BATCHES.to_vec())
                 .build(),
-            sent: counter("messaging.client.sent.messages", "{message}", "Messages that were published."),
-            sending: duration("messaging.client.operation.duration", "From publishing a message to its confirm."),
-            consumed: counter("messaging.client.consumed.messages", "{message}", "Messages that were taken up."),
-            processing: duration("messaging.process.duration", "From taking a message up to its acknowledgement."),
-            queue_messages: gauge("facemill.queue.messages", "{message}", "Messages that lie in a stage's queues."),
-            queue_oldest: gauge("facemill.queue.oldest", "s", "How long the oldest of a stage's photos has waited."),
-            stage_paused: gauge("facemill.stage.paused", "", "1: somebody has paused the stage. 0: nobody has."),
+            sent: counter("messaging.client.sent.messages", "{message}", "Messages published."),
+            sending: duration("messaging.client.operation.duration", "Time from publishing a message to its confirm."),
+            consumed: counter("messaging.client.consumed.messages", "{message}", "Messages received."),
+            processing: duration("messaging.process.duration", "Time from receiving a message to its acknowledgement."),
+            queue_messages: gauge("facemill.queue.messages", "{message}", "Messages in a stage's queues."),
+            queue_oldest: gauge("facemill.queue.oldest", "s", "Age of the oldest waiting photo of a stage."),
+            stage_paused: gauge("facemill.stage.paused", "", "1: the stage is paused. 0: it is not."),
         }
     }
 
-    /// Counts from now on what became of the spans that did not arrive.
-    pub fn watch(meter: &Meter, lost: Arc<Lost>) {
+    /// Registers the counter of lost spans.
+    pub fn watch(meter: &Meter, lost: Arc<LostSpans>) {
         meter
             .u64_observable_counter("facemill.spans.lost")
             .with_unit("{span}")
@@ -132,22 +132,22 @@ impl Instruments {
             .build();
     }
 
-    /// Has the numbers of a stage there from the start, so that a rate is known from its first photo on.
-    pub fn announce(&self, stage: StageName) {
+    /// Creates the series of a stage with value 0, so that rates are known from its first photo on.
+    pub fn register_stage(&self, stage: StageName) {
         self.in_flight.add(0, &[of_stage(stage)]);
         let first = if stage.next().is_some() { "advanced" } else { "predicted" };
         self.photos.add(0, &photo(stage, first, ""));
         self.consumed.add(0, &[of_stage(stage)]);
     }
 
-    /// A stage was done with a photo. `cause`: the code, or nothing.
+    /// A stage has processed a photo. `cause`: its code, or empty.
     pub fn photo(&self, stage: StageName, outcome: &'static str, cause: &str, took: Duration) {
         self.photos.add(1, &photo(stage, outcome, cause));
         let attributes = [of_stage(stage), KeyValue::new("facemill.outcome", outcome)];
         self.stage_duration.record(took.as_secs_f64(), &attributes);
     }
 
-    /// A host was asked for a photo.
+    /// A photo was requested from a host.
     pub fn fetch(&self, host: &str, outcome: &'static str) {
         let host = KeyValue::new("server.address", host.to_owned());
         self.fetches.add(1, &[host, KeyValue::new("facemill.outcome", outcome)]);
@@ -157,7 +157,7 @@ impl Instruments {
         self.host_pauses.add(1, &[KeyValue::new("server.address", host.to_owned())]);
     }
 
-    /// A photo got its turn at a host, or was sent away.
+    /// A photo was admitted by the host limiter, or deferred.
     pub fn host_wait(&self, took: Duration) {
         self.host_wait.record(took.as_secs_f64(), &[]);
     }
@@ -167,7 +167,7 @@ impl Instruments {
         self.dead_letters.add(1, &[stage, KeyValue::new("facemill.cause", cause.to_owned())]);
     }
 
-    /// How many letters lie there, RabbitMQ's own among them.
+    /// The number of dead letters, including messages that RabbitMQ dead-letters itself.
     pub fn dead_letters_kept(&self, letters: u64) {
         self.dead_letters_kept.record(letters, &[]);
     }
@@ -184,7 +184,7 @@ impl Instruments {
         self.batch_size.record(crops as u64, &[]);
     }
 
-    /// A message was published, or not. `error`: why not.
+    /// A message was published. `error`: why that failed.
     pub fn sent(&self, stage: StageName, took: Duration, error: Option<&'static str>) {
         let mut attributes = vec![of_stage(stage)];
         attributes.extend(error.map(|error| KeyValue::new("error.type", error)));
@@ -192,22 +192,23 @@ impl Instruments {
         self.sending.record(took.as_secs_f64(), &attributes);
     }
 
-    /// A delivery was taken up; it is in flight until [`Instruments::put_down`].
-    pub fn taken(&self, stage: StageName) {
+    /// A delivery was received. It is in flight until [`Instruments::delivery_finished`].
+    pub fn delivery_started(&self, stage: StageName) {
         self.in_flight.add(1, &[of_stage(stage)]);
         self.consumed.add(1, &[of_stage(stage)]);
     }
 
-    pub fn put_down(&self, stage: StageName, took: Duration) {
+    pub fn delivery_finished(&self, stage: StageName, took: Duration) {
         self.in_flight.add(-1, &[of_stage(stage)]);
         self.processing.record(took.as_secs_f64(), &[of_stage(stage)]);
     }
 
-    /// What lies in the queues of a stage. `state`: ready, in_flight or delayed.
+    /// The messages in the queues of a stage. `state`: ready, in_flight or delayed.
     pub fn queue(&self, stage: StageName, state: &'static str, messages: u64) {
         self.queue_messages.record(messages, &[of_stage(stage), KeyValue::new("facemill.state", state)]);
     }
 
+    /// The age of the oldest waiting photo of a stage, in seconds.
     pub fn oldest(&self, stage: StageName, seconds: u64) {
         self.queue_oldest.record(seconds, &[of_stage(stage)]);
     }

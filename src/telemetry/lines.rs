@@ -1,4 +1,4 @@
-//! Log lines: for people on a terminal, as JSON otherwise. Each says which photo it is about, and where in its trace.
+//! Log lines: plain text on a terminal, JSON otherwise. Each names its photo and its trace.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -13,28 +13,28 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter}
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-/// Writes a whole line to standard error; whoever draws progress bars there knows how to step aside.
+/// Writes one line to standard error. The sink takes care of progress bars.
 pub type Sink = Arc<dyn Fn(&[u8]) -> io::Result<()> + Send + Sync>;
 
-/// The environment variable that says what is logged, as `tracing-subscriber`'s directives: `facemill=debug`.
+/// The environment variable with the filter, in `tracing-subscriber`'s syntax: `facemill=debug`.
 pub const ENV: &str = "FACEMILL_LOG";
 
-/// What the lines within a span are about.
+/// The photo that the lines within a span are context.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct About {
+pub struct LogContext {
     /// Run and photo id.
     pub photo: String,
     pub stage: &'static str,
     pub attempt: u32,
     pub trace_id: String,
-    /// None: nobody traces it.
+    /// None: traces are off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub span_id: Option<String>,
 }
 
-impl About {
-    /// Has every line within the span say so.
-    pub fn note(self, span: &Span) {
+impl LogContext {
+    /// Adds this context to every line within the span.
+    pub fn attach(self, span: &Span) {
         span.with_subscriber(|(id, subscriber)| {
             if let Some(span) = subscriber.downcast_ref::<Registry>().and_then(|registry| registry.span(id)) {
                 span.extensions_mut().insert(self);
@@ -43,7 +43,7 @@ impl About {
     }
 }
 
-/// Logs. `default` holds when [`ENV`] is not set.
+/// Builds the log layer. `default` is the filter if [`ENV`] is not set.
 pub(super) fn layer<S>(default: &str, sink: Sink) -> Result<Box<dyn Layer<S> + Send + Sync>, String>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -54,12 +54,12 @@ where
     Ok(tracing_subscriber::fmt::layer().event_format(style).with_writer(Lines(sink)).with_filter(filter).boxed())
 }
 
-/// For whom a line is.
+/// The format of a line.
 #[derive(Debug, Clone, Copy)]
 enum Style {
-    /// For a person.
+    /// Text for a terminal.
     Plain,
-    /// For a program.
+    /// One JSON object per line.
     Json,
 }
 
@@ -72,18 +72,18 @@ where
         let mut fields = Fields::default();
         event.record(&mut fields);
         let mut spans = context.event_scope().into_iter().flatten();
-        let about = spans.find_map(|span| span.extensions().get::<About>().cloned());
+        let context = spans.find_map(|span| span.extensions().get::<LogContext>().cloned());
         match self {
-            Self::Plain => plain(&mut line, event, about.as_ref(), &fields.0),
-            Self::Json => json(&mut line, event, about.as_ref(), &fields.0),
+            Self::Plain => plain(&mut line, event, context.as_ref(), &fields.0),
+            Self::Json => json(&mut line, event, context.as_ref(), &fields.0),
         }
     }
 }
 
-fn plain(line: &mut Writer<'_>, event: &Event<'_>, about: Option<&About>, fields: &Map<String, Value>) -> fmt::Result {
+fn plain(line: &mut Writer<'_>, event: &Event<'_>, context: Option<&LogContext>, fields: &Map<String, Value>) -> fmt::Result {
     SystemTime.format_time(line)?;
     write!(line, " {:>5}", event.metadata().level())?;
-    if let Some(About { photo, stage, attempt, .. }) = about {
+    if let Some(LogContext { photo, stage, attempt, .. }) = context {
         write!(line, " {photo} {stage}")?;
         if *attempt > 1 {
             write!(line, " (attempt {attempt})")?;
@@ -91,34 +91,34 @@ fn plain(line: &mut Writer<'_>, event: &Event<'_>, about: Option<&About>, fields
         line.write_char(':')?;
     }
     if let Some(message) = fields.get(MESSAGE) {
-        write!(line, " {}", harmless(message.as_str().unwrap_or_default()))?;
+        write!(line, " {}", without_controls(message.as_str().unwrap_or_default()))?;
     }
     for (name, value) in fields.iter().filter(|(name, _)| *name != MESSAGE) {
         match value.as_str() {
-            Some(text) => write!(line, " {name}={}", harmless(text))?,
+            Some(text) => write!(line, " {name}={}", without_controls(text))?,
             None => write!(line, " {name}={value}")?,
         }
     }
     writeln!(line)
 }
 
-/// Strangers' words, so that none of them moves a terminal's cursor.
-fn harmless(text: &str) -> String {
+/// Replaces control characters, so that foreign text cannot move a terminal's cursor.
+fn without_controls(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-fn json(line: &mut Writer<'_>, event: &Event<'_>, about: Option<&About>, fields: &Map<String, Value>) -> fmt::Result {
+fn json(line: &mut Writer<'_>, event: &Event<'_>, context: Option<&LogContext>, fields: &Map<String, Value>) -> fmt::Result {
     let mut time = String::new();
     SystemTime.format_time(&mut Writer::new(&mut time))?;
     let level = event.metadata().level().as_str();
     write!(line, "{{\"timestamp\":{},\"level\":\"{level}\"", Value::from(time))?;
     let target = Map::from_iter([("target".to_owned(), Value::from(event.metadata().target()))]);
-    let about = match about.map(serde_json::to_value) {
-        Some(Ok(Value::Object(about))) => about,
+    let context = match context.map(serde_json::to_value) {
+        Some(Ok(Value::Object(context))) => context,
         _ => Map::new(),
     };
-    // What the line itself says goes before what its span says.
-    let of_span = about.into_iter().filter(|(name, _)| !fields.contains_key(name));
+    // A field of the event overrides one of its span.
+    let of_span = context.into_iter().filter(|(name, _)| !fields.contains_key(name));
     let message = fields.get(MESSAGE).map(|message| (MESSAGE.to_owned(), message.clone()));
     let own = fields.clone().into_iter().filter(|(name, _)| name != MESSAGE);
     for (name, value) in message.into_iter().chain(of_span).chain(own).chain(target) {
@@ -127,42 +127,42 @@ fn json(line: &mut Writer<'_>, event: &Event<'_>, about: Option<&About>, fields:
     writeln!(line, "}}")
 }
 
-/// The name that `tracing` gives to a line's sentence.
+/// The name of the field that holds an event's message.
 const MESSAGE: &str = "message";
 
-/// An event's fields, in their order.
+/// The fields of an event, in order.
 #[derive(Default)]
 struct Fields(Map<String, Value>);
 
 impl Fields {
-    fn keep(&mut self, field: &Field, value: impl Into<Value>) {
+    fn insert(&mut self, field: &Field, value: impl Into<Value>) {
         self.0.insert(field.name().to_owned(), value.into());
     }
 }
 
 impl Visit for Fields {
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.keep(field, value);
+        self.insert(field, value);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.keep(field, value);
+        self.insert(field, value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.keep(field, value);
+        self.insert(field, value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.keep(field, value);
+        self.insert(field, value);
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.keep(field, value);
+        self.insert(field, value);
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.keep(field, format!("{value:?}"));
+        self.insert(field, format!("{value:?}"));
     }
 }
 
@@ -176,7 +176,7 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// Collects one event and hands it over whole.
+/// Buffers one event and writes it as a whole.
 struct Line<'a> {
     sink: &'a Sink,
     text: Vec<u8>,
@@ -195,7 +195,7 @@ impl Write for Line<'_> {
 
 impl Drop for Line<'_> {
     fn drop(&mut self) {
-        // There is nowhere left to complain to.
+        // A failed write to the log cannot be reported anywhere.
         let _ = (self.sink)(&self.text);
     }
 }
@@ -206,7 +206,7 @@ mod tests {
     use std::sync::Mutex;
     use tracing_subscriber::layer::SubscriberExt;
 
-    /// What is logged in a style while `work` runs.
+    /// Returns the lines logged in a style while `work` runs.
     fn logged(style: Style, work: impl FnOnce()) -> String {
         let text: Arc<Mutex<Vec<u8>>> = Arc::default();
         let kept = text.clone();
@@ -220,24 +220,24 @@ mod tests {
         String::from_utf8(text).unwrap()
     }
 
-    fn about_a_photo() {
+    fn log_about_a_photo() {
         let span = tracing::error_span!("process");
-        let about = About {
+        let context = LogContext {
             photo: "r/1".into(),
             stage: "fetch",
             attempt: 2,
             trace_id: "aa".into(),
             span_id: Some("bb".into()),
         };
-        about.note(&span);
+        context.attach(&span);
         let _inside = span.enter();
         let _deeper = tracing::error_span!("download").entered();
         tracing::warn!(host = "photos.test", bytes = 7, "odd \"answer\"\nof two lines");
     }
 
     #[test]
-    fn a_line_for_a_program_says_which_photo_and_where_in_its_trace() {
-        let text = logged(Style::Json, about_a_photo);
+    fn json_lines_have_photo_and_trace() {
+        let text = logged(Style::Json, log_about_a_photo);
         assert_eq!(text.matches('\n').count(), 1, "{text}");
         let mut line: Map<String, Value> = serde_json::from_str(&text).unwrap();
         assert!(line.remove("timestamp").unwrap().as_str().unwrap().ends_with('Z'));
@@ -250,8 +250,8 @@ mod tests {
     }
 
     #[test]
-    fn a_line_for_a_person_is_short() {
-        let text = logged(Style::Plain, about_a_photo);
+    fn plain_lines_are_short() {
+        let text = logged(Style::Plain, log_about_a_photo);
         assert!(text.contains("  WARN r/1 fetch (attempt 2): odd \"answer\"\u{fffd}of two lines"), "{text}");
         let text = logged(Style::Plain, || tracing::info!(n = 1, "hello"));
         assert!(text.trim_end().ends_with("  INFO hello n=1"), "{text}");

@@ -1,8 +1,8 @@
-//! What others see of a process at work: its log lines, the traces of its photos, its numbers.
+//! Logs, traces and metrics of a process.
 //!
-//! Traces and numbers go to a collector only where the standard `OTEL_*` variables name one. They travel on threads and a
-//! runtime of their own: a collector that is slow or away costs the photos nothing, and no more memory than a queue of
-//! fixed size.
+//! Traces and metrics go to a collector only if the standard `OTEL_*` variables name one. They are sent from separate
+//! threads and a separate runtime: a slow or unavailable collector does not delay the photos, and memory is bounded by
+//! a queue of fixed size.
 
 use std::time::Duration;
 
@@ -27,87 +27,88 @@ pub mod process;
 pub mod prometheus;
 mod tail_sampler;
 
-pub use lines::{About, ENV, Sink};
+pub use lines::{ENV, LogContext, Sink};
 pub use otlp::VARIABLES;
 pub use tail_sampler::KEEP;
 
 use instruments::Instruments;
 use otlp::{Get, Signal};
-use tail_sampler::{BufferedSpan, Counted, Gauge, TailSampler};
+use prometheus::PrometheusReader;
+use tail_sampler::{BufferedSpan, CountingExporter, SpanQueue, TailSampler};
 
-/// Name of everything that is ours, to tell it from what libraries say.
+/// Scope of our spans and metrics; distinguishes them from those of libraries.
 const SCOPE: &str = "facemill";
 
-/// How a process wants to be observed.
-pub struct Settings<'a> {
-    /// What is logged, unless [`ENV`] says something else.
+/// Settings of a process's telemetry.
+pub struct TelemetrySettings<'a> {
+    /// The log filter, unless [`ENV`] is set.
     pub log: &'a str,
     pub sink: Sink,
-    /// Its `service.name`, unless the environment has another.
+    /// The `service.name`, unless the environment sets one.
     pub service: String,
-    /// Whether somebody will ask for its numbers.
+    /// Whether the process serves metrics for Prometheus.
     pub scraped: bool,
 }
 
-/// Holds what is on its way to the collector; dropping it sends the rest, within a few seconds.
+/// The running telemetry. Dropping it sends what is left, within a few seconds.
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
-    numbers: Option<SdkMeterProvider>,
-    gauge: Option<Gauge>,
-    /// None: nobody will ask.
-    pub prometheus: Option<prometheus::Reader>,
-    /// Carries the connections; ends last.
+    meters: Option<SdkMeterProvider>,
+    queue: Option<SpanQueue>,
+    /// None: Prometheus metrics are not served.
+    pub prometheus: Option<PrometheusReader>,
+    /// Runs the connections; stopped last.
     _runtime: Option<Runtime>,
 }
 
 impl Telemetry {
-    /// What the last spans may take to get away.
-    const PATIENCE: Duration = Duration::from_secs(5);
+    /// Time limit for sending the last spans.
+    const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
-    /// Begins to observe this process. Must be called once, by the command line.
+    /// Starts logs, traces and metrics. Must be called once per process.
     ///
     /// # Errors
-    /// A variable cannot be understood; it is named.
-    pub fn begin(settings: Settings<'_>) -> Result<Self, String> {
+    /// A variable is invalid; the message names it.
+    pub fn start(settings: TelemetrySettings<'_>) -> Result<Self, String> {
         let get: Get = &|name| std::env::var(name).ok();
         let runtime = match Signal::Traces.is_wanted(get) || Signal::Metrics.is_wanted(get) {
             true => Some(runtime()?),
             false => None,
         };
-        let _inside = runtime.as_ref().map(Runtime::enter);
+        let guard = runtime.as_ref().map(Runtime::enter);
         let resource = resource(settings.service);
-        let (traces, gauge) = match Signal::Traces.is_wanted(get) {
-            true => traces(get, resource.clone()).map(|(traces, gauge)| (Some(traces), Some(gauge)))?,
+        let (traces, queue) = match Signal::Traces.is_wanted(get) {
+            true => traces(get, resource.clone()).map(|(traces, queue)| (Some(traces), Some(queue)))?,
             false => (None, None),
         };
-        let prometheus = settings.scraped.then(prometheus::Reader::default);
-        let numbers = numbers(get, resource, prometheus.clone(), gauge.as_ref())?;
+        let prometheus = settings.scraped.then(PrometheusReader::default);
+        let meters = meters(get, resource, prometheus.clone(), queue.as_ref())?;
         let lines = lines::layer::<Registry>(settings.log, settings.sink)?;
         let spans = traces.as_ref().map(|traces| {
             let layer = tracing_opentelemetry::layer().with_tracer(traces.tracer(SCOPE));
             let layer =
                 layer.with_location(false).with_threads(false).with_tracked_inactivity(false).with_target(false);
-            layer.with_level(false).with_filter(filter_fn(|about| {
-                about.target().starts_with(SCOPE) && (about.is_span() || *about.level() <= Level::INFO)
+            layer.with_level(false).with_filter(filter_fn(|metadata| {
+                metadata.target().starts_with(SCOPE) && (metadata.is_span() || *metadata.level() <= Level::INFO)
             }))
         });
         tracing_subscriber::registry().with(lines).with(spans).init();
-        drop(_inside);
-        Ok(Self { traces, numbers, gauge, prometheus, _runtime: runtime })
+        drop(guard);
+        Ok(Self { traces, meters, queue, prometheus, _runtime: runtime })
     }
 }
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
         if let Some(traces) = &self.traces {
-            let _ = traces.shutdown_with_timeout(Self::PATIENCE);
+            let _ = traces.shutdown_with_timeout(Self::SHUTDOWN_TIMEOUT);
         }
-        if let Some(lost) = self.gauge.as_ref().map(|gauge| &gauge.lost).filter(|lost| lost.all() > 0) {
+        if let Some(lost) = self.queue.as_ref().map(|queue| &queue.lost).filter(|lost| lost.total() > 0) {
             let (overflow, refused) = (lost.overflow(), lost.refused());
-            tracing::warn!(overflow, refused, "{} spans did not reach the collector", lost.all());
+            tracing::warn!(overflow, refused, "{} spans did not reach the collector", lost.total());
         }
-        if let Some(numbers) = &self.numbers {
-            let _ = numbers.shutdown_with_timeout(Self::PATIENCE);
+        if let Some(meters) = &self.meters {
+            let _ = meters.shutdown_with_timeout(Self::SHUTDOWN_TIMEOUT);
         }
         if let Some(runtime) = self._runtime.take() {
             runtime.shutdown_background();
@@ -121,10 +122,10 @@ fn runtime() -> Result<Runtime, String> {
         .thread_name("telemetry")
         .enable_all()
         .build()
-        .map_err(|error| format!("cannot start the thread that sends traces: {error}"))
+        .map_err(|error| format!("cannot start the telemetry thread: {error}"))
 }
 
-/// The environment has the last word.
+/// The environment overrides our service name.
 fn resource(service: String) -> Resource {
     let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
     let mut builder = Resource::builder().with_attribute(version);
@@ -136,27 +137,27 @@ fn resource(service: String) -> Resource {
     builder.build()
 }
 
-fn traces(get: Get, resource: Resource) -> Result<(SdkTracerProvider, Gauge), String> {
-    let room = otlp::queue_size(get)?;
-    let gauge = Gauge::new(room);
-    let exporter = Counted { exporter: otlp::spans(get)?, gauge: gauge.clone() };
-    let config = BatchConfigBuilder::default().with_max_queue_size(room).build();
+fn traces(get: Get, resource: Resource) -> Result<(SdkTracerProvider, SpanQueue), String> {
+    let capacity = otlp::queue_size(get)?;
+    let queue = SpanQueue::new(capacity);
+    let exporter = CountingExporter { exporter: otlp::spans(get)?, queue: queue.clone() };
+    let config = BatchConfigBuilder::default().with_max_queue_size(capacity).build();
     let batches = BatchSpanProcessor::builder(exporter).with_batch_config(config).build();
     let provider = SdkTracerProvider::builder()
         .with_resource(resource)
-        .with_id_generator(context::Ids::default())
+        .with_id_generator(context::TraceIds::default())
         .with_sampler(BufferedSpan(otlp::sampler(get)?))
-        .with_span_processor(TailSampler::new(batches, gauge.clone()))
+        .with_span_processor(TailSampler::new(batches, queue.clone()))
         .build();
-    Ok((provider, gauge))
+    Ok((provider, queue))
 }
 
-/// None: nobody wants to know.
-fn numbers(
+/// None: neither a collector nor Prometheus is configured.
+fn meters(
     get: Get,
     resource: Resource,
-    prometheus: Option<prometheus::Reader>,
-    gauge: Option<&Gauge>,
+    prometheus: Option<PrometheusReader>,
+    queue: Option<&SpanQueue>,
 ) -> Result<Option<SdkMeterProvider>, String> {
     let wanted = Signal::Metrics.is_wanted(get);
     if !wanted && prometheus.is_none() {
@@ -172,8 +173,8 @@ fn numbers(
     }
     let provider = builder.build();
     let meter = provider.meter(SCOPE);
-    if let Some(gauge) = gauge {
-        Instruments::watch(&meter, gauge.lost.clone());
+    if let Some(queue) = queue {
+        Instruments::watch(&meter, queue.lost.clone());
     }
     process::watch(&meter, &service.unwrap_or_default());
     instruments::install(Instruments::new(&meter));

@@ -1,4 +1,4 @@
-//! Sends traces and metrics to a collector, as the standard variables say.
+//! Exporters for traces and metrics, configured by the standard variables.
 //! <https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>
 
 use std::fmt::Debug;
@@ -13,10 +13,10 @@ use tokio::runtime::Handle;
 
 use crate::tls;
 
-/// Looks a setting up: the environment, or a test's map.
+/// Looks up a variable: in the environment, or in a test's map.
 pub type Get<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// The standard variables that count here, those of a single signal left out.
+/// The standard variables that are read, without those of a single signal.
 pub const VARIABLES: [&str; 15] = [
     "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
     "OTEL_BSP_MAX_QUEUE_SIZE",
@@ -35,7 +35,7 @@ pub const VARIABLES: [&str; 15] = [
     "OTEL_TRACES_SAMPLER_ARG",
 ];
 
-/// What is observed, and has variables of its own.
+/// A signal of OpenTelemetry, with variables of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
     Traces,
@@ -56,15 +56,15 @@ impl Signal {
         }
     }
 
-    /// The signal's own variable, or the one for all of them; with its name.
+    /// Returns the signal's own variable, or the common one, with its name.
     fn option(self, get: Get, what: &str) -> Option<(String, String)> {
         [format!("OTEL_EXPORTER_OTLP_{}_{what}", self.name()), format!("OTEL_EXPORTER_OTLP_{what}")]
             .into_iter()
             .find_map(|name| get(&name).filter(|value| !value.is_empty()).map(|value| (name, value)))
     }
 
-    /// Whether somebody wants it sent somewhere. It must be said: unlike other programs, this one sends nothing to a
-    /// collector on this machine that nobody mentioned.
+    /// Whether the signal is exported. An endpoint must be configured: unlike the standard, the program does not send
+    /// to a local collector by default.
     pub fn is_wanted(self, get: Get) -> bool {
         let says = |name: &str, value: &str| get(name).is_some_and(|said| said.eq_ignore_ascii_case(value));
         self.option(get, "ENDPOINT").is_some()
@@ -77,7 +77,7 @@ impl Signal {
             None => Ok(Protocol::Http),
             Some((_, value)) if value == "http/protobuf" => Ok(Protocol::Http),
             Some((_, value)) if value == "grpc" => Ok(Protocol::Grpc),
-            Some((name, value)) => Err(format!("{name}=`{value}`: take grpc or http/protobuf")),
+            Some((name, value)) => Err(format!("{name}=`{value}`: expected grpc or http/protobuf")),
         }
     }
 
@@ -87,11 +87,11 @@ impl Signal {
             Some((name, value)) => value
                 .parse()
                 .map(Duration::from_millis)
-                .map_err(|_| format!("{name}=`{value}`: take a number of milliseconds")),
+                .map_err(|_| format!("{name}=`{value}`: expected a number of milliseconds")),
         }
     }
 
-    /// PEM of the authority that the collector's certificate is signed by, if it is not one that the machine knows.
+    /// The PEM of an additional certificate authority for the collector's certificate.
     fn authority(self, get: Get) -> Result<Option<Vec<u8>>, String> {
         let Some((name, path)) = self.option(get, "CERTIFICATE") else { return Ok(None) };
         std::fs::read(&path).map(Some).map_err(|error| format!("{name}=`{path}`: {error}"))
@@ -101,7 +101,7 @@ impl Signal {
         format!("cannot send {} to the collector: {error}", self.name().to_lowercase())
     }
 
-    /// For gRPC; must be called inside a runtime, which carries the connection.
+    /// TLS for gRPC. Must be called inside the runtime that runs the connection.
     fn tls(self, get: Get) -> Result<ClientTlsConfig, String> {
         let config = ClientTlsConfig::new().with_native_roots();
         Ok(match self.authority(get)? {
@@ -126,7 +126,7 @@ impl Signal {
     }
 }
 
-/// Sends spans. Must be called inside the runtime that is to do it.
+/// Builds the exporter for spans. Must be called inside the runtime that sends them.
 pub fn spans(get: Get) -> Result<SpanExporter, String> {
     let signal = Signal::Traces;
     let built = match signal.protocol(get)? {
@@ -139,7 +139,7 @@ pub fn spans(get: Get) -> Result<SpanExporter, String> {
     built.map_err(|error| signal.failed(error))
 }
 
-/// Sends metrics. Must be called inside the runtime that is to do it.
+/// Builds the exporter for metrics. Must be called inside the runtime that sends them.
 pub fn metrics(get: Get) -> Result<MetricExporter, String> {
     let signal = Signal::Metrics;
     let built = match signal.protocol(get)? {
@@ -152,7 +152,7 @@ pub fn metrics(get: Get) -> Result<MetricExporter, String> {
     built.map_err(|error| signal.failed(error))
 }
 
-/// What the variables say about sampling; without them everything is sampled.
+/// Builds the sampler from the variables. The default samples everything.
 pub fn sampler(get: Get) -> Result<Sampler, String> {
     let ratio = || match get("OTEL_TRACES_SAMPLER_ARG").filter(|value| !value.is_empty()) {
         None => Ok(1.0),
@@ -160,7 +160,7 @@ pub fn sampler(get: Get) -> Result<Sampler, String> {
             .parse::<f64>()
             .ok()
             .filter(|ratio| (0.0..=1.0).contains(ratio))
-            .ok_or_else(|| format!("OTEL_TRACES_SAMPLER_ARG=`{value}`: take a share from 0 to 1")),
+            .ok_or_else(|| format!("OTEL_TRACES_SAMPLER_ARG=`{value}`: expected a share from 0 to 1")),
     };
     let parent_based = |root: Sampler| Sampler::ParentBased(Box::new(root));
     match get("OTEL_TRACES_SAMPLER").as_deref() {
@@ -171,26 +171,26 @@ pub fn sampler(get: Get) -> Result<Sampler, String> {
         Some("parentbased_always_off") => Ok(parent_based(Sampler::AlwaysOff)),
         Some("parentbased_traceidratio") => Ok(parent_based(Sampler::TraceIdRatioBased(ratio()?))),
         Some(other) => Err(format!(
-            "OTEL_TRACES_SAMPLER=`{other}`: take always_on, always_off, traceidratio or one of them with parentbased_ before it"
+            "OTEL_TRACES_SAMPLER=`{other}`: expected always_on, always_off or traceidratio, optionally prefixed by parentbased_"
         )),
     }
 }
 
-/// Spans that may wait for the collector.
+/// The number of spans that may wait for the collector.
 pub fn queue_size(get: Get) -> Result<usize, String> {
-    /// Four times what the standard says: a producer enqueues thousands of photos a second.
+    /// Four times the standard's default: a producer enqueues thousands of photos a second.
     const DEFAULT: usize = 8192;
     const NAME: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
     match get(NAME).filter(|value| !value.is_empty()) {
         None => Ok(DEFAULT),
         Some(value) => match value.parse() {
             Ok(size) if size > 0 => Ok(size),
-            _ => Err(format!("{NAME}=`{value}`: take a number of spans")),
+            _ => Err(format!("{NAME}=`{value}`: expected a number of spans")),
         },
     }
 }
 
-/// The batches are sent from threads of their own, which have no runtime.
+/// Runs requests on the runtime: batches are sent from threads without one.
 #[derive(Debug, Clone)]
 struct OnRuntime {
     client: reqwest::Client,
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_off_unless_somebody_says_where_to() {
+    fn nothing_is_exported_without_an_endpoint() {
         let wanted = |pairs: &[(&str, &str)]| {
             let get = environment(pairs);
             (Signal::Traces.is_wanted(&get), Signal::Metrics.is_wanted(&get))
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_understood_is_said_with_its_name() {
+    fn errors_name_the_variable() {
         let fault = |name: &str, value: &str| {
             let get = environment(&[(name, value)]);
             let faults = [
@@ -250,15 +250,15 @@ mod tests {
             ("OTEL_TRACES_SAMPLER", "some"),
             ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
         ] {
-            let told = fault(name, value);
-            assert!(told.starts_with(&format!("{name}=`{value}`: ")), "{told}");
+            let message = fault(name, value);
+            assert!(message.starts_with(&format!("{name}=`{value}`: ")), "{message}");
         }
         let get = environment(&[("OTEL_TRACES_SAMPLER", "traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "2")]);
         assert!(sampler(&get).unwrap_err().starts_with("OTEL_TRACES_SAMPLER_ARG=`2`: "));
     }
 
     #[test]
-    fn a_signals_own_variable_goes_first() {
+    fn signal_variables_override_common_ones() {
         let get = environment(&[
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
             ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "http/protobuf"),
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn samplers_are_those_of_the_standard() {
+    fn samplers_follow_the_standard() {
         let get =
             environment(&[("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "0.1")]);
         assert_eq!(format!("{:?}", sampler(&get).unwrap()), "ParentBased(TraceIdRatioBased(0.1))");

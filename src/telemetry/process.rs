@@ -1,4 +1,4 @@
-//! What this process costs: CPU time and memory, from the kernel's books.
+//! CPU time and memory of this process, read from /proc.
 //!
 //! Names and units: <https://opentelemetry.io/docs/specs/semconv/system/process-metrics/>.
 
@@ -7,8 +7,8 @@ use std::fs::read_to_string;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
 
-/// Counts from now on. `service`: the name of the process among the others, which its series carry so that a query
-/// needs no `target_info`.
+/// Registers the metrics. `service`: the process's service name, which its series carry so that queries need no
+/// `target_info`.
 pub fn watch(meter: &Meter, service: &str) {
     let service = KeyValue::new("service.name", service.to_owned());
     let of_cpu = service.clone();
@@ -29,7 +29,7 @@ pub fn watch(meter: &Meter, service: &str) {
     meter
         .i64_observable_up_down_counter("process.memory.usage")
         .with_unit("By")
-        .with_description("Memory of this process that is in RAM.")
+        .with_description("Resident memory of this process.")
         .with_callback(move |observer| {
             if let Some(bytes) = read_to_string("/proc/self/status").ok().as_deref().and_then(resident) {
                 observer.observe(bytes, std::slice::from_ref(&service));
@@ -38,7 +38,7 @@ pub fn watch(meter: &Meter, service: &str) {
         .build();
 }
 
-/// The fields of `/proc/PID/stat`, by their numbers in proc(5).
+/// The fields of `/proc/PID/stat`, numbered as in proc(5).
 pub struct Stat<'a>(Vec<&'a str>);
 
 impl<'a> Stat<'a> {
@@ -46,26 +46,26 @@ impl<'a> Stat<'a> {
     pub const USER: usize = 14;
     pub const SYSTEM: usize = 15;
 
-    /// None: it is something else.
+    /// None: the text has another format.
     pub fn of(text: &'a str) -> Option<Self> {
-        // The second field is a name that may hold anything; those behind it are numbered from 3.
+        // The second field is a name with arbitrary characters. The fields after it are numbered from 3.
         Some(Self(text.rsplit_once(')')?.1.split_whitespace().collect()))
     }
 
-    /// None: there is no such field, or it is the name or what is before it.
+    /// None: the field does not exist, or its number is below 3.
     pub fn field(&self, number: usize) -> Option<&'a str> {
         self.0.get(number.checked_sub(3)?).copied()
     }
 
-    /// A field that is a time, in seconds.
+    /// Returns a time field in seconds.
     pub fn seconds(&self, number: usize) -> Option<f64> {
-        /// What Linux counts in, whatever the machine.
+        /// Linux's unit, on every architecture.
         const TICKS_PER_SECOND: f64 = 100.0;
         Some(self.field(number)?.parse::<f64>().ok()? / TICKS_PER_SECOND)
     }
 }
 
-/// Bytes, from `/proc/self/status`.
+/// Parses the resident memory of `/proc/self/status`, in bytes.
 fn resident(status: &str) -> Option<i64> {
     let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     Some(kilobytes.trim().strip_suffix("kB")?.trim().parse::<i64>().ok()? * 1024)
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_books_are_read_by_number() {
+    fn stat_fields_are_found_by_number() {
         let stat = "7 (a ) b) S 1 7 7 0 -1 4194560 100 0 0 0 1250 75 3 4 20 0 9 0 1 2 3";
         let stat = Stat::of(stat).unwrap();
         assert_eq!((stat.seconds(Stat::USER), stat.seconds(Stat::SYSTEM)), (Some(12.5), Some(0.75)));
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn work_is_counted() {
+    fn cpu_time_is_counted() {
         let used = || {
             let text = read_to_string("/proc/self/stat").unwrap();
             let stat = Stat::of(&text).unwrap();
@@ -98,7 +98,7 @@ mod tests {
         };
         let (before, begun) = (used(), Instant::now());
         while used() < before + 0.03 {
-            assert!(begun.elapsed().as_secs() < 60, "a minute of work is not counted");
+            assert!(begun.elapsed().as_secs() < 60, "the CPU time does not grow");
         }
         assert!(resident(&read_to_string("/proc/self/status").unwrap()).unwrap() > 1 << 20);
     }

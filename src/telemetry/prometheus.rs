@@ -1,4 +1,4 @@
-//! Metrics as Prometheus reads them: its text format, version 0.0.4, with the names that OpenTelemetry's become there.
+//! Metrics in Prometheus's text format, version 0.0.4, with OpenTelemetry's names converted.
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>,
 //! <https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/>
 
@@ -12,31 +12,31 @@ use opentelemetry_sdk::metrics::data::{AggregatedMetrics, Histogram, Metric, Met
 use opentelemetry_sdk::metrics::reader::MetricReader;
 use opentelemetry_sdk::metrics::{InstrumentKind, ManualReader, Pipeline, Temporality};
 
-/// The media type of [`Reader::text`].
+/// The media type of [`PrometheusReader::text`].
 pub const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Reads the metrics whenever somebody asks. Clones read the same.
+/// Reads the metrics on demand. Clones read the same metrics.
 #[derive(Debug, Clone)]
-pub struct Reader(Arc<ManualReader>);
+pub struct PrometheusReader(Arc<ManualReader>);
 
-impl Default for Reader {
+impl Default for PrometheusReader {
     fn default() -> Self {
         Self(Arc::new(ManualReader::builder().build()))
     }
 }
 
-impl Reader {
-    /// All numbers as they are now.
+impl PrometheusReader {
+    /// Returns the current values of all metrics.
     pub fn text(&self) -> String {
         let mut metrics = ResourceMetrics::default();
         match self.0.collect(&mut metrics) {
             Ok(()) => text(&metrics),
-            Err(error) => format!("# the metrics cannot be read: {error}\n"),
+            Err(error) => format!("# cannot read the metrics: {error}\n"),
         }
     }
 }
 
-impl MetricReader for Reader {
+impl MetricReader for PrometheusReader {
     fn register_pipeline(&self, pipeline: Weak<Pipeline>) {
         self.0.register_pipeline(pipeline);
     }
@@ -69,16 +69,16 @@ fn text(metrics: &ResourceMetrics) -> String {
     text
 }
 
-/// What the numbers are about: the resource.
+/// Writes `target_info`, the attributes of the resource.
 fn write_target(text: &mut String, metrics: &ResourceMetrics) -> fmt::Result {
     let mut attributes: Vec<KeyValue> =
         metrics.resource().iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())).collect();
     attributes.sort_by(|a, b| a.key.cmp(&b.key));
-    writeln!(text, "# HELP target_info What the numbers are about.\n# TYPE target_info gauge")?;
+    writeln!(text, "# HELP target_info Attributes of the process.\n# TYPE target_info gauge")?;
     writeln!(text, "target_info{} 1", labels(attributes.iter(), None))
 }
 
-/// A metric's name over there: without dots, with its unit, and with `_total` where it only grows.
+/// The name in Prometheus: without dots, with its unit, and with `_total` if it only grows.
 fn name(metric: &Metric) -> String {
     let mut name = sanitised(metric.name());
     let unit = match metric.unit() {
@@ -125,7 +125,7 @@ fn write_data<T: Copy + Display>(text: &mut String, name: &str, data: &MetricDat
         MetricData::Sum(sum) => lines
             .extend(sum.data_points().map(|point| (labels(point.attributes(), None), format!("{}", point.value())))),
         MetricData::Histogram(histogram) => return write_histogram(text, name, histogram),
-        // None of ours is one.
+        // Not used here.
         MetricData::ExponentialHistogram(_) => {}
     }
     lines.sort();
@@ -148,7 +148,7 @@ fn write_histogram<T: Copy + Display>(text: &mut String, name: &str, histogram: 
     Ok(())
 }
 
-/// `{a="b"}`, in the order of the names, or nothing.
+/// Formats the labels as `{a="b"}`, sorted by name; empty without labels.
 fn labels<'a>(attributes: impl Iterator<Item = &'a KeyValue>, bound: Option<&str>) -> String {
     let mut pairs: Vec<String> = attributes
         .map(|attribute| format!("{}=\"{}\"", sanitised(attribute.key.as_str()), escaped(&attribute.value.as_str())))
@@ -175,8 +175,8 @@ mod tests {
     use opentelemetry_sdk::Resource;
     use opentelemetry_sdk::metrics::SdkMeterProvider;
 
-    fn instruments() -> (Reader, SdkMeterProvider, Instruments) {
-        let reader = Reader::default();
+    fn instruments() -> (PrometheusReader, SdkMeterProvider, Instruments) {
+        let reader = PrometheusReader::default();
         let resource = Resource::builder_empty().with_service_name("a \"service\"").build();
         let provider =
             SdkMeterProvider::builder().with_resource(resource).with_reader(reader.clone()).with_view(view).build();
@@ -185,21 +185,21 @@ mod tests {
     }
 
     #[test]
-    fn the_text_is_as_prometheus_reads_it() {
+    fn text_follows_prometheus_format() {
         let (reader, _provider, instruments) = instruments();
-        instruments.announce(StageName::Fetch);
+        instruments.register_stage(StageName::Fetch);
         let ms = Duration::from_millis;
         instruments.photo(StageName::Fetch, "advanced", "", ms(5));
         instruments.photo(StageName::Fetch, "advanced", "", ms(6));
         instruments.photo(StageName::Fetch, "gone", "http-404", ms(200_000));
         instruments.photo(StageName::Fetch, "failed", "a \"b\"\\\n", ms(0));
-        instruments.taken(StageName::Fetch);
-        instruments.taken(StageName::Fetch);
-        instruments.put_down(StageName::Fetch, ms(7));
+        instruments.delivery_started(StageName::Fetch);
+        instruments.delivery_started(StageName::Fetch);
+        instruments.delivery_finished(StageName::Fetch, ms(7));
         let text = reader.text();
         for lines in [
             "target_info{service_name=\"a \\\"service\\\"\"} 1\n",
-            r#"# HELP facemill_in_flight Photos that are worked on now.
+            r#"# HELP facemill_in_flight Photos in work now.
 # TYPE facemill_in_flight gauge
 facemill_in_flight{facemill_stage="fetch"} 1
 "#,
@@ -221,7 +221,7 @@ facemill_stage_duration_seconds_count{facemill_outcome="gone",facemill_stage="fe
     }
 
     #[test]
-    fn hosts_without_end_take_no_memory_without_end() {
+    fn series_per_host_are_bounded() {
         let (reader, _provider, instruments) = instruments();
         for number in 0..1000 {
             for outcome in ["advanced", "retried", "gone", "rejected", "failed"] {

@@ -1,9 +1,8 @@
-//! Which spans are kept: those of the photos that were sampled, and those of the stages that failed.
+//! Tail sampling: keeps the spans of sampled photos, and those of failed deliveries.
 //!
-//! The sampler decides at the head of a trace, when nobody knows yet what will come. So the spans of a photo that was
-//! not sampled are recorded all the same, and wait here until the span of the delivery (the only one of the kind
-//! "consumer") ends and says in [`KEEP`] whether they are worth it. They are kept without those of earlier stages, which
-//! are gone by then.
+//! The head sampler decides before the outcome of a photo is known. So the spans of unsampled photos are recorded as
+//! well, and buffered here until the span of their delivery (the only one of kind "consumer") ends; its attribute
+//! [`KEEP`] says whether they are kept. Spans of earlier stages are gone by then.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -18,10 +17,10 @@ use opentelemetry_sdk::trace::{
     SamplingDecision, SamplingResult, ShouldSample, Span, SpanData, SpanExporter, SpanProcessor,
 };
 
-/// The attribute of a delivery's span that has its spans kept, when it is true.
-pub const KEEP: &str = "facemill.tail_sampler";
+/// The attribute of a delivery's span that keeps its spans, if true.
+pub const KEEP: &str = "facemill.keep";
 
-/// Samples as another sampler does, and records what that one drops.
+/// A sampler that records what the sampler inside drops.
 #[derive(Debug, Clone)]
 pub(super) struct BufferedSpan<S>(pub S);
 
@@ -43,21 +42,21 @@ impl<S: ShouldSample + Clone + 'static> ShouldSample for BufferedSpan<S> {
     }
 }
 
-/// What became of spans that did not arrive.
+/// Counts the spans that did not reach the collector.
 #[derive(Debug, Default)]
-pub struct Lost {
-    /// There was no room for them: the collector is slower than we are.
+pub struct LostSpans {
+    /// The queue was full: the collector is too slow.
     overflow: AtomicU64,
-    /// The collector did not take them.
+    /// The collector refused them or was unavailable.
     refused: AtomicU64,
 }
 
-impl Lost {
+impl LostSpans {
     pub fn overflow(&self) -> u64 {
         self.overflow.load(Ordering::Relaxed)
     }
 
-    pub fn all(&self) -> u64 {
+    pub fn total(&self) -> u64 {
         self.overflow() + self.refused()
     }
 
@@ -66,22 +65,22 @@ impl Lost {
     }
 }
 
-/// Counts the spans between the moment they are handed over and the moment they have left.
+/// Counts the spans that are queued for the collector, up to a capacity.
 #[derive(Debug, Clone)]
-pub(super) struct Gauge {
+pub(super) struct SpanQueue {
     waiting: Arc<AtomicUsize>,
-    room: usize,
-    pub lost: Arc<Lost>,
+    capacity: usize,
+    pub lost: Arc<LostSpans>,
 }
 
-impl Gauge {
-    pub fn new(room: usize) -> Self {
-        Self { waiting: Arc::default(), room, lost: Arc::default() }
+impl SpanQueue {
+    pub fn new(capacity: usize) -> Self {
+        Self { waiting: Arc::default(), capacity, lost: Arc::default() }
     }
 
-    /// Whether there is room for one more.
+    /// Reserves a slot for one span. False: the queue is full, and the span is counted as lost.
     fn enter(&self) -> bool {
-        let fits = self.waiting.fetch_add(1, Ordering::AcqRel) < self.room;
+        let fits = self.waiting.fetch_add(1, Ordering::AcqRel) < self.capacity;
         if !fits {
             self.waiting.fetch_sub(1, Ordering::AcqRel);
             self.lost.overflow.fetch_add(1, Ordering::Relaxed);
@@ -92,23 +91,23 @@ impl Gauge {
     fn leave(&self, spans: usize, arrived: bool) {
         self.waiting.fetch_sub(spans, Ordering::AcqRel);
         if !arrived && self.lost.refused.fetch_add(spans as u64, Ordering::Relaxed) == 0 {
-            tracing::warn!(spans, "the collector of traces does not take them; what is lost is counted");
+            tracing::warn!(spans, "the collector does not accept spans; lost spans are counted");
         }
     }
 }
 
-/// An exporter whose losses are counted.
+/// An exporter that counts lost spans.
 #[derive(Debug)]
-pub(super) struct Counted<E> {
+pub(super) struct CountingExporter<E> {
     pub exporter: E,
-    pub gauge: Gauge,
+    pub queue: SpanQueue,
 }
 
-impl<E: SpanExporter> SpanExporter for Counted<E> {
+impl<E: SpanExporter> SpanExporter for CountingExporter<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len();
         let exported = self.exporter.export(batch).await;
-        self.gauge.leave(spans, exported.is_ok());
+        self.queue.leave(spans, exported.is_ok());
         exported
     }
 
@@ -121,31 +120,31 @@ impl<E: SpanExporter> SpanExporter for Counted<E> {
     }
 }
 
-/// Lets pass what is to be kept.
+/// A span processor that passes on the spans to keep.
 #[derive(Debug)]
 pub(super) struct TailSampler<P> {
     next: P,
-    gauge: Gauge,
+    queue: SpanQueue,
     undecided: Mutex<HashMap<TraceId, Vec<SpanData>>>,
 }
 
 impl<P: SpanProcessor> TailSampler<P> {
-    /// Spans of one delivery that wait, at most: there are a few dozen.
-    const LONGEST: usize = 256;
-    /// Deliveries whose spans wait, at most: more than are ever in work.
-    const MOST: usize = 4096;
+    /// Limit of buffered spans per delivery; usually there are a few dozen.
+    const MAX_SPANS: usize = 256;
+    /// Limit of deliveries with buffered spans: more than are ever in work.
+    const MAX_DELIVERIES: usize = 4096;
 
-    pub fn new(next: P, gauge: Gauge) -> Self {
-        Self { next, gauge, undecided: Mutex::default() }
+    pub fn new(next: P, queue: SpanQueue) -> Self {
+        Self { next, queue, undecided: Mutex::default() }
     }
 
     fn pass(&self, span: SpanData) {
-        if self.gauge.enter() {
+        if self.queue.enter() {
             self.next.on_end(span);
         }
     }
 
-    /// A span of a photo that was not sampled.
+    /// Buffers, keeps or drops a span of an unsampled photo.
     fn decide(&self, span: SpanData) {
         let trace = span.span_context.trace_id();
         let is_delivery = span.span_kind == SpanKind::Consumer;
@@ -154,19 +153,19 @@ impl<P: SpanProcessor> TailSampler<P> {
         if is_delivery || is_root {
             let waiting = undecided.remove(&trace).unwrap_or_default();
             drop(undecided);
-            if is_delivery && says_keep(&span) {
+            if is_delivery && is_kept(&span) {
                 waiting.into_iter().chain([span]).map(sampled).for_each(|span| self.pass(span));
             }
-        } else if undecided.len() < Self::MOST || undecided.contains_key(&trace) {
+        } else if undecided.len() < Self::MAX_DELIVERIES || undecided.contains_key(&trace) {
             let waiting = undecided.entry(trace).or_default();
-            if waiting.len() < Self::LONGEST {
+            if waiting.len() < Self::MAX_SPANS {
                 waiting.push(span);
             }
         }
     }
 }
 
-fn says_keep(delivery: &SpanData) -> bool {
+fn is_kept(delivery: &SpanData) -> bool {
     delivery.attributes.iter().any(|attribute| attribute.key.as_str() == KEEP && attribute.value == Value::Bool(true))
 }
 
@@ -219,7 +218,7 @@ mod tests {
         fn on_start(&self, _: &mut Span, _: &Context) {}
 
         fn on_end(&self, span: SpanData) {
-            assert!(span.span_context.is_sampled(), "exporters leave others out");
+            assert!(span.span_context.is_sampled(), "exporters skip unsampled spans");
             self.0.lock().unwrap().push(span);
         }
 
@@ -232,8 +231,8 @@ mod tests {
         }
     }
 
-    /// A delivery with one step; `tail_sampler` is what it says at its end.
-    fn deliver(provider: &SdkTracerProvider, tail_sampler: Option<bool>) {
+    /// Records a delivery with one step. `keep`: the value of the attribute [`KEEP`].
+    fn deliver(provider: &SdkTracerProvider, keep: Option<bool>) {
         let tracer = provider.tracer("test");
         let parent = SpanContext::new(
             TraceId::from(7),
@@ -247,22 +246,22 @@ mod tests {
         let delivery = delivery.start_with_context(&tracer, &context);
         let context = context.with_span(delivery);
         tracer.span_builder("step").start_with_context(&tracer, &context).end();
-        if let Some(tail_sampler) = tail_sampler {
-            context.span().set_attribute(KeyValue::new(KEEP, tail_sampler));
+        if let Some(keep) = keep {
+            context.span().set_attribute(KeyValue::new(KEEP, keep));
         }
         context.span().end();
     }
 
-    fn provider(sampler: Sampler, room: usize) -> (SdkTracerProvider, Collected, Gauge) {
-        let (collected, gauge) = (Collected::default(), Gauge::new(room));
-        let tail_sampler = TailSampler::new(collected.clone(), gauge.clone());
+    fn provider(sampler: Sampler, capacity: usize) -> (SdkTracerProvider, Collected, SpanQueue) {
+        let (collected, queue) = (Collected::default(), SpanQueue::new(capacity));
+        let tail_sampler = TailSampler::new(collected.clone(), queue.clone());
         let provider =
             SdkTracerProvider::builder().with_sampler(BufferedSpan(sampler)).with_span_processor(tail_sampler).build();
-        (provider, collected, gauge)
+        (provider, collected, queue)
     }
 
     #[test]
-    fn what_nobody_sampled_is_kept_when_it_failed() {
+    fn unsampled_spans_are_kept_on_failure() {
         let (provider, collected, _) = provider(Sampler::AlwaysOff, 100);
         deliver(&provider, None);
         deliver(&provider, Some(false));
@@ -272,22 +271,22 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sampled_passes() {
+    fn sampled_spans_pass() {
         let (provider, collected, _) = provider(Sampler::AlwaysOn, 100);
         deliver(&provider, None);
         assert_eq!(collected.names(), ["step", "process"]);
     }
 
     #[test]
-    fn what_finds_no_room_is_counted() {
-        let (provider, collected, gauge) = provider(Sampler::AlwaysOn, 3);
+    fn lost_spans_are_counted() {
+        let (provider, collected, queue) = provider(Sampler::AlwaysOn, 3);
         deliver(&provider, None);
         deliver(&provider, None);
-        assert_eq!((collected.names().len(), gauge.lost.overflow()), (3, 1));
-        gauge.leave(3, true);
+        assert_eq!((collected.names().len(), queue.lost.overflow()), (3, 1));
+        queue.leave(3, true);
         deliver(&provider, None);
-        assert_eq!((collected.names().len(), gauge.lost.overflow()), (5, 1));
-        gauge.leave(2, false);
-        assert_eq!((gauge.lost.refused(), gauge.lost.all()), (2, 3));
+        assert_eq!((collected.names().len(), queue.lost.overflow()), (5, 1));
+        queue.leave(2, false);
+        assert_eq!((queue.lost.refused(), queue.lost.total()), (2, 3));
     }
 }

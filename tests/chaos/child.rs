@@ -103,8 +103,8 @@ impl ChildSpec {
     pub fn run(self) {
         let sink = Arc::new(|line: &[u8]| std::io::stderr().write_all(line));
         let service = "facemill-chaos".to_owned();
-        let observed = telemetry::Settings { log: "facemill=info", sink, service, scraped: false };
-        let _telemetry = Telemetry::begin(observed).expect("a log");
+        let observed = telemetry::TelemetrySettings { log: "facemill=info", sink, service, scraped: false };
+        let _telemetry = Telemetry::start(observed).expect("a log");
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
         std::thread::spawn(|| {

@@ -128,7 +128,7 @@ fn told(plan: &Plan, predicted: &Forecast) -> serde_json::Value {
         json!({
             "stage": name,
             "photos": predicted.photos[k].round() as u64,
-            "seconds_a_photo": pools.taken(),
+            "seconds_a_photo": pools.slot_seconds(),
             "workers": pools.workers,
             "slots": pools.slots,
             "busy": predicted.busy[k],
@@ -147,7 +147,7 @@ fn text(plan: &Plan, predicted: &Forecast) -> String {
     let mut text = String::from("stage         photos  a photo takes  workers  in hand  busy\n");
     for name in StageName::ALL {
         let (k, pools) = (name as usize, plan.stages[name as usize]);
-        let milliseconds = pools.taken() * 1000.0;
+        let milliseconds = pools.slot_seconds() * 1000.0;
         let (photos, busy) = (predicted.photos[k].round(), predicted.busy[k] * 100.0);
         // Writing to a String cannot fail.
         let _ = writeln!(

@@ -26,11 +26,11 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::objects::s3::S3;
 use crate::objects::{ObjectError, Objects};
 use crate::telemetry::instruments;
-use crate::telemetry::prometheus::{self, Reader};
+use crate::telemetry::prometheus::{self, PrometheusReader};
 
 /// Answers `/healthz`, `/readyz` and `/metrics`.
 pub struct Probes {
-    pub metrics: Reader,
+    pub metrics: PrometheusReader,
     /// No photo is taken any more.
     pub shutdown: CancellationToken,
     /// A stage has ended and was not told to.
@@ -50,7 +50,7 @@ impl Probes {
     const LONGEST: Duration = Duration::from_secs(5);
 
     /// The servers have just answered: a worker asks them before it begins.
-    pub fn new(metrics: Reader, shutdown: CancellationToken) -> Self {
+    pub fn new(metrics: PrometheusReader, shutdown: CancellationToken) -> Self {
         Self { metrics, shutdown, broken: CancellationToken::new(), faults: Mutex::default() }
     }
 

@@ -78,7 +78,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         let stages = crate::cli::run::open(&args.stages, &settings, objects.clone()).await?;
         let gate = Gate::default();
         if let Some(instruments) = instruments::get() {
-            args.stages.iter().for_each(|stage| instruments.announce(*stage));
+            args.stages.iter().for_each(|stage| instruments.register_stage(*stage));
         }
         let tally = Arc::<Tally>::default();
         let mut running = JoinSet::new();
