@@ -15,14 +15,14 @@ fn main() {
     archive.cpp(true);
     archive.object(variant("facemill_hog_base", &[]));
     if x86 {
-        // With -mavx alone dlib takes a path that is slower than SSE2's.
+        // With -mavx alone dlib takes a path that is slower than SSE2.
         archive.object(variant("facemill_hog_avx2", &["-mavx2", "-mfma"]));
     }
     archive.compile("facemill_hog");
     println!("cargo:rustc-link-lib=dlib");
 }
 
-/// Compiles the shim with all functions named `prefix…`, and hides everything else in it.
+/// Compiles the shim with all its functions named `prefix…` and all other symbols hidden.
 fn variant(prefix: &str, flags: &[&str]) -> PathBuf {
     let mut build = cc::Build::new();
     build
@@ -33,23 +33,23 @@ fn variant(prefix: &str, flags: &[&str]) -> PathBuf {
         .flag("-fno-gnu-unique")
         .opt_level(3)
         .debug(false);
-    // dlib's headers are a stranger's, and unoptimised they are unusable.
+    // dlib's headers cause warnings that are not ours, and are too slow without optimisation.
     build.warnings(false).define("NDEBUG", None);
     for flag in flags {
         build.flag(flag);
     }
     let objects = build.try_compile_intermediates().unwrap_or_else(|error| {
-        panic!("{SOURCE} does not compile: {error}\nis libdlib-dev installed? `make setup` does it");
+        panic!("{SOURCE} does not compile: {error}\nis libdlib-dev installed? run `make setup`");
     });
-    seclude(&objects[0], prefix)
+    hide_symbols(&objects[0], prefix)
 }
 
-/// Makes every symbol but those that start with `prefix` local to the object.
+/// Makes every symbol local to the object, except those that start with `prefix`.
 ///
 /// Templates and inline functions have the same names in both builds, in libdlib and in libstdc++, and a linker keeps
-/// any one of each: it could give a processor without AVX2 the other build's code. Dissolving the groups first makes
-/// the copies ordinary functions, which can be local.
-fn seclude(object: &Path, prefix: &str) -> PathBuf {
+/// one copy of each: a processor without AVX2 could get code of the other build. Dissolving the groups first makes the
+/// copies ordinary functions, which can be local.
+fn hide_symbols(object: &Path, prefix: &str) -> PathBuf {
     let folder = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let merged = folder.join(format!("{prefix}.merged.o"));
     let local = folder.join(format!("{prefix}.o"));
@@ -61,7 +61,7 @@ fn seclude(object: &Path, prefix: &str) -> PathBuf {
 
 fn run(command: &mut Command) {
     let status = command.status().unwrap_or_else(|error| {
-        panic!("cannot run {command:?}: {error}\nis binutils installed? `make setup` does it");
+        panic!("cannot run {command:?}: {error}\nis binutils installed? run `make setup`");
     });
     assert!(status.success(), "{command:?} failed: {status}");
 }

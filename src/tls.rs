@@ -1,4 +1,4 @@
-//! TLS as a client, with the certificates that this machine trusts.
+//! TLS client configuration with the certificates that this machine trusts.
 
 use std::sync::Arc;
 
@@ -8,13 +8,17 @@ use rustls::{ClientConfig, RootCertStore};
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum TlsError {
-    #[error("the certificate authority cannot be read as PEM: {0}")]
+    #[error("the certificate authority is not valid PEM: {0}")]
     Authority(String),
-    #[error("TLS cannot be set up: {0}")]
+    #[error("cannot set up TLS: {0}")]
     Setup(String),
 }
 
-/// `authority`: one more that is trusted, in PEM. A machine that trusts nobody can still speak without TLS.
+/// Builds the configuration. `authority`: an additional trusted authority, in PEM. Without any certificates only a
+/// warning is logged, since plain HTTP still works.
+///
+/// # Errors
+/// `authority` is not valid PEM, or rustls rejects the configuration.
 pub fn client_config(authority: Option<&[u8]>) -> Result<ClientConfig, TlsError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -23,7 +27,7 @@ pub fn client_config(authority: Option<&[u8]>) -> Result<ClientConfig, TlsError>
         roots.add(certificate).map_err(|error| TlsError::Authority(error.to_string()))?;
     }
     if roots.is_empty() {
-        tracing::warn!("no CA certificates found, https will fail: install ca-certificates");
+        tracing::warn!("no CA certificates found; https will fail: install ca-certificates");
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)

@@ -36,7 +36,8 @@ pub fn measured(texts: &[String]) -> Result<[Measured; 4], MetricsError> {
     }
     let mut all = [Measured { seconds: 0.0, overhead: 0.0, cpu: 0.0, passed: 0.0 }; 4];
     for stage in StageName::ALL {
-        let found = Some(sums[stage as usize]).filter(|sums| sums.ended > 0.0).ok_or(MetricsError::MissingStage(stage))?;
+        let found =
+            Some(sums[stage as usize]).filter(|sums| sums.ended > 0.0).ok_or(MetricsError::MissingStage(stage))?;
         all[stage as usize] = found.per_photo(stage);
     }
     Ok(all)

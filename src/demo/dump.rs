@@ -1,19 +1,19 @@
-//! A photo database in miniature, and its dump.
+//! A small photo database, and its dump.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::domain::calendar;
 
-/// 2016-01-01 00:00:00 UTC, in seconds since 1970: the collection's beginning.
-pub const BEGINNING: u64 = 1_451_606_400;
+/// The start of the collection: 2016-01-01 00:00:00 UTC, in seconds since 1970.
+pub const START: u64 = 1_451_606_400;
 
-/// Rows of the three tables. Ids count from 1.
+/// The rows of the three tables. Ids start at 1.
 #[derive(Debug, Clone, Default)]
 pub struct Collection {
     pub photos: Vec<PhotoRow>,
     pub faces: Vec<FaceRow>,
-    /// Names; the first has id 1.
+    /// Names. The first has id 1.
     pub labels: Vec<String>,
 }
 
@@ -32,13 +32,13 @@ pub struct FaceRow {
     pub id: usize,
     pub photo_id: usize,
     pub label_id: Option<usize>,
-    /// What an earlier detector thought of the head's tilt, in degrees.
+    /// The tilt that an earlier detector measured, in degrees.
     pub angle: f64,
     pub updated_at: u64,
 }
 
 impl Collection {
-    /// How many photos have exactly one labelled face.
+    /// The number of photos with exactly one labelled face.
     pub fn candidates(&self) -> usize {
         let mut labelled = BTreeMap::new();
         for face in self.faces.iter().filter(|face| face.label_id.is_some()) {
@@ -78,9 +78,9 @@ CREATE TABLE public.faces (
 );
 ";
 
-/// The collection as PostgreSQL dumps it in plain text: one COPY a table.
+/// Formats the collection as PostgreSQL dumps it in plain text, with one COPY per table.
 pub fn postgres(collection: &Collection) -> String {
-    let begun = calendar::second(BEGINNING);
+    let begun = calendar::second(START);
     let mut text = format!(
         "--\n-- PostgreSQL database dump\n--\n\nSET client_encoding = 'UTF8';\n\
          SET standard_conforming_strings = on;\n\n{TABLES}\n"
@@ -119,7 +119,7 @@ fn copy<R>(text: &mut String, table: &str, rows: &[R], values: impl Fn(&R) -> Ve
     text.push_str("\\.\n\n");
 }
 
-/// A value in COPY's text format.
+/// Formats a value in COPY's text format.
 fn field(value: Option<&str>) -> String {
     match value {
         Some(text) => text.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n").replace('\r', "\\r"),
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn candidates_have_exactly_one_labelled_face() {
-        let face = |id, photo_id, label_id| FaceRow { id, photo_id, label_id, angle: 0.0, updated_at: BEGINNING };
+        let face = |id, photo_id, label_id| FaceRow { id, photo_id, label_id, angle: 0.0, updated_at: START };
         let faces = vec![
             face(1, 1, Some(1)),
             face(2, 2, Some(1)),

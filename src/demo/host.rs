@@ -1,5 +1,5 @@
-//! A web host that can misbehave: HTTP/1.1 written by hand onto TCP, so that it may break off, lie, dawdle or go on
-//! for ever. It also counts, and can hold an answer back until it is told to go on, for tests without clocks.
+//! A web host with faults: it writes HTTP/1.1 directly to TCP, so that it can cut answers off, send wrong lengths, delay
+//! or never end. It counts requests, and can hold an answer back until a test opens a gate.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,13 +14,13 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-/// What a host knows, by path with query, or by path alone.
+/// The routes of a host, by path with query or by path alone.
 pub type Routes = BTreeMap<String, Route>;
 
-/// Longer requests are not for this host.
+/// Limit for request line and headers, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// The answers of one path: the first request gets the first one, and so on; the last one is given for ever.
+/// The answers of one path, in order of the requests. The last one is repeated.
 #[derive(Debug, Clone)]
 pub struct Route(Vec<Answer>);
 
@@ -40,24 +40,24 @@ impl From<Answer> for Route {
     }
 }
 
-/// What is done with one request, step by step. Then the connection is closed.
+/// The steps of one answer. Then the connection is closed.
 #[derive(Debug, Clone, Default)]
 pub struct Answer(Vec<Act>);
 
 #[derive(Debug, Clone)]
 pub enum Act {
     Send(Bytes),
-    /// Sends a byte, waits, and so on.
+    /// Sends the bytes one at a time, with a pause after each.
     Drip(Bytes, Duration),
-    /// Does nothing for a while.
+    /// Waits for a fixed time.
     Pause(Duration),
-    /// Sends the same over and over, as long as the other side listens.
+    /// Sends the same bytes repeatedly until the client disconnects.
     Forever(Bytes),
-    /// Says nothing more until the other side leaves.
+    /// Sends nothing until the client disconnects.
     Hang,
-    /// Goes on when the gate is opened.
+    /// Waits until the gate is opened.
     Wait(Gate),
-    /// Breaks the connection off with a TCP reset.
+    /// Ends the connection with a TCP reset.
     Reset,
 }
 
@@ -67,17 +67,17 @@ impl Answer {
         self
     }
 
-    /// Status line and headers as given, without a length.
+    /// Status line and the given headers, without a length.
     pub fn head(status: u16, headers: &[(&str, &str)]) -> Self {
         let reason = reqwest::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
-        let mut head = format!("HTTP/1.1 {status} {}\r\nConnection: close\r\n", reason.unwrap_or("Whatever"));
+        let mut head = format!("HTTP/1.1 {status} {}\r\nConnection: close\r\n", reason.unwrap_or("Unknown"));
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         Self::default().then(Act::Send((head + "\r\n").into()))
     }
 
-    /// A whole and honest answer.
+    /// A complete answer with its length.
     pub fn full(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Self {
         let body = body.into();
         let length = body.len().to_string();
@@ -93,7 +93,7 @@ impl Answer {
         Self::full(status, &[("Content-Type", "text/plain")], status.to_string())
     }
 
-    /// `status`, with the wish to be asked again after so many seconds, or at such a date.
+    /// `status` with `Retry-After`: seconds or a date.
     pub fn later(status: u16, retry_after: &str) -> Self {
         Self::full(status, &[("Retry-After", retry_after)], "")
     }
@@ -102,71 +102,71 @@ impl Answer {
         Self::full(302, &[("Location", to)], "")
     }
 
-    /// A page where a photo should be, under a photo's name and type.
+    /// An HTML page with the content type of a photo.
     pub fn page() -> Self {
         Self::photo("<!DOCTYPE html>\n<title>Not here any more</title>\n<p>This account is suspended.</p>\n")
     }
 
-    /// The photo, but the host asks not to use it so.
+    /// The photo with an `X-Robots-Tag`.
     pub fn robots(tag: &str, bytes: impl Into<Bytes>) -> Self {
         Self::full(200, &[("X-Robots-Tag", tag)], bytes)
     }
 
-    /// Nothing at all, for as long as the other side waits.
+    /// No answer, while the client waits.
     pub fn hang() -> Self {
         Self::default().then(Act::Hang)
     }
 
-    /// Headers a byte at a time.
+    /// Headers sent one byte at a time.
     pub fn slow_head(every: Duration) -> Self {
         let head = format!("HTTP/1.1 200 OK\r\nX-Padding: {}\r\n\r\n", "x".repeat(4000));
         Self::default().then(Act::Drip(head.into(), every))
     }
 
-    /// Headers without end.
+    /// Headers that never end.
     pub fn endless_head() -> Self {
         let head = Bytes::from_static(b"HTTP/1.1 200 OK\r\n");
         Self::default().then(Act::Send(head)).then(Act::Forever(format!("X-Padding: {}\r\n", "x".repeat(1000)).into()))
     }
 
-    /// The body a byte at a time.
+    /// The body, sent one byte at a time.
     pub fn slow_body(bytes: impl Into<Bytes>, every: Duration) -> Self {
         Self::head(200, &[]).then(Act::Drip(bytes.into(), every))
     }
 
-    /// Begins like a photo and goes on for ever.
+    /// A body that starts like a photo and never ends.
     pub fn endless_body(start: impl Into<Bytes>) -> Self {
         Self::head(200, &[]).then(Act::Send(start.into())).then(Act::Forever(vec![0; 64 * 1024].into()))
     }
 
-    /// Claims a length and sends what it sends.
+    /// A body with a given `Content-Length`, right or wrong.
     pub fn claims(length: u64, bytes: impl Into<Bytes>) -> Self {
         Self::head(200, &[("Content-Length", &length.to_string())]).then(Act::Send(bytes.into()))
     }
 
-    /// Breaks off with a reset after the first half.
+    /// A reset after the first half of the body.
     pub fn reset(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         Self::claims(bytes.len() as u64, bytes.slice(..bytes.len() / 2)).then(Act::Reset)
     }
 
-    /// A few kilobytes that unpack to a hundred megabytes.
+    /// A few kilobytes that decompress to a hundred megabytes.
     pub fn gzip_bomb() -> Self {
         use std::io::Write;
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
         let zeros = vec![0; 1 << 20];
         let packed = (0..100).try_for_each(|_| gzip.write_all(&zeros)).and_then(|()| gzip.finish());
-        // Writing into memory does not fail.
+        // Writing to memory does not fail.
         Self::full(200, &[("Content-Encoding", "gzip")], packed.unwrap_or_default())
     }
 
-    /// The same answer, after another act.
+    /// The same answer, after another step.
     pub fn after(mut self, act: Act) -> Self {
         self.0.insert(0, act);
         self
     }
 
-    /// The photo, when the gate is opened.
+    /// The photo, once the gate is opened.
     pub fn gated(gate: &Gate, bytes: impl Into<Bytes>) -> Self {
         Self::photo(bytes).after(Act::Wait(gate.clone()))
     }
@@ -186,7 +186,7 @@ impl Gate {
     }
 }
 
-/// What was asked of the host so far.
+/// The requests to a host so far.
 #[derive(Debug, Clone, Default)]
 pub struct Traffic {
     pub paths: BTreeMap<String, PathTraffic>,
@@ -199,7 +199,7 @@ pub struct PathTraffic {
     pub hits: usize,
     pub now: usize,
     pub peak: usize,
-    /// The last request as it came, headers and all.
+    /// The last request, with headers.
     pub request: String,
 }
 
@@ -213,7 +213,7 @@ impl Traffic {
     }
 }
 
-/// A running host. It stops when it is dropped.
+/// A running host. Dropping it stops it.
 pub struct Host {
     address: SocketAddr,
     traffic: watch::Sender<Traffic>,
@@ -222,7 +222,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Listens on `listen` (port 0: a free one) and serves.
+    /// Starts a host on `listen` (port 0: a free port).
     pub async fn start(listen: &str, routes: Routes) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
@@ -238,7 +238,7 @@ impl Host {
         self.address
     }
 
-    /// The URL of a path on this host, by its address.
+    /// The URL of a path on this host, with its IP address.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
@@ -247,13 +247,13 @@ impl Host {
         self.traffic.borrow().clone()
     }
 
-    /// Waits until the traffic is as `wanted`.
+    /// Waits until the traffic satisfies `wanted`.
     pub async fn until(&self, wanted: impl FnMut(&Traffic) -> bool) {
-        // The sender is ours: the wait cannot fail.
+        // The host owns the sender, so the wait cannot fail.
         let _ = self.traffic.subscribe().wait_for(wanted).await;
     }
 
-    /// Breaks all connections off and returns when nothing of it runs any more.
+    /// Closes all connections and returns once all tasks have ended.
     pub async fn stop(self) {
         drop(self.stop);
         self.tasks.close();
@@ -273,7 +273,7 @@ async fn accept(listener: TcpListener, service: Service, tasks: TaskTracker, sto
         let service = service.clone();
         let stop = stop.clone();
         tasks.spawn(async move {
-            // Whatever goes wrong on a connection concerns that connection alone.
+            // An error on a connection affects only that connection.
             let _ = stop.run_until_cancelled(service.serve(stream)).await;
         });
     }
@@ -290,9 +290,9 @@ impl Service {
         let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
         let path = target.split('?').next().unwrap_or_default();
         let route = self.routes.get(&target).or_else(|| self.routes.get(path));
-        let presence = Presence::enter(&self.traffic, &target, head);
-        let not_here = Answer::status(404);
-        let answer = route.and_then(|route| route.answer(presence.hit)).unwrap_or(&not_here);
+        let request = ActiveRequest::enter(&self.traffic, &target, head);
+        let not_found = Answer::status(404);
+        let answer = route.and_then(|route| route.answer(request.hit)).unwrap_or(&not_found);
         for act in &answer.0 {
             if matches!(act, Act::Reset) {
                 stream.set_zero_linger()?;
@@ -330,12 +330,12 @@ async fn perform(act: &Act, stream: &mut TcpStream) -> io::Result<()> {
             gate.0.cancelled().await;
             Ok(())
         }
-        // Only `serve` can drop the stream.
+        // `serve` handles it: only there can the stream be dropped.
         Act::Reset => Ok(()),
     }
 }
 
-/// Request line and headers; `InvalidData` for what cannot become any, as when TLS is spoken.
+/// Reads the request line and headers. `InvalidData`: this is no HTTP request, for example TLS.
 async fn read_head(stream: &mut TcpStream) -> io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -349,15 +349,15 @@ async fn read_head(stream: &mut TcpStream) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&head).into_owned())
 }
 
-/// A request that is being answered.
-struct Presence<'a> {
+/// A request in progress.
+struct ActiveRequest<'a> {
     traffic: &'a watch::Sender<Traffic>,
     target: String,
-    /// How many came for the same before.
+    /// The number of earlier requests for the same target.
     hit: usize,
 }
 
-impl<'a> Presence<'a> {
+impl<'a> ActiveRequest<'a> {
     fn enter(traffic: &'a watch::Sender<Traffic>, target: &str, request: String) -> Self {
         let mut hit = 0;
         traffic.send_modify(|all| {
@@ -374,7 +374,7 @@ impl<'a> Presence<'a> {
     }
 }
 
-impl Drop for Presence<'_> {
+impl Drop for ActiveRequest<'_> {
     fn drop(&mut self) {
         self.traffic.send_modify(|all| {
             all.now -= 1;

@@ -1,4 +1,4 @@
-//! A demonstration that needs nothing from outside: a dump, and a host that serves its photos, well or badly.
+//! A self-contained demonstration: a dump, and a host that serves its photos, some of them with faults.
 
 pub mod dump;
 pub mod host;
@@ -12,11 +12,11 @@ use crate::net::Rules;
 use host::Host;
 use scene::{Scene, SceneError};
 
-/// Everything is ready: the host serves, the dump is written.
+/// A prepared demonstration: the host is running and the dump is written.
 pub struct Demo {
     pub host: Host,
     pub dump: PathBuf,
-    /// Fetch rules under which the demonstration's own names lead to its host, and nothing else private is open.
+    /// Fetch rules that resolve the demonstration's names to its host and allow no other private address.
     pub rules: Rules,
     /// Candidates in the dump.
     pub candidates: usize,
@@ -32,13 +32,13 @@ pub enum DemoError {
     Listen(String, io::Error),
 }
 
-/// Makes the collection out of the photographs in `photos`, writes `demo.sql` and `truth.tsv` into `out` and starts
-/// the host. The same photographs make the same files, whatever port the host gets: its names end in `.test`.
+/// Makes the collection from the photographs in `photos`, writes `demo.sql` and `truth.tsv` to `out` and starts the
+/// host. The same photographs give the same files, whatever the host's port: its names end in `.test`.
 pub async fn prepare(photos: &Path, out: &Path) -> Result<Demo, DemoError> {
     prepare_at(photos, out, "127.0.0.1:0").await
 }
 
-/// The same, with the host on `listen`.
+/// Like [`prepare`], with the host on `listen`.
 pub async fn prepare_at(photos: &Path, out: &Path, listen: &str) -> Result<Demo, DemoError> {
     let folder = photos.to_owned();
     let scene = tokio::task::spawn_blocking(move || Scene::make(&folder)).await.map_err(io::Error::other);
@@ -57,7 +57,7 @@ pub async fn prepare_at(photos: &Path, out: &Path, listen: &str) -> Result<Demo,
     Ok(Demo { host, dump, rules, candidates })
 }
 
-/// Short limits, since all servers are near, and no spacing; everything else is as careful as ever.
+/// Short time limits and no spacing, since the host is local. All other rules are the defaults.
 fn rules(host: &Host) -> Rules {
     Rules {
         hosts: scene::HOSTS.into_iter().map(|name| (name.to_owned(), host.address())).collect(),

@@ -1,5 +1,5 @@
-//! The demonstration's collection: a few photographs, turned by known angles and cut in several ways, and URLs of
-//! every kind that a collection of strangers' photos meets.
+//! The demonstration's collection: a few photographs, rotated by known angles and cut in several ways, and URLs with
+//! all faults that occur in real collections.
 
 use std::f64::consts::PI;
 use std::fmt::Write;
@@ -13,24 +13,24 @@ use image::codecs::jpeg::JpegEncoder;
 use image::imageops::{self, FilterType};
 use image::{ImageOutputFormat, Rgb, RgbImage};
 
-use super::dump::{BEGINNING, Collection, FaceRow, PhotoRow};
+use super::dump::{Collection, FaceRow, PhotoRow, START};
 use super::host::{Act, Answer, Route, Routes};
 
-/// The names in the dump that lead to the demonstration's host.
+/// The host names in the dump. They resolve to the demonstration's host.
 pub const HOSTS: [&str; 5] = ["photos.test", "archive.test", "busy.test", "slow.test", "hostile.test"];
 
-/// So many pictures are made of the photographs with one face.
+/// Pictures made from the photographs with one face.
 const PICTURES: usize = 66;
-/// And of each of the others.
+/// Pictures made from each other photograph.
 const PICTURES_OF_OTHERS: usize = 2;
 
-/// Small photographs are not blown up further than this.
-const MAGNIFIED: f64 = 1.5;
+/// Limit for magnifying small photographs.
+const MAX_SCALE: f64 = 1.5;
 
-/// Clockwise turns in degrees. The first picture of each photograph is the photograph itself.
+/// Clockwise rotations in degrees. The first picture of each photograph is the photograph itself.
 const TILTS: [f64; 13] = [0.0, 12.0, -18.0, 27.0, -33.0, 41.0, -45.0, 5.0, -9.0, 21.0, -26.0, 36.0, -40.0];
 
-/// A part of the photograph: its share of width and height, and the centre it is turned about.
+/// A part of a photograph: its share of width and height, and the centre of the rotation.
 #[derive(Debug, Clone, Copy)]
 struct Cut {
     name: &'static str,
@@ -41,7 +41,7 @@ struct Cut {
     size: u32,
 }
 
-/// Faces lie somewhat above the middle of most portraits; the tighter cuts lose a chin or some hair, as selfies do.
+/// Faces are above the middle of most portraits. The tight cuts lose a chin or some hair, as selfies do.
 const CUTS: [Cut; 5] = [
     Cut { name: "whole", width: 1.0, height: 1.0, centre: (0.5, 0.5), size: 900 },
     Cut { name: "upright", width: 0.75, height: 0.95, centre: (0.5, 0.48), size: 1000 },
@@ -52,25 +52,25 @@ const CUTS: [Cut; 5] = [
 
 #[derive(Debug, thiserror::Error)]
 pub enum SceneError {
-    #[error("{0}: {1}; `make setup` puts the demonstration's photographs there")]
+    #[error("{0}: {1}; run `make setup`, which fetches the demonstration's photographs")]
     Unreadable(PathBuf, String),
-    #[error("{0}, line {1}: expected a file name without folders, a tab, and one, none, several or unclear")]
+    #[error("{0}, line {1}: expected a file name without directories, a tab, and one, none, several or unclear")]
     BadList(PathBuf, usize),
-    #[error("{0} names no photograph with one face")]
+    #[error("{0} lists no photograph with one face")]
     NoFaces(PathBuf),
-    #[error("a picture cannot be encoded: {0}")]
+    #[error("cannot encode a picture: {0}")]
     Encode(#[from] image::ImageError),
 }
 
-/// How many faces a photograph shows.
+/// The number of faces in a photograph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum FaceCount {
     One,
     None,
     Several,
 }
 
-impl Kind {
+impl FaceCount {
     fn as_str(self) -> &'static str {
         match self {
             Self::One => "one",
@@ -82,25 +82,25 @@ impl Kind {
 
 /// One photograph of the list.
 struct Photograph {
-    /// The file name without its ending.
+    /// The file name without its extension.
     name: String,
-    kind: Kind,
+    kind: FaceCount,
     file: Bytes,
     pixels: RgbImage,
 }
 
-/// Which picture was made of which photograph, and how.
+/// How a picture was made.
 #[derive(Debug, Clone)]
 pub struct Truth {
     pub photo_id: usize,
     pub photograph: String,
-    pub kind: Kind,
-    /// Degrees that the photograph was turned clockwise: by so much more it must be turned back.
+    pub kind: FaceCount,
+    /// Clockwise rotation in degrees. The picture must be rotated back by this angle.
     pub tilt: f64,
     pub cut: &'static str,
 }
 
-/// The collection, what its host answers, and what is really in the pictures.
+/// The collection, its host's answers, and the truth about the pictures.
 #[derive(Debug, Clone, Default)]
 pub struct Scene {
     pub collection: Collection,
@@ -109,19 +109,19 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Makes the collection of the photographs that `photos.tsv` in `folder` lists: file, kind (one, none,
-    /// several, or unclear, which is left out), source and licence. The same photographs make the same collection.
+    /// Makes the collection from the photographs listed by `photos.tsv` in `folder`: file, kind (one, none, several, or
+    /// unclear, which is skipped), source and licence. The same photographs give the same collection.
     pub fn make(folder: &Path) -> Result<Self, SceneError> {
         let photographs = read(folder)?;
         let of = |kind| photographs.iter().filter(move |photograph| photograph.kind == kind);
-        let portraits: Vec<_> = of(Kind::One).collect();
+        let portraits: Vec<_> = of(FaceCount::One).collect();
         let Some(first) = portraits.first() else { return Err(SceneError::NoFaces(folder.join("photos.tsv"))) };
 
         let mut scene = Self::default();
         for n in 0..PICTURES.max(portraits.len()) {
             scene.picture(portraits[n % portraits.len()], n / portraits.len(), n)?;
         }
-        for photograph in of(Kind::None).chain(of(Kind::Several)) {
+        for photograph in of(FaceCount::None).chain(of(FaceCount::Several)) {
             for variant in 0..PICTURES_OF_OTHERS {
                 scene.picture(photograph, variant, variant)?;
             }
@@ -131,7 +131,7 @@ impl Scene {
         Ok(scene)
     }
 
-    /// What is really in the pictures, as a table for whoever checks the results.
+    /// Formats the truth about the pictures as a table, to check results against.
     pub fn truth(&self) -> String {
         let mut text = String::from("photo_id\tphotograph\tkind\ttilt\tcut\n");
         for truth in &self.truths {
@@ -141,7 +141,7 @@ impl Scene {
         text
     }
 
-    /// Adds one picture of a photograph: the file itself first, then tilted cuts. `n` mixes kinds of file.
+    /// Adds one picture of a photograph: first the file itself, then rotated cuts. `n` selects the file format.
     fn picture(&mut self, photograph: &Photograph, variant: usize, n: usize) -> Result<(), SceneError> {
         let tilt = TILTS[variant % TILTS.len()];
         let cut = CUTS[(variant + n) % CUTS.len()];
@@ -153,7 +153,7 @@ impl Scene {
             let picture = tilted(&photograph.pixels, tilt, cut);
             let (ending, bytes) = match n % 11 {
                 5 => ("png", png(&picture)?),
-                9 => ("jpg", lying(&picture)?),
+                9 => ("jpg", exif_rotated(&picture)?),
                 _ => ("jpg", jpeg(&picture)?),
             };
             (cut.name, ending, bytes)
@@ -163,7 +163,7 @@ impl Scene {
         let photo_id = self.photo(&format!("http://{host}{path}"), &caption(name, tilt));
         let label = self.label(name);
         self.face(photo_id, Some(label), tilt);
-        if photograph.kind == Kind::Several {
+        if photograph.kind == FaceCount::Several {
             self.face(photo_id, None, 0.0);
         }
         self.routes.insert(path, Answer::photo(bytes).into());
@@ -171,7 +171,7 @@ impl Scene {
         Ok(())
     }
 
-    /// Adds candidates whose URLs are gone, slow or hostile, and some that only need patience.
+    /// Adds candidates whose URLs are gone, slow or hostile, and some that succeed after retries.
     fn faults(&mut self, photo: &Bytes) {
         for n in 0..10 {
             self.fault(&format!("http://archive.test/deleted/{n}.jpg"), Answer::status(404));
@@ -239,10 +239,10 @@ impl Scene {
         self.face(photo, Some(label), 0.0);
     }
 
-    /// Photos that are no candidates: two labelled faces, an unlabelled one, none at all.
+    /// Adds photos that are no candidates: with two labelled faces, an unlabelled face, or none.
     fn others(&mut self) {
         for faces in [&[true, true][..], &[true, true, false], &[false], &[false, false], &[]] {
-            let photo = self.photo("http://photos.test/nobody-asks.jpg", "not a candidate");
+            let photo = self.photo("http://photos.test/not-a-candidate.jpg", "not a candidate");
             for labelled in faces {
                 let label = labelled.then(|| self.label("somebody"));
                 self.face(photo, label, 0.0);
@@ -257,17 +257,17 @@ impl Scene {
             source_url: (!id.is_multiple_of(9)).then(|| format!("http://social.test/status/{}", mix(id, 1) >> 40)),
             photo_url: url.to_owned(),
             caption: caption.to_owned(),
-            posted_at: (!id.is_multiple_of(13)).then(|| moment(mix(id, 2))),
+            posted_at: (!id.is_multiple_of(13)).then(|| time_of(mix(id, 2))),
         });
         id
     }
 
     fn face(&mut self, photo_id: usize, label_id: Option<usize>, angle: f64) {
         let id = 1 + self.collection.faces.len();
-        self.collection.faces.push(FaceRow { id, photo_id, label_id, angle, updated_at: moment(mix(id, 3)) });
+        self.collection.faces.push(FaceRow { id, photo_id, label_id, angle, updated_at: time_of(mix(id, 3)) });
     }
 
-    /// The label of a photograph's person, in the writing systems and with the quotes of a real collection.
+    /// Returns the label of a photograph's person, in various scripts and with quotes.
     fn label(&mut self, name: &str) -> usize {
         let labels = &mut self.collection.labels;
         let known = labels.iter().position(|label| label.split(' ').next() == Some(name));
@@ -283,12 +283,12 @@ fn caption(name: &str, tilt: f64) -> String {
     format!("{name}\tturned by {tilt} degrees;\n'as is' \\ \"so\"")
 }
 
-/// A moment of the three years after the beginning.
-fn moment(hash: u64) -> u64 {
-    BEGINNING + hash % (3 * 365 * 86_400)
+/// A time within three years of the start.
+fn time_of(hash: u64) -> u64 {
+    START + hash % (3 * 365 * 86_400)
 }
 
-/// A well mixed number, the same on every machine (the finaliser of MurmurHash3).
+/// A pseudo-random number, the same on every machine (the finaliser of MurmurHash3).
 fn mix(n: usize, salt: u64) -> u64 {
     let mut z = (n as u64) ^ (salt << 56);
     for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
@@ -297,7 +297,7 @@ fn mix(n: usize, salt: u64) -> u64 {
     z ^ (z >> 33)
 }
 
-/// The magic bytes of a JPEG, and nothing of one behind them.
+/// The magic bytes of a JPEG, followed by noise.
 fn noise() -> Vec<u8> {
     let rest = (0..2000).flat_map(|n| mix(n, 4).to_le_bytes());
     [0xff, 0xd8, 0xff].into_iter().chain(rest).collect()
@@ -314,9 +314,9 @@ fn read(folder: &Path) -> Result<Vec<Photograph>, SceneError> {
             let mut columns = line.split('\t');
             let file = columns.next().filter(|file| !file.is_empty() && !file.contains(['/', '\\'])).ok_or_else(bad)?;
             let kind = match columns.next() {
-                Some("one") => Kind::One,
-                Some("none") => Kind::None,
-                Some("several") => Kind::Several,
+                Some("one") => FaceCount::One,
+                Some("none") => FaceCount::None,
+                Some("several") => FaceCount::Several,
                 _ => return Err(bad()),
             };
             photograph(&folder.join(file), kind)
@@ -324,7 +324,7 @@ fn read(folder: &Path) -> Result<Vec<Photograph>, SceneError> {
         .collect()
 }
 
-fn photograph(path: &Path, kind: Kind) -> Result<Photograph, SceneError> {
+fn photograph(path: &Path, kind: FaceCount) -> Result<Photograph, SceneError> {
     let unreadable = |error: String| SceneError::Unreadable(path.to_owned(), error);
     let file = fs::read(path).map_err(|error| unreadable(error.to_string()))?;
     let pixels = image::load_from_memory(&file).map_err(|error| unreadable(error.to_string()))?.into_rgb8();
@@ -333,14 +333,14 @@ fn photograph(path: &Path, kind: Kind) -> Result<Photograph, SceneError> {
     Ok(Photograph { name, kind, file: file.into(), pixels })
 }
 
-/// The cut out of the photograph turned clockwise by `tilt` degrees about the cut's centre. Where the photograph
-/// ends, its edge goes on.
+/// Cuts a picture from the photograph rotated clockwise by `tilt` degrees about the cut's centre. Beyond the photograph,
+/// its edge pixels are repeated.
 fn tilted(photograph: &RgbImage, tilt: f64, cut: Cut) -> RgbImage {
     let (width, height) = (f64::from(photograph.width()), f64::from(photograph.height()));
     let longer = (cut.width * width).max(cut.height * height);
-    let scale = (f64::from(cut.size) / longer).min(MAGNIFIED);
+    let scale = (f64::from(cut.size) / longer).min(MAX_SCALE);
     let scaled = |length: f64| ((length * scale).round() as u32).max(1);
-    // Smaller first, so that a pixel of the picture is about one of its source.
+    // Resized first, so that a pixel of the picture covers about one pixel of its source.
     let source = imageops::resize(photograph, scaled(width), scaled(height), FilterType::Triangle);
     let (centre_x, centre_y) = (cut.centre.0 * width * scale, cut.centre.1 * height * scale);
     let (out_width, out_height) = (scaled(cut.width * width), scaled(cut.height * height));
@@ -348,7 +348,7 @@ fn tilted(photograph: &RgbImage, tilt: f64, cut: Cut) -> RgbImage {
     RgbImage::from_fn(out_width, out_height, |column, row| {
         let x = f64::from(column) - f64::from(out_width - 1) / 2.0;
         let y = f64::from(row) - f64::from(out_height - 1) / 2.0;
-        // y grows downwards: (cos, sin) turns a vector clockwise, so this takes the picture's one back.
+        // y points down: (cos, sin) rotates a vector clockwise, so this maps a pixel of the picture back.
         bilinear(&source, centre_x + cos * x + sin * y, centre_y - sin * x + cos * y)
     })
 }
@@ -377,9 +377,9 @@ fn png(picture: &RgbImage) -> Result<Bytes, SceneError> {
     Ok(bytes.into_inner().into())
 }
 
-/// A JPEG as a telephone held sideways writes it: the pixels lie on their side, and EXIF orientation 6 says that the
-/// viewer has to turn them clockwise by 90 degrees.
-fn lying(picture: &RgbImage) -> Result<Bytes, SceneError> {
+/// A JPEG as a phone held sideways writes it: the pixels are rotated, and EXIF orientation 6 says that the viewer must
+/// rotate them clockwise by 90 degrees.
+fn exif_rotated(picture: &RgbImage) -> Result<Bytes, SceneError> {
     /// APP1: one entry, tag 0x0112 (orientation), type 3 (short), count 1, value 6; big-endian TIFF.
     const EXIF: &[u8] = b"\xff\xe1\x00\x22Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
     let bytes = jpeg(&imageops::rotate270(picture))?;
@@ -391,7 +391,7 @@ fn lying(picture: &RgbImage) -> Result<Bytes, SceneError> {
 mod tests {
     use super::*;
 
-    /// Two portraits, one landscape and one group, in small: an asymmetric drawing each.
+    /// A directory with two portraits, one landscape and one group, each a small asymmetric drawing.
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for (n, file) in ["ann.png", "bob.jpg", "sea.jpg", "all.jpg"].into_iter().enumerate() {
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_photographs_make_the_same_collection() {
+    fn same_photographs_give_the_same_collection() {
         let folder = folder();
         let scenes = [Scene::make(folder.path()).unwrap(), Scene::make(folder.path()).unwrap()];
         let [a, b] =
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_are_what_they_are_said_to_be() {
+    fn truth_matches_the_collection() {
         let folder = folder();
         let scene = Scene::make(folder.path()).unwrap();
         assert_eq!(scene.truths.len(), PICTURES + 2 * PICTURES_OF_OTHERS);
@@ -423,17 +423,17 @@ mod tests {
         assert_eq!(scene.truth().lines().count(), 1 + scene.truths.len());
 
         let mut urls: Vec<_> = scene.collection.photos.iter().map(|photo| &photo.photo_url).collect();
-        urls.retain(|url| !url.contains("nobody-asks"));
+        urls.retain(|url| !url.contains("not-a-candidate"));
         let all = urls.len();
         urls.sort();
         urls.dedup();
-        assert_eq!(urls.len(), all, "every candidate has a URL of its own");
+        assert_eq!(urls.len(), all, "every candidate has its own URL");
         let hosts = urls.iter().filter_map(|url| url::Url::parse(url).ok()?.host_str().map(str::to_owned));
         assert!(HOSTS.iter().all(|name| hosts.clone().any(|host| host == *name)));
     }
 
     #[test]
-    fn a_positive_tilt_is_clockwise() {
+    fn positive_tilt_is_clockwise() {
         let mut photograph = RgbImage::new(201, 201);
         photograph.put_pixel(150, 100, Rgb([255, 255, 255]));
         let cut = Cut { name: "whole", width: 1.0, height: 1.0, centre: (0.5, 0.5), size: 201 };
@@ -449,17 +449,17 @@ mod tests {
     }
 
     #[test]
-    fn a_lying_picture_is_still_a_jpeg() {
+    fn exif_rotated_picture_is_a_jpeg() {
         let picture = RgbImage::from_fn(40, 60, |x, y| Rgb([4 * x as u8, 4 * y as u8, 0]));
-        let bytes = lying(&picture).unwrap();
+        let bytes = exif_rotated(&picture).unwrap();
         let decoded = image::load_from_memory(&bytes).unwrap().into_rgb8();
         assert_eq!(decoded.dimensions(), (60, 40));
-        // Turned clockwise, the left bottom corner becomes the left top one, which was black.
+        // Rotated clockwise, the bottom left corner becomes the top left one, which was black.
         assert!(decoded.get_pixel(0, 39).0.iter().all(|&value| value < 20), "{:?}", decoded.get_pixel(0, 39));
     }
 
     #[test]
-    fn a_bad_list_says_where() {
+    fn list_errors_name_the_line() {
         let folder = folder();
         let list = folder.path().join("photos.tsv");
         for (text, message) in [

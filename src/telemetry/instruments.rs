@@ -90,7 +90,11 @@ impl Instruments {
             meter.u64_gauge(name).with_unit(unit).with_description(what).build()
         };
         Self {
-            photos: counter("facemill.photos", "{photo}", "Photos that a stage has processed, by outcome; retries included."),
+            photos: counter(
+                "facemill.photos",
+                "{photo}",
+                "Photos that a stage has processed, by outcome; retries included.",
+            ),
             stage_duration: duration("facemill.stage.duration", "Time that a stage takes for a photo."),
             in_flight: meter
                 .i64_up_down_counter("facemill.in_flight")

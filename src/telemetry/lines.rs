@@ -80,7 +80,12 @@ where
     }
 }
 
-fn plain(line: &mut Writer<'_>, event: &Event<'_>, context: Option<&LogContext>, fields: &Map<String, Value>) -> fmt::Result {
+fn plain(
+    line: &mut Writer<'_>,
+    event: &Event<'_>,
+    context: Option<&LogContext>,
+    fields: &Map<String, Value>,
+) -> fmt::Result {
     SystemTime.format_time(line)?;
     write!(line, " {:>5}", event.metadata().level())?;
     if let Some(LogContext { photo, stage, attempt, .. }) = context {
@@ -107,7 +112,12 @@ fn without_controls(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-fn json(line: &mut Writer<'_>, event: &Event<'_>, context: Option<&LogContext>, fields: &Map<String, Value>) -> fmt::Result {
+fn json(
+    line: &mut Writer<'_>,
+    event: &Event<'_>,
+    context: Option<&LogContext>,
+    fields: &Map<String, Value>,
+) -> fmt::Result {
     let mut time = String::new();
     SystemTime.format_time(&mut Writer::new(&mut time))?;
     let level = event.metadata().level().as_str();

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use facemill::demo::dump;
 use facemill::demo::host::Host;
-use facemill::demo::scene::{HOSTS, Kind, Scene, Truth};
+use facemill::demo::scene::{FaceCount, HOSTS, Scene, Truth};
 
 pub struct Collection {
     pub dump: PathBuf,
@@ -36,7 +36,7 @@ impl Collection {
         });
         let mut scene = SCENE.clone();
         let small: BTreeSet<usize> = scene.truths.iter().take(pictures).map(|truth| truth.photo_id).collect();
-        let none = scene.truths.iter().filter(|truth| truth.kind == Kind::None).map(|truth| truth.photo_id);
+        let none = scene.truths.iter().filter(|truth| truth.kind == FaceCount::None).map(|truth| truth.photo_id);
         let wanted: BTreeSet<usize> = none.take(4).chain(small).collect();
         let pictures: BTreeSet<usize> = scene.truths.iter().map(|truth| truth.photo_id).collect();
         let slow = ["slow.test", "head.jpg", "endless.jpg", "reset.jpg"];
@@ -110,13 +110,13 @@ impl Collection {
         let upright: BTreeMap<&str, f64> = self
             .truths
             .iter()
-            .filter(|truth| truth.cut == "original" && truth.kind == Kind::One)
+            .filter(|truth| truth.cut == "original" && truth.kind == FaceCount::One)
             .filter_map(|truth| Some((truth.photograph.as_str(), angle(truth)?)))
             .collect();
         assert!(upright.len() >= 3, "the photographs themselves show faces: {upright:?}");
         let (mut compared, mut portraits) = (0, 0);
         for truth in &self.truths {
-            if truth.kind == Kind::None {
+            if truth.kind == FaceCount::None {
                 assert_eq!(angle(truth), None, "a face in {}", truth.photograph);
                 continue;
             }
