@@ -1,5 +1,5 @@
-//! A web host with faults: it writes HTTP/1.1 directly to TCP, so that it can cut answers off, send wrong lengths, delay
-//! or never end. It counts requests, and can hold an answer back until a test opens a gate.
+//! A web host with faults: it writes HTTP/1.1 directly to TCP, so that it can cut answers off, send wrong lengths,
+//! delay or never end. It counts requests, and can hold an answer back until a test opens a gate.
 
 use std::collections::BTreeMap;
 use std::io;

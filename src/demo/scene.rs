@@ -333,8 +333,8 @@ fn photograph(path: &Path, kind: FaceCount) -> Result<Photograph, SceneError> {
     Ok(Photograph { name, kind, file: file.into(), pixels })
 }
 
-/// Cuts a picture from the photograph rotated clockwise by `tilt` degrees about the cut's centre. Beyond the photograph,
-/// its edge pixels are repeated.
+/// Cuts a picture from the photograph rotated clockwise by `tilt` degrees about the cut's centre. Beyond the
+/// photograph, its edge pixels are repeated.
 fn tilted(photograph: &RgbImage, tilt: f64, cut: Cut) -> RgbImage {
     let (width, height) = (f64::from(photograph.width()), f64::from(photograph.height()));
     let longer = (cut.width * width).max(cut.height * height);

@@ -90,7 +90,7 @@ impl CandidateBuilder {
         }
     }
 
-    /// Returns the candidates by `faces.updated_at` descending (NULL first, as in PostgreSQL), then `faces.id` ascending.
+    /// Returns the candidates by `faces.updated_at` descending (NULL first, as in PostgreSQL), then `faces.id`.
     pub fn finish(self) -> Result<Vec<Candidate>, SourceError> {
         let Self { faces, photos, labels } = self;
         let mut only: HashMap<&IdKey, Option<&LabelledFace>> = HashMap::new();

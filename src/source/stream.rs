@@ -92,7 +92,7 @@ impl<'a> Stream<'a> {
         Ok(self.window())
     }
 
-    /// At least doubles the window, so that scanning again from its start stays cheap. Returns false at the end of the dump.
+    /// At least doubles the window, so that scanning again from its start stays cheap. False: the dump has ended.
     pub fn grow(&mut self) -> Result<bool, SourceError> {
         let length = self.end - self.start;
         if length >= MAX_WINDOW {

@@ -171,7 +171,8 @@ pub fn sampler(get: Get) -> Result<Sampler, String> {
         Some("parentbased_always_off") => Ok(parent_based(Sampler::AlwaysOff)),
         Some("parentbased_traceidratio") => Ok(parent_based(Sampler::TraceIdRatioBased(ratio()?))),
         Some(other) => Err(format!(
-            "OTEL_TRACES_SAMPLER=`{other}`: expected always_on, always_off or traceidratio, optionally prefixed by parentbased_"
+            "OTEL_TRACES_SAMPLER=`{other}`: expected always_on, always_off or traceidratio, \
+             optionally with the prefix parentbased_"
         )),
     }
 }
