@@ -1,4 +1,4 @@
-//! Photos in every status, for the tests of the report.
+//! Photos of every status for the report's tests.
 
 use crate::domain::Message;
 use crate::domain::*;
@@ -16,7 +16,7 @@ fn candidate(id: i64) -> Candidate {
     }
 }
 
-/// A photo with all its facts.
+/// A photo with the facts of all stages.
 pub fn predicted(id: i64, p_ok: f64) -> Photo {
     let mut photo = Photo::new(RunName::default(), candidate(id));
     let bytes = format!("original {id}");
@@ -61,14 +61,15 @@ fn entry(photo: Photo, state: State, at: Position, cause: Option<Cause>) -> Entr
     }
 }
 
-pub fn arrived(id: i64, p_ok: f64) -> Entry {
+/// A photo that ended as predicted.
+pub fn predicted_entry(id: i64, p_ok: f64) -> Entry {
     let at = Position::entering(StageName::Classify);
     entry(predicted(id, p_ok), State::Ended(Ending::Predicted), at, None)
 }
 
 pub fn ended(id: i64, ending: Ending, stage: StageName, code: &str) -> Entry {
     let photo = Photo::new(RunName::default(), candidate(id));
-    entry(photo, State::Ended(ending), Position::entering(stage), Some(Cause::new(code, "as told")))
+    entry(photo, State::Ended(ending), Position::entering(stage), Some(Cause::new(code, "test cause")))
 }
 
 pub fn waiting(id: i64, stage: StageName) -> Entry {

@@ -1,4 +1,4 @@
-//! The report of a run: its records, the funnel, the causes, and a contact sheet of the crops.
+//! The report of a run: its records, its funnel, the causes of its outcomes, and a contact sheet of the crops.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -24,13 +24,13 @@ pub use records::{FaceRecord, PhotoRecord};
 pub use tally::Funnel;
 
 use page::Page;
-use tally::Tally;
+use tally::ReportTally;
 
-/// What was written.
+/// The counts of a written report, and the path of its page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
     pub funnel: Funnel,
-    /// Photos that have not ended.
+    /// Number of photos that have not ended.
     pub waiting: u64,
     pub page: PathBuf,
 }
@@ -43,16 +43,21 @@ pub enum ReportError {
     Records(#[from] ObjectError),
     #[error("cannot write {path}: {source}")]
     File { path: PathBuf, source: io::Error },
-    #[error("photo {0} has arrived, but the ledger does not have all its facts: fetch it again with `facemill run`")]
+    #[error("photo {0} ended as predicted, but some of its facts are missing: run `facemill run` to fetch it again")]
     Incomplete(Id),
-    #[error("the report was cut short: {0}")]
+    #[error("the report is incomplete: {0}")]
     Stopped(String),
 }
 
-/// Writes `faces.jsonl`, `photos.jsonl` and `report.html` into `dir`, in photo id order, from what the ledger says now.
+/// Writes `faces.jsonl`, `photos.jsonl` and `report.html` into `dir`, in order of photo id, from the current ledger.
 ///
-/// Reads the ledger once, page by page, and from `records` what it let go of; memory does not grow with the number of
-/// photos. Each file appears complete or stays as it was.
+/// Reads the ledger once, page by page. Facts that the ledger no longer has come from `records`. Memory does not grow
+/// with the number of photos. Each file is replaced as a whole or stays as it is.
+///
+/// # Errors
+///
+/// When the ledger or a record cannot be read, when a photo that ended as predicted lacks facts, or when a file cannot
+/// be written.
 pub async fn write_all(
     dir: &Path,
     ledger: &dyn Ledger,
@@ -70,7 +75,7 @@ pub async fn write_all(
         let page = page(&run, ledger, records, after.as_ref(), PAGE).await;
         after = page.as_ref().ok().and_then(|entries| entries.last()).map(|last| last.photo_id.clone());
         let is_last = after.is_none();
-        // A writer that has gone away says below why.
+        // The writer closes the channel only when it fails; its error is returned below.
         if pages.send(page).await.is_err() || is_last {
             break;
         }
@@ -93,7 +98,7 @@ async fn page(
     }
 }
 
-/// Takes pages until the empty one. When the reader goes away before that, nothing is replaced.
+/// Writes pages until an empty one arrives. When the channel closes before that, no file is replaced.
 fn write_pages(
     dir: &Path,
     about: About,
@@ -102,7 +107,7 @@ fn write_pages(
     let mut writer = Writer::begin(dir, about)?;
     loop {
         let page =
-            inbox.blocking_recv().ok_or_else(|| ReportError::Stopped("nobody reads the ledger any more".into()))?;
+            inbox.blocking_recv().ok_or_else(|| ReportError::Stopped("reading the ledger was interrupted".into()))?;
         let entries = page?;
         if entries.is_empty() {
             return writer.finish();
@@ -111,10 +116,10 @@ fn write_pages(
     }
 }
 
-/// The three files under way.
+/// The three files while they are written.
 struct Writer {
     about: About,
-    tally: Tally,
+    tally: ReportTally,
     faces: Draft,
     photos: Draft,
     page: Draft,
@@ -128,7 +133,7 @@ impl Writer {
         let photos = Draft::create(dir.join("photos.jsonl"))?;
         let mut page = Draft::create(dir.join("report.html"))?;
         let sheet = page.write(|file| Page::begin(file, &about))?;
-        Ok(Self { tally: Tally::new(about.ok_threshold), about, faces, photos, page, sheet })
+        Ok(Self { tally: ReportTally::new(about.ok_threshold), about, faces, photos, page, sheet })
     }
 
     fn entry(&mut self, entry: &Entry) -> Result<(), ReportError> {
@@ -152,7 +157,7 @@ impl Writer {
     fn finish(mut self) -> Result<Written, ReportError> {
         self.page.write(|file| self.sheet.finish(file, &self.about, &self.tally))?;
         let page = self.page.path.clone();
-        // The page last: who sees it finds the records that it speaks of.
+        // The page is published last, so that the records it shows exist when it appears.
         for draft in [self.faces, self.photos, self.page] {
             draft.publish()?;
         }
@@ -160,7 +165,7 @@ impl Writer {
     }
 }
 
-/// A file that appears under its name when it is complete, and not at all otherwise.
+/// A file that is written under a temporary name and renamed when it is complete.
 struct Draft {
     path: PathBuf,
     draft: PathBuf,

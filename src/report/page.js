@@ -1,10 +1,10 @@
 "use strict";
 (() => {
   const PER_PAGE = 60;
-  // One face is [[photo, file, original, label], [pOk, size, angle, score], [mirrored, mirroredHead, blur, exposure]].
+  // The fields of a face: [[photo, file, original, label], [pOk, size, angle, score], [mirrored, mirroredHead, blur, exposure]].
   const faces = JSON.parse(document.getElementById("faces").textContent).map(
     ([[photo, file, original, label], ...numbers]) => {
-      // JSON has no NaN; a number that could not be measured comes as null.
+      // JSON has no NaN: a number that could not be measured is null.
       const [pOk, size, angle, score, mirrored, mirroredHead, blur, exposure] = numbers.flat().map((n) => n ?? NaN);
       return { photo, file, original, label: label ?? "", pOk, size, angle, score, mirrored, mirroredHead, blur, exposure };
     }
@@ -25,7 +25,7 @@
     mirrored: (a, b) => b.mirrored - a.mirrored,
     tilt: (a, b) => Math.abs(b.angle) - Math.abs(a.angle),
     blur: (a, b) => a.blur - b.blur,
-    id: () => 0, // As they come: in the order of photo ids.
+    id: () => 0, // The faces are already in order of photo id.
   };
   let threshold = Number(by("browser").dataset.threshold);
   let shown = [];
@@ -88,7 +88,7 @@
     picture.src = face.file;
 
     const score = element("div", "score", element("span", "", face.pOk.toFixed(3)), element("span", verdict.toLowerCase(), verdict));
-    score.title = "P(OK): how likely a person would keep this crop";
+    score.title = "P(OK): probability that a person keeps this crop";
     const label = element("div", "label", face.label || "–");
     label.title = face.label;
     const numbers = element("dl");
@@ -97,7 +97,7 @@
       ["angle", `${face.angle.toFixed(1)}°`],
       ["face score", face.score.toFixed(2)],
       ["mirrored", percent(face.mirrored)],
-      ["in the head", percent(face.mirroredHead)],
+      ["mirrored in head", percent(face.mirroredHead)],
       ["blur", String(Number(face.blur.toPrecision(3)))],
       ["exposure", String(Number(face.exposure.toPrecision(3)))],
     ]) {
@@ -117,7 +117,7 @@
   function histogram() {
     const bars = bins.map((count, bin) => {
       const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-      // A root's scale: most crops lie at the two ends, and the few between them decide where to cut.
+      // Square-root scale: most crops are near 0 or 1, and the few between them show where to set the threshold.
       const height = 60 * Math.sqrt(count / highest);
       bar.setAttribute("x", bin * (400 / BINS) + 0.5);
       bar.setAttribute("y", 60 - height);
@@ -135,7 +135,7 @@
     by("filters").scrollIntoView({ block: "start" });
   }
 
-  // Dragging sends many events; one drawing a frame is enough.
+  // Dragging fires many events; the cards are drawn once per frame at most.
   let due = 0;
   const soon = () => {
     cancelAnimationFrame(due);

@@ -1,7 +1,7 @@
-//! `report.html`: one file without outside resources that works from a folder.
+//! `report.html`: one file that loads no outside resources and opens from a folder.
 //!
-//! The faces come first, as data that nobody sees; what a person reads follows once everything is counted. The page's
-//! script, the only one that its content security policy lets run, sorts, filters and shows them.
+//! The faces come first, as JSON that is not displayed. The visible part follows when all photos are counted.
+//! The page's script sorts, filters and shows the faces. The content security policy allows no other script.
 
 use std::fmt::{self, Display};
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ use base64::Engine;
 use sha2::Digest;
 
 use super::records::FaceRecord;
-use super::tally::{Funnel, HostTally, Tally};
+use super::tally::{Funnel, HostTally, ReportTally};
 use crate::domain::{RunName, calendar};
 use crate::objects::ObjectKey;
 
@@ -18,19 +18,19 @@ const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 const HOSTS_SHOWN: usize = 30;
 
-/// What the report says about the run besides its photos.
+/// Facts about the run that the report shows besides its photos.
 #[derive(Debug, Clone)]
 pub struct About {
     pub run: RunName,
-    /// Seconds since 1970, UTC.
+    /// When the report was made, in seconds since 1970, UTC.
     pub made_at: u64,
-    /// A crop is OK from this P(OK) on.
+    /// A crop is OK when its P(OK) is at least this.
     pub ok_threshold: f64,
-    /// Names and values of the run's settings, in the order in which to show them.
+    /// Names and values of the run's settings, in display order.
     pub settings: Vec<(String, String)>,
 }
 
-/// The page under way.
+/// The page while it is written.
 pub struct Page {
     faces: u64,
 }
@@ -47,13 +47,13 @@ impl Page {
              <meta name=\"referrer\" content=\"no-referrer\">\n\
              <title>facemill: run {}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
              <script type=\"application/json\" id=\"faces\">[",
-            Text(about.run.as_str()),
+            EscapedHtml(about.run.as_str()),
         )?;
         Ok(Self { faces: 0 })
     }
 
-    /// Adds a face; its fields are those that `page.js` names. Its photo's id is a string: JavaScript's numbers are exact
-    /// up to 2^53 only.
+    /// Adds a face. `page.js` reads the fields in the same order. The photo's id is a string: JavaScript numbers are
+    /// exact only up to 2^53.
     pub fn face(&mut self, file: &mut dyn Write, face: &FaceRecord, original: &ObjectKey) -> io::Result<()> {
         let fields = (
             (face.photo_id.as_str(), &face.file, original.as_str(), face.label_name.as_deref()),
@@ -61,7 +61,7 @@ impl Page {
             (short(face.mirrored), short(face.mirrored_head), short(face.blur), short(face.exposure)),
         );
         let mut json = serde_json::to_string(&fields)?;
-        // In JSON `<` stands in strings only. Escaped, no label can end the script or open a comment in it.
+        // JSON has `<` only in strings. It is escaped, so that a label can neither end the script nor open a comment.
         if json.contains('<') {
             json = json.replace('<', "\\u003c");
         }
@@ -70,7 +70,7 @@ impl Page {
         write!(file, "{comma}{json}")
     }
 
-    pub fn finish(&self, file: &mut dyn Write, about: &About, tally: &Tally) -> io::Result<()> {
+    pub fn finish(&self, file: &mut dyn Write, about: &About, tally: &ReportTally) -> io::Result<()> {
         writeln!(file, "\n]</script>\n<main>")?;
         head(file, about, tally)?;
         funnel(file, &tally.funnel, tally.ok_threshold())?;
@@ -82,19 +82,19 @@ impl Page {
     }
 }
 
-fn head(file: &mut dyn Write, about: &About, tally: &Tally) -> io::Result<()> {
+fn head(file: &mut dyn Write, about: &About, tally: &ReportTally) -> io::Result<()> {
     let made_at = calendar::minute(about.made_at);
     write!(
         file,
         "<header>\n<p class=\"brand\">facemill</p>\n<h1>Run {}</h1>\n\
          <p>{} candidate photos, as of <time datetime=\"{}Z\">{made_at} UTC</time>",
-        Text(about.run.as_str()),
+        EscapedHtml(about.run.as_str()),
         Grouped(tally.funnel.candidates),
         made_at.replace(' ', "T"),
     )?;
     match tally.waiting() {
-        0 => writeln!(file, ". Every photo has its final answer.</p>")?,
-        waiting => writeln!(file, ". <strong>{} still under way.</strong></p>", Grouped(waiting))?,
+        0 => writeln!(file, ". All photos have ended.</p>")?,
+        waiting => writeln!(file, ". <strong>{} have not ended.</strong></p>", Grouped(waiting))?,
     }
     writeln!(
         file,
@@ -107,15 +107,15 @@ fn head(file: &mut dyn Write, about: &About, tally: &Tally) -> io::Result<()> {
 fn funnel(file: &mut dyn Write, funnel: &Funnel, ok_threshold: f64) -> io::Result<()> {
     let rows = [
         ("Candidates", "photos with one labelled face".to_owned(), funnel.candidates, None),
-        ("Downloaded", "still to be had".to_owned(), funnel.downloaded, Some(funnel.candidates)),
-        ("Faces", "one face, found and cut".to_owned(), funnel.faces, Some(funnel.downloaded)),
+        ("Downloaded", "originals that could be fetched".to_owned(), funnel.downloaded, Some(funnel.candidates)),
+        ("Faces", "aligned crops of one face".to_owned(), funnel.faces, Some(funnel.downloaded)),
         ("OK", format!("P(OK) of {ok_threshold} or more"), funnel.ok, Some(funnel.faces)),
     ];
     writeln!(file, "<section aria-labelledby=\"funnel\">\n<h2 id=\"funnel\">From candidates to faces</h2>")?;
     writeln!(file, "<ol class=\"funnel\">")?;
     for (name, meaning, count, before) in rows {
         let step = match before {
-            Some(before) if before > 0 => format!("{} of the step before", Percent(count, before)),
+            Some(before) if before > 0 => format!("{} of the previous step", Percent(count, before)),
             _ => String::new(),
         };
         writeln!(
@@ -130,12 +130,12 @@ fn funnel(file: &mut dyn Write, funnel: &Funnel, ok_threshold: f64) -> io::Resul
     writeln!(file, "</ol>\n</section>")
 }
 
-/// Empty controls; the script fills them.
-fn contact_sheet(file: &mut dyn Write, tally: &Tally) -> io::Result<()> {
+/// Writes the controls without content; the script fills them.
+fn contact_sheet(file: &mut dyn Write, tally: &ReportTally) -> io::Result<()> {
     write!(file, include_str!("sheet.html"), threshold = tally.ok_threshold())
 }
 
-fn reasons(file: &mut dyn Write, tally: &Tally) -> io::Result<()> {
+fn reasons(file: &mut dyn Write, tally: &ReportTally) -> io::Result<()> {
     let total = tally.funnel.candidates;
     table(file, "causes", "Outcomes by cause", &["Outcome", "At", "Cause"], &["Photos", "Share"])?;
     for (reason, count) in tally.reasons() {
@@ -146,7 +146,7 @@ fn reasons(file: &mut dyn Write, tally: &Tally) -> io::Result<()> {
              <td>{5} <span class=\"meter\"><span style=\"width:{4:.2}%\"></span></span></td></tr>",
             reason.outcome.as_str(),
             reason.step.as_str(),
-            Text(cause),
+            EscapedHtml(cause),
             Grouped(count),
             share(count, total),
             Percent(count, total),
@@ -155,13 +155,13 @@ fn reasons(file: &mut dyn Write, tally: &Tally) -> io::Result<()> {
     end_table(file)
 }
 
-fn hosts(file: &mut dyn Write, tally: &Tally) -> io::Result<()> {
+fn hosts(file: &mut dyn Write, tally: &ReportTally) -> io::Result<()> {
     let (hosts, rest, others) = tally.hosts(HOSTS_SHOWN);
     let columns = ["Photos", "Gone", "Rejected", "Failed", "Waiting", "Faces", "Yield"];
     table(file, "hosts", "Outcomes by host", &["Host"], &columns)?;
     for (host, tally) in &hosts {
         let name = if host.is_empty() { "(no host)" } else { host };
-        host_row(file, Text(name), tally)?;
+        host_row(file, EscapedHtml(name), tally)?;
     }
     if others > 0 {
         host_row(file, format_args!("{} more", Grouped(others as u64)), &rest)?;
@@ -184,7 +184,7 @@ fn settings(file: &mut dyn Write, about: &About) -> io::Result<()> {
     )?;
     let version = ("facemill".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
     for (name, value) in about.settings.iter().chain([&version]) {
-        writeln!(file, "<div><dt>{}</dt><dd>{}</dd></div>", Text(name), Text(value))?;
+        writeln!(file, "<div><dt>{}</dt><dd>{}</dd></div>", EscapedHtml(name), EscapedHtml(value))?;
     }
     writeln!(file, "</dl>\n</section>")
 }
@@ -206,20 +206,20 @@ fn end_table(file: &mut dyn Write) -> io::Result<()> {
     writeln!(file, "</tbody>\n</table>\n</div>\n</section>")
 }
 
-/// Four decimals are more than anyone reads, and a third of the page's size.
+/// Rounds to four decimals, which suffice for display and keep the page small.
 fn short(number: f64) -> f64 {
     (number * 1e4).round() / 1e4
 }
 
-/// Percent of `whole`, 0 to 100.
+/// `part` in percent of `whole`, 0 to 100.
 fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { 100.0 * part as f64 / whole as f64 }
 }
 
-/// Text of strangers in HTML, between tags or in a quoted attribute.
-struct Text<'a>(&'a str);
+/// Displays untrusted text escaped for HTML, between tags or in a quoted attribute.
+struct EscapedHtml<'a>(&'a str);
 
-impl Display for Text<'_> {
+impl Display for EscapedHtml<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.chars().try_for_each(|c| match c {
             '&' => f.write_str("&amp;"),
@@ -232,7 +232,7 @@ impl Display for Text<'_> {
     }
 }
 
-/// `1,654,503`.
+/// Displays a count with thousands separators: `1,654,503`.
 struct Grouped(u64);
 
 impl Display for Grouped {
@@ -245,7 +245,7 @@ impl Display for Grouped {
     }
 }
 
-/// `67.5 %`; a few of very many are not nothing, and all but a few are not all.
+/// Displays a part of a whole in percent: `67.5 %`. Only zero is `0 %`, and only the whole is `100 %`.
 struct Percent(u64, u64);
 
 impl Display for Percent {
@@ -267,7 +267,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_readable() {
+    fn counts_and_percents_are_formatted() {
         let grouped: Vec<String> = [0, 999, 1000, 1_654_503].map(|n| Grouped(n).to_string()).into();
         assert_eq!(grouped, ["0", "999", "1,000", "1,654,503"]);
         let percents: Vec<String> = [(0, 0), (0, 5), (5, 5), (1, 3), (1, 100_000), (99_999, 100_000)]

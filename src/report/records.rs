@@ -1,4 +1,4 @@
-//! The lines of `faces.jsonl` and `photos.jsonl`. Their fields and order are a promise to whoever reads them.
+//! The lines of `faces.jsonl` and `photos.jsonl`. Their fields and the order of fields are a public format.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use crate::domain::{Align, ContentHash, Ending, Id, Landmarks, Photo, Search, St
 use crate::ledger::Entry;
 use crate::objects::ObjectKey;
 
-/// A face that went all the way: one line of `faces.jsonl`.
+/// One line of `faces.jsonl`: the face of a photo that ended as predicted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FaceRecord {
     pub photo_id: Id,
@@ -16,35 +16,35 @@ pub struct FaceRecord {
     pub photo_url: String,
     pub source_url: Option<String>,
     pub posted_at: Option<String>,
-    /// Path of the crop below the output folder.
+    /// Path of the crop, relative to the output folder.
     pub file: String,
     pub original_sha256: ContentHash,
     pub crop_sha256: ContentHash,
     pub search: Search,
     pub align: Align,
-    /// The square's turn in degrees, as `cv2.getRotationMatrix2D` counts them.
+    /// Rotation of the square in degrees, with the sign convention of `cv2.getRotationMatrix2D`.
     pub angle: f64,
-    /// `[x, y]` of the square's centre and its side, in pixels of the upright original.
+    /// Centre `[x, y]` and side of the square, in pixels of the upright original.
     pub centre: [f64; 2],
     pub side: f64,
     /// Width and height of the crop in pixels.
     pub size: u32,
-    /// 68 points in pixels of the crop.
+    /// 68 points `[x, y]` in pixels of the crop.
     pub landmarks: Landmarks,
-    /// dlib's HOG score.
+    /// Score of dlib's HOG detector.
     pub score: f64,
-    /// Shares of mirrored pixels, 0 to 1: of the whole crop, and inside the head.
+    /// Shares of mirrored pixels, 0 to 1: in the whole crop, and in the head.
     pub mirrored: f64,
     pub mirrored_head: f64,
     pub blur: f64,
     pub exposure: f64,
-    /// Probability that a person would say OK, and the model that says so.
+    /// Probability that a person keeps the crop, 0 to 1, and the name of the model that predicts it.
     pub p_ok: f64,
     pub model: String,
 }
 
 impl FaceRecord {
-    /// None as long as a stage's part of the facts is missing.
+    /// None when the facts of a stage are missing.
     pub fn of(photo: &Photo) -> Option<Self> {
         let facts = &photo.facts;
         let (original, face) = (facts.original.as_ref()?, facts.face.as_ref()?);
@@ -79,25 +79,25 @@ impl FaceRecord {
     }
 }
 
-/// Where a candidate stands: one line of `photos.jsonl`.
+/// One line of `photos.jsonl`: the status of a candidate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PhotoRecord {
     pub photo_id: Id,
-    /// None when the ledger no longer has the photo's message.
+    /// None when neither the ledger nor a record has the photo's message.
     pub photo_url: Option<String>,
-    /// The stage that the photo waits for, or that ended it.
+    /// The stage that the photo waits for, or at which it ended.
     pub step: StageName,
-    pub outcome: Outcome,
-    /// The code of the cause; what exactly happened, `facemill why` tells.
+    pub outcome: PhotoOutcome,
+    /// Code of the cause; `facemill why` prints the whole cause.
     pub cause: Option<String>,
-    /// Attempts at that stage.
+    /// Number of attempts at that stage.
     pub attempts: u32,
 }
 
-/// A photo's ending, or that it has none yet.
+/// The ending of a photo, or `Waiting` when it has none yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Outcome {
+pub enum PhotoOutcome {
     Predicted,
     Rejected,
     Gone,
@@ -105,7 +105,7 @@ pub enum Outcome {
     Waiting,
 }
 
-impl Outcome {
+impl PhotoOutcome {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Predicted => Ending::Predicted.as_str(),
@@ -117,7 +117,7 @@ impl Outcome {
     }
 }
 
-impl From<State> for Outcome {
+impl From<State> for PhotoOutcome {
     fn from(state: State) -> Self {
         match state {
             State::Waiting(_) => Self::Waiting,
@@ -132,9 +132,9 @@ impl From<State> for Outcome {
 impl PhotoRecord {
     pub fn of(entry: &Entry) -> Self {
         let status = &entry.status;
-        let outcome = Outcome::from(status.state);
-        // A photo that arrived has no cause, whatever once held it up: a second run must write the same line.
-        let cause = status.cause.as_ref().filter(|_| outcome != Outcome::Predicted);
+        let outcome = PhotoOutcome::from(status.state);
+        // The cause of an earlier retry is left out, so that a second run writes the same line.
+        let cause = status.cause.as_ref().filter(|_| outcome != PhotoOutcome::Predicted);
         Self {
             photo_id: entry.photo_id.clone(),
             photo_url: status.message.as_ref().map(|message| message.photo.candidate.photo_url.clone()),
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_face_has_all_fields_in_their_order() {
+    fn a_face_has_all_fields_in_order() {
         let photo = fixtures::predicted(7, 0.9);
         let record = FaceRecord::of(&photo).unwrap();
         let line = serde_json::to_string(&record).unwrap();
@@ -175,23 +175,23 @@ mod tests {
         assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap().as_object().unwrap().len(), 24);
         assert_eq!(serde_json::from_str::<FaceRecord>(&line).unwrap(), record);
         assert_eq!(record.file, ObjectKey::face(record.crop_sha256, crate::domain::ImageFormat::Png).as_str());
-        assert_eq!(record.angle, photo.facts.crop.unwrap().angle, "the square's turn, not the face's");
+        assert_eq!(record.angle, photo.facts.crop.unwrap().angle, "the angle of the square, not of the face");
     }
 
     #[test]
-    fn a_face_is_not_told_before_all_is_known() {
-        let whole = fixtures::predicted(7, 0.9);
+    fn a_face_with_missing_facts_has_no_record() {
+        let complete = fixtures::predicted(7, 0.9);
         let without: [fn(&mut crate::domain::Facts); 4] =
             [|f| f.original = None, |f| f.face = None, |f| f.crop = None, |f| f.prediction = None];
-        for take in without {
-            let mut photo = whole.clone();
-            take(&mut photo.facts);
+        for remove in without {
+            let mut photo = complete.clone();
+            remove(&mut photo.facts);
             assert_eq!(FaceRecord::of(&photo), None);
         }
     }
 
     #[test]
-    fn a_photo_has_its_ending_and_cause() {
+    fn a_photo_has_its_outcome_and_cause() {
         let line = |entry: &Entry| serde_json::to_string(&PhotoRecord::of(entry)).unwrap();
         let gone = fixtures::ended(3, Ending::Gone, StageName::Fetch, "http-404");
         let expected = concat!(
@@ -204,9 +204,9 @@ mod tests {
     }
 
     #[test]
-    fn an_arrived_photo_has_no_cause() {
-        let mut entry = fixtures::arrived(5, 0.5);
-        entry.status.cause = Some(crate::domain::Cause::new(CauseCode::Timeout, "once"));
+    fn a_predicted_photo_has_no_cause() {
+        let mut entry = fixtures::predicted_entry(5, 0.5);
+        entry.status.cause = Some(crate::domain::Cause::new(CauseCode::Timeout, "earlier timeout"));
         let record = PhotoRecord::of(&entry);
         assert_eq!((record.cause, record.step), (None, StageName::Classify));
     }

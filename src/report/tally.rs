@@ -1,31 +1,31 @@
-//! Counts for the head of the report: the funnel, the causes and the hosts.
+//! The report's counts: the funnel, the causes and the hosts.
 
 use std::collections::HashMap;
 
-use super::records::{FaceRecord, Outcome, PhotoRecord};
+use super::records::{FaceRecord, PhotoOutcome, PhotoRecord};
 use crate::domain::{Photo, StageName};
 
-/// How many photos got how far.
+/// Number of photos that passed each step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Funnel {
     pub candidates: u64,
     pub downloaded: u64,
-    /// Aligned crops with a score.
+    /// Aligned crops with a prediction.
     pub faces: u64,
-    /// Of those, the ones at or above the threshold.
+    /// Faces whose P(OK) is at or above the threshold.
     pub ok: u64,
 }
 
-/// Why photos stand where they stand.
+/// The outcome of photos, with its stage and cause.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Reason {
-    pub outcome: Outcome,
+    pub outcome: PhotoOutcome,
     pub step: StageName,
-    /// Empty: no cause, it is simply not finished, or has arrived.
+    /// Empty without a cause: the photo waits, or ended as predicted.
     pub cause: String,
 }
 
-/// What became of one host's photos.
+/// The outcomes of one host's photos.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HostTally {
     pub candidates: u64,
@@ -47,17 +47,17 @@ impl HostTally {
     }
 }
 
-/// Everything that is counted while the ledger is read once.
+/// All counts of the report, taken in one pass over the ledger.
 #[derive(Debug)]
-pub struct Tally {
+pub struct ReportTally {
     pub funnel: Funnel,
     ok_threshold: f64,
     reasons: HashMap<Reason, u64>,
     hosts: HashMap<String, HostTally>,
 }
 
-impl Tally {
-    /// Every host that photos name costs memory; a collection that names more than this has the rest in one line.
+impl ReportTally {
+    /// Hosts that are counted one by one, which bounds memory. Further hosts share the line without a name.
     const MAX_HOSTS: usize = 100_000;
 
     pub fn new(ok_threshold: f64) -> Self {
@@ -75,11 +75,11 @@ impl Tally {
         let host = self.hosts.entry(if known { host } else { String::new() }).or_default();
         host.candidates += 1;
         match record.outcome {
-            Outcome::Gone => host.gone += 1,
-            Outcome::Rejected => host.rejected += 1,
-            Outcome::Failed => host.failed += 1,
-            Outcome::Waiting => host.waiting += 1,
-            Outcome::Predicted => host.faces += 1,
+            PhotoOutcome::Gone => host.gone += 1,
+            PhotoOutcome::Rejected => host.rejected += 1,
+            PhotoOutcome::Failed => host.failed += 1,
+            PhotoOutcome::Waiting => host.waiting += 1,
+            PhotoOutcome::Predicted => host.faces += 1,
         }
     }
 
@@ -92,19 +92,19 @@ impl Tally {
         self.ok_threshold
     }
 
-    /// Photos that have not ended.
+    /// Number of photos that have not ended.
     pub fn waiting(&self) -> u64 {
-        self.reasons.iter().filter(|(reason, _)| reason.outcome == Outcome::Waiting).map(|(_, count)| count).sum()
+        self.reasons.iter().filter(|(reason, _)| reason.outcome == PhotoOutcome::Waiting).map(|(_, count)| count).sum()
     }
 
-    /// Most frequent first.
+    /// Reasons with their number of photos, in descending order of that number.
     pub fn reasons(&self) -> Vec<(&Reason, u64)> {
         let mut reasons: Vec<_> = self.reasons.iter().map(|(reason, &count)| (reason, count)).collect();
         reasons.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0)));
         reasons
     }
 
-    /// The `limit` hosts with the most photos, and what the remaining ones sum up to and how many they are.
+    /// The `limit` hosts with the most photos, then the sum over all other hosts and the number of those.
     pub fn hosts(&self, limit: usize) -> (Vec<(&str, HostTally)>, HostTally, usize) {
         let mut hosts: Vec<_> = self.hosts.iter().map(|(host, &tally)| (host.as_str(), tally)).collect();
         hosts.sort_by(|a, b| b.1.candidates.cmp(&a.1.candidates).then_with(|| a.0.cmp(b.0)));
@@ -122,8 +122,8 @@ mod tests {
     use crate::ledger::Entry;
     use crate::report::fixtures;
 
-    fn tally_of(entries: &[Entry]) -> Tally {
-        let mut tally = Tally::new(0.5);
+    fn tally_of(entries: &[Entry]) -> ReportTally {
+        let mut tally = ReportTally::new(0.5);
         for entry in entries {
             let photo = entry.status.message.as_ref().map(|message| &message.photo);
             tally.photo(&PhotoRecord::of(entry), photo);
@@ -135,13 +135,13 @@ mod tests {
     }
 
     #[test]
-    fn the_funnel_narrows() {
+    fn the_funnel_counts_the_photos_of_each_step() {
         let mut faceless = fixtures::ended(3, Ending::Rejected, StageName::Detect, "no-face");
         let photo = &mut faceless.status.message.as_mut().unwrap().photo;
         photo.facts.original = fixtures::predicted(3, 0.1).facts.original;
         let tally = tally_of(&[
-            fixtures::arrived(1, 0.5),
-            fixtures::arrived(2, 0.49),
+            fixtures::predicted_entry(1, 0.5),
+            fixtures::predicted_entry(2, 0.49),
             faceless,
             fixtures::ended(4, Ending::Gone, StageName::Fetch, "http-404"),
             fixtures::waiting(5, StageName::Fetch),
@@ -149,11 +149,11 @@ mod tests {
         assert_eq!(tally.funnel, Funnel { candidates: 5, downloaded: 3, faces: 2, ok: 1 });
         assert_eq!(tally.waiting(), 1);
         let (reason, count) = tally.reasons()[0];
-        assert_eq!((reason.outcome, count), (Outcome::Predicted, 2));
+        assert_eq!((reason.outcome, count), (PhotoOutcome::Predicted, 2));
     }
 
     #[test]
-    fn many_hosts_end_in_one_line() {
+    fn hosts_beyond_the_limit_are_summed() {
         let entries: Vec<Entry> = (1..=5)
             .map(|id| {
                 let mut entry = fixtures::ended(id, Ending::Gone, StageName::Fetch, "http-404");
