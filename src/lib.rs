@@ -1,19 +1,19 @@
 //! facemill turns the dump of a photo database into a clean, aligned face dataset.
 //!
-//! The house, from the ground up; a floor knows only the floors below it:
+//! The layers, from the top down. A module imports only from layers below its own; `tests/layers.rs` checks this.
 //!
 //! ```text
-//! cli/                                         one file a command family
-//! demo/   report/                              what a person looks at
-//! pipeline/                                    stages, worker, producer, everything in one process
-//! capacity                                     how long, and how many workers?
-//! archive/                                     typed documents in the object store
-//! classifier/                                  is the crop good enough to train on?
-//! cluster/                                     what processes tell each other
-//! ledger/  broker/  objects/  net/  source/    the ports and their adapters
-//! vision/                                      pixels and numbers
-//! inference/  sqlite  tls                      onnxruntime; one SQLite file; certificates
-//! config  telemetry/  photo  calendar          settings, what is observed, the domain words
+//! cli/                                              flags in, text or JSON out
+//! report/  demo/                                    what people see
+//! capacity/                                         simulation of duration and number of workers
+//! pipeline/                                         stages, worker, producer, everything in one process
+//! archive/                                          typed documents in the object store
+//! ledger/  cluster/                                 status of every photo; workers, hosts, pauses
+//! broker/  objects/  net/  source/  classifier/     interfaces to the outside, and their adapters
+//! vision/                                           faces, pixels and geometry
+//! inference/  redis/  sqlite  telemetry/            onnxruntime and shared clients; logs, metrics, traces
+//! tls  config                                       certificates, settings
+//! domain/                                           the data types of the pipeline
 //! ```
 
 pub mod archive;

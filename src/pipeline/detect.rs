@@ -116,7 +116,7 @@ pub(super) fn original(photo: &Photo) -> Result<&Original, Outcome> {
     photo.facts.original.as_ref().ok_or_else(unfit)
 }
 
-/// Runs native or blocking work on a thread of its own. A panic is a failed attempt.
+/// Runs native or blocking work off the async threads. A panic is a failed attempt.
 pub(super) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Outcome> + Send + 'static,
 ) -> Result<T, Outcome> {
