@@ -5,10 +5,11 @@
 //! ```text
 //! cli/                                         one file a command family
 //! demo/   report/                              what a person looks at
+//! training/                                    trains that model
 //! pipeline/                                    stages, worker, producer, everything in one process
 //! capacity                                     how long, and how many workers?
 //! archive/                                     typed documents in the object store
-//! classifier/                                  is the crop good enough to train on?
+//! classifier/                                  serves the model that scores crops
 //! cluster/                                     what processes tell each other
 //! ledger/  broker/  objects/  net/  source/    the ports and their adapters
 //! vision/                                      pixels and numbers
@@ -36,4 +37,5 @@ pub mod source;
 pub mod sqlite;
 pub mod telemetry;
 pub mod tls;
+pub mod training;
 pub mod vision;
