@@ -1,14 +1,13 @@
-//! How good and how fast faces are found: `cargo bench --bench vision -- [--every N] [--full-every N] [--json]`.
+//! Quality and speed of face detection: `cargo bench --bench vision -- [--every N] [--full-every N] [--json]`.
 //!
-//! Measured on the reference data where it is at hand, else on the photographs that come inside packages. Times are
-//! CPU time of one thread. The published method takes seconds a photo; `--full-every 1` runs it on all of them.
+//! Uses the reference data where it is available, else the photographs from packages. Times are CPU time of one thread.
+//! The published method takes seconds per photo; `--full-every 1` runs it on all of them.
 
-use facemill::domain::FacePolicy;
 use std::collections::BTreeMap;
 
 use ::image::RgbImage;
 use facemill::config::Models;
-use facemill::domain::{Align, ImageFormat, Search};
+use facemill::domain::{Align, FacePolicy, ImageFormat, Search};
 use facemill::vision::align;
 use facemill::vision::detector::{Detector, NoFace};
 use facemill::vision::geometry::{self, Square};
@@ -19,26 +18,26 @@ use serde_json::{Value, json};
 mod reference;
 use reference::{Kind, Sample, quantile};
 
-/// Seconds of CPU this thread has used.
+/// CPU time of this thread in seconds.
 fn cpu() -> f64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a timespec to write to.
+    // SAFETY: `time` is a valid timespec.
     let failed = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
-    assert_eq!(failed, 0, "the thread's clock can be read");
+    assert_eq!(failed, 0, "the clock of the thread can be read");
     time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
-/// Runs a step and notes its milliseconds.
+/// Runs a step and records its milliseconds.
 fn timed<T>(times: &mut BTreeMap<&'static str, f64>, step: &'static str, work: impl FnOnce() -> T) -> T {
     let start = cpu();
-    let answer = work();
+    let result = work();
     *times.entry(step).or_default() += (cpu() - start) * 1e3;
-    answer
+    result
 }
 
-/// What came of one photo.
+/// The result for one photo.
 struct Run {
-    /// In the words of the reference.
+    /// One of the outcomes of the reference.
     outcome: &'static str,
     square: Option<Square>,
     times: BTreeMap<&'static str, f64>,
@@ -54,7 +53,7 @@ impl Run {
     }
 }
 
-/// Everything that detect and crop do to a photo, without the store.
+/// The work of the detect and crop stages, without the object store.
 fn run(detector: &Detector, bytes: &[u8], search: Search, align: Align) -> Run {
     let mut times = BTreeMap::new();
     let picture = timed(&mut times, "decode", || decode(bytes, Limits::default())).expect("a picture");
@@ -73,8 +72,8 @@ fn run(detector: &Detector, bytes: &[u8], search: Search, align: Align) -> Run {
     Run { outcome: if check.is_ok() { "ok" } else { "not_one_in_crop" }, square: Some(square), times }
 }
 
-/// One outcome for all ways of finding no face, as the guided search has no levelling step of its own.
-fn plain(outcome: &str) -> &str {
+/// Maps the outcomes without a face to one, because guided search has no separate levelling step.
+fn normalised(outcome: &str) -> &str {
     if outcome == "not_one_after_levelling" { "no_face" } else { outcome }
 }
 
@@ -82,9 +81,9 @@ fn share(part: usize, whole: usize) -> f64 {
     part as f64 / whole.max(1) as f64
 }
 
-/// How runs compare with what the original scripts say.
+/// Compares runs with the original scripts.
 fn agreement(runs: &[(&Sample, Run)]) -> Value {
-    let same = runs.iter().filter(|(s, run)| plain(&s.reference.outcome) == run.outcome).count();
+    let same = runs.iter().filter(|(s, run)| normalised(&s.reference.outcome) == run.outcome).count();
     let squares = || runs.iter().filter_map(|(s, run)| Some((s.reference.square?, run.square?)));
     let overlaps: Vec<f64> = squares().map(|(a, b)| a.overlap(&b)).collect();
     let angles: Vec<f64> = squares().map(|(a, b)| geometry::wrap(a.angle - b.angle).abs()).collect();
@@ -97,7 +96,7 @@ fn agreement(runs: &[(&Sample, Run)]) -> Value {
     })
 }
 
-/// What guided search finds where the reference does, and where nothing is.
+/// Faces found by guided search, by the reference and by both.
 fn yield_of(runs: &[(&Sample, Run)]) -> Value {
     let of = |kinds: &[Kind]| {
         let those: Vec<_> = runs.iter().filter(|(s, _)| kinds.contains(&s.kind)).collect();
@@ -114,10 +113,10 @@ fn yield_of(runs: &[(&Sample, Run)]) -> Value {
     })
 }
 
-/// Milliseconds of each step, of the whole, and of what cannot be saved.
+/// Milliseconds of each step, of the whole, and of the lower bound (decode and encode).
 fn times(runs: &[(&Sample, Run)]) -> Value {
-    let through: Vec<&Run> = runs.iter().map(|(_, run)| run).filter(|run| run.times.contains_key("encode")).collect();
-    let median = |of: &dyn Fn(&Run) -> f64| quantile(&through.iter().map(|run| of(run)).collect::<Vec<_>>(), 0.5);
+    let complete: Vec<&Run> = runs.iter().map(|(_, run)| run).filter(|run| run.times.contains_key("encode")).collect();
+    let median = |of: &dyn Fn(&Run) -> f64| quantile(&complete.iter().map(|run| of(run)).collect::<Vec<_>>(), 0.5);
     let step = |name: &'static str| median(&move |run| run.times[name]);
     let total = median(&Run::total);
     let empty: Vec<f64> = runs.iter().filter(|(s, _)| s.kind == Kind::NoFace).map(|(_, run)| run.total()).collect();
@@ -128,35 +127,34 @@ fn times(runs: &[(&Sample, Run)]) -> Value {
         "check": step("check"),
         "encode": step("encode"),
         "whole photo": total,
-        "floor (decode and encode)": median(&|run| run.times["decode"] + run.times["encode"]),
+        "lower bound (decode and encode)": median(&|run| run.times["decode"] + run.times["encode"]),
         "photo without a face": quantile(&empty, 0.5),
-        "photos a second and core": 1e3 / (through.iter().map(|run| run.total()).sum::<f64>() / through.len() as f64),
+        "photos per second and core": 1e3 / (complete.iter().map(|run| run.total()).sum::<f64>() / complete.len() as f64),
     })
 }
 
-/// Errors of the angle: of all photos with known pupils, and of the same photos turned further by known angles.
+/// Errors of the angle for all photos with known pupils, and for the same photos rotated by known angles.
 fn angles(detector: &Detector, samples: &[Sample], runs: &[(&Sample, Run)]) -> Value {
     let error = |square: &Square, roll: f64| geometry::wrap(square.angle - roll).abs();
-    let as_they_are: Vec<f64> =
-        runs.iter().filter_map(|(s, run)| Some(error(run.square.as_ref()?, s.roll()?))).collect();
+    let unrotated: Vec<f64> = runs.iter().filter_map(|(s, run)| Some(error(run.square.as_ref()?, s.roll()?))).collect();
     let tilted: Vec<f64> = runs
         .iter()
         .filter(|(s, _)| s.kind == Kind::Tilted)
         .filter_map(|(s, run)| Some(error(run.square.as_ref()?, s.roll()?)))
         .collect();
-    let (mut pupils, mut turns, mut lost) = (Vec::new(), Vec::new(), 0);
+    let (mut pupils, mut rotations, mut missed) = (Vec::new(), Vec::new(), 0);
     for sample in samples.iter().filter(|s| s.kind != Kind::Tilted) {
         let Some(roll) = sample.roll() else { continue };
         let picture = decode(&sample.bytes(), Limits::default()).expect("a picture");
         let find = |picture: &RgbImage| detector.find(picture, Search::Guided, 1, FacePolicy::One).ok();
-        let Some(unturned) = find(&picture) else { continue };
-        for turn in [-45.0, -30.0, -15.0, 15.0, 30.0, 45.0] {
-            let Some(face) = find(&reference::turned(&picture, turn)) else {
-                lost += 1;
+        let Some(original) = find(&picture) else { continue };
+        for rotation in [-45.0, -30.0, -15.0, 15.0, 30.0, 45.0] {
+            let Some(face) = find(&reference::rotated(&picture, rotation)) else {
+                missed += 1;
                 continue;
             };
-            pupils.push(geometry::wrap(face.angle - roll + turn).abs());
-            turns.push(geometry::wrap(face.angle - unturned.angle + turn).abs());
+            pupils.push(geometry::wrap(face.angle - roll + rotation).abs());
+            rotations.push(geometry::wrap(face.angle - original.angle + rotation).abs());
         }
     }
     let row = |errors: &[f64]| {
@@ -164,15 +162,15 @@ fn angles(detector: &Detector, samples: &[Sample], runs: &[(&Sample, Run)]) -> V
         json!({ "photos": errors.len(), "median": median, "p99": p99 })
     };
     json!({
-        "against pupils": row(&as_they_are),
-        "against pupils, tilted selfies": row(&tilted),
-        "against pupils, turned to 45": row(&pupils),
-        "against the same face unturned": row(&turns),
-        "not found once turned": lost,
+        "against pupils": row(&unrotated),
+        "against pupils, tilted photos": row(&tilted),
+        "against pupils, rotated by up to 45": row(&pupils),
+        "against the same face unrotated": row(&rotations),
+        "not found after rotation": missed,
     })
 }
 
-/// Full search's CPU time over guided search's, photo by photo.
+/// Ratio of the CPU times of full and guided search, per photo.
 fn ratio(guided: &[(&Sample, Run)], full: &[(&Sample, Run)]) -> Value {
     let fast: BTreeMap<&str, f64> = guided.iter().map(|(s, run)| (s.name.as_str(), run.total())).collect();
     let ratios: Vec<f64> = full.iter().filter_map(|(s, run)| Some(run.total() / fast.get(s.name.as_str())?)).collect();
@@ -180,7 +178,7 @@ fn ratio(guided: &[(&Sample, Run)], full: &[(&Sample, Run)]) -> Value {
     json!({ "photos": ratios.len(), "full, ms": quantile(&totals, 0.5), "full / guided": quantile(&ratios, 0.5) })
 }
 
-/// Photographs inside packages have no reference; their times tell as much.
+/// Photographs from packages. They have no reference, but their times are comparable.
 fn package_samples() -> Vec<Sample> {
     let Some(folder) = reference::package_photos() else { return Vec::new() };
     let mut paths: Vec<_> = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
@@ -219,7 +217,7 @@ fn main() {
     let data = reference::data();
     let samples = data.as_deref().map_or_else(package_samples, reference::samples);
     if samples.is_empty() {
-        println!("no photographs at hand: `make setup` fetches some");
+        println!("no photographs: `make setup` fetches some");
         return;
     }
     let over = |every: usize, search: Search, align: Align| -> Vec<(&Sample, Run)> {

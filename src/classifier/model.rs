@@ -1,4 +1,4 @@
-//! The finished classifier: one ONNX file that takes a crop and its mirror features and answers P(OK).
+//! The trained classifier: one ONNX file. Input: a crop and its mirror features. Output: P(OK).
 
 use std::path::Path;
 
@@ -7,33 +7,37 @@ use image::imageops::{self, FilterType};
 use ort::session::Session;
 use ort::value::TensorRef;
 
-use super::lite0::SIDE;
 use crate::domain::{ContentHash, Crop};
 use crate::inference::onnx::ModelProto;
 use crate::inference::{self, InferenceError, Runtime};
 use crate::vision::image::{Limits, decode};
 
-/// Mirror features: the share of mirrored pixels in the crop, in the head's ellipse, and in 16 cells, row by row.
+/// Width and height of the input in pixels.
+pub const SIDE: usize = 224;
+/// Mirror features: the share of mirrored pixels in the crop, in the ellipse of the head, and in 16 cells, row by row.
 pub const MIRRORS: usize = 18;
 const CELLS: usize = MIRRORS - 2;
-/// Pixels of the largest crop that is taken.
+/// Crops with more pixels are rejected.
 const MAX_PIXELS: u64 = 50_000_000;
 
-/// Names in the file.
-pub(super) const NAME: &str = "facemill-okng";
-pub(super) const VERSION: &str = "1";
-pub(super) const MIRRORED: &str = "mirrored";
-pub(super) const P_OK: &str = "p_ok";
+/// Name and version in the metadata.
+pub const NAME: &str = "facemill-okng";
+pub const VERSION: &str = "1";
+/// Names of the inputs: `[N, 224, 224, 3]` bytes and `[N, 18]` floats.
+pub const CROP: &str = "crop";
+pub const MIRRORED: &str = "mirrored";
+/// Name of the output: `[N, 1]` floats.
+pub const P_OK: &str = "p_ok";
 
-/// Keys of the file's metadata.
+/// Keys of the metadata.
 pub mod meta {
     pub const NAME: &str = "name";
     pub const VERSION: &str = "version";
-    /// Scores from here on count as OK, unless a person sets another threshold.
+    /// A score at or above it counts as OK, unless a person sets another threshold.
     pub const THRESHOLD: &str = "threshold";
-    /// SHA-256 over all labels and pictures that it was trained, tuned and measured with, in the order of their lines.
+    /// SHA-256 over all labels and crops of the training, validation and test parts, in the order of their lines.
     pub const TRAINING_DIGEST: &str = "training_digest";
-    /// What it was made from, in a few words.
+    /// Short description of the training data.
     pub const CREATED_FROM: &str = "created_from";
 }
 
@@ -41,13 +45,13 @@ pub mod meta {
 pub enum ModelError {
     #[error(transparent)]
     Inference(#[from] InferenceError),
-    #[error("{file} is not a classifier of facemill's: {detail}; `facemill train` makes one")]
-    Other { file: String, detail: String },
+    #[error("{file} is not a facemill classifier: {detail}; `facemill train` makes one")]
+    Invalid { file: String, detail: String },
     #[error("the classifier failed on {crops} crops: {detail}")]
     Run { crops: usize, detail: String },
 }
 
-/// What the classifier looks at: a crop as 224x224 pixels, and its mirror features.
+/// Input of the classifier: a crop as 224x224 pixels, and its mirror features.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Input {
     pixels: RgbImage,
@@ -55,16 +59,16 @@ pub struct Input {
 }
 
 impl Input {
-    /// Decodes a crop as it was saved.
+    /// Decodes the file of a crop.
     ///
     /// # Errors
-    /// Not a picture, or one that is too large to be a crop; what exactly, in words.
+    /// The file is not an image, or is too large. The text names the reason.
     pub fn decode(bytes: &[u8], mirrors: [f32; MIRRORS]) -> Result<Self, String> {
         let crop = decode(bytes, Limits { pixels: MAX_PIXELS }).map_err(|error| error.to_string())?;
         Ok(Self::new(&crop, mirrors))
     }
 
-    /// Brings a crop of any size to the network's.
+    /// Resizes a crop of any size to 224x224.
     pub fn new(crop: &RgbImage, mirrors: [f32; MIRRORS]) -> Self {
         let side = SIDE as u32;
         let pixels = if crop.dimensions() == (side, side) {
@@ -75,7 +79,7 @@ impl Input {
         Self { pixels, mirrors }
     }
 
-    /// Red, green and blue of 224x224 pixels, row by row.
+    /// RGB bytes of 224x224 pixels, row by row.
     pub fn pixels(&self) -> &[u8] {
         self.pixels.as_raw()
     }
@@ -85,15 +89,19 @@ impl Input {
     }
 }
 
-/// The mirror features of a crop's record, in the order that the model takes.
+/// The mirror features of a crop's record, in the order of the model's input.
 ///
 /// # Errors
-/// The grid has not 16 cells, or a share is not between 0 and 1.
+/// The grid does not have 16 cells, or a share is not between 0 and 1.
 pub fn mirrors_of(crop: &Crop) -> Result<[f32; MIRRORS], String> {
     mirrors(crop.mirrored, crop.mirrored_head, &crop.mirrored_grid)
 }
 
-pub(super) fn mirrors(all: f64, head: f64, grid: &[f32]) -> Result<[f32; MIRRORS], String> {
+/// Mirror features from the share of the whole crop, of the head and of each cell.
+///
+/// # Errors
+/// As [`mirrors_of`].
+pub fn mirrors(all: f64, head: f64, grid: &[f32]) -> Result<[f32; MIRRORS], String> {
     if grid.len() != CELLS {
         return Err(format!("mirrored_grid has {} values instead of {CELLS}", grid.len()));
     }
@@ -105,7 +113,7 @@ pub(super) fn mirrors(all: f64, head: f64, grid: &[f32]) -> Result<[f32; MIRRORS
     }
 }
 
-/// The classifier, ready to judge. One per thread.
+/// A loaded classifier. Use one per thread.
 pub struct Model {
     session: Session,
     name: String,
@@ -117,27 +125,27 @@ impl Model {
     /// Opens the file at `path`, for one thread.
     ///
     /// # Errors
-    /// It is not there, is no ONNX file, or is another model.
+    /// The file cannot be read, is not an ONNX file, or is another model.
     pub fn open(path: &Path, runtime: &Runtime) -> Result<Self, ModelError> {
         Self::from_bytes(&path.display().to_string(), &inference::read(path)?, runtime)
     }
 
-    /// The same from a file in memory, which errors call `source`.
+    /// Opens a file in memory. Errors name it `source`.
     pub fn from_bytes(source: &str, bytes: &[u8], runtime: &Runtime) -> Result<Self, ModelError> {
-        let other = |detail: String| ModelError::Other { file: source.into(), detail };
-        let file = ModelProto::decode(bytes).map_err(|error| other(error.to_string()))?;
-        let entry = |key: &str| file.metadata(key).ok_or_else(|| other(format!("it has no `{key}`")));
+        let invalid = |detail: String| ModelError::Invalid { file: source.into(), detail };
+        let file = ModelProto::decode(bytes).map_err(|error| invalid(error.to_string()))?;
+        let entry = |key: &str| file.metadata(key).ok_or_else(|| invalid(format!("it has no `{key}`")));
         if entry(meta::NAME)? != NAME {
-            return Err(other(format!("it calls itself `{}`", entry(meta::NAME)?)));
+            return Err(invalid(format!("its name is `{}`", entry(meta::NAME)?)));
         }
-        let threshold = entry(meta::THRESHOLD)?.parse().map_err(|_| other("its threshold is no number".into()))?;
+        let threshold = entry(meta::THRESHOLD)?.parse().map_err(|_| invalid("its threshold is not a number".into()))?;
         let sha256 = ContentHash::of(bytes);
         let name = format!("{NAME}-{}@{}", entry(meta::VERSION)?, &sha256.to_string()[..8]);
         let session = runtime.session(source, bytes, 1)?;
         Ok(Self { session, name, sha256, threshold })
     }
 
-    /// Name, version and the first half of the file's fingerprint: `facemill-okng-1@0123abcd`.
+    /// Name, version and the first 8 digits of the file's SHA-256: `facemill-okng-1@0123abcd`.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -147,13 +155,16 @@ impl Model {
         self.sha256
     }
 
-    /// Scores from here on count as OK, as its training chose it.
+    /// A score at or above it counts as OK. Training chose it.
     pub fn threshold(&self) -> f64 {
         self.threshold
     }
 
-    /// P(OK) of each crop, in their order. All of the graph's arithmetic is convolutions, which onnxruntime computes
-    /// crop by crop: a score has the same bits whatever else is in the batch.
+    /// P(OK) of each crop, in the order of `batch`. All arithmetic of the graph is convolutions, which onnxruntime
+    /// computes crop by crop, so a score has the same bits in every batch.
+    ///
+    /// # Errors
+    /// onnxruntime fails, or the output is not one finite number per crop.
     pub fn predict(&mut self, batch: &[Input]) -> Result<Vec<f64>, ModelError> {
         if batch.is_empty() {
             return Ok(Vec::new());
@@ -164,11 +175,11 @@ impl Model {
         let failed = |error: ort::Error| ModelError::Run { crops, detail: error.to_string() };
         let pixels = TensorRef::from_array_view(([crops, SIDE, SIDE, 3], &pixels[..])).map_err(failed)?;
         let mirrors = TensorRef::from_array_view(([crops, MIRRORS], &mirrors[..])).map_err(failed)?;
-        let inputs = ort::inputs![super::lite0::Trunk::INPUT => pixels, MIRRORED => mirrors];
+        let inputs = ort::inputs![CROP => pixels, MIRRORED => mirrors];
         let outputs = self.session.run(inputs).map_err(failed)?;
         let (_, scores) = outputs[P_OK].try_extract_tensor::<f32>().map_err(failed)?;
         if scores.len() != crops || scores.iter().any(|score| !score.is_finite()) {
-            return Err(ModelError::Run { crops, detail: "it answered something else than probabilities".into() });
+            return Err(ModelError::Run { crops, detail: "the output is not one finite number per crop".into() });
         }
         Ok(scores.iter().map(|&score| f64::from(score)).collect())
     }
@@ -187,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crop_of_any_size_becomes_one_of_224() {
+    fn crops_of_any_size_are_resized_to_224() {
         for side in [1, 224, 700] {
             let input = Input::new(&RgbImage::from_pixel(side, side, image::Rgb([9, 8, 7])), [0.0; MIRRORS]);
             assert_eq!(input.pixels.dimensions(), (224, 224));

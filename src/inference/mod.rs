@@ -1,4 +1,4 @@
-//! onnxruntime, loaded once per process, and ONNX files as data.
+//! onnxruntime, loaded once per process, and reading and writing of ONNX files.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -15,33 +15,33 @@ pub enum InferenceError {
     Unreadable { path: PathBuf, cause: std::io::Error },
     #[error("{} is not a usable onnxruntime: {detail}; `make setup` fetches the right one", path.display())]
     Library { path: PathBuf, detail: String },
-    #[error("onnxruntime does not take the model {model}: {detail}; `make setup` fetches a fresh copy")]
+    #[error("onnxruntime rejects the model {model}: {detail}; `make setup` fetches a fresh copy")]
     Model { model: String, detail: String },
     #[error("the model {model} cannot be run: {detail}")]
     Run { model: String, detail: String },
 }
 
-/// onnxruntime's one environment of this process. Cheap to clone.
+/// The onnxruntime environment of this process. Cheap to clone.
 #[derive(Clone)]
 pub struct Runtime {
     environment: Environment,
 }
 
 impl Runtime {
-    /// Loads the shared library at `library`, or answers what was loaded before: a process has one onnxruntime, and
-    /// the first path wins.
+    /// Loads the shared library at `library`. Later calls return the first library, whatever their path: a process has
+    /// one onnxruntime.
     ///
     /// # Errors
-    /// The file is not there, or is no onnxruntime of version 1.24 or later.
+    /// The file cannot be read, or is not onnxruntime 1.24 or later.
     pub fn load(library: &Path) -> Result<Self, InferenceError> {
-        // A second environment cannot be made, even after the first is gone: the library itself is process-wide.
+        // A second environment is impossible even after the first is dropped: the library is process-wide.
         static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
 
         let mut loaded = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(environment) = &*loaded {
             return Ok(Self { environment: environment.clone() });
         }
-        // A relative name would be looked for in the system's library folders.
+        // The loader would search a relative name in the system's library folders.
         let path = library
             .canonicalize()
             .map_err(|cause| InferenceError::Unreadable { path: library.to_path_buf(), cause })?;
@@ -57,8 +57,11 @@ impl Runtime {
         Ok(Self { environment })
     }
 
-    /// A session for a model in memory. `model` names it in errors; `threads` work on one operator, and one is right
-    /// wherever photos are worked on side by side.
+    /// Creates a session for a model in memory. Errors name it `model`. `threads` work on one operator; use 1 where
+    /// photos are processed in parallel.
+    ///
+    /// # Errors
+    /// onnxruntime rejects the model.
     pub fn session(&self, model: &str, bytes: &[u8], threads: usize) -> Result<Session, InferenceError> {
         self.build(bytes, threads)
             .map_err(|error| InferenceError::Model { model: model.to_owned(), detail: error.to_string() })
@@ -73,7 +76,10 @@ impl Runtime {
     }
 }
 
-/// Reads a model's file.
+/// Reads the file of a model.
+///
+/// # Errors
+/// The file cannot be read.
 pub fn read(path: &Path) -> Result<Vec<u8>, InferenceError> {
     std::fs::read(path).map_err(|cause| InferenceError::Unreadable { path: path.to_path_buf(), cause })
 }
@@ -92,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_graph_written_here_runs_there() {
+    fn onnxruntime_runs_a_graph_built_here() {
         // y = x W + b
         let graph = GraphProto {
             name: Some("affine".into()),
@@ -114,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_file_and_the_remedy() {
+    fn errors_name_the_file_and_the_fix() {
         let nowhere = read(Path::new("/nowhere/yunet.onnx")).unwrap_err().to_string();
         assert!(nowhere.contains("/nowhere/yunet.onnx") && nowhere.contains("make setup"), "{nowhere}");
         let garbage = runtime().session("some.onnx", b"not a model", 1).unwrap_err().to_string();

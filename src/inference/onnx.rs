@@ -1,7 +1,7 @@
-//! The part of the ONNX file format that is read, changed and written here, as protobuf messages.
+//! The parts of the ONNX format that this project reads and writes, as protobuf messages.
 //!
-//! Field numbers are those of onnx.proto (IR version 10). Fields that are not listed are dropped by a round trip:
-//! training, functions, sparse and sharded tensors, which none of our models has.
+//! Field numbers are those of onnx.proto (IR version 10). A round trip drops unlisted fields: training, functions,
+//! sparse and sharded tensors. Our models have none of them.
 
 use prost::Message;
 
@@ -32,7 +32,7 @@ pub struct ModelProto {
 }
 
 impl ModelProto {
-    /// A model of our own with one graph, in the default operator set `opset`. IR version 8 goes with opsets 13 to 18.
+    /// A model with one graph, in the default operator set `opset`. IR version 8 belongs to opsets 13 to 18.
     pub fn new(graph: GraphProto, opset: i64) -> Self {
         Self {
             ir_version: Some(8),
@@ -44,6 +44,8 @@ impl ModelProto {
         }
     }
 
+    /// # Errors
+    /// The bytes are not an ONNX model.
     pub fn decode(bytes: &[u8]) -> Result<Self, NotOnnx> {
         Ok(<Self as Message>::decode(bytes)?)
     }
@@ -192,7 +194,7 @@ pub enum AttributeType {
     Strings = 8,
 }
 
-/// Element types of tensors, as `data_type` and `elem_type` number them.
+/// Element types of tensors: values of `data_type` and `elem_type`.
 pub mod elem {
     pub const FLOAT: i32 = 1;
     pub const UINT8: i32 = 2;
@@ -215,7 +217,7 @@ pub struct TensorProto {
     pub int64_data: Vec<i64>,
     #[prost(string, optional, tag = "8")]
     pub name: Option<String>,
-    /// Little-endian elements, row by row; instead of the typed fields.
+    /// Little-endian elements, row by row. Replaces the typed fields.
     #[prost(bytes = "vec", optional, tag = "9")]
     pub raw_data: Option<Vec<u8>>,
     #[prost(double, repeated, tag = "10")]
@@ -262,7 +264,7 @@ pub struct ValueInfoProto {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dim<'a> {
     Fixed(i64),
-    /// Known at run time only.
+    /// Known only at run time.
     Named(&'a str),
 }
 
@@ -294,7 +296,7 @@ pub enum TypeValue {
     TensorType(TensorType),
 }
 
-/// onnx.proto calls it `TypeProto.Tensor`.
+/// `TypeProto.Tensor` in onnx.proto.
 #[derive(Clone, PartialEq, Message)]
 pub struct TensorType {
     #[prost(int32, optional, tag = "1")]
@@ -309,7 +311,7 @@ pub struct TensorShapeProto {
     pub dim: Vec<Dimension>,
 }
 
-/// onnx.proto calls it `TensorShapeProto.Dimension`.
+/// `TensorShapeProto.Dimension` in onnx.proto.
 #[derive(Clone, PartialEq, Message)]
 pub struct Dimension {
     #[prost(oneof = "DimensionValue", tags = "1, 2")]
@@ -344,13 +346,13 @@ mod tests {
     use crate::config::Models;
 
     #[test]
-    fn a_published_model_survives_a_round_trip() {
+    fn a_round_trip_keeps_a_published_model() {
         let models = Models::find(std::env::var_os(Models::ENV).map(PathBuf::from));
         let bytes = std::fs::read(models.yunet()).expect("yunet.onnx (`make setup` fetches it)");
         let model = ModelProto::decode(&bytes).unwrap();
         let graph = model.graph.as_ref().unwrap();
         assert_eq!((graph.node.len(), graph.initializer.len(), graph.output.len()), (106, 112, 12));
-        // Every byte is accounted for by a field listed above, only their order may differ.
+        // Equal length: no field was dropped. The order of the fields may differ.
         assert_eq!(model.encode().len(), bytes.len());
         assert_eq!(ModelProto::decode(&model.encode()).unwrap(), model);
     }

@@ -12,7 +12,7 @@ use crate::domain::{self, Align, Cause, CauseCode, ContentHash, Face, ImageForma
 use crate::objects::{ObjectKey, Objects};
 use crate::vision::detector::{Detector, NoFace};
 use crate::vision::geometry::{Square, round};
-use crate::vision::image::{self, Limits, Pictures};
+use crate::vision::image::{self, ImageCache, Limits};
 use crate::vision::{align, quality};
 
 /// The settings of the crop stage.
@@ -45,7 +45,7 @@ impl Crop {
 
     /// Shares the decoded pictures with the detect stage of the same process.
     #[must_use]
-    pub fn with_pictures(mut self, pictures: Arc<Pictures>) -> Self {
+    pub fn with_image_cache(mut self, pictures: Arc<ImageCache>) -> Self {
         self.originals.pictures = Some(pictures);
         self
     }
@@ -96,7 +96,7 @@ fn cut(
     detector.check_crop(&pixels).map_err(|error| lost_face(&error))?;
     let landmarks = align::landmarks_in_crop(&face.landmarks, square, size);
     let mirrored = quality::mirrored(square, face.width, face.height);
-    let quality = quality::look(&pixels);
+    let quality = quality::measure(&pixels);
     let bytes = image::encode(&pixels, settings.image_format)
         .map_err(|error| Retry::failed(Cause::new(CauseCode::EncoderFailed, error.to_string())))?;
     let crop = domain::Crop {

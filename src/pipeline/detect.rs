@@ -12,7 +12,7 @@ use super::stage::{Outcome, Retry, Stage, panic_text, store_failed};
 use crate::domain::{Cause, CauseCode, FacePolicy, Original, Photo, Search, StageName};
 use crate::objects::{ObjectKey, Objects};
 use crate::vision::detector::{Detector, NoFace};
-use crate::vision::image::{self, DecodeError, Limits, Pictures};
+use crate::vision::image::{self, DecodeError, ImageCache, Limits};
 
 /// The settings of the detect stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Detect {
 
     /// Shares the decoded pictures with the crop stage of the same process.
     #[must_use]
-    pub fn with_pictures(mut self, pictures: Arc<Pictures>) -> Self {
+    pub fn with_image_cache(mut self, pictures: Arc<ImageCache>) -> Self {
         self.originals.pictures = Some(pictures);
         self
     }
@@ -85,7 +85,7 @@ impl Stage for Detect {
 /// Reads originals for detect and crop.
 pub(super) struct Originals {
     pub(super) objects: Arc<dyn Objects>,
-    pub(super) pictures: Option<Arc<Pictures>>,
+    pub(super) pictures: Option<Arc<ImageCache>>,
     limits: Limits,
 }
 

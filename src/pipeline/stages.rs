@@ -15,7 +15,7 @@ use crate::net::host_limiter::HostLimiter;
 use crate::net::{Fetcher, Rules, SetupError};
 use crate::objects::Objects;
 use crate::vision::detector::{Detector, OpenError};
-use crate::vision::image::Pictures;
+use crate::vision::image::ImageCache;
 
 /// The settings of all stages.
 #[derive(Debug, Clone)]
@@ -71,13 +71,15 @@ impl Stages {
             let detector = Detector::open(&settings.models, 2 * settings.cores)?;
             // With both stages in one process, crop takes the pictures that detect has decoded.
             let both = has(StageName::Detect) && has(StageName::Crop);
-            let pictures = Arc::new(Pictures::new(if both { settings.cores * Self::PICTURES } else { 0 }));
+            let pictures = Arc::new(ImageCache::new(if both { settings.cores * Self::PICTURES } else { 0 }));
             if has(StageName::Detect) {
                 let detect = Detect::new(objects.clone(), detector.clone(), settings.detect);
-                stages.all.push(Arc::new(detect.with_pictures(pictures.clone())));
+                stages.all.push(Arc::new(detect.with_image_cache(pictures.clone())));
             }
             if has(StageName::Crop) {
-                stages.all.push(Arc::new(Crop::new(objects.clone(), detector, settings.crop).with_pictures(pictures)));
+                stages
+                    .all
+                    .push(Arc::new(Crop::new(objects.clone(), detector, settings.crop).with_image_cache(pictures)));
             }
         }
         if has(StageName::Classify) {

@@ -1,21 +1,21 @@
-//! The square around a face, and what is cut out of it.
+//! The square around a face, and the crop that is cut from it.
 
 use image::RgbImage;
 
-use super::geometry::{self, Point, Square, turn};
+use super::geometry::{self, Point, Square, rotate};
 use super::resample::Lanczos;
 use crate::domain::{Align, Landmarks};
 
-/// The widest crop that is saved. StyleGAN's largest pictures have half of that, and memory stays bounded for faces
-/// that fill a 50-megapixel photo.
+/// Maximum side of a crop in pixels. It bounds the memory for faces that fill a 50-megapixel photo. The largest images
+/// of StyleGAN have half this side.
 pub const MAX_SIZE: u32 = 2048;
 
-/// Lays the square around a face by its 68 landmarks.
+/// Computes the square around a face from its 68 landmarks.
 ///
 /// With the eye centres e0 and e1 and the corners of the mouth m0 and m1: x = e1 - e0, y = (e0 + e1)/2 - (m0 + m1)/2,
 /// side = max(4 |x|, 3.6 |y|), centre = (e0 + e1)/2 - 0.1 y, level with x (Karras et al., arXiv 1710.10196,
-/// appendix C). Since y points up from the mouth to the eyes, minus moves the centre down. `seed` adds instead.
-/// `ffhq` levels on x - rotate90(y), as the paper's formula has it and the FFHQ dataset does.
+/// appendix C). The vector y points up from the mouth to the eyes, so minus moves the centre down. `seed` uses plus.
+/// `ffhq` is level with x - rotate90(y), as in the paper's formula and in the FFHQ dataset.
 pub fn square(landmarks: &[[f32; 2]], align: Align) -> Square {
     let [e0, e1] = geometry::eyes(landmarks);
     let middle = |a: Point, b: Point| [(a[0] + b[0]) / 2.0, (a[1] + b[1]) / 2.0];
@@ -26,7 +26,7 @@ pub fn square(landmarks: &[[f32; 2]], align: Align) -> Square {
     let shift = if align == Align::Seed { 0.1 } else { -0.1 };
     let axis = match align {
         Align::Paper | Align::Seed => x,
-        // rotate90([a, b]) = [-b, a] as the paper writes it, for y downwards: a quarter clockwise as seen.
+        // rotate90([a, b]) = [-b, a]: a quarter turn clockwise on the screen, where y points down.
         Align::Ffhq => [x[0] - y[1], x[1] + y[0]],
     };
     Square {
@@ -36,29 +36,28 @@ pub fn square(landmarks: &[[f32; 2]], align: Align) -> Square {
     }
 }
 
-/// Whether the square reaches out of the canvas on which the published method works: a square of side
-/// ceil(hypot(width, height)) with the picture in its middle, turned with the picture. Beyond it there is nothing
-/// that a mirrored picture could show.
+/// Whether the square leaves the canvas of the published method: a square of side ceil(hypot(width, height)) with the
+/// photo in its centre, rotated with the photo.
 pub fn leaves_canvas(square: &Square, width: u32, height: u32) -> bool {
     let canvas = f64::from(width).hypot(f64::from(height)).ceil();
     let middle = [f64::from(width) / 2.0 - 0.5, f64::from(height) / 2.0 - 0.5];
-    let centre = turn([square.centre[0] - middle[0], square.centre[1] - middle[1]], square.angle);
+    let centre = rotate([square.centre[0] - middle[0], square.centre[1] - middle[1]], square.angle);
     centre.iter().any(|c| c.abs() + square.side / 2.0 > canvas / 2.0)
 }
 
-/// The size at which a square is saved: that of its pixels in the original, up to [`MAX_SIZE`].
+/// Side of the crop in pixels: the side of the square in the photo, up to [`MAX_SIZE`].
 pub fn native_size(square: &Square) -> u32 {
     square.side.round().clamp(1.0, f64::from(MAX_SIZE)) as u32
 }
 
-/// Cuts the square out at `size` x `size` pixels: Lanczos, the picture mirrored beyond its edges, means of several
-/// samples where it shrinks.
+/// Cuts the square at `size` x `size` pixels. Lanczos filter, mirrored borders, several samples per pixel where the
+/// square is scaled down.
 pub fn cut(picture: &RgbImage, square: &Square, size: u32) -> RgbImage {
     let _span = tracing::trace_span!("resample", facemill.size = size).entered();
     Lanczos::default().cut(picture, square, size)
 }
 
-/// Landmarks of the photo in pixels of the crop.
+/// Converts landmarks from pixels of the photo to pixels of the crop.
 pub fn landmarks_in_crop(landmarks: &[[f32; 2]], square: &Square, size: u32) -> Landmarks {
     landmarks.iter().map(|point| square.from_picture(point.map(f64::from), size).map(|c| c as f32)).collect()
 }
@@ -67,10 +66,10 @@ pub fn landmarks_in_crop(landmarks: &[[f32; 2]], square: &Square, size: u32) -> 
 mod tests {
     use super::*;
 
-    /// Eyes 100 apart, mouth 110 below them, everything turned around the middle of the eyes.
-    fn face(turned: f64, sideways: f64) -> Landmarks {
+    /// Eyes with a distance of 100 and the mouth 110 below, rotated around the middle of the eyes.
+    fn face(rotation: f64, sideways: f64) -> Landmarks {
         let mut landmarks = vec![[0f32; 2]; 68];
-        let place = |point: [f64; 2]| turn(point, -turned).map(|c| (c + 500.0) as f32);
+        let place = |point: [f64; 2]| rotate(point, -rotation).map(|c| (c + 500.0) as f32);
         landmarks[36..42].fill(place([-50.0, 0.0]));
         landmarks[42..48].fill(place([50.0, 0.0]));
         landmarks[48] = place([-30.0 + sideways, 110.0]);
@@ -80,21 +79,21 @@ mod tests {
 
     #[test]
     fn the_square_follows_the_paper() {
-        let upright = square(&face(0.0, 0.0), Align::Paper);
-        assert!((upright.side - 400.0).abs() < 1e-3 && upright.angle.abs() < 1e-4);
-        // 0.1 of 110 down, towards the mouth.
-        assert!((upright.centre[1] - 511.0).abs() < 1e-3 && (upright.centre[0] - 500.0).abs() < 1e-3);
+        let level = square(&face(0.0, 0.0), Align::Paper);
+        assert!((level.side - 400.0).abs() < 1e-3 && level.angle.abs() < 1e-4);
+        // 0.1 of 110 down, to the mouth.
+        assert!((level.centre[1] - 511.0).abs() < 1e-3 && (level.centre[0] - 500.0).abs() < 1e-3);
         let seed = square(&face(0.0, 0.0), Align::Seed);
         assert!((seed.centre[1] - 489.0).abs() < 1e-3);
-        let turned = square(&face(30.0, 0.0), Align::Paper);
-        assert!((turned.angle - 30.0).abs() < 1e-3, "{}", turned.angle);
+        let rotated = square(&face(30.0, 0.0), Align::Paper);
+        assert!((rotated.angle - 30.0).abs() < 1e-3, "{}", rotated.angle);
     }
 
     #[test]
-    fn ffhq_counts_the_mouth() {
+    fn ffhq_uses_the_mouth() {
         assert!(square(&face(0.0, 0.0), Align::Ffhq).angle.abs() < 1e-4);
         assert!((square(&face(20.0, 0.0), Align::Ffhq).angle - 20.0).abs() < 1e-3);
-        // The mouth to the right of the eyes' middle: the face is turned counter-clockwise, as if its right end rose.
+        // The mouth is to the right of the middle of the eyes, so the face is rotated counter-clockwise.
         let angle = square(&face(0.0, 20.0), Align::Ffhq).angle;
         let expected = (-20.0f64).atan2(100.0 + 110.0).to_degrees();
         assert!((angle - expected).abs() < 1e-3, "{angle}, not {expected}");
@@ -102,18 +101,18 @@ mod tests {
     }
 
     #[test]
-    fn squares_that_leave_the_canvas_are_told() {
+    fn squares_that_leave_the_canvas_are_detected() {
         // 300 x 400: the canvas is 500 wide.
         let square = |x: f64, y: f64, side: f64, angle: f64| Square { centre: [x, y], side, angle };
         assert!(!leaves_canvas(&square(149.5, 199.5, 500.0, 0.0), 300, 400));
         assert!(leaves_canvas(&square(149.5, 199.5, 501.0, 0.0), 300, 400));
         assert!(leaves_canvas(&square(20.0, 199.5, 300.0, 0.0), 300, 400));
-        // The same distance counts less along a turned axis.
+        // The same distance is shorter along a rotated axis.
         assert!(!leaves_canvas(&square(20.0, 199.5, 300.0, 45.0), 300, 400));
     }
 
     #[test]
-    fn landmarks_move_with_the_crop() {
+    fn landmarks_are_converted_to_the_crop() {
         let landmarks = face(17.0, 0.0);
         let square = square(&landmarks, Align::Paper);
         let moved = landmarks_in_crop(&landmarks, &square, 400);

@@ -1,4 +1,4 @@
-//! Finding the one face of a photo, its turn and its landmarks.
+//! Finds the face of a photo, its angle and its landmarks.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,25 +20,25 @@ pub enum OpenError {
     Dlib(#[from] DlibError),
 }
 
-/// Why there is no face to go on with.
+/// Why no face is returned.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum NoFace {
     #[error("the photo shows no face")]
     None,
     #[error("the photo shows {0} faces")]
     Several(u32),
-    #[error("the face is {width:.0} pixels wide, and less than {least} are not taken")]
-    TooSmall { width: f64, least: u32 },
-    /// Turned by any angle it would not fit into memory.
-    #[error("the photo measures {0} pixels from corner to corner, too much for --search full: take guided")]
+    #[error("the face is {width:.0} pixels wide; the minimum is {min}")]
+    TooSmall { width: f64, min: u32 },
+    /// The rotated canvas would not fit into memory.
+    #[error("the diagonal of the photo has {0} pixels, too many for --search full; use --search guided")]
     TooLong(u32),
-    /// Not the photo's fault.
+    /// An error of the detector, not of the photo.
     #[error("the face detector failed: {0}")]
     Failed(String),
 }
 
 impl NoFace {
-    /// The code under which the photo is rejected; none where the photo is not to blame.
+    /// The code of the rejection. `None` for an error of the detector.
     pub fn code(&self) -> Option<CauseCode> {
         match self {
             Self::None => Some(CauseCode::NoFace),
@@ -68,7 +68,7 @@ impl From<OpenError> for NoFace {
     }
 }
 
-/// Finds faces. Cheap to clone and shared by all threads; each call borrows a set of tools for itself.
+/// Finds faces. Cheap to clone, and shared by all threads. Each call borrows one set of tools.
 #[derive(Clone)]
 pub struct Detector {
     shared: Arc<Shared>,
@@ -82,21 +82,21 @@ struct Shared {
     threads: usize,
 }
 
-/// What one thread works with.
+/// The detectors that one call uses.
 struct Tools {
     yunet: Yunet,
-    /// Looks for faces of any size.
+    /// Finds faces of any size.
     hog: Hog,
-    /// Looks for faces of 80 to 170 pixels.
-    near: Hog,
+    /// Finds faces of 80 to 170 pixels.
+    region_hog: Hog,
     landmarker: Landmarker,
 }
 
 impl Detector {
-    /// Loads the models; `threads` sets of tools are kept between calls.
+    /// Loads the models. Up to `threads` sets of tools are kept between calls.
     ///
     /// # Errors
-    /// A model or onnxruntime is missing or is something else.
+    /// A model or onnxruntime is missing or invalid.
     pub fn open(models: &Models, threads: usize) -> Result<Self, OpenError> {
         let runtime = Runtime::load(&models.onnxruntime())?;
         let shared = Shared {
@@ -111,18 +111,19 @@ impl Detector {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Finds the face of an upright photo. Blocks, up to seconds with [`Search::Full`].
+    /// Finds the face of a photo. Blocks for milliseconds, or for seconds with [`Search::Full`].
     ///
     /// # Errors
-    /// There is no face, there are several and `rule` wants one, or it is narrower than `min_face` pixels.
-    pub fn find(&self, picture: &RgbImage, search: Search, min_face: u32, rule: FacePolicy) -> Result<Face, NoFace> {
+    /// The photo shows no face, or several although `policy` is [`FacePolicy::One`], or the face is narrower than
+    /// `min_face` pixels, or the detector fails.
+    pub fn find(&self, picture: &RgbImage, search: Search, min_face: u32, policy: FacePolicy) -> Result<Face, NoFace> {
         let _span = tracing::trace_span!("search", facemill.search = ?search).entered();
         let candidate = self.with_tools(|tools| match search {
-            Search::Guided => tools.guided(picture, rule),
-            Search::Full => tools.full(picture, rule),
+            Search::Guided => tools.guided(picture, policy),
+            Search::Full => tools.full(picture, policy),
         })?;
         if candidate.width < f64::from(min_face) {
-            return Err(NoFace::TooSmall { width: candidate.width, least: min_face });
+            return Err(NoFace::TooSmall { width: candidate.width, min: min_face });
         }
         Ok(Face {
             width: picture.width(),
@@ -139,10 +140,10 @@ impl Detector {
         })
     }
 
-    /// Looks at a crop again: exactly one face must be there.
+    /// Checks that a crop shows exactly one face.
     ///
     /// # Errors
-    /// There is none, or there are several.
+    /// The crop shows no face or several, or the detector fails.
     pub fn check_crop(&self, crop: &RgbImage) -> Result<(), NoFace> {
         let _span = tracing::trace_span!("check").entered();
         self.with_tools(|tools| tools.check(crop))
@@ -154,10 +155,10 @@ impl Detector {
             Some(tools) => tools,
             None => self.shared.tools()?,
         };
-        // After a panic the tools are dropped, not handed on.
-        let answer = work(&mut tools);
+        // After a panic the tools are dropped, not reused.
+        let result = work(&mut tools);
         self.shared.give_back(tools);
-        answer
+        result
     }
 }
 
@@ -166,7 +167,7 @@ impl Shared {
         Ok(Tools {
             yunet: Yunet::new(&self.runtime, &self.yunet)?,
             hog: Hog::new(None)?,
-            near: Hog::new(Some(NEAR_LEVELS))?,
+            region_hog: Hog::new(Some(REGION_LEVELS))?,
             landmarker: self.landmarker.clone(),
         })
     }
@@ -187,29 +188,29 @@ impl Shared {
 struct Candidate {
     angle: f64,
     score: f64,
-    /// Of dlib's frame.
+    /// Width of dlib's frame in pixels.
     width: f64,
     landmarks: Landmarks,
     faces: u32,
 }
 
-/// Width of a face in the region that dlib looks at: between 110 and 140 pixels it finds most.
-const NEAR_FACE: f64 = 115.0;
-/// The region is that many faces wide.
-const NEAR_REGION: f64 = 2.0;
-/// Steps of dlib's pyramid, 5/6 each, that the region needs: faces of 80, 96, 115, 138 and 166 pixels.
-const NEAR_LEVELS: u32 = 5;
-/// A face that is still turned by more degrees is looked at again, twice at the most.
-const TILTED: f64 = 8.0;
-/// Width of a face where its landmarks are taken: dlib answers whole pixels, so that more of them are finer.
+/// Width of the face in the region that dlib searches. Between 110 and 140 pixels it finds most faces.
+const REGION_FACE: f64 = 115.0;
+/// Side of the region in widths of the face.
+const REGION_SCALE: f64 = 2.0;
+/// Steps of dlib's pyramid, with a factor of 5/6 each: faces of 80, 96, 115, 138 and 166 pixels.
+const REGION_LEVELS: u32 = 5;
+/// A face with a larger remaining angle, in degrees, is detected again, at most twice.
+const MAX_TILT: f64 = 8.0;
+/// Width of the face for the landmarks. dlib returns whole pixels, so a larger face is more precise.
 const LANDMARKED_FACE: f64 = 240.0;
-/// Landmarks are the mean of guesses from frames that are moved by these parts of the face's width: each errs in its
-/// own way, and the worst one per cent of angles is off by half as much.
-const STARTS: [f64; 3] = [0.0, 0.04, -0.04];
+/// The landmarks are the mean of predictions from frames moved by these fractions of the width of the face. This halves
+/// the 99th percentile of the error of the angle.
+const FRAME_SHIFTS: [f64; 3] = [0.0, 0.04, -0.04];
 
 impl Tools {
-    /// One look with YuNet, then dlib on an upright region around the face.
-    fn guided(&mut self, picture: &RgbImage, rule: FacePolicy) -> Result<Candidate, NoFace> {
+    /// One pass of YuNet over the photo, then dlib on an upright region around the face.
+    fn guided(&mut self, picture: &RgbImage, policy: FacePolicy) -> Result<Candidate, NoFace> {
         let pyramid = ImagePyramid::of(picture, 320);
         let mut detections = self.detect_coarse(&pyramid, 320)?;
         if detections.is_empty() {
@@ -218,82 +219,83 @@ impl Tools {
         detections.sort_by(|a, b| b.width().total_cmp(&a.width()));
         let largest = detections.first().ok_or(NoFace::None)?;
         let faces = self.count(&pyramid, &detections)?;
-        if faces > 1 && rule == FacePolicy::One {
+        if faces > 1 && policy == FacePolicy::One {
             return Err(NoFace::Several(faces));
         }
         let region = self.straighten(&pyramid, largest)?;
         let (found, mut region) = self.detect_near_or_wider(&pyramid, &region)?.ok_or(NoFace::None)?;
-        let mut candidate = self.landmarked(&pyramid, &found, &region);
+        let mut candidate = self.with_landmarks(&pyramid, &found, &region);
         for _ in 0..2 {
-            if geometry::wrap(candidate.angle - region.angle).abs() <= TILTED {
+            if geometry::wrap(candidate.angle - region.angle).abs() <= MAX_TILT {
                 break;
             }
             region.angle = candidate.angle;
             let Some(found) = self.detect_near(&pyramid, &region, 0.0)? else { break };
-            candidate = self.landmarked(&pyramid, &found, &region);
+            candidate = self.with_landmarks(&pyramid, &found, &region);
         }
         Ok(Candidate { faces, ..candidate })
     }
 
-    /// YuNet on the photo with its longer side at `side` pixels.
+    /// Runs YuNet on the photo, scaled so that the longer side has `side` pixels.
     fn detect_coarse(&mut self, pyramid: &ImagePyramid<'_>, side: u32) -> Result<Vec<Detection>, NoFace> {
-        const LEAST: f32 = 0.6;
+        const MIN_SCORE: f32 = 0.6;
         let picture = pyramid.picture;
         let scale = f64::from(side) / f64::from(picture.width().max(picture.height()));
         let size = |length: u32| ((f64::from(length) * scale).round() as u32).max(1);
         let small = pyramid.resized(size(picture.width()), size(picture.height()));
-        let detections = self.yunet.find(&small, LEAST)?;
+        let detections = self.yunet.find(&small, MIN_SCORE)?;
         Ok(detections.iter().map(|detection| detection.scaled(1.0 / scale)).collect())
     }
 
-    /// How many faces there are, the largest detection first. People in the background, much smaller than the one in
-    /// front, do not count; where YuNet is not sure dlib must see a face, too.
+    /// Counts the faces. The largest detection must be first. Much smaller faces are people in the background and do
+    /// not count. Where the score of YuNet is low, dlib must confirm the face.
     fn count(&mut self, pyramid: &ImagePyramid<'_>, detections: &[Detection]) -> Result<u32, NoFace> {
-        const COUNTS: f64 = 0.4;
-        const SURE: f32 = 0.88;
-        const ENOUGH: u32 = 20;
+        const MIN_WIDTH_RATIO: f64 = 0.4;
+        const CERTAIN: f32 = 0.88;
+        const MAX_FACES: u32 = 20;
         let mut faces = 1;
-        for other in detections.iter().skip(1).filter(|other| other.width() >= COUNTS * detections[0].width()) {
-            let seen = other.score >= SURE || self.detect_near(pyramid, &region(other), 0.0)?.is_some();
-            faces += u32::from(seen);
-            if faces == ENOUGH {
+        for other in detections.iter().skip(1).filter(|other| other.width() >= MIN_WIDTH_RATIO * detections[0].width())
+        {
+            let confirmed = other.score >= CERTAIN || self.detect_near(pyramid, &region(other), 0.0)?.is_some();
+            faces += u32::from(confirmed);
+            if faces == MAX_FACES {
                 break;
             }
         }
         Ok(faces)
     }
 
-    /// The region around a detected face in which it is upright. YuNet's own roll is short by half at 45 degrees, so
-    /// that it looks again at the turned region until little is left; that costs a tenth of a look with dlib.
+    /// The region around a detected face, rotated so that the face is upright. YuNet's roll is too small by half at 45
+    /// degrees, so YuNet runs again on the rotated region until the rest is small. A pass takes a tenth of dlib's time.
     fn straighten(&mut self, pyramid: &ImagePyramid<'_>, detection: &Detection) -> Result<Square, NoFace> {
         const SIZE: u32 = 128;
-        const LEVEL: f64 = 6.0;
-        let mut upright = region(detection);
+        const MAX_ROLL: f64 = 6.0;
+        let mut square = region(detection);
         for _ in 0..3 {
-            let turned = pyramid.region(&upright, SIZE);
-            let seen = self.yunet.find(&turned, 0.5)?;
+            let rotated = pyramid.region(&square, SIZE);
+            let detections = self.yunet.find(&rotated, 0.5)?;
             let middle = f64::from(SIZE) / 2.0 - 0.5;
-            let off = |s: &Detection| (s.centre[0] - middle).hypot(s.centre[1] - middle);
-            let Some(face) = seen.iter().min_by(|a, b| off(a).total_cmp(&off(b))) else { break };
-            let scale = upright.side / f64::from(SIZE);
-            let (centre, rest) = (upright.to_picture(face.centre, SIZE), face.roll());
-            upright = Square { centre, side: NEAR_REGION * face.width() * scale, angle: upright.angle + rest };
-            if rest.abs() <= LEVEL {
+            let distance = |s: &Detection| (s.centre[0] - middle).hypot(s.centre[1] - middle);
+            let Some(face) = detections.iter().min_by(|a, b| distance(a).total_cmp(&distance(b))) else { break };
+            let scale = square.side / f64::from(SIZE);
+            let (centre, rest) = (square.to_picture(face.centre, SIZE), face.roll());
+            square = Square { centre, side: REGION_SCALE * face.width() * scale, angle: square.angle + rest };
+            if rest.abs() <= MAX_ROLL {
                 break;
             }
         }
-        Ok(upright)
+        Ok(square)
     }
 
-    /// dlib on a region; where it finds nothing, nearer, farther, and at last with a lower threshold, as YuNet has seen
-    /// a face there.
+    /// Runs dlib on a region. Where it finds no face, it tries a smaller and a larger region, and then a lower
+    /// threshold, because YuNet has found a face there. Returns the region that was used.
     fn detect_near_or_wider(
         &mut self,
         pyramid: &ImagePyramid<'_>,
-        upright: &Square,
+        square: &Square,
     ) -> Result<Option<(HogDetection, Square)>, NoFace> {
         for (zoom, threshold) in [(1.0, 0.0), (0.8, 0.0), (1.25, 0.0), (1.0, -0.5)] {
-            let region = Square { side: upright.side * zoom, ..*upright };
+            let region = Square { side: square.side * zoom, ..*square };
             if let Some(found) = self.detect_near(pyramid, &region, threshold)? {
                 return Ok(Some((found, region)));
             }
@@ -301,79 +303,82 @@ impl Tools {
         Ok(None)
     }
 
-    /// The best face that dlib finds in the region, in pixels of [`near_size`].
+    /// The best face that dlib finds in a region, in pixels of a region with side [`region_size`].
     fn detect_near(
         &mut self,
         pyramid: &ImagePyramid<'_>,
         region: &Square,
         threshold: f64,
     ) -> Result<Option<HogDetection>, NoFace> {
-        let size = near_size();
-        let near = pyramid.region(region, size);
-        Ok(self.near.find_grey(&grey(&near), size, threshold)?.first().copied())
+        let size = region_size();
+        let pixels = pyramid.region(region, size);
+        Ok(self.region_hog.find_grey(&grey(&pixels), size, threshold)?.first().copied())
     }
 
-    /// Takes the landmarks of a face that was found in a region.
-    fn landmarked(&self, pyramid: &ImagePyramid<'_>, found: &HogDetection, region: &Square) -> Candidate {
-        const ROOM: f64 = 1.6;
+    /// Predicts the landmarks of a face that was found in a region.
+    fn with_landmarks(&self, pyramid: &ImagePyramid<'_>, found: &HogDetection, region: &Square) -> Candidate {
+        const SCALE: f64 = 1.6;
         let _span = tracing::trace_span!("landmarks").entered();
-        let scale = region.side / f64::from(near_size());
-        let centre = region.to_picture(found.frame.centre(), near_size());
+        let scale = region.side / f64::from(region_size());
+        let centre = region.to_picture(found.frame.centre(), region_size());
         let width = found.frame.width() * scale;
-        let around = Square { centre, side: ROOM * width, angle: region.angle };
-        let size = (ROOM * LANDMARKED_FACE) as u32;
-        let (margin, end) = ((ROOM - 1.0) / 2.0 * LANDMARKED_FACE, f64::from(size));
+        let around = Square { centre, side: SCALE * width, angle: region.angle };
+        let size = (SCALE * LANDMARKED_FACE) as u32;
+        let (margin, end) = ((SCALE - 1.0) / 2.0 * LANDMARKED_FACE, f64::from(size));
         let frame = Frame { left: margin, top: margin, right: end - margin - 1.0, bottom: end - margin - 1.0 };
-        let picture = self.landmarker.on(&pyramid.region(&around, size));
-        let guesses = STARTS.map(|start| picture.find(&frame.moved(start * LANDMARKED_FACE, 0.0)));
-        let mean = |i: usize, axis: usize| guesses.iter().map(|g| g[i][axis]).sum::<f32>() / guesses.len() as f32;
-        let points: Landmarks = (0..guesses[0].len()).map(|i| [mean(i, 0), mean(i, 1)]).collect();
+        let image = self.landmarker.on(&pyramid.region(&around, size));
+        let predictions = FRAME_SHIFTS.map(|shift| image.find(&frame.moved(shift * LANDMARKED_FACE, 0.0)));
+        let mean =
+            |i: usize, axis: usize| predictions.iter().map(|p| p[i][axis]).sum::<f32>() / predictions.len() as f32;
+        let points: Landmarks = (0..predictions[0].len()).map(|i| [mean(i, 0), mean(i, 1)]).collect();
         let landmarks = in_picture(&points, &around, size);
         Candidate { angle: geometry::eye_angle(&landmarks), score: found.score, width, landmarks, faces: 1 }
     }
 
-    /// The published method: the photo on a black square, turned by -48 to 48 degrees in steps of 12; of the turns that
-    /// show exactly one face the best score wins; its eye line is levelled, and there must be exactly one face again.
-    fn full(&mut self, picture: &RgbImage, rule: FacePolicy) -> Result<Candidate, NoFace> {
-        /// Pixels from corner to corner; the canvas takes three bytes for each pixel of its square.
-        const LONGEST: f64 = 12_000.0;
+    /// The published method. The photo is rotated on a black square by -48 to 48 degrees in steps of 12. Of the angles
+    /// with exactly one face, the one with the best score is used. The photo is then rotated by the angle of the eye
+    /// line and must again show exactly one face.
+    fn full(&mut self, picture: &RgbImage, policy: FacePolicy) -> Result<Candidate, NoFace> {
+        /// Maximum diagonal in pixels. The canvas takes three bytes per pixel of a square with this side.
+        const MAX_DIAGONAL: f64 = 12_000.0;
         let diagonal = f64::from(picture.width()).hypot(f64::from(picture.height()));
-        if diagonal > LONGEST {
+        if diagonal > MAX_DIAGONAL {
             return Err(NoFace::TooLong(diagonal as u32));
         }
         let mut best: Option<(f64, Square, RgbImage, HogDetection)> = None;
-        let mut most = 0;
+        let mut most_faces = 0;
         for step in -4..=4 {
-            let (canvas, turned) = on_canvas(picture, 12.0 * f64::from(step));
-            let found = self.hog.find_rgb(&turned, 0.0)?;
-            most = most.max(found.len());
-            if let Some(face) = the_one(&found, rule)
+            let (canvas, rotated) = on_canvas(picture, 12.0 * f64::from(step));
+            let found = self.hog.find_rgb(&rotated, 0.0)?;
+            most_faces = most_faces.max(found.len());
+            if let Some(face) = chosen_face(&found, policy)
                 && best.as_ref().is_none_or(|(score, ..)| face.score > *score)
             {
-                best = Some((face.score, canvas, turned, face));
+                best = Some((face.score, canvas, rotated, face));
             }
         }
-        let lost = |faces: usize| if faces > 1 { NoFace::Several(faces as u32) } else { NoFace::None };
-        let (_, canvas, turned, face) = best.ok_or_else(|| lost(most))?;
-        let tilted = self.landmarked_as_it_is(&turned, &face, &canvas);
+        let rejection = |faces: usize| if faces > 1 { NoFace::Several(faces as u32) } else { NoFace::None };
+        let (_, canvas, rotated, face) = best.ok_or_else(|| rejection(most_faces))?;
+        let tilted = self.with_landmarks_on_canvas(&rotated, &face, &canvas);
         let (canvas, levelled) = on_canvas(picture, tilted.angle);
         let found = self.hog.find_rgb(&levelled, 0.0)?;
-        let face = the_one(&found, rule).ok_or_else(|| lost(found.len()))?;
-        let candidate = self.landmarked_as_it_is(&levelled, &face, &canvas);
+        let face = chosen_face(&found, policy).ok_or_else(|| rejection(found.len()))?;
+        let candidate = self.with_landmarks_on_canvas(&levelled, &face, &canvas);
         Ok(Candidate { faces: found.len() as u32, ..candidate })
     }
 
-    fn landmarked_as_it_is(&self, turned: &RgbImage, found: &HogDetection, canvas: &Square) -> Candidate {
+    /// Predicts the landmarks of a face that was found on the canvas.
+    fn with_landmarks_on_canvas(&self, rotated: &RgbImage, found: &HogDetection, canvas: &Square) -> Candidate {
         let _span = tracing::trace_span!("landmarks").entered();
-        let points = self.landmarker.on(turned).find(&found.frame);
-        let landmarks = in_picture(&points, canvas, turned.width());
+        let points = self.landmarker.on(rotated).find(&found.frame);
+        let landmarks = in_picture(&points, canvas, rotated.width());
         let (angle, width) = (geometry::eye_angle(&landmarks), found.frame.width());
         Candidate { angle, score: found.score, width, landmarks, faces: 1 }
     }
 
     fn check(&mut self, crop: &RgbImage) -> Result<(), NoFace> {
         const SIZE: u32 = 160;
-        match self.near.find_grey(&grey(&resize(crop, SIZE, SIZE)), SIZE, 0.0)?.len() {
+        match self.region_hog.find_grey(&grey(&resize(crop, SIZE, SIZE)), SIZE, 0.0)?.len() {
             0 => Err(NoFace::None),
             1 => Ok(()),
             several => Err(NoFace::Several(several as u32)),
@@ -381,9 +386,9 @@ impl Tools {
     }
 }
 
-/// The face that counts among those of one turn.
-fn the_one(found: &[HogDetection], rule: FacePolicy) -> Option<HogDetection> {
-    match (found, rule) {
+/// The face to use among those found at one angle.
+fn chosen_face(found: &[HogDetection], policy: FacePolicy) -> Option<HogDetection> {
+    match (found, policy) {
         ([face], _) => Some(*face),
         (faces, FacePolicy::Largest) => {
             faces.iter().max_by(|a, b| a.frame.width().total_cmp(&b.frame.width())).copied()
@@ -392,21 +397,22 @@ fn the_one(found: &[HogDetection], rule: FacePolicy) -> Option<HogDetection> {
     }
 }
 
-/// The region around a detected face, turned as far as YuNet tells.
+/// The region around a detected face, rotated by the roll of YuNet.
 fn region(face: &Detection) -> Square {
-    Square { centre: face.centre, side: NEAR_REGION * face.width(), angle: face.roll() }
+    Square { centre: face.centre, side: REGION_SCALE * face.width(), angle: face.roll() }
 }
 
-fn near_size() -> u32 {
-    (NEAR_FACE * NEAR_REGION).round() as u32
+fn region_size() -> u32 {
+    (REGION_FACE * REGION_SCALE).round() as u32
 }
 
-/// Points of a square that was cut out at `size` pixels, as points of the picture.
+/// Converts points of a square that was cut at `size` pixels to points of the photo.
 fn in_picture(points: &[[f32; 2]], square: &Square, size: u32) -> Landmarks {
     points.iter().map(|point| square.to_picture(point.map(f64::from), size).map(|c| c as f32)).collect()
 }
 
-/// The photo turned by `angle` in the middle of a black square of side ceil(hypot(width, height)), and that square.
+/// Rotates the photo by `angle` in the centre of a black square of side ceil(hypot(width, height)). Also returns the
+/// square.
 fn on_canvas(picture: &RgbImage, angle: f64) -> (Square, RgbImage) {
     let (width, height) = (f64::from(picture.width()), f64::from(picture.height()));
     let side = width.hypot(height).ceil();
@@ -415,7 +421,7 @@ fn on_canvas(picture: &RgbImage, angle: f64) -> (Square, RgbImage) {
     (canvas, warp(picture, &canvas.grid(size), size, size, BorderMode::Black))
 }
 
-/// Means of the three channels, as dlib's landmark predictor sees colours.
+/// The means of the three channels, as in dlib's landmark predictor.
 fn grey(picture: &RgbImage) -> Vec<u8> {
     picture
         .as_raw()
@@ -424,7 +430,7 @@ fn grey(picture: &RgbImage) -> Vec<u8> {
         .collect()
 }
 
-/// A photo and a smaller copy of it, for whoever needs no more pixels than that.
+/// A photo and a reduced copy of it, which is used where its resolution is sufficient.
 struct ImagePyramid<'a> {
     picture: &'a RgbImage,
     reduced: RgbImage,
@@ -432,55 +438,62 @@ struct ImagePyramid<'a> {
 }
 
 impl<'a> ImagePyramid<'a> {
-    /// The copy's longer side has at least `side` pixels, and less than twice as many, unless the picture is very long.
+    /// The longer side of the copy has at least `side` pixels, and less than twice as many unless the photo is very
+    /// long.
     fn of(picture: &'a RgbImage, side: u32) -> Self {
-        let window = Rect::of(picture);
-        let factor = window.reducible(picture.width().max(picture.height()) / side);
-        Self { picture, reduced: reduce(picture, window, factor), factor }
+        let whole = Rect::of(picture);
+        let factor = whole.reducible(picture.width().max(picture.height()) / side);
+        Self { picture, reduced: reduce(picture, whole, factor), factor }
     }
 
-    /// The whole photo at another size.
+    /// The whole photo, scaled to a size.
     fn resized(&self, width: u32, height: u32) -> RgbImage {
-        let nearer;
+        let finer;
         let source = if width.max(height) <= self.reduced.width().max(self.reduced.height()) {
             (&self.reduced, f64::from(self.factor))
         } else {
             let longer = self.picture.width().max(self.picture.height());
             let factor = Rect::of(self.picture).reducible(longer / width.max(height));
-            nearer = reduce(self.picture, Rect::of(self.picture), factor);
-            (&nearer, f64::from(factor))
+            finer = reduce(self.picture, Rect::of(self.picture), factor);
+            (&finer, f64::from(factor))
         };
         let step = |length: u32, size: u32| f64::from(length) / f64::from(size);
         let (right, down) = (step(self.picture.width(), width), step(self.picture.height(), height));
         let grid = Grid { origin: [right / 2.0 - 0.5, down / 2.0 - 0.5], right: [right, 0.0], down: [0.0, down] };
-        warp(source.0, &shrunk(&grid, [0.0; 2], source.1), width, height, BorderMode::Edge)
+        warp(source.0, &reduced_grid(&grid, [0.0; 2], source.1), width, height, BorderMode::Edge)
     }
 
-    /// A turned region at `size` x `size` pixels; beyond the photo its edge goes on.
+    /// A rotated region at `size` x `size` pixels. Outside the photo, the edge pixels are repeated.
     fn region(&self, region: &Square, size: u32) -> RgbImage {
         let grid = region.grid(size);
-        let wanted = (region.side / f64::from(size)).floor().max(1.0) as u32;
-        if wanted == 1 {
+        let factor = (region.side / f64::from(size)).floor().max(1.0) as u32;
+        if factor == 1 {
             return warp(self.picture, &grid, size, size, BorderMode::Edge);
         }
-        if wanted >= self.factor {
-            return warp(&self.reduced, &shrunk(&grid, [0.0; 2], f64::from(self.factor)), size, size, BorderMode::Edge);
+        if factor >= self.factor {
+            return warp(
+                &self.reduced,
+                &reduced_grid(&grid, [0.0; 2], f64::from(self.factor)),
+                size,
+                size,
+                BorderMode::Edge,
+            );
         }
         let window = bounds(region, self.picture);
-        let part = reduce(self.picture, window, wanted);
+        let part = reduce(self.picture, window, factor);
         let corner = [f64::from(window.x), f64::from(window.y)];
-        warp(&part, &shrunk(&grid, corner, f64::from(wanted)), size, size, BorderMode::Edge)
+        warp(&part, &reduced_grid(&grid, corner, f64::from(factor)), size, size, BorderMode::Edge)
     }
 }
 
-/// A grid in pixels of a part of the picture that begins at `corner` and was reduced by `factor`.
-fn shrunk(grid: &Grid, corner: [f64; 2], factor: f64) -> Grid {
+/// Converts a grid to pixels of the part of the photo that begins at `corner` and is reduced by `factor`.
+fn reduced_grid(grid: &Grid, corner: [f64; 2], factor: f64) -> Grid {
     let scale = |vector: [f64; 2]| vector.map(|c| c / factor);
-    let place = |i: usize| (grid.origin[i] - corner[i] + 0.5) / factor - 0.5;
-    Grid { origin: [place(0), place(1)], right: scale(grid.right), down: scale(grid.down) }
+    let position = |i: usize| (grid.origin[i] - corner[i] + 0.5) / factor - 0.5;
+    Grid { origin: [position(0), position(1)], right: scale(grid.right), down: scale(grid.down) }
 }
 
-/// The part of the picture that a turned square touches, at least one pixel of it.
+/// The part of the photo that a rotated square touches: at least one pixel.
 fn bounds(square: &Square, picture: &RgbImage) -> resample::Rect {
     let reach = square.side / 2.0 * (square.angle.to_radians().sin().abs() + square.angle.to_radians().cos().abs());
     let axis = |centre: f64, length: u32| {

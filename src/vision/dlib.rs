@@ -1,9 +1,9 @@
-//! dlib: the frontal HOG face detector with its scores, through a small C++ shim, and the 68-landmark predictor,
-//! through `dlib-face-recognition`.
+//! dlib: the frontal HOG face detector through a C++ shim, and the 68-landmark predictor through
+//! `dlib-face-recognition`.
 //!
-//! The package's own face detector has neither scores nor thresholds nor grey pictures, hence the shim. Its landmark
-//! predictor fits: prediction only reads the model, so that one copy of its 100 MB serves all threads. Most of its time
-//! goes into fetching parts of those 100 MB from memory.
+//! The face detector of that crate has no scores, no thresholds and no grey images, hence the shim. Prediction of
+//! landmarks only reads the model, so all threads share one copy of its 100 MB. Most of the time is spent on memory
+//! access to it.
 
 use std::ffi::c_void;
 use std::path::{Path, PathBuf};
@@ -15,14 +15,14 @@ use image::RgbImage;
 
 use crate::domain::Landmarks;
 
-/// A face as the detector sees it.
+/// A face found by the HOG detector.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct HogDetection {
     pub score: f64,
     pub frame: Frame,
 }
 
-/// A face's frame in pixels, its edges included.
+/// A rectangle in pixels. The edges are inclusive.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Frame {
     pub left: f64,
@@ -46,7 +46,7 @@ impl Frame {
     }
 }
 
-/// As hog.cpp has it.
+/// The struct of hog.cpp.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 struct Box {
@@ -76,14 +76,14 @@ macro_rules! functions {
                 channels: i32,
                 threshold: f64,
                 boxes: *mut Box,
-                room: usize,
+                capacity: usize,
             ) -> i64;
         }
         &Functions { new: $new, free: $free, find: $find }
     }};
 }
 
-/// The build of the shim for this processor.
+/// The fastest build of the shim for this processor.
 fn functions() -> &'static Functions {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
@@ -100,38 +100,47 @@ fn portable() -> &'static Functions {
 pub enum DlibError {
     #[error("{} is not dlib's 68-landmark model, or cannot be read; `make setup` fetches it", .0.display())]
     Landmarks(PathBuf),
-    #[error("dlib's face detector ran out of memory")]
+    #[error("the face detector of dlib ran out of memory")]
     Memory,
 }
 
-/// dlib's frontal face detector. It keeps the picture's pyramid between calls, so each thread needs its own.
+/// dlib's frontal face detector. It keeps buffers between calls, so each thread needs its own.
 pub struct Hog {
-    /// Made by `functions.new`, not yet freed, and used by `functions` only.
+    /// Created by `functions.new`. Freed in `drop`. Used by `functions` only.
     raw: NonNull<c_void>,
     functions: &'static Functions,
 }
 
-// SAFETY: the detector behind `raw` is owned by this value alone and has no tie to a thread.
+// SAFETY: only this value owns the detector behind `raw`, and the detector is not bound to a thread.
 unsafe impl Send for Hog {}
 
 impl Hog {
-    /// A detector that looks for faces of 80 pixels, of 96, and so on for at most `levels` steps of its pyramid.
+    /// Creates a detector for faces of 80 pixels, 96 pixels, and so on, with at most `levels` steps of the pyramid.
+    ///
+    /// # Errors
+    /// Out of memory.
     pub fn new(levels: Option<u32>) -> Result<Self, DlibError> {
         Self::with(functions(), levels)
     }
 
     fn with(functions: &'static Functions, levels: Option<u32>) -> Result<Self, DlibError> {
-        // SAFETY: takes any number.
+        // SAFETY: any number is valid.
         let raw = unsafe { (functions.new)(levels.unwrap_or(0)) };
         Ok(Self { raw: NonNull::new(raw).ok_or(DlibError::Memory)?, functions })
     }
 
-    /// Faces that score above `threshold`, best first, in a grey picture `width` pixels wide.
+    /// Finds faces with a score above `threshold`, best first, in a grey image of `width` pixels per row.
+    ///
+    /// # Errors
+    /// Out of memory.
     pub fn find_grey(&mut self, pixels: &[u8], width: u32, threshold: f64) -> Result<Vec<HogDetection>, DlibError> {
         self.find(pixels, width as usize, 1, threshold)
     }
 
-    /// The same in a picture in colours, as the published method does it. Four times the work.
+    /// Finds faces in an RGB image, as the published method does. It takes four times as long.
+    ///
+    /// # Errors
+    /// Out of memory.
     pub fn find_rgb(&mut self, picture: &RgbImage, threshold: f64) -> Result<Vec<HogDetection>, DlibError> {
         self.find(picture, picture.width() as usize, 3, threshold)
     }
@@ -143,15 +152,15 @@ impl Hog {
         channels: usize,
         threshold: f64,
     ) -> Result<Vec<HogDetection>, DlibError> {
-        const ROOM: usize = 64;
+        const CAPACITY: usize = 64;
         let row = width * channels;
         if row == 0 || pixels.is_empty() {
             return Ok(Vec::new());
         }
-        assert_eq!(pixels.len() % row, 0, "rows without gaps");
-        let (mut boxes, height) = ([Box::default(); ROOM], pixels.len() / row);
-        // SAFETY: `raw` is alive and ours; the shim reads height x width x channels bytes, which is what there is, and
-        // writes at most ROOM boxes. It lets no exception out.
+        assert_eq!(pixels.len() % row, 0, "rows have no padding");
+        let (mut boxes, height) = ([Box::default(); CAPACITY], pixels.len() / row);
+        // SAFETY: `raw` is valid and owned. The shim reads height x width x channels bytes, which is the length of
+        // `pixels`, and writes at most CAPACITY boxes. No exception leaves it.
         let count = unsafe {
             (self.functions.find)(
                 self.raw.as_ptr(),
@@ -161,7 +170,7 @@ impl Hog {
                 channels as i32,
                 threshold,
                 boxes.as_mut_ptr(),
-                ROOM,
+                CAPACITY,
             )
         };
         let count = usize::try_from(count).map_err(|_| DlibError::Memory)?;
@@ -169,28 +178,31 @@ impl Hog {
             score: b.score,
             frame: Frame { left: b.left as f64, top: b.top as f64, right: b.right as f64, bottom: b.bottom as f64 },
         };
-        Ok(boxes[..count.min(ROOM)].iter().map(found).collect())
+        Ok(boxes[..count.min(CAPACITY)].iter().map(found).collect())
     }
 }
 
 impl Drop for Hog {
     fn drop(&mut self) {
-        // SAFETY: `raw` was made by the same build's `new` and is freed once.
+        // SAFETY: `new` of the same build created `raw`, and it is freed once.
         unsafe { (self.functions.free)(self.raw.as_ptr()) }
     }
 }
 
-/// The 68-landmark predictor. Cheap to clone; all clones read one model.
+/// The 68-landmark predictor. Cheap to clone; all clones share one model.
 #[derive(Clone)]
 pub struct Landmarker {
     predictor: Arc<LandmarkPredictor>,
 }
 
 impl Landmarker {
-    /// Reads the model: half a second for its 100 MB.
+    /// Reads the model of 100 MB, in about half a second.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not a 68-landmark model.
     pub fn open(path: &Path) -> Result<Self, DlibError> {
         let unusable = || DlibError::Landmarks(path.to_path_buf());
-        // The package panics on a path that is not UTF-8.
+        // The crate panics on a path that is not UTF-8.
         path.to_str().ok_or_else(unusable)?;
         let predictor = LandmarkPredictor::open(path).map_err(|_| unusable())?;
         let landmarker = Self { predictor: Arc::new(predictor) };
@@ -199,19 +211,20 @@ impl Landmarker {
         if points.len() == 68 { Ok(landmarker) } else { Err(unusable()) }
     }
 
-    /// Takes a picture up; any number of faces can then be looked at.
-    pub fn on(&self, picture: &RgbImage) -> LandmarkedPicture<'_> {
-        LandmarkedPicture { predictor: &self.predictor, matrix: ImageMatrix::from_image(picture) }
+    /// Prepares an image for the landmarks of any number of faces.
+    pub fn on(&self, picture: &RgbImage) -> LandmarkImage<'_> {
+        LandmarkImage { predictor: &self.predictor, matrix: ImageMatrix::from_image(picture) }
     }
 }
 
-pub struct LandmarkedPicture<'a> {
+/// An image prepared for landmark prediction.
+pub struct LandmarkImage<'a> {
     predictor: &'a LandmarkPredictor,
     matrix: ImageMatrix,
 }
 
-impl LandmarkedPicture<'_> {
-    /// The 68 landmarks of the face in a frame.
+impl LandmarkImage<'_> {
+    /// The 68 landmarks of the face in `frame`.
     pub fn find(&self, frame: &Frame) -> Landmarks {
         let rectangle = Rectangle {
             left: frame.left.round() as _,
@@ -229,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_picture_has_no_face() {
+    fn an_empty_image_has_no_face() {
         let mut hog = Hog::new(None).unwrap();
         assert_eq!(hog.find_rgb(&RgbImage::new(0, 0), 0.0).unwrap(), []);
         assert_eq!(hog.find_grey(&[], 5, 0.0).unwrap(), []);
@@ -237,7 +250,7 @@ mod tests {
         assert_eq!(hog.find_grey(&[7; 300 * 200], 300, 0.0).unwrap(), []);
     }
 
-    /// Noise is as good as a face to see whether both builds compute the same.
+    /// Noise is sufficient to compare the builds.
     #[test]
     fn both_builds_agree() {
         let mut state = 7u32;
@@ -250,16 +263,16 @@ mod tests {
             let mut hog = Hog::with(functions, Some(3)).unwrap();
             hog.find_grey(&noise, 240, -1.5).unwrap()
         };
-        let (wide, base) = (found(functions()), found(portable()));
+        let (fast, base) = (found(functions()), found(portable()));
         assert!(!base.is_empty(), "the threshold is low enough for noise");
-        assert_eq!(wide.len(), base.len());
-        for (a, b) in wide.iter().zip(&base) {
+        assert_eq!(fast.len(), base.len());
+        for (a, b) in fast.iter().zip(&base) {
             assert!((a.score - b.score).abs() < 1e-4, "{a:?} {b:?}");
         }
     }
 
     #[test]
-    fn a_missing_model_is_named() {
+    fn the_error_names_a_missing_model() {
         let error = Landmarker::open(Path::new("/nowhere/landmarks.dat")).err().unwrap().to_string();
         assert!(error.contains("/nowhere/landmarks.dat") && error.contains("make setup"), "{error}");
     }

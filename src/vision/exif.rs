@@ -1,12 +1,11 @@
-//! The orientation tag, wherever a format keeps its EXIF data. Everything is read within bounds; what does not make
-//! sense counts as upright.
+//! Reads the EXIF orientation from JPEG, PNG, WebP and TIFF. Invalid data counts as upright.
 
 use crate::domain::ImageFormat;
 
-/// How the stored picture must be changed to be upright.
+/// The change that makes the stored image upright.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Orientation {
-    /// Rows become columns; done first.
+    /// Swap rows and columns. Applied first.
     pub transpose: bool,
     pub mirror_x: bool,
     pub mirror_y: bool,
@@ -15,7 +14,7 @@ pub struct Orientation {
 impl Orientation {
     pub const UPRIGHT: Self = Self { transpose: false, mirror_x: false, mirror_y: false };
 
-    /// EXIF's (and TIFF's) values 1 to 8.
+    /// The values 1 to 8 of EXIF and TIFF.
     fn from_tag(value: u16) -> Self {
         let of = |transpose, mirror_x, mirror_y| Self { transpose, mirror_x, mirror_y };
         match value {
@@ -45,7 +44,7 @@ pub fn orientation(bytes: &[u8], format: ImageFormat) -> Orientation {
 
 const HEADER: &[u8] = b"Exif\0\0";
 
-/// The TIFF block in a JPEG's first APP1 segment that holds EXIF data.
+/// The TIFF block in the first APP1 segment of a JPEG with EXIF data.
 fn jpeg(bytes: &[u8]) -> Option<&[u8]> {
     let mut rest = bytes.get(2..)?;
     loop {
@@ -58,7 +57,7 @@ fn jpeg(bytes: &[u8]) -> Option<&[u8]> {
             _ => return None,
         };
         if marker == 0xda || marker == 0xd9 {
-            return None; // the picture itself begins, or ends
+            return None; // start of scan, or end of image
         }
         let length = usize::from(u16::from_be_bytes([*rest.get(2)?, *rest.get(3)?]));
         let segment = rest.get(4..2 + length)?;
@@ -118,7 +117,7 @@ fn tiff(block: &[u8]) -> Option<u16> {
         .and_then(|at| short(at + 8))
 }
 
-/// A JPEG's APP1 segment with nothing but an orientation, for tests.
+/// A JPEG APP1 segment that contains only an orientation, for tests.
 #[cfg(test)]
 pub(super) fn segment(value: u16) -> Vec<u8> {
     let mut block = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01".to_vec();
@@ -137,40 +136,40 @@ mod tests {
 
     fn jpeg_with(value: u16) -> Vec<u8> {
         let mut bytes = vec![0xff, 0xd8];
-        bytes.extend_from_slice(&[0xff, 0xe0, 0, 4, 1, 2]); // another segment before it
+        bytes.extend_from_slice(&[0xff, 0xe0, 0, 4, 1, 2]); // another segment first
         bytes.extend_from_slice(&segment(value));
         bytes.extend_from_slice(&[0xff, 0xda, 0, 2]);
         bytes
     }
 
     #[test]
-    fn the_tag_is_found_in_every_container() {
-        let turned = Orientation::from_tag(6);
+    fn the_tag_is_read_in_every_format() {
+        let expected = Orientation::from_tag(6);
         let block = &segment(6)[10..];
-        assert_eq!(orientation(&jpeg_with(6), ImageFormat::Jpeg), turned);
-        assert_eq!(orientation(block, ImageFormat::Tiff), turned);
+        assert_eq!(orientation(&jpeg_with(6), ImageFormat::Jpeg), expected);
+        assert_eq!(orientation(block, ImageFormat::Tiff), expected);
 
         let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\x01IHDRxcccc".to_vec();
         png.extend_from_slice(&(block.len() as u32).to_be_bytes());
         png.extend_from_slice(b"eXIf");
         png.extend_from_slice(block);
-        assert_eq!(orientation(&png, ImageFormat::Png), turned);
+        assert_eq!(orientation(&png, ImageFormat::Png), expected);
 
         let mut webp = b"RIFF\0\0\0\0WEBPVP8X\x03\0\0\0abc\0".to_vec();
         webp.extend_from_slice(b"EXIF");
         webp.extend_from_slice(&(block.len() as u32).to_le_bytes());
         webp.extend_from_slice(block);
-        assert_eq!(orientation(&webp, ImageFormat::Webp), turned);
+        assert_eq!(orientation(&webp, ImageFormat::Webp), expected);
     }
 
     #[test]
-    fn nonsense_counts_as_upright() {
+    fn invalid_data_counts_as_upright() {
         assert_eq!(orientation(&jpeg_with(77), ImageFormat::Jpeg), Orientation::UPRIGHT);
         let whole = jpeg_with(8);
         for end in 0..whole.len() {
             orientation(&whole[..end], ImageFormat::Jpeg);
         }
-        // Every single byte set to its worst.
+        // Each byte set to extreme values.
         for at in 0..whole.len() {
             for value in [0, 0x7f, 0xff] {
                 let mut bytes = whole.clone();

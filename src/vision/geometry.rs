@@ -1,12 +1,12 @@
-//! Points, angles and turned squares.
+//! Points, angles and rotated squares.
 //!
-//! Coordinates are pixels with y downwards, and a pixel's centre has whole coordinates: a picture `width` wide reaches
-//! from -0.5 to `width` - 0.5. Angles are degrees as `cv2.getRotationMatrix2D` counts them: turning a picture by a
-//! positive angle turns it counter-clockwise.
+//! Coordinates are pixels, y points down, and the centre of a pixel has whole coordinates: an image of `width` pixels
+//! extends from -0.5 to `width` - 0.5. Angles are degrees, as in `cv2.getRotationMatrix2D`: a positive angle rotates an
+//! image counter-clockwise.
 
 pub type Point = [f64; 2];
 
-/// A square part of a picture that is level once the picture is turned by `angle` around the square's centre.
+/// A square in an image. It is level after the image is rotated by `angle` around the centre of the square.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Square {
     pub centre: Point,
@@ -15,21 +15,21 @@ pub struct Square {
 }
 
 impl Square {
-    /// The pixel `[x, y]` of the square cut out at `size` pixels, as a point of the picture.
+    /// The point in the image of the pixel `[x, y]` of the crop with side `size`.
     pub fn to_picture(&self, point: Point, size: u32) -> Point {
         let grid = self.grid(size);
         std::array::from_fn(|axis| grid.origin[axis] + grid.right[axis] * point[0] + grid.down[axis] * point[1])
     }
 
-    /// A point of the picture, as pixels of the square cut out at `size` pixels.
+    /// The pixel in the crop with side `size` of a point in the image.
     pub fn from_picture(&self, point: Point, size: u32) -> Point {
         let scale = f64::from(size) / self.side;
-        let [dx, dy] = turn([point[0] - self.centre[0], point[1] - self.centre[1]], self.angle);
+        let [dx, dy] = rotate([point[0] - self.centre[0], point[1] - self.centre[1]], self.angle);
         let middle = f64::from(size) / 2.0 - 0.5;
         [dx * scale + middle, dy * scale + middle]
     }
 
-    /// Where the pixels of the square cut out at `size` pixels lie in the picture.
+    /// The positions in the image of the pixels of the crop with side `size`.
     pub fn grid(&self, size: u32) -> Grid {
         let step = self.side / f64::from(size);
         let (sin, cos) = self.angle.to_radians().sin_cos();
@@ -39,7 +39,7 @@ impl Square {
         Grid { origin, right, down }
     }
 
-    /// Intersection over union of two squares' outlines, by counting on a grid: good to about 0.002.
+    /// Intersection over union of two squares, counted on a grid. The error is about 0.002.
     pub fn overlap(&self, other: &Square) -> f64 {
         const STEPS: u32 = 256;
         let inside = (0..STEPS * STEPS).filter(|i| {
@@ -51,7 +51,7 @@ impl Square {
     }
 }
 
-/// Pixel `[x, y]` of a cut is `origin + x right + y down` in the picture.
+/// Pixel `[x, y]` of a crop is at `origin + x right + y down` in the image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Grid {
     pub origin: Point,
@@ -59,35 +59,35 @@ pub struct Grid {
     pub down: [f64; 2],
 }
 
-/// The vector as it is after the picture was turned by `angle` degrees.
-pub fn turn([x, y]: [f64; 2], angle: f64) -> [f64; 2] {
+/// Rotates a vector as an image that is rotated by `angle` degrees.
+pub fn rotate([x, y]: [f64; 2], angle: f64) -> [f64; 2] {
     let (sin, cos) = angle.to_radians().sin_cos();
     [cos * x + sin * y, cos * y - sin * x]
 }
 
-/// The angle by which the picture must be turned for the line from `a` to `b` to be level, `b` on the right.
-pub fn level(a: Point, b: Point) -> f64 {
+/// The rotation that makes the line from `a` to `b` level, with `b` on the right.
+pub fn line_angle(a: Point, b: Point) -> f64 {
     (b[1] - a[1]).atan2(b[0] - a[0]).to_degrees()
 }
 
-/// The same angle in -180..=180.
+/// The equivalent angle in -180..=180.
 pub fn wrap(angle: f64) -> f64 {
     angle - 360.0 * (angle / 360.0).round()
 }
 
-/// Rounds to so many decimal digits, for records.
+/// Rounds to this number of decimal digits.
 pub fn round(value: f64, digits: i32) -> f64 {
     let unit = 10f64.powi(digits);
     (value * unit).round() / unit
 }
 
-/// The mean of some landmarks.
+/// The mean of landmarks.
 pub fn mean(points: &[[f32; 2]]) -> Point {
     let sum = points.iter().fold([0.0; 2], |sum, p| [sum[0] + f64::from(p[0]), sum[1] + f64::from(p[1])]);
     sum.map(|total| total / points.len() as f64)
 }
 
-/// The centres of the two eyes in 68 landmarks: first the one on the left of an upright picture, the person's right.
+/// The centres of the two eyes in 68 landmarks: first the person's right eye, which is on the left of the image.
 pub fn eyes(landmarks: &[[f32; 2]]) -> [Point; 2] {
     [mean(&landmarks[36..42]), mean(&landmarks[42..48])]
 }
@@ -95,7 +95,7 @@ pub fn eyes(landmarks: &[[f32; 2]]) -> [Point; 2] {
 /// The angle of the eye line in 68 landmarks.
 pub fn eye_angle(landmarks: &[[f32; 2]]) -> f64 {
     let [e0, e1] = eyes(landmarks);
-    level(e0, e1)
+    line_angle(e0, e1)
 }
 
 #[cfg(test)]
@@ -107,29 +107,29 @@ mod tests {
     }
 
     #[test]
-    fn turning_by_the_level_angle_levels() {
+    fn rotating_by_the_line_angle_makes_the_line_level() {
         let (a, b) = ([10.0, 20.0], [40.0, 60.0]);
-        let angle = level(a, b);
-        assert!(angle > 0.0, "the right end hangs down: counter-clockwise lifts it");
-        let levelled = turn([b[0] - a[0], b[1] - a[1]], angle);
+        let angle = line_angle(a, b);
+        assert!(angle > 0.0, "the right end is lower: a counter-clockwise rotation lifts it");
+        let levelled = rotate([b[0] - a[0], b[1] - a[1]], angle);
         assert!(near(levelled, [50.0, 0.0]), "{levelled:?}");
     }
 
     #[test]
-    fn an_upright_square_of_the_picture_keeps_its_pixels() {
+    fn a_level_square_keeps_its_pixels() {
         let square = Square { centre: [49.5, 49.5], side: 100.0, angle: 0.0 };
         assert!(near(square.to_picture([0.0, 0.0], 100), [0.0, 0.0]));
         assert!(near(square.to_picture([99.0, 3.0], 100), [99.0, 3.0]));
-        // At half the size a pixel's centre lies between two.
+        // At half the size, the centre of a pixel is between two pixels.
         assert!(near(square.to_picture([0.0, 0.0], 50), [0.5, 0.5]));
     }
 
     #[test]
-    fn the_two_ways_are_inverse() {
+    fn to_picture_and_from_picture_are_inverse() {
         let square = Square { centre: [12.5, 77.0], side: 31.0, angle: 33.0 };
         let point = [3.25, 17.0];
         assert!(near(square.from_picture(square.to_picture(point, 64), 64), point));
-        // What is on the right of the turned square lay lower in the picture, for a positive angle.
+        // For a positive angle, the right side of the square is lower in the image.
         assert!(square.to_picture([63.0, 31.5], 64)[1] > square.centre[1]);
     }
 
@@ -137,14 +137,14 @@ mod tests {
     fn overlap_is_intersection_over_union() {
         let square = Square { centre: [50.0, 50.0], side: 40.0, angle: 10.0 };
         assert!((square.overlap(&square) - 1.0).abs() < 1e-9);
-        let upright = Square { angle: 0.0, ..square };
-        let beside = Square { centre: [70.0, 50.0], ..upright };
-        assert!((upright.overlap(&beside) - 1.0 / 3.0).abs() < 0.005);
-        assert_eq!(upright.overlap(&Square { centre: [200.0, 50.0], ..upright }), 0.0);
+        let level = Square { angle: 0.0, ..square };
+        let beside = Square { centre: [70.0, 50.0], ..level };
+        assert!((level.overlap(&beside) - 1.0 / 3.0).abs() < 0.005);
+        assert_eq!(level.overlap(&Square { centre: [200.0, 50.0], ..level }), 0.0);
     }
 
     #[test]
-    fn angles_wrap() {
+    fn angles_are_wrapped() {
         assert_eq!([wrap(190.0), wrap(-190.0), wrap(725.0)], [-170.0, 170.0, 5.0]);
     }
 }

@@ -1,6 +1,5 @@
-//! From an image file to upright RGB pixels, and from a crop back to a file.
+//! Decodes image files to upright RGB pixels, and encodes crops.
 
-use crate::domain::CauseCode;
 use std::collections::VecDeque;
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,11 +9,12 @@ use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{DynamicImage, ImageEncoder, RgbImage};
 
 use super::exif::{self, Orientation};
-use crate::domain::{ContentHash, ImageFormat};
+use crate::domain::{CauseCode, ContentHash, ImageFormat};
 
-/// What a stranger's picture may cost.
+/// Limits for untrusted images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
+    /// Maximum width times height.
     pub pixels: u64,
 }
 
@@ -27,16 +27,16 @@ impl Default for Limits {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    #[error("the file is no JPEG, PNG, WebP, GIF, BMP or TIFF")]
+    #[error("the file is not a JPEG, PNG, WebP, GIF, BMP or TIFF")]
     NotAnImage,
-    #[error("the picture has {width} x {height} pixels, and more than {limit} are not taken")]
+    #[error("the image has {width} x {height} pixels; the limit is {limit}")]
     TooLarge { width: u64, height: u64, limit: u64 },
     #[error("the {format} cannot be decoded: {detail}")]
     Undecodable { format: &'static str, detail: String },
 }
 
 impl DecodeError {
-    /// The code under which the photo is rejected.
+    /// The code of the rejection.
     pub fn code(&self) -> CauseCode {
         match self {
             Self::NotAnImage => CauseCode::NotAnImage,
@@ -46,39 +46,43 @@ impl DecodeError {
     }
 }
 
-/// Decodes a picture, the first frame where there are several, and turns it upright by its EXIF orientation.
+/// Decodes the first frame of an image and applies its EXIF orientation.
 ///
-/// Transparent parts are laid over white, the page such pictures were drawn for. Colours are taken as sRGB: profiles
-/// are not applied. A truncated file is an error, as half a picture is worse than none.
+/// Transparent pixels are blended with white. Colours are treated as sRGB; profiles are not applied. A truncated file
+/// is an error.
+///
+/// # Errors
+/// The file is not an image of a known format, is too large, or cannot be decoded.
 pub fn decode(bytes: &[u8], limits: Limits) -> Result<RgbImage, DecodeError> {
     let _span = tracing::trace_span!("decode", facemill.bytes = bytes.len()).entered();
     let format = ImageFormat::sniff(bytes).ok_or(DecodeError::NotAnImage)?;
     let undecodable = |detail: String| DecodeError::Undecodable { format: format.extension(), detail };
-    // Decoders of rare formats have been known to panic on hostile bytes; they hold nothing that could break.
+    // Some decoders panic on hostile bytes. They share no state that a panic could corrupt.
     let decoded = catch_unwind(AssertUnwindSafe(|| match format {
         ImageFormat::Jpeg => jpeg(bytes, limits),
-        _ => any(bytes, format, limits),
+        _ => decode_with_image(bytes, format, limits),
     }))
     .unwrap_or_else(|_| Err(undecodable("the decoder panicked".into())))?;
     if decoded.is_empty() {
         return Err(undecodable("it has no pixels".into()));
     }
-    Ok(upright(decoded, exif::orientation(bytes, format)))
+    Ok(orient(decoded, exif::orientation(bytes, format)))
 }
 
-/// JPEG through libjpeg-turbo; what that does not take (CMYK, odd sampling) through the slower decoder.
+/// Decodes a JPEG with libjpeg-turbo, and with the slower decoder where that fails (CMYK, unusual sampling).
 fn jpeg(bytes: &[u8], limits: Limits) -> Result<RgbImage, DecodeError> {
-    // A small file of very many progressive scans of a large picture takes minutes to decode. Real ones have about ten.
-    const SCANS: usize = 100;
-    if scans(bytes) > SCANS {
-        let detail = format!("it has more than {SCANS} scans");
+    // A small file with very many progressive scans of a large image takes minutes to decode. Real files have about
+    // ten.
+    const MAX_SCANS: usize = 100;
+    if scans(bytes) > MAX_SCANS {
+        let detail = format!("it has more than {MAX_SCANS} scans");
         return Err(DecodeError::Undecodable { format: "jpg", detail });
     }
     let Some((mut decoder, header)) = turbojpeg::Decompressor::new()
         .and_then(|mut decoder| decoder.read_header(bytes).map(|header| (decoder, header)))
         .ok()
     else {
-        return any(bytes, ImageFormat::Jpeg, limits);
+        return decode_with_image(bytes, ImageFormat::Jpeg, limits);
     };
     check(header.width as u64, header.height as u64, limits)?;
     let mut picture = RgbImage::new(header.width as u32, header.height as u32);
@@ -91,13 +95,12 @@ fn jpeg(bytes: &[u8], limits: Limits) -> Result<RgbImage, DecodeError> {
     };
     match decoder.decompress(bytes, output) {
         Ok(()) => Ok(picture),
-        // Mere warnings end here, too: the second opinion counts.
-        Err(_) => any(bytes, ImageFormat::Jpeg, limits),
+        // libjpeg-turbo also reports warnings as errors. The other decoder decides.
+        Err(_) => decode_with_image(bytes, ImageFormat::Jpeg, limits),
     }
 }
 
-/// Scans of a JPEG, up to its end: what a camera has appended, a film for instance, is none of it. Bytes that are no JPEG
-/// are walked to their end.
+/// Counts the scans of a JPEG up to its end marker. Data after it, such as a video that a camera appends, is ignored.
 fn scans(bytes: &[u8]) -> usize {
     const START_OF_SCAN: u8 = 0xda;
     const END: u8 = 0xd9;
@@ -107,10 +110,10 @@ fn scans(bytes: &[u8]) -> usize {
         let length = || bytes.get(at + 1..at + 3).map_or(0, |two| usize::from(u16::from_be_bytes([two[0], two[1]])));
         match bytes.get(at) {
             None | Some(&END) => break,
-            // Stuffing, and marks within a scan, have no length.
+            // Stuffing and markers within a scan have no length.
             Some(0x00 | 0x01 | 0xd0..=0xd8 | 0xff) => {}
-            Some(&kind) => {
-                count += usize::from(kind == START_OF_SCAN);
+            Some(&marker) => {
+                count += usize::from(marker == START_OF_SCAN);
                 at += 1 + length();
             }
         }
@@ -118,7 +121,8 @@ fn scans(bytes: &[u8]) -> usize {
     count
 }
 
-fn any(bytes: &[u8], format: ImageFormat, limits: Limits) -> Result<RgbImage, DecodeError> {
+/// Decodes any format with the `image` crate.
+fn decode_with_image(bytes: &[u8], format: ImageFormat, limits: Limits) -> Result<RgbImage, DecodeError> {
     let undecodable = |error: image::ImageError| {
         let detail = error.to_string();
         DecodeError::Undecodable { format: format.extension(), detail }
@@ -133,13 +137,13 @@ fn any(bytes: &[u8], format: ImageFormat, limits: Limits) -> Result<RgbImage, De
     let mut bounds = image::io::Limits::no_limits();
     bounds.max_image_width = Some(width);
     bounds.max_image_height = Some(height);
-    // 16-bit RGBA, and as much again for the decoder itself.
+    // 16-bit RGBA, and the same for the decoder itself.
     bounds.max_alloc = Some(limits.pixels.saturating_mul(16).max(1 << 20));
     reader.limits(bounds);
-    Ok(opaque(reader.decode().map_err(undecodable)?))
+    Ok(flatten(reader.decode().map_err(undecodable)?))
 }
 
-/// Checks every size that the chunks of a WebP name, as its decoder decodes before it tells one.
+/// Checks every size in the chunks of a WebP, because its decoder decodes before it reports a size.
 /// <https://developers.google.com/speed/webp/docs/riff_container>
 fn check_webp(mut rest: &[u8], limits: Limits, in_frame: bool) -> Result<(), DecodeError> {
     let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
@@ -155,7 +159,7 @@ fn check_webp(mut rest: &[u8], limits: Limits, in_frame: bool) -> Result<(), Dec
                 check((bits & 0x3fff) + 1, (bits >> 14 & 0x3fff) + 1, limits)?;
             }
             b"VP8X" if body.len() >= 10 => check(number(&body[4..7]) + 1, number(&body[7..10]) + 1, limits)?,
-            // A frame of an animation; none has frames of its own.
+            // A frame of an animation. Frames are not nested.
             b"ANMF" if body.len() >= 16 && !in_frame => {
                 check(number(&body[6..9]) + 1, number(&body[9..12]) + 1, limits)?;
                 check_webp(&body[16..], limits, true)?;
@@ -185,8 +189,8 @@ fn library_format(format: ImageFormat) -> image::ImageFormat {
     }
 }
 
-/// Lays the picture over white where it is transparent.
-fn opaque(picture: DynamicImage) -> RgbImage {
+/// Blends transparent pixels with white.
+fn flatten(picture: DynamicImage) -> RgbImage {
     if !picture.color().has_alpha() {
         return picture.into_rgb8();
     }
@@ -199,12 +203,13 @@ fn opaque(picture: DynamicImage) -> RgbImage {
     flat
 }
 
-fn upright(picture: RgbImage, orientation: Orientation) -> RgbImage {
+/// Applies the orientation.
+fn orient(picture: RgbImage, orientation: Orientation) -> RgbImage {
     if orientation == Orientation::UPRIGHT {
         return picture;
     }
     let (width, height) = (picture.width() as usize, picture.height() as usize);
-    // How far one step right and one step down in the upright picture go in the stored one.
+    // Steps in the stored image for one step to the right and one step down in the result.
     let (columns, rows, mut right, mut down) =
         if orientation.transpose { (height, width, width as isize, 1) } else { (width, height, 1, width as isize) };
     let mut start = 0;
@@ -217,8 +222,8 @@ fn upright(picture: RgbImage, orientation: Orientation) -> RgbImage {
         down = -down;
     }
     let stored = picture.as_raw();
-    let mut turned = RgbImage::new(columns as u32, rows as u32);
-    for (y, row) in turned.chunks_exact_mut(3 * columns.max(1)).enumerate() {
+    let mut oriented = RgbImage::new(columns as u32, rows as u32);
+    for (y, row) in oriented.chunks_exact_mut(3 * columns.max(1)).enumerate() {
         let mut from = start + y as isize * down;
         for pixel in row.chunks_exact_mut(3) {
             let at = 3 * from as usize;
@@ -226,7 +231,7 @@ fn upright(picture: RgbImage, orientation: Orientation) -> RgbImage {
             from += right;
         }
     }
-    turned
+    oriented
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -236,11 +241,11 @@ pub struct EncodeError {
     detail: String,
 }
 
-/// Encodes a crop: PNG, compressed fast, or JPEG at quality 100 without colour subsampling. The same pixels give the
-/// same bytes.
+/// Encodes a crop as PNG with fast compression, or as JPEG with quality 100 and without colour subsampling. The same
+/// pixels give the same bytes.
 ///
 /// # Errors
-/// Another format was asked for, or the picture is too large for it.
+/// The format is neither PNG nor JPEG, or the image is too large for it.
 pub fn encode(picture: &RgbImage, format: ImageFormat) -> Result<Vec<u8>, EncodeError> {
     let _span = tracing::trace_span!("encode", facemill.format = format.extension()).entered();
     let failed = |detail: String| EncodeError { format: format.extension(), detail };
@@ -266,44 +271,42 @@ pub fn encode(picture: &RgbImage, format: ImageFormat) -> Result<Vec<u8>, Encode
             compressor.set_subsamp(turbojpeg::Subsamp::None);
             compressor.compress_to_vec(input).map_err(|error| failed(error.to_string()))
         }
-        _ => Err(failed("take png or jpeg".into())),
+        _ => Err(failed("only png and jpeg are supported".into())),
     }
 }
 
-/// The pictures decoded last, by the content of their files.
+/// A cache of decoded images, by the hash of their files.
 ///
-/// Detect and crop both need the pixels of the original. Where both run in one process, the second gets them from here
-/// instead of decoding again, which would cost as much as finding the face does. Bounded, so that memory stays flat
-/// however far detect runs ahead; a picture that was dropped is decoded again.
-pub struct Pictures {
-    kept: Mutex<VecDeque<(ContentHash, Arc<RgbImage>)>>,
+/// The stages detect and crop both need the pixels of the original. Where both run in one process, crop takes them from
+/// this cache. Decoding takes as long as detection. The cache is bounded. An evicted image is decoded again.
+pub struct ImageCache {
+    entries: Mutex<VecDeque<(ContentHash, Arc<RgbImage>)>>,
     bytes: usize,
 }
 
-impl Pictures {
-    /// Keeps at most `bytes` of pixels.
+impl ImageCache {
+    /// Creates a cache for at most `bytes` of pixels.
     pub fn new(bytes: usize) -> Self {
-        Self { kept: Mutex::default(), bytes }
+        Self { entries: Mutex::default(), bytes }
     }
 
-    /// Takes the picture out: whoever needs it last has it alone.
+    /// Removes and returns an image.
     pub fn take(&self, hash: ContentHash) -> Option<Arc<RgbImage>> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = kept.iter().position(|(other, _)| *other == hash)?;
-        kept.remove(at).map(|(_, picture)| picture)
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = entries.iter().position(|(other, _)| *other == hash)?;
+        entries.remove(at).map(|(_, picture)| picture)
     }
 
-    /// Keeps the picture, and drops those that were put in longest ago where there is no room. One that is larger than
-    /// everything allowed is not kept.
+    /// Adds an image and evicts the oldest ones where necessary. An image larger than the whole cache is not added.
     pub fn put(&self, hash: ContentHash, picture: Arc<RgbImage>) {
         if picture.len() > self.bytes {
             return;
         }
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.retain(|(other, _)| *other != hash);
-        kept.push_back((hash, picture));
-        while kept.iter().map(|(_, picture)| picture.len()).sum::<usize>() > self.bytes {
-            kept.pop_front();
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.retain(|(other, _)| *other != hash);
+        entries.push_back((hash, picture));
+        while entries.iter().map(|(_, picture)| picture.len()).sum::<usize>() > self.bytes {
+            entries.pop_front();
         }
     }
 }
@@ -314,7 +317,7 @@ mod tests {
 
     use super::*;
 
-    /// Smooth colours with a corner that tells where is up.
+    /// Smooth colours with a red corner that shows the orientation.
     fn picture(width: u32, height: u32) -> RgbImage {
         RgbImage::from_fn(width, height, |x, y| {
             if x < width / 4 && y < height / 4 {
@@ -325,13 +328,14 @@ mod tests {
         })
     }
 
-    fn written(picture: DynamicImage, format: image::ImageOutputFormat) -> Vec<u8> {
+    fn encoded(picture: DynamicImage, format: image::ImageOutputFormat) -> Vec<u8> {
         let mut bytes = Cursor::new(Vec::new());
         picture.write_to(&mut bytes, format).unwrap();
         bytes.into_inner()
     }
 
-    fn far_apart(a: &RgbImage, b: &RgbImage) -> u8 {
+    /// The largest difference of a channel.
+    fn difference(a: &RgbImage, b: &RgbImage) -> u8 {
         assert_eq!(a.dimensions(), b.dimensions());
         a.iter().zip(b.iter()).map(|(a, b)| a.abs_diff(*b)).max().unwrap()
     }
@@ -341,29 +345,28 @@ mod tests {
         use image::ImageOutputFormat as F;
         let original = picture(60, 40);
         for format in [F::Png, F::Bmp, F::Tiff, F::WebP] {
-            let bytes = written(original.clone().into(), format.clone());
+            let bytes = encoded(original.clone().into(), format.clone());
             assert_eq!(decode(&bytes, Limits::default()).unwrap(), original, "{format:?}");
         }
-        let gif = written(DynamicImage::from(original.clone()).into_rgba8().into(), F::Gif);
-        assert!(far_apart(&decode(&gif, Limits::default()).unwrap(), &original) < 40);
+        let gif = encoded(DynamicImage::from(original.clone()).into_rgba8().into(), F::Gif);
+        assert!(difference(&decode(&gif, Limits::default()).unwrap(), &original) < 40);
         let grey = DynamicImage::from(original.clone()).into_luma8();
-        let jpeg = written(grey.clone().into(), F::Jpeg(95));
-        assert!(far_apart(&decode(&jpeg, Limits::default()).unwrap(), &DynamicImage::from(grey).into_rgb8()) < 30);
+        let jpeg = encoded(grey.clone().into(), F::Jpeg(95));
+        assert!(difference(&decode(&jpeg, Limits::default()).unwrap(), &DynamicImage::from(grey).into_rgb8()) < 30);
     }
 
     #[test]
-    fn exif_orientation_turns_the_picture_upright() {
+    fn decode_applies_the_exif_orientation() {
         let original = picture(64, 48);
         let DynamicImage::ImageRgb8(stored) = DynamicImage::from(original.clone()).rotate270() else { panic!() };
         let mut bytes = encode(&stored, ImageFormat::Jpeg).unwrap();
-        // 6: the picture is upright once it is turned by a quarter clockwise.
+        // 6: a quarter turn clockwise makes the image upright.
         bytes.splice(2..2, exif::segment(6));
-        assert!(far_apart(&decode(&bytes, Limits::default()).unwrap(), &original) < 8);
+        assert!(difference(&decode(&bytes, Limits::default()).unwrap(), &original) < 8);
     }
 
     #[test]
-    fn all_eight_orientations_are_those_of_the_standard() {
-        // The upright picture is A B over C D.
+    fn all_eight_orientations_match_the_standard() {
         let upright_picture = RgbImage::from_fn(3, 2, |x, y| Rgb([x as u8, y as u8, 0]));
         let dynamic = DynamicImage::from(upright_picture.clone());
         let stored = [
@@ -379,19 +382,19 @@ mod tests {
         for (value, stored) in (1u16..).zip(stored) {
             let block = &exif::segment(value)[10..];
             let orientation = exif::orientation(block, ImageFormat::Tiff);
-            assert_eq!(upright(stored.into_rgb8(), orientation), upright_picture, "orientation {value}");
+            assert_eq!(orient(stored.into_rgb8(), orientation), upright_picture, "orientation {value}");
         }
     }
 
     #[test]
-    fn transparency_is_white() {
+    fn transparent_pixels_become_white() {
         let clear = image::RgbaImage::from_pixel(4, 4, image::Rgba([0, 0, 0, 0]));
-        let bytes = written(clear.into(), image::ImageOutputFormat::Png);
+        let bytes = encoded(clear.into(), image::ImageOutputFormat::Png);
         assert!(decode(&bytes, Limits::default()).unwrap().iter().all(|&value| value == 255));
     }
 
     #[test]
-    fn large_pictures_are_refused_by_their_header() {
+    fn large_images_are_rejected_by_their_header() {
         let limits = Limits { pixels: 60 * 40 - 1 };
         for bytes in
             [encode(&picture(60, 40), ImageFormat::Jpeg).unwrap(), encode(&picture(60, 40), ImageFormat::Png).unwrap()]
@@ -399,14 +402,14 @@ mod tests {
             let error = decode(&bytes, limits).unwrap_err();
             assert_eq!(error, DecodeError::TooLarge { width: 60, height: 40, limit: limits.pixels });
         }
-        let webp = written(picture(60, 40).into(), image::ImageOutputFormat::WebP);
+        let webp = encoded(picture(60, 40).into(), image::ImageOutputFormat::WebP);
         let frame = [b"ANMF\x1d\0\0\0", &[0; 16][..], b"VP8L\x05\0\0\0\x2f", &[0xff; 4]].concat();
         let animated = [b"RIFF\0\0\0\0WEBP", &frame[..]].concat();
         for (bytes, size) in [(webp, (60, 40)), (animated, (16384, 16384))] {
             let error = decode(&bytes, limits).unwrap_err();
             assert_eq!(error, DecodeError::TooLarge { width: size.0, height: size.1, limit: limits.pixels });
         }
-        // A header that promises four gigapixels, with nothing behind it.
+        // A header with four gigapixels and no data.
         let mut png = encode(&picture(8, 8), ImageFormat::Png).unwrap();
         png[16..24].copy_from_slice(&[0, 0, 255, 255, 0, 0, 255, 255]);
         assert!(decode(&png, Limits::default()).is_err());
@@ -420,7 +423,7 @@ mod tests {
         let original = picture(40, 30);
         let small = Limits { pixels: 100_000 };
         for format in [F::Png, F::Bmp, F::Tiff, F::WebP, F::Jpeg(90)] {
-            let whole = written(original.clone().into(), format);
+            let whole = encoded(original.clone().into(), format);
             for end in (0..whole.len()).step_by(7) {
                 let _ = decode(&whole[..end], small);
             }
@@ -432,39 +435,39 @@ mod tests {
         }
         let mut jpeg = encode(&original, ImageFormat::Jpeg).unwrap();
         jpeg.truncate(jpeg.len() / 2);
-        assert!(matches!(decode(&jpeg, small), Err(DecodeError::Undecodable { .. })), "half a picture");
-        let film = [encode(&original, ImageFormat::Jpeg).unwrap(), b"\xff\xda\0\x02".repeat(500)].concat();
-        assert!(decode(&film, small).is_ok(), "a film behind the picture is none of its scans");
-        let screenless = b"GIF89a\0\0\0\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0;";
-        assert!(matches!(decode(screenless, small), Err(DecodeError::Undecodable { .. })), "no pixels");
+        assert!(matches!(decode(&jpeg, small), Err(DecodeError::Undecodable { .. })), "a truncated image");
+        let with_video = [encode(&original, ImageFormat::Jpeg).unwrap(), b"\xff\xda\0\x02".repeat(500)].concat();
+        assert!(decode(&with_video, small).is_ok(), "an appended video has no scans of the image");
+        let without_pixels = b"GIF89a\0\0\0\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0;";
+        assert!(matches!(decode(without_pixels, small), Err(DecodeError::Undecodable { .. })), "no pixels");
         let scans = [&b"\xff\xd8"[..], &b"\xff\xda\0\x02".repeat(500)].concat();
         assert!(decode(&[b"\xff\xd8\xff", &scans[2..]].concat(), small).is_err());
     }
 
     #[test]
-    fn crops_are_encoded_alike_every_time() {
+    fn encoding_is_deterministic() {
         let original = picture(100, 100);
         for format in [ImageFormat::Png, ImageFormat::Jpeg] {
             let bytes = encode(&original, format).unwrap();
             assert_eq!(bytes, encode(&original, format).unwrap());
             let decoded = decode(&bytes, Limits::default()).unwrap();
-            assert!(far_apart(&decoded, &original) <= if format == ImageFormat::Png { 0 } else { 4 });
+            assert!(difference(&decoded, &original) <= if format == ImageFormat::Png { 0 } else { 4 });
         }
         assert!(encode(&original, ImageFormat::Gif).is_err());
     }
 
     #[test]
-    fn the_cache_is_bounded_and_hands_out_once() {
-        let pictures = Pictures::new(2 * 300);
+    fn the_cache_is_bounded_and_returns_an_image_once() {
+        let cache = ImageCache::new(2 * 300);
         let hash = |i: u8| ContentHash::of(&[i]);
         for i in 0..3 {
-            pictures.put(hash(i), Arc::new(picture(10, 10)));
+            cache.put(hash(i), Arc::new(picture(10, 10)));
         }
-        assert!(pictures.take(hash(0)).is_none(), "the oldest had to go");
-        assert!(pictures.take(hash(2)).is_some());
-        assert!(pictures.take(hash(2)).is_none());
-        pictures.put(hash(9), Arc::new(picture(20, 20)));
-        assert!(pictures.take(hash(9)).is_none(), "larger than everything allowed");
-        assert!(pictures.take(hash(1)).is_some());
+        assert!(cache.take(hash(0)).is_none(), "the oldest is evicted");
+        assert!(cache.take(hash(2)).is_some());
+        assert!(cache.take(hash(2)).is_none());
+        cache.put(hash(9), Arc::new(picture(20, 20)));
+        assert!(cache.take(hash(9)).is_none(), "larger than the cache");
+        assert!(cache.take(hash(1)).is_some());
     }
 }

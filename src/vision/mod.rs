@@ -1,4 +1,4 @@
-//! Pixels and numbers: decoding, finding the one face, laying the square, cutting the crop.
+//! Image processing: decoding, face detection, alignment, crops, quality measures.
 
 pub mod align;
 pub mod detector;

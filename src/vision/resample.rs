@@ -1,10 +1,10 @@
-//! Fewer pixels, or turned ones.
+//! Resampling: reduction, scaling, rotation.
 
 use image::RgbImage;
 
 use super::geometry::{Grid, Square};
 
-/// The index that a coordinate beyond the edge stands for: the picture goes on mirrored, its edge pixel doubled
+/// Maps a coordinate outside the image to an index: the image is mirrored at its edge and the edge pixel is repeated
 /// ("symmetric" padding).
 fn mirror(index: i64, length: usize) -> usize {
     let period = 2 * length as i64;
@@ -26,14 +26,14 @@ impl Rect {
         Self { x: 0, y: 0, width: picture.width(), height: picture.height() }
     }
 
-    /// The nearest factor by which [`reduce`] can reduce it.
+    /// The factor nearest to `factor` that [`reduce`] supports for this rectangle.
     pub fn reducible(&self, factor: u32) -> u32 {
         factor.clamp(1, self.width.min(self.height).clamp(1, 256))
     }
 }
 
-/// Averages blocks of `factor` x `factor` pixels of a window; rests at the right and lower edge are left out. The
-/// factor is that of [`Rect::reducible`].
+/// Averages blocks of `factor` x `factor` pixels of a window. Incomplete blocks at the right and lower edge are left
+/// out. The factor is limited by [`Rect::reducible`].
 pub fn reduce(picture: &RgbImage, window: Rect, factor: u32) -> RgbImage {
     let factor = window.reducible(factor);
     let (width, height) = (window.width / factor, window.height / factor);
@@ -49,13 +49,13 @@ pub fn reduce(picture: &RgbImage, window: Rect, factor: u32) -> RgbImage {
         }
         return reduced;
     }
-    // Rows first, in 16 bits (256 x 255 fits): that runs over bytes side by side.
+    // Rows are summed first, in 16 bits (256 x 255 fits), so that the loop runs over consecutive bytes.
     let mut sums = vec![0u16; used];
     let area = factor * factor;
     for (y, row) in reduced.chunks_exact_mut(3 * width.max(1) as usize).enumerate() {
         sums.fill(0);
-        for below in 0..factor as usize {
-            let start = (window.y as usize + y * factor as usize + below) * pitch + from;
+        for offset in 0..factor as usize {
+            let start = (window.y as usize + y * factor as usize + offset) * pitch + from;
             for (sum, &value) in sums.iter_mut().zip(&pixels[start..start + used]) {
                 *sum += u16::from(value);
             }
@@ -73,8 +73,8 @@ pub fn reduce(picture: &RgbImage, window: Rect, factor: u32) -> RgbImage {
     reduced
 }
 
-/// Shrinks (or, where it is smaller, enlarges) a picture to `width` x `height`: whole blocks are averaged first, the
-/// rest is bilinear, so that every pixel counts about alike.
+/// Scales an image to `width` x `height`. Whole blocks are averaged first and the rest is bilinear, so that all pixels
+/// have about the same weight.
 pub fn resize(picture: &RgbImage, width: u32, height: u32) -> RgbImage {
     if picture.dimensions() == (width, height) {
         return picture.clone();
@@ -87,7 +87,7 @@ pub fn resize(picture: &RgbImage, width: u32, height: u32) -> RgbImage {
     } else {
         picture
     };
-    // What reduce left out at the edges is less than one of its pixels.
+    // The part that `reduce` leaves out at the edges is smaller than one reduced pixel.
     let step = [
         f64::from(picture.width()) / f64::from(factor * width),
         f64::from(picture.height()) / f64::from(factor * height),
@@ -96,22 +96,22 @@ pub fn resize(picture: &RgbImage, width: u32, height: u32) -> RgbImage {
     warp(source, &grid, width, height, BorderMode::Edge)
 }
 
-/// What there is beyond the edge of a picture.
+/// The pixels outside an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BorderMode {
     Black,
-    /// The edge pixel goes on.
+    /// The edge pixel is repeated.
     Edge,
 }
 
-/// Takes `width` x `height` pixels off a turned grid, bilinear. No protection against aliasing: reduce first.
-pub fn warp(picture: &RgbImage, grid: &Grid, width: u32, height: u32, beyond: BorderMode) -> RgbImage {
+/// Samples `width` x `height` pixels on a rotated grid, bilinear. There is no anti-aliasing: use [`reduce`] first.
+pub fn warp(picture: &RgbImage, grid: &Grid, width: u32, height: u32, border: BorderMode) -> RgbImage {
     const ONE: i64 = 1 << 16;
     let fixed = |value: f64| (value * ONE as f64).round() as i64;
     let (columns, rows) = (i64::from(picture.width()), i64::from(picture.height()));
     let pixels = picture.as_raw();
     let at = |x: i64, y: i64| -> [u32; 3] {
-        if beyond == BorderMode::Black && (x < 0 || y < 0 || x >= columns || y >= rows) {
+        if border == BorderMode::Black && (x < 0 || y < 0 || x >= columns || y >= rows) {
             return [0; 3];
         }
         let start = 3 * (y.clamp(0, rows - 1) * columns + x.clamp(0, columns - 1)) as usize;
@@ -124,7 +124,7 @@ pub fn warp(picture: &RgbImage, grid: &Grid, width: u32, height: u32, beyond: Bo
         let mut y = fixed(grid.origin[1] + grid.down[1] * row as f64);
         for pixel in line.chunks_exact_mut(3) {
             let (x0, y0) = (x >> 16, y >> 16);
-            // 8 bits of fraction are enough for 8-bit pixels.
+            // 8 bits of fraction suffice for 8-bit pixels.
             let (fx, fy) = (((x & (ONE - 1)) >> 8) as u32, ((y & (ONE - 1)) >> 8) as u32);
             let (a, b, c, d) = if x0 >= 0 && y0 >= 0 && x0 + 1 < columns && y0 + 1 < rows {
                 let above = 3 * (y0 * columns + x0) as usize;
@@ -147,16 +147,16 @@ pub fn warp(picture: &RgbImage, grid: &Grid, width: u32, height: u32, beyond: Bo
     warped
 }
 
-/// Lanczos with three lobes: 6 x 6 pixels count.
+/// Lanczos with three lobes uses 6 x 6 pixels.
 const TAPS: usize = 6;
-/// Positions between two pixels that are told apart: the error stays below half a grey level.
+/// Distinct positions between two pixels. The error is below half a grey level.
 const PHASES: usize = 512;
-/// Places are counted in 2^-32 pixels.
+/// Positions are in units of 2^-32 pixels.
 const PHASE_SHIFT: u32 = 32 - PHASES.ilog2();
-/// Weights down a column are whole numbers that add up to this.
+/// Sum of the integer weights of a column.
 const UNIT: i32 = 1 << 14;
 
-/// Resamples with a Lanczos filter. Holds the weights of the 6 pixels around each phase; they add up to 1.
+/// A Lanczos filter. Holds the weights of the 6 pixels around each phase; their sum is 1.
 pub struct Lanczos {
     down: Box<[[i16; TAPS]]>,
     across: Box<[[f32; TAPS]]>,
@@ -184,16 +184,16 @@ impl Default for Lanczos {
             whole[if 2 * phase < PHASES { 2 } else { 3 }] += rest as i16;
             whole
         };
-        // The sums down the columns still carry the unit.
+        // Divides by the unit, which the sums of the columns contain.
         let across = |phase| weights(phase).map(|weight| (weight / f64::from(UNIT)) as f32);
         Self { down: (0..PHASES).map(down).collect(), across: (0..PHASES).map(across).collect() }
     }
 }
 
 impl Lanczos {
-    /// Cuts a square out of the picture, `size` pixels wide, the picture mirrored beyond its edges.
+    /// Cuts a square at `size` x `size` pixels, with mirrored borders.
     ///
-    /// Where the square has more pixels than that, each is the mean of several samples, so that nothing aliases.
+    /// Where the square has more pixels, each output pixel is the mean of several samples, which prevents aliasing.
     pub fn cut(&self, picture: &RgbImage, square: &Square, size: u32) -> RgbImage {
         #[cfg(target_arch = "x86_64")]
         if std::arch::is_x86_feature_detected!("avx2") {
@@ -205,67 +205,67 @@ impl Lanczos {
 
     fn cut_portable(&self, picture: &RgbImage, square: &Square, size: u32) -> RgbImage {
         cut_with(picture, square, size, |point| {
-            let spot = self.spot(point);
-            spot.weighted(|tap, channel| {
+            let taps = self.taps(point);
+            taps.weighted(|tap, channel| {
                 let at = |row: usize| {
-                    let x = mirror(spot.left + tap as i64, picture.width() as usize);
-                    let y = mirror(spot.top + row as i64, picture.height() as usize);
+                    let x = mirror(taps.left + tap as i64, picture.width() as usize);
+                    let y = mirror(taps.top + row as i64, picture.height() as usize);
                     i32::from(picture.as_raw()[3 * (y * picture.width() as usize + x) + channel])
                 };
-                (0..TAPS).map(|row| i32::from(spot.down[row]) * at(row)).sum()
+                (0..TAPS).map(|row| i32::from(taps.down[row]) * at(row)).sum()
             })
         })
     }
 
-    /// The same sums in the same order, several at a time: both ways give the same pixels.
+    /// Vectorised. The order of the sums is the same, so both versions give the same pixels.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
     fn cut_avx2(&self, picture: &RgbImage, square: &Square, size: u32) -> RgbImage {
         let (width, height) = (picture.width() as usize, picture.height() as usize);
         let pixels = picture.as_raw();
         cut_with(picture, square, size, |point| {
-            let spot = self.spot(point);
-            // 28 bytes of each row are read: 9 pixels and a third.
-            let inside = spot.left >= 0
-                && spot.top >= 0
-                && spot.left + 10 <= width as i64
-                && spot.top + TAPS as i64 <= height as i64;
+            let taps = self.taps(point);
+            // 28 bytes of each row are read: 9 1/3 pixels.
+            let inside = taps.left >= 0
+                && taps.top >= 0
+                && taps.left + 10 <= width as i64
+                && taps.top + TAPS as i64 <= height as i64;
             if inside {
-                let start = 3 * (spot.top as usize * width + spot.left as usize);
+                let start = 3 * (taps.top as usize * width + taps.left as usize);
                 let rows = &pixels[start..start + 3 * width * (TAPS - 1) + 28];
-                return avx2::sample(rows, 3 * width, spot.down, spot.across);
+                return avx2::sample(rows, 3 * width, taps.down, taps.across);
             }
-            // The 6 x 6 pixels are gathered into rows of 28 bytes first.
+            // At the border, the 6 x 6 pixels are copied to rows of 28 bytes.
             let mut rows = [0u8; 28 * TAPS];
-            let columns: [usize; TAPS] = std::array::from_fn(|tap| 3 * mirror(spot.left + tap as i64, width));
+            let columns: [usize; TAPS] = std::array::from_fn(|tap| 3 * mirror(taps.left + tap as i64, width));
             for (row, line) in rows.chunks_exact_mut(28).enumerate() {
-                let start = 3 * width * mirror(spot.top + row as i64, height);
+                let start = 3 * width * mirror(taps.top + row as i64, height);
                 for (pixel, column) in line.chunks_exact_mut(3).zip(columns) {
                     pixel.copy_from_slice(&pixels[start + column..start + column + 3]);
                 }
             }
-            avx2::sample(&rows, 28, spot.down, spot.across)
+            avx2::sample(&rows, 28, taps.down, taps.across)
         })
     }
 
     #[inline(always)]
-    fn spot(&self, point: [i64; 2]) -> Spot<'_> {
+    fn taps(&self, point: [i64; 2]) -> Taps<'_> {
         let [left, top] = point.map(|at| (at >> 32) - 2);
         let [x, y] = point.map(|at| (at >> PHASE_SHIFT) as usize % PHASES);
-        Spot { left, top, across: &self.across[x], down: &self.down[y] }
+        Taps { left, top, across: &self.across[x], down: &self.down[y] }
     }
 }
 
 /// The 6 x 6 pixels around a point and their weights.
-struct Spot<'a> {
+struct Taps<'a> {
     left: i64,
     top: i64,
     across: &'a [f32; TAPS],
     down: &'a [i16; TAPS],
 }
 
-impl Spot<'_> {
-    /// Even taps, then odd ones: the order in which vectors add.
+impl Taps<'_> {
+    /// Adds even taps, then odd ones, in the order of the vector version.
     fn weighted(&self, column: impl Fn(usize, usize) -> i32) -> [f32; 3] {
         std::array::from_fn(|channel| {
             let part = |tap: usize| column(tap, channel) as f32 * self.across[tap];
@@ -274,17 +274,17 @@ impl Spot<'_> {
     }
 }
 
-/// Fills a square with samples: one a pixel, or the mean of several where it shrinks.
+/// Fills a square with samples: one per pixel, or the mean of several where it is scaled down.
 #[inline(always)]
 fn cut_with(picture: &RgbImage, square: &Square, size: u32, sample: impl Fn([i64; 2]) -> [f32; 3]) -> RgbImage {
     let mut out = RgbImage::new(size, size);
     if size == 0 || picture.is_empty() {
         return out;
     }
-    // With `per` samples a side in each pixel, samples are at most a pixel of the picture apart.
+    // With `per` x `per` samples per pixel, the distance of samples is at most one pixel of the image.
     let per = (square.side / f64::from(size) - 1e-3).ceil().clamp(1.0, 64.0) as u32;
     let fine = square.grid(size * per);
-    // Half a phase is added, so that cutting off rounds.
+    // Half a phase is added, so that truncation rounds.
     let fixed = |at: f64| (at * 2f64.powi(32)).round() as i64;
     let half = 1i64 << (PHASE_SHIFT - 1);
     let right = fine.right.map(fixed);
@@ -292,8 +292,8 @@ fn cut_with(picture: &RgbImage, square: &Square, size: u32, sample: impl Fn([i64
     let share = 1.0 / (per * per) as f32;
     for (y, line) in out.chunks_exact_mut(3 * size as usize).enumerate() {
         sums.fill([0.0; 3]);
-        for below in 0..per {
-            let row = f64::from(y as u32 * per + below);
+        for offset in 0..per {
+            let row = f64::from(y as u32 * per + offset);
             let start = |axis: usize| fixed(fine.origin[axis] + fine.down[axis] * row) + half;
             let mut point = [start(0), start(1)];
             for sum in &mut sums {
@@ -321,18 +321,18 @@ mod avx2 {
 
     use super::TAPS;
 
-    /// The weighted sum of 6 x 6 pixels, of which `rows` holds the first and everything to 28 bytes into the last row.
+    /// The weighted sum of 6 x 6 pixels. `rows` begins at the first pixel and ends 28 bytes into the last row.
     #[inline]
     #[target_feature(enable = "avx2")]
     pub fn sample(rows: &[u8], pitch: usize, down: &[i16; TAPS], across: &[f32; TAPS]) -> [f32; 3] {
         assert!(rows.len() >= pitch * (TAPS - 1) + 28);
-        // Four bytes a pixel, so that a channel stays in its lane.
+        // Four bytes per pixel, so that each channel stays in its lane.
         let spread = _mm_setr_epi8(0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1);
         let mut sums = [_mm256_setzero_si256(); 3];
         for pair in 0..TAPS / 2 {
             let load = |row: usize, pixel: usize| {
                 let start = rows[row * pitch + 3 * pixel..].as_ptr();
-                // SAFETY: row <= 5 and pixel <= 4, so that 16 bytes from here are within what was asserted.
+                // SAFETY: row <= 5 and pixel <= 4, so 16 bytes from here are within the asserted length.
                 _mm_shuffle_epi8(unsafe { _mm_loadu_si128(start.cast()) }, spread)
             };
             let (a, b) = (2 * pair, 2 * pair + 1);
@@ -356,7 +356,7 @@ mod avx2 {
         let both = _mm256_add_ps(_mm256_add_ps(part(0), part(1)), part(2));
         let sum = _mm_add_ps(_mm256_castps256_ps128(both), _mm256_extractf128_ps::<1>(both));
         let mut four = [0f32; 4];
-        // SAFETY: four floats have room for 16 bytes.
+        // SAFETY: four floats are 16 bytes.
         unsafe { _mm_storeu_ps(four.as_mut_ptr(), sum) };
         [four[0], four[1], four[2]]
     }
@@ -386,14 +386,14 @@ mod tests {
     }
 
     #[test]
-    fn the_mirror_doubles_the_edge() {
+    fn the_mirror_repeats_the_edge_pixel() {
         let indices: Vec<usize> = (-5..9).map(|i| mirror(i, 4)).collect();
         assert_eq!(indices, [3, 3, 2, 1, 0, 0, 1, 2, 3, 3, 2, 1, 0, 0]);
         assert_eq!(mirror(-1_000_001, 1), 0);
     }
 
     #[test]
-    fn an_upright_cut_copies_pixels_and_mirrors_beyond() {
+    fn a_level_cut_copies_pixels_and_mirrors_the_border() {
         let picture = noise(40, 30);
         let square = Square { centre: [10.5, 9.5], side: 32.0, angle: 0.0 };
         let cut = Lanczos::default().cut(&picture, &square, 32);
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turned_cut_is_what_the_definition_says() {
+    fn a_rotated_cut_matches_the_definition() {
         let picture = noise(50, 60);
         let square = Square { centre: [20.0, 33.0], side: 44.0, angle: 27.0 };
         let cut = Lanczos::default().cut(&picture, &square, 44);
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn wide_vectors_change_no_pixel() {
+    fn the_vector_version_gives_the_same_pixels() {
         let (lanczos, picture) = (Lanczos::default(), noise(64, 64));
         let square = Square { centre: [30.0, 25.0], side: 71.3, angle: -19.0 };
         for size in [71, 30] {
@@ -446,18 +446,18 @@ mod tests {
     }
 
     #[test]
-    fn shrinking_does_not_alias() {
-        // A checkerboard is grey from afar.
+    fn scaling_down_does_not_alias() {
+        // A checkerboard becomes grey.
         let board = RgbImage::from_fn(256, 256, |x, y| Rgb([if (x + y) % 2 == 0 { 255 } else { 0 }; 3]));
         let square = Square { centre: [127.5, 127.5], side: 200.0, angle: 13.0 };
         let cut = Lanczos::default().cut(&board, &square, 40);
-        for shrunk in [cut, resize(&board, 100, 100), reduce(&board, Rect::of(&board), 4)] {
-            assert!(shrunk.iter().all(|&value| (100..=155).contains(&value)), "{:?}", shrunk.iter().max());
+        for small in [cut, resize(&board, 100, 100), reduce(&board, Rect::of(&board), 4)] {
+            assert!(small.iter().all(|&value| (100..=155).contains(&value)), "{:?}", small.iter().max());
         }
     }
 
     #[test]
-    fn resizing_keeps_places() {
+    fn resizing_keeps_positions() {
         let picture = smooth(200, 120);
         let small = resize(&picture, 100, 60);
         for (x, y, pixel) in small.enumerate_pixels() {
@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_is_reduced_in_place() {
+    fn reduce_averages_the_pixels_of_a_window() {
         let picture = noise(50, 50);
         let window = Rect { x: 7, y: 9, width: 31, height: 23 };
         let reduced = reduce(&picture, window, 5);
@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_edge_it_is_black_when_asked() {
+    fn the_border_is_black_or_repeats_the_edge() {
         let white = RgbImage::from_pixel(10, 10, Rgb([255; 3]));
         let grid = Grid { origin: [-5.0, -5.0], right: [1.0, 0.0], down: [0.0, 1.0] };
         let black = warp(&white, &grid, 20, 20, BorderMode::Black);

@@ -1,5 +1,5 @@
-//! YuNet, a small face detector (Wu, Peng and Yu, Machine Intelligence Research 2023): where faces are, how large and
-//! roughly how turned.
+//! YuNet, a small face detector (Wu, Peng and Yu, Machine Intelligence Research 2023): positions, sizes and approximate
+//! rolls of faces.
 
 use image::RgbImage;
 use ort::session::Session;
@@ -11,24 +11,24 @@ use crate::inference::{InferenceError, Runtime};
 const NAME: &str = "yunet.onnx";
 const STRIDES: [usize; 3] = [8, 16, 32];
 
-/// A face in pixels of the picture that was looked at.
+/// A detected face, in pixels of the image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Detection {
     pub score: f32,
     pub centre: [f64; 2],
     pub size: [f64; 2],
-    /// Both eyes, nose, both corners of the mouth; first those on the left of an straighten picture.
+    /// Eyes, nose, corners of the mouth. The one on the left of an upright image is first.
     pub points: [[f64; 2]; 5],
 }
 
 impl Detection {
-    /// The side of a square as large as the face's box, whose height swings with nods and its width with turns.
+    /// Side of the square with the area of the box. It varies less with the pose than height or width alone.
     pub fn width(&self) -> f64 {
         (self.size[0] * self.size[1]).sqrt()
     }
 
-    /// Degrees by which to turn the picture so that the face is straighten, from eyes and mouth together. Good to a few
-    /// degrees near 0, and short by up to half at 45.
+    /// Rotation in degrees that makes the face upright, from eyes and mouth. The error is a few degrees near 0. At 45
+    /// degrees the value is too small, by up to half.
     pub fn roll(&self) -> f64 {
         let [right_eye, left_eye, _, right_mouth, left_mouth] = self.points;
         let middle = |a: [f64; 2], b: [f64; 2]| [(a[0] + b[0]) / 2.0, (a[1] + b[1]) / 2.0];
@@ -51,7 +51,7 @@ impl Detection {
         shared / (area(self) + area(other) - shared)
     }
 
-    /// The same face in a picture `factor` times as large.
+    /// The same face in an image that is `factor` times as large.
     #[must_use]
     pub fn scaled(&self, factor: f64) -> Self {
         let scale = |point: [f64; 2]| point.map(|c| (c + 0.5) * factor - 0.5);
@@ -64,14 +64,16 @@ impl Detection {
     }
 }
 
-/// The published model with its fixed 640x640 input made dynamic.
+/// Replaces the fixed 640x640 input of the published model by a dynamic one.
 ///
-/// Shapes are declared at the input, the outputs and in between; all that follow from the input's size are dropped.
-/// The graph itself is convolutional and reshapes with -1.
+/// Declared shapes that depend on the input size are removed. The graph itself is convolutional and reshapes with -1.
+///
+/// # Errors
+/// The file is not an ONNX model, or has an unknown output.
 pub fn dynamic(published: &[u8]) -> Result<Vec<u8>, InferenceError> {
-    let unfit = |detail: String| InferenceError::Model { model: NAME.into(), detail };
-    let mut model = ModelProto::decode(published).map_err(|error| unfit(error.to_string()))?;
-    let graph = model.graph.as_mut().ok_or_else(|| unfit("it has no graph".into()))?;
+    let invalid = |detail: String| InferenceError::Model { model: NAME.into(), detail };
+    let mut model = ModelProto::decode(published).map_err(|error| invalid(error.to_string()))?;
+    let graph = model.graph.as_mut().ok_or_else(|| invalid("it has no graph".into()))?;
     graph.value_info.clear();
     graph.input =
         vec![ValueInfoProto::floats("input", &[Dim::Fixed(1), Dim::Fixed(3), Dim::Named("h"), Dim::Named("w")])];
@@ -81,7 +83,7 @@ pub fn dynamic(published: &[u8]) -> Result<Vec<u8>, InferenceError> {
             Some("cls" | "obj") => 1,
             Some("bbox") => 4,
             Some("kps") => 10,
-            _ => return Err(unfit(format!("it has an unknown output {name}"))),
+            _ => return Err(invalid(format!("it has an unknown output {name}"))),
         };
         let anchors = format!("anchors_{name}");
         *output = ValueInfoProto::floats(&name, &[Dim::Fixed(1), Dim::Named(&anchors), Dim::Fixed(columns)]);
@@ -89,19 +91,22 @@ pub fn dynamic(published: &[u8]) -> Result<Vec<u8>, InferenceError> {
     Ok(model.encode())
 }
 
-/// One session; each thread needs its own.
+/// A session. Each thread needs its own.
 pub struct Yunet {
     session: Session,
     input: Vec<f32>,
 }
 
 impl Yunet {
-    /// `model` comes from [`dynamic`].
+    /// `model` is the result of [`dynamic`].
     pub fn new(runtime: &Runtime, model: &[u8]) -> Result<Self, InferenceError> {
         Ok(Self { session: runtime.session(NAME, model, 1)?, input: Vec::new() })
     }
 
-    /// Faces with a score of at least `threshold`, best first.
+    /// Finds faces with a score of at least `threshold`, best first.
+    ///
+    /// # Errors
+    /// onnxruntime fails.
     pub fn find(&mut self, picture: &RgbImage, threshold: f32) -> Result<Vec<Detection>, InferenceError> {
         let (width, height) = (picture.width().next_multiple_of(32), picture.height().next_multiple_of(32));
         self.fill(picture, width as usize, height as usize);
@@ -123,31 +128,31 @@ impl Yunet {
                 if score < threshold {
                     continue;
                 }
-                // An anchor's position in the published order is the corner of its cell, in picture edges.
+                // Offsets are relative to the corner of the cell of the anchor.
                 let cell = [(anchor % columns) as f64, (anchor / columns) as f64];
-                let place = |i: usize, offset: f32| (cell[i] + f64::from(offset)) * stride as f64 - 0.5;
+                let position = |i: usize, offset: f32| (cell[i] + f64::from(offset)) * stride as f64 - 0.5;
                 let (frame, marks) = (&boxes[4 * anchor..][..4], &points[10 * anchor..][..10]);
                 detections.push(Detection {
                     score,
-                    centre: [place(0, frame[0]), place(1, frame[1])],
+                    centre: [position(0, frame[0]), position(1, frame[1])],
                     size: [frame[2], frame[3]].map(|log| f64::from(log).exp() * stride as f64),
-                    points: std::array::from_fn(|p| std::array::from_fn(|i| place(i, marks[2 * p + i]))),
+                    points: std::array::from_fn(|p| std::array::from_fn(|i| position(i, marks[2 * p + i]))),
                 });
             }
         }
         Ok(distinct(detections))
     }
 
-    /// Planes of blue, green and red, 0 to 255, black beyond the picture.
+    /// Fills the input: planes of blue, green and red, 0 to 255, padded with black.
     fn fill(&mut self, picture: &RgbImage, width: usize, height: usize) {
         let plane = width * height;
         self.input.clear();
         self.input.resize(3 * plane, 0.0);
-        let used = picture.width() as usize;
+        let columns = picture.width() as usize;
         let (blue, rest) = self.input.split_at_mut(plane);
         let (green, red) = rest.split_at_mut(plane);
-        for (y, row) in picture.as_raw().chunks_exact(3 * used.max(1)).enumerate() {
-            let line = y * width..y * width + used;
+        for (y, row) in picture.as_raw().chunks_exact(3 * columns.max(1)).enumerate() {
+            let line = y * width..y * width + columns;
             let planes = blue[line.clone()].iter_mut().zip(&mut green[line.clone()]).zip(&mut red[line]);
             for (pixel, ((b, g), r)) in row.chunks_exact(3).zip(planes) {
                 (*r, *g, *b) = (f32::from(pixel[0]), f32::from(pixel[1]), f32::from(pixel[2]));
@@ -178,13 +183,13 @@ mod tests {
     }
 
     #[test]
-    fn overlapping_sightings_are_one_face() {
+    fn overlapping_detections_are_one_face() {
         let kept = distinct(vec![detection(0.7, 52.0), detection(0.9, 50.0), detection(0.8, 90.0)]);
         assert_eq!(kept.iter().map(|s| s.score).collect::<Vec<_>>(), [0.9, 0.8]);
     }
 
     #[test]
-    fn another_model_is_refused() {
+    fn another_model_is_an_error() {
         assert!(dynamic(b"\xff\xff").is_err());
         assert!(dynamic(b"").is_err());
     }

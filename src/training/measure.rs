@@ -1,17 +1,17 @@
-//! How good a classifier is, in the figures by which people compare them. OK is the positive class.
+//! Figures of a classifier: accuracy, precision, recall, AUC. OK is the positive class.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// A crop's score and what a person said.
+/// The score and the label of a crop.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Judged {
+pub struct Scored {
     pub p_ok: f64,
     pub ok: bool,
 }
 
-/// Figures over crops that the classifier never saw. Shares are from 0 to 1; none where there was nothing to count.
+/// Figures over crops. Shares are from 0 to 1, and `None` where the divisor is zero.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Measures {
     pub threshold: f64,
@@ -22,17 +22,17 @@ pub struct Measures {
     pub accuracy: Option<f64>,
     pub precision: Option<f64>,
     pub recall: Option<f64>,
-    /// Area under the ROC curve: how often an OK crop has a higher score than an NG crop.
+    /// Area under the ROC curve: the probability that an OK crop has a higher score than an NG crop.
     pub auc: Option<f64>,
     /// The highest recall among thresholds with a precision of at least 0.9.
     pub recall_at_precision_90: Option<f64>,
 }
 
 impl Measures {
-    /// Crops with a score of at least `threshold` count as taken for OK.
-    pub fn of(judged: &[Judged], threshold: f64) -> Self {
-        let count = |ok: bool, taken: bool| {
-            judged.iter().filter(|crop| crop.ok == ok && (crop.p_ok >= threshold) == taken).count()
+    /// Crops with a score of at least `threshold` are predicted OK.
+    pub fn of(crops: &[Scored], threshold: f64) -> Self {
+        let count = |ok: bool, predicted: bool| {
+            crops.iter().filter(|crop| crop.ok == ok && (crop.p_ok >= threshold) == predicted).count()
         };
         let [ok_as_ok, ok_as_ng, ng_as_ok, ng_as_ng] =
             [count(true, true), count(true, false), count(false, true), count(false, false)];
@@ -42,11 +42,11 @@ impl Measures {
             ok_as_ng,
             ng_as_ok,
             ng_as_ng,
-            accuracy: share(ok_as_ok + ng_as_ng, judged.len()),
+            accuracy: share(ok_as_ok + ng_as_ng, crops.len()),
             precision: share(ok_as_ok, ok_as_ok + ng_as_ok),
             recall: share(ok_as_ok, ok_as_ok + ok_as_ng),
-            auc: auc(judged),
-            recall_at_precision_90: best_recall(judged, 0.9).map(|(_, recall)| recall),
+            auc: auc(crops),
+            recall_at_precision_90: best_recall(crops, 0.9).map(|(_, recall)| recall),
         }
     }
 }
@@ -55,11 +55,11 @@ fn share(part: usize, whole: usize) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 
-/// Equal scores count half.
-fn auc(judged: &[Judged]) -> Option<f64> {
+/// Pairs with equal scores count half.
+fn auc(crops: &[Scored]) -> Option<f64> {
     let (mut wins, mut below) = (0.0, 0.0);
     let mut total = 0.0;
-    for tied in descending(judged).chunk_by(|a, b| a.p_ok == b.p_ok).rev() {
+    for tied in descending(crops).chunk_by(|a, b| a.p_ok == b.p_ok).rev() {
         let ok = tied.iter().filter(|crop| crop.ok).count() as f64;
         let ng = tied.len() as f64 - ok;
         wins += ok * (below + ng / 2.0);
@@ -69,21 +69,21 @@ fn auc(judged: &[Judged]) -> Option<f64> {
     (total > 0.0 && below > 0.0).then(|| wins / (total * below))
 }
 
-/// The threshold that takes the most OK crops while at least `precision` of those taken are OK, and its recall.
+/// The threshold with the highest recall among those with at least this precision.
 ///
-/// It lies half-way to the next score, where a crop that is a hair's breadth lower still passes.
-pub fn best_threshold(judged: &[Judged], precision: f64) -> Option<f64> {
-    best_recall(judged, precision).map(|(threshold, _)| threshold)
+/// It is half-way to the next lower score, so that a slightly lower score still passes.
+pub fn best_threshold(crops: &[Scored], precision: f64) -> Option<f64> {
+    best_recall(crops, precision).map(|(threshold, _)| threshold)
 }
 
-fn best_recall(judged: &[Judged], precision: f64) -> Option<(f64, f64)> {
-    let sorted = descending(judged);
+fn best_recall(crops: &[Scored], precision: f64) -> Option<(f64, f64)> {
+    let sorted = descending(crops);
     let all = sorted.iter().filter(|crop| crop.ok).count();
     let (mut ok, mut found, mut best) = (0, 0, None);
     for (i, crop) in sorted.iter().enumerate() {
         ok += usize::from(crop.ok);
         let next = sorted.get(i + 1).map_or(0.0, |next| next.p_ok);
-        // Equal scores pass together or not at all.
+        // Crops with equal scores pass together.
         if next < crop.p_ok && ok > found && ok as f64 >= precision * (i + 1) as f64 {
             best = Some(((crop.p_ok + next) / 2.0, ok as f64 / all as f64));
             found = ok;
@@ -92,14 +92,14 @@ fn best_recall(judged: &[Judged], precision: f64) -> Option<(f64, f64)> {
     best
 }
 
-fn descending(judged: &[Judged]) -> Vec<Judged> {
-    let mut sorted = judged.to_vec();
+fn descending(crops: &[Scored]) -> Vec<Scored> {
+    let mut sorted = crops.to_vec();
     sorted.sort_by(|a, b| b.p_ok.total_cmp(&a.p_ok));
     sorted
 }
 
 impl fmt::Display for Measures {
-    /// One line of a table whose head is [`TABLE_HEAD`].
+    /// One row below [`TABLE_HEADER`].
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for value in [self.accuracy, self.precision, self.recall, self.auc, self.recall_at_precision_90] {
             match value {
@@ -111,19 +111,19 @@ impl fmt::Display for Measures {
     }
 }
 
-pub const TABLE_HEAD: &str = "  accuracy precision    recall       AUC recall@.9  threshold";
+pub const TABLE_HEADER: &str = "  accuracy precision    recall       AUC recall@.9  threshold";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn judged(scores: &[(f64, bool)]) -> Vec<Judged> {
-        scores.iter().map(|&(p_ok, ok)| Judged { p_ok, ok }).collect()
+    fn scored(scores: &[(f64, bool)]) -> Vec<Scored> {
+        scores.iter().map(|&(p_ok, ok)| Scored { p_ok, ok }).collect()
     }
 
     #[test]
-    fn the_figures_are_those_counted_by_hand() {
-        let crops = judged(&[(0.9, true), (0.8, true), (0.7, false), (0.6, true), (0.4, false), (0.2, false)]);
+    fn figures_match_a_manual_count() {
+        let crops = scored(&[(0.9, true), (0.8, true), (0.7, false), (0.6, true), (0.4, false), (0.2, false)]);
         let measures = Measures::of(&crops, 0.5);
         assert_eq!([measures.ok_as_ok, measures.ok_as_ng, measures.ng_as_ok, measures.ng_as_ng], [3, 0, 1, 2]);
         assert_eq!(measures.accuracy, Some(5.0 / 6.0));
@@ -133,22 +133,22 @@ mod tests {
     }
 
     #[test]
-    fn equal_scores_are_a_coin_toss() {
-        let crops = judged(&[(0.5, true), (0.5, false), (0.5, false)]);
+    fn equal_scores_have_an_auc_of_one_half() {
+        let crops = scored(&[(0.5, true), (0.5, false), (0.5, false)]);
         assert_eq!(Measures::of(&crops, 0.5).auc, Some(0.5));
         assert_eq!(best_threshold(&crops, 0.9), None);
     }
 
     #[test]
-    fn the_threshold_lies_between_the_scores() {
-        let crops = judged(&[(0.9, true), (0.8, true), (0.4, false)]);
+    fn the_threshold_is_between_the_scores() {
+        let crops = scored(&[(0.9, true), (0.8, true), (0.4, false)]);
         let threshold = best_threshold(&crops, 0.9).unwrap();
         assert!((threshold - 0.6).abs() < 1e-12, "{threshold}");
     }
 
     #[test]
-    fn nothing_to_count_is_no_figure() {
-        let measures = Measures::of(&judged(&[(0.1, false)]), 0.5);
+    fn figures_without_crops_are_none() {
+        let measures = Measures::of(&scored(&[(0.1, false)]), 0.5);
         assert_eq!((measures.precision, measures.recall, measures.auc), (None, None, None));
     }
 }

@@ -1,44 +1,44 @@
-//! Labelled crops: what a person, or a rule that follows a person's eye, said of them.
+//! Labelled crops, from a person or from a rule.
 //!
-//! A file of JSON lines, one crop a line: `{"file": "0001.png", "ok": true, "group": "anna", "mirrored": 0.12,
-//! "mirrored_head": 0.0, "mirrored_grid": [16 shares, row by row]}`. Paths count from the file's folder. Crops of one
-//! group (a person) never fall on both sides of a split; without a group a crop is its own.
+//! The file has one JSON object per line: `{"file": "0001.png", "ok": true, "group": "anna", "mirrored": 0.12,
+//! "mirrored_head": 0.0, "mirrored_grid": [16 shares, row by row]}`. Paths are relative to the folder of the file. A
+//! split never separates crops of one group (a person). A crop without a group is a group of its own.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::model::MIRRORS;
+use crate::classifier::model::{self, MIRRORS};
 
-/// The file's name in a folder of labelled crops.
+/// Name of the file in a folder of labelled crops.
 pub const FILE: &str = "labels.jsonl";
 
 /// One line of the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LabelledCrop {
-    /// The crop's picture; once read, with the folder before it.
+    /// Path of the crop: relative in the file, joined with the folder after reading.
     pub file: PathBuf,
     pub ok: bool,
-    /// The person, or whatever else makes crops alike.
+    /// The person, or another reason why crops are alike.
     #[serde(default)]
     pub group: Option<String>,
-    /// Shares of mirrored pixels, 0 to 1: of the crop, of its head, of each cell of a 4x4 grid, row by row.
+    /// Shares of mirrored pixels, 0 to 1: of the crop, of the head, of each cell of a 4x4 grid, row by row.
     pub mirrored: f64,
     pub mirrored_head: f64,
     pub mirrored_grid: Vec<f32>,
 }
 
 impl LabelledCrop {
-    /// The mirror features, in the order that the model takes.
+    /// The mirror features, in the order of the model's input.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// The grid does not have 16 cells, or a share is not between 0 and 1.
     pub fn mirrors(&self) -> Result<[f32; MIRRORS], String> {
-        super::model::mirrors(self.mirrored, self.mirrored_head, &self.mirrored_grid)
+        model::mirrors(self.mirrored, self.mirrored_head, &self.mirrored_grid)
     }
 
-    /// Whose crop it is.
+    /// The group, or the file name where there is none.
     pub fn group(&self) -> String {
         self.group.clone().unwrap_or_else(|| self.file.to_string_lossy().into_owned())
     }
@@ -54,13 +54,14 @@ pub enum LabelError {
     Empty { path: PathBuf },
 }
 
-/// Longer lines are no labels.
+/// Longer lines are rejected.
 const MAX_LINE: usize = 64 << 10;
 
-/// Reads the labels at `path`: the file, or the folder with `labels.jsonl` in it. Empty lines are passed over.
+/// Reads the labels at `path`, which is the file or a folder with `labels.jsonl`. Empty lines are skipped.
 ///
 /// # Errors
-/// The first line that is not a label, or whose picture is not there, by its number.
+/// The file cannot be read or has no labels, or a line is not a label or names a missing file. The error has the number
+/// of the line.
 pub fn read(path: &Path) -> Result<Vec<LabelledCrop>, LabelError> {
     let path = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
     let unreadable = |cause| LabelError::Unreadable { path: path.clone(), cause };
@@ -90,7 +91,7 @@ fn parse(text: &[u8], folder: &Path) -> Result<LabelledCrop, String> {
     label.mirrors()?;
     let file = folder.join(&label.file);
     if !file.is_file() {
-        return Err(format!("there is no picture {}", file.display()));
+        return Err(format!("the file {} does not exist", file.display()));
     }
     Ok(LabelledCrop { file, ..label })
 }
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_or_its_file_will_do() {
+    fn reads_a_folder_or_a_file() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.png"), "").unwrap();
         std::fs::write(folder.path().join(FILE), format!("{}\n\n{}", label("a.png"), label("a.png"))).unwrap();
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_line_and_what_is_wrong_with_it() {
+    fn errors_name_the_line_and_the_reason() {
         let second = |line: String| error(&format!("{}\n{line}\n", label("a.png")));
         let missing = second(label("b.png"));
         assert!(missing.contains("labels.jsonl:2: ") && missing.contains("b.png"), "{missing}");

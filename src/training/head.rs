@@ -1,31 +1,31 @@
-//! What is trained: a projection of the network's features, and a small judge on top.
+//! The trained part of the classifier: a projection of the features, a scale, and a head.
 //!
-//! The features are projected on their 64 strongest directions, laid beside the 18 mirror features, each scaled to
-//! mean 0 and variance 1, and judged by a logistic regression or, with enough labels, by one layer of 32 units before
-//! it.
+//! The features are projected on their 64 principal components. The 18 mirror features are appended. Each column is
+//! scaled to mean 0 and variance 1. The head is a logistic regression or, with enough labels, a perceptron with one
+//! hidden layer of 32 units.
 
 use super::matrix::{self, Matrix, add_scaled, dot};
 use super::random::Random;
 
-/// Directions that the projection keeps.
+/// Principal components that the projection keeps.
 pub const KEPT: usize = 64;
 /// Units of the hidden layer.
 pub const UNITS: usize = 32;
 
-/// Principal components: `components` times (x - `mean`).
+/// Principal component analysis: `components` times (x - `mean`).
 #[derive(Debug, Clone)]
 pub struct Projection {
     pub mean: Vec<f64>,
-    /// One a row, orthonormal, strongest first.
+    /// One per row, orthonormal, largest variance first.
     pub components: Matrix,
 }
 
 impl Projection {
-    /// Directions beyond those that are kept, which make those that are kept exact sooner.
+    /// Additional components during the iteration; they speed up convergence.
     const SPARE: usize = 8;
     const ROUNDS: usize = 6;
 
-    /// Finds the strongest directions of `rows` by subspace iteration (Halko, Martinsson, Tropp, arXiv 0909.4061).
+    /// Fits the components to `rows` by subspace iteration (Halko, Martinsson, Tropp, arXiv 0909.4061).
     pub fn fit(rows: &[&[f32]], seed: u64) -> Self {
         let width = rows[0].len();
         let mut mean = vec![0.0; width];
@@ -55,10 +55,10 @@ impl Projection {
                 add_scaled(covariance.row_mut(i), along / rows.len() as f64, &x);
             }
         }
-        let (_, turns) = matrix::eigen(&covariance);
+        let (_, rotation) = matrix::eigen(&covariance);
         let mut components = Matrix::zeros(kept, width);
         for i in 0..kept {
-            for (j, &share) in turns.row(i).iter().enumerate() {
+            for (j, &share) in rotation.row(i).iter().enumerate() {
                 add_scaled(components.row_mut(i), share, basis.row(j));
             }
         }
@@ -74,7 +74,7 @@ fn centred(row: &[f32], mean: &[f64]) -> Vec<f64> {
     row.iter().zip(mean).map(|(&x, mean)| f64::from(x) - mean).collect()
 }
 
-/// Brings each column to mean 0 and variance 1: (x - `mean`) `gain`.
+/// Scales each column to mean 0 and variance 1: (x - `mean`) `gain`.
 #[derive(Debug, Clone)]
 pub struct Scale {
     pub mean: Vec<f64>,
@@ -92,13 +92,13 @@ impl Scale {
                 *gain += (x - mean).powi(2) / n;
             }
         }
-        // A column that never varies says nothing; a gain of zero silences it for good.
+        // A constant column carries no information, so its gain is zero.
         gain.iter_mut().for_each(|value| *value = if *value > 1e-12 { value.sqrt().recip() } else { 0.0 });
         Self { mean, gain }
     }
 
-    /// Stretches the columns from `first` on by `gain` at most. A column that hardly varied in training would else
-    /// turn a value that is new to it into a huge one, and the judge's answer into anything.
+    /// Limits the gain of the columns from `first` on. Without a limit, a column with little variance in training turns
+    /// an unusual value into a huge one, and the score becomes arbitrary.
     #[must_use]
     pub fn limited(mut self, first: usize, gain: f64) -> Self {
         self.gain.iter_mut().skip(first).for_each(|value| *value = value.min(gain));
@@ -118,7 +118,7 @@ pub fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
-/// Labelled rows: one row and one verdict a crop.
+/// One row and one label per crop.
 #[derive(Debug, Clone)]
 pub struct Examples {
     pub rows: Matrix,
@@ -139,7 +139,7 @@ pub struct Logistic {
 }
 
 impl Logistic {
-    /// Newton's method on the log loss, with a penalty of `ridge` / 2 times the squared weights.
+    /// Minimises the log loss plus `ridge` / 2 times the squared weights, by Newton's method.
     pub fn fit(examples: &Examples, ridge: f64) -> Self {
         const STEPS: usize = 30;
         let width = examples.rows.columns();
@@ -148,7 +148,7 @@ impl Logistic {
             let mut hessian = Matrix::zeros(width + 1, width + 1);
             let mut gradient: Vec<f64> = beta.iter().map(|weight| ridge * weight).collect();
             gradient[width] = 0.0;
-            // The bias pays a token penalty, so that the matrix can always be solved.
+            // A tiny penalty on the bias keeps the matrix positive definite.
             (0..=width).for_each(|i| hessian.row_mut(i)[i] = if i < width { ridge } else { 1e-9 });
             let mut x = vec![1.0; width + 1];
             for i in 0..examples.rows.rows() {
@@ -184,8 +184,7 @@ pub struct Perceptron {
     pub bias: f64,
 }
 
-/// How a [`Perceptron`] is trained: customary values, with more decay than usual, as its labels are few. Stopping early
-/// does the rest.
+/// Hyperparameters of a [`Perceptron`]. The weight decay is high because labels are few.
 const BATCH: usize = 64;
 const EPOCHS: usize = 200;
 const PATIENCE: usize = 15;
@@ -193,9 +192,9 @@ const RATE: f64 = 1e-3;
 const DECAY: f64 = 1e-2;
 
 impl Perceptron {
-    /// Trains on `examples` with Adam and decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101) and keeps
-    /// the state that judges `others` best; stops when it has not improved for a while.
-    pub fn fit(examples: &Examples, others: &Examples, seed: u64) -> Self {
+    /// Trains on `examples` with Adam and decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101). Keeps the
+    /// weights with the lowest loss on `validation` and stops after `PATIENCE` epochs without improvement.
+    pub fn fit(examples: &Examples, validation: &Examples, seed: u64) -> Self {
         let width = examples.rows.columns();
         let mut random = Random::seeded(seed);
         let mut parameters = Parameters::start(width, &mut random);
@@ -208,7 +207,7 @@ impl Perceptron {
                 let gradient = parameters.gradient(examples, batch);
                 parameters.step(&gradient);
             }
-            let loss = parameters.loss(others);
+            let loss = parameters.loss(validation);
             waited += 1;
             if loss < best.0 {
                 best = (loss, parameters.values.clone());
@@ -229,7 +228,8 @@ impl Perceptron {
     }
 }
 
-/// All weights in one vector, as the optimiser wants them: a row of `width` + 1 a unit (its bias last), then the top.
+/// All weights in one vector: per unit a row of `width` weights and its bias, then the output weights and their bias.
+/// `mean` and `square` are the moments of Adam.
 struct Parameters {
     width: usize,
     values: Vec<f64>,
@@ -252,7 +252,7 @@ impl Parameters {
         Self { width, values, mean: vec![0.0; len], square: vec![0.0; len], steps: 0 }
     }
 
-    /// The activations of the hidden units, and P(OK).
+    /// Activations of the hidden units, and P(OK).
     fn forward(&self, x: &[f64]) -> ([f64; UNITS], f64) {
         let row = self.width + 1;
         let top = &self.values[UNITS * row..];
@@ -264,7 +264,7 @@ impl Parameters {
         (hidden, sigmoid(dot(&top[..UNITS], &hidden) + top[UNITS]))
     }
 
-    /// The mean gradient of the log loss over a batch.
+    /// Mean gradient of the log loss over a batch.
     fn gradient(&self, examples: &Examples, batch: &[usize]) -> Vec<f64> {
         let row = self.width + 1;
         let mut gradient = vec![0.0; self.values.len()];
@@ -301,7 +301,7 @@ impl Parameters {
         }
     }
 
-    /// The mean log loss.
+    /// Mean log loss.
     fn loss(&self, examples: &Examples) -> f64 {
         let n = examples.rows.rows();
         let loss = |i: usize| {
@@ -324,14 +324,14 @@ impl Parameters {
     }
 }
 
-/// The judge on top: which one depends on how many labels there are.
+/// The head. The number of labels decides which one is trained.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Judge {
+pub enum Head {
     Logistic(Logistic),
     Perceptron(Perceptron),
 }
 
-impl Judge {
+impl Head {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Logistic(_) => "logistic",
@@ -341,8 +341,8 @@ impl Judge {
 
     pub fn p_ok(&self, x: &[f64]) -> f64 {
         match self {
-            Self::Logistic(judge) => judge.p_ok(x),
-            Self::Perceptron(judge) => judge.p_ok(x),
+            Self::Logistic(head) => head.p_ok(x),
+            Self::Perceptron(head) => head.p_ok(x),
         }
     }
 }
@@ -351,7 +351,7 @@ impl Judge {
 mod tests {
     use super::*;
 
-    /// OK when the point lies inside the unit circle, or right of an axis.
+    /// Random points in a square, labelled by `rule`.
     fn points(n: usize, seed: u64, rule: impl Fn(f64, f64) -> bool) -> Examples {
         let mut random = Random::seeded(seed);
         let rows: Vec<[f64; 2]> = (0..n).map(|_| [random.between(-2., 2.), random.between(-2., 2.)]).collect();
@@ -366,23 +366,23 @@ mod tests {
     #[test]
     fn logistic_regression_finds_the_line() {
         let rule = |x: f64, y: f64| 2.0 * x - y > 0.5;
-        let judge = Logistic::fit(&points(400, 1, rule), 0.01);
-        assert!(accuracy(&points(400, 2, rule), |x| judge.p_ok(x)) > 0.97);
-        assert!((judge.weights[0] / judge.weights[1] + 2.0).abs() < 0.2, "{judge:?}");
+        let head = Logistic::fit(&points(400, 1, rule), 0.01);
+        assert!(accuracy(&points(400, 2, rule), |x| head.p_ok(x)) > 0.97);
+        assert!((head.weights[0] / head.weights[1] + 2.0).abs() < 0.2, "{head:?}");
     }
 
     #[test]
     fn hidden_units_find_the_circle() {
         let rule = |x: f64, y: f64| x.hypot(y) < 1.2;
-        let (train, others) = (points(1000, 1, rule), points(300, 2, rule));
-        let judge = Perceptron::fit(&train, &others, 7);
-        assert!(accuracy(&points(500, 3, rule), |x| judge.p_ok(x)) > 0.95);
-        assert_eq!(judge, Perceptron::fit(&train, &others, 7));
+        let (train, validation) = (points(1000, 1, rule), points(300, 2, rule));
+        let head = Perceptron::fit(&train, &validation, 7);
+        assert!(accuracy(&points(500, 3, rule), |x| head.p_ok(x)) > 0.95);
+        assert_eq!(head, Perceptron::fit(&train, &validation, 7));
     }
 
     #[test]
-    fn the_projection_keeps_the_strong_directions() {
-        // 100 columns, of which two carry the variance and a third a little.
+    fn the_projection_keeps_the_directions_of_largest_variance() {
+        // 100 columns that repeat three strong signals and a weak one.
         let mut random = Random::seeded(3);
         let rows: Vec<Vec<f32>> = (0..60)
             .map(|_| {
@@ -403,13 +403,13 @@ mod tests {
     }
 
     #[test]
-    fn a_column_that_hardly_varies_is_not_blown_up() {
+    fn the_gain_of_a_column_with_little_variance_is_limited() {
         let scale = Scale::fit(&Matrix::from_rows(&[[1., 0.5], [3., 0.501]])).limited(1, 4.0);
         assert_eq!(scale.gain, [1., 4.]);
     }
 
     #[test]
-    fn a_column_that_never_varies_stays_silent() {
+    fn a_constant_column_is_scaled_to_zero() {
         let scale = Scale::fit(&Matrix::from_rows(&[[1., 5.], [3., 5.]]));
         assert_eq!(scale.apply(&[3., 9.]), [1., 0.]);
     }

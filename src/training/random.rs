@@ -1,6 +1,6 @@
-//! Random numbers that are the same on every machine and in every release.
+//! Reproducible random numbers: the same sequence on every machine and in every release.
 
-/// SplitMix64 (Steele, Lea, Flood 2014): 64 bits of state, enough to shuffle, to start weights and to cut windows.
+/// SplitMix64 (Steele, Lea, Flood 2014) with 64 bits of state. Not for cryptography.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
@@ -17,17 +17,17 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// In [0, 1).
+    /// Uniform in [0, 1).
     pub fn unit(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// In [low, high).
+    /// Uniform in [low, high).
     pub fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.unit()
     }
 
-    /// Mean 0, variance 1 (Box and Muller).
+    /// Normal with mean 0 and variance 1 (Box and Muller).
     pub fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.unit()).cos()
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sequence_is_the_published_one() {
+    fn the_sequence_matches_the_published_one() {
         let mut random = Random::seeded(1_234_567);
         assert_eq!([random.bits(), random.bits()], [6_457_827_717_110_365_317, 3_203_168_211_198_807_973]);
     }

@@ -1,7 +1,6 @@
-//! The little linear algebra that training needs. Plain loops in a fixed order, so that a training ends in the same
-//! bits on every machine.
+//! Linear algebra for training. Loops run in a fixed order, so that training gives the same bits on every machine.
 
-/// A matrix of 64-bit floats, row by row.
+/// A matrix of 64-bit floats, stored row by row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Matrix {
     rows: usize,
@@ -15,12 +14,12 @@ impl Matrix {
     }
 
     /// # Panics
-    /// The rows differ in length.
+    /// When the rows differ in length.
     pub fn from_rows<R: AsRef<[f64]>>(rows: &[R]) -> Self {
         let columns = rows.first().map_or(0, |row| row.as_ref().len());
         let mut values = Vec::with_capacity(rows.len() * columns);
         for row in rows {
-            assert_eq!(row.as_ref().len(), columns, "rows of one length");
+            assert_eq!(row.as_ref().len(), columns, "rows have equal length");
             values.extend_from_slice(row.as_ref());
         }
         Self { rows: rows.len(), columns, values }
@@ -42,13 +41,13 @@ impl Matrix {
         &mut self.values[i * self.columns..(i + 1) * self.columns]
     }
 
-    /// `self` times the column `x`.
+    /// The product of `self` and the column vector `x`.
     pub fn times(&self, x: &[f64]) -> Vec<f64> {
         (0..self.rows).map(|i| dot(self.row(i), x)).collect()
     }
 }
 
-/// Four sums side by side: one alone would wait for each addition, and the compiler may not reorder them.
+/// The dot product. Four independent sums allow vector instructions; the compiler may not reorder floats itself.
 pub fn dot(a: &[f64], b: &[f64]) -> f64 {
     let (a, a_rest) = a.as_chunks::<4>();
     let (b, b_rest) = b.as_chunks::<4>();
@@ -69,8 +68,7 @@ pub fn add_scaled(y: &mut [f64], factor: f64, x: &[f64]) {
     }
 }
 
-/// Makes the rows orthonormal (Gram and Schmidt, each row twice against those before it). A row that depends on the
-/// others becomes zero.
+/// Makes the rows orthonormal (Gram and Schmidt, two passes per row). A row that depends on earlier rows becomes zero.
 pub fn orthonormalise(rows: &mut Matrix) {
     for i in 0..rows.rows {
         let (before, rest) = rows.values.split_at_mut(i * rows.columns);
@@ -88,7 +86,7 @@ pub fn orthonormalise(rows: &mut Matrix) {
     }
 }
 
-/// Eigenvalues, largest first, and eigenvectors, one a row, of a symmetric matrix (Jacobi's rotations).
+/// Eigenvalues, largest first, and eigenvectors, one per row, of a symmetric matrix (Jacobi rotations).
 pub fn eigen(symmetric: &Matrix) -> (Vec<f64>, Matrix) {
     const SWEEPS: usize = 60;
     let n = symmetric.rows;
@@ -113,7 +111,7 @@ pub fn eigen(symmetric: &Matrix) -> (Vec<f64>, Matrix) {
     (order.iter().map(|&i| a.row(i)[i]).collect(), sorted)
 }
 
-/// HostLimiter the plane of p and q so that `a[p][q]` becomes zero.
+/// Rotates the plane of p and q so that `a[p][q]` becomes zero.
 fn rotate(a: &mut Matrix, vectors: &mut Matrix, p: usize, q: usize) {
     let apq = a.row(p)[q];
     if apq == 0.0 {
@@ -123,21 +121,21 @@ fn rotate(a: &mut Matrix, vectors: &mut Matrix, p: usize, q: usize) {
     let tangent = theta.signum() / (theta.abs() + theta.hypot(1.0));
     let cosine = 1.0 / tangent.hypot(1.0);
     let sine = tangent * cosine;
-    let turn = |x: f64, y: f64| (cosine * x - sine * y, sine * x + cosine * y);
+    let rotated = |x: f64, y: f64| (cosine * x - sine * y, sine * x + cosine * y);
     for k in 0..a.rows {
         let row = a.row_mut(k);
-        (row[p], row[q]) = turn(row[p], row[q]);
+        (row[p], row[q]) = rotated(row[p], row[q]);
     }
     for matrix in [a, vectors] {
         for k in 0..matrix.columns {
-            let (x, y) = turn(matrix.row(p)[k], matrix.row(q)[k]);
+            let (x, y) = rotated(matrix.row(p)[k], matrix.row(q)[k]);
             matrix.row_mut(p)[k] = x;
             matrix.row_mut(q)[k] = y;
         }
     }
 }
 
-/// Solves A x = b for a symmetric, positive definite A (Cholesky). None when it is not.
+/// Solves A x = b for a symmetric, positive definite A (Cholesky). `None` when A is not positive definite.
 pub fn solve(a: &Matrix, b: &[f64]) -> Option<Vec<f64>> {
     let n = a.rows;
     let mut lower = Matrix::zeros(n, n);
@@ -171,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn eigenvectors_come_back_scaled() {
+    fn a_matrix_scales_its_eigenvectors() {
         let a = Matrix::from_rows(&[[4., 1., 0.], [1., 3., -1.], [0., -1., 2.]]);
         let (values, vectors) = eigen(&a);
         assert!(values.windows(2).all(|pair| pair[0] >= pair[1]), "{values:?}");
@@ -182,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_solution_solves() {
+    fn solve_satisfies_the_equation() {
         let a = Matrix::from_rows(&[[4., 1., 0.], [1., 3., -1.], [0., -1., 2.]]);
         let x = solve(&a, &[1., 2., 3.]).unwrap();
         assert!(near(&a.times(&x), &[1., 2., 3.]));
@@ -190,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn orthonormal_rows_are_just_that() {
+    fn orthonormalised_rows_are_orthonormal() {
         let mut rows = Matrix::from_rows(&[[1., 2., 3.], [2., 4., 6.], [0., 1., 0.]]);
         orthonormalise(&mut rows);
         let products: Vec<f64> = (0..3).flat_map(|i| rows.times(rows.row(i))).collect();
