@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use facemill::classifier::model::{Input, MIRRORS, Model, meta};
+use facemill::archive::predictions::Predictions;
+use facemill::classifier::model::{Input, MIRRORS, Model, ModelFile, meta};
 use facemill::config::Models;
 use facemill::domain::{Align, Candidate, ContentHash, Crop, FacePolicy, ImageFormat, Photo, RunName, Search};
 use facemill::inference::Runtime;
@@ -220,12 +221,16 @@ async fn the_stage_adds_the_prediction() {
         photos.push(photo(i, hash, &mirrors));
     }
     let name = model.name().to_owned();
-    let stage = Classify::new(objects, vec![model, committed()]).unwrap();
+    let file = Arc::new(ModelFile::read(&models().classifier()).unwrap());
+    let stage = Classify::new(objects.clone(), file.clone(), &runtime(), 2).unwrap();
+    let predictions = Predictions::new(objects);
     let outcomes = futures::future::join_all(photos.iter().map(|photo| stage.run(photo))).await;
     for ((outcome, photo), expected) in outcomes.into_iter().zip(&photos).zip(expected) {
         let Outcome::Advance(scored) = outcome else { panic!("{outcome:?}") };
         let prediction = scored.facts.prediction.clone().unwrap();
-        assert_eq!((prediction.p_ok, &prediction.model), (expected, &name));
+        assert_eq!((prediction.p_ok, &prediction.model, prediction.model_sha256), (expected, &name, file.sha256));
+        let crop = scored.facts.crop.as_ref().unwrap().sha256;
+        assert_eq!(predictions.read(file.sha256, crop).await.unwrap(), Some(prediction));
         assert_eq!((&scored.candidate, &scored.facts.crop), (&photo.candidate, &photo.facts.crop));
     }
 }

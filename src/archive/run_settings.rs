@@ -30,6 +30,8 @@ pub struct RunSettings {
 }
 
 impl RunSettings {
+    const WITHOUT_FLAG: [&str; 2] = ["fill", "landmark-model"];
+
     /// The settings by name, as their flags are called.
     pub fn by_name(&self) -> Map<String, Value> {
         match serde_json::to_value(self) {
@@ -59,6 +61,7 @@ fn plain(value: &Value) -> String {
 /// A setting of a run that has another value now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
+    /// Its name, as the flag is called.
     pub setting: String,
     pub stored: String,
     pub given: String,
@@ -66,7 +69,8 @@ pub struct Difference {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} (now {})", self.setting, self.stored, self.given)
+        let flag = if RunSettings::WITHOUT_FLAG.contains(&self.setting.as_str()) { "" } else { "--" };
+        write!(f, "{flag}{} {} (now {})", self.setting, self.stored, self.given)
     }
 }
 
@@ -155,7 +159,10 @@ mod tests {
         stored.agree(&run, &settings()).await.unwrap();
         let changed = RunSettings { align: Align::Ffhq, min_face: 90, ..settings() };
         let error = stored.agree(&run, &changed).await.unwrap_err().to_string();
-        assert!(error.contains("run default was started with align paper (now ffhq), min-face 80 (now 90)"), "{error}");
+        assert!(
+            error.contains("run default was started with --align paper (now ffhq), --min-face 80 (now 90)"),
+            "{error}"
+        );
         assert_eq!(stored.fix(&run, &changed).await.unwrap(), settings());
         stored.agree(&other, &changed).await.unwrap();
         assert_eq!(stored.read(&other).await.unwrap(), Some(changed));

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bytes::Bytes;
 use image::RgbImage;
 use image::imageops::{self, FilterType};
 use ort::session::Session;
@@ -113,11 +114,64 @@ pub fn mirrors(all: f64, head: f64, grid: &[f32]) -> Result<[f32; MIRRORS], Stri
     }
 }
 
+/// A classifier's file in memory, with the facts that its metadata holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelFile {
+    /// Names the file in errors.
+    source: String,
+    pub bytes: Bytes,
+    pub sha256: ContentHash,
+    /// Name, version and the start of the file's hash: `facemill-okng-1@0123abcd`.
+    pub name: String,
+    /// A crop with this P(OK) or more counts as OK, unless a person sets another threshold.
+    pub threshold: f64,
+}
+
+impl ModelFile {
+    /// # Errors
+    /// The file cannot be read, or is not a classifier.
+    pub fn read(path: &Path) -> Result<Self, ModelError> {
+        Self::from_bytes(&path.display().to_string(), inference::read(path)?.into())
+    }
+
+    /// A file in memory. Errors name it `source`.
+    pub fn from_bytes(source: &str, bytes: Bytes) -> Result<Self, ModelError> {
+        let invalid = |detail: String| ModelError::Invalid { file: source.into(), detail };
+        let file = ModelProto::decode(&bytes[..]).map_err(|error| invalid(error.to_string()))?;
+        let entry = |key: &str| file.metadata(key).ok_or_else(|| invalid(format!("it has no `{key}`")));
+        if entry(meta::NAME)? != NAME {
+            return Err(invalid(format!("its name is `{}`", entry(meta::NAME)?)));
+        }
+        let threshold = entry(meta::THRESHOLD)?.parse().map_err(|_| invalid("its threshold is not a number".into()))?;
+        let sha256 = ContentHash::of(&bytes);
+        let name = format!("{NAME}-{}@{}", entry(meta::VERSION)?, &sha256.to_string()[..8]);
+        Ok(Self { source: source.into(), bytes, sha256, name, threshold })
+    }
+
+    /// The value of a metadata entry.
+    pub fn metadata(&self, key: &str) -> Option<String> {
+        ModelProto::decode(&self.bytes[..]).ok()?.metadata(key).map(str::to_owned)
+    }
+
+    /// A file that no runtime opens, for tests of what surrounds the model.
+    #[cfg(test)]
+    pub fn example() -> Self {
+        let bytes = Bytes::from_static(b"example");
+        let sha256 = ContentHash::of(&bytes);
+        Self { source: "example".into(), bytes, sha256, name: "example".into(), threshold: 0.5 }
+    }
+
+    /// The classifier, for one thread.
+    pub fn open(&self, runtime: &Runtime) -> Result<Model, ModelError> {
+        let session = runtime.session(&self.source, &self.bytes, 1)?;
+        Ok(Model { session, name: self.name.clone(), threshold: self.threshold })
+    }
+}
+
 /// A loaded classifier. Use one per thread.
 pub struct Model {
     session: Session,
     name: String,
-    sha256: ContentHash,
     threshold: f64,
 }
 
@@ -127,32 +181,17 @@ impl Model {
     /// # Errors
     /// The file cannot be read, is not an ONNX file, or is another model.
     pub fn open(path: &Path, runtime: &Runtime) -> Result<Self, ModelError> {
-        Self::from_bytes(&path.display().to_string(), &inference::read(path)?, runtime)
+        ModelFile::read(path)?.open(runtime)
     }
 
     /// Opens a file in memory. Errors name it `source`.
     pub fn from_bytes(source: &str, bytes: &[u8], runtime: &Runtime) -> Result<Self, ModelError> {
-        let invalid = |detail: String| ModelError::Invalid { file: source.into(), detail };
-        let file = ModelProto::decode(bytes).map_err(|error| invalid(error.to_string()))?;
-        let entry = |key: &str| file.metadata(key).ok_or_else(|| invalid(format!("it has no `{key}`")));
-        if entry(meta::NAME)? != NAME {
-            return Err(invalid(format!("its name is `{}`", entry(meta::NAME)?)));
-        }
-        let threshold = entry(meta::THRESHOLD)?.parse().map_err(|_| invalid("its threshold is not a number".into()))?;
-        let sha256 = ContentHash::of(bytes);
-        let name = format!("{NAME}-{}@{}", entry(meta::VERSION)?, &sha256.to_string()[..8]);
-        let session = runtime.session(source, bytes, 1)?;
-        Ok(Self { session, name, sha256, threshold })
+        ModelFile::from_bytes(source, Bytes::copy_from_slice(bytes))?.open(runtime)
     }
 
     /// Name, version and the first 8 digits of the file's SHA-256: `facemill-okng-1@0123abcd`.
     pub fn name(&self) -> &str {
         &self.name
-    }
-
-    /// SHA-256 of the file.
-    pub fn sha256(&self) -> ContentHash {
-        self.sha256
     }
 
     /// A score at or above it counts as OK. Training chose it.

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
-use dataset::{synthetic, train};
+use dataset::{models, synthetic, train};
 use inspect::{audit, describe, doctor, report, simulate, status, why};
 use operate::{dead, pause, produce, rebuild, retry, work};
 use run::{candidates, demo, progress};
@@ -67,6 +67,8 @@ enum Command {
     Report(report::Args),
     /// Trains the OK/NG classifier from labelled crops
     Train(train::Args),
+    /// Lists stored classifiers, shows one, or makes one the current classifier of a run
+    Models(models::Args),
     /// Cuts whole-head photographs into labelled crops, for a first training without verdicts
     #[command(hide = true)]
     Synthetic(synthetic::Args),
@@ -175,6 +177,7 @@ fn dispatch(command: Command, definition: &Definition) -> Result<ExitCode, Failu
         Command::Settings(args) => show_settings::run(&args, definition),
         Command::Report(args) => report::run(&args),
         Command::Train(args) => train::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Models(args) => models::run(&args),
         Command::Synthetic(args) => synthetic::run(args).map(|()| ExitCode::SUCCESS),
         Command::Simulate(args) => simulate::run(&args),
         Command::Describe(args) => describe::run(&args),

@@ -83,6 +83,8 @@ pub enum CauseCode {
     ObjectMissing,
     StoreUnavailable,
     StoreRefused,
+    /// The worker cannot process photos of this run: it has another landmark model than the run's settings demand.
+    RunSettings,
     Panic,
     TimeLimit,
     /// Workers died while they processed the photo.
@@ -135,6 +137,7 @@ static FIXED: &[(CauseCode, &str)] = {
         (ObjectMissing, "object-missing"),
         (StoreUnavailable, "store-unavailable"),
         (StoreRefused, "store-refused"),
+        (RunSettings, "run-settings"),
         (Panic, "panic"),
         (TimeLimit, "time-limit"),
         (KillsWorkers, "kills-workers"),
@@ -157,7 +160,7 @@ impl CauseCode {
     /// Whether the photo waits for this installation and not for its host: such a wait never costs an attempt, however
     /// long it takes.
     pub fn is_local_wait(&self) -> bool {
-        matches!(self, Self::HostPaused | Self::HostBusy | Self::HostLimiter | Self::NoNetwork)
+        matches!(self, Self::HostPaused | Self::HostBusy | Self::HostLimiter | Self::NoNetwork | Self::RunSettings)
     }
 
     /// Whether the photo is gone when the cause outlasts all attempts: no server is at that address any more. After

@@ -1,6 +1,7 @@
 //! SHA-256 hashes as names of objects.
 
 use std::fmt;
+use std::io::{self, Read};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -13,6 +14,18 @@ pub struct ContentHash([u8; 32]);
 impl ContentHash {
     pub fn of(bytes: &[u8]) -> Self {
         Self(sha2::Sha256::digest(bytes).into())
+    }
+
+    /// The hash of everything that `reader` yields.
+    pub fn of_reader(mut reader: impl Read) -> io::Result<Self> {
+        let mut digest = sha2::Sha256::new();
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match reader.read(&mut buffer)? {
+                0 => return Ok(Self(digest.finalize().into())),
+                count => digest.update(&buffer[..count]),
+            }
+        }
     }
 
     pub fn from_digest(digest: [u8; 32]) -> Self {
@@ -83,6 +96,7 @@ mod tests {
         let hash = ContentHash::of(b"abc");
         assert_eq!(hash.to_string(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(hash.to_string().parse::<ContentHash>().unwrap(), hash);
+        assert_eq!(ContentHash::of_reader(&b"abc"[..]).unwrap(), hash);
         assert!("xyz".parse::<ContentHash>().is_err());
     }
 }

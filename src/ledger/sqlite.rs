@@ -55,32 +55,12 @@ impl Sqlite {
             cause TEXT,
             detail TEXT,
             took_ms INTEGER NOT NULL);
-        CREATE INDEX IF NOT EXISTS events_of_photo ON events(run, id);
-        CREATE TABLE IF NOT EXISTS settings(run TEXT PRIMARY KEY, json TEXT NOT NULL);";
+        CREATE INDEX IF NOT EXISTS events_of_photo ON events(run, id);";
 
     pub async fn open(database: Database) -> Result<Self, LedgerError> {
         let ledger = Self { database };
         ledger.call("open the ledger", |c| c.execute_batch(Self::SCHEMA)).await?;
         Ok(ledger)
-    }
-
-    /// The settings a run was begun with; none, if it was not begun.
-    pub async fn stored_settings(&self, run: &RunName) -> Result<Option<String>, LedgerError> {
-        let run = run.to_string();
-        self.call("read the settings of the run", move |c| {
-            c.query_row("SELECT json FROM settings WHERE run = ?1", [run], |row| row.get(0)).optional()
-        })
-        .await
-    }
-
-    /// The settings a run was begun with: kept from the first call on. Answers the ones that count.
-    pub async fn settings(&self, run: &RunName, proposed: String) -> Result<String, LedgerError> {
-        let run = run.to_string();
-        self.call("read the settings of the run", move |c| {
-            c.execute("INSERT OR IGNORE INTO settings VALUES (?1, ?2)", params![run, proposed])?;
-            c.query_row("SELECT json FROM settings WHERE run = ?1", [run], |row| row.get(0))
-        })
-        .await
     }
 
     async fn call<T, F>(&self, what: &str, work: F) -> Result<T, LedgerError>

@@ -9,40 +9,63 @@ use tokio::sync::oneshot;
 use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
+use super::current_classifier::CurrentClassifier;
 use super::stage::{Outcome, Retry, Stage, panic_text, store_failed};
-use crate::classifier::model::{Input, Model, mirrors_of};
-use crate::domain::{Cause, CauseCode, ContentHash, Crop, Photo, Prediction, StageName};
+use crate::archive::predictions::Predictions;
+use crate::classifier::model::{Input, Model, ModelError, ModelFile, mirrors_of};
+use crate::domain::{Cause, CauseCode, ContentHash, Crop, Photo, Prediction, RunName, StageName};
+use crate::inference::Runtime;
 use crate::objects::{ObjectKey, Objects};
 use crate::telemetry::{context, instruments};
 
 /// The most crops in one batch.
 const MAX_BATCH: usize = 16;
 
-/// Scores crops in batches. A thread takes all waiting crops at once and does not wait for more: a single crop is scored
-/// at once, and while a batch runs, the next one builds up.
+/// Opened models that a thread keeps. A run changes its classifier rarely.
+const SESSIONS: usize = 3;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClassifyError {
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error("cannot start the classifier's threads: {0}")]
+    Threads(#[from] std::io::Error),
+}
+
+/// Scores crops with the current classifier of their run, and stores the predictions.
+///
+/// Crops that wait are scored in one batch. A batch does not wait for more crops: the next one collects while the
+/// present one is computed.
 pub struct Classify {
     objects: Arc<dyn Objects>,
+    predictions: Predictions,
+    classifier: CurrentClassifier,
     queue: Sender<Job>,
-    model: String,
-    sha256: ContentHash,
 }
 
 impl Classify {
-    /// Starts a thread for each of `models`, which must be copies of one model. The threads end when this is dropped.
+    /// Starts `threads` threads, which end when this is dropped. `own` is the classifier of runs that have none yet.
     ///
     /// # Errors
-    /// A thread cannot be started.
-    pub fn new(objects: Arc<dyn Objects>, models: Vec<Model>) -> std::io::Result<Self> {
-        let name = models.first().map(|model| model.name().to_owned()).unwrap_or_default();
-        let sha256 = models.first().map_or_else(|| ContentHash::of(b""), Model::sha256);
-        Self::with_scorers(objects, models, name, sha256)
+    /// A thread cannot be started, or onnxruntime does not accept `own`.
+    pub fn new(
+        objects: Arc<dyn Objects>,
+        own: Arc<ModelFile>,
+        runtime: &Runtime,
+        threads: usize,
+    ) -> Result<Self, ClassifyError> {
+        let scorer = |_| {
+            let opened = vec![(own.sha256, own.open(runtime)?)];
+            Ok::<_, ClassifyError>(Sessions { runtime: runtime.clone(), opened })
+        };
+        let scorers = (0..threads).map(scorer).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self::with_scorers(objects, scorers, own)?)
     }
 
     fn with_scorers<S: Scorer + 'static>(
         objects: Arc<dyn Objects>,
         scorers: Vec<S>,
-        model: String,
-        sha256: ContentHash,
+        own: Arc<ModelFile>,
     ) -> std::io::Result<Self> {
         let (queue, jobs) = channel();
         let jobs = Arc::new(Mutex::new(jobs));
@@ -50,10 +73,12 @@ impl Classify {
             let jobs = Arc::clone(&jobs);
             std::thread::Builder::new().name("classify".into()).spawn(move || serve(scorer, &jobs))?;
         }
-        Ok(Self { objects, queue, model, sha256 })
+        let predictions = Predictions::new(objects.clone());
+        let classifier = CurrentClassifier::new(objects.clone(), own);
+        Ok(Self { objects, predictions, classifier, queue })
     }
 
-    async fn prediction(&self, crop: &Crop) -> Result<Prediction, Outcome> {
+    async fn prediction(&self, run: &RunName, crop: &Crop) -> Result<Prediction, Outcome> {
         let bytes =
             self.objects.get(&ObjectKey::face(crop.sha256, crop.format)).await.map_err(|error| store_failed(&error))?;
         let poison = |detail: String| Outcome::Poison(Cause::new(CauseCode::BadCrop, detail));
@@ -63,17 +88,20 @@ impl Classify {
             .await
             .map_err(|error| poison(format!("the decoder panicked: {error}")))?
             .map_err(poison)?;
-        let p_ok =
-            self.score(input).await.map_err(|detail| Retry::failed(Cause::new(CauseCode::ClassifierFailed, detail)))?;
-        // Four decimals exceed the model's accuracy and are the same in every run.
-        Ok(Prediction { p_ok: (p_ok * 1e4).round() / 1e4, model: self.model.clone(), model_sha256: self.sha256 })
+        let failed = |detail| Retry::failed(Cause::new(CauseCode::ClassifierFailed, detail));
+        let model = self.classifier.of(run).await.map_err(|error| store_failed(&error))?.map_err(failed)?;
+        let p_ok = self.score(input, model.clone()).await.map_err(failed)?;
+        // Four decimals are more than the model's accuracy, and equal on all machines but for rare roundings.
+        let p_ok = (p_ok * 1e4).round() / 1e4;
+        let prediction = Prediction { p_ok, model: model.name.clone(), model_sha256: model.sha256 };
+        self.predictions.write(crop.sha256, prediction).await.map_err(|error| store_failed(&error))
     }
 
-    async fn score(&self, input: Input) -> Result<f64, String> {
+    async fn score(&self, input: Input, model: Arc<ModelFile>) -> Result<f64, String> {
         let (answer, answered) = oneshot::channel();
-        let span = tracing::trace_span!("inference", facemill.model = self.model);
+        let span = tracing::trace_span!("inference", facemill.model = model.name);
         let stopped = || "the threads of the classifier have ended".to_owned();
-        self.queue.send(Job { input, answer, span: span.clone() }).map_err(|_| stopped())?;
+        self.queue.send(Job { input, model, answer, span: span.clone() }).map_err(|_| stopped())?;
         answered.instrument(span).await.unwrap_or_else(|_| Err(stopped()))
     }
 }
@@ -91,7 +119,7 @@ impl Stage for Classify {
                 "the photo has no crop: it has not passed crop",
             ));
         };
-        match self.prediction(crop).await {
+        match self.prediction(&photo.run, crop).await {
             Ok(prediction) => {
                 let mut photo = photo.clone();
                 photo.facts.prediction = Some(prediction);
@@ -102,39 +130,66 @@ impl Stage for Classify {
     }
 }
 
-/// A crop to score, and the channel for its score.
+/// A crop that waits for its score.
 struct Job {
     input: Input,
+    model: Arc<ModelFile>,
     answer: oneshot::Sender<Result<f64, String>>,
     /// The span of the caller's wait, in the trace of its photo.
     span: Span,
 }
 
-/// Scores a batch of crops. Implemented by the model and by a test double.
+/// Scores a batch of crops. Implemented by the models of a thread and by a test double.
 trait Scorer: Send {
-    fn predict(&mut self, batch: &[Input]) -> Result<Vec<f64>, String>;
+    fn predict(&mut self, model: &ModelFile, batch: &[Input]) -> Result<Vec<f64>, String>;
 }
 
-impl Scorer for Model {
-    fn predict(&mut self, batch: &[Input]) -> Result<Vec<f64>, String> {
-        Model::predict(self, batch).map_err(|error| error.to_string())
+/// The models that a thread has opened, the last used one at the end.
+struct Sessions {
+    runtime: Runtime,
+    opened: Vec<(ContentHash, Model)>,
+}
+
+impl Scorer for Sessions {
+    fn predict(&mut self, model: &ModelFile, batch: &[Input]) -> Result<Vec<f64>, String> {
+        let known = self.opened.iter().position(|(sha256, _)| *sha256 == model.sha256);
+        let mut session = match known {
+            Some(index) => self.opened.remove(index).1,
+            None => model.open(&self.runtime).map_err(|error| error.to_string())?,
+        };
+        let scores = session.predict(batch).map_err(|error| error.to_string());
+        self.opened.push((model.sha256, session));
+        if self.opened.len() > SESSIONS {
+            self.opened.remove(0);
+        }
+        scores
     }
 }
 
-/// Scores waiting crops until the sender is dropped.
+/// Scores the crops that wait until no caller is left.
 fn serve(mut scorer: impl Scorer, jobs: &Mutex<Receiver<Job>>) {
-    while let Some(batch) = next_batch(jobs) {
-        if let Some(instruments) = instruments::get() {
-            instruments.batch(batch.len());
+    while let Some(mut jobs) = next_batch(jobs) {
+        jobs.sort_by_key(|job| job.model.sha256);
+        while let Some(first) = jobs.first() {
+            let model = first.model.clone();
+            let rest = jobs.partition_point(|job| job.model.sha256 == model.sha256);
+            let batch: Vec<Job> = jobs.drain(..rest).collect();
+            serve_batch(&mut scorer, &model, batch);
         }
-        let span = batch_span(&batch);
-        let (inputs, answers): (Vec<Input>, Vec<_>) = batch.into_iter().map(|job| (job.input, job.answer)).unzip();
-        let scores = span.in_scope(|| scores(&mut scorer, &inputs));
-        drop(span);
-        for (answer, score) in answers.into_iter().zip(scores) {
-            // The caller may have stopped waiting.
-            let _ = answer.send(score);
-        }
+    }
+}
+
+fn serve_batch(scorer: &mut impl Scorer, model: &ModelFile, batch: Vec<Job>) {
+    if let Some(instruments) = instruments::get() {
+        instruments.batch(batch.len());
+    }
+    let span = batch_span(&batch);
+    let (inputs, answers): (Vec<Input>, Vec<_>) = batch.into_iter().map(|job| (job.input, job.answer)).unzip();
+    let scores = span.in_scope(|| scores(scorer, model, &inputs));
+    drop(span);
+    for (answer, score) in answers.into_iter().zip(scores) {
+        // A caller that has stopped waiting needs no answer.
+        let _ = answer.send(score);
     }
 }
 
@@ -160,16 +215,16 @@ fn next_batch(jobs: &Mutex<Receiver<Job>>) -> Option<Vec<Job>> {
 }
 
 /// A score for each crop. The crops of a failed batch are scored one by one, so that a bad crop fails alone.
-fn scores(scorer: &mut impl Scorer, batch: &[Input]) -> Vec<Result<f64, String>> {
-    match predict(scorer, batch) {
+fn scores(scorer: &mut impl Scorer, model: &ModelFile, batch: &[Input]) -> Vec<Result<f64, String>> {
+    match predict(scorer, model, batch) {
         Ok(scores) => scores.into_iter().map(Ok).collect(),
         Err(detail) if batch.len() == 1 => vec![Err(detail)],
-        Err(_) => batch.chunks(1).flat_map(|single| scores(scorer, single)).collect(),
+        Err(_) => batch.chunks(1).flat_map(|single| scores(scorer, model, single)).collect(),
     }
 }
 
-fn predict(scorer: &mut impl Scorer, batch: &[Input]) -> Result<Vec<f64>, String> {
-    match catch_unwind(AssertUnwindSafe(|| scorer.predict(batch))) {
+fn predict(scorer: &mut impl Scorer, model: &ModelFile, batch: &[Input]) -> Result<Vec<f64>, String> {
+    match catch_unwind(AssertUnwindSafe(|| scorer.predict(model, batch))) {
         Ok(Ok(scores)) if scores.len() == batch.len() => Ok(scores),
         Ok(Ok(scores)) => Err(format!("the model returned {} scores for {} crops", scores.len(), batch.len())),
         Ok(Err(detail)) => Err(detail),
@@ -186,7 +241,7 @@ mod tests {
     use image::RgbImage;
 
     use super::*;
-    use crate::domain::{Align, Candidate, ImageFormat, RunName};
+    use crate::domain::{Align, Candidate, ImageFormat};
     use crate::objects::{ObjectError, Page, PutIfAbsent, Swap, Version};
     use crate::vision::image::encode;
 
@@ -201,19 +256,19 @@ mod tests {
     #[async_trait]
     impl Objects for MemoryObjects {
         async fn put(&self, _: &ObjectKey, _: Bytes, _: &str) -> Result<bool, ObjectError> {
-            unreachable!("classify stores nothing")
+            Ok(true)
         }
 
         async fn put_if_absent(&self, _: &ObjectKey, _: Bytes, _: &str) -> Result<PutIfAbsent, ObjectError> {
-            unreachable!("classify stores nothing")
+            Ok(PutIfAbsent::Created)
         }
 
         async fn compare_and_swap(&self, _: &ObjectKey, _: &Version, _: Bytes, _: &str) -> Result<Swap, ObjectError> {
-            unreachable!("classify stores nothing")
+            unreachable!("classify replaces nothing")
         }
 
-        async fn get_versioned(&self, _: &ObjectKey) -> Result<(Bytes, Version), ObjectError> {
-            unreachable!()
+        async fn get_versioned(&self, key: &ObjectKey) -> Result<(Bytes, Version), ObjectError> {
+            Ok((self.get(key).await?, Version::new("1")))
         }
 
         async fn delete(&self, _: &ObjectKey) -> Result<(), ObjectError> {
@@ -252,7 +307,7 @@ mod tests {
     }
 
     impl Scorer for FakeScorer {
-        fn predict(&mut self, batch: &[Input]) -> Result<Vec<f64>, String> {
+        fn predict(&mut self, _: &ModelFile, batch: &[Input]) -> Result<Vec<f64>, String> {
             self.sizes.lock().unwrap().push(batch.len());
             if let Some(barrier) = self.barrier.take() {
                 barrier.wait();
@@ -299,7 +354,7 @@ mod tests {
     fn stage(store: MemoryObjects, barrier: Option<Arc<Barrier>>) -> (Classify, Arc<Mutex<Vec<usize>>>) {
         let sizes = Arc::default();
         let scorer = FakeScorer { sizes: Arc::clone(&sizes), barrier };
-        (Classify::with_scorers(Arc::new(store), vec![scorer], "fake".into(), ContentHash::of(b"fake")).unwrap(), sizes)
+        (Classify::with_scorers(Arc::new(store), vec![scorer], Arc::new(ModelFile::example())).unwrap(), sizes)
     }
 
     fn p_ok(outcome: &Outcome) -> f64 {
@@ -338,7 +393,8 @@ mod tests {
             let (answer, answered) = oneshot::channel();
             let mirrors = mirrors_of(photo(&png(), mirrored).facts.crop.as_ref().unwrap()).unwrap();
             let input = Input::decode(&png(), mirrors).unwrap();
-            classify.queue.send(Job { input, answer, span: Span::none() }).unwrap();
+            let model = Arc::new(ModelFile::example());
+            classify.queue.send(Job { input, model, answer, span: Span::none() }).unwrap();
             waiting.push(answered);
         }
         tokio::task::spawn_blocking(move || barrier.wait()).await.unwrap();

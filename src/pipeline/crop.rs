@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::detect::{Originals, off_thread, original};
+use super::run_shapes::RunShapes;
 use super::stage::{Outcome, Retry, Stage, store_failed};
 use crate::domain::{self, Align, Cause, CauseCode, ContentHash, Face, ImageFormat, Photo, StageName};
 use crate::objects::{ObjectKey, Objects};
@@ -36,11 +37,12 @@ pub struct Crop {
     originals: Originals,
     detector: Detector,
     settings: CropSettings,
+    runs: Option<Arc<RunShapes>>,
 }
 
 impl Crop {
     pub fn new(objects: Arc<dyn Objects>, detector: Detector, settings: CropSettings) -> Self {
-        Self { originals: Originals::new(objects, settings.limits), detector, settings }
+        Self { originals: Originals::new(objects), detector, settings, runs: None }
     }
 
     /// Shares the decoded pictures with the detect stage of the same process.
@@ -50,19 +52,30 @@ impl Crop {
         self
     }
 
+    /// Uses the settings of each photo's run instead of its own.
+    #[must_use]
+    pub fn with_run_shapes(mut self, runs: Option<Arc<RunShapes>>) -> Self {
+        self.runs = runs;
+        self
+    }
+
     async fn crop(&self, photo: &Photo) -> Result<Photo, Outcome> {
         let original = original(photo)?;
         let unfit =
             || Outcome::Poison(Cause::new(CauseCode::UnfitMessage, "the photo has no face: it has not passed detect"));
         let face = photo.facts.face.as_ref().filter(|face| face.landmarks.len() == 68).ok_or_else(unfit)?.clone();
-        let square = align::square(&face.landmarks, self.settings.align);
+        let settings = match &self.runs {
+            Some(runs) => CropSettings::from(&runs.of(&photo.run).await?),
+            None => self.settings,
+        };
+        let square = align::square(&face.landmarks, settings.align);
         if align::leaves_canvas(&square, face.width, face.height) {
             let detail =
                 format!("the crop of {:.0} x {:.0} pixels reaches too far beyond the photo", square.side, square.side);
             return Err(Outcome::Reject(Cause::new(CauseCode::OutOfFrame, detail)));
         }
-        let picture = self.originals.picture(original).await?;
-        let (detector, settings) = (self.detector.clone(), self.settings);
+        let picture = self.originals.picture(original, settings.limits).await?;
+        let detector = self.detector.clone();
         let (bytes, crop) = off_thread(move || cut(&picture, &face, &square, &detector, settings)).await?;
         let key = ObjectKey::face(crop.sha256, crop.format);
         let objects = &self.originals.objects;

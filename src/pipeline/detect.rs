@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::task::JoinError;
 use tracing::Span;
 
+use super::run_shapes::RunShapes;
 use super::stage::{Outcome, Retry, Stage, panic_text, store_failed};
 use crate::domain::{Cause, CauseCode, FacePolicy, Original, Photo, Search, StageName};
 use crate::objects::{ObjectKey, Objects};
@@ -36,11 +37,12 @@ pub struct Detect {
     originals: Originals,
     detector: Detector,
     settings: DetectSettings,
+    runs: Option<Arc<RunShapes>>,
 }
 
 impl Detect {
     pub fn new(objects: Arc<dyn Objects>, detector: Detector, settings: DetectSettings) -> Self {
-        Self { originals: Originals::new(objects, settings.limits), detector, settings }
+        Self { originals: Originals::new(objects), detector, settings, runs: None }
     }
 
     /// Shares the decoded pictures with the crop stage of the same process.
@@ -50,12 +52,23 @@ impl Detect {
         self
     }
 
+    /// Uses the settings of each photo's run instead of its own.
+    #[must_use]
+    pub fn with_run_shapes(mut self, runs: Option<Arc<RunShapes>>) -> Self {
+        self.runs = runs;
+        self
+    }
+
     async fn detect(&self, photo: &Photo) -> Result<Photo, Outcome> {
         let original = original(photo)?;
+        let settings = match &self.runs {
+            Some(runs) => DetectSettings::from(&runs.of(&photo.run).await?),
+            None => self.settings,
+        };
         let bytes = self.originals.read(original).await?;
-        let (limits, detector, settings) = (self.settings.limits, self.detector.clone(), self.settings);
+        let detector = self.detector.clone();
         let (picture, face) = off_thread(move || {
-            let picture = image::decode(&bytes, limits).map_err(|error| reject_picture(&error))?;
+            let picture = image::decode(&bytes, settings.limits).map_err(|error| reject_picture(&error))?;
             let face = detector
                 .find(&picture, settings.search, settings.min_face, settings.faces)
                 .map_err(|error| reject_face(&error))?;
@@ -86,12 +99,11 @@ impl Stage for Detect {
 pub(super) struct Originals {
     pub(super) objects: Arc<dyn Objects>,
     pub(super) pictures: Option<Arc<ImageCache>>,
-    limits: Limits,
 }
 
 impl Originals {
-    pub(super) fn new(objects: Arc<dyn Objects>, limits: Limits) -> Self {
-        Self { objects, pictures: None, limits }
+    pub(super) fn new(objects: Arc<dyn Objects>) -> Self {
+        Self { objects, pictures: None }
     }
 
     async fn read(&self, original: &Original) -> Result<Bytes, Outcome> {
@@ -100,11 +112,11 @@ impl Originals {
     }
 
     /// The upright pixels: from the cache of the detect stage, or decoded.
-    pub(super) async fn picture(&self, original: &Original) -> Result<Arc<RgbImage>, Outcome> {
+    pub(super) async fn picture(&self, original: &Original, limits: Limits) -> Result<Arc<RgbImage>, Outcome> {
         if let Some(picture) = self.pictures.as_ref().and_then(|pictures| pictures.take(original.sha256)) {
             return Ok(picture);
         }
-        let (bytes, limits) = (self.read(original).await?, self.limits);
+        let bytes = self.read(original).await?;
         off_thread(move || image::decode(&bytes, limits).map(Arc::new).map_err(|error| reject_picture(&error))).await
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod classify;
 pub mod crop;
+pub mod current_classifier;
 pub mod detect;
 pub mod event;
 pub mod fetch;
@@ -11,6 +12,7 @@ pub mod producer;
 pub mod rebuild;
 pub mod requeue;
 pub mod retry;
+pub mod run_shapes;
 pub mod sending;
 pub mod spans;
 pub mod stage;

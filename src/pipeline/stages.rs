@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use super::classify::Classify;
+use super::classify::{Classify, ClassifyError};
 use super::crop::{Crop, CropSettings};
 use super::detect::{Detect, DetectSettings};
 use super::fetch::Fetch;
+use super::run_shapes::{RunShapes, run_settings};
 use super::stage::Stage;
-use crate::classifier::model::{Model, ModelError};
+use crate::archive::run_settings::RunSettings;
+use crate::classifier::model::{ModelError, ModelFile};
 use crate::config::Models;
 use crate::domain::StageName;
-use crate::inference::{InferenceError, Runtime};
+use crate::inference::{self, InferenceError, Runtime};
 use crate::net::host_limiter::HostLimiter;
 use crate::net::{Fetcher, Rules, SetupError};
 use crate::objects::Objects;
@@ -28,6 +30,16 @@ pub struct Settings {
     pub host_limiter: Option<Arc<dyn HostLimiter>>,
     pub detect: DetectSettings,
     pub crop: CropSettings,
+    /// Detect and crop use the settings that each photo's run keeps in the object store. `detect` and `crop` become the
+    /// settings of a run that has none.
+    pub per_run: bool,
+}
+
+impl Settings {
+    /// The settings of a run that starts with these. Reads the landmark model, to hash it.
+    pub fn of_run(&self) -> Result<RunSettings, InferenceError> {
+        Ok(run_settings(&self.detect, &self.crop, inference::sha256(&self.models.landmarks())?))
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -40,15 +52,15 @@ pub enum StagesError {
     Inference(#[from] InferenceError),
     #[error(transparent)]
     Classifier(#[from] ModelError),
-    #[error("cannot start the classifier's threads: {0}")]
-    Threads(#[from] std::io::Error),
+    #[error(transparent)]
+    Classify(#[from] ClassifyError),
 }
 
 /// The stages of one process, in pipeline order.
 pub struct Stages {
     pub all: Vec<Arc<dyn Stage>>,
-    /// A crop counts as OK from this P(OK). None: the process does not classify.
-    pub ok_threshold: Option<f64>,
+    /// The classifier beside the program, if crops are classified here.
+    pub classifier: Option<Arc<ModelFile>>,
 }
 
 impl Stages {
@@ -58,7 +70,7 @@ impl Stages {
     /// Opens the stages in `names`, with the models that they need.
     pub fn open(names: &[StageName], settings: &Settings, objects: &Arc<dyn Objects>) -> Result<Self, StagesError> {
         let has = |name| names.contains(&name);
-        let mut stages = Self { all: Vec::new(), ok_threshold: None };
+        let mut stages = Self { all: Vec::new(), classifier: None };
         if has(StageName::Fetch) {
             let fetcher = Fetcher::new(settings.rules.clone())?;
             let fetcher = match &settings.host_limiter {
@@ -69,25 +81,27 @@ impl Stages {
         }
         if has(StageName::Detect) || has(StageName::Crop) {
             let detector = Detector::open(&settings.models, 2 * settings.cores)?;
+            let runs = match settings.per_run {
+                true => Some(Arc::new(RunShapes::new(objects.clone(), settings.of_run()?))),
+                false => None,
+            };
             // With both stages in one process, crop takes the pictures that detect has decoded.
             let both = has(StageName::Detect) && has(StageName::Crop);
             let pictures = Arc::new(ImageCache::new(if both { settings.cores * Self::PICTURES } else { 0 }));
             if has(StageName::Detect) {
                 let detect = Detect::new(objects.clone(), detector.clone(), settings.detect);
-                stages.all.push(Arc::new(detect.with_image_cache(pictures.clone())));
+                stages.all.push(Arc::new(detect.with_image_cache(pictures.clone()).with_run_shapes(runs.clone())));
             }
             if has(StageName::Crop) {
-                stages
-                    .all
-                    .push(Arc::new(Crop::new(objects.clone(), detector, settings.crop).with_image_cache(pictures)));
+                let crop = Crop::new(objects.clone(), detector, settings.crop);
+                stages.all.push(Arc::new(crop.with_image_cache(pictures).with_run_shapes(runs)));
             }
         }
         if has(StageName::Classify) {
             let runtime = Runtime::load(&settings.models.onnxruntime())?;
-            let open = |_| Model::open(&settings.models.classifier(), &runtime);
-            let models: Vec<Model> = (0..settings.cores).map(open).collect::<Result<_, _>>()?;
-            stages.ok_threshold = models.first().map(Model::threshold);
-            stages.all.push(Arc::new(Classify::new(objects.clone(), models)?));
+            let file = Arc::new(ModelFile::read(&settings.models.classifier())?);
+            stages.classifier = Some(file.clone());
+            stages.all.push(Arc::new(Classify::new(objects.clone(), file, &runtime, settings.cores)?));
         }
         Ok(stages)
     }

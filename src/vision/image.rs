@@ -18,6 +18,16 @@ pub struct Limits {
     pub pixels: u64,
 }
 
+impl Limits {
+    pub fn of_megapixels(megapixels: u64) -> Self {
+        Self { pixels: megapixels * 1_000_000 }
+    }
+
+    pub fn megapixels(self) -> u64 {
+        self.pixels / 1_000_000
+    }
+}
+
 impl Default for Limits {
     /// 50 megapixels: 150 MB of RGB.
     fn default() -> Self {

@@ -178,10 +178,10 @@ fn traces_tell_the_whole_story_of_a_photo() {
 
     let shown = ["facemill.attempt", "facemill.redelivered", "facemill.outcome", "facemill.cause"];
     let tree = |name: &str| trace(name).tree(&shown).replace(&prefix, "Q");
-    assert_eq!(tree("passes"), format!("photo\n{}", fetched("1 redelivered=false", 1) + &the_rest(2)));
+    assert_eq!(tree("passes"), format!("photo\n{}", fetched("1 redelivered=false", 1) + &the_rest(2, true)));
     assert_eq!(
         tree("stuck"),
-        format!("photo\n{}", fetched("1 redelivered=true", 1) + &the_rest(2)),
+        format!("photo\n{}", fetched("1 redelivered=true", 1) + &the_rest(2, false)),
         "by another worker"
     );
     let tried_again = "photo
@@ -194,7 +194,7 @@ fn traces_tell_the_whole_story_of_a_photo() {
           dns
       advance (client)
 ";
-    assert_eq!(tree("late"), tried_again.to_owned() + &fetched("2 redelivered=false", 3) + &the_rest(4));
+    assert_eq!(tree("late"), tried_again.to_owned() + &fetched("2 redelivered=false", 3) + &the_rest(4, false));
     let rejected = "      send Q.detect (producer) attempt=1
         process Q.detect (consumer) attempt=1 redelivered=false outcome=rejected cause=no-face
           begin (client)
@@ -260,8 +260,10 @@ fn fetched(attempt: &str, depth: usize) -> String {
     )
 }
 
-/// The lines of a photo that is fetched and passes, `depth` being that of the fetch's own span.
-fn the_rest(depth: usize) -> String {
+/// The lines of a photo that is fetched and passes. `depth` is that of the span of fetch. `new`: no earlier photo had the
+/// same crop, whose stored prediction counts.
+fn the_rest(depth: usize, new: bool) -> String {
+    let stored = if new { "" } else { "              object get\n" };
     let process = |stage: &str| format!("process Q.{stage} (consumer) attempt=1 redelivered=false outcome=advanced");
     let detect = format!(
         "  send Q.detect (producer) attempt=1
@@ -294,7 +296,8 @@ fn the_rest(depth: usize) -> String {
               object get
               decode
               inference
-              advance (client)
+              object put
+{stored}              advance (client)
               object put
               recorded (client)
 ",

@@ -306,6 +306,50 @@ fn two_runs_do_not_mix() {
 }
 
 #[test]
+fn a_run_changes_its_classifier() {
+    let collection = Collection::serve();
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path();
+    let list = || {
+        let listed = facemill(&["models", "list", "--out", path(out), "--json"]);
+        serde_json::from_slice::<Vec<Value>>(&listed.stdout).unwrap()
+    };
+    let take = |model: &str| {
+        let used = facemill(&["models", "use", model, "--threshold", "0.75", "--why", "a test", "--out", path(out)]);
+        assert!(used.status.success(), "{}", String::from_utf8_lossy(&used.stderr));
+    };
+    let predictions = |model: &Value| out.join("predictions").join(model["sha256"].as_str().unwrap());
+    assert!(facemill(&[collection.run_text(out), vec!["--limit", "30"]].concat()).status.success());
+    let [first] = &list()[..] else { panic!("{:?}", list()) };
+    assert_eq!((&first["current"], first["changes"].as_array().unwrap().len()), (&Value::from(true), 1));
+    assert!(predictions(first).is_dir());
+
+    // The same model with another hash: readers ignore the unknown field at the end.
+    let mut bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/models/classifier.onnx")).unwrap();
+    bytes.extend([0xa0, 0x06, 0x01]);
+    let file = out.join("other.onnx");
+    std::fs::write(&file, bytes).unwrap();
+    take(path(&file));
+    std::fs::remove_file(&file).unwrap();
+    let listed = list();
+    let [second] = &listed.iter().filter(|model| model["current"] == true).collect::<Vec<_>>()[..] else {
+        panic!("{listed:?}")
+    };
+    assert_ne!(first["sha256"], second["sha256"]);
+    let change = &second["changes"][0];
+    assert_eq!((change["threshold"].as_f64(), change["why"].as_str()), (Some(0.75), Some("a test")));
+    assert!(facemill(&collection.run_text(out)).status.success());
+    assert!(predictions(second).is_dir(), "photos of the second call are scored by the new model");
+
+    take(first["model"].as_str().unwrap());
+    let shown = facemill(&["models", "show", first["model"].as_str().unwrap(), "--out", path(out), "--json"]);
+    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!((&shown["current"], shown["changes"].as_array().unwrap().len()), (&Value::from(true), 2));
+    let unknown = facemill(&["models", "show", "nothing", "--out", path(out)]);
+    assert!(String::from_utf8(unknown.stderr).unwrap().contains("neither a file nor a stored classifier"));
+}
+
+#[test]
 fn faults_in_the_settings_are_told_together() {
     let run = facemill(&["run", "x.sql", "--min-face", "3", "--attempts", "0", "--resolve", "nonsense"]);
     assert_eq!(run.status.code(), Some(3));

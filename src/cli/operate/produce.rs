@@ -2,16 +2,21 @@
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
+use crate::archive::run_settings::StoredRunSettings;
 use crate::cli::run::MappingArgs;
 use crate::cli::run::progress::Bars;
+use crate::cli::settings::flags::{FaceArgs, ModelArgs};
 use crate::cli::settings::servers::ServerArgs;
 use crate::cli::{Failure, print_json, print_text};
 use crate::domain::{Candidate, RunName};
+use crate::inference;
 use crate::objects::s3::{Reader, S3};
 use crate::pipeline::producer::{self, Enqueued};
+use crate::pipeline::run_shapes::run_settings;
 use crate::source::{self, Input, Mapping};
 
 #[derive(Debug, clap::Args)]
@@ -21,6 +26,10 @@ pub struct Args {
     /// Takes only the first N candidates
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    #[command(flatten)]
+    faces: FaceArgs,
+    #[command(flatten)]
+    models: ModelArgs,
 }
 
 /// A dump, and the run on an installation that it is, or was, produced for.
@@ -94,14 +103,24 @@ impl Dump {
     }
 }
 
-pub fn run(Args { collection: args, limit }: Args) -> Result<ExitCode, Failure> {
+pub fn run(Args { collection: args, limit, faces, models }: Args) -> Result<ExitCode, Failure> {
     let mapping = args.mapping.parse()?;
+    let faults = faces.faults();
+    if !faults.is_empty() {
+        return Err(Failure::all(faults));
+    }
     let servers = args.servers.clients()?;
     let bars = Bars::new(!args.json);
     let _telemetry = crate::cli::observe("facemill=warn", &bars, "facemill-producer", false)?;
     let enqueued = crate::cli::block_on(async {
         // Before the dump is read, which may take long.
         servers.check().await?;
+        let landmarks = models.find().landmarks();
+        let landmarks = tokio::task::spawn_blocking(move || inference::sha256(&landmarks)).await;
+        let landmarks = landmarks.map_err(Failure::broken)?.map_err(Failure::broken)?;
+        let settings = run_settings(&faces.detect(), &faces.crop(), landmarks);
+        let stored = StoredRunSettings::new(Arc::new(servers.objects.clone()));
+        stored.agree(&args.run, &settings).await.map_err(Failure::broken)?;
         let mut candidates = args.dump.candidates(|| Ok(servers.objects.clone()), mapping, &bars).await?;
         candidates.truncate(limit.unwrap_or(usize::MAX));
         let bar = bars.count("enqueue", candidates.len() as u64);

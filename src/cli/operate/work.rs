@@ -75,6 +75,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         let limits = hosts::Limits::new(&settings.rules);
         settings.host_limiter =
             Some(Arc::new(Hosts::new(servers.ledger.client().clone(), name.clone(), limits, pauses.hosts())));
+        settings.per_run = true;
         let stages = crate::cli::run::open(&args.stages, &settings, objects.clone()).await?;
         let gate = Gate::default();
         if let Some(instruments) = instruments::get() {
@@ -195,8 +196,8 @@ impl fmt::Display for Concurrency {
     }
 }
 
-/// The machine's, or the pod's, name.
-fn host_name() -> String {
+/// The name of the machine or the pod.
+pub fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_owned()
 }

@@ -5,14 +5,16 @@ pub mod demo;
 pub mod progress;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::archive::run_classifier::RunClassifiers;
+use crate::archive::run_settings::{RunSettings, StoredRunSettings};
 use crate::cli::run::progress::{Bars, Board};
-use crate::cli::settings::flags::{self, StageArgs, that_shape_the_dataset};
+use crate::cli::settings::flags::{self, StageArgs};
 use crate::cli::{Failure, plain};
 use crate::domain::clock::now;
 use crate::domain::{Candidate, RunName, StageName};
@@ -139,7 +141,7 @@ pub async fn execute(
     let run = RunName::default();
     let home = RunDir::at(&process.out);
     let LockedRunDir { ledger, broker, objects, .. } = &home.lock().await.map_err(Failure::broken)?;
-    let shape = agree_on_settings(ledger, &run, &settings, home.folder()).await?;
+    let shape = agree_on_settings(&run, &settings, Arc::new(objects.clone())).await?;
     let stages = open(&StageName::ALL, &settings, Arc::new(Observed::folder(Arc::new(objects.clone())))).await?;
 
     let bar = bars.count("enqueue", candidates.len() as u64);
@@ -186,11 +188,14 @@ pub async fn execute(
     bars.clear();
     let finish = finish.map_err(Failure::broken)?;
 
+    let current = RunClassifiers::new(Arc::new(objects.clone())).read(&run).await.map_err(Failure::broken)?;
+    let own = stages.classifier.as_ref().map(|model| model.threshold);
+    let threshold = current.current().map(|change| change.threshold).or(own).unwrap_or(0.5);
     let about = About {
         run,
         made_at: now().as_secs(),
-        ok_threshold: stages.ok_threshold.unwrap_or(0.5),
-        settings: shape.into_iter().map(|(name, value)| (name, plain(&value))).collect(),
+        ok_threshold: threshold,
+        settings: shape.by_name().into_iter().map(|(name, value)| (name, plain(&value))).collect(),
     };
     let written = report::write_all(home.folder(), ledger, None, about).await.map_err(Failure::broken)?;
     let summary = Summary { enqueued: &enqueued, written: &written, finish, again };
@@ -212,33 +217,18 @@ pub async fn open(
     opened.await.map_err(Failure::broken)?.map_err(Failure::broken)
 }
 
-/// A run goes on with the settings that it was begun with: mixed alignments ruin a training set.
-async fn agree_on_settings(
-    ledger: &crate::ledger::sqlite::Sqlite,
+/// Fixes the settings of a new run. A run continues only with the settings that it was started with: mixed alignments
+/// ruin a training set.
+pub async fn agree_on_settings(
     run: &RunName,
     settings: &stages::Settings,
-    folder: &Path,
-) -> Result<serde_json::Map<String, serde_json::Value>, Failure> {
-    let wanted = that_shape_the_dataset(settings);
-    let proposed = serde_json::Value::Object(wanted.clone()).to_string();
-    let kept = ledger.settings(run, proposed).await.map_err(Failure::broken)?;
-    let kept: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&kept)
-        .map_err(|error| Failure::broken(format!("the settings kept in {} are damaged: {error}", folder.display())))?;
-    let differing = wanted.iter().filter(|(name, value)| kept.get(*name) != Some(value));
-    let faults: Vec<String> = differing
-        .map(|(name, value)| {
-            let kept = kept.get(name).map_or("-".into(), plain);
-            format!("--{name} {} (now {})", kept, plain(value))
-        })
-        .collect();
-    match faults.is_empty() {
-        true => Ok(wanted),
-        false => Err(Failure::broken(format!(
-            "{} was begun with {}: keep that, or choose another --out",
-            folder.display(),
-            faults.join(", ")
-        ))),
-    }
+    objects: Arc<dyn Objects>,
+) -> Result<RunSettings, Failure> {
+    let settings = settings.clone();
+    let given = tokio::task::spawn_blocking(move || settings.of_run()).await.map_err(Failure::broken)?;
+    let given = given.map_err(Failure::broken)?;
+    StoredRunSettings::new(objects).agree(run, &given).await.map_err(Failure::broken)?;
+    Ok(given)
 }
 
 /// Prints every event as a line of JSON.

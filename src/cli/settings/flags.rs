@@ -5,7 +5,6 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::json;
 
 use crate::cli::Failure;
 use crate::cli::settings::names;
@@ -19,9 +18,9 @@ use crate::pipeline::retry::Waits;
 use crate::pipeline::stages;
 use crate::vision::image::Limits;
 
-/// How the stages work.
+/// The settings that shape the crops of a run. Whoever starts the run fixes them.
 #[derive(Debug, Clone, Args)]
-pub struct StageArgs {
+pub struct FaceArgs {
     /// How the face is searched for: guided is fast, full is the published method
     #[arg(long, env = "FACEMILL_SEARCH", value_parser = names::search(), default_value_t, help_heading = "Faces")]
     search: Search,
@@ -40,6 +39,13 @@ pub struct StageArgs {
     /// Larger photos are rejected
     #[arg(long, env = "FACEMILL_MAX_MEGAPIXELS", default_value_t = 50, value_name = "N", help_heading = "Faces")]
     max_megapixels: u64,
+}
+
+/// How the stages work.
+#[derive(Debug, Clone, Args)]
+pub struct StageArgs {
+    #[command(flatten)]
+    faces: FaceArgs,
     /// Attempts that a photo has at each stage
     #[arg(long, env = "FACEMILL_ATTEMPTS", default_value_t = 4, value_name = "N", help_heading = "Work")]
     pub attempts: u32,
@@ -106,17 +112,36 @@ impl From<CropFormat> for ImageFormat {
     }
 }
 
+impl FaceArgs {
+    pub fn faults(&self) -> Vec<String> {
+        let faults = [
+            out_of_range("max-megapixels", self.max_megapixels, 1, 1000),
+            out_of_range("min-face", u64::from(self.min_face), 20, 10_000),
+        ];
+        faults.into_iter().flatten().collect()
+    }
+
+    pub fn detect(&self) -> DetectSettings {
+        let limits = Limits::of_megapixels(self.max_megapixels);
+        DetectSettings { search: self.search, faces: self.faces, min_face: self.min_face, limits }
+    }
+
+    pub fn crop(&self) -> CropSettings {
+        let limits = Limits::of_megapixels(self.max_megapixels);
+        CropSettings { align: self.align, image_format: self.image_format.into(), limits }
+    }
+}
+
 impl StageArgs {
     /// Checks everything together: every fault is told, not only the first. `faults`: what the caller has found already;
     /// `cores`: how many photos a stage of native code works on at a time.
     pub fn settings(&self, cores: usize, mut faults: Vec<String>) -> Result<stages::Settings, Failure> {
         let mut between = |flag, value, least, most| faults.extend(out_of_range(flag, value, least, most));
         between("attempts", u64::from(self.attempts), 1, 100);
-        between("max-megapixels", self.max_megapixels, 1, 1000);
         between("max-megabytes", self.max_megabytes, 1, 1000);
         between("per-host", self.per_host as u64, 1, 1000);
         between("timeout", self.timeout, 1, 3600);
-        between("min-face", u64::from(self.min_face), 20, 10_000);
+        faults.extend(self.faces.faults());
         let usual = Rules::default();
         let (mut hosts, mut allowed) = (usual.hosts, usual.allowed);
         for entry in &self.resolve {
@@ -131,7 +156,6 @@ impl StageArgs {
         if !faults.is_empty() {
             return Err(Failure::all(faults));
         }
-        let limits = Limits { pixels: self.max_megapixels * 1_000_000 };
         let total = Duration::from_secs(self.timeout);
         Ok(stages::Settings {
             models: self.models.find(),
@@ -150,8 +174,9 @@ impl StageArgs {
                 ..Rules::default()
             },
             host_limiter: None,
-            detect: DetectSettings { search: self.search, faces: self.faces, min_face: self.min_face, limits },
-            crop: CropSettings { align: self.align, image_format: self.image_format.into(), limits },
+            detect: self.faces.detect(),
+            crop: self.faces.crop(),
+            per_run: false,
         })
     }
 }
@@ -164,20 +189,4 @@ pub fn out_of_range(flag: &str, value: u64, least: u64, most: u64) -> Option<Str
 /// The cores of this machine, as far as this process may use them.
 pub fn cores() -> usize {
     available_parallelism().map_or(1, usize::from)
-}
-
-/// The settings that shape a dataset. Two runs that differ in them must not share an output.
-pub fn that_shape_the_dataset(settings: &stages::Settings) -> serde_json::Map<String, serde_json::Value> {
-    let json = json!({
-        "search": settings.detect.search,
-        "faces": settings.detect.faces,
-        "min-face": settings.detect.min_face,
-        "align": settings.crop.align,
-        "image-format": settings.crop.image_format,
-        "max-megapixels": settings.detect.limits.pixels / 1_000_000,
-    });
-    match json {
-        serde_json::Value::Object(map) => map,
-        _ => serde_json::Map::new(),
-    }
 }

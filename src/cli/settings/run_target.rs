@@ -7,6 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use crate::archive::records::Records;
+use crate::archive::run_settings::StoredRunSettings;
 use crate::broker::embedded::Embedded;
 use crate::broker::{Broker, Depth};
 use crate::cli::Failure;
@@ -179,11 +180,17 @@ impl RunTarget {
         }
     }
 
-    /// Its folder, and the settings that it was begun with.
-    pub async fn folder(&self) -> Result<Option<(&Path, serde_json::Map<String, serde_json::Value>)>, Failure> {
-        let Site::Folder { home, ledger } = &self.site else { return Ok(None) };
-        let kept = ledger.stored_settings(&self.run).await.map_err(Failure::broken)?;
-        let kept = kept.and_then(|kept| serde_json::from_str(&kept).ok()).unwrap_or_default();
-        Ok(Some((home.folder(), kept)))
+    /// The folder of a run in one process.
+    pub fn folder(&self) -> Option<&Path> {
+        match &self.site {
+            Site::Folder { home, .. } => Some(home.folder()),
+            Site::Servers(_) => None,
+        }
+    }
+
+    /// The settings that shape the crops of the run, by name. Empty: the run has none yet.
+    pub async fn settings(&self) -> Result<serde_json::Map<String, serde_json::Value>, Failure> {
+        let stored = StoredRunSettings::new(self.objects.clone()).read(&self.run).await.map_err(Failure::broken)?;
+        Ok(stored.map(|settings| settings.by_name()).unwrap_or_default())
     }
 }

@@ -293,7 +293,7 @@ mod tests {
             "waits: `soon`: ",
             "max-megapixels 0: take 1 to 1000",
             "cores 0: take 1 to 1024",
-            "s3-prefix: `/x`: begin keys",
+            "s3-prefix: `/x`: a key prefix",
             "allow-private-addresses: takes true or false",
             "work.concurrency: `many`: take a number",
             "work.out: `facemill work` has no such setting",
