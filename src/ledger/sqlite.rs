@@ -21,9 +21,9 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// Messages have a separate table, so that counting does not read them. `bytes`, the length of the id, comes first
-    /// in the order of ids, as in [`Id`]. In `endings` an `ending` of NULL is a photo that was reopened; its sequence is
-    /// that of the file, whatever the run.
+    /// Messages have a separate table, so that counting does not read them. `bytes`, the length of the id, comes
+    /// first in the order of ids, as in [`Id`]. In `endings`, an `ending` of NULL is a photo that was reopened; the
+    /// sequence counts the entries of all runs.
     const SCHEMA: &'static str = "
         CREATE TABLE IF NOT EXISTS photos(
             run TEXT NOT NULL,
@@ -256,7 +256,8 @@ impl Ledger for Sqlite {
                 let key = message.photo.key();
                 let at_start: bool = c
                     .prepare_cached(
-                        "SELECT ending IS NULL AND stage = 'fetch' AND delivery = 1 FROM photos WHERE run = ?1 AND id = ?2",
+                        "SELECT ending IS NULL AND stage = 'fetch' AND delivery = 1 FROM photos
+                         WHERE run = ?1 AND id = ?2",
                     )?
                     .query_row(params![key.run.as_str(), key.photo_id.as_str()], |row| row.get(0))?;
                 Ok(if at_start { Registration::Pending } else { Registration::InProgress })

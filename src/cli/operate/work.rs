@@ -72,7 +72,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         let objects: Arc<dyn Objects> = servers.observed_objects();
         let name = format!("{}-{}-{}", host_name(), std::process::id(), now().as_nanos());
         let pauses = PauseWatch::start(servers.ledger.client().clone()).await.map_err(Failure::broken)?;
-        let limits = hosts::Limits::new(&settings.rules);
+        let limits = hosts::LeaseLimits::new(&settings.rules);
         settings.host_limiter =
             Some(Arc::new(Hosts::new(servers.ledger.client().clone(), name.clone(), limits, pauses.hosts())));
         let stages = crate::cli::run::open(&args.stages, &settings, objects.clone()).await?;
