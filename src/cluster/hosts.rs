@@ -1,7 +1,7 @@
-//! Whose turn it is at a host, kept in Redis for all fetch workers of an installation.
+//! The host limiter that all fetch workers of an installation share, in Redis.
 //!
-//! A turn is a lease in a sorted set, scored with the moment at which it must be over: who dies holding one gives it back
-//! by that. All times are those of the server's clock. A key lives no longer than it means anything.
+//! A lease is a member of a sorted set, with the time of its expiry as the score, so the lease of a crashed process
+//! expires. All times are those of the server's clock. A key expires when its content no longer matters.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,57 +17,59 @@ use crate::net::Rules;
 use crate::net::host_limiter::{FIRST_WAIT, Feedback, HostLimiter, LONGEST_WAIT, Lease, LeaseDecision, Unavailable};
 use crate::redis::RedisClient;
 
-static ENTER: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/enter.lua")));
-static LEAVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/leave.lua")));
+static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/acquire.lua")));
+static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/release.lua")));
 
-/// What holds for every host.
+/// The limits of each host, whatever the number of processes.
 #[derive(Debug, Clone)]
-pub struct Limits {
+pub struct LeaseLimits {
+    /// The most leases at a time.
     pub per_host: usize,
+    /// Time between the starts of two requests.
     pub spacing: Duration,
-    /// No turn takes longer; one that is not given back by then was held by a process that died.
-    pub longest_turn: Duration,
-    /// A process that has not asked for a host for so long does not share it.
+    /// A lease expires after this time, because its process has crashed.
+    pub lease_time: Duration,
+    /// A process shares a host for this long after its last request for a lease.
     pub sharing: Duration,
-    /// How long after a host's wait it is remembered that it was not the first.
+    /// The number of quiet periods in a row is forgotten this long after the last one.
     pub memory: Duration,
 }
 
-impl Limits {
-    /// For an answer of Redis that is late, and the start that it puts off.
+impl LeaseLimits {
+    /// For a late answer of Redis, which delays the start of the request.
     const SLACK: Duration = Duration::from_secs(15);
 
     pub fn new(rules: &Rules) -> Self {
         Self {
             per_host: rules.per_host.max(1),
             spacing: rules.spacing,
-            longest_turn: rules.total + Self::SLACK,
+            lease_time: rules.total + Self::SLACK,
             sharing: Duration::from_secs(60),
             memory: Duration::from_secs(3600),
         }
     }
 }
 
-/// One process's way to the turns of all.
+/// The limiter of one process.
 #[derive(Debug)]
 pub struct Hosts {
     redis: Arc<RedisClient>,
     /// Unique among all processes.
     process: String,
-    limits: Limits,
-    tickets: AtomicU64,
+    limits: LeaseLimits,
+    next_lease: AtomicU64,
     paused: watch::Receiver<BTreeMap<String, u64>>,
 }
 
 impl Hosts {
-    /// `paused`: hosts that a person has paused, and since when.
+    /// `paused`: the paused hosts, with the second since 1970 since when each is paused.
     pub fn new(
         redis: Arc<RedisClient>,
         process: String,
-        limits: Limits,
+        limits: LeaseLimits,
         paused: watch::Receiver<BTreeMap<String, u64>>,
     ) -> Self {
-        Self { redis, process, limits, tickets: AtomicU64::new(0), paused }
+        Self { redis, process, limits, next_lease: AtomicU64::new(0), paused }
     }
 }
 
@@ -83,34 +85,34 @@ impl HostLimiter for Hosts {
     }
 
     async fn acquire(&self, host: &str) -> Result<LeaseDecision, Unavailable> {
-        const WHAT: &str = "ask for a turn";
+        const WHAT: &str = "acquire a lease";
         let prefix = self.redis.prefix();
-        let names = [keys::host(prefix, host), keys::turns(prefix, host), keys::sharers(prefix, host)];
-        let lease = format!("{}/{}", self.process, self.tickets.fetch_add(1, Ordering::Relaxed));
+        let names = [keys::host(prefix, host), keys::leases(prefix, host), keys::processes(prefix, host)];
+        let lease = format!("{}/{}", self.process, self.next_lease.fetch_add(1, Ordering::Relaxed));
         let arguments = [
             self.process.as_bytes().to_vec(),
             lease.as_bytes().to_vec(),
             self.limits.per_host.to_string().into(),
             ms(self.limits.spacing),
-            ms(self.limits.longest_turn),
+            ms(self.limits.lease_time),
             ms(self.limits.sharing),
         ];
-        let value = self.redis.script(WHAT, &ENTER, &names, &arguments).await.map_err(Unavailable::new)?;
+        let value = self.redis.script(WHAT, &ACQUIRE, &names, &arguments).await.map_err(Unavailable::new)?;
         let (answer, wait_ms, processes): (String, u64, u32) =
             redis::from_redis_value(value).map_err(|error| Unavailable::new(self.redis.refused(WHAT, error)))?;
         let wait = Duration::from_millis(wait_ms);
         Ok(match answer.as_str() {
-            "go" => LeaseDecision::Granted { lease: Lease(lease), starts_in: wait, processes },
+            "granted" => LeaseDecision::Granted { lease: Lease(lease), starts_in: wait, processes },
             "quiet" => LeaseDecision::Quiet { left: wait, processes },
             _ => LeaseDecision::Busy { processes },
         })
     }
 
     async fn release(&self, host: &str, lease: &Lease, feedback: Feedback) -> Result<Duration, Unavailable> {
-        const WHAT: &str = "give a turn back";
+        const WHAT: &str = "release a lease";
         let prefix = self.redis.prefix();
         let (word, wait) = match feedback {
-            Feedback::Success => ("welcome", None),
+            Feedback::Success => ("success", None),
             Feedback::RetryAfter(wait) => ("wait", wait),
             Feedback::Neither => ("neither", None),
         };
@@ -122,8 +124,8 @@ impl HostLimiter for Hosts {
             ms(LONGEST_WAIT),
             ms(self.limits.memory),
         ];
-        let names = [keys::host(prefix, host), keys::turns(prefix, host)];
-        let value = self.redis.script(WHAT, &LEAVE, &names, &arguments).await.map_err(Unavailable::new)?;
+        let names = [keys::host(prefix, host), keys::leases(prefix, host)];
+        let value = self.redis.script(WHAT, &RELEASE, &names, &arguments).await.map_err(Unavailable::new)?;
         let left: u64 =
             redis::from_redis_value(value).map_err(|error| Unavailable::new(self.redis.refused(WHAT, error)))?;
         Ok(Duration::from_millis(left))

@@ -22,11 +22,11 @@ pub fn host(prefix: &str, host: &str) -> String {
 }
 
 /// Sorted set: the leases of requests to a host, by the millisecond at which each expires.
-pub fn turns(prefix: &str, host: &str) -> String {
+pub fn leases(prefix: &str, host: &str) -> String {
     format!("{prefix}:host:{{{host}}}:turns")
 }
 
 /// Sorted set: the processes that share a host, by the millisecond of their last request for a lease.
-pub fn sharers(prefix: &str, host: &str) -> String {
+pub fn processes(prefix: &str, host: &str) -> String {
     format!("{prefix}:host:{{{host}}}:processes")
 }

@@ -26,7 +26,7 @@ use crate::archive::records::Records;
 use crate::broker::{Broker, BrokerError, Consumer, DeadLetter, Delivery};
 use crate::domain::clock::now;
 use crate::domain::{Cause, CauseCode, Ending, Message, Position, Record, StageName, State};
-use crate::ledger::{Begin, Event, EventKind, Ledger, LedgerError, Move, Moved, PhotoStatus};
+use crate::ledger::{Event, EventKind, Ledger, LedgerError, Move, Moved, Permission, PhotoStatus};
 use crate::objects::ObjectError;
 use crate::telemetry::instruments;
 
@@ -219,8 +219,8 @@ impl Worker {
         };
         let begin = || self.ledger.begin(&message, &self.name, redelivered).instrument(self.ledger_span("begin"));
         let crashes = match self.retry_until_shutdown("begin a photo", begin, aborted).await? {
-            Begin::Go { crashes } => crashes,
-            Begin::Stale(status) => {
+            Permission::Granted { crashes } => crashes,
+            Permission::Stale(status) => {
                 drop(guard);
                 return self.republish(&message, *status, redelivered, aborted).await;
             }

@@ -1,5 +1,5 @@
-//! The Redis client: settings, one shared connection, scripts, and the meaning of errors. `ledger` and `cluster` use it;
-//! each owns its keys.
+//! The Redis client: settings, one shared connection, scripts, and the meaning of errors. `ledger` and `cluster` use
+//! it; each owns its keys.
 
 mod client;
 mod error;

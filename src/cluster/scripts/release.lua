@@ -1,19 +1,20 @@
--- Ends a turn at a host, and notes how it was received.
--- KEYS: host, turns. ARGV: ticket; welcome, wait or neither; in ms: the wait that the host named (-1: none), the first
---       unnamed wait, the longest, how long the growing of unnamed waits is remembered.
--- Answers the ms that the host wants quiet.
+-- Releases a lease, and stores how the host responded.
+-- KEYS: host, leases.
+-- ARGV: lease; success, wait or neither; in ms: the quiet period that the host asked for (-1: without a duration), the
+--       first quiet period without a duration, the longest, the time until their number is forgotten.
+-- Answers the ms that are left of the quiet period.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local host, turns, ticket, reception = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
+local host, leases, lease, feedback = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local wait, first, longest, memory = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 
-redis.call('ZREM', turns, ticket)
+redis.call('ZREM', leases, lease)
 local quiet, waits = unpack(redis.call('HMGET', host, 'quiet_until', 'waits'))
 quiet, waits = tonumber(quiet or 0), tonumber(waits or 0)
-if reception == 'welcome' and waits > 0 then
+if feedback == 'success' and waits > 0 then
     redis.call('HDEL', host, 'waits')
-elseif reception == 'wait' then
-    -- Turns that were under way together are told so together: that is one wait.
+elseif feedback == 'wait' then
+    -- Requests in flight at the same time may all ask for the same quiet period: it counts once.
     if quiet <= now then
         waits = waits + 1
     end
