@@ -1,7 +1,7 @@
 //! The ledger in Redis at size: `FACEMILL_BENCH_PHOTOS=1000000 cargo bench --bench ledger`.
 //!
-//! Prints what a finished photo takes in memory, the server's and our CPU time for a move, and how long counting and
-//! paging take. Starts a private server.
+//! Prints the memory of a finished photo and of its entry in the feed, the CPU time of a move in server and client, and
+//! the time of counts, pages and reads of the feed. Starts a private server.
 
 #[path = "../tests/servers/process.rs"]
 mod process;
@@ -13,7 +13,8 @@ mod synthetic;
 use std::time::{Duration, Instant};
 
 use facemill::domain::{Ending, Id, RunName, StageName};
-use facemill::ledger::{Filter, Ledger};
+use facemill::ledger::redis::keys::Keys;
+use facemill::ledger::{Cursor, Filter, Ledger};
 
 use server::RedisServer;
 
@@ -36,7 +37,9 @@ async fn measure(photos: u64) {
     let (own, theirs) = (own_cpu() - own, server_cpu(&server).await - theirs);
     let each = (figure(&server, "memory", "used_memory").await - empty) / photos as f64;
     println!("{photos} photos, {moves} moves in {:.0} s", started.elapsed().as_secs_f64());
-    println!("  {each:.0} bytes a finished photo");
+    let feed = Keys::of(ledger.client().prefix(), &run).endings();
+    let in_feed = memory_usage(&server, &feed).await / photos as f64;
+    println!("  {each:.0} bytes a finished photo, {in_feed:.1} of them in the feed of endings");
     println!(
         "  CPU a move, registration and farewell included: server {:.1} us, client {:.1} us",
         1e6 * theirs / moves,
@@ -62,6 +65,12 @@ async fn measure(photos: u64) {
             println!("  page of {limit:>4}, {name}: {time:.1?}");
         }
     }
+    let first = ledger.endings(&run, None, 1).await.expect("the feed");
+    let last = Cursor { sequence: photos - 1, ..first.cursor };
+    for (name, after, limit) in [("from the start", None, 1000), ("one new entry", Some(&last), 1000)] {
+        let time = worst(async || drop(ledger.endings(&run, after, limit).await.expect("the feed"))).await;
+        println!("  endings, {name}: {time:.1?}");
+    }
     let time = worst(async || drop(ledger.counts(&run).await.expect("counts"))).await;
     println!("  counts: {time:.1?}");
 
@@ -69,6 +78,15 @@ async fn measure(photos: u64) {
     let waiting: Vec<_> = (photos..photos + 10_000).map(synthetic::candidate).collect();
     ledger.register(&run, &waiting, 5).await.expect("room");
     println!("  {:.0} bytes a waiting photo", (figure(&server, "memory", "used_memory").await - before) / 1e4);
+}
+
+/// Bytes.
+async fn memory_usage(server: &RedisServer, key: &str) -> f64 {
+    let client = redis::Client::open(server.url()).expect("a URL");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
+    let mut command = redis::cmd("MEMORY");
+    command.arg("USAGE").arg(key).arg("SAMPLES").arg(0);
+    command.query_async(&mut connection).await.expect("a size")
 }
 
 /// The longest of 20.

@@ -14,9 +14,10 @@ use std::time::Duration;
 use facemill::domain::Message;
 use facemill::domain::{Candidate, Cause, Ending, Id, Photo, PhotoKey, Position, RunName, StageName, State};
 use facemill::ledger::redis::Redis;
+use facemill::ledger::redis::keys::{self, GroupKind, Keys, PhotoGroup};
 use facemill::ledger::sqlite::Sqlite;
 use facemill::ledger::{
-    Begin, Counts, Event, EventKind, Filter, Ledger, LedgerError, Move, Moved, PhotoStatus, Registration,
+    Counts, Event, EventKind, Filter, Ledger, LedgerError, Move, Moved, Permission, PhotoStatus, Registration,
 };
 use facemill::redis::{RedisClient, RedisSettings, check_key};
 use facemill::sqlite::{Access, Database};
@@ -62,7 +63,7 @@ async fn end(ledger: &dyn Ledger, message: &Message, ending: Ending) -> Result<M
 }
 
 /// Speaks to the server behind the ledger's back.
-fn tell(server: &RedisServer, command: &str) {
+fn send_command(server: &RedisServer, command: &str) {
     let answer = process::ask(server.port, &format!("{command}\r\n")).unwrap_or_default();
     assert!(answer.starts_with("+OK") || answer.starts_with(':'), "{command}: {answer}");
 }
@@ -89,7 +90,7 @@ async fn a_server_that_hangs_holds_nobody_up() {
     }
     server.signal("CONT");
     let begun = eventually(async || ledger.begin(&first("1"), "w", false).await).await;
-    assert_eq!(begun, Begin::Go { crashes: 0 });
+    assert_eq!(begun, Permission::Granted { crashes: 0 });
 }
 
 /// Asks until the ledger is there again.
@@ -142,7 +143,7 @@ async fn a_server_that_forgot_the_scripts_is_told_them_again() {
     let server = RedisServer::start(&[]);
     let ledger = server.ledger();
     ledger.register(&run(), &[photo("1")], 5).await.unwrap();
-    tell(&server, "SCRIPT FLUSH");
+    send_command(&server, "SCRIPT FLUSH");
     assert_eq!(ledger.register(&run(), &[photo("1")], 5).await.unwrap(), [Registration::Pending]);
 }
 
@@ -155,13 +156,13 @@ async fn a_server_that_takes_no_writes_for_now_is_waited_for() {
         let error = end(&ledger, &first("1"), Ending::Gone).await.unwrap_err();
         assert!(error.is_retryable() && error.to_string().contains(reason), "{error}");
     };
-    tell(&server, "CONFIG SET maxmemory 1000");
+    send_command(&server, "CONFIG SET maxmemory 1000");
     let error = ledger.register(&run(), &[photo("2")], 5).await.unwrap_err();
     assert!(error.is_retryable() && error.to_string().contains("memory is full"), "{error}");
-    tell(&server, "CONFIG SET maxmemory 0");
-    tell(&server, "REPLICAOF 127.0.0.1 1");
+    send_command(&server, "CONFIG SET maxmemory 0");
+    send_command(&server, "REPLICAOF 127.0.0.1 1");
     refused("replica").await;
-    tell(&server, "REPLICAOF NO ONE");
+    send_command(&server, "REPLICAOF NO ONE");
     assert_eq!(eventually(async || end(&ledger, &first("1"), Ending::Gone).await).await, Moved::Done);
     assert_eq!(ledger.counts(&run()).await.unwrap().candidates, 1);
 }
@@ -220,9 +221,9 @@ async fn the_message_of_an_ended_photo_leaves() {
 async fn a_worker_that_asks_twice_has_not_crashed() {
     let ledger = RedisServer::shared().ledger();
     for _ in 0..2 {
-        assert_eq!(ledger.begin(&first("1"), "w", true).await.unwrap(), Begin::Go { crashes: 0 });
+        assert_eq!(ledger.begin(&first("1"), "w", true).await.unwrap(), Permission::Granted { crashes: 0 });
     }
-    assert_eq!(ledger.begin(&first("1"), "other", true).await.unwrap(), Begin::Go { crashes: 1 });
+    assert_eq!(ledger.begin(&first("1"), "other", true).await.unwrap(), Permission::Granted { crashes: 1 });
 }
 
 #[tokio::test]
@@ -401,6 +402,31 @@ async fn a_finished_photo_takes_at_most_600_bytes() {
     synthetic::live(&ledger, &run(), 0..PHOTOS).await;
     let each = (used_memory(&server).await - before) / PHOTOS;
     assert!(each <= 600, "{each} bytes a photo");
+    let feed = Keys::of(ledger.client().prefix(), &run()).endings();
+    let in_feed = memory_usage(&server, &feed).await / PHOTOS;
+    assert!((8..=64).contains(&in_feed), "{in_feed} bytes a photo in the feed");
+}
+
+async fn memory_usage(server: &RedisServer, key: &str) -> u64 {
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    redis::cmd("MEMORY").arg("USAGE").arg(key).arg("SAMPLES").arg(0).query_async(&mut connection).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_reader_ahead_of_the_feed_starts_again() {
+    let server = RedisServer::start(&[]);
+    let ledger = server.ledger();
+    for id in ["1", "2"] {
+        end(&ledger, &first(id), Ending::Gone).await.unwrap();
+    }
+    let read = ledger.endings(&run(), None, 10).await.unwrap();
+    let feed = Keys::of(ledger.client().prefix(), &run()).endings();
+    // A failover to a replica that had not received the last write.
+    send_command(&server, &format!("XDEL {feed} 0-2"));
+    let again = ledger.endings(&run(), Some(&read.cursor), 10).await.unwrap();
+    assert!(again.restarted);
+    assert_eq!(again.entries, read.entries[..1]);
 }
 
 async fn used_memory(server: &RedisServer) -> u64 {
@@ -415,12 +441,11 @@ async fn used_memory(server: &RedisServer) -> u64 {
 fn the_table_of_names_is_the_codes() {
     use facemill::cluster::keys as cluster;
     use facemill::domain::{ContentHash, ImageFormat};
-    use facemill::ledger::redis::keys::{self, Group, Keys, Kind};
     use facemill::objects::ObjectKey;
     let (run, prefix) = (run(), RedisSettings::PREFIX);
     let keys = Keys::of(prefix, &run);
     let code = Some(CauseCode::Http(404));
-    let group = Group { stage: StageName::Fetch, kind: Kind::Ended(Ending::Gone), code }.name();
+    let group = PhotoGroup { stage: StageName::Fetch, kind: GroupKind::Ended(Ending::Gone), code }.name();
     let hash = ContentHash::of(b"abc");
     let record = ObjectKey::record(&PhotoKey { run: run.clone(), photo_id: Id::from("4_2") });
     let expected = [
@@ -429,6 +454,8 @@ fn the_table_of_names_is_the_codes() {
         keys.messages(),
         keys.counts(),
         keys.hosts(),
+        keys.epoch(),
+        keys.endings(),
         keys.due(StageName::Fetch),
         keys.group(&group),
         keys.group_and_host(&group, "photos.example"),

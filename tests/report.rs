@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use facemill::domain::Message;
 use facemill::domain::*;
 use facemill::ledger::{
-    Begin, Counts, Entry, Event, Filter, Ledger, LedgerError, Move, Moved, PhotoStatus, Registration,
+    Counts, Cursor, Endings, Entry, Event, Filter, Ledger, LedgerError, Move, Moved, Permission, PhotoStatus,
+    Registration,
 };
 use facemill::objects::ObjectKey;
 use facemill::report::{self, About, FaceRecord, Funnel, PhotoRecord, ReportError};
@@ -53,7 +54,7 @@ impl Ledger for Shelf {
     async fn register(&self, _: &RunName, _: &[Candidate], _: u64) -> Result<Vec<Registration>, LedgerError> {
         unreachable!("the report changes nothing")
     }
-    async fn begin(&self, _: &Message, _: &str, _: bool) -> Result<Begin, LedgerError> {
+    async fn begin(&self, _: &Message, _: &str, _: bool) -> Result<Permission, LedgerError> {
         unreachable!("the report changes nothing")
     }
     async fn release(&self, _: &PhotoKey, _: Position, _: &str) -> Result<(), LedgerError> {
@@ -75,6 +76,9 @@ impl Ledger for Shelf {
         unreachable!("the report reads pages")
     }
     async fn counts(&self, _: &RunName) -> Result<Counts, LedgerError> {
+        unreachable!("the report reads pages")
+    }
+    async fn endings(&self, _: &RunName, _: Option<&Cursor>, _: usize) -> Result<Endings, LedgerError> {
         unreachable!("the report reads pages")
     }
     async fn runs(&self) -> Result<Vec<RunName>, LedgerError> {

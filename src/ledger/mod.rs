@@ -1,28 +1,29 @@
-//! The status of every photo: Redis, or SQLite.
+//! The status of every photo, and the feed of endings: in Redis or SQLite.
 //!
-//! The ledger is the judge of what happened: a photo moves forward only, and each move is one atomic step that
-//! also keeps the message the next stage must get. Should a process die between the move and the publishing, whoever
-//! meets the old message finds the photo ahead of it and publishes the kept one again.
+//! The ledger decides what happened. A photo moves forward only; each move is one atomic step that also stores the
+//! message for the next stage. A process may die between the move and the publishing: the worker that gets the old
+//! message again finds the photo ahead of it and publishes the stored message.
 
-use crate::domain::CauseCode;
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::Message;
-use crate::domain::{Candidate, Cause, Ending, Id, PhotoKey, Position, RunName, StageName, State};
+use crate::domain::{Candidate, Cause, CauseCode, Ending, Id, Message, PhotoKey, Position, RunName, StageName, State};
 
+mod feed;
 pub mod redis;
 pub mod sqlite;
 
+pub use feed::{Cursor, Endings, Epoch, FeedChange, FeedEntry};
+
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LedgerError {
-    /// May pass: the server is away, or busy.
+    /// Temporary: the server is unreachable, or busy.
     #[error("{what}: {detail}")]
     Unavailable { what: String, detail: String },
-    /// Will not pass by itself: credentials, a foreign file, a full disk.
+    /// Permanent until somebody acts: credentials, a foreign file, a full disk.
     #[error("{what}: {detail}")]
     Refused { what: String, detail: String },
 }
@@ -33,63 +34,63 @@ impl LedgerError {
     }
 }
 
-/// What the ledger knows of a photo.
+/// The state of a photo in the ledger.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PhotoStatus {
     pub state: State,
-    /// Where it waits, or where it ended.
+    /// The stage it waits for, or at which it ended.
     pub stage: StageName,
-    /// Attempts made or begun at the present stage, or at the one that ended it.
+    /// Attempts begun at this stage.
     pub attempt: u32,
-    /// Seconds since 1970, UTC: before that the photo's message is not due.
+    /// Seconds since 1970, UTC: the photo's message is not due before.
     pub due_at: u64,
-    /// Why it last did not simply advance.
+    /// Why the last move was not an advance.
     pub cause: Option<Cause>,
-    /// The message that the photo waits for; after the end what the adapter still has of it.
+    /// The message for the stage; after the ending the last message, unless the adapter has deleted it.
     pub message: Option<Message>,
 }
 
-/// Where a photo stood when the producer came with it.
+/// The state of a photo when the producer registers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Registration {
     New,
-    /// Known, and still where it started: a producer that died may not have enqueued it.
+    /// Known, and still at the first stage: a producer that died may not have enqueued it.
     Pending,
-    /// Known, and on its way or at its end.
+    /// Known, and further, or ended.
     InProgress,
 }
 
-/// Leave to work on a photo, or not.
+/// Whether the worker may process the photo.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Begin {
-    /// The photo stands where the message says. `crashes`: how many workers have begun this very turn and died.
-    Go { crashes: u32 },
-    /// It stands somewhere else: the message is a copy of one that was already dealt with.
+pub enum Permission {
+    /// The photo is at the message's position. `crashes`: how many workers began this delivery number and crashed.
+    Granted { crashes: u32 },
+    /// The photo is at another position: the message is a copy of one that was already processed.
     Stale(Box<PhotoStatus>),
 }
 
-/// One step forward.
+/// A move to the next position, or to an ending.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Move<'a> {
     pub key: &'a PhotoKey,
-    /// Where the photo must stand for the move to count.
+    /// The photo must be here, or nothing changes.
     pub from: Position,
     pub to: State,
     pub attempt: u32,
     pub due_at: u64,
     pub event: Event,
-    /// The message the photo waits for from now on; at the end, the photo with all that is known.
+    /// The message for the next stage; for an ending, the photo with all results.
     pub message: &'a Message,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Moved {
     Done,
-    /// The photo was not at `from`: another delivery of the same message was faster.
+    /// The photo was not at `from`: another delivery of the same message was processed first.
     Stale(Box<PhotoStatus>),
 }
 
-/// One thing that happened to a photo.
+/// An event in the history of a photo.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     /// Milliseconds since 1970, UTC.
@@ -133,14 +134,14 @@ impl EventKind {
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("`{0}` is nothing that happens to a photo")]
-pub struct UnknownHappening(String);
+#[error("`{0}` is not a kind of event")]
+pub struct UnknownEventKind(String);
 
 impl FromStr for EventKind {
-    type Err = UnknownHappening;
+    type Err = UnknownEventKind;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|what| what.as_str() == text).ok_or_else(|| UnknownHappening(text.to_owned()))
+        Self::ALL.into_iter().find(|what| what.as_str() == text).ok_or_else(|| UnknownEventKind(text.to_owned()))
     }
 }
 
@@ -155,16 +156,16 @@ impl From<Ending> for EventKind {
     }
 }
 
-/// A whole run in numbers.
+/// The numbers of photos of a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counts {
     pub candidates: u64,
-    /// Photos that wait for or are worked on by a stage.
+    /// Photos that wait for a stage or are processed by it.
     pub waiting: BTreeMap<StageName, u64>,
-    /// Of those, the ones waiting for another attempt.
+    /// Those of `waiting` that wait for another attempt.
     pub retrying: BTreeMap<StageName, u64>,
     pub ended: BTreeMap<Ending, u64>,
-    /// Stage, ending and code of the cause: how many.
+    /// By stage, ending, code of the cause and host.
     pub causes: Vec<CauseCount>,
 }
 
@@ -177,14 +178,14 @@ pub struct CauseCount {
     pub count: u64,
 }
 
-/// A photo and its status, as listings give them.
+/// A photo of a listing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
     pub photo_id: Id,
     pub status: PhotoStatus,
 }
 
-/// Which photos a listing is about.
+/// Which photos a listing shows.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Filter {
     pub stage: Option<StageName>,
@@ -197,7 +198,7 @@ pub struct Filter {
 
 #[async_trait]
 pub trait Ledger: Send + Sync {
-    /// Takes photos in at the start and answers, in order, where each stands now. A photo that is known stays as it is.
+    /// Adds candidates at the first stage. Answers, in their order, the state of each; a known photo is not changed.
     async fn register(
         &self,
         run: &RunName,
@@ -205,20 +206,20 @@ pub trait Ledger: Send + Sync {
         now: u64,
     ) -> Result<Vec<Registration>, LedgerError>;
 
-    /// Asks for leave to work on the photo of `message`, and notes `worker` on it, in one round trip. `redelivered`:
-    /// the broker handed the message out before; a note that another worker left on this very turn is then a crash.
-    /// A photo the ledger has never heard of is taken in as the message has it.
-    async fn begin(&self, message: &Message, worker: &str, redelivered: bool) -> Result<Begin, LedgerError>;
+    /// Asks for the permission to process the photo of `message`, and stores `worker` as its processor, in one round
+    /// trip. `redelivered`: the broker delivered the message before; another worker that is stored for this delivery
+    /// number has then crashed. A photo that the ledger does not know is added at the position of `message`.
+    async fn begin(&self, message: &Message, worker: &str, redelivered: bool) -> Result<Permission, LedgerError>;
 
-    /// Takes back the note of [`Ledger::begin`]: the worker gives the photo up without having crashed.
+    /// Undoes [`Ledger::begin`]: the worker gives the photo up without a crash.
     async fn release(&self, key: &PhotoKey, at: Position, worker: &str) -> Result<(), LedgerError>;
 
-    /// Moves the photo if it stands at `from`.
+    /// Moves the photo if it is at `step.from`. An ending goes into the feed in the same transaction.
     async fn advance(&self, step: &Move<'_>) -> Result<Moved, LedgerError>;
 
     async fn status(&self, key: &PhotoKey) -> Result<Option<PhotoStatus>, LedgerError>;
 
-    /// What happened to the photo, oldest first.
+    /// The events of the photo, oldest first.
     async fn history(&self, key: &PhotoKey) -> Result<Vec<Event>, LedgerError>;
 
     async fn counts(&self, run: &RunName) -> Result<Counts, LedgerError>;
@@ -232,24 +233,30 @@ pub trait Ledger: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Entry>, LedgerError>;
 
-    /// Lets go of the message of a photo that has ended at `at`: the objects have it as the photo's record. A ledger
-    /// that has room keeps it.
+    /// The feed of endings after `after`, at most `limit` entries; `None` starts with the first. The photos that end,
+    /// that are restored and that are reopened appear in the order of these changes. A reader that always passes the
+    /// cursor of the last answer sees each entry once, also over restarts of the reader, the workers and the server.
+    async fn endings(&self, run: &RunName, after: Option<&Cursor>, limit: usize) -> Result<Endings, LedgerError>;
+
+    /// Deletes the message of a photo that ended at `at`, once its record is in the object store. A ledger that has
+    /// room keeps it.
     async fn recorded(&self, key: &PhotoKey, at: Position, ending: Ending) -> Result<(), LedgerError> {
         let _ = (key, at, ending);
         Ok(())
     }
 
-    /// Gives a photo its end back from its record, in a ledger that was lost: `message` as it was when the photo ended.
-    /// A photo that is not known, or still where every photo starts, ends so, with no history of how. False: it stands
-    /// further, and stays there.
+    /// Restores the ending of a photo from its record, in a ledger that was lost. `message`: as it was when the photo
+    /// ended. Only a photo that is unknown, or still at the first stage, is restored, without a history. `false`: the
+    /// photo is further, and is not changed.
     async fn restore(&self, message: &Message, ending: Ending, cause: Option<&Cause>) -> Result<bool, LedgerError>;
 
-    /// Sends a photo that has ended back to the stage that ended it, attempt 1, and answers the message to publish.
-    /// `record`: the message as the photo's record has it, for a ledger that let go of its own.
+    /// Moves a photo that has ended back to the stage that ended it, with attempt 1. Answers the message to publish;
+    /// `None`: the photo has not ended. `record`: the message of the photo's record, for a ledger that deleted its own.
     async fn reopen(&self, key: &PhotoKey, record: Option<&Message>, now: u64) -> Result<Option<Message>, LedgerError>;
 
-    /// The second since 1970 from which on the photo is due that has waited longest for each stage, worked on or not. A
-    /// moment to come: all of them wait for another attempt. Nothing for a stage: nobody waits, or the ledger cannot tell.
+    /// For each stage, the second since 1970 at which its oldest photo became due, processed or not. A time in the
+    /// future: all photos of the stage wait for another attempt. No entry: no photo waits, or the ledger does not
+    /// know.
     async fn due_since(&self, run: &RunName) -> Result<BTreeMap<StageName, u64>, LedgerError> {
         let _ = run;
         Ok(BTreeMap::new())
@@ -257,10 +264,10 @@ pub trait Ledger: Send + Sync {
 
     async fn runs(&self) -> Result<Vec<RunName>, LedgerError>;
 
-    /// Whether the ledger can be reached and written to, for `doctor` and readiness.
+    /// Whether the ledger is reachable and writable, for `doctor` and the readiness probe.
     async fn check(&self) -> Result<(), LedgerError>;
 
-    /// Its kind, as traces name it: one of OpenTelemetry's values of `db.system.name`.
+    /// The value of OpenTelemetry's `db.system.name` in traces.
     fn system(&self) -> &'static str {
         "sqlite"
     }

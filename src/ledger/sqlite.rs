@@ -1,27 +1,29 @@
 //! The ledger in a SQLite file.
 
-use crate::domain::CauseCode;
 use async_trait::async_trait;
 use rusqlite::types::Type;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
-    Begin, CauseCount, Counts, Entry, Event, EventKind, Filter, Ledger, LedgerError, Move, Moved, PhotoStatus,
-    Registration,
+    CauseCount, Counts, Cursor, Endings, Entry, Epoch, Event, EventKind, FeedChange, FeedEntry, Filter, Ledger,
+    LedgerError, Move, Moved, Permission, PhotoStatus, Registration,
 };
-use crate::domain::Message;
-use crate::domain::{Candidate, Cause, Ending, Id, Photo, PhotoKey, Position, RunName, StageName, State};
+use crate::domain::{
+    Candidate, Cause, CauseCode, Ending, Id, Message, Photo, PhotoKey, Position, RunName, StageName, State,
+};
 use crate::sqlite::{Database, DatabaseError};
 
-/// Photos and their events as rows. Clones share the file.
+/// Photos, events and the feed as rows. Clones share the file.
 #[derive(Debug, Clone)]
 pub struct Sqlite {
     database: Database,
 }
 
 impl Sqlite {
-    /// Messages have a table of their own so that counting does not read them. Ids order as [`Id`] does, by their
-    /// length in bytes first.
+    /// Messages have a separate table, so that counting does not read them. `bytes`, the length of the id, comes first
+    /// in the order of ids, as in [`Id`]. In `endings` an `ending` of NULL is a photo that was reopened; its sequence is
+    /// that of the file, whatever the run.
     const SCHEMA: &'static str = "
         CREATE TABLE IF NOT EXISTS photos(
             run TEXT NOT NULL,
@@ -56,15 +58,27 @@ impl Sqlite {
             detail TEXT,
             took_ms INTEGER NOT NULL);
         CREATE INDEX IF NOT EXISTS events_of_photo ON events(run, id);
+        CREATE TABLE IF NOT EXISTS endings(
+            sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+            run TEXT NOT NULL,
+            id TEXT NOT NULL,
+            ending TEXT);
+        CREATE INDEX IF NOT EXISTS endings_of_run ON endings(run, sequence);
+        CREATE TABLE IF NOT EXISTS epoch(only_row INTEGER PRIMARY KEY CHECK (only_row = 1), epoch TEXT NOT NULL);
         CREATE TABLE IF NOT EXISTS settings(run TEXT PRIMARY KEY, json TEXT NOT NULL);";
 
     pub async fn open(database: Database) -> Result<Self, LedgerError> {
         let ledger = Self { database };
-        ledger.call("open the ledger", |c| c.execute_batch(Self::SCHEMA)).await?;
+        ledger
+            .call("open the ledger", |c| {
+                c.execute_batch(Self::SCHEMA)?;
+                c.execute("INSERT OR IGNORE INTO epoch VALUES (1, ?1)", [Epoch::random().as_str()])
+            })
+            .await?;
         Ok(ledger)
     }
 
-    /// The settings a run was begun with; none, if it was not begun.
+    /// The settings that a run was started with; none if it was not started.
     pub async fn stored_settings(&self, run: &RunName) -> Result<Option<String>, LedgerError> {
         let run = run.to_string();
         self.call("read the settings of the run", move |c| {
@@ -73,7 +87,7 @@ impl Sqlite {
         .await
     }
 
-    /// The settings a run was begun with: kept from the first call on. Answers the ones that count.
+    /// Stores the settings of a run, unless the run has some. Answers the stored settings.
     pub async fn settings(&self, run: &RunName, proposed: String) -> Result<String, LedgerError> {
         let run = run.to_string();
         self.call("read the settings of the run", move |c| {
@@ -100,8 +114,8 @@ fn failure(what: &str, error: &DatabaseError) -> LedgerError {
     }
 }
 
-/// A text column that holds one of our words.
-fn word<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
+/// A text column that holds the name of an enum's value.
+fn parse_column<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
 where
     T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>,
 {
@@ -109,13 +123,13 @@ where
     text.parse().map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
 }
 
-fn optional_word<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>>
+fn parse_optional<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>>
 where
     T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>,
 {
     match row.get_ref(column)? {
-        rusqlite::types::ValueRef::Null => Ok(None),
-        _ => word(row, column).map(Some),
+        ValueRef::Null => Ok(None),
+        _ => parse_column(row, column).map(Some),
     }
 }
 
@@ -124,15 +138,15 @@ fn cause(row: &Row<'_>, code: usize) -> rusqlite::Result<Option<Cause>> {
     Ok(code.map(|code| Cause { code: CauseCode::from(code), detail: detail.unwrap_or_default() }))
 }
 
-const STATUS: &str = "SELECT p.stage, p.delivery, p.ending, p.attempt, p.due_at, p.cause, p.detail, m.body, p.id
+const SELECT_STATUS: &str = "SELECT p.stage, p.delivery, p.ending, p.attempt, p.due_at, p.cause, p.detail, m.body, p.id
     FROM photos p LEFT JOIN messages m ON m.run = p.run AND m.id = p.id";
 
-fn status(row: &Row<'_>) -> rusqlite::Result<PhotoStatus> {
-    let position = Position { stage: word(row, 0)?, delivery: row.get(1)? };
+fn status_of_row(row: &Row<'_>) -> rusqlite::Result<PhotoStatus> {
+    let position = Position { stage: parse_column(row, 0)?, delivery: row.get(1)? };
     let body: Option<Vec<u8>> = row.get(7)?;
     let bad = |error| rusqlite::Error::FromSqlConversionFailure(7, Type::Blob, Box::new(error));
     Ok(PhotoStatus {
-        state: optional_word(row, 2)?.map_or(State::Waiting(position), State::Ended),
+        state: parse_optional(row, 2)?.map_or(State::Waiting(position), State::Ended),
         stage: position.stage,
         attempt: row.get(3)?,
         due_at: row.get::<_, i64>(4)? as u64,
@@ -141,19 +155,19 @@ fn status(row: &Row<'_>) -> rusqlite::Result<PhotoStatus> {
     })
 }
 
-fn look_up(c: &Connection, key: &PhotoKey) -> rusqlite::Result<Option<PhotoStatus>> {
-    c.prepare_cached(&format!("{STATUS} WHERE p.run = ?1 AND p.id = ?2"))?
-        .query_row(params![key.run.as_str(), key.photo_id.as_str()], status)
+fn select_status(c: &Connection, key: &PhotoKey) -> rusqlite::Result<Option<PhotoStatus>> {
+    c.prepare_cached(&format!("{SELECT_STATUS} WHERE p.run = ?1 AND p.id = ?2"))?
+        .query_row(params![key.run.as_str(), key.photo_id.as_str()], status_of_row)
         .optional()
 }
 
-fn keep(c: &Connection, key: &PhotoKey, message: &Message) -> rusqlite::Result<()> {
+fn upsert_message(c: &Connection, key: &PhotoKey, message: &Message) -> rusqlite::Result<()> {
     c.prepare_cached("INSERT INTO messages VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET body = excluded.body")?
         .execute(params![key.run.as_str(), key.photo_id.as_str(), message.encode()])
         .map(drop)
 }
 
-fn note(c: &Connection, key: &PhotoKey, event: &Event) -> rusqlite::Result<()> {
+fn insert_event(c: &Connection, key: &PhotoKey, event: &Event) -> rusqlite::Result<()> {
     let (code, detail) = event.cause.as_ref().map(|cause| (cause.code.to_string(), cause.detail.clone())).unzip();
     c.prepare_cached(
         "INSERT INTO events(run, id, at_ms, stage, attempt, what, cause, detail, took_ms)
@@ -173,9 +187,19 @@ fn note(c: &Connection, key: &PhotoKey, event: &Event) -> rusqlite::Result<()> {
     .map(drop)
 }
 
-/// Takes a photo in where its message stands. False: it is known.
-fn take_in(c: &Connection, message: &Message) -> rusqlite::Result<bool> {
-    if !insert(c, message)? {
+fn insert_feed_entry(c: &Connection, key: &PhotoKey, change: FeedChange) -> rusqlite::Result<()> {
+    let ending = match change {
+        FeedChange::Ended(ending) => Some(ending.as_str()),
+        FeedChange::Reopened => None,
+    };
+    c.prepare_cached("INSERT INTO endings(run, id, ending) VALUES (?1, ?2, ?3)")?
+        .execute(params![key.run.as_str(), key.photo_id.as_str(), ending])
+        .map(drop)
+}
+
+/// Adds a photo at the position of its message, with the event. `false`: the photo is known.
+fn insert_new_photo(c: &Connection, message: &Message) -> rusqlite::Result<bool> {
+    if !insert_photo(c, message)? {
         return Ok(false);
     }
     let event = Event {
@@ -186,12 +210,12 @@ fn take_in(c: &Connection, message: &Message) -> rusqlite::Result<bool> {
         cause: None,
         took_ms: 0,
     };
-    note(c, &message.photo.key(), &event)?;
+    insert_event(c, &message.photo.key(), &event)?;
     Ok(true)
 }
 
-/// The photo and its message, without a history. False: it is known.
-fn insert(c: &Connection, message: &Message) -> rusqlite::Result<bool> {
+/// Adds a photo and its message, without a history. `false`: the photo is known.
+fn insert_photo(c: &Connection, message: &Message) -> rusqlite::Result<bool> {
     let key = message.photo.key();
     let added = c
         .prepare_cached(
@@ -210,7 +234,7 @@ fn insert(c: &Connection, message: &Message) -> rusqlite::Result<bool> {
     if added == 0 {
         return Ok(false);
     }
-    keep(c, &key, message)?;
+    upsert_message(c, &key, message)?;
     Ok(true)
 }
 
@@ -224,9 +248,9 @@ impl Ledger for Sqlite {
     ) -> Result<Vec<Registration>, LedgerError> {
         let photos = candidates.iter().map(|candidate| Photo::new(run.clone(), candidate.clone()));
         let messages: Vec<Message> = photos.map(|photo| Message::first(photo, now)).collect();
-        self.call("take photos in", move |c| {
+        self.call("register photos", move |c| {
             let register = |message: &Message| {
-                if take_in(c, message)? {
+                if insert_new_photo(c, message)? {
                     return Ok(Registration::New);
                 }
                 let key = message.photo.key();
@@ -242,10 +266,10 @@ impl Ledger for Sqlite {
         .await
     }
 
-    async fn begin(&self, message: &Message, worker: &str, redelivered: bool) -> Result<Begin, LedgerError> {
+    async fn begin(&self, message: &Message, worker: &str, redelivered: bool) -> Result<Permission, LedgerError> {
         let (message, worker) = (message.clone(), worker.to_owned());
-        self.call("begin with a photo", move |c| {
-            take_in(c, &message)?;
+        self.call("begin a photo", move |c| {
+            insert_new_photo(c, &message)?;
             let key = message.photo.key();
             let (run, id) = (key.run.as_str(), key.photo_id.as_str());
             let crashes: Option<u32> = c
@@ -259,17 +283,17 @@ impl Ledger for Sqlite {
                 )
                 .optional()?;
             if let Some(crashes) = crashes {
-                return Ok(Begin::Go { crashes });
+                return Ok(Permission::Granted { crashes });
             }
-            let status = look_up(c, &key)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-            Ok(Begin::Stale(Box::new(status)))
+            let status = select_status(c, &key)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+            Ok(Permission::Stale(Box::new(status)))
         })
         .await
     }
 
     async fn release(&self, key: &PhotoKey, at: Position, worker: &str) -> Result<(), LedgerError> {
         let (key, worker) = (key.clone(), worker.to_owned());
-        self.call("give a photo up", move |c| {
+        self.call("release a photo", move |c| {
             c.prepare_cached(
                 "UPDATE photos SET worker = NULL
                  WHERE run = ?1 AND id = ?2 AND stage = ?3 AND delivery = ?4 AND worker = ?5 AND ending IS NULL",
@@ -310,11 +334,14 @@ impl Ledger for Sqlite {
                     detail
                 ])?;
             if moved == 0 {
-                let status = look_up(c, &key)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+                let status = select_status(c, &key)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
                 return Ok(Moved::Stale(Box::new(status)));
             }
-            keep(c, &key, &message)?;
-            note(c, &key, &event)?;
+            upsert_message(c, &key, &message)?;
+            insert_event(c, &key, &event)?;
+            if let Some(ending) = ending {
+                insert_feed_entry(c, &key, FeedChange::Ended(ending))?;
+            }
             Ok(Moved::Done)
         })
         .await
@@ -322,12 +349,12 @@ impl Ledger for Sqlite {
 
     async fn status(&self, key: &PhotoKey) -> Result<Option<PhotoStatus>, LedgerError> {
         let key = key.clone();
-        self.call("look a photo up", move |c| look_up(c, &key)).await
+        self.call("read a photo", move |c| select_status(c, &key)).await
     }
 
     async fn history(&self, key: &PhotoKey) -> Result<Vec<Event>, LedgerError> {
         let key = key.clone();
-        self.call("read what happened to a photo", move |c| {
+        self.call("read the history of a photo", move |c| {
             let mut rows = c.prepare_cached(
                 "SELECT at_ms, stage, attempt, what, cause, detail, took_ms FROM events
                  WHERE run = ?1 AND id = ?2 ORDER BY seq",
@@ -335,9 +362,9 @@ impl Ledger for Sqlite {
             rows.query_map(params![key.run.as_str(), key.photo_id.as_str()], |row| {
                 Ok(Event {
                     at_ms: row.get::<_, i64>(0)? as u64,
-                    stage: word(row, 1)?,
+                    stage: parse_column(row, 1)?,
                     attempt: row.get(2)?,
-                    what: word(row, 3)?,
+                    what: parse_column(row, 3)?,
                     cause: cause(row, 4)?,
                     took_ms: row.get(6)?,
                 })
@@ -357,12 +384,12 @@ impl Ledger for Sqlite {
             )?;
             let mut rows = rows.query([run])?;
             while let Some(row) = rows.next()? {
-                let (stage, ending) = (word(row, 0)?, optional_word(row, 1)?);
-                let (count, again) = (row.get::<_, i64>(4)? as u64, row.get::<_, i64>(5)? as u64);
+                let (stage, ending) = (parse_column(row, 0)?, parse_optional(row, 1)?);
+                let (count, retrying) = (row.get::<_, i64>(4)? as u64, row.get::<_, i64>(5)? as u64);
                 counts.candidates += count;
                 let Some(ending) = ending else {
                     *counts.waiting.entry(stage).or_default() += count;
-                    *counts.retrying.entry(stage).or_default() += again;
+                    *counts.retrying.entry(stage).or_default() += retrying;
                     continue;
                 };
                 *counts.ended.entry(ending).or_default() += count;
@@ -387,7 +414,7 @@ impl Ledger for Sqlite {
         self.call("list photos", move |c| {
             let after = after.as_ref().map_or("", Id::as_str);
             let mut rows = c.prepare_cached(&format!(
-                "{STATUS} WHERE p.run = ?1 AND (p.bytes, p.id) > (?9, ?2)
+                "{SELECT_STATUS} WHERE p.run = ?1 AND (p.bytes, p.id) > (?9, ?2)
                  AND (?3 IS NULL OR p.stage = ?3) AND (?4 IS NULL OR p.ending = ?4) AND (?5 IS NULL OR p.cause = ?5)
                  AND (?6 IS NULL OR p.host = ?6) AND NOT (?7 AND p.ending IS NOT NULL)
                  ORDER BY p.bytes, p.id LIMIT ?8"
@@ -404,17 +431,42 @@ impl Ledger for Sqlite {
                     limit as i64,
                     after.len() as i64
                 ],
-                |row| Ok(Entry { photo_id: Id::new(row.get::<_, String>(8)?), status: status(row)? }),
+                |row| Ok(Entry { photo_id: Id::new(row.get::<_, String>(8)?), status: status_of_row(row)? }),
             )?
             .collect()
         })
         .await
     }
 
+    async fn endings(&self, run: &RunName, after: Option<&Cursor>, limit: usize) -> Result<Endings, LedgerError> {
+        let (run, after) = (run.to_string(), after.cloned());
+        self.call("read the feed of endings", move |c| {
+            let epoch = c.query_row("SELECT epoch FROM epoch", [], |row| row.get(0).map(Epoch::stored))?;
+            let last = c
+                .prepare_cached("SELECT ifnull(max(sequence), 0) FROM endings WHERE run = ?1")?
+                .query_row([&run], |row| row.get::<_, i64>(0))? as u64;
+            // After a power cut, the file's last writes may be missing: its end is then before the cursor.
+            let restarted = after.as_ref().is_some_and(|cursor| cursor.epoch != epoch || cursor.sequence > last);
+            let sequence = after.as_ref().filter(|_| !restarted).map_or(0, |cursor| cursor.sequence);
+            let mut rows = c.prepare_cached(
+                "SELECT sequence, id, ending FROM endings WHERE run = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3",
+            )?;
+            let entries = rows
+                .query_map(params![run, sequence as i64, limit as i64], |row| {
+                    let change = parse_optional(row, 2)?.map_or(FeedChange::Reopened, FeedChange::Ended);
+                    let (sequence, photo_id) = (row.get::<_, i64>(0)? as u64, Id::new(row.get::<_, String>(1)?));
+                    Ok(FeedEntry { sequence, photo_id, change })
+                })?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            Ok(Endings::new(entries, epoch, after.as_ref(), restarted))
+        })
+        .await
+    }
+
     async fn restore(&self, message: &Message, ending: Ending, cause: Option<&Cause>) -> Result<bool, LedgerError> {
         let (message, cause) = (message.clone(), cause.cloned());
-        self.call("give a photo its end back", move |c| {
-            let is_new = insert(c, &message)?;
+        self.call("restore a photo", move |c| {
+            let is_new = insert_photo(c, &message)?;
             let key = message.photo.key();
             let (code, detail) = cause.map(|cause| (cause.code.to_string(), cause.detail)).unzip();
             let restored = c
@@ -435,18 +487,20 @@ impl Ledger for Sqlite {
                     is_new
                 ])?;
             if restored > 0 {
-                keep(c, &key, &message)?;
+                upsert_message(c, &key, &message)?;
+                insert_feed_entry(c, &key, FeedChange::Ended(ending))?;
             }
             Ok(restored > 0)
         })
         .await
     }
 
-    /// Has every message itself.
+    /// The record is not needed: this ledger keeps every message.
     async fn reopen(&self, key: &PhotoKey, _: Option<&Message>, now: u64) -> Result<Option<Message>, LedgerError> {
         let key = key.clone();
-        self.call("send a photo back", move |c| {
-            let Some(PhotoStatus { state: State::Ended(_), message: Some(message), .. }) = look_up(c, &key)? else {
+        self.call("reopen a photo", move |c| {
+            let Some(PhotoStatus { state: State::Ended(_), message: Some(message), .. }) = select_status(c, &key)?
+            else {
                 return Ok(None);
             };
             let message =
@@ -457,9 +511,10 @@ impl Ledger for Sqlite {
                  detail = NULL, worker = NULL, crashes = 0 WHERE run = ?1 AND id = ?2",
                 params![key.run.as_str(), key.photo_id.as_str(), stage.as_str(), delivery],
             )?;
-            keep(c, &key, &message)?;
+            upsert_message(c, &key, &message)?;
             let what = EventKind::Enqueued;
-            note(c, &key, &Event { at_ms: now * 1000, stage, attempt: 0, what, cause: None, took_ms: 0 })?;
+            insert_event(c, &key, &Event { at_ms: now * 1000, stage, attempt: 0, what, cause: None, took_ms: 0 })?;
+            insert_feed_entry(c, &key, FeedChange::Reopened)?;
             Ok(Some(message))
         })
         .await
@@ -468,7 +523,7 @@ impl Ledger for Sqlite {
     async fn runs(&self) -> Result<Vec<RunName>, LedgerError> {
         self.call("list the runs", |c| {
             let mut rows = c.prepare_cached("SELECT DISTINCT run FROM photos ORDER BY run")?;
-            rows.query_map([], |row| word(row, 0))?.collect()
+            rows.query_map([], |row| parse_column(row, 0))?.collect()
         })
         .await
     }

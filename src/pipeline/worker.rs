@@ -29,7 +29,7 @@ use crate::domain::Message;
 use crate::domain::Record;
 use crate::domain::clock::now;
 use crate::domain::{Cause, Ending, Position, StageName, State};
-use crate::ledger::{Begin, Event, EventKind, Ledger, LedgerError, Move, Moved, PhotoStatus};
+use crate::ledger::{Event, EventKind, Ledger, LedgerError, Move, Moved, Permission, PhotoStatus};
 use crate::objects::ObjectError;
 use crate::telemetry::instruments;
 
@@ -222,8 +222,8 @@ impl Worker {
         };
         let begin = || self.ledger.begin(&message, &self.name, redelivered).instrument(self.ledger_span("begin"));
         let crashes = match self.retry_until_shutdown("begin with a photo", begin, aborted).await? {
-            Begin::Go { crashes } => crashes,
-            Begin::Stale(status) => {
+            Permission::Granted { crashes } => crashes,
+            Permission::Stale(status) => {
                 drop(pass);
                 return self.catch_up(&message, *status, redelivered, aborted).await;
             }

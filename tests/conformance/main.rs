@@ -1,6 +1,7 @@
-//! What every adapter of a port must do, run against each of them.
+//! The tests that every adapter of a port must pass.
 
 mod broker;
+mod feed;
 mod ledger;
 mod objects;
 #[path = "../servers/process.rs"]
@@ -10,8 +11,7 @@ mod redis;
 #[path = "../servers/seaweedfs.rs"]
 mod seaweedfs;
 
-use facemill::domain::Message;
-use facemill::domain::{Candidate, Id, Photo, RunName};
+use facemill::domain::{Candidate, Id, Message, Photo, RunName};
 
 fn candidate(id: &str) -> Candidate {
     Candidate {

@@ -75,12 +75,11 @@ impl RedisServer {
 
     /// A ledger with keys of its own.
     pub fn ledger(&self) -> Redis {
-        Redis::new(self.client())
+        Self::ledger_with(self.settings())
     }
 
-    /// A client with a key prefix of its own.
-    pub fn client(&self) -> Arc<RedisClient> {
-        Arc::new(RedisClient::new(self.settings()).unwrap())
+    pub fn ledger_with(settings: RedisSettings) -> Redis {
+        Redis::new(Arc::new(RedisClient::new(settings).unwrap()))
     }
 
     pub fn settings(&self) -> RedisSettings {

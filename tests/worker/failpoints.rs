@@ -12,7 +12,8 @@ use facemill::broker::{Broker, BrokerError, Choice, Consumer, DeadLetter, Delive
 use facemill::domain::Message;
 use facemill::domain::{Candidate, Cause, Ending, Id, PhotoKey, Position, RunName, StageName};
 use facemill::ledger::{
-    Begin, Counts, Entry, Event, Filter, Ledger, LedgerError, Move, Moved, PhotoStatus, Registration,
+    Counts, Cursor, Endings, Entry, Event, Filter, Ledger, LedgerError, Move, Moved, Permission, PhotoStatus,
+    Registration,
 };
 use facemill::objects::{ObjectError, ObjectKey, Objects, Page, PutIfAbsent, Swap, Version};
 use serde::{Deserialize, Serialize};
@@ -134,7 +135,7 @@ impl Ledger for Failing {
         self.failpoint.around(Step::Register, self.ledger.register(run, candidates, now)).await
     }
 
-    async fn begin(&self, message: &Message, worker: &str, redelivered: bool) -> Result<Begin, LedgerError> {
+    async fn begin(&self, message: &Message, worker: &str, redelivered: bool) -> Result<Permission, LedgerError> {
         self.failpoint.around(Step::Begin, self.ledger.begin(message, worker, redelivered)).await
     }
 
@@ -170,6 +171,10 @@ impl Ledger for Failing {
         limit: usize,
     ) -> Result<Vec<Entry>, LedgerError> {
         self.ledger.page(run, filter, after, limit).await
+    }
+
+    async fn endings(&self, run: &RunName, after: Option<&Cursor>, limit: usize) -> Result<Endings, LedgerError> {
+        self.ledger.endings(run, after, limit).await
     }
 
     async fn recorded(&self, key: &PhotoKey, at: Position, ending: Ending) -> Result<(), LedgerError> {

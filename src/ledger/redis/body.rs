@@ -1,12 +1,11 @@
-//! A waiting photo's message as it lies in Redis: its JSON, with zstd where that helps.
+//! A stored message: JSON, compressed with zstd when it is long.
 
-use crate::domain::BadMessage;
-use crate::domain::Message;
+use crate::domain::{BadMessage, Message};
 
-/// Shorter ones gain little.
+/// Bytes. Compression gains little below.
 const LONG: usize = 512;
 const LEVEL: i32 = 1;
-/// A message beyond that was not written by us.
+/// Bytes. facemill writes no longer message.
 const MAX: usize = 4 << 20;
 
 pub fn pack(message: &Message) -> Vec<u8> {
@@ -17,7 +16,7 @@ pub fn pack(message: &Message) -> Vec<u8> {
     }
 }
 
-/// zstd's first byte is no JSON's.
+/// zstd's first byte cannot start JSON.
 pub fn unpack(body: &[u8]) -> Result<Message, BadMessage> {
     const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
     if !body.starts_with(&ZSTD) {

@@ -1,22 +1,21 @@
-//! The names of everything that the ledger keeps in Redis. `docs/names-stores.md` has them as a table.
+//! The Redis keys of the ledger. `docs/names-stores.md` lists them in a table.
 //!
-//! All keys of a run carry `{RUN}`, so that a cluster holds a run in one place: a move changes photo, counters and
-//! sorted sets at once, and a script may touch one slot only. Runs spread over the nodes, one run does not.
+//! All keys of a run contain `{RUN}`, so that a cluster stores a run in one slot: a move changes the photo, counters,
+//! sorted sets and the feed in one script, and a script may use one slot only. Several runs spread over the nodes.
 
-use crate::domain::CauseCode;
-use crate::domain::{Ending, Id, Position, RunName, StageName};
+use crate::domain::{CauseCode, Ending, Id, Position, RunName, StageName};
 use crate::ledger::Filter;
 
-/// What a photo does at its stage.
+/// What the photos of a group do at their stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum GroupKind {
     Waiting,
-    /// Waiting, and not for the first time at this stage.
+    /// Waiting, with a delivery number above 1.
     Retrying,
     Ended(Ending),
 }
 
-impl Kind {
+impl GroupKind {
     pub fn of(at: Position, ending: Option<Ending>) -> Self {
         match ending {
             Some(ending) => Self::Ended(ending),
@@ -42,16 +41,16 @@ impl Kind {
     }
 }
 
-/// The photos that stand alike; every photo is in exactly one group. A few dozen groups make up a run.
+/// Photos with the same stage, kind and cause. Every photo is in exactly one group; a run has a few dozen groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Group {
+pub struct PhotoGroup {
     pub stage: StageName,
-    pub kind: Kind,
+    pub kind: GroupKind,
     /// Code of the cause.
     pub code: Option<CauseCode>,
 }
 
-impl Group {
+impl PhotoGroup {
     /// `STAGE/KIND`, or `STAGE/KIND/CAUSE`.
     pub fn name(&self) -> String {
         let stem = Self::stem(self.stage, self.kind);
@@ -62,27 +61,27 @@ impl Group {
     }
 
     /// `STAGE/KIND`.
-    pub fn stem(stage: StageName, kind: Kind) -> String {
+    pub fn stem(stage: StageName, kind: GroupKind) -> String {
         format!("{}/{}", stage.as_str(), kind.as_str())
     }
 
     pub fn parse(name: &str) -> Option<Self> {
         let mut words = name.splitn(3, '/');
-        let (stage, kind) = (words.next()?.parse().ok()?, Kind::parse(words.next()?)?);
+        let (stage, kind) = (words.next()?.parse().ok()?, GroupKind::parse(words.next()?)?);
         Some(Self { stage, kind, code: words.next().map(CauseCode::from) })
     }
 
-    /// Group and host of a counter's name `GROUP/HOST`. No host holds a slash.
+    /// PhotoGroup and host of a counter's name `GROUP/HOST`. No host holds a slash.
     pub fn parse_with_host(name: &str) -> Option<(Self, &str)> {
         let (group, host) = name.rsplit_once('/')?;
         Some((Self::parse(group)?, host))
     }
 
-    /// Whether a filter lets the photos of this group pass, the host left aside.
+    /// Whether a filter selects the photos of this group, whatever their host.
     pub fn matches(&self, filter: &Filter) -> bool {
         let ending = match self.kind {
-            Kind::Ended(ending) => Some(ending),
-            Kind::Waiting | Kind::Retrying => None,
+            GroupKind::Ended(ending) => Some(ending),
+            GroupKind::Waiting | GroupKind::Retrying => None,
         };
         filter.stage.is_none_or(|stage| stage == self.stage)
             && (filter.ending.is_none() || filter.ending == ending)
@@ -102,37 +101,48 @@ impl Keys {
         Self { prefix: format!("{prefix}:{{{run}}}:") }
     }
 
-    /// Hash: photo id, status and history as `packing` has them.
+    /// Hash: photo id, status and history in the layout of `packing`.
     pub fn photos(&self) -> String {
         format!("{}photos", self.prefix)
     }
 
-    /// Hash: photo id, the message it waits for, as JSON, with zstd when it is long.
+    /// Hash: photo id, its message in JSON, compressed with zstd when it is long.
     pub fn messages(&self) -> String {
         format!("{}messages", self.prefix)
     }
 
-    /// Hash: group, how many photos.
+    /// Hash: group, number of photos.
     pub fn counts(&self) -> String {
         format!("{}counts", self.prefix)
     }
 
-    /// Hash: group/host, how many photos.
+    /// Hash: group/host, number of photos.
     pub fn hosts(&self) -> String {
         format!("{}hosts", self.prefix)
     }
 
-    /// Sorted set: the photos that a stage has to work on, by the second since 1970 from which on they are due.
+    /// Text: the epoch of the ledger.
+    pub fn epoch(&self) -> String {
+        format!("{}epoch", self.prefix)
+    }
+
+    /// Stream: the feed of endings.
+    pub fn endings(&self) -> String {
+        format!("{}endings", self.prefix)
+    }
+
+    /// Sorted set: the photos that wait for a stage or are processed by it, by the second since 1970 at which they are
+    /// due.
     pub fn due(&self, stage: StageName) -> String {
         format!("{}due:{stage}", self.prefix)
     }
 
-    /// What the keys of the sorted sets below begin with.
+    /// The prefix of the keys below.
     pub fn groups(&self) -> String {
         format!("{}in:", self.prefix)
     }
 
-    /// Sorted set: the photos of a group, all with score 0, in the order of [`member`].
+    /// Sorted set: the photos of a group with score 0, in the order of [`member`].
     pub fn group(&self, group: &str) -> String {
         format!("{}{group}", self.groups())
     }
@@ -148,7 +158,7 @@ pub fn runs(prefix: &str) -> String {
     format!("{prefix}:runs")
 }
 
-/// A photo's place in a sorted set: ids order shorter first, so their length comes before their bytes.
+/// A photo in a sorted set: the length of its id, then the id, as shorter ids order first.
 pub fn member(id: &Id) -> Vec<u8> {
     let length = u16::try_from(id.as_str().len()).unwrap_or(u16::MAX);
     [&length.to_be_bytes()[..], id.as_str().as_bytes()].concat()
@@ -163,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn members_order_as_ids_do() {
+    fn members_have_the_order_of_ids() {
         let mut ids: Vec<Id> = ["10", "9", "007", "a-1", "\0", "ü", &"x".repeat(255), &"y".repeat(300)]
             .into_iter()
             .map(Id::from)
@@ -176,13 +186,13 @@ mod tests {
 
     #[test]
     fn groups_are_read_back() {
-        for kind in [Kind::Waiting, Kind::Retrying, Kind::Ended(Ending::Gone)] {
+        for kind in [GroupKind::Waiting, GroupKind::Retrying, GroupKind::Ended(Ending::Gone)] {
             for code in [None, Some(CauseCode::Http(404))] {
-                let group = Group { stage: StageName::Fetch, kind, code };
-                assert_eq!(Group::parse(&group.name()), Some(group.clone()));
+                let group = PhotoGroup { stage: StageName::Fetch, kind, code };
+                assert_eq!(PhotoGroup::parse(&group.name()), Some(group.clone()));
                 let with_host = format!("{}/[::1]", group.name());
-                assert_eq!(Group::parse_with_host(&with_host), Some((group.clone(), "[::1]")));
-                assert_eq!(Group::parse_with_host(&format!("{}/", group.name())), Some((group, "")), "no host");
+                assert_eq!(PhotoGroup::parse_with_host(&with_host), Some((group.clone(), "[::1]")));
+                assert_eq!(PhotoGroup::parse_with_host(&format!("{}/", group.name())), Some((group, "")), "no host");
             }
         }
     }

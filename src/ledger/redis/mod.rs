@@ -1,11 +1,11 @@
 //! The ledger in Redis: for many workers on many machines.
 //!
-//! Every move is one script, and so one atomic round trip: it looks where the photo stands, moves it, counts it where
-//! it arrives and files it for listings. Scripts change nothing when the photo stands elsewhere, and an answer that was
-//! lost on the way does no harm: who asks again is told that the photo has moved on.
+//! Every move is one script, and so one atomic round trip. It compares the photo's position, moves it, updates counters
+//! and listings, and adds an ending to the feed. A script changes nothing when the photo is at another position, so a
+//! call can be repeated after its answer was lost: the second answer is that the photo has moved on.
 //!
-//! While a photo waits its message is kept. When it has ended, its message goes to the objects as the photo's record,
-//! and [`Ledger::recorded`] lets go of it here; a finished photo takes a few hundred bytes.
+//! The message of a photo is stored while the photo waits. After the ending the message is in the object store, in the
+//! photo's record, and [`Ledger::recorded`] deletes it here. A finished photo takes a few hundred bytes.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -13,24 +13,25 @@ use std::sync::{Arc, LazyLock, Mutex};
 use async_trait::async_trait;
 use redis::{Script, Value};
 
-use super::{Begin, CauseCount, Counts, Entry, Event, EventKind, Filter, Ledger, LedgerError, Registration};
-use super::{Move, Moved, PhotoStatus};
-use crate::domain::Message;
-use crate::domain::{Candidate, Cause, Ending, Id, Photo, PhotoKey, Position, RunName, StageName, State};
+use super::{CauseCount, Counts, Entry, Event, EventKind, Filter, Ledger, LedgerError, Permission, Registration};
+use super::{Cursor, Endings, Epoch, FeedChange, FeedEntry, Move, Moved, PhotoStatus};
+use crate::domain::{Candidate, Cause, Ending, Id, Message, Photo, PhotoKey, Position, RunName, StageName, State};
 use crate::redis::RedisClient;
 
 mod body;
 pub mod keys;
+mod listing;
 mod packing;
 
-use keys::{Group, Keys, Kind};
-use packing::{Facts, Packed};
+use keys::{GroupKind, Keys, PhotoGroup};
+use packing::{PackedPhoto, StatusFields, index_of};
 
 static REGISTER: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/register.lua")));
 static BEGIN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/begin.lua")));
 static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/release.lua")));
 static MOVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/move.lua")));
 static RECORDED: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/recorded.lua")));
+static ENDINGS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/endings.lua")));
 static PAGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/page.lua")));
 
 type Bytes = Vec<u8>;
@@ -39,39 +40,37 @@ type Bytes = Vec<u8>;
 #[derive(Debug)]
 pub struct Redis {
     client: Arc<RedisClient>,
-    /// Runs that are known to be in the set of runs.
+    /// Runs that this process has added to the set of runs.
     known_runs: Mutex<HashSet<RunName>>,
 }
 
-/// A photo's group and the names that its keys and counters have.
-struct Place {
+/// The names of a photo's group, and of its counters and sorted sets.
+struct GroupNames {
     group: String,
     with_host: String,
     keys: [String; 2],
 }
 
-impl Place {
-    fn new(keys: &Keys, at: Position, ending: Option<Ending>, facts: &Facts) -> Self {
-        let code = facts.cause.as_ref().map(|cause| cause.code.clone());
-        let group = Group { stage: at.stage, kind: Kind::of(at, ending), code }.name();
-        let with_host = format!("{group}/{}", facts.host);
-        let keys = [keys.group(&group), keys.group_and_host(&group, &facts.host)];
+impl GroupNames {
+    fn new(keys: &Keys, at: Position, ending: Option<Ending>, fields: &StatusFields) -> Self {
+        let code = fields.cause.as_ref().map(|cause| cause.code.clone());
+        let group = PhotoGroup { stage: at.stage, kind: GroupKind::of(at, ending), code }.name();
+        let with_host = format!("{group}/{}", fields.host);
+        let keys = [keys.group(&group), keys.group_and_host(&group, &fields.host)];
         Self { group, with_host, keys }
     }
 }
 
-/// What a script answers.
-enum Answer {
+/// The answer of a script.
+enum ScriptAnswer {
     Number(i64),
-    /// The photo stands elsewhere: what is kept of it.
-    Elsewhere(Box<PhotoStatus>),
+    /// The photo is at another position.
+    Stale(Box<PhotoStatus>),
 }
 
 impl Redis {
-    /// Photos in one script: it holds the server up for about two milliseconds.
+    /// Photos in one script, which blocks the server for about two milliseconds.
     const BATCH: usize = 200;
-    /// The name of a worker is clipped: a byte counts its length.
-    const MAX_WORKER: usize = 255;
 
     pub fn new(client: Arc<RedisClient>) -> Self {
         Self { client, known_runs: Mutex::default() }
@@ -86,10 +85,10 @@ impl Redis {
         Keys::of(self.client.prefix(), run)
     }
 
-    /// Puts the run among the runs, once a process. A set of its own slot, so not part of any script.
-    async fn enter(&self, run: &RunName) -> Result<(), LedgerError> {
-        let is_known_runs = |runs: &Mutex<HashSet<RunName>>| runs.lock().is_ok_and(|runs| runs.contains(run));
-        if is_known_runs(&self.known_runs) {
+    /// Adds the run to the set of runs, once in a process. The set has another slot, so no script can do it.
+    async fn add_run(&self, run: &RunName) -> Result<(), LedgerError> {
+        let is_known = |runs: &Mutex<HashSet<RunName>>| runs.lock().is_ok_and(|runs| runs.contains(run));
+        if is_known(&self.known_runs) {
             return Ok(());
         }
         let command = redis::Cmd::sadd(keys::runs(self.client.prefix()), run.as_str());
@@ -106,79 +105,92 @@ impl Redis {
         script: &Script,
         keys: &[String],
         arguments: &[Bytes],
-    ) -> Result<Answer, LedgerError> {
+    ) -> Result<ScriptAnswer, LedgerError> {
         let value = self.client.script(what, script, keys, arguments).await?;
         match value {
-            Value::Int(number) => Ok(Answer::Number(number)),
+            Value::Int(number) => Ok(ScriptAnswer::Number(number)),
             Value::Array(values) => {
-                let [kept, message] =
+                let [stored, message] =
                     <[Value; 2]>::try_from(values).map_err(|_| self.client.unexpected_answer(what))?;
-                let kept = bytes(kept).ok_or_else(|| self.client.unexpected_answer(what))?;
-                Ok(Answer::Elsewhere(Box::new(self.status_of(what, &kept, bytes(message).as_deref())?)))
+                let stored = bytes(stored).ok_or_else(|| self.client.unexpected_answer(what))?;
+                Ok(ScriptAnswer::Stale(Box::new(self.status_of(what, &stored, bytes(message).as_deref())?)))
             }
             _ => Err(self.client.unexpected_answer(what)),
         }
     }
 
-    fn status_of(&self, what: &str, kept: &[u8], message: Option<&[u8]>) -> Result<PhotoStatus, LedgerError> {
-        let mut status = self.read(what, kept)?.status();
+    fn status_of(&self, what: &str, stored: &[u8], message: Option<&[u8]>) -> Result<PhotoStatus, LedgerError> {
+        let mut status = self.read(what, stored)?.status();
         status.message = message.map(body::unpack).transpose().map_err(|error| self.client.refused(what, error))?;
         Ok(status)
     }
 
-    fn read(&self, what: &str, kept: &[u8]) -> Result<Packed, LedgerError> {
-        Packed::read(kept).map_err(|error| self.client.refused(what, error))
+    fn read(&self, what: &str, stored: &[u8]) -> Result<PackedPhoto, LedgerError> {
+        PackedPhoto::read(stored).map_err(|error| self.client.refused(what, error))
     }
 
-    /// What is kept of a photo and its message.
-    async fn look_up(&self, key: &PhotoKey) -> Result<Option<(Packed, Option<Message>)>, LedgerError> {
-        const WHAT: &str = "look a photo up";
+    /// The stored photo and its message.
+    async fn read_photo(&self, key: &PhotoKey) -> Result<Option<(PackedPhoto, Option<Message>)>, LedgerError> {
+        const WHAT: &str = "read a photo";
         let keys = self.keys(&key.run);
         let mut pipe = redis::pipe();
         pipe.atomic().cmd("HGET").arg(keys.photos()).arg(key.photo_id.as_str());
         pipe.cmd("HGET").arg(keys.messages()).arg(key.photo_id.as_str());
-        let (kept, message): (Option<Bytes>, Option<Bytes>) = self.client.pipeline(WHAT, &pipe).await?;
-        let Some(kept) = kept else { return Ok(None) };
+        let (stored, message): (Option<Bytes>, Option<Bytes>) = self.client.pipeline(WHAT, &pipe).await?;
+        let Some(stored) = stored else { return Ok(None) };
         let message =
             message.map(|body| body::unpack(&body)).transpose().map_err(|error| self.client.refused(WHAT, error))?;
-        Ok(Some((self.read(WHAT, &kept)?, message)))
+        Ok(Some((self.read(WHAT, &stored)?, message)))
     }
 
-    /// One step of a photo: what `advance`, `restore` and `reopen` have in common.
-    async fn shift(&self, what: &str, shift: Shift<'_>) -> Result<Answer, LedgerError> {
-        let Shift { key, from, to, facts, event, due, message } = shift;
+    /// Runs the move script for `advance`, `restore` and `reopen`.
+    async fn transition(&self, what: &str, transition: Transition<'_>) -> Result<ScriptAnswer, LedgerError> {
+        let Transition { key, from, to, fields, event, due, message } = transition;
         let keys = self.keys(&key.run);
-        let place = Place::new(&keys, to.0, to.1, facts);
-        let [group, group_and_host] = place.keys;
+        let GroupNames { group, with_host, keys: [members, host_members] } = GroupNames::new(&keys, to.0, to.1, fields);
         let (old, new) = (keys.due(from.0.stage), keys.due(to.0.stage));
-        let names = [keys.photos(), keys.messages(), keys.counts(), keys.hosts(), group, group_and_host, old, new];
+        let (epoch, endings) = (keys.epoch(), keys.endings());
+        let names = [
+            keys.photos(),
+            keys.messages(),
+            keys.counts(),
+            keys.hosts(),
+            epoch,
+            endings,
+            members,
+            host_members,
+            old,
+            new,
+        ];
         let arguments = [
             key.photo_id.as_str().into(),
             keys::member(&key.photo_id),
-            packing::place(from.0, from.1).into(),
-            packing::place(to.0, to.1).into(),
-            facts.pack(),
+            packing::position(from.0, from.1).into(),
+            packing::position(to.0, to.1).into(),
+            fields.pack(),
             event.map(packing::pack_event).unwrap_or_default(),
             packing::MAX_HISTORY.to_string().into(),
             body::pack(message),
             keys.groups().into(),
-            Group::stem(from.0.stage, Kind::of(from.0, from.1)).into(),
-            place.group.into(),
-            place.with_host.into(),
+            PhotoGroup::stem(from.0.stage, GroupKind::of(from.0, from.1)).into(),
+            group.into(),
+            with_host.into(),
             due.map(|second| second.to_string()).unwrap_or_default().into(),
+            feed_code(from.1, to.1).into(),
+            new_epoch(),
         ];
         self.answer(what, &MOVE, &names, &arguments).await
     }
 }
 
-/// From where to where, and what to write down on arrival.
-struct Shift<'a> {
+/// The arguments of the move script.
+struct Transition<'a> {
     key: &'a PhotoKey,
     from: (Position, Option<Ending>),
     to: (Position, Option<Ending>),
-    facts: &'a Facts,
+    fields: &'a StatusFields,
     event: Option<&'a Event>,
-    /// The second since 1970 from which on it waits to be worked on; none when it has ended.
+    /// The second since 1970 at which the photo is due; none when it has ended.
     due: Option<u64>,
     message: &'a Message,
 }
@@ -190,13 +202,43 @@ fn bytes(value: Value) -> Option<Bytes> {
     }
 }
 
-/// A photo that waits where its message says, as the ledger first hears of it.
-fn newcomer(message: &Message) -> (Facts, Bytes) {
-    let facts = Facts::new(message.attempt, 0, &message.photo.candidate.host(), None);
+/// A new photo at the position of its message.
+fn new_photo(message: &Message) -> (StatusFields, Bytes) {
+    let fields = StatusFields::new(message.attempt, 0, &message.photo.candidate.host(), None);
     let event = enqueued(message.position, message.enqueued_at);
-    let packed = packing::pack_new(message.position, &facts, &event);
-    (facts, packed)
+    let packed = packing::pack_new(message.position, &fields, &event);
+    (fields, packed)
 }
+
+/// The epoch that a script stores if the run has none.
+fn new_epoch() -> Bytes {
+    Epoch::random().as_str().into()
+}
+
+/// The code of a move in the feed: `0` for a photo that is reopened, from `1` on its ending; empty: no entry.
+fn feed_code(from: Option<Ending>, to: Option<Ending>) -> String {
+    match (from, to) {
+        (_, Some(ending)) => (1 + index_of(&Ending::ALL, ending)).to_string(),
+        (Some(_), None) => "0".to_owned(),
+        (None, None) => String::new(),
+    }
+}
+
+fn feed_change(code: u8) -> Option<FeedChange> {
+    match code.checked_sub(1) {
+        None => Some(FeedChange::Reopened),
+        Some(index) => Ending::ALL.get(usize::from(index)).copied().map(FeedChange::Ended),
+    }
+}
+
+/// An entry of the stream: `0-SEQUENCE`, then the fields `id` and `change`.
+fn feed_entry((stream_id, fields): (String, StreamFields)) -> Option<FeedEntry> {
+    let ((_, id), (_, code)) = fields;
+    let sequence = stream_id.strip_prefix("0-")?.parse().ok()?;
+    Some(FeedEntry { sequence, photo_id: Id::from(id.as_str()), change: feed_change(code)? })
+}
+
+type StreamFields = ((String, String), (String, u8));
 
 fn enqueued(at: Position, now: u64) -> Event {
     Event { at_ms: now * 1000, stage: at.stage, attempt: 0, what: EventKind::Enqueued, cause: None, took_ms: 0 }
@@ -210,21 +252,23 @@ impl Ledger for Redis {
         candidates: &[Candidate],
         now: u64,
     ) -> Result<Vec<Registration>, LedgerError> {
-        const WHAT: &str = "take photos in";
-        self.enter(run).await?;
+        const WHAT: &str = "register photos";
+        self.add_run(run).await?;
         let keys = self.keys(run);
-        let group = Group::stem(Position::START.stage, Kind::Waiting);
+        let group = PhotoGroup::stem(Position::START.stage, GroupKind::Waiting);
         let mut registrations = Vec::with_capacity(candidates.len());
         for batch in candidates.chunks(Self::BATCH) {
-            let mut names = vec![keys.photos(), keys.messages(), keys.counts(), keys.hosts(), keys.group(&group)];
+            let due = keys.due(Position::START.stage);
+            let mut names = vec![keys.photos(), keys.messages(), keys.counts(), keys.hosts(), keys.epoch(), due];
+            names.push(keys.group(&group));
             let mut hosts = HashMap::new();
-            let mut arguments: Vec<Bytes> = vec![group.as_str().into(), now.to_string().into()];
+            let mut arguments: Vec<Bytes> = vec![new_epoch(), group.as_str().into(), now.to_string().into()];
             for candidate in batch {
                 let message = Message::first(Photo::new(run.clone(), candidate.clone()), now);
-                let (facts, packed) = newcomer(&message);
+                let (fields, packed) = new_photo(&message);
                 let next = hosts.len() + 1;
-                let number = *hosts.entry(facts.host.clone()).or_insert_with(|| {
-                    names.push(keys.group_and_host(&group, &facts.host));
+                let number = *hosts.entry(fields.host.clone()).or_insert_with(|| {
+                    names.push(keys.group_and_host(&group, &fields.host));
                     next
                 });
                 arguments.extend([
@@ -233,18 +277,17 @@ impl Ledger for Redis {
                     packed,
                     body::pack(&message),
                     number.to_string().into(),
-                    facts.host.into(),
+                    fields.host.into(),
                 ]);
             }
-            names.push(keys.due(Position::START.stage));
             let Value::Array(known) = self.client.script(WHAT, &REGISTER, &names, &arguments).await? else {
                 return Err(self.client.unexpected_answer(WHAT));
             };
-            for kept in known {
-                registrations.push(match bytes(kept) {
+            for stored in known {
+                registrations.push(match bytes(stored) {
                     None => Registration::New,
-                    Some(kept) => match self.read(WHAT, &kept)? {
-                        Packed { at: Position::START, ending: None, .. } => Registration::Pending,
+                    Some(stored) => match self.read(WHAT, &stored)? {
+                        PackedPhoto { at: Position::START, ending: None, .. } => Registration::Pending,
                         _ => Registration::InProgress,
                     },
                 });
@@ -256,37 +299,40 @@ impl Ledger for Redis {
         }
     }
 
-    async fn begin(&self, message: &Message, worker: &str, redelivered: bool) -> Result<Begin, LedgerError> {
+    async fn begin(&self, message: &Message, worker: &str, redelivered: bool) -> Result<Permission, LedgerError> {
         let key = message.photo.key();
-        self.enter(&key.run).await?;
+        self.add_run(&key.run).await?;
         let keys = self.keys(&key.run);
-        let (facts, packed) = newcomer(message);
-        let place = Place::new(&keys, message.position, None, &facts);
-        let [group, group_and_host] = place.keys;
-        let due = keys.due(message.position.stage);
-        let names = [keys.photos(), keys.messages(), keys.counts(), keys.hosts(), group, group_and_host, due];
+        let (fields, packed) = new_photo(message);
+        let GroupNames { group, with_host, keys: [members, host_members] } =
+            GroupNames::new(&keys, message.position, None, &fields);
+        let (epoch, due) = (keys.epoch(), keys.due(message.position.stage));
+        let names = [keys.photos(), keys.messages(), keys.counts(), keys.hosts(), epoch, due, members, host_members];
         let arguments = [
             key.photo_id.as_str().into(),
             keys::member(&key.photo_id),
-            packing::place(message.position, None).into(),
-            note(worker).into(),
+            packing::position(message.position, None).into(),
+            clip_worker(worker).into(),
             u8::from(redelivered).to_string().into(),
             packed,
             body::pack(message),
-            place.group.into(),
-            place.with_host.into(),
+            group.into(),
+            with_host.into(),
             message.enqueued_at.to_string().into(),
+            new_epoch(),
         ];
-        Ok(match self.answer("begin with a photo", &BEGIN, &names, &arguments).await? {
-            Answer::Number(crashes) => Begin::Go { crashes: u32::try_from(crashes).unwrap_or_default() },
-            Answer::Elsewhere(status) => Begin::Stale(status),
+        Ok(match self.answer("begin a photo", &BEGIN, &names, &arguments).await? {
+            ScriptAnswer::Number(crashes) => {
+                Permission::Granted { crashes: u32::try_from(crashes).unwrap_or_default() }
+            }
+            ScriptAnswer::Stale(status) => Permission::Stale(status),
         })
     }
 
     async fn release(&self, key: &PhotoKey, at: Position, worker: &str) -> Result<(), LedgerError> {
         let names = [self.keys(&key.run).photos()];
-        let arguments = [key.photo_id.as_str().into(), packing::place(at, None).into(), note(worker).into()];
-        self.client.script("give a photo up", &RELEASE, &names, &arguments).await.map(drop)
+        let arguments = [key.photo_id.as_str().into(), packing::position(at, None).into(), clip_worker(worker).into()];
+        self.client.script("release a photo", &RELEASE, &names, &arguments).await.map(drop)
     }
 
     async fn advance(&self, step: &Move<'_>) -> Result<Moved, LedgerError> {
@@ -295,32 +341,42 @@ impl Ledger for Redis {
             State::Ended(ending) => (step.from, Some(ending)),
         };
         let host = step.message.photo.candidate.host();
-        let facts = Facts::new(step.attempt, step.due_at, &host, step.event.cause.as_ref());
+        let fields = StatusFields::new(step.attempt, step.due_at, &host, step.event.cause.as_ref());
         let (key, event, message) = (step.key, Some(&step.event), step.message);
         let due = matches!(step.to, State::Waiting(_)).then(|| step.due_at.max(step.event.at_ms / 1000));
-        let shift = Shift { key, from: (step.from, None), to, facts: &facts, event, due, message };
-        Ok(match self.shift("move a photo", shift).await? {
-            Answer::Number(_) => Moved::Done,
-            Answer::Elsewhere(status) => Moved::Stale(status),
+        let transition = Transition { key, from: (step.from, None), to, fields: &fields, event, due, message };
+        Ok(match self.transition("move a photo", transition).await? {
+            ScriptAnswer::Number(_) => Moved::Done,
+            ScriptAnswer::Stale(status) => Moved::Stale(status),
         })
+    }
+
+    async fn endings(&self, run: &RunName, after: Option<&Cursor>, limit: usize) -> Result<Endings, LedgerError> {
+        const WHAT: &str = "read the feed of endings";
+        let keys = self.keys(run);
+        let (epoch, sequence) = after.map_or(("", 0), |cursor| (cursor.epoch.as_str(), cursor.sequence));
+        let arguments = [epoch.into(), sequence.to_string().into(), limit.to_string().into()];
+        let value = self.client.script(WHAT, &ENDINGS, &[keys.epoch(), keys.endings()], &arguments).await?;
+        let (epoch, restarted, entries): (String, bool, Vec<(String, StreamFields)>) =
+            redis::from_redis_value(value).map_err(|error| self.client.refused(WHAT, error))?;
+        let entries: Option<Vec<FeedEntry>> = entries.into_iter().map(feed_entry).collect();
+        let entries = entries.ok_or_else(|| self.client.unexpected_answer(WHAT))?;
+        Ok(Endings::new(entries, Epoch::stored(epoch), after, restarted))
     }
 
     async fn recorded(&self, key: &PhotoKey, at: Position, ending: Ending) -> Result<(), LedgerError> {
         let keys = self.keys(&key.run);
-        let arguments = [key.photo_id.as_str().into(), packing::place(at, Some(ending)).into()];
-        self.client
-            .script("let go of a message", &RECORDED, &[keys.photos(), keys.messages()], &arguments)
-            .await
-            .map(drop)
+        let arguments = [key.photo_id.as_str().into(), packing::position(at, Some(ending)).into()];
+        self.client.script("delete a message", &RECORDED, &[keys.photos(), keys.messages()], &arguments).await.map(drop)
     }
 
     async fn status(&self, key: &PhotoKey) -> Result<Option<PhotoStatus>, LedgerError> {
-        let found = self.look_up(key).await?;
+        let found = self.read_photo(key).await?;
         Ok(found.map(|(packed, message)| PhotoStatus { message, ..packed.status() }))
     }
 
     async fn history(&self, key: &PhotoKey) -> Result<Vec<Event>, LedgerError> {
-        Ok(self.look_up(key).await?.map(|(packed, _)| packed.history).unwrap_or_default())
+        Ok(self.read_photo(key).await?.map(|(packed, _)| packed.history).unwrap_or_default())
     }
 
     async fn counts(&self, run: &RunName) -> Result<Counts, LedgerError> {
@@ -328,23 +384,25 @@ impl Ledger for Redis {
         let keys = self.keys(run);
         let mut pipe = redis::pipe();
         pipe.atomic().cmd("HGETALL").arg(keys.counts()).cmd("HGETALL").arg(keys.hosts());
-        let (groups, hosts): (Tally, Tally) = self.client.pipeline(WHAT, &pipe).await?;
+        let (groups, hosts): (Counters, Counters) = self.client.pipeline(WHAT, &pipe).await?;
         let mut counts = Counts::default();
         for (name, count) in groups {
-            let Group { stage, kind, .. } = Group::parse(&name).ok_or_else(|| self.client.unexpected_answer(WHAT))?;
+            let PhotoGroup { stage, kind, .. } =
+                PhotoGroup::parse(&name).ok_or_else(|| self.client.unexpected_answer(WHAT))?;
             counts.candidates += count;
             match kind {
-                Kind::Ended(ending) => *counts.ended.entry(ending).or_default() += count,
-                Kind::Waiting => *counts.waiting.entry(stage).or_default() += count,
-                Kind::Retrying => {
+                GroupKind::Ended(ending) => *counts.ended.entry(ending).or_default() += count,
+                GroupKind::Waiting => *counts.waiting.entry(stage).or_default() += count,
+                GroupKind::Retrying => {
                     *counts.waiting.entry(stage).or_default() += count;
                     *counts.retrying.entry(stage).or_default() += count;
                 }
             }
         }
         for (name, count) in hosts {
-            let (group, host) = Group::parse_with_host(&name).ok_or_else(|| self.client.unexpected_answer(WHAT))?;
-            if let Group { stage, kind: Kind::Ended(ending), code: Some(code) } = group {
+            let (group, host) =
+                PhotoGroup::parse_with_host(&name).ok_or_else(|| self.client.unexpected_answer(WHAT))?;
+            if let PhotoGroup { stage, kind: GroupKind::Ended(ending), code: Some(code) } = group {
                 counts.causes.push(CauseCount { stage, ending, code, host: host.to_owned(), count });
             }
         }
@@ -371,36 +429,40 @@ impl Ledger for Redis {
         }
     }
 
-    /// The record has the message: it is let go of in a second step, which a call after a failure makes up for.
+    /// The record has the message, so a second step deletes it here. A repeated call after a failure does it, too.
     async fn restore(&self, message: &Message, ending: Ending, cause: Option<&Cause>) -> Result<bool, LedgerError> {
         let (key, at) = (message.photo.key(), message.position);
-        self.enter(&key.run).await?;
-        let facts = Facts::new(message.attempt, 0, &message.photo.candidate.host(), cause);
+        self.add_run(&key.run).await?;
+        let fields = StatusFields::new(message.attempt, 0, &message.photo.candidate.host(), cause);
         let (from, to) = ((Position::START, None), (at, Some(ending)));
-        let shift = Shift { key: &key, from, to, facts: &facts, event: None, due: None, message };
-        let is_restored = matches!(self.shift("give a photo its end back", shift).await?, Answer::Number(_));
+        let transition = Transition { key: &key, from, to, fields: &fields, event: None, due: None, message };
+        let is_restored = matches!(self.transition("restore a photo", transition).await?, ScriptAnswer::Number(_));
         self.recorded(&key, at, ending).await?;
         Ok(is_restored)
     }
 
     async fn reopen(&self, key: &PhotoKey, record: Option<&Message>, now: u64) -> Result<Option<Message>, LedgerError> {
-        const WHAT: &str = "send a photo back";
-        let Some((Packed { at, ending: Some(ending), .. }, kept)) = self.look_up(key).await? else {
+        const WHAT: &str = "reopen a photo";
+        let Some((PackedPhoto { at, ending: Some(ending), .. }, stored)) = self.read_photo(key).await? else {
             return Ok(None);
         };
-        let lost =
-            || self.client.refused(WHAT, format_args!("{key} has no message any more, it takes its record to go on"));
-        let message = kept.or_else(|| record.cloned()).ok_or_else(lost)?;
+        let lost = || {
+            self.client.refused(
+                WHAT,
+                format_args!("the ledger has deleted the message of {key}, and there is no record with it"),
+            )
+        };
+        let message = stored.or_else(|| record.cloned()).ok_or_else(lost)?;
         let message = Message { attempt: 1, position: at.next_delivery(), enqueued_at: now, ..message };
         let to = (message.position, None);
-        let facts = Facts::new(1, 0, &message.photo.candidate.host(), None);
+        let fields = StatusFields::new(1, 0, &message.photo.candidate.host(), None);
         let event = enqueued(message.position, now);
         let (from, event, due) = ((at, Some(ending)), Some(&event), Some(now));
-        let shift = Shift { key, from, to, facts: &facts, event, due, message: &message };
-        Ok(match self.shift(WHAT, shift).await? {
-            Answer::Number(_) => Some(message),
-            // Somebody else has just sent it back.
-            Answer::Elsewhere(_) => None,
+        let transition = Transition { key, from, to, fields: &fields, event, due, message: &message };
+        Ok(match self.transition(WHAT, transition).await? {
+            ScriptAnswer::Number(_) => Some(message),
+            // Another process has just reopened it.
+            ScriptAnswer::Stale(_) => None,
         })
     }
 
@@ -410,7 +472,7 @@ impl Ledger for Redis {
         for stage in StageName::ALL {
             pipe.cmd("ZRANGE").arg(keys.due(stage)).arg(0).arg(0).arg("WITHSCORES");
         }
-        let oldest: Vec<Vec<(String, u64)>> = self.client.pipeline("look for the oldest photos", &pipe).await?;
+        let oldest: Vec<Vec<(String, u64)>> = self.client.pipeline("read the oldest due times", &pipe).await?;
         let first = |(stage, oldest): (StageName, Vec<(String, u64)>)| oldest.first().map(|(_, since)| (stage, *since));
         Ok(StageName::ALL.into_iter().zip(oldest).filter_map(first).collect())
     }
@@ -433,82 +495,10 @@ impl Ledger for Redis {
     }
 }
 
-type Tally = Vec<(String, u64)>;
+/// A hash of counters.
+type Counters = Vec<(String, u64)>;
 
-impl Redis {
-    /// The ids of one page. Every set that the filter names is read at one moment, up to where the first of them
-    /// may go on.
-    async fn ids(
-        &self,
-        run: &RunName,
-        filter: &Filter,
-        after: Option<&Id>,
-        limit: usize,
-    ) -> Result<Vec<Id>, LedgerError> {
-        const WHAT: &str = "list photos";
-        let keys = self.keys(run);
-        let mut groups: Tally = self.client.command(WHAT, redis::cmd("HGETALL").arg(keys.counts())).await?;
-        groups.retain(|(name, _)| Group::parse(name).is_some_and(|group| group.matches(filter)));
-        let total: u64 = groups.iter().map(|(_, count)| count).sum();
-        let name = |(name, _): &(String, u64)| match &filter.host {
-            Some(host) => keys.group_and_host(name, host),
-            None => keys.group(name),
-        };
-        let names: Vec<String> = groups.iter().map(name).collect();
-        let (mut ids, mut after) = (Vec::new(), after.map(keys::member));
-        while !names.is_empty() && ids.len() < limit {
-            let left = limit - ids.len();
-            // A large group has more of the next ids than a small one.
-            let share = |count: u64| (left as u64 * count * 5 / (4 * total.max(1)) + 16).min(left as u64);
-            let shares: Vec<u64> = groups.iter().map(|(_, count)| share(*count)).collect();
-            let mut arguments = vec![after.as_ref().map_or(b"-".to_vec(), |after| [b"(", after.as_slice()].concat())];
-            arguments.extend(shares.iter().map(|share| share.to_string().into_bytes()));
-            let value = self.client.script(WHAT, &PAGE, &names, &arguments).await?;
-            let members: Vec<Vec<Bytes>> =
-                redis::from_redis_value(value).map_err(|error| self.client.refused(WHAT, error))?;
-            let may_go_on = members.iter().zip(&shares).filter(|(members, share)| members.len() as u64 == **share);
-            let horizon = may_go_on.filter_map(|(members, _)| members.last()).min().cloned();
-            let mut merged: Vec<Bytes> = members.into_iter().flatten().collect();
-            merged.retain(|member| horizon.as_ref().is_none_or(|horizon| member <= horizon));
-            merged.sort_unstable();
-            ids.extend(merged.iter().take(left).filter_map(|member| keys::id_of_member(member)));
-            if horizon.is_none() {
-                break;
-            }
-            after = horizon;
-        }
-        Ok(ids)
-    }
-
-    /// What is kept of the photos, those left out that no longer fit the filter.
-    async fn entries(&self, run: &RunName, filter: &Filter, ids: Vec<Id>) -> Result<Vec<Entry>, LedgerError> {
-        const WHAT: &str = "list photos";
-        let keys = self.keys(run);
-        let mut pipe = redis::pipe();
-        pipe.atomic();
-        for key in [keys.photos(), keys.messages()] {
-            pipe.cmd("HMGET").arg(key);
-            for id in &ids {
-                pipe.arg(id.as_str());
-            }
-        }
-        let (photos, messages): (Vec<Option<Bytes>>, Vec<Option<Bytes>>) = self.client.pipeline(WHAT, &pipe).await?;
-        let mut entries = Vec::with_capacity(ids.len());
-        for ((photo_id, kept), message) in ids.into_iter().zip(photos).zip(messages) {
-            let Some(kept) = kept else { continue };
-            let packed = self.read(WHAT, &kept)?;
-            let code = packed.facts.cause.as_ref().map(|cause| cause.code.clone());
-            let group = Group { stage: packed.at.stage, kind: Kind::of(packed.at, packed.ending), code };
-            if group.matches(filter) && filter.host.as_ref().is_none_or(|host| *host == packed.facts.host) {
-                let message = message.map(|body| body::unpack(&body)).transpose();
-                let message = message.map_err(|error| self.client.refused(WHAT, error))?;
-                entries.push(Entry { photo_id, status: PhotoStatus { message, ..packed.status() } });
-            }
-        }
-        Ok(entries)
-    }
-}
-
-fn note(worker: &str) -> &str {
-    &worker[..worker.floor_char_boundary(Redis::MAX_WORKER)]
+/// A byte stores the length of a worker's name.
+fn clip_worker(worker: &str) -> &str {
+    &worker[..worker.floor_char_boundary(255)]
 }

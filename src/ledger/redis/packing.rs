@@ -1,60 +1,60 @@
-//! How a photo's status and history lie in one Redis string.
+//! The layout of a photo's status and history in one Redis string.
 //!
 //! ```text
-//! place    6 bytes   layout and stage, kind, turn (big-endian): what moves are conditional on
-//! note               crashes, length of the worker's name, the name
-//! facts              length (2 bytes), host, code of the cause (empty: none), attempt, due time, detail of the cause
-//! history            one event after the other, each after its length
+//! position   6 bytes   layout and stage, kind, delivery number (big-endian): the condition of a move
+//! processor            crashes, length of the worker's name, the name
+//! fields               length (2 bytes), host, code of the cause (empty: none), attempt, due time, detail of the cause
+//! history              events, each after its length
 //! ```
 //!
-//! The scripts compare the place, skip by the lengths, and read host and code; the rest is for this file alone. Texts
-//! have a byte for their length before them. Numbers without a size are LEB128: seven bits a byte, the lowest first.
+//! The scripts compare the position, skip by the lengths, and read host and code; only this file reads the rest. A byte
+//! with its length precedes each text. Numbers without a size are LEB128: seven bits a byte, the lowest first.
 
 use crate::domain::{Cause, Ending, Position, StageName, State};
 use crate::ledger::{Event, EventKind, PhotoStatus};
 
-/// In the high half of the first byte, so that a later layout is told apart.
+/// In the high half of the first byte; a later layout has another number.
 const LAYOUT: u8 = 1;
-/// Longer details are clipped: the photo's record among the objects has all of it.
+/// Longer details are clipped: the photo's record in the object store has the whole text.
 const MAX_DETAIL: usize = 160;
-/// The oldest events are dropped beyond that many bytes, about 15 events.
+/// Bytes, about 15 events. Older events are dropped.
 pub const MAX_HISTORY: usize = 255;
 const MAX_CODE: usize = 100;
 const MAX_TEXT: usize = 255;
 
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("what is kept of the photo cannot be read: {0}")]
+#[error("cannot read the stored photo: {0}")]
 pub struct BadPacking(pub &'static str);
 
-/// Stage, kind and turn as the scripts compare them. A photo that ended keeps the turn in which it did.
-pub fn place(at: Position, ending: Option<Ending>) -> [u8; 6] {
-    let kind = ending.map_or(0, |ending| 1 + position_of(&Ending::ALL, ending));
+/// Stage, kind and delivery number as the scripts compare them. A photo that ended keeps the delivery number.
+pub fn position(at: Position, ending: Option<Ending>) -> [u8; 6] {
+    let kind = ending.map_or(0, |ending| 1 + index_of(&Ending::ALL, ending));
     let [a, b, c, d] = at.delivery.to_be_bytes();
-    [LAYOUT << 4 | position_of(&StageName::ALL, at.stage), kind, a, b, c, d]
+    [LAYOUT << 4 | index_of(&StageName::ALL, at.stage), kind, a, b, c, d]
 }
 
-fn position_of<T: PartialEq>(all: &[T], one: T) -> u8 {
+pub fn index_of<T: PartialEq>(all: &[T], one: T) -> u8 {
     all.iter().position(|other| *other == one).unwrap_or_default() as u8
 }
 
-/// A photo as the ledger keeps it, without its message.
+/// A stored photo, without its message.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Packed {
+pub struct PackedPhoto {
     pub at: Position,
     pub ending: Option<Ending>,
-    pub facts: Facts,
+    pub fields: StatusFields,
     pub history: Vec<Event>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Facts {
+pub struct StatusFields {
     pub attempt: u32,
     pub due_at: u64,
     pub host: String,
     pub cause: Option<Cause>,
 }
 
-impl Facts {
+impl StatusFields {
     pub fn new(attempt: u32, due_at: u64, host: &str, cause: Option<&Cause>) -> Self {
         let clipped = |cause: &Cause| Cause {
             code: clip(&cause.code.as_str(), MAX_CODE).into(),
@@ -64,7 +64,7 @@ impl Facts {
         Self { attempt, due_at, host: clip(host, MAX_TEXT).to_owned(), cause }
     }
 
-    /// With its length before it.
+    /// With its length first.
     pub fn pack(&self) -> Vec<u8> {
         let mut bytes = vec![0, 0];
         text(&mut bytes, &self.host);
@@ -80,10 +80,10 @@ impl Facts {
     }
 }
 
-/// An event with its length before it. The detail of the last one is that of the status; earlier ones have none.
+/// An event with its length first. The status has the detail of the last event; earlier events have none.
 pub fn pack_event(event: &Event) -> Vec<u8> {
-    let what = position_of(&EventKind::ALL, event.what);
-    let code = what << 3 | position_of(&StageName::ALL, event.stage) << 1 | u8::from(event.cause.is_some());
+    let what = index_of(&EventKind::ALL, event.what);
+    let code = what << 3 | index_of(&StageName::ALL, event.stage) << 1 | u8::from(event.cause.is_some());
     let mut bytes = vec![0, code];
     bytes.extend_from_slice(&event.at_ms.to_be_bytes()[2..]);
     number(&mut bytes, u64::from(event.attempt));
@@ -95,12 +95,12 @@ pub fn pack_event(event: &Event) -> Vec<u8> {
     bytes
 }
 
-/// A photo that waits and that nobody works on.
-pub fn pack_new(at: Position, facts: &Facts, event: &Event) -> Vec<u8> {
-    [&place(at, None)[..], &[0, 0], &facts.pack(), &pack_event(event)].concat()
+/// A photo that waits, without a worker.
+pub fn pack_new(at: Position, fields: &StatusFields, event: &Event) -> Vec<u8> {
+    [&position(at, None)[..], &[0, 0], &fields.pack(), &pack_event(event)].concat()
 }
 
-impl Packed {
+impl PackedPhoto {
     pub fn read(bytes: &[u8]) -> Result<Self, BadPacking> {
         let mut rest = bytes;
         let first = take(&mut rest, 1)?[0];
@@ -112,40 +112,40 @@ impl Packed {
             0 => None,
             kind => Some(nth(&Ending::ALL, kind - 1)?),
         };
-        let delivery = u32::from_be_bytes(take(&mut rest, 4)?.try_into().map_err(|_| BadPacking("it is cut short"))?);
+        let delivery = u32::from_be_bytes(take(&mut rest, 4)?.try_into().map_err(|_| BadPacking("it is truncated"))?);
         let worker = usize::from(take(&mut rest, 2)?[1]);
         take(&mut rest, worker)?;
         let length = take(&mut rest, 2)?;
         let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
-        let facts = read_facts(take(&mut rest, length)?)?;
+        let fields = read_fields(take(&mut rest, length)?)?;
         let mut history = Vec::new();
         while !rest.is_empty() {
             let length = usize::from(take(&mut rest, 1)?[0]);
             history.push(read_event(take(&mut rest, length)?)?);
         }
-        // The last event's cause is the status's, which has the detail too.
+        // The last event's cause is the cause of the status, which has the detail, too.
         if let Some(Event { cause: Some(cause), .. }) = history.last_mut()
-            && let Some(known) = &facts.cause
+            && let Some(known) = &fields.cause
             && known.code == cause.code
         {
             cause.detail.clone_from(&known.detail);
         }
-        Ok(Self { at: Position { stage, delivery }, ending, facts, history })
+        Ok(Self { at: Position { stage, delivery }, ending, fields, history })
     }
 
     pub fn status(self) -> PhotoStatus {
         PhotoStatus {
             state: self.ending.map_or(State::Waiting(self.at), State::Ended),
             stage: self.at.stage,
-            attempt: self.facts.attempt,
-            due_at: self.facts.due_at,
-            cause: self.facts.cause,
+            attempt: self.fields.attempt,
+            due_at: self.fields.due_at,
+            cause: self.fields.cause,
             message: None,
         }
     }
 }
 
-fn read_facts(mut bytes: &[u8]) -> Result<Facts, BadPacking> {
+fn read_fields(mut bytes: &[u8]) -> Result<StatusFields, BadPacking> {
     let host = take_text(&mut bytes)?;
     let code = take_text(&mut bytes)?;
     let attempt = take_number(&mut bytes)? as u32;
@@ -154,7 +154,7 @@ fn read_facts(mut bytes: &[u8]) -> Result<Facts, BadPacking> {
         "" => None,
         _ => Some(Cause { code: code.into(), detail: take_text(&mut bytes)? }),
     };
-    Ok(Facts { attempt, due_at, host, cause })
+    Ok(StatusFields { attempt, due_at, host, cause })
 }
 
 fn read_event(mut bytes: &[u8]) -> Result<Event, BadPacking> {
@@ -209,7 +209,7 @@ fn clip(text: &str, longest: usize) -> &str {
 }
 
 fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], BadPacking> {
-    bytes.split_off(..length).ok_or(BadPacking("it is cut short"))
+    bytes.split_off(..length).ok_or(BadPacking("it is truncated"))
 }
 
 fn nth<T: Copy>(all: &[T], index: u8) -> Result<T, BadPacking> {
@@ -221,9 +221,9 @@ mod tests {
     use super::*;
     use crate::domain::CauseCode;
 
-    fn photo(cause: Option<Cause>) -> (Position, Facts, Event) {
+    fn photo(cause: Option<Cause>) -> (Position, StatusFields, Event) {
         let at = Position { stage: StageName::Crop, delivery: 70_000 };
-        let facts = Facts::new(3, 1_800_000_000, "photos.test", cause.as_ref());
+        let fields = StatusFields::new(3, 1_800_000_000, "photos.test", cause.as_ref());
         let event = Event {
             at_ms: 1_700_000_000_123,
             stage: at.stage,
@@ -232,47 +232,50 @@ mod tests {
             cause,
             took_ms: 9,
         };
-        (at, facts, event)
+        (at, fields, event)
     }
 
     #[test]
-    fn what_is_packed_is_read_back() {
+    fn packed_photos_are_read_back() {
         for cause in [None, Some(Cause::new(CauseCode::Http(503), "it's \"so\" — 無"))] {
-            let (at, facts, event) = photo(cause);
-            let bytes = pack_new(at, &facts, &event);
-            assert_eq!(Packed::read(&bytes).unwrap(), Packed { at, ending: None, facts, history: vec![event] });
+            let (at, fields, event) = photo(cause);
+            let bytes = pack_new(at, &fields, &event);
+            assert_eq!(
+                PackedPhoto::read(&bytes).unwrap(),
+                PackedPhoto { at, ending: None, fields, history: vec![event] }
+            );
         }
     }
 
     #[test]
-    fn nothing_foreign_is_taken_for_a_photo() {
-        let (at, facts, event) = photo(Some(Cause::new(CauseCode::Timeout, "x".repeat(400))));
-        let bytes = pack_new(at, &facts, &event);
+    fn foreign_and_truncated_strings_are_refused() {
+        let (at, fields, event) = photo(Some(Cause::new(CauseCode::Timeout, "x".repeat(400))));
+        let bytes = pack_new(at, &fields, &event);
         for length in 0..bytes.len() {
-            // Cut between two events it is a shorter history; anywhere else it is broken.
+            // Truncated between two events it is a shorter history; elsewhere it is invalid.
             let whole = bytes.len() - pack_event(&event).len();
-            assert_eq!(Packed::read(&bytes[..length]).is_ok(), length == whole, "{length}");
+            assert_eq!(PackedPhoto::read(&bytes[..length]).is_ok(), length == whole, "{length}");
         }
-        assert!(Packed::read(b"some text of somebody else").is_err());
+        assert!(PackedPhoto::read(b"a foreign text").is_err());
     }
 
     #[test]
     fn long_texts_are_clipped_at_a_character() {
         let cause = Cause { code: "s".into(), detail: "無".repeat(100) };
         let (at, _, event) = photo(Some(cause.clone()));
-        let facts = Facts::new(1, 0, &"ü".repeat(300), Some(&cause));
-        let read = Packed::read(&pack_new(at, &facts, &event)).unwrap();
-        assert_eq!(read.facts.cause.unwrap().detail, "無".repeat(53));
-        assert_eq!(read.facts.host, "ü".repeat(127));
+        let fields = StatusFields::new(1, 0, &"ü".repeat(300), Some(&cause));
+        let read = PackedPhoto::read(&pack_new(at, &fields, &event)).unwrap();
+        assert_eq!(read.fields.cause.unwrap().detail, "無".repeat(53));
+        assert_eq!(read.fields.host, "ü".repeat(127));
     }
 
     #[test]
-    fn places_of_different_photos_differ() {
+    fn positions_of_different_photos_differ() {
         let mut seen = std::collections::HashSet::new();
         for stage in StageName::ALL {
-            for turn in [1, 2, 300, u32::MAX] {
+            for delivery in [1, 2, 300, u32::MAX] {
                 for ending in [None].into_iter().chain(Ending::ALL.map(Some)) {
-                    assert!(seen.insert(place(Position { stage, delivery: turn }, ending)));
+                    assert!(seen.insert(position(Position { stage, delivery }, ending)));
                 }
             }
         }

@@ -1,7 +1,8 @@
--- Lets go of the message of a photo that has ended at this place.
--- KEYS: photos, messages. ARGV: id, place.
-local kept = redis.call('HGET', KEYS[1], ARGV[1])
-if kept and kept:sub(1, #ARGV[2]) == ARGV[2] then
-    return redis.call('HDEL', KEYS[2], ARGV[1])
+-- Deletes the message of a photo that has ended at this position.
+-- KEYS: photos, messages. ARGV: id, position.
+local id, position = unpack(ARGV)
+local stored = redis.call('HGET', KEYS[1], id)
+if stored and stored:sub(1, #position) == position then
+    return redis.call('HDEL', KEYS[2], id)
 end
 return 0
