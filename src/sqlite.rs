@@ -1,8 +1,8 @@
-//! One SQLite file, one thread that owns it, and transactions that many callers share.
+//! The SQLite client: one file, one thread that owns it, and transactions that many callers share.
 //!
-//! The embedded ledger and the embedded broker live in the same file on purpose: what SQLite commits becomes durable
-//! in the order of the commits, so that after a power cut the file is a state that once was, with no photo
-//! moved in the ledger whose next message is missing from the queue.
+//! The embedded ledger and the embedded broker share a file on purpose. SQLite makes commits durable in their order, so
+//! the file after a power cut is an earlier state of it. No photo has then moved in the ledger without its next message
+//! in the queue.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -13,11 +13,11 @@ use tokio::sync::oneshot;
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DatabaseError {
-    #[error("there is no {}: nothing has been run there yet", .0.display())]
+    #[error("there is no {}: no run has started there yet", .0.display())]
     Missing(PathBuf),
     #[error("{} is not a facemill ledger (application id {found:#x})", path.display())]
     Foreign { path: PathBuf, found: i32 },
-    #[error("{} has schema {found}, this program knows {known}: use the newer facemill", path.display())]
+    #[error("{} has schema {found}, this program knows {known}: use a newer facemill", path.display())]
     FromTheFuture { path: PathBuf, found: i32, known: i32 },
     #[error("{}: {detail}", path.display())]
     Failed { path: PathBuf, detail: String },
@@ -26,17 +26,17 @@ pub enum DatabaseError {
 /// How a [`Database`] is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Made when it is not there.
+    /// The file is created if it is missing.
     Write,
-    /// It must be there; another process may be writing to it.
+    /// The file must exist; another process may be writing to it.
     Read,
 }
 
 type Reply = Box<dyn FnOnce(Result<(), String>) + Send>;
-/// Gets the reason where there is no transaction to work in.
+/// Receives the reason if no transaction could begin.
 type Job = Box<dyn FnOnce(Result<&Connection, String>) -> Reply + Send>;
 
-/// A handle to the thread that owns the file; clones share it. The thread ends with the last handle.
+/// A handle to the thread that owns the file; clones share it. The thread ends after the last handle is dropped.
 #[derive(Debug, Clone)]
 pub struct Database {
     path: PathBuf,
@@ -44,10 +44,10 @@ pub struct Database {
 }
 
 impl Database {
-    /// "face" in the file's header.
+    /// "face" in the header of the file.
     const APPLICATION_ID: i32 = 0x6661_6365;
     const SCHEMA: i32 = 1;
-    /// Jobs that were waiting share a transaction, up to this many.
+    /// The most waiting jobs that share a transaction.
     const SHARED: usize = 256;
     const BUSY: Duration = Duration::from_secs(10);
 
@@ -58,7 +58,7 @@ impl Database {
         }
         let flags = match access {
             Access::Write => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
-            // Not read-only: a reader of a file whose writer was killed has to replay its log.
+            // Not read-only: after its writer was killed, the next reader replays the log.
             Access::Read => OpenFlags::SQLITE_OPEN_READ_WRITE,
         };
         let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(failed)?;
@@ -90,8 +90,8 @@ impl Database {
             () => {}
         }
         if access == Access::Write {
-            // The page log makes commits cheap and survives kill -9; after a power cut the last few may be missing,
-            // never one from the middle.
+            // The write-ahead log makes commits cheap and survives kill -9. A power cut can lose the last commits, but
+            // none before them.
             connection.pragma_update(None, "journal_mode", "wal").map_err(failed)?;
             connection.pragma_update(None, "synchronous", "normal").map_err(failed)?;
             connection.pragma_update(None, "application_id", Self::APPLICATION_ID).map_err(failed)?;
@@ -105,7 +105,7 @@ impl Database {
         &self.path
     }
 
-    /// Runs `work` in a transaction and answers when it is committed. Its own error rolls back what it did, and only that.
+    /// Runs `work` in a transaction and answers after the commit. An error of `work` rolls back the changes of `work` only.
     pub async fn call<T, F>(&self, work: F) -> Result<T, DatabaseError>
     where
         T: Send + 'static,
@@ -118,17 +118,20 @@ impl Database {
                 let _ = reply.send(committed.and(outcome));
             })
         })?;
-        answer.await.unwrap_or_else(|_| Err("its thread ended".into())).map_err(|detail| self.failed(detail))
+        answer
+            .await
+            .unwrap_or_else(|_| Err("the database thread has ended".into()))
+            .map_err(|detail| self.failed(detail))
     }
 
-    /// As [`Database::call`], for where nobody can wait: a destructor.
+    /// As [`Database::call`], without an answer: for destructors.
     pub fn cast<F>(&self, work: F)
     where
         F: FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
     {
         let _ = self.send(move |connection| {
             if let Err(error) = connection.and_then(|c| in_savepoint(c, work).map_err(|error| error.to_string())) {
-                tracing::warn!(%error, "a late write to the ledger failed");
+                tracing::warn!(%error, "a write to the database failed");
             }
             Box::new(|_| {})
         });
@@ -138,7 +141,7 @@ impl Database {
         &self,
         job: impl FnOnce(Result<&Connection, String>) -> Reply + Send + 'static,
     ) -> Result<(), DatabaseError> {
-        self.jobs.send(Box::new(job)).map_err(|_| self.failed("its thread ended".into()))
+        self.jobs.send(Box::new(job)).map_err(|_| self.failed("the database thread has ended".into()))
     }
 
     fn failed(&self, detail: String) -> DatabaseError {
@@ -159,7 +162,7 @@ fn in_savepoint<T>(
     outcome
 }
 
-/// Takes what waits, does it in one transaction, and answers after the commit.
+/// Runs the waiting jobs in one transaction, and replies after the commit.
 fn serve(connection: &Connection, inbox: &mpsc::Receiver<Job>) {
     while let Ok(first) = inbox.recv() {
         let begun = connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| error.to_string());
@@ -190,7 +193,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_job_that_fails_takes_back_only_its_own_work() {
+    async fn a_failed_job_rolls_back_only_its_own_changes() {
         let (_folder, path) = scratch();
         let database = Database::open(&path, Access::Write).unwrap();
         database.call(|c| c.execute_batch("CREATE TABLE t(x)")).await.unwrap();
@@ -207,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_begin_is_not_done() {
+    async fn jobs_without_a_transaction_do_not_run() {
         let (_folder, path) = scratch();
         let database = Database::open(&path, Access::Write).unwrap();
         database.call(|c| c.execute_batch("CREATE TABLE t(x); PRAGMA busy_timeout = 0")).await.unwrap();
@@ -222,16 +225,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn foreign_missing_and_newer_files_are_told_apart() {
+    async fn foreign_missing_and_newer_files_have_their_own_errors() {
         let (folder, path) = scratch();
         assert!(matches!(Database::open(&path, Access::Read), Err(DatabaseError::Missing(_))));
-        Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs(x)").unwrap();
+        Connection::open(&path).unwrap().execute_batch("CREATE TABLE foreign_table(x)").unwrap();
         assert!(matches!(Database::open(&path, Access::Write), Err(DatabaseError::Foreign { .. })));
         let ours = folder.path().join("b.sqlite");
         drop(Database::open(&ours, Access::Write).unwrap());
         Connection::open(&ours).unwrap().pragma_update(None, "user_version", 99).unwrap();
         assert!(matches!(Database::open(&ours, Access::Read), Err(DatabaseError::FromTheFuture { found: 99, .. })));
-        std::fs::write(&path, b"not a database at all, but long enough to be looked at as if it were one").unwrap();
+        std::fs::write(&path, b"this is not a database, but it is long enough to have the header of a database")
+            .unwrap();
         assert!(matches!(Database::open(&path, Access::Write), Err(DatabaseError::Failed { .. })));
     }
 }

@@ -1,4 +1,4 @@
-//! What is particular about the ledger in Redis; what it has in common with others is in `conformance`.
+//! Tests of the ledger in Redis beyond those of every ledger in `conformance`.
 
 #[path = "servers/process.rs"]
 mod process;
@@ -6,18 +6,18 @@ mod process;
 mod server;
 mod synthetic;
 
-use facemill::domain::CauseCode;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use facemill::domain::Message;
-use facemill::domain::{Candidate, Cause, Ending, Id, Photo, PhotoKey, Position, RunName, StageName, State};
+use facemill::domain::{
+    Candidate, Cause, CauseCode, Ending, Id, Message, Photo, PhotoKey, Position, RunName, StageName, State,
+};
 use facemill::ledger::redis::Redis;
 use facemill::ledger::redis::keys::{self, GroupKind, Keys, PhotoGroup};
 use facemill::ledger::sqlite::Sqlite;
 use facemill::ledger::{
-    Counts, Event, EventKind, Filter, Ledger, LedgerError, Move, Moved, Permission, PhotoStatus, Registration,
+    Counts, Endings, Event, EventKind, Filter, Ledger, LedgerError, Move, Moved, Permission, PhotoStatus, Registration,
 };
 use facemill::redis::{RedisClient, RedisSettings, check_key};
 use facemill::sqlite::{Access, Database};
@@ -40,7 +40,7 @@ fn key(id: &str) -> PhotoKey {
     first(id).photo.key()
 }
 
-async fn shift(ledger: &dyn Ledger, message: &Message, to: State, code: Option<&str>) -> Result<Moved, LedgerError> {
+async fn advance(ledger: &dyn Ledger, message: &Message, to: State, code: Option<&str>) -> Result<Moved, LedgerError> {
     let what = match to {
         State::Waiting(position) if position.stage == message.position.stage => EventKind::Retried,
         State::Waiting(_) => EventKind::Advanced,
@@ -59,10 +59,10 @@ async fn shift(ledger: &dyn Ledger, message: &Message, to: State, code: Option<&
 }
 
 async fn end(ledger: &dyn Ledger, message: &Message, ending: Ending) -> Result<Moved, LedgerError> {
-    shift(ledger, message, State::Ended(ending), (ending != Ending::Predicted).then_some("no-face")).await
+    advance(ledger, message, State::Ended(ending), (ending != Ending::Predicted).then_some("no-face")).await
 }
 
-/// Speaks to the server behind the ledger's back.
+/// Sends a command over a connection of its own.
 fn send_command(server: &RedisServer, command: &str) {
     let answer = process::ask(server.port, &format!("{command}\r\n")).unwrap_or_default();
     assert!(answer.starts_with("+OK") || answer.starts_with(':'), "{command}: {answer}");
@@ -72,15 +72,15 @@ fn connect(settings: RedisSettings) -> Redis {
     Redis::new(Arc::new(RedisClient::new(settings).unwrap()))
 }
 
-fn impatient(server: &RedisServer) -> Redis {
+fn with_short_timeouts(server: &RedisServer) -> Redis {
     let short = Duration::from_millis(300);
     connect(RedisSettings { connect_timeout: short, answer_timeout: short, ..server.settings() })
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_holds_nobody_up() {
+async fn calls_to_a_hanging_server_time_out() {
     let server = RedisServer::start(&[]);
-    let ledger = impatient(&server);
+    let ledger = with_short_timeouts(&server);
     ledger.register(&run(), &[photo("1")], 5).await.unwrap();
     server.signal("STOP");
     for _ in 0..3 {
@@ -93,7 +93,7 @@ async fn a_server_that_hangs_holds_nobody_up() {
     assert_eq!(begun, Permission::Granted { crashes: 0 });
 }
 
-/// Asks until the ledger is there again.
+/// Retries until the ledger is available again.
 async fn eventually<T>(ask: impl AsyncFn() -> Result<T, LedgerError>) -> T {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     loop {
@@ -102,7 +102,7 @@ async fn eventually<T>(ask: impl AsyncFn() -> Result<T, LedgerError>) -> T {
             Err(error) => {
                 assert!(error.is_retryable(), "{error}");
                 assert!(tokio::time::Instant::now() < deadline, "{error}");
-                // The server tells nobody when this becomes true: asking again, up to a deadline, is all there is.
+                // The server does not announce this, so the test polls up to a deadline.
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
@@ -110,9 +110,9 @@ async fn eventually<T>(ask: impl AsyncFn() -> Result<T, LedgerError>) -> T {
 }
 
 #[tokio::test]
-async fn nothing_confirmed_is_lost_when_the_server_is_killed() {
+async fn confirmed_moves_survive_a_kill_of_the_server() {
     let mut server = RedisServer::start(&[]);
-    let ledger = impatient(&server);
+    let ledger = with_short_timeouts(&server);
     let ids: Vec<String> = (0..400).map(|id| id.to_string()).collect();
     let photos: Vec<Candidate> = ids.iter().map(|id| photo(id)).collect();
     ledger.register(&run(), &photos, 5).await.unwrap();
@@ -122,7 +122,7 @@ async fn nothing_confirmed_is_lost_when_the_server_is_killed() {
         if number == 200 {
             server.kill();
         }
-        match shift(&ledger, &first(id), State::Waiting(detect), None).await {
+        match advance(&ledger, &first(id), State::Waiting(detect), None).await {
             Ok(moved) => confirmed.push((id, moved)),
             Err(error) => assert!(error.is_retryable(), "{error}"),
         }
@@ -135,11 +135,11 @@ async fn nothing_confirmed_is_lost_when_the_server_is_killed() {
     }
     let counts = ledger.counts(&run()).await.unwrap();
     assert_eq!((counts.candidates, counts.waiting[&StageName::Detect]), (400, 200));
-    assert_eq!(shift(&ledger, &first("300"), State::Waiting(detect), None).await.unwrap(), Moved::Done);
+    assert_eq!(advance(&ledger, &first("300"), State::Waiting(detect), None).await.unwrap(), Moved::Done);
 }
 
 #[tokio::test]
-async fn a_server_that_forgot_the_scripts_is_told_them_again() {
+async fn a_server_without_the_scripts_gets_them_again() {
     let server = RedisServer::start(&[]);
     let ledger = server.ledger();
     ledger.register(&run(), &[photo("1")], 5).await.unwrap();
@@ -148,7 +148,7 @@ async fn a_server_that_forgot_the_scripts_is_told_them_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_takes_no_writes_for_now_is_waited_for() {
+async fn a_server_that_refuses_writes_for_now_is_retryable() {
     let server = RedisServer::start(&[]);
     let ledger = server.ledger();
     ledger.register(&run(), &[photo("1")], 5).await.unwrap();
@@ -168,7 +168,7 @@ async fn a_server_that_takes_no_writes_for_now_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_server_that_will_not_have_us_is_told_why() {
+async fn login_errors_name_the_reason_without_passwords() {
     let server =
         RedisServer::start(&["--requirepass", "sesame", "--user", "reader", "on", ">sesame", "~*", "-@all", "+ping"]);
     let check = async |login: &str| {
@@ -184,30 +184,30 @@ async fn a_server_that_will_not_have_us_is_told_why() {
     ] {
         let error = check(login).await.unwrap_err();
         assert!(matches!(error, LedgerError::Refused { .. }), "{login} {error:?}");
-        let told = format!("{error} {error:?}");
-        assert!(told.contains(reason) && told.contains(&server.port.to_string()), "{login} {told}");
-        assert!(!told.contains("hunter2") && !told.contains("sesame"), "{told}");
+        let shown = format!("{error} {error:?}");
+        assert!(shown.contains(reason) && shown.contains(&server.port.to_string()), "{login} {shown}");
+        assert!(!shown.contains("hunter2") && !shown.contains("sesame"), "{shown}");
     }
 }
 
 #[tokio::test]
-async fn a_server_that_would_drop_photos_is_refused() {
+async fn a_server_that_evicts_keys_is_refused() {
     let server = RedisServer::start(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
     let error = server.ledger().check().await.unwrap_err();
     assert!(!error.is_retryable() && error.to_string().contains("noeviction"), "{error}");
 }
 
 #[tokio::test]
-async fn the_message_of_an_ended_photo_leaves() {
+async fn the_message_of_a_recorded_photo_is_deleted() {
     let ledger = RedisServer::shared().ledger();
     ledger.register(&run(), &[photo("1")], 5).await.unwrap();
     let start = Position::START;
     ledger.recorded(&key("1"), start, Ending::Gone).await.unwrap();
     end(&ledger, &first("1"), Ending::Gone).await.unwrap();
     let message = async || ledger.status(&key("1")).await.unwrap().unwrap().message;
-    assert_eq!(message().await, Some(first("1")), "nobody has said yet that there is a record");
+    assert_eq!(message().await, Some(first("1")), "the record is not written yet");
     ledger.recorded(&key("1"), start.next_delivery(), Ending::Gone).await.unwrap();
-    assert!(message().await.is_some(), "that was another ending");
+    assert!(message().await.is_some(), "the call is for another delivery");
     ledger.recorded(&key("1"), start, Ending::Gone).await.unwrap();
     assert_eq!(message().await, None);
     assert!(matches!(ledger.reopen(&key("1"), None, 9).await, Err(LedgerError::Refused { .. })));
@@ -218,7 +218,7 @@ async fn the_message_of_an_ended_photo_leaves() {
 }
 
 #[tokio::test]
-async fn a_worker_that_asks_twice_has_not_crashed() {
+async fn a_worker_that_begins_twice_has_not_crashed() {
     let ledger = RedisServer::shared().ledger();
     for _ in 0..2 {
         assert_eq!(ledger.begin(&first("1"), "w", true).await.unwrap(), Permission::Granted { crashes: 0 });
@@ -227,7 +227,7 @@ async fn a_worker_that_asks_twice_has_not_crashed() {
 }
 
 #[tokio::test]
-async fn a_photo_that_the_ledger_lost_goes_on() {
+async fn a_move_of_an_unknown_photo_adds_it() {
     let ledger = RedisServer::shared().ledger();
     assert_eq!(end(&ledger, &first("1"), Ending::Rejected).await.unwrap(), Moved::Done);
     let counts = ledger.counts(&run()).await.unwrap();
@@ -235,7 +235,7 @@ async fn a_photo_that_the_ledger_lost_goes_on() {
 }
 
 #[tokio::test]
-async fn ids_hold_anything() {
+async fn ids_may_contain_any_character() {
     let ledger = RedisServer::shared().ledger();
     let longest = "\u{10348}".repeat(50);
     let mut ids =
@@ -255,7 +255,7 @@ async fn ids_hold_anything() {
 }
 
 #[tokio::test]
-async fn the_oldest_photo_of_a_stage_is_known() {
+async fn the_oldest_due_time_of_each_stage_is_known() {
     let ledger = RedisServer::shared().ledger();
     let due = async || ledger.due_since(&run()).await.unwrap();
     let at = |stage: StageName, second| BTreeMap::from([(stage, second)]);
@@ -265,13 +265,13 @@ async fn the_oldest_photo_of_a_stage_is_known() {
     ledger.register(&run(), &[photo("2")], 60).await.unwrap();
     assert_eq!(due().await, at(fetch, 50));
     ledger.begin(&first("1"), "w", false).await.unwrap();
-    assert_eq!(due().await, at(fetch, 50), "it is not done yet");
+    assert_eq!(due().await, at(fetch, 50), "it is still being processed");
     ledger.begin(&first("3"), "w", false).await.unwrap();
-    assert_eq!(due().await, at(fetch, 5), "one that was lost comes back with its message");
+    assert_eq!(due().await, at(fetch, 5), "an unknown photo is due since its message was enqueued");
     end(&ledger, &first("3"), Ending::Gone).await.unwrap();
 
-    shift(&ledger, &first("1"), State::Waiting(Position::entering(detect)), None).await.unwrap();
-    // Events of this file happen at second 0.
+    advance(&ledger, &first("1"), State::Waiting(Position::entering(detect)), None).await.unwrap();
+    // The events of this file are at second 0.
     assert_eq!(due().await, BTreeMap::from([(fetch, 60), (detect, 0)]));
     let message = first("2");
     let again = Message { position: message.position.next_delivery(), ..message.clone() };
@@ -280,7 +280,7 @@ async fn the_oldest_photo_of_a_stage_is_known() {
     let (key, to) = (key("2"), State::Waiting(again.position));
     let step = Move { key: &key, from: message.position, to, attempt: 2, due_at: 900, event, message: &again };
     ledger.advance(&step).await.unwrap();
-    assert_eq!(due().await[&fetch], 900, "nobody waits for it before it is due");
+    assert_eq!(due().await[&fetch], 900, "it counts from its due time");
     end(&ledger, &again, Ending::Failed).await.unwrap();
     end(&ledger, &Message { position: Position::entering(detect), ..first("1") }, Ending::Rejected).await.unwrap();
     assert_eq!(due().await, BTreeMap::new());
@@ -289,12 +289,12 @@ async fn the_oldest_photo_of_a_stage_is_known() {
 }
 
 #[tokio::test]
-async fn a_history_without_end_is_cut() {
+async fn a_long_history_is_truncated() {
     let ledger = RedisServer::shared().ledger();
     let mut message = first("1");
     for _ in 0..60 {
         let again = message.position.next_delivery();
-        assert_eq!(shift(&ledger, &message, State::Waiting(again), Some("http-429")).await.unwrap(), Moved::Done);
+        assert_eq!(advance(&ledger, &message, State::Waiting(again), Some("http-429")).await.unwrap(), Moved::Done);
         message.position = again;
     }
     let history = ledger.history(&key("1")).await.unwrap();
@@ -303,9 +303,9 @@ async fn a_history_without_end_is_cut() {
     assert_eq!(history.last().unwrap().cause.as_ref().unwrap().detail, "a detail");
 }
 
-/// Whatever is done to both, Redis and SQLite tell the same.
+/// After the same random calls, Redis and SQLite have the same state.
 #[tokio::test]
-async fn it_agrees_with_sqlite() {
+async fn redis_and_sqlite_agree() {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(&folder.path().join("ledger.sqlite"), Access::Write).unwrap();
     let (redis, sqlite) = (RedisServer::shared().ledger(), Sqlite::open(database).await.unwrap());
@@ -321,8 +321,8 @@ async fn it_agrees_with_sqlite() {
         let key = PhotoKey { run: run(), photo_id: candidate.photo_id.clone() };
         let Some(PhotoStatus { state, message, .. }) = sqlite.status(&key).await.unwrap() else {
             for ledger in [&redis as &dyn Ledger, &sqlite] {
-                let enrolled = ledger.register(&run(), std::slice::from_ref(candidate), 5).await.unwrap();
-                assert_eq!(enrolled, [Registration::New]);
+                let registered = ledger.register(&run(), std::slice::from_ref(candidate), 5).await.unwrap();
+                assert_eq!(registered, [Registration::New]);
             }
             continue;
         };
@@ -346,22 +346,28 @@ async fn it_agrees_with_sqlite() {
                     _ => (next.unwrap_or(State::Ended(Ending::Predicted)), None),
                 };
                 for ledger in [&redis as &dyn Ledger, &sqlite] {
-                    assert_eq!(shift(ledger, &message, to, code).await.unwrap(), Moved::Done);
+                    assert_eq!(advance(ledger, &message, to, code).await.unwrap(), Moved::Done);
                 }
             }
         }
         if step % 50 == 0 {
-            agree(&redis, &sqlite).await;
+            assert_agree(&redis, &sqlite).await;
         }
     }
-    agree(&redis, &sqlite).await;
+    assert_agree(&redis, &sqlite).await;
 }
 
-async fn agree(redis: &dyn Ledger, sqlite: &dyn Ledger) {
+async fn assert_agree(redis: &dyn Ledger, sqlite: &dyn Ledger) {
+    // Sequences of SQLite are those of the file, so only the order is the same.
+    let feed = async |ledger: &dyn Ledger| {
+        let Endings { entries, .. } = ledger.endings(&run(), None, 10_000).await.unwrap();
+        entries.into_iter().map(|entry| (entry.photo_id, entry.change)).collect::<Vec<_>>()
+    };
     let sorted = |mut counts: Counts| {
         counts.causes.sort_by_key(|count| format!("{count:?}"));
         counts
     };
+    assert_eq!(feed(redis).await, feed(sqlite).await);
     assert_eq!(sorted(redis.counts(&run()).await.unwrap()), sorted(sqlite.counts(&run()).await.unwrap()));
     let host = Some(synthetic::candidate(3).host());
     let plain = Filter::default;
@@ -438,7 +444,7 @@ async fn used_memory(server: &RedisServer) -> u64 {
 }
 
 #[test]
-fn the_table_of_names_is_the_codes() {
+fn the_table_of_names_has_the_keys_of_the_code() {
     use facemill::cluster::keys as cluster;
     use facemill::domain::{ContentHash, ImageFormat};
     use facemill::objects::ObjectKey;
@@ -473,6 +479,6 @@ fn the_table_of_names_is_the_codes() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/names-stores.md");
     let docs = std::fs::read_to_string(path).unwrap();
     let examples = docs.lines().filter(|line| line.starts_with("| `"));
-    let told: Vec<&str> = examples.filter_map(|line| line.split('`').nth(3)).collect();
-    assert_eq!(told, expected);
+    let listed: Vec<&str> = examples.filter_map(|line| line.split('`').nth(3)).collect();
+    assert_eq!(listed, expected);
 }

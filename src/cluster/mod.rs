@@ -1,6 +1,6 @@
-//! What the processes of an installation tell each other beside the photos: what a person has paused, who is at work,
-//! and whose turn it is at a host. It lives in the Redis server of the ledger, belongs to the installation and not to a
-//! run, and may be lost: nothing of it decides where a photo is.
+//! The state that the processes of an installation share beside the ledger: pauses, workers, and leases for requests to
+//! hosts. It is in the ledger's Redis server, belongs to the installation and not to a run, and may be lost: no photo's
+//! position depends on it.
 
 pub mod hosts;
 pub mod keys;
@@ -8,5 +8,5 @@ pub mod pauses;
 pub mod workers;
 
 pub use hosts::Hosts;
-pub use pauses::{HostName, Pauses, Subject};
+pub use pauses::{HostName, PauseWatch, Pauses, Subject};
 pub use workers::Workers;

@@ -1,7 +1,8 @@
-//! What a person has told all workers to leave alone: stages and hosts.
+//! The stages and hosts that an operator has paused.
 //!
-//! One hash in Redis holds it, and a bell rings when it changes. Who hears the bell reads the hash; who may have missed
-//! one, because it has just come or its connection was lost, reads it too. So the bell carries nothing and may get lost.
+//! They are in one hash in Redis. A message on a channel announces a change; it carries nothing, and a worker that
+//! receives it reads the hash. A worker that may have missed a message, after its start or a lost connection, reads the
+//! hash, too. So a message may get lost.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -21,12 +22,12 @@ use crate::ledger::LedgerError;
 use crate::redis::RedisClient;
 use crate::telemetry::instruments;
 
-/// A host as URLs name it: lower-case, international names in ASCII, no port.
+/// The name of a host as in URLs: lower-case, international names in ASCII, no port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct HostName(String);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not the name of a host: take it as it stands in the photos' URLs, without port and path")]
+#[error("`{0}` is not the name of a host: copy it from the photos' URLs, without port and path")]
 pub struct BadHostName(String);
 
 impl FromStr for HostName {
@@ -62,7 +63,7 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// Its field in the hash.
+    /// The subject's field in the hash.
     fn field(&self) -> String {
         match self {
             Self::Stage(stage) => format!("stage/{stage}"),
@@ -88,7 +89,7 @@ impl fmt::Display for Subject {
     }
 }
 
-/// What is paused, each with the second since 1970 from which on it is.
+/// The paused stages and hosts, each with the second since 1970 since when it is paused.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Pauses {
     pub stages: BTreeMap<StageName, u64>,
@@ -106,7 +107,7 @@ impl Pauses {
             match Subject::parse(&field) {
                 Some(Subject::Stage(stage)) => drop(pauses.stages.insert(stage, since)),
                 Some(Subject::Host(HostName(host))) => drop(pauses.hosts.insert(host, since)),
-                // A later version can pause more than this one knows of.
+                // A later version may have other subjects.
                 None => {}
             }
         }
@@ -116,12 +117,12 @@ impl Pauses {
 
 impl Pauses {
     pub async fn read(redis: &RedisClient) -> Result<Self, LedgerError> {
-        const WHAT: &str = "read what is paused";
+        const WHAT: &str = "read the pauses";
         let fields = redis.command(WHAT, redis::cmd("HGETALL").arg(keys::pauses(redis.prefix()))).await?;
         Ok(Self::of(fields))
     }
 
-    /// Pauses all of them; one that is paused already keeps its time.
+    /// Pauses all of them. A subject that is paused already keeps its time.
     pub async fn add(redis: &RedisClient, subjects: &[Subject]) -> Result<(), LedgerError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         Self::change(redis, "pause", subjects, |pipe, key, field| {
@@ -130,7 +131,7 @@ impl Pauses {
         .await
     }
 
-    /// Lets all of them go on.
+    /// Resumes all of them.
     pub async fn remove(redis: &RedisClient, subjects: &[Subject]) -> Result<(), LedgerError> {
         Self::change(redis, "resume", subjects, |pipe, key, field| {
             pipe.cmd("HDEL").arg(key).arg(field);
@@ -153,30 +154,30 @@ impl Pauses {
     }
 }
 
-/// The pauses as a worker's parts look at them: always there, kept up to date by [`Watch::keep`].
-pub struct Watch {
+/// The pauses as a worker observes them. [`PauseWatch::run`] keeps them up to date.
+pub struct PauseWatch {
     redis: Arc<RedisClient>,
     stages: BTreeMap<StageName, watch::Sender<bool>>,
     hosts: watch::Sender<BTreeMap<String, u64>>,
 }
 
-type Bell = Pin<Box<dyn Stream<Item = redis::Msg> + Send>>;
+type Announcements = Pin<Box<dyn Stream<Item = redis::Msg> + Send>>;
 
-impl Watch {
-    /// Reading again with nobody having rung.
-    const NOW_AND_THEN: Duration = Duration::from_secs(15);
-    /// The same where nobody can ring.
-    const WITHOUT_BELL: Duration = Duration::from_secs(2);
+impl PauseWatch {
+    /// Time between two reads without an announcement.
+    const READ_PERIOD: Duration = Duration::from_secs(15);
+    /// The same while the subscription is down.
+    const UNSUBSCRIBED_PERIOD: Duration = Duration::from_secs(2);
 
-    /// Reads what is paused now.
-    pub async fn begin(redis: Arc<RedisClient>) -> Result<Self, LedgerError> {
+    /// Reads the present pauses.
+    pub async fn start(redis: Arc<RedisClient>) -> Result<Self, LedgerError> {
         let watch = Self {
             stages: StageName::ALL.into_iter().map(|stage| (stage, watch::Sender::new(false))).collect(),
             hosts: watch::Sender::default(),
             redis,
         };
         let pauses = Pauses::read(&watch.redis).await?;
-        watch.tell(pauses);
+        watch.update(pauses);
         Ok(watch)
     }
 
@@ -185,75 +186,76 @@ impl Watch {
         self.stages[&stage].subscribe()
     }
 
-    /// The paused hosts, with the second since 1970 from which on they are.
+    /// The paused hosts, with the second since 1970 since when each is paused.
     pub fn hosts(&self) -> watch::Receiver<BTreeMap<String, u64>> {
         self.hosts.subscribe()
     }
 
-    /// Answers whether it was news.
-    fn tell(&self, pauses: Pauses) -> bool {
-        let mut news = false;
+    /// Answers whether anything has changed.
+    fn update(&self, pauses: Pauses) -> bool {
+        let mut changed = false;
         for (stage, sender) in &self.stages {
             let paused = pauses.stages.contains_key(stage);
             if let Some(instruments) = instruments::get() {
                 instruments.paused(*stage, paused);
             }
-            news |= sender.send_if_modified(|was| std::mem::replace(was, paused) != paused);
+            changed |= sender.send_if_modified(|was| std::mem::replace(was, paused) != paused);
         }
-        news | self.hosts.send_if_modified(|was| {
-            let differ = *was != pauses.hosts;
-            *was = pauses.hosts;
-            differ
-        })
+        changed
+            | self.hosts.send_if_modified(|was| {
+                let differ = *was != pauses.hosts;
+                *was = pauses.hosts;
+                differ
+            })
     }
 
-    /// Keeps it up to date, for ever. While Redis is away, what was last known holds.
-    pub async fn keep(self) {
-        let mut bell: Option<Bell> = None;
-        let mut rung = true;
+    /// Updates the pauses, for ever. While Redis is unavailable, the last known pauses hold.
+    pub async fn run(self) {
+        let mut announcements: Option<Announcements> = None;
+        let mut announced = true;
         loop {
-            if bell.is_none() {
-                // Before the hash is read: what changes from here on rings.
-                bell = self.subscribe().await;
+            if announcements.is_none() {
+                // Before the hash is read: any later change is announced.
+                announcements = self.subscribe().await;
             }
             match Pauses::read(&self.redis).await {
-                // News that nobody rang for: the connection may be one that is dead and does not know.
+                // A change without an announcement: the subscription's connection may be broken without notice.
                 Ok(pauses) => {
-                    if self.tell(pauses) && !rung {
-                        bell = None;
-                        rung = true;
+                    if self.update(pauses) && !announced {
+                        announcements = None;
+                        announced = true;
                         continue;
                     }
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "what is paused is not known for sure");
-                    bell = None;
+                    tracing::debug!(%error, "cannot read the pauses: the last known ones hold");
+                    announcements = None;
                 }
             }
-            rung = match &mut bell {
-                Some(stream) => match timeout(Self::NOW_AND_THEN, stream.next()).await {
+            announced = match &mut announcements {
+                Some(stream) => match timeout(Self::READ_PERIOD, stream.next()).await {
                     Ok(Some(_)) => true,
                     Ok(None) => {
-                        bell = None;
-                        sleep(Self::WITHOUT_BELL / 4).await;
+                        announcements = None;
+                        sleep(Self::UNSUBSCRIBED_PERIOD / 4).await;
                         true
                     }
                     Err(_) => false,
                 },
                 None => {
-                    sleep(Self::WITHOUT_BELL).await;
+                    sleep(Self::UNSUBSCRIBED_PERIOD).await;
                     true
                 }
             };
         }
     }
 
-    /// None: nobody can ring now.
-    async fn subscribe(&self) -> Option<Bell> {
+    /// `None`: the server is unavailable.
+    async fn subscribe(&self) -> Option<Announcements> {
         match self.redis.subscribe(&keys::pauses(self.redis.prefix())).await {
             Ok(stream) => Some(Box::pin(stream)),
             Err(error) => {
-                tracing::debug!(%error, "nobody can say when something is paused: looking every so often");
+                tracing::debug!(%error, "cannot subscribe to changes of the pauses: reading them periodically");
                 None
             }
         }
@@ -265,14 +267,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_are_named_as_urls_name_them() {
-        for (told, meant) in [
+    fn host_names_are_normalized_like_urls() {
+        for (text, name) in [
             ("Photos.Example", "photos.example"),
             ("bücher.example", "xn--bcher-kva.example"),
             ("127.1", "127.0.0.1"),
             ("[::1]", "[::1]"),
         ] {
-            assert_eq!(told.parse::<HostName>().unwrap().to_string(), meant);
+            assert_eq!(text.parse::<HostName>().unwrap().to_string(), name);
         }
         for bad in ["", "a b", "http://a.example", "a.example/x", "a.example:8080", "me@a.example", "a?b", "a#b", "::1"]
         {
@@ -282,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_read_back() {
+    fn fields_of_the_hash_are_read_back() {
         for subject in [Subject::Stage(StageName::Crop), Subject::Host("a.example".parse().unwrap())] {
             assert_eq!(Subject::parse(&subject.field()), Some(subject));
         }

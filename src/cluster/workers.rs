@@ -1,4 +1,4 @@
-//! Who is at work in an installation: every worker says so every few seconds, and who falls silent is forgotten.
+//! The workers of an installation: each reports every few seconds; one without a recent report is removed.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::domain::StageName;
 use crate::ledger::LedgerError;
 use crate::redis::RedisClient;
 
-static BEAT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/beat.lua")));
-static SEEN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/seen.lua")));
+static REPORT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/report.lua")));
+static LIST: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/list.lua")));
 
-/// What a worker says of itself.
+/// A worker's report on itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Unique among all processes.
@@ -23,30 +23,30 @@ pub struct Report {
     pub stages: Vec<StageName>,
     /// Seconds since 1970, UTC, by the worker's clock.
     pub since: u64,
-    /// Photos it works on now.
+    /// Photos that it processes now.
     pub in_flight: u64,
-    /// Steps of photos that it has finished since it began.
+    /// Deliveries that it has processed since it started.
     pub done: u64,
 }
 
-/// A worker that was heard of lately.
+/// A worker with a recent report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Seen {
     #[serde(flatten)]
     pub report: Report,
-    /// Seconds since it was last heard of.
+    /// Seconds since its last report.
     pub last_seen: u64,
 }
 
 /// The list of an installation's workers.
 pub struct Workers<'a> {
     redis: &'a RedisClient,
-    /// Who was silent for that long is not at work.
+    /// A worker is removed this long after its last report.
     memory: Duration,
 }
 
 impl<'a> Workers<'a> {
-    /// Between two reports of a worker.
+    /// Time between two reports of a worker.
     pub const PERIOD: Duration = Duration::from_secs(3);
     pub const MEMORY: Duration = Duration::from_secs(15);
 
@@ -71,23 +71,23 @@ impl<'a> Workers<'a> {
         const WHAT: &str = "report a worker";
         let json = serde_json::to_vec(report).map_err(|error| self.redis.refused(WHAT, error))?;
         let arguments = [report.name.as_bytes().to_vec(), json, self.memory()];
-        self.redis.script(WHAT, &BEAT, &self.keys(), &arguments).await.map(drop)
+        self.redis.script(WHAT, &REPORT, &self.keys(), &arguments).await.map(drop)
     }
 
-    /// The worker has ended.
+    /// Removes a worker that has ended.
     pub async fn leave(&self, name: &str) -> Result<(), LedgerError> {
         let arguments = [name.as_bytes().to_vec(), Vec::new(), self.memory()];
-        self.redis.script("strike off a worker", &BEAT, &self.keys(), &arguments).await.map(drop)
+        self.redis.script("remove a worker", &REPORT, &self.keys(), &arguments).await.map(drop)
     }
 
-    /// Those that were heard of lately, by name.
+    /// The workers with a recent report, by name.
     pub async fn seen(&self) -> Result<Vec<Seen>, LedgerError> {
         const WHAT: &str = "list the workers";
-        let value: Value = self.redis.script(WHAT, &SEEN, &self.keys(), &[self.memory()]).await?;
+        let value: Value = self.redis.script(WHAT, &LIST, &self.keys(), &[self.memory()]).await?;
         let answers: Vec<(u64, String)> =
             redis::from_redis_value(value).map_err(|error| self.redis.refused(WHAT, error))?;
         let read = |(ago_ms, json): (u64, String)| {
-            // One that a later version reports in other words is left out.
+            // A report in the format of a later version is left out.
             let report = serde_json::from_str(&json).ok()?;
             Some(Seen { report, last_seen: ago_ms / 1000 })
         };

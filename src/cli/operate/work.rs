@@ -18,7 +18,7 @@ use crate::cli::operate::probes::{self, Probes};
 use crate::cli::run::progress::Bars;
 use crate::cli::settings::flags::{self, StageArgs};
 use crate::cli::settings::servers::ServerArgs;
-use crate::cluster::{Hosts, hosts, pauses};
+use crate::cluster::{Hosts, PauseWatch, hosts};
 use crate::domain::StageName;
 use crate::domain::clock::now;
 use crate::objects::Objects;
@@ -71,7 +71,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         servers.check().await?;
         let objects: Arc<dyn Objects> = servers.observed_objects();
         let name = format!("{}-{}-{}", host_name(), std::process::id(), now().as_nanos());
-        let pauses = pauses::Watch::begin(servers.ledger.client().clone()).await.map_err(Failure::broken)?;
+        let pauses = PauseWatch::start(servers.ledger.client().clone()).await.map_err(Failure::broken)?;
         let limits = hosts::Limits::new(&settings.rules);
         settings.turns =
             Some(Arc::new(Hosts::new(servers.ledger.client().clone(), name.clone(), limits, pauses.hosts())));
@@ -108,7 +108,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             let shutdown = shutdown.clone();
             running.spawn(async move { worker.run(shutdown).await });
         }
-        aside.spawn(pauses.keep());
+        aside.spawn(pauses.run());
         let heart = Arc::new(Heartbeat::new(servers.ledger.client().clone(), tally, &name, &args.stages));
         aside.spawn(heart.clone().beat());
         let probes = Arc::new(Probes::new(telemetry.prometheus.clone().unwrap_or_default(), shutdown.clone()));

@@ -71,7 +71,7 @@ impl PhotoGroup {
         Some(Self { stage, kind, code: words.next().map(CauseCode::from) })
     }
 
-    /// PhotoGroup and host of a counter's name `GROUP/HOST`. No host holds a slash.
+    /// Group and host of a counter's name `GROUP/HOST`. No host contains a slash.
     pub fn parse_with_host(name: &str) -> Option<(Self, &str)> {
         let (group, host) = name.rsplit_once('/')?;
         Some((Self::parse(group)?, host))
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_read_back() {
+    fn group_names_are_read_back() {
         for kind in [GroupKind::Waiting, GroupKind::Retrying, GroupKind::Ended(Ending::Gone)] {
             for code in [None, Some(CauseCode::Http(404))] {
                 let group = PhotoGroup { stage: StageName::Fetch, kind, code };

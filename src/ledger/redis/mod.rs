@@ -233,12 +233,13 @@ fn feed_change(code: u8) -> Option<FeedChange> {
 
 /// An entry of the stream: `0-SEQUENCE`, then the fields `id` and `change`.
 fn feed_entry((stream_id, fields): (String, StreamFields)) -> Option<FeedEntry> {
-    let ((_, id), (_, code)) = fields;
+    let (_, id, _, code) = fields;
     let sequence = stream_id.strip_prefix("0-")?.parse().ok()?;
     Some(FeedEntry { sequence, photo_id: Id::from(id.as_str()), change: feed_change(code)? })
 }
 
-type StreamFields = ((String, String), (String, u8));
+/// The names and values of `id` and `change`.
+type StreamFields = (String, String, String, u8);
 
 fn enqueued(at: Position, now: u64) -> Event {
     Event { at_ms: now * 1000, stage: at.stage, attempt: 0, what: EventKind::Enqueued, cause: None, took_ms: 0 }

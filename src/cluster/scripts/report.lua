@@ -1,5 +1,5 @@
--- Notes that a worker is there, or with no report that it has left, and forgets those that fell silent.
--- KEYS: when each was seen, what each reports. ARGV: name, report, memory in ms.
+-- Stores a worker's report, or removes the worker if the report is empty. Removes workers without a recent report.
+-- KEYS: time of each last report, reports. ARGV: name, report, memory in ms.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local seen, reports, name, report, memory = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
@@ -10,9 +10,9 @@ else
     redis.call('ZADD', seen, now, name)
     redis.call('HSET', reports, name, report)
 end
-for _, silent in ipairs(redis.call('ZRANGEBYSCORE', seen, '-inf', now - memory)) do
-    redis.call('ZREM', seen, silent)
-    redis.call('HDEL', reports, silent)
+for _, expired in ipairs(redis.call('ZRANGEBYSCORE', seen, '-inf', now - memory)) do
+    redis.call('ZREM', seen, expired)
+    redis.call('HDEL', reports, expired)
 end
 redis.call('PEXPIRE', seen, memory)
 redis.call('PEXPIRE', reports, memory)

@@ -1,5 +1,6 @@
--- Lists the workers that were seen lately.
--- KEYS: when each was seen, what each reports. ARGV: memory in ms. Answers pairs of ms ago and report.
+-- Lists the workers with a recent report.
+-- KEYS: time of each last report, reports. ARGV: memory in ms.
+-- Answers pairs of the report's age in ms and the report.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local found = redis.call('ZRANGEBYSCORE', KEYS[1], now - ARGV[1], '+inf', 'WITHSCORES')
