@@ -17,7 +17,7 @@ mod error;
 mod input;
 mod lexer;
 mod mapping;
-mod moment;
+pub mod moment;
 mod postgres;
 mod script;
 mod spool;
