@@ -1,11 +1,15 @@
 //! The index of faces against a naive evaluation of the same queries.
 
 use facemill::dataset::face::{FIELDS, Number, Text};
-use facemill::dataset::index::{Change, FeedPosition, Index};
+use facemill::dataset::follow::follow;
+use facemill::dataset::index::{Change, Index};
 use facemill::dataset::page::{Order, Sort};
 use facemill::dataset::query::{FieldType, Operator, Query, Value};
 use facemill::dataset::{Direction, Face, IndexError};
 use facemill::domain::{Cause, CauseCode, Ending, Id, Message, Photo, Position, Record, RunName, StageName};
+use facemill::ledger::sqlite::Sqlite;
+use facemill::ledger::{Cursor, Epoch, Ledger};
+use facemill::sqlite::{Access, Database};
 
 #[path = "dataset/faces.rs"]
 mod faces;
@@ -189,7 +193,7 @@ fn photos_that_end_again_or_are_requeued_are_counted_once() {
     let folder = tempfile::tempdir().unwrap();
     let mut index = index_of(&folder);
     let gone = || ended(photo(2), Ending::Gone, Some(Cause::new(CauseCode::Http(404), "")));
-    let position = FeedPosition { epoch: "e1".into(), cursor: "3".into() };
+    let position = Cursor { epoch: Epoch::random(), sequence: 3 };
     index.apply(&[predicted(1), gone(), predicted(1)], Some(&position)).unwrap();
     let totals = |index: &Index| {
         let mut totals: Vec<_> = index.endings().unwrap().iter().map(|count| (count.ending, count.photos)).collect();
@@ -256,4 +260,58 @@ fn texts_and_numbers_are_summed_up() {
     let bins = index.histogram(Number::POk, (0.0, 1.0), 10, &Query::ALL, THRESHOLD);
     assert_eq!((bins.len(), bins.iter().sum::<u64>()), (10, 500));
     assert_eq!(bins[5..].iter().sum::<u64>(), ok);
+}
+
+/// A folder's ledger with some photos that have ended, and one that waits.
+async fn ledger_of(folder: &tempfile::TempDir, photos: u64) -> Sqlite {
+    let database = Database::open(&folder.path().join("ledger.sqlite"), Access::Write).unwrap();
+    let ledger = Sqlite::open(database).await.unwrap();
+    for id in 0..photos {
+        end(&ledger, id).await;
+    }
+    let waiting = photo(1_000_000).candidate;
+    ledger.register(&RunName::default(), &[waiting], 1).await.unwrap();
+    ledger
+}
+
+async fn end(ledger: &Sqlite, id: u64) {
+    let at = Position::entering(StageName::Classify);
+    let message = Message { position: at, ..Message::first(photo(id), 1_700_000_000) };
+    assert!(ledger.restore(&message, Ending::Predicted, None).await.unwrap());
+}
+
+#[tokio::test]
+async fn the_index_follows_the_feed_of_endings() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = RunName::default();
+    let ledger = ledger_of(&folder, 2345).await;
+    let mut index = index_of(&folder);
+    let follow = async |index: &mut Index, ledger: &Sqlite| follow(index, &run, ledger, None, &|_| ()).await.unwrap();
+    assert_eq!(follow(&mut index, &ledger).await, 2345);
+    assert_eq!(index.count(&Query::ALL, THRESHOLD), 2345);
+    assert_eq!(follow(&mut index, &ledger).await, 0, "nothing is new");
+
+    end(&ledger, 9000).await;
+    let key = photo(7).key();
+    ledger.reopen(&key, None, 2).await.unwrap().unwrap();
+    follow(&mut index, &ledger).await;
+    assert_eq!(index.count(&Query::ALL, THRESHOLD), 2345);
+    assert!(index.face(&key.photo_id).unwrap().is_none(), "it has been requeued");
+
+    // Another process continues where this one stopped.
+    drop(index);
+    let mut index = index_of(&folder);
+    assert_eq!(follow(&mut index, &ledger).await, 0);
+    assert_eq!(index.count(&Query::ALL, THRESHOLD), 2345);
+}
+
+#[tokio::test]
+async fn an_index_starts_again_when_the_ledger_was_lost() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let run = RunName::default();
+    let mut index = index_of(&folder);
+    follow(&mut index, &run, &ledger_of(&folder, 30).await, None, &|_| ()).await.unwrap();
+    // A rebuilt ledger has another epoch and other endings.
+    follow(&mut index, &run, &ledger_of(&other, 12).await, None, &|_| ()).await.unwrap();
+    assert_eq!(index.count(&Query::ALL, THRESHOLD), 12);
 }

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
-use dataset::{synthetic, train};
+use dataset::{faces, synthetic, train};
 use inspect::{audit, describe, doctor, report, simulate, status, why};
 use operate::{dead, pause, produce, rebuild, retry, work};
 use run::{candidates, demo, progress};
@@ -65,6 +65,8 @@ enum Command {
     Simulate(simulate::Args),
     /// Writes the report of a run again
     Report(report::Args),
+    /// Lists the faces of a run that fulfil a query
+    Faces(faces::Args),
     /// Trains the OK/NG classifier from labelled crops
     Train(train::Args),
     /// Cuts whole-head photographs into labelled crops, for a first training without verdicts
@@ -174,6 +176,7 @@ fn dispatch(command: Command, definition: &Definition) -> Result<ExitCode, Failu
         Command::Resume(args) => pause::resume(&args),
         Command::Settings(args) => show_settings::run(&args, definition),
         Command::Report(args) => report::run(&args),
+        Command::Faces(args) => faces::run(&args),
         Command::Train(args) => train::run(args).map(|()| ExitCode::SUCCESS),
         Command::Synthetic(args) => synthetic::run(args).map(|()| ExitCode::SUCCESS),
         Command::Simulate(args) => simulate::run(&args),

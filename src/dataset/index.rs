@@ -12,6 +12,7 @@ use super::face::{Face, Number, Text};
 use super::page::{Cursor, Order, Page, select};
 use super::query::Query;
 use crate::domain::{CauseCode, ContentHash, Ending, Id, Record, RunName, StageName};
+use crate::ledger::{Cursor as FeedCursor, Epoch};
 use crate::source::moment::Moment;
 
 #[derive(Debug, thiserror::Error)]
@@ -29,14 +30,6 @@ pub enum Change {
     Ended(Box<Record>),
     /// The photo was requeued: it has no ending.
     Reopened(Id),
-}
-
-/// How far the index has read the feed of endings.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FeedPosition {
-    /// The feed's epoch: positions of another epoch mean nothing.
-    pub epoch: String,
-    pub cursor: String,
 }
 
 /// Photos that ended alike.
@@ -124,13 +117,14 @@ impl Index {
     }
 
     /// How far the index has read the feed; none if it has to be filled from all records.
-    pub fn position(&self) -> Result<Option<FeedPosition>, IndexError> {
+    pub fn position(&self) -> Result<Option<FeedCursor>, IndexError> {
         let (epoch, cursor) = (self.meta("epoch")?, self.meta("cursor")?);
-        Ok(epoch.zip(cursor).map(|(epoch, cursor)| FeedPosition { epoch, cursor }))
+        let sequence = cursor.and_then(|cursor| cursor.parse().ok());
+        Ok(epoch.map(Epoch::stored).zip(sequence).map(|(epoch, sequence)| FeedCursor { epoch, sequence }))
     }
 
     /// Applies changes in order, in one transaction, with the position that they lead to.
-    pub fn apply(&mut self, changes: &[Change], position: Option<&FeedPosition>) -> Result<(), IndexError> {
+    pub fn apply(&mut self, changes: &[Change], position: Option<&FeedCursor>) -> Result<(), IndexError> {
         self.refresh()?;
         let applied = self.write(changes, position).map_err(|error| self.failed(error))?;
         for (key, change) in applied {
@@ -151,7 +145,7 @@ impl Index {
         self.load()
     }
 
-    fn write(&self, changes: &[Change], position: Option<&FeedPosition>) -> rusqlite::Result<Vec<(i64, Applied)>> {
+    fn write(&self, changes: &[Change], position: Option<&FeedCursor>) -> rusqlite::Result<Vec<(i64, Applied)>> {
         let transaction =
             rusqlite::Transaction::new_unchecked(&self.connection, rusqlite::TransactionBehavior::Immediate)?;
         let mut applied = Vec::with_capacity(changes.len());
@@ -190,8 +184,8 @@ impl Index {
             }
             if let Some(position) = position {
                 let mut set = transaction.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?;
-                set.execute(["epoch", &position.epoch])?;
-                set.execute(["cursor", &position.cursor])?;
+                set.execute(["epoch", position.epoch.as_str()])?;
+                set.execute(["cursor", position.sequence.to_string().as_str()])?;
             }
         }
         transaction.commit()?;

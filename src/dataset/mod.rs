@@ -7,6 +7,7 @@
 
 mod columns;
 pub mod face;
+pub mod follow;
 pub mod index;
 pub mod page;
 pub mod query;

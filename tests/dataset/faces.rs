@@ -72,7 +72,11 @@ pub fn photo(id: u64) -> Photo {
             blur: random.share() * 900.0,
             exposure: random.share(),
         }),
-        prediction: Some(Prediction { p_ok: random.share(), model: "facemill-okng-1".into() }),
+        prediction: Some(Prediction {
+            p_ok: random.share(),
+            model: "facemill-okng-1".into(),
+            model_sha256: ContentHash::of(b"model"),
+        }),
     };
     photo
 }

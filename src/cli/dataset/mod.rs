@@ -1,4 +1,5 @@
 //! Commands that make datasets and models out of crops.
 
+pub mod faces;
 pub mod synthetic;
 pub mod train;
