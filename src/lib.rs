@@ -25,6 +25,7 @@ pub mod classifier;
 pub mod cli;
 pub mod cluster;
 pub mod config;
+pub mod dataset;
 pub mod demo;
 pub mod domain;
 pub mod inference;

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
-use dataset::{models, synthetic, train};
+use dataset::{faces, models, synthetic, train};
 use inspect::{audit, describe, doctor, report, simulate, status, why};
 use operate::{dead, pause, produce, rebuild, retry, work};
 use run::{candidates, demo, progress};
@@ -23,7 +23,7 @@ use settings::show_settings;
 
 use crate::telemetry::{self, Telemetry};
 
-/// HostLimiter a heap of photo URLs into a clean, aligned face dataset.
+/// Turns a heap of photo URLs into a clean, aligned face dataset.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, max_term_width = 100)]
 pub struct Cli {
@@ -65,6 +65,8 @@ enum Command {
     Simulate(simulate::Args),
     /// Writes the report of a run again
     Report(report::Args),
+    /// Lists the faces of a run that fulfil a query
+    Faces(faces::Args),
     /// Trains the OK/NG classifier from labelled crops
     Train(train::Args),
     /// Lists stored classifiers, shows one, or makes one the current classifier of a run
@@ -176,6 +178,7 @@ fn dispatch(command: Command, definition: &Definition) -> Result<ExitCode, Failu
         Command::Resume(args) => pause::resume(&args),
         Command::Settings(args) => show_settings::run(&args, definition),
         Command::Report(args) => report::run(&args),
+        Command::Faces(args) => faces::run(&args),
         Command::Train(args) => train::run(args).map(|()| ExitCode::SUCCESS),
         Command::Models(args) => models::run(&args),
         Command::Synthetic(args) => synthetic::run(args).map(|()| ExitCode::SUCCESS),

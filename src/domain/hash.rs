@@ -31,6 +31,10 @@ impl ContentHash {
     pub fn from_digest(digest: [u8; 32]) -> Self {
         Self(digest)
     }
+
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
 }
 
 impl fmt::Display for ContentHash {

@@ -1,6 +1,10 @@
 //! The image formats that are read.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
+
+use super::named::{self, UnknownName};
 
 /// The accepted image formats, detected from the first bytes of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -15,6 +19,8 @@ pub enum ImageFormat {
 }
 
 impl ImageFormat {
+    pub const ALL: [ImageFormat; 6] = [Self::Jpeg, Self::Png, Self::Webp, Self::Gif, Self::Bmp, Self::Tiff];
+
     /// Detects the format from the magic bytes. File names and Content-Type headers come from strangers and may lie.
     pub fn sniff(bytes: &[u8]) -> Option<Self> {
         match bytes {
@@ -48,5 +54,14 @@ impl ImageFormat {
             Self::Bmp => "image/bmp",
             Self::Tiff => "image/tiff",
         }
+    }
+}
+
+/// By the extension of its files.
+impl FromStr for ImageFormat {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        named::find(&Self::ALL, Self::extension, "an image format", text)
     }
 }

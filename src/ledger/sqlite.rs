@@ -511,8 +511,8 @@ impl Ledger for Sqlite {
 
     async fn check(&self) -> Result<(), LedgerError> {
         self.call("write to the ledger", |c| {
-            c.execute("INSERT OR REPLACE INTO settings VALUES ('', '{}')", [])?;
-            c.execute("DELETE FROM settings WHERE run = ''", []).map(drop)
+            c.execute("INSERT INTO endings(run, id) VALUES ('', '')", [])?;
+            c.execute("DELETE FROM endings WHERE run = ''", []).map(drop)
         })
         .await
     }

@@ -23,7 +23,7 @@ mod spool;
 mod sqlite;
 mod stream;
 mod table;
-mod timestamp;
+pub mod timestamp;
 mod values;
 
 use std::io::Read;

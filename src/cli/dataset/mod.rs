@@ -1,5 +1,6 @@
 //! Commands that make datasets and models out of crops.
 
+pub mod faces;
 pub mod models;
 pub mod synthetic;
 pub mod train;

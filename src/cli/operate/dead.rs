@@ -50,7 +50,7 @@ enum Action {
 #[derive(Debug, clap::Args)]
 struct Chosen {
     /// Only these letters: stage=..,cause=..,host=.. (any of them)
-    #[arg(long = "where", value_name = "KEY=VALUE,..", value_parser = filter::of_letters)]
+    #[arg(long = "where", value_name = "QUERY", value_parser = filter::of_letters)]
     filter: Option<Filter>,
     #[command(flatten)]
     place: RunTargetArgs,

@@ -1,25 +1,38 @@
-//! `--where stage=..,cause=..`: which photos or letters are meant.
+//! `--where`: which photos or dead letters are selected, in the query language.
 
 use crate::broker::DeadLetter;
-use crate::domain::Ending;
-use crate::domain::Message;
+use crate::dataset::query::{Field, FieldType, Operator, Query, QueryError, Value};
+use crate::domain::{Ending, Message};
 use crate::ledger::Filter;
 
-/// Dead letters: of photos that failed, and of nobody's.
-const OF_LETTERS: &[&str] = &["stage", "cause", "host"];
-const OF_ENDINGS: &[&str] = &["stage", "outcome", "cause", "host"];
+const STAGE: Field = Field {
+    name: "stage",
+    kind: FieldType::Choice(&["fetch", "detect", "crop", "classify"]),
+    meaning: "the stage that ended the photo",
+};
+const CAUSE: Field = Field { name: "cause", kind: FieldType::Text, meaning: "the code of the cause" };
+const HOST: Field = Field { name: "host", kind: FieldType::Text, meaning: "the host of the photo's URL" };
+const OUTCOME: Field = Field {
+    name: "outcome",
+    kind: FieldType::Choice(&["gone", "rejected", "failed", "predicted"]),
+    meaning: "how the photo ended",
+};
+
+/// Fields of dead letters: of photos that failed, and of foreign messages.
+static OF_LETTERS: &[Field] = &[STAGE, CAUSE, HOST];
+static OF_ENDINGS: &[Field] = &[STAGE, OUTCOME, CAUSE, HOST];
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadFilter {
-    #[error("`{part}` is no KEY=VALUE; the keys are {}", .keys.join(", "))]
-    NoPair { part: String, keys: &'static [&'static str] },
-    #[error("there is no key `{key}`; the keys are {}", .keys.join(", "))]
-    UnknownKey { key: String, keys: &'static [&'static str] },
-    #[error("{0} is given twice")]
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    #[error("`{0}` cannot be used here: expected comparisons with `=`, joined by `and`")]
+    NotEqual(String),
+    #[error("{0} is compared twice")]
     Twice(&'static str),
-    #[error("{key}: {detail}")]
-    Value { key: &'static str, detail: String },
-    #[error("outcome: a photo that went all the way has nothing to repeat; take gone, rejected or failed")]
+    #[error("{field}: {detail}")]
+    Value { field: &'static str, detail: String },
+    #[error("outcome: photos that passed all stages are not repeated; expected gone, rejected or failed")]
     Predicted,
 }
 
@@ -28,7 +41,7 @@ pub fn of_letters(text: &str) -> Result<Filter, BadFilter> {
     parse(text, OF_LETTERS)
 }
 
-/// Which photos among those that ended and have no face to show.
+/// Which photos among those that ended without a face.
 pub fn of_endings(text: &str) -> Result<Filter, BadFilter> {
     match parse(text, OF_ENDINGS)? {
         Filter { ending: Some(Ending::Predicted), .. } => Err(BadFilter::Predicted),
@@ -36,32 +49,31 @@ pub fn of_endings(text: &str) -> Result<Filter, BadFilter> {
     }
 }
 
-fn parse(text: &str, keys: &'static [&'static str]) -> Result<Filter, BadFilter> {
+/// The ledger selects by equality only; that is what a query has to be made of.
+fn parse(text: &str, fields: &'static [Field]) -> Result<Filter, BadFilter> {
+    let query = Query::parse(text, fields)?;
     let mut filter = Filter::default();
     let mut seen: Vec<&'static str> = Vec::new();
-    for part in text.split(',').map(str::trim) {
-        let pair = part.split_once('=').map(|(key, value)| (key.trim(), value.trim()));
-        let Some((name, value)) = pair.filter(|(_, value)| !value.is_empty()) else {
-            return Err(BadFilter::NoPair { part: part.into(), keys });
+    for condition in query.conjuncts() {
+        let Query::Compare(Field { name, .. }, Operator::Equal, Value::Text(value)) = condition else {
+            return Err(BadFilter::NotEqual(condition.to_string()));
         };
-        let known = keys.iter().find(|key| **key == name);
-        let key = *known.ok_or_else(|| BadFilter::UnknownKey { key: name.into(), keys })?;
-        if seen.contains(&key) {
-            return Err(BadFilter::Twice(key));
+        if seen.contains(name) {
+            return Err(BadFilter::Twice(name));
         }
-        seen.push(key);
-        let bad = |detail: String| BadFilter::Value { key, detail };
-        match key {
-            "stage" => filter.stage = Some(value.parse().map_err(|error| bad(format!("{error}")))?),
-            "outcome" => filter.ending = Some(value.parse().map_err(|error| bad(format!("{error}")))?),
-            "cause" => filter.cause = Some(value.into()),
+        seen.push(name);
+        let bad = |error: crate::domain::UnknownName| BadFilter::Value { field: name, detail: error.to_string() };
+        match *name {
+            "stage" => filter.stage = Some(value.parse().map_err(bad)?),
+            "outcome" => filter.ending = Some(value.parse().map_err(bad)?),
+            "cause" => filter.cause = Some(value.as_str().into()),
             _ => filter.host = Some(value.to_lowercase()),
         }
     }
     Ok(filter)
 }
 
-/// Whether the filter means the letter, whose message is given if it is one of ours.
+/// Whether the filter selects the dead letter. `message`: the photo's, unless the message is foreign.
 pub fn means(filter: &Filter, letter: &DeadLetter, message: Option<&Message>) -> bool {
     let Filter { stage, cause, host, .. } = filter;
     let is_from = |host: &String| message.is_some_and(|message| message.photo.candidate.host() == *host);
@@ -76,8 +88,7 @@ mod tests {
     use crate::domain::{CauseCode, StageName};
 
     #[test]
-    fn pairs_are_read() {
-        let filter = of_endings("stage=fetch, outcome=gone,cause=http-404,host=A.Test").unwrap();
+    fn conditions_become_a_filter() {
         let expected = Filter {
             stage: Some(StageName::Fetch),
             ending: Some(Ending::Gone),
@@ -85,22 +96,29 @@ mod tests {
             host: Some("a.test".into()),
             waiting: false,
         };
-        assert_eq!(filter, expected);
+        for text in [
+            "stage=fetch, outcome=gone,cause=http-404,host=A.Test",
+            "stage='fetch' and outcome=gone and cause=http-404 and host=A.Test",
+        ] {
+            assert_eq!(of_endings(text).unwrap(), expected, "{text}");
+        }
+        assert_eq!(of_letters("").unwrap(), Filter::default());
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_the_keys_that_are_known() {
-        let told = |result: Result<Filter, BadFilter>| result.unwrap_err().to_string();
-        assert_eq!(told(of_letters("hosts=a")), "there is no key `hosts`; the keys are stage, cause, host");
-        assert_eq!(told(of_letters("outcome=gone")), "there is no key `outcome`; the keys are stage, cause, host");
-        for no_pair in ["", "stage", "cause=", "stage=fetch,"] {
-            assert!(told(of_endings(no_pair)).ends_with("the keys are stage, outcome, cause, host"), "{no_pair}");
-        }
-        assert_eq!(
-            told(of_endings("stage=bake")),
-            "stage: `bake` is not a stage: take fetch, detect, crop or classify"
+    fn what_the_ledger_cannot_select_is_refused() {
+        let message = |result: Result<Filter, BadFilter>| result.unwrap_err().to_string();
+        assert!(message(of_letters("hosts=a")).starts_with("there is no field `hosts`: did you mean `host`?"));
+        assert!(
+            message(of_letters("outcome=gone"))
+                .starts_with("there is no field `outcome`: the fields are stage, cause, host")
         );
-        assert_eq!(told(of_letters("cause=a,cause=b")), "cause is given twice");
+        assert!(message(of_endings("stage=bake")).starts_with("`stage` is one of fetch, detect, crop, classify"));
+        assert_eq!(message(of_letters("cause=a,cause=b")), "cause is compared twice");
+        for unfit in ["cause!=a", "not stage=fetch", "host=a or host=b", "cause contains http", "host in (a, b)"] {
+            assert!(message(of_endings(unfit)).ends_with("expected comparisons with `=`, joined by `and`"), "{unfit}");
+        }
+        assert!(matches!(of_endings("stage"), Err(BadFilter::Query(_))));
         assert!(matches!(of_endings("outcome=predicted"), Err(BadFilter::Predicted)));
     }
 }

@@ -18,7 +18,7 @@ use crate::ledger::{Entry, Filter};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Which photos: stage=..,outcome=gone|rejected|failed,cause=..,host=.. (any of them)
-    #[arg(long = "where", value_name = "KEY=VALUE,..", value_parser = filter::of_endings)]
+    #[arg(long = "where", value_name = "QUERY", value_parser = filter::of_endings)]
     filter: Filter,
     /// Publishes photos once more that an interrupted retry had sent back and that no stage has dealt with since
     #[arg(long)]

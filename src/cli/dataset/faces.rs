@@ -1,0 +1,124 @@
+//! `facemill faces`.
+
+use std::process::ExitCode;
+
+use crate::cli::run::progress::Bars;
+use crate::cli::settings::run_target::{RunTarget, RunTargetArgs};
+use crate::cli::{Failure, print_json, print_text};
+use crate::dataset::face::FIELDS;
+use crate::dataset::page::Order;
+use crate::dataset::{Cursor, Face, Index, Query, follow};
+use crate::objects::ObjectKey;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Lists only faces that fulfil this query: "p_ok>=0.9 and size>=512"; docs/query.md has the fields
+    #[arg(long = "where", value_name = "QUERY", default_value = "", value_parser = query)]
+    query: Query,
+    /// id, updated, published, uncertainty, or a number of the query language; -p_ok sorts in descending order
+    #[arg(long, value_name = "FIELD", default_value = "-p_ok", allow_hyphen_values = true)]
+    sort: Order,
+    /// Faces on a page
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
+    limit: u16,
+    /// Continues where an earlier page ended
+    #[arg(long, value_name = "CURSOR")]
+    after: Option<Cursor>,
+    /// Prints only how many faces fulfil the query
+    #[arg(long, conflicts_with = "after")]
+    count: bool,
+    /// The P(OK) from which a face is `ok`
+    #[arg(long, value_name = "P", default_value_t = 0.5, value_parser = share)]
+    threshold: f64,
+    #[command(flatten)]
+    target: RunTargetArgs,
+}
+
+fn query(text: &str) -> Result<Query, crate::dataset::QueryError> {
+    Query::parse(text, FIELDS)
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| "expected a number from 0 to 1".into())
+}
+
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
+    crate::cli::block_on(async {
+        let target = args.target.open().await?;
+        let index = open(&target).await?;
+        let total = index.count(&args.query, args.threshold);
+        if args.count {
+            return if args.target.json { print_json(&total) } else { print_text(&format!("{total}\n")) };
+        }
+        let limit = usize::from(args.limit);
+        let page = index.page(&args.query, args.sort, args.threshold, args.after.as_ref(), limit);
+        let page = page.map_err(Failure::broken)?;
+        let next = page.next.map(|cursor| cursor.to_string());
+        if args.target.json {
+            let faces: Vec<serde_json::Value> = page.faces.iter().map(json).collect();
+            return print_json(&serde_json::json!({ "total": total, "faces": faces, "next": next }));
+        }
+        let mut text: String = page.faces.iter().map(line).collect();
+        text.push_str(&format!("{} of {total} faces\n", page.faces.len()));
+        if let Some(next) = next {
+            text.push_str(&format!("the next page: --after {next}\n"));
+        }
+        print_text(&text)
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The index of the run, with everything that has ended. That of a run on servers is in memory only.
+async fn open(target: &RunTarget) -> Result<Index, Failure> {
+    let path = match target.folder().await? {
+        Some((folder, _)) => folder.join("index.sqlite"),
+        None => ":memory:".into(),
+    };
+    let mut index = Index::open(&path, &target.run).map_err(Failure::broken)?;
+    let bars = Bars::new(true);
+    let bar = bars.count("indexing", 0);
+    let progress = |photos: u64| {
+        bar.inc_length(photos);
+        bar.inc(photos);
+    };
+    let followed = follow::follow(&mut index, &target.run, &*target.ledger, target.records.as_ref(), &progress).await;
+    bars.clear();
+    followed.map_err(Failure::broken)?;
+    Ok(index)
+}
+
+/// Photo, P(OK), size, mirrored share, label and the key of the crop.
+fn line(face: &Face) -> String {
+    format!(
+        "{:<12} {:.4} {:>5} px {:>4.0} % mirrored  {:<24} {}\n",
+        face.photo_id.as_str().escape_debug().to_string(),
+        face.p_ok,
+        face.size,
+        100.0 * face.mirrored,
+        face.label_name.as_deref().unwrap_or("-").escape_debug().to_string(),
+        ObjectKey::face(face.crop, face.format)
+    )
+}
+
+fn json(face: &Face) -> serde_json::Value {
+    serde_json::json!({
+        "photo_id": face.photo_id,
+        "face_id": face.face_id,
+        "label_id": face.label_id,
+        "label_name": face.label_name,
+        "photo_url": face.photo_url,
+        "source_url": face.source_url,
+        "posted_at": face.posted_at,
+        "file": ObjectKey::face(face.crop, face.format).as_str(),
+        "size": face.size,
+        "align": face.align,
+        "angle": face.angle,
+        "mirrored": face.mirrored,
+        "mirrored_head": face.mirrored_head,
+        "blur": face.blur,
+        "exposure": face.exposure,
+        "score": face.score,
+        "p_ok": face.p_ok,
+        "model": face.model,
+    })
+}

@@ -1,0 +1,250 @@
+//! A face as the index has it, and the fields that queries can name.
+
+use super::query::{Field, FieldType};
+use crate::domain::{Align, ContentHash, Id, ImageFormat, Landmarks, Photo, Search};
+
+/// A face that passed all stages. Landmarks are in pixels of the crop, the square in pixels of the upright original.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Face {
+    pub photo_id: Id,
+    pub face_id: Id,
+    pub label_id: Id,
+    pub label_name: Option<String>,
+    pub photo_url: String,
+    pub source_url: Option<String>,
+    /// As the source database wrote it.
+    pub posted_at: Option<String>,
+    pub original: ContentHash,
+    pub original_format: ImageFormat,
+    /// Bytes.
+    pub original_bytes: u64,
+    /// Size of the upright original in pixels.
+    pub width: u32,
+    pub height: u32,
+    pub search: Search,
+    /// dlib's HOG score.
+    pub score: f64,
+    /// Faces in the photo.
+    pub faces: u32,
+    pub crop: ContentHash,
+    pub format: ImageFormat,
+    pub align: Align,
+    /// Degrees.
+    pub angle: f64,
+    pub centre: [f64; 2],
+    pub side: f64,
+    /// Width and height of the crop in pixels.
+    pub size: u32,
+    pub landmarks: Landmarks,
+    /// Shares, 0 to 1: of the crop, and of the head's ellipse.
+    pub mirrored: f64,
+    pub mirrored_head: f64,
+    pub blur: f64,
+    pub exposure: f64,
+    pub p_ok: f64,
+    pub model: String,
+}
+
+impl Face {
+    /// None if the result of a stage is missing.
+    pub fn of(photo: &Photo) -> Option<Self> {
+        let (candidate, facts) = (&photo.candidate, &photo.facts);
+        let (original, face) = (facts.original.as_ref()?, facts.face.as_ref()?);
+        let (crop, prediction) = (facts.crop.as_ref()?, facts.prediction.as_ref()?);
+        Some(Self {
+            photo_id: candidate.photo_id.clone(),
+            face_id: candidate.face_id.clone(),
+            label_id: candidate.label_id.clone(),
+            label_name: candidate.label_name.clone(),
+            photo_url: candidate.photo_url.clone(),
+            source_url: candidate.source_url.clone(),
+            posted_at: candidate.posted_at.clone(),
+            original: original.sha256,
+            original_format: original.format,
+            original_bytes: original.bytes,
+            width: face.width,
+            height: face.height,
+            search: face.search,
+            score: face.score,
+            faces: face.faces,
+            crop: crop.sha256,
+            format: crop.format,
+            align: crop.align,
+            angle: crop.angle,
+            centre: crop.centre,
+            side: crop.side,
+            size: crop.size,
+            landmarks: crop.landmarks.clone(),
+            mirrored: crop.mirrored,
+            mirrored_head: crop.mirrored_head,
+            blur: crop.blur,
+            exposure: crop.exposure,
+            p_ok: prediction.p_ok,
+            model: prediction.model.clone(),
+        })
+    }
+
+    /// The host of the photo's URL; empty if it has none.
+    pub fn host(&self) -> String {
+        url::Url::parse(&self.photo_url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default()
+    }
+}
+
+/// Numbers that are kept in columns. The order is that of [`Number::ALL`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Number {
+    POk,
+    Size,
+    Angle,
+    Score,
+    Faces,
+    Mirrored,
+    MirroredHead,
+    Blur,
+    Exposure,
+    Side,
+    Width,
+    Height,
+    Bytes,
+}
+
+impl Number {
+    pub const ALL: [Number; 13] = [
+        Self::POk,
+        Self::Size,
+        Self::Angle,
+        Self::Score,
+        Self::Faces,
+        Self::Mirrored,
+        Self::MirroredHead,
+        Self::Blur,
+        Self::Exposure,
+        Self::Side,
+        Self::Width,
+        Self::Height,
+        Self::Bytes,
+    ];
+
+    /// The value of a face, in the precision of the columns.
+    pub fn of(self, face: &Face) -> f32 {
+        let value = match self {
+            Self::POk => face.p_ok,
+            Self::Size => f64::from(face.size),
+            Self::Angle => face.angle,
+            Self::Score => face.score,
+            Self::Faces => f64::from(face.faces),
+            Self::Mirrored => face.mirrored,
+            Self::MirroredHead => face.mirrored_head,
+            Self::Blur => face.blur,
+            Self::Exposure => face.exposure,
+            Self::Side => face.side,
+            Self::Width => f64::from(face.width),
+            Self::Height => f64::from(face.height),
+            Self::Bytes => face.original_bytes as f64,
+        };
+        value as f32
+    }
+
+    pub fn field(self) -> &'static Field {
+        &FIELDS[self as usize]
+    }
+}
+
+/// Texts that are kept in columns, each value once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Text {
+    Label,
+    LabelId,
+    Host,
+    Model,
+    Search,
+    Align,
+    Format,
+}
+
+impl Text {
+    pub const ALL: [Text; 7] =
+        [Self::Label, Self::LabelId, Self::Host, Self::Model, Self::Search, Self::Align, Self::Format];
+
+    /// The value of a face; none if it has none.
+    pub fn of(self, face: &Face) -> Option<String> {
+        match self {
+            Self::Label => face.label_name.clone(),
+            Self::LabelId => Some(face.label_id.to_string()),
+            Self::Host => Some(face.host()).filter(|host| !host.is_empty()),
+            Self::Model => Some(face.model.clone()),
+            Self::Search => Some(face.search.to_string()),
+            Self::Align => Some(face.align.to_string()),
+            Self::Format => Some(face.format.extension().to_owned()),
+        }
+    }
+
+    pub fn field(self) -> &'static Field {
+        &FIELDS[Number::ALL.len() + self as usize]
+    }
+}
+
+const fn field(name: &'static str, kind: FieldType, meaning: &'static str) -> Field {
+    Field { name, kind, meaning }
+}
+
+/// The fields of faces: numbers, then texts, then those with a rule of their own. `docs/query.md` lists them.
+pub static FIELDS: &[Field] = &[
+    field("p_ok", FieldType::Number, "P(OK) of the run's classifier, 0 to 1"),
+    field("size", FieldType::Number, "width and height of the crop in pixels"),
+    field("angle", FieldType::Number, "rotation that levels the face, degrees"),
+    field("score", FieldType::Number, "score of dlib's detector"),
+    field("faces", FieldType::Number, "faces in the photo"),
+    field("mirrored", FieldType::Number, "share of the crop that is mirrored, 0 to 1"),
+    field("mirrored_head", FieldType::Number, "share of the head's ellipse that is mirrored, 0 to 1"),
+    field("blur", FieldType::Number, "variance of the Laplacian; low values are blurred"),
+    field("exposure", FieldType::Number, "mean brightness, 0 to 1"),
+    field("side", FieldType::Number, "side of the square in pixels of the original"),
+    field("width", FieldType::Number, "width of the original in pixels"),
+    field("height", FieldType::Number, "height of the original in pixels"),
+    field("bytes", FieldType::Number, "size of the original file in bytes"),
+    field("label", FieldType::Text, "name of the label"),
+    field("label_id", FieldType::Text, "id of the label"),
+    field("host", FieldType::Text, "host of the photo's URL"),
+    field("model", FieldType::Text, "name of the classifier"),
+    field("search", FieldType::Choice(&["guided", "full"]), "how the face was searched for"),
+    field("align", FieldType::Choice(&["paper", "ffhq", "seed"]), "alignment of the crop"),
+    field("format", FieldType::Choice(&["png", "jpg"]), "image format of the crop"),
+    field("id", FieldType::Text, "id of the photo"),
+    field("ok", FieldType::Flag, "p_ok is at or above the threshold"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_column_has_its_field() {
+        let numbers = Number::ALL.map(|number| number.field().name);
+        assert_eq!(numbers[..3], ["p_ok", "size", "angle"]);
+        assert_eq!(numbers[9..], ["side", "width", "height", "bytes"]);
+        assert!(Number::ALL.iter().all(|number| number.field().kind == FieldType::Number));
+        let texts = Text::ALL.map(|text| text.field().name);
+        assert_eq!(texts, ["label", "label_id", "host", "model", "search", "align", "format"]);
+    }
+
+    #[test]
+    fn the_documentation_lists_the_fields() {
+        let text = include_str!("../../docs/query.md");
+        let section = text.split("## Fields of faces").nth(1).unwrap().split("\n## ").next().unwrap();
+        let rows: Vec<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
+        let expected: Vec<String> = FIELDS
+            .iter()
+            .map(|field| {
+                let kind = match field.kind {
+                    FieldType::Number => "number".to_owned(),
+                    FieldType::Text => "text".to_owned(),
+                    FieldType::Flag => "true or false".to_owned(),
+                    FieldType::Choice(words) => words.join(", "),
+                };
+                format!("| `{}` | {kind} | {} |", field.name, field.meaning)
+            })
+            .collect();
+        assert_eq!(rows, expected);
+    }
+}

@@ -1,0 +1,218 @@
+//! Pages of faces in an order, from one key to the next.
+
+use std::collections::BinaryHeap;
+use std::fmt;
+use std::str::FromStr;
+
+use super::columns::{Columns, Rows};
+use super::face::{Face, Number};
+use crate::domain::Id;
+
+/// What faces are sorted by. Equal faces are in the order of their photo ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sort {
+    Id,
+    /// When the index learned of the face's last ending.
+    Updated,
+    /// When the photo was published; faces without a time come first.
+    Published,
+    /// Distance of P(OK) from the threshold: the most uncertain first.
+    Uncertainty,
+    By(Number),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    Ascending,
+    Descending,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{name}` is not a sort: expected one of {}; `-` before the name sorts in descending order", sorts().join(", "))]
+pub struct UnknownSort {
+    name: String,
+}
+
+fn sorts() -> Vec<&'static str> {
+    let own = ["id", "updated", "published", "uncertainty"];
+    own.into_iter().chain(Number::ALL.map(|number| number.field().name)).collect()
+}
+
+/// A sort with its direction, `p_ok` or `-p_ok`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Order {
+    pub sort: Sort,
+    pub direction: Direction,
+}
+
+impl FromStr for Order {
+    type Err = UnknownSort;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, direction) = match text.strip_prefix('-') {
+            Some(name) => (name, Direction::Descending),
+            None => (text, Direction::Ascending),
+        };
+        let sort = match name {
+            "id" => Sort::Id,
+            "updated" => Sort::Updated,
+            "published" => Sort::Published,
+            "uncertainty" => Sort::Uncertainty,
+            _ => {
+                let number = Number::ALL.into_iter().find(|number| number.field().name == name);
+                Sort::By(number.ok_or_else(|| UnknownSort { name: text.to_owned() })?)
+            }
+        };
+        Ok(Self { sort, direction })
+    }
+}
+
+/// The place of a face in an order. As text it is opaque and safe in a URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor {
+    rank: u64,
+    id: Id,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a cursor of a page")]
+pub struct BadCursor(String);
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.rank)?;
+        self.id.as_str().bytes().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = BadCursor;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bad = || BadCursor(text.chars().take(80).collect());
+        if !text.is_ascii() || text.len() < 16 || !text.len().is_multiple_of(2) {
+            return Err(bad());
+        }
+        let (rank, id) = text.split_at(16);
+        let rank = u64::from_str_radix(rank, 16).map_err(|_| bad())?;
+        let bytes = (0..id.len()).step_by(2).map(|at| u8::from_str_radix(&id[at..at + 2], 16));
+        let bytes = bytes.collect::<Result<Vec<u8>, _>>().map_err(|_| bad())?;
+        Ok(Self { rank, id: Id::new(String::from_utf8(bytes).map_err(|_| bad())?) })
+    }
+}
+
+/// Some faces in order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page {
+    pub faces: Vec<Face>,
+    /// Where the next page begins; none at the end.
+    pub next: Option<Cursor>,
+}
+
+/// Numbers in the order of the floats.
+fn ordered(value: f32) -> u64 {
+    let bits = value.to_bits();
+    u64::from(if bits >> 31 == 0 { bits | 1 << 31 } else { !bits })
+}
+
+fn rank(columns: &Columns, sort: Sort, threshold: f64, row: usize) -> u64 {
+    match sort {
+        Sort::Id => 0,
+        Sort::Updated => columns.key(row) as u64,
+        Sort::Published => (columns.published(row) as u64) ^ (1 << 63),
+        Sort::Uncertainty => ordered((columns.number(Number::POk, row) - threshold as f32).abs()),
+        Sort::By(number) => ordered(columns.number(number, row)),
+    }
+}
+
+/// The first `limit` of the rows after `after`, in order, and the cursor of the last one if there are more.
+pub fn select(
+    columns: &Columns,
+    rows: &Rows,
+    order: Order,
+    threshold: f64,
+    after: Option<&Cursor>,
+    limit: usize,
+) -> (Vec<usize>, Option<Cursor>) {
+    let ascending = order.direction == Direction::Ascending;
+    let flip = |rank: u64| if ascending { rank } else { !rank };
+    let start = after.map(|cursor| (flip(cursor.rank), &cursor.id));
+    // The largest of the rows kept so far is on top.
+    let mut kept: BinaryHeap<Candidate<'_>> = BinaryHeap::with_capacity(limit + 1);
+    let mut more = false;
+    for row in rows.iter() {
+        let candidate =
+            Candidate { rank: flip(rank(columns, order.sort, threshold, row)), id: columns.id(row), row, ascending };
+        if let Some((rank, id)) = start
+            && candidate <= (Candidate { rank, id, row, ascending })
+        {
+            continue;
+        }
+        if kept.len() == limit {
+            more = true;
+            match kept.peek() {
+                Some(largest) if candidate < *largest => drop(kept.pop()),
+                _ => continue,
+            }
+        }
+        kept.push(candidate);
+    }
+    let sorted = kept.into_sorted_vec();
+    let next = sorted.last().filter(|_| more).map(|last| Cursor { rank: flip(last.rank), id: last.id.clone() });
+    (sorted.into_iter().map(|candidate| candidate.row).collect(), next)
+}
+
+/// A row on its way into a page. Orders by rank, then by id in the page's direction.
+#[derive(Debug, Clone, Copy)]
+struct Candidate<'a> {
+    rank: u64,
+    id: &'a Id,
+    row: usize,
+    ascending: bool,
+}
+
+impl Ord for Candidate<'_> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        let ids = || self.id.cmp(other.id);
+        self.rank.cmp(&other.rank).then_with(|| if self.ascending { ids() } else { ids().reverse() })
+    }
+}
+
+impl PartialOrd for Candidate<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Candidate<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Candidate<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floats_keep_their_order() {
+        let values = [f32::NEG_INFINITY, -3.5, -0.0, 0.0, 1e-9, 0.5, 0.50001, 7.0, f32::INFINITY];
+        assert!(values.windows(2).all(|pair| ordered(pair[0]) < ordered(pair[1])));
+    }
+
+    #[test]
+    fn cursors_and_orders_round_trip() {
+        for id in ["", "4711", "a/b é"] {
+            let cursor = Cursor { rank: 0x0123_4567_89ab_cdef, id: id.into() };
+            assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        }
+        for bad in ["", "xyz", "0123456789abcdef0", "0123456789abcdefzz", "0123456789abcdefff", "ééééééééééé"]
+        {
+            assert!(bad.parse::<Cursor>().is_err(), "{bad}");
+        }
+        assert_eq!("-p_ok".parse(), Ok(Order { sort: Sort::By(Number::POk), direction: Direction::Descending }));
+        assert!("moon".parse::<Order>().unwrap_err().to_string().contains("uncertainty, p_ok, size"));
+    }
+}

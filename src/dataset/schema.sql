@@ -1,0 +1,75 @@
+CREATE TABLE meta (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID;
+
+-- A face whose photo ends again gets a new key: keys are in the order in which the index learned of endings.
+CREATE TABLE faces (
+    key INTEGER PRIMARY KEY AUTOINCREMENT,
+    photo_id TEXT NOT NULL UNIQUE,
+    face_id TEXT NOT NULL,
+    label_id TEXT NOT NULL,
+    label_name TEXT,
+    photo_url TEXT NOT NULL,
+    source_url TEXT,
+    posted_at TEXT,
+    published INTEGER,
+    host TEXT,
+    original BLOB NOT NULL,
+    original_format TEXT NOT NULL,
+    original_bytes INTEGER NOT NULL,
+    width INTEGER NOT NULL,
+    height INTEGER NOT NULL,
+    search TEXT NOT NULL,
+    score REAL NOT NULL,
+    faces INTEGER NOT NULL,
+    crop BLOB NOT NULL,
+    format TEXT NOT NULL,
+    align TEXT NOT NULL,
+    angle REAL NOT NULL,
+    centre_x REAL NOT NULL,
+    centre_y REAL NOT NULL,
+    side REAL NOT NULL,
+    size INTEGER NOT NULL,
+    mirrored REAL NOT NULL,
+    mirrored_head REAL NOT NULL,
+    blur REAL NOT NULL,
+    exposure REAL NOT NULL,
+    p_ok REAL NOT NULL,
+    model TEXT NOT NULL,
+    landmarks BLOB NOT NULL
+);
+
+-- How many photos ended alike: the numbers of a report, kept as photos come and go.
+CREATE TABLE endings (
+    photo_id TEXT PRIMARY KEY,
+    ending TEXT NOT NULL,
+    stage TEXT NOT NULL,
+    cause TEXT NOT NULL,
+    host TEXT NOT NULL,
+    downloaded INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE ending_counts (
+    ending TEXT NOT NULL,
+    stage TEXT NOT NULL,
+    cause TEXT NOT NULL,
+    host TEXT NOT NULL,
+    downloaded INTEGER NOT NULL,
+    photos INTEGER NOT NULL,
+    PRIMARY KEY (ending, stage, cause, host, downloaded)
+) WITHOUT ROWID;
+
+CREATE TRIGGER ending_added AFTER INSERT ON endings BEGIN
+    INSERT INTO ending_counts VALUES (new.ending, new.stage, new.cause, new.host, new.downloaded, 1)
+    ON CONFLICT DO UPDATE SET photos = photos + 1;
+END;
+
+CREATE TRIGGER ending_removed AFTER DELETE ON endings BEGIN
+    UPDATE ending_counts SET photos = photos - 1
+    WHERE ending = old.ending AND stage = old.stage AND cause = old.cause AND host = old.host
+      AND downloaded = old.downloaded;
+    DELETE FROM ending_counts
+    WHERE ending = old.ending AND stage = old.stage AND cause = old.cause AND host = old.host
+      AND downloaded = old.downloaded AND photos = 0;
+END;

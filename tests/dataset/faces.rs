@@ -1,0 +1,82 @@
+//! Synthetic faces, each determined by its number.
+
+use facemill::domain::{
+    Align, Candidate, ContentHash, Crop, Face, Facts, ImageFormat, Original, Photo, Prediction, RunName, Search,
+};
+
+/// Pseudo-random numbers (SplitMix64, Steele et al. 2014).
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    /// 0 to 1, rounded as the stages round.
+    fn share(&mut self) -> f64 {
+        self.below(10_000) as f64 / 10_000.0
+    }
+}
+
+/// A photo with a face and a prediction. Some values repeat over photos, some are missing.
+pub fn photo(id: u64) -> Photo {
+    let mut random = Random::new(id);
+    let candidate = Candidate {
+        photo_id: (id as i64).into(),
+        face_id: (10 * id as i64).into(),
+        label_id: (random.below(500) as i64).into(),
+        label_name: (random.below(20) > 0).then(|| format!("Person O'{}", random.below(40))),
+        photo_url: format!("https://host{}.example/{id}.jpg", random.below(12)),
+        source_url: (id % 2 == 0).then(|| format!("https://blog.example/{id}")),
+        posted_at: (random.below(9) > 0).then(|| format!("2015-01-{:02} 03:04:05", 1 + random.below(28))),
+    };
+    let mut photo = Photo::new(RunName::default(), candidate);
+    photo.facts = Facts {
+        original: Some(Original {
+            sha256: ContentHash::of(format!("original {id}").as_bytes()),
+            bytes: 20_000 + random.below(1 << 20),
+            format: ImageFormat::Jpeg,
+        }),
+        face: Some(Face {
+            width: 900 + random.below(1000) as u32,
+            height: 1200,
+            angle: random.share() * 90.0 - 45.0,
+            score: random.share() * 3.0,
+            landmarks: vec![[1.0, 2.0]; 68],
+            faces: 1 + random.below(3) as u32,
+            search: if random.below(10) == 0 { Search::Full } else { Search::Guided },
+        }),
+        crop: Some(Crop {
+            sha256: ContentHash::of(format!("crop {id}").as_bytes()),
+            format: ImageFormat::Png,
+            align: Align::ALL[random.below(3) as usize],
+            angle: random.share() * 90.0 - 45.0,
+            centre: [random.share() * 900.0, random.share() * 1200.0],
+            side: 128.0 + random.share() * 1200.0,
+            size: 128 + random.below(1200) as u32,
+            landmarks: (0..68).map(|point| [point as f32 + 0.25, random.share() as f32 * 512.0]).collect(),
+            mirrored: random.share(),
+            mirrored_head: random.share(),
+            mirrored_grid: vec![0.125; 16],
+            blur: random.share() * 900.0,
+            exposure: random.share(),
+        }),
+        prediction: Some(Prediction {
+            p_ok: random.share(),
+            model: "facemill-okng-1".into(),
+            model_sha256: ContentHash::of(b"model"),
+        }),
+    };
+    photo
+}
