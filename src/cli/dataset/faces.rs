@@ -70,10 +70,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 
 /// The index of the run, with everything that has ended. That of a run on servers is in memory only.
 async fn open(target: &RunTarget) -> Result<Index, Failure> {
-    let path = match target.folder().await? {
-        Some((folder, _)) => folder.join("index.sqlite"),
-        None => ":memory:".into(),
-    };
+    let path = target.folder().map_or_else(|| ":memory:".into(), |folder| folder.join("index.sqlite"));
     let mut index = Index::open(&path, &target.run).map_err(Failure::broken)?;
     let bars = Bars::new(true);
     let bar = bars.count("indexing", 0);
