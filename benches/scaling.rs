@@ -117,8 +117,8 @@ impl Site {
         let broker = broker.expect("settings that can be used");
         let ledger = RedisSettings { prefix: PREFIX.into(), ..RedisSettings::new(self.redis.url()) };
         let ledger = Redis::new(Arc::new(RedisClient::new(ledger).expect("a URL")));
-        let crew: Vec<Detector> = (0..workers).map(|number| self.worker(10 * workers + number)).collect();
-        tokio::task::block_in_place(|| crew.iter().for_each(Detector::is_ready));
+        let detectors: Vec<Detector> = (0..workers).map(|number| self.worker(10 * workers + number)).collect();
+        tokio::task::block_in_place(|| detectors.iter().for_each(Detector::is_ready));
         let began = Instant::now();
         for (number, original) in originals.iter().enumerate() {
             let mut photo = Photo::new(run.clone(), synthetic::candidate(number as u64));

@@ -41,7 +41,7 @@ const BATCH: usize = 500;
 /// Messages on their way to the broker at a time.
 const UNCONFIRMED: usize = 128;
 
-/// Enrols the candidates and enqueues those that have not left the start; `progress` hears how many are dealt with.
+/// Registers the candidates and enqueues those that have not advanced yet. `progress` receives how many are done.
 ///
 /// It may be run again after any failure: what is known stays as it is, and a message that was enqueued before is
 /// recognised as a copy.

@@ -105,7 +105,7 @@ pub struct LockedRun {
     pub broker: Arc<dyn Broker>,
     pub records: Option<Records>,
     /// Keeps others out of a folder.
-    possession: Option<LockedRunDir>,
+    locked_dir: Option<LockedRunDir>,
 }
 
 impl LockedRun {
@@ -115,7 +115,7 @@ impl LockedRun {
 
     /// Whether it is a folder, in which nobody works before the next `facemill run`.
     pub fn is_folder(&self) -> bool {
-        self.possession.is_some()
+        self.locked_dir.is_some()
     }
 }
 
@@ -125,14 +125,14 @@ impl RunTargetArgs {
         let RunTarget { run, ledger, records, site, .. } = self.open().await?;
         Ok(match site {
             Site::Servers(servers) => {
-                LockedRun { run, ledger, broker: Arc::new(servers.broker), records, possession: None }
+                LockedRun { run, ledger, broker: Arc::new(servers.broker), records, locked_dir: None }
             }
             Site::Folder { home, ledger: looked } => {
                 // Who looks holds no lock; from here on one file has one owner.
                 drop((ledger, looked));
-                let possession = home.lock().await.map_err(Failure::broken)?;
-                let (ledger, broker) = (Arc::new(possession.ledger.clone()), Arc::new(possession.broker.clone()));
-                LockedRun { run, ledger, broker, records, possession: Some(possession) }
+                let locked_dir = home.lock().await.map_err(Failure::broken)?;
+                let (ledger, broker) = (Arc::new(locked_dir.ledger.clone()), Arc::new(locked_dir.broker.clone()));
+                LockedRun { run, ledger, broker, records, locked_dir: Some(locked_dir) }
             }
         })
     }
