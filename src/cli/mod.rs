@@ -28,7 +28,7 @@ use crate::telemetry::{self, Telemetry};
 #[command(version, propagate_version = true, max_term_width = 100)]
 pub struct Cli {
     /// A TOML file with settings: `per-host = 2` for all commands, below `[work]` for one. Flags and the environment
-    /// come first
+    /// override it
     #[arg(long, env = "FACEMILL_SETTINGS", global = true, value_name = "FILE")]
     settings: Option<std::path::PathBuf>,
     #[command(subcommand)]
@@ -37,31 +37,31 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Takes a dump all the way: fetch, detect, crop and classify, in this process
+    /// Runs all stages on a dump in this process: fetch, detect, crop and classify
     Run(run::Args),
     /// Enqueues the candidate photos of a dump for the workers of an installation
     Produce(produce::Args),
-    /// Works on one or more stages of an installation
+    /// Runs one or more stages of an installation
     Work(work::Args),
     /// Prints the candidate photos of a dump: those with exactly one labelled face
     Candidates(candidates::Args),
     /// Shows where the photos of a run are
     Status(status::Args),
-    /// Tells everything that happened to one photo
+    /// Prints the history of one photo
     Why(why::Args),
-    /// Lists the dead letters, sends their photos back, or drops them
+    /// Lists dead letters, requeues their photos, or deletes them
     Dead(dead::Args),
-    /// Sends back the photos that ended for a cause
+    /// Requeues photos that ended for a cause
     Retry(retry::Args),
     /// Pauses stages or hosts for all workers of an installation; alone, lists what is paused
     Pause(pause::PauseArgs),
-    /// Lets paused stages or hosts go on
+    /// Resumes paused stages or hosts
     Resume(pause::ResumeArgs),
     /// Compares a dump with the ledger: every candidate must have exactly one state
     Audit(audit::Args),
     /// Restores the lost ledger of a run from its records and its dump
     Rebuild(rebuild::Args),
-    /// Predicts how long a collection takes with so many workers, or how many workers it takes
+    /// Predicts how long a collection takes, or how many workers it needs
     Simulate(simulate::Args),
     /// Writes the report of a run again
     Report(report::Args),
@@ -74,14 +74,14 @@ enum Command {
     /// Cuts whole-head photographs into labelled crops, for a first training without verdicts
     #[command(hide = true)]
     Synthetic(synthetic::Args),
-    /// Checks everything facemill needs, one line each, with the remedy
+    /// Checks everything that facemill needs, one line each, with remedies
     Doctor(doctor::Args),
-    /// Tells the names of queues and variables, for programs that deploy this one
+    /// Prints the names of queues and variables, for programs that deploy this one
     #[command(hide = true)]
     Describe(describe::Args),
-    /// Prints the settings that hold, and where each comes from
+    /// Prints the settings in force and their origin
     Settings(show_settings::Args),
-    /// Makes a small collection, serves it from a local host, good and bad, and runs it
+    /// Makes a small collection with good and bad hosts, serves it locally and runs it
     Demo(demo::Args),
 }
 
@@ -105,7 +105,7 @@ impl Definition {
         }
     }
 
-    /// Usage that is wrong ends the process, with clap's words and exit code.
+    /// A usage error ends the process with clap's message and exit code.
     fn parse(&self, arguments: &[OsString]) -> Command {
         let mut command = self.command.clone();
         let matches = command.try_get_matches_from_mut(arguments).unwrap_or_else(|error| error.exit());
@@ -113,7 +113,7 @@ impl Definition {
     }
 }
 
-/// Why a command ended badly, and the exit code that says so.
+/// Why a command failed, and its exit code.
 #[derive(Debug)]
 pub struct Failure {
     code: u8,
@@ -133,7 +133,7 @@ impl Failure {
 }
 
 impl Failure {
-    /// Every fault, not only the first.
+    /// All faults, not only the first.
     pub fn all(faults: Vec<String>) -> Self {
         Self::broken(faults.join("\n          "))
     }
@@ -148,10 +148,10 @@ impl Failure {
     }
 }
 
-/// The exit code of a command that was told to stop, as shells count Ctrl-C.
+/// The exit code of an interrupted command, as shells report Ctrl-C.
 const INTERRUPTED: u8 = 130;
 
-/// Runs the command line and answers the exit code.
+/// Runs the command line and returns the exit code.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     Definition::load(&arguments)
@@ -202,7 +202,7 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
     runtime.block_on(work)
 }
 
-/// HostLimiter the first Ctrl-C or SIGTERM into a shutdown in order, and the second into an end at once.
+/// Shuts down in order after the first Ctrl-C or SIGTERM, and exits at once after the second.
 async fn signals(shutdown: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
@@ -223,7 +223,7 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     print_text(&format!("{text}\n"))
 }
 
-/// Prints to standard output; whoever reads, `head` for one, may have seen enough.
+/// Prints to standard output. A reader that closes it early, such as `head`, is not an error.
 fn print_text(text: &str) -> Result<(), Failure> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

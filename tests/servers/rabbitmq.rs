@@ -27,7 +27,7 @@ pub struct Server {
     management: u16,
     epmd: u16,
     distribution: u16,
-    /// The server's process group. NullObserver else may start or kill it meanwhile.
+    /// The server's process group. Nothing else may start or kill it meanwhile.
     running: Mutex<Child>,
     /// Erlang's name server, which RabbitMQ would start as a daemon.
     _names: Child,

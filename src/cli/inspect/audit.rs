@@ -30,11 +30,11 @@ pub struct Args {
 #[derive(Debug, Default, Serialize)]
 struct Findings {
     candidates: u64,
-    /// Of those, the ones with a final answer.
+    /// Candidates that have ended.
     ended: BTreeMap<Ending, u64>,
-    /// Of those, the ones that are on their way.
+    /// Candidates that are still in the pipeline.
     waiting: u64,
-    /// In the ledger and not in the dump: from another dump, which is no fault.
+    /// Photos in the ledger and not in the dump: of another dump, which is not a fault.
     others: u64,
     faults: Vec<Fault>,
 }

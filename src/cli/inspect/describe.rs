@@ -37,7 +37,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// By command: the variables that it reads.
+/// The variables that each command reads.
 fn environment() -> BTreeMap<String, BTreeSet<String>> {
     let beside_flags = beside_flags();
     let of = |command: &clap::Command| {

@@ -31,9 +31,9 @@ pub struct Args {
 struct Check {
     name: &'static str,
     ok: bool,
-    /// What was found, or what is wrong and what to do about it.
+    /// What was found, or what is wrong and the remedy.
     detail: String,
-    /// It works without, except for what the detail says.
+    /// Optional: only what the detail names does not work without it.
     optional: bool,
 }
 

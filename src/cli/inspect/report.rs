@@ -13,10 +13,10 @@ use crate::report::{About, write_all};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// From this P(OK) on a crop counts as OK [default: as the classifier's training chose it]
+    /// The P(OK) from which a crop counts as OK [default: the classifier's]
     #[arg(long, value_name = "P")]
     ok_threshold: Option<f64>,
-    /// Where the report of a run on servers goes; that of a folder goes there
+    /// Output folder for the report of a run on servers; a folder's report is written into the folder
     #[arg(long, default_value = "report", value_name = "DIR")]
     to: PathBuf,
     #[command(flatten)]

@@ -25,24 +25,24 @@ pub struct Args {
     /// Photos of the collection
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
     photos: u64,
-    /// What /metrics of a worker answered, for times and shares as measured; several times for several workers
+    /// A file with a worker's /metrics, for measured times and shares; repeat it for several workers
     /// [default: as in docs/scaling.md]
     #[arg(long, value_name = "FILE")]
     metrics: Vec<PathBuf>,
-    /// Workers of a stage; several times [default: 1 of each]
+    /// Workers of a stage; repeat it for several stages [default: 1 of each]
     #[arg(long, value_name = "STAGE=N", value_parser = count)]
     workers: Vec<(StageName, u64)>,
-    /// Photos that one worker of a stage has in hand; several times [default: fetch=64, else 1]
+    /// Photos that one worker of a stage processes at a time; repeat it for several stages [default: fetch=64, else 1]
     #[arg(long, value_name = "STAGE=N", value_parser = count)]
     slots: Vec<(StageName, u64)>,
-    /// How many workers does it take to be done within so many hours?
+    /// Computes the workers that are needed to finish within this many hours
     #[arg(long, value_name = "HOURS", conflicts_with = "workers", value_parser = positive)]
     within: Option<f64>,
-    /// Milliseconds that a photo keeps its worker besides the stage: ledger, broker, acknowledgement [default: as
-    /// --metrics tell, else 5]
+    /// Milliseconds of a worker for each photo beside the stage: ledger, broker, acknowledgement [default: from
+    /// --metrics, else 5]
     #[arg(long, value_name = "MILLISECONDS", value_parser = positive)]
     overhead: Option<f64>,
-    /// Cores that all workers share, when they are on one machine [default: one for each slot]
+    /// Cores that all workers share on one machine [default: one for each slot]
     #[arg(long, value_name = "N", value_parser = positive)]
     cores: Option<f64>,
     /// Share of the photos that are on the one host with the most of them: it is asked only as often as is host_rate

@@ -20,7 +20,7 @@ use crate::redis::RedisClient;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Looks again every so many seconds, and tells how fast it goes and how long it takes; ends with Ctrl-C
+    /// Repeats every N seconds, with rate and time left, until Ctrl-C
     #[arg(long, num_args = 0..=1, default_missing_value = "2", value_name = "SECONDS")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
     watch: Option<u64>,
@@ -28,43 +28,43 @@ pub struct Args {
     place: RunTargetArgs,
 }
 
-/// Where the photos of a run are.
+/// The status of a run.
 #[derive(Debug, Serialize)]
 struct Status {
     run: RunName,
-    /// A process is at work on it now; null: that cannot be told.
+    /// Whether a process works on the run; null if unknown.
     at_work: Option<bool>,
     candidates: u64,
     ended: BTreeMap<Ending, u64>,
-    /// Since the last look, while watching.
+    /// Since the last refresh, while watching.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pace: Option<Pace>,
     stages: BTreeMap<StageName, StageStatus>,
     dead_letters: u64,
     causes: Vec<CauseCount>,
-    /// Of the installation, whatever the run.
+    /// Of the installation, for all runs.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     staff: Option<Staff>,
 }
 
-/// Who is at work in an installation, and what is to rest.
+/// The workers and pauses of an installation.
 #[derive(Debug, Serialize)]
 struct Staff {
     workers: Vec<Seen>,
     paused: Pauses,
 }
 
-/// How fast photos come to their end.
+/// How fast photos end.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 struct Pace {
     /// Photos a second.
     rate: f64,
-    /// Null: it cannot be told, for nothing moves.
+    /// Null if nothing moves.
     seconds_left: Option<u64>,
 }
 
 impl Pace {
-    /// `ended` photos had ended `elapsed` ago. Photos that were sent back since count as none.
+    /// `ended` photos had ended `elapsed` ago. Photos that were requeued since do not count.
     fn between(ended: u64, now: &Status, elapsed: Duration) -> Self {
         let rate = now.over().saturating_sub(ended) as f64 / elapsed.as_secs_f64().max(1e-3);
         let left = now.candidates.saturating_sub(now.over());
@@ -82,11 +82,11 @@ struct StageStatus {
     in_flight: u64,
     /// Waiting for the time of their next attempt.
     delayed: u64,
-    /// Went on to the next stage, or arrived.
+    /// Advanced to the next stage, or were predicted.
     passed: u64,
-    /// Came to their end here otherwise.
+    /// Ended at this stage otherwise.
     ended: u64,
-    /// Seconds since the photo was due that has waited longest for this stage or its end; null: none is due.
+    /// Age of the oldest photo that is due at this stage, in seconds; null if none is due.
     oldest: Option<u64>,
 }
 
@@ -101,7 +101,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     })
 }
 
-/// Looks again and again, until Ctrl-C or until nobody reads any more.
+/// Refreshes until Ctrl-C, or until standard output is closed.
 async fn watch(place: &RunTarget, json: bool, pause: Duration) -> Result<(), Failure> {
     let mut ticks = tokio::time::interval(pause);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -154,7 +154,7 @@ impl Screen {
         Ok(Self)
     }
 
-    /// Draws over what is there, which does not flicker. What does not fit is left out: it would scroll.
+    /// Draws over the previous text, without flicker. Lines that do not fit are left out: they would scroll.
     fn draw(&mut self, text: &str) -> io::Result<()> {
         const HOME: &str = "\x1b[H";
         const WIPE_REST_OF_LINE: &str = "\x1b[K";
@@ -217,7 +217,7 @@ impl Staff {
         Ok(Self { workers: Workers::new(redis).seen().await?, paused: Pauses::read(redis).await? })
     }
 
-    /// So many workers are shown; `--json` has them all.
+    /// Workers that are printed; `--json` has all of them.
     const SHOWN: usize = 20;
 
     fn write(&self, text: &mut String) -> std::fmt::Result {
@@ -259,10 +259,10 @@ fn stages(counts: &Counts) -> BTreeMap<StageName, StageStatus> {
 }
 
 impl Status {
-    /// So many lines of causes are shown; `--json` has them all.
+    /// Lines of causes that are printed; `--json` has all of them.
     const CAUSES: usize = 20;
 
-    /// Photos with a final answer.
+    /// Photos that have ended.
     fn over(&self) -> u64 {
         self.ended.values().sum()
     }
@@ -319,7 +319,7 @@ impl Status {
     }
 }
 
-/// Seconds as a person tells them: `3h 05m`.
+/// Seconds in a readable form: `3h 05m`.
 fn span(seconds: u64) -> String {
     match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
         (0, 0, 0, seconds) => format!("{seconds}s"),

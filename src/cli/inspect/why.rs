@@ -23,12 +23,12 @@ pub struct Args {
     place: RunTargetArgs,
 }
 
-/// Everything that is known of a photo.
+/// All facts about a photo.
 #[derive(Debug, Serialize)]
 struct Story {
     key: PhotoKey,
     trace_id: String,
-    /// The trace in Jaeger, when it is known where that is.
+    /// The link to the trace in Jaeger, if its address is known.
     trace_url: Option<String>,
     state: State,
     stage: StageName,

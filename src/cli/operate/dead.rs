@@ -26,20 +26,20 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// One line a letter, oldest first
+    /// Lists dead letters, oldest first
     List(Chosen),
-    /// A letter with its message
+    /// Shows a dead letter with its message
     Show {
-        /// The id of its photo; what the list begins with where there is none
+        /// The id of its photo; for a foreign message the id in the list
         id: String,
         #[command(flatten)]
         place: RunTargetArgs,
     },
-    /// Sends the photos back to the stage that gave them up and removes their letters
+    /// Requeues the photos at the stage that failed and deletes their dead letters
     Replay(Chosen),
-    /// Removes letters; their photos stay failed
+    /// Deletes dead letters; their photos stay failed
     Drop {
-        /// Does it; without, only says how many letters it would be
+        /// Deletes them; without this flag the command only counts them
         #[arg(long)]
         yes: bool,
         #[command(flatten)]
@@ -49,18 +49,18 @@ enum Action {
 
 #[derive(Debug, clap::Args)]
 struct Chosen {
-    /// Only these letters: stage=..,cause=..,host=.. (any of them)
+    /// Only these dead letters: "stage=fetch and cause=http-500 and host=photos.example"
     #[arg(long = "where", value_name = "QUERY", value_parser = filter::of_letters)]
     filter: Option<Filter>,
     #[command(flatten)]
     place: RunTargetArgs,
 }
 
-/// A dead letter as it is shown.
+/// A dead letter as it is printed.
 #[derive(Debug, Serialize)]
 struct Shown {
     id: String,
-    /// Null: the message is not ours.
+    /// Null for a foreign message.
     photo_id: Option<Id>,
     stage: Option<StageName>,
     cause: Cause,
@@ -77,11 +77,11 @@ struct Shown {
 #[derive(Debug, Default, Serialize)]
 struct Summary {
     requeued: u64,
-    /// Letters of photos that are on their way, or came to another end, without us.
+    /// Dead letters of photos that have been requeued or have ended otherwise since.
     out_of_date: u64,
-    /// Letters that stay: their messages are not ours.
+    /// Dead letters of foreign messages, which stay.
     foreign: u64,
-    /// Letters that stay: the ledger does not know their photos.
+    /// Dead letters of photos that the ledger does not know, which stay.
     unknown: u64,
 }
 
@@ -97,7 +97,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     })
 }
 
-/// Whether the letter belongs to the run, or to none. Answers its message if it has one of ours.
+/// Whether the dead letter belongs to the run, or to none. Returns its message unless it is foreign.
 fn of_run(holding: &LockedRun, letter: &DeadLetter) -> Option<Option<Message>> {
     match Message::decode(letter.body.as_bytes()) {
         Ok(message) => (message.photo.run == holding.run).then_some(Some(message)),
@@ -149,7 +149,7 @@ async fn show(id: &str, place: &RunTargetArgs) -> Result<ExitCode, Failure> {
 }
 
 async fn replay(chosen: &Chosen) -> Result<ExitCode, Failure> {
-    /// Photos that are sent back at a time.
+    /// Photos that are requeued at a time.
     const TOGETHER: usize = 16;
     let holding = chosen.place.hold().await?;
     let mut summary = Summary::default();
@@ -197,7 +197,7 @@ async fn discard(chosen: &Chosen, yes: bool) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// How many digits of the hash name a letter without a photo.
+/// Digits of the hash that name a dead letter without a photo.
 const SHORT: usize = 12;
 
 impl Shown {
@@ -268,7 +268,7 @@ impl Shown {
     }
 }
 
-/// JSON escapes some of the characters that steer a terminal; here go the others.
+/// Replaces control characters that JSON does not escape.
 fn without_controls(line: &str) -> String {
     line.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }

@@ -10,7 +10,7 @@ use crate::domain::calendar;
 
 #[derive(Debug, clap::Args)]
 pub struct PauseArgs {
-    /// Stages whose workers are to take no more photos: fetch, detect, crop, classify
+    /// Stages to pause: fetch, detect, crop, classify
     #[arg(value_name = "STAGE")]
     stages: Vec<StageName>,
     #[command(flatten)]
@@ -19,7 +19,7 @@ pub struct PauseArgs {
 
 #[derive(Debug, clap::Args)]
 pub struct ResumeArgs {
-    /// Stages whose workers are to go on: fetch, detect, crop, classify
+    /// Stages to resume: fetch, detect, crop, classify
     #[arg(value_name = "STAGE", required_unless_present = "hosts")]
     stages: Vec<StageName>,
     #[command(flatten)]
@@ -28,7 +28,7 @@ pub struct ResumeArgs {
 
 #[derive(Debug, clap::Args)]
 struct Common {
-    /// Hosts that are to get no requests, or get some again, as the photos' URLs name them
+    /// Hosts to pause or resume, as in the photos' URLs
     #[arg(long = "host", value_name = "NAME", num_args = 1..)]
     hosts: Vec<HostName>,
     /// Prints JSON
@@ -38,12 +38,12 @@ struct Common {
     servers: ServerArgs,
 }
 
-/// Pauses what is named, and prints what is paused then.
+/// Pauses the subjects and prints all pauses.
 pub fn pause(args: &PauseArgs) -> Result<ExitCode, Failure> {
     change(&args.stages, &args.common, async |redis, subjects| Pauses::add(redis, subjects).await)
 }
 
-/// Lets go on what is named, and prints what is still paused.
+/// Resumes the subjects and prints the remaining pauses.
 pub fn resume(args: &ResumeArgs) -> Result<ExitCode, Failure> {
     change(&args.stages, &args.common, async |redis, subjects| Pauses::remove(redis, subjects).await)
 }

@@ -32,7 +32,7 @@ pub struct Args {
     models: ModelArgs,
 }
 
-/// A dump, and the run on an installation that it is, or was, produced for.
+/// A dump and its run on an installation.
 #[derive(Debug, clap::Args)]
 pub struct CollectionArgs {
     /// The dump, of any kind and compression, or a table of candidates: a file, s3://BUCKET/KEY, or `-` for standard input
@@ -50,7 +50,7 @@ pub struct CollectionArgs {
     pub servers: ServerArgs,
 }
 
-/// Where a dump is.
+/// The location of a dump.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dump {
     Here(Input),
@@ -58,7 +58,7 @@ pub enum Dump {
 }
 
 impl Dump {
-    /// For arguments of the command line.
+    /// The parser for the command line.
     pub fn parser() -> impl TypedValueParser<Value = Self> {
         OsStringValueParser::new().try_map(Self::parse)
     }

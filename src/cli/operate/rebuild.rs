@@ -18,12 +18,12 @@ use crate::pipeline::requeue::Requeue;
 pub struct Args {
     #[command(flatten)]
     collection: CollectionArgs,
-    /// Also publishes what waits, for queues that were lost; no harm where they were not
+    /// Also publishes all waiting photos again, for lost queues; harmless if they were not lost
     #[arg(long)]
     queues: bool,
 }
 
-/// What became of the run.
+/// The result for the run.
 #[derive(Debug, Serialize)]
 struct Outcome {
     #[serde(flatten)]

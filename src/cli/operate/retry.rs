@@ -17,17 +17,17 @@ use crate::ledger::{Entry, Filter};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Which photos: stage=..,outcome=gone|rejected|failed,cause=..,host=.. (any of them)
+    /// Which photos: "outcome=gone and cause=http-403 and host=photos.example"; also stage
     #[arg(long = "where", value_name = "QUERY", value_parser = filter::of_endings)]
     filter: Filter,
-    /// Publishes photos once more that an interrupted retry had sent back and that no stage has dealt with since
+    /// Also publishes photos again that an interrupted retry requeued and no stage has processed since
     #[arg(long)]
     again: bool,
     #[command(flatten)]
     place: RunTargetArgs,
 }
 
-/// In a folder nobody takes from the queues now.
+/// Printed for a folder, where no worker runs now.
 pub const NEXT_RUN: &str = "they lie in the folder's queues: the next `facemill run` goes on with them\n";
 
 #[derive(Debug, Default, Serialize)]
@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     })
 }
 
-/// Photos of one page of the ledger, and how many of them are dealt with at a time.
+/// Photos on one page of the ledger, and how many of them are requeued at a time.
 const PAGE: usize = 500;
 const TOGETHER: usize = 16;
 
@@ -69,7 +69,7 @@ fn interrupted(error: impl std::fmt::Display) -> Failure {
     Failure::broken(format!("{error}; run the same command with --again to go on"))
 }
 
-/// Sends back what the filter means; `failed` is told where those stand now that have a dead letter.
+/// Requeues the photos that the filter selects. `failed` receives the new positions of those with a dead letter.
 async fn requeue(
     holding: &LockedRun,
     filter: &Filter,
@@ -119,7 +119,7 @@ async fn page(holding: &LockedRun, filter: &Filter, after: &mut Option<Id>) -> R
     Ok((!page.is_empty()).then_some(page))
 }
 
-/// Removes the letters of photos that are under way again, and not those that tell of what came after.
+/// Deletes the dead letters of photos that were requeued, but not letters that were written later.
 async fn remove_letters(holding: &LockedRun, failed: &HashMap<PhotoKey, Position>) -> Result<u64, Failure> {
     if failed.is_empty() {
         return Ok(0);

@@ -32,14 +32,14 @@ pub struct Args {
     /// fetch, detect, crop, classify: one or more
     #[arg(required = true, value_name = "STAGE")]
     stages: Vec<StageName>,
-    /// Photos that each of these stages works on at a time: 8, or fetch=64,detect=2 [default: 64 for fetch, the cores of
+    /// Photos that each of these stages processes at a time: 8, or fetch=64,detect=2 [default: 64 for fetch, the cores of
     /// this machine for the others]
     #[arg(long, env = "FACEMILL_CONCURRENCY", value_name = "N", help_heading = "Work")]
     concurrency: Option<Concurrency>,
-    /// Seconds that photos in flight have to finish after SIGTERM
+    /// Seconds for photos in flight to finish after SIGTERM
     #[arg(long, env = "FACEMILL_GRACE", default_value_t = 45, value_name = "SECONDS", help_heading = "Work")]
     grace: u64,
-    /// Answers /healthz, /readyz and /metrics there, over HTTP [default: nowhere]
+    /// Serves /healthz, /readyz and /metrics over HTTP at this address [default: off]
     #[arg(long, env = "FACEMILL_LISTEN", value_name = "ADDRESS:PORT", help_heading = "Work")]
     listen: Option<SocketAddr>,
     /// Logs every step of every photo
@@ -137,7 +137,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     })
 }
 
-/// What traces call a worker: its one stage has a name of its own.
+/// The service name of a worker in traces: a single stage has a name of its own.
 fn service(stages: &[StageName]) -> String {
     match stages {
         [stage] => format!("facemill-{stage}"),
@@ -145,7 +145,7 @@ fn service(stages: &[StageName]) -> String {
     }
 }
 
-/// How many photos each stage works on at a time, where someone said so.
+/// How many photos each stage processes at a time, if given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Concurrency {
     all: Option<usize>,

@@ -13,7 +13,7 @@ use crate::source::{self, COLUMNS, Input, Options};
 pub struct Args {
     /// The dump, of any kind and compression; `-` is standard input
     dump: Input,
-    /// How to print the candidates
+    /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]

@@ -18,7 +18,7 @@ pub struct Args {
     /// Folder with photographs and their list, photos.tsv
     #[arg(long, default_value = ".cache/photos", value_name = "DIR")]
     photos: PathBuf,
-    /// Runs nothing: serves the collection there until Ctrl-C or SIGTERM, for the workers of an installation
+    /// Only serves the collection at this address until Ctrl-C or SIGTERM, for the workers of an installation
     #[arg(long, value_name = "ADDRESS:PORT")]
     serve: Option<SocketAddr>,
     #[command(flatten)]

@@ -40,10 +40,10 @@ pub struct Args {
     pub process: ProcessArgs,
 }
 
-/// What a table or column of the dump is called.
+/// The name of a table or column of the dump.
 #[derive(Debug, Clone, clap::Args)]
 pub struct MappingArgs {
-    /// What a table or column is called: photos=gallery.images, photos.photo_url=images.url, photos.posted_at= (none)
+    /// Name of a table or column: photos=gallery.images, photos.photo_url=images.url, photos.posted_at= (none)
     #[arg(long = "map", value_name = "NAME=NAME")]
     map: Vec<String>,
 }
@@ -54,32 +54,32 @@ impl MappingArgs {
     }
 }
 
-/// Everything about a run in this process but where its candidates come from.
+/// The flags of a run in this process, except those of its dump.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ProcessArgs {
-    /// Where everything goes: originals, faces, records, the ledger and the report
+    /// Output folder for originals, faces, records, the ledger and the report
     #[arg(long, env = "FACEMILL_OUT", default_value = "out", value_name = "DIR")]
     pub out: PathBuf,
     /// Takes only the first N candidates
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Prints every event, and the summary, as a JSON object a line
+    /// Prints every event and the summary as JSON, one object a line
     #[arg(long)]
     json: bool,
-    /// Logs retries too; twice: every step of every photo
+    /// Logs retries, too; given twice, every step of every photo
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// Photos that detect, crop and classify each work on at a time [default: the cores of this machine]
+    /// Photos that detect, crop and classify each process at a time [default: the cores of this machine]
     #[arg(long, env = "FACEMILL_CORES", value_name = "N", help_heading = "Work")]
     cores: Option<usize>,
-    /// Photos that are fetched at a time
+    /// Downloads at a time
     #[arg(long, env = "FACEMILL_FETCHES", default_value_t = FETCHES, value_name = "N", help_heading = "Work")]
     fetches: usize,
     #[command(flatten)]
     pub stages: StageArgs,
 }
 
-/// Photos that are fetched at a time, unless someone says otherwise.
+/// The default number of downloads at a time.
 pub const FETCHES: usize = 64;
 
 impl ProcessArgs {
@@ -117,7 +117,7 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
     })
 }
 
-/// Starts to observe, and the bars where someone is there to see them. Both are to be kept to the end.
+/// Starts logging, tracing and progress bars. Keep both values until the command ends.
 pub fn begin(process: &ProcessArgs) -> Result<(Bars, Telemetry), Failure> {
     let bars = Bars::new(!process.json);
     let level = match process.verbose {
@@ -129,7 +129,7 @@ pub fn begin(process: &ProcessArgs) -> Result<(Bars, Telemetry), Failure> {
     Ok((bars, telemetry))
 }
 
-/// Takes the candidates all the way. `again` is the command that goes on after an interruption.
+/// Runs all stages on the candidates. `again`: the command that continues after an interruption.
 pub async fn execute(
     mut candidates: Vec<Candidate>,
     settings: stages::Settings,

@@ -14,7 +14,7 @@ use crate::pipeline::event::{Observer, PhotoEvent};
 use crate::source::Progress;
 use crate::telemetry::Sink;
 
-/// All bars of a command. Log lines step around them.
+/// All progress bars of a command. Log lines do not disturb them.
 #[derive(Debug, Clone)]
 pub struct Bars(MultiProgress);
 
@@ -28,7 +28,7 @@ impl Bars {
         Self(MultiProgress::with_draw_target(target))
     }
 
-    /// Where log lines go while bars may be drawn.
+    /// The sink for log lines while bars are drawn.
     pub fn sink(&self) -> Sink {
         let bars = self.0.clone();
         std::sync::Arc::new(move |line| bars.suspend(|| io::stderr().write_all(line)))
@@ -62,7 +62,7 @@ fn style(template: &str) -> ProgressStyle {
         .progress_chars("━╸─")
 }
 
-/// How far a dump has been read.
+/// The progress of reading a dump.
 pub struct Reading {
     bar: ProgressBar,
 }
@@ -116,7 +116,7 @@ impl Row {
 }
 
 impl Board {
-    /// Begins where the ledger says that the photos are.
+    /// Starts from the counts of the ledger.
     pub fn new(bars: &Bars, counts: &Counts) -> Self {
         let row = |stage: StageName| {
             let bar = bars.count(stage.as_str(), 0);

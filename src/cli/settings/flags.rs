@@ -24,16 +24,16 @@ pub struct FaceArgs {
     /// How the face is searched for: guided is fast, full is the published method
     #[arg(long, env = "FACEMILL_SEARCH", value_parser = names::search(), default_value_t, help_heading = "Faces")]
     search: Search,
-    /// What a photo with several faces is worth: nothing, or its largest face
+    /// What happens to a photo with several faces: it is rejected, or its largest face is taken
     #[arg(long, env = "FACEMILL_FACES", value_parser = names::face_policy(), default_value_t, help_heading = "Faces")]
     faces: FacePolicy,
-    /// The least width of a face in pixels: of the box that dlib draws around it
+    /// Minimum width of a face in pixels, measured on dlib's box
     #[arg(long, env = "FACEMILL_MIN_FACE", default_value_t = 80, value_name = "PIXELS", help_heading = "Faces")]
     min_face: u32,
-    /// How the crop is laid around the face; do not mix them in one dataset
+    /// How the crop is placed around the face; do not mix alignments in one dataset
     #[arg(long, env = "FACEMILL_ALIGN", value_parser = names::align(), default_value_t, help_heading = "Faces")]
     align: Align,
-    /// How crops are saved
+    /// Image format of the crops
     #[arg(long, env = "FACEMILL_IMAGE_FORMAT", value_enum, default_value_t, help_heading = "Faces")]
     image_format: CropFormat,
     /// Larger photos are rejected
@@ -41,12 +41,12 @@ pub struct FaceArgs {
     max_megapixels: u64,
 }
 
-/// How the stages work.
+/// Settings of the stages.
 #[derive(Debug, Clone, Args)]
 pub struct StageArgs {
     #[command(flatten)]
     faces: FaceArgs,
-    /// Attempts that a photo has at each stage
+    /// Attempts for a photo at each stage
     #[arg(long, env = "FACEMILL_ATTEMPTS", default_value_t = 4, value_name = "N", help_heading = "Work")]
     pub attempts: u32,
     /// Seconds to wait after the first, second, ... failed attempt
@@ -61,26 +61,26 @@ pub struct StageArgs {
     /// Larger files are not fetched
     #[arg(long, env = "FACEMILL_MAX_MEGABYTES", default_value_t = 30, value_name = "N", help_heading = "Fetching")]
     max_megabytes: u64,
-    /// Requests that one host gets at the same time
+    /// Requests to one host at a time
     #[arg(long, env = "FACEMILL_PER_HOST", default_value_t = 4, value_name = "N", help_heading = "Fetching")]
     per_host: usize,
-    /// Who asks: a URL or an e-mail address for the user agent
+    /// Contact for the user agent: a URL or an e-mail address
     #[arg(long, env = "FACEMILL_CONTACT", value_name = "WHO", help_heading = "Fetching")]
     contact: Option<String>,
-    /// Seconds that one photo may take to download
+    /// Time limit for the download of one photo, in seconds
     #[arg(long, env = "FACEMILL_TIMEOUT", default_value_t = 30, value_name = "SECONDS", help_heading = "Fetching")]
     timeout: u64,
-    /// Where a host name leads, instead of asking DNS: photos.test=127.0.0.1:8080. That address may be private
+    /// Resolves a host name without DNS: photos.test=127.0.0.1:8080. The address may be private
     #[arg(long, value_name = "NAME=ADDRESS:PORT", help_heading = "Fetching")]
     resolve: Vec<String>,
-    /// Lets URLs lead to private addresses: for tests and intranets only
+    /// Permits private addresses in URLs: for tests and intranets only
     #[arg(long, env = "FACEMILL_ALLOW_PRIVATE_ADDRESSES", help_heading = "Fetching")]
     allow_private_addresses: bool,
     #[command(flatten)]
     pub models: ModelArgs,
 }
 
-/// Where the models are.
+/// The folder of the models.
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
     /// Folder with the models and onnxruntime [default: models, here or above the program]
@@ -181,7 +181,7 @@ impl StageArgs {
     }
 }
 
-/// What a person may do about a number that is too small or too large.
+/// The remedy for a number that is out of range.
 pub fn out_of_range(flag: &str, value: u64, least: u64, most: u64) -> Option<String> {
     (!(least..=most).contains(&value)).then(|| format!("--{flag} {value}: take {least} to {most}"))
 }

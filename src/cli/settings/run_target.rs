@@ -20,10 +20,10 @@ use crate::pipeline::local::{LockedRunDir, RunDir};
 use crate::pipeline::requeue::Requeue;
 use crate::redis::RedisClient;
 
-/// Which run.
+/// The run that a command works on.
 #[derive(Debug, Clone, Args)]
 pub struct RunTargetArgs {
-    /// The folder of a run in one process [default: out, where no servers are given]
+    /// The folder of a run in one process [default: out, if no servers are configured]
     #[arg(long, env = "FACEMILL_OUT", value_name = "DIR")]
     out: Option<PathBuf>,
     /// The run's name in an installation with servers
@@ -36,12 +36,12 @@ pub struct RunTargetArgs {
     pub servers: ServerArgs,
 }
 
-/// A run, opened for looking at.
+/// A run, opened for reading.
 pub struct RunTarget {
     pub run: RunName,
     pub ledger: Arc<dyn Ledger>,
     pub objects: Arc<dyn Objects>,
-    /// Where the ledger lets go of what is known of ended photos.
+    /// Where the messages of ended photos are, if the ledger does not keep them.
     pub records: Option<Records>,
     site: Site,
 }
@@ -52,7 +52,7 @@ enum Site {
 }
 
 impl RunTargetArgs {
-    /// A folder, unless servers are given and no folder is.
+    /// The folder; none if servers are configured and no folder is given.
     pub fn folder(&self) -> Option<RunDir> {
         match &self.out {
             Some(out) => Some(RunDir::at(out)),
@@ -98,13 +98,13 @@ impl RunTargetArgs {
     }
 }
 
-/// A run, opened for changing it.
+/// A run, opened for writing.
 pub struct LockedRun {
     pub run: RunName,
     pub ledger: Arc<dyn Ledger>,
     pub broker: Arc<dyn Broker>,
     pub records: Option<Records>,
-    /// Keeps others out of a folder.
+    /// The lock of a folder.
     locked_dir: Option<LockedRunDir>,
 }
 
@@ -113,14 +113,14 @@ impl LockedRun {
         Requeue { ledger: &*self.ledger, broker: &*self.broker, records: self.records.as_ref() }
     }
 
-    /// Whether it is a folder, in which nobody works before the next `facemill run`.
+    /// Whether the run is in a folder: no worker runs before the next `facemill run`.
     pub fn is_folder(&self) -> bool {
         self.locked_dir.is_some()
     }
 }
 
 impl RunTargetArgs {
-    /// Opens the run for changing it. In a folder nobody else may be at work.
+    /// Opens the run for writing. Fails if another process works in the folder.
     pub async fn hold(&self) -> Result<LockedRun, Failure> {
         let RunTarget { run, ledger, records, site, .. } = self.open().await?;
         Ok(match site {
@@ -154,7 +154,7 @@ impl RunTarget {
         }
     }
 
-    /// Whether a process is at work on it; None: nobody can tell.
+    /// Whether a process works on the run; None if unknown.
     pub fn is_at_work(&self) -> Option<bool> {
         match &self.site {
             Site::Folder { home, .. } => Some(home.is_locked()),
@@ -162,7 +162,7 @@ impl RunTarget {
         }
     }
 
-    /// The ids of all messages in queues and in work, where they can be told for sure: in a folder nobody works in.
+    /// The ids of all messages, queued or in flight. Known only for a folder in which no process works.
     pub async fn message_ids(&self) -> Result<Option<HashSet<String>>, Failure> {
         match &self.site {
             Site::Folder { home, .. } if !home.is_locked() => {
@@ -172,7 +172,7 @@ impl RunTarget {
         }
     }
 
-    /// The command that takes candidates in there.
+    /// The command that registers candidates there.
     pub fn takes_in(&self) -> &'static str {
         match &self.site {
             Site::Folder { .. } => "facemill run",

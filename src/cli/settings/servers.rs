@@ -35,7 +35,7 @@ pub struct ServerArgs {
     /// The S3 bucket
     #[arg(long, env = "FACEMILL_S3_BUCKET", value_name = "NAME", help_heading = "Servers")]
     bucket: Option<String>,
-    /// Begins the keys of all objects, so that installations can share a bucket [default: nothing]
+    /// Prefix of all object keys, so that installations can share a bucket [default: none]
     #[arg(long, env = "FACEMILL_S3_PREFIX", value_name = "NAME", help_heading = "Servers")]
     s3_prefix: Option<s3::Prefix>,
     /// An S3 service other than Amazon's: http(s)://host:port
@@ -44,20 +44,20 @@ pub struct ServerArgs {
     /// The bucket's region
     #[arg(long, env = "AWS_REGION", default_value = s3::Settings::REGION, value_name = "NAME", help_heading = "Servers")]
     region: String,
-    /// The bucket's keys: better not as flags, which other users of the machine can see
+    /// Credentials for the bucket. Prefer the environment: other users of the machine can see flags
     #[arg(long, env = "AWS_ACCESS_KEY_ID", hide_env_values = true, value_name = "KEY", help_heading = "Servers")]
     aws_access_key_id: Option<String>,
     #[arg(long, env = "AWS_SECRET_ACCESS_KEY", hide_env_values = true, value_name = "KEY", help_heading = "Servers")]
     aws_secret_access_key: Option<String>,
-    /// Belongs to keys that are borrowed for a time
+    /// Session token of temporary credentials
     #[arg(long, env = "AWS_SESSION_TOKEN", hide_env_values = true, value_name = "TOKEN", help_heading = "Servers")]
     aws_session_token: Option<String>,
-    /// Begins the names of queues and Redis keys, so that installations can share servers; objects: see --s3-prefix
+    /// Prefix of queues and Redis keys, so that installations can share servers; for objects see --s3-prefix
     #[arg(long, env = "FACEMILL_PREFIX", default_value = "facemill", value_name = "NAME", help_heading = "Servers")]
     prefix: String,
 }
 
-/// Clients of the three servers, which connect when they are first used.
+/// Clients of the three servers. They connect on first use.
 #[derive(Clone)]
 pub struct Servers {
     pub broker: RabbitMq,
@@ -66,12 +66,12 @@ pub struct Servers {
 }
 
 impl ServerArgs {
-    /// Whether someone meant an installation and not a folder.
+    /// Whether any server is configured.
     pub fn are_given(&self) -> bool {
         self.redis.is_some()
     }
 
-    /// Every fault is told, not only the first. Connects to nothing yet.
+    /// Reports all faults, not only the first. Does not connect.
     pub fn clients(&self) -> Result<Servers, Failure> {
         match (self.broker(), self.redis_client(), self.objects()) {
             (Ok(broker), Ok(ledger), Ok(objects)) => {
@@ -87,7 +87,7 @@ impl ServerArgs {
         }
     }
 
-    /// Redis alone, for what needs no more.
+    /// A client of Redis only.
     pub fn redis(&self) -> Result<Arc<RedisClient>, Failure> {
         self.redis_client().map_err(Failure::broken)
     }
@@ -139,7 +139,7 @@ impl ServerArgs {
 }
 
 impl Servers {
-    /// Whether all three answer, and let us do what we need to.
+    /// Checks that all three servers answer and permit what is needed.
     pub async fn check(&self) -> Result<(), Failure> {
         let (broker, ledger, objects) = self.checks().await;
         let faults: Vec<String> = [broker.err(), ledger.err(), objects.err()].into_iter().flatten().collect();
@@ -149,12 +149,12 @@ impl Servers {
         }
     }
 
-    /// The objects for stages, whose work on them is to be seen.
+    /// The object store for stages, with traces and metrics.
     pub fn observed_objects(&self) -> Arc<dyn Objects> {
         Arc::new(Observed::bucket(Arc::new(self.objects.clone()), self.objects.bucket()))
     }
 
-    /// The answer of RabbitMQ, Redis and S3, in this order.
+    /// The results for RabbitMQ, Redis and S3, in this order.
     pub async fn checks(&self) -> (Result<(), String>, Result<(), String>, Result<(), String>) {
         tokio::join!(
             async { self.broker.check().await.map_err(|error| error.to_string()) },
