@@ -7,29 +7,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::detect::{Originals, off_thread, original};
+pub use super::run_shapes::CropSettings;
 use super::run_shapes::RunShapes;
 use super::stage::{Outcome, Retry, Stage, store_failed};
-use crate::domain::{self, Align, Cause, CauseCode, ContentHash, Face, ImageFormat, Photo, StageName};
+use crate::domain::{self, Cause, CauseCode, ContentHash, Face, Photo, StageName};
 use crate::objects::{ObjectKey, Objects};
 use crate::vision::detector::{Detector, NoFace};
 use crate::vision::geometry::{Square, round};
-use crate::vision::image::{self, ImageCache, Limits};
+use crate::vision::image::{self, ImageCache};
 use crate::vision::{align, quality};
-
-/// The settings of the crop stage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CropSettings {
-    pub align: Align,
-    /// PNG or JPEG.
-    pub image_format: ImageFormat,
-    pub limits: Limits,
-}
-
-impl Default for CropSettings {
-    fn default() -> Self {
-        Self { align: Align::Paper, image_format: ImageFormat::Png, limits: Limits::default() }
-    }
-}
 
 /// Reads the original, stores the crop, adds [`crate::domain::Crop`]. The same photo and settings result in the same
 /// bytes.

@@ -8,29 +8,13 @@ use bytes::Bytes;
 use tokio::task::JoinError;
 use tracing::Span;
 
+pub use super::run_shapes::DetectSettings;
 use super::run_shapes::RunShapes;
 use super::stage::{Outcome, Retry, Stage, panic_text, store_failed};
-use crate::domain::{Cause, CauseCode, FacePolicy, Original, Photo, Search, StageName};
+use crate::domain::{Cause, CauseCode, Original, Photo, StageName};
 use crate::objects::{ObjectKey, Objects};
 use crate::vision::detector::{Detector, NoFace};
 use crate::vision::image::{self, DecodeError, ImageCache, Limits};
-
-/// The settings of the detect stage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DetectSettings {
-    pub search: Search,
-    pub faces: FacePolicy,
-    /// The least width of a face, in pixels of dlib's box.
-    pub min_face: u32,
-    pub limits: Limits,
-}
-
-impl Default for DetectSettings {
-    /// 80 pixels is the smallest face that dlib finds without upsampling.
-    fn default() -> Self {
-        Self { search: Search::Guided, faces: FacePolicy::One, min_face: 80, limits: Limits::default() }
-    }
-}
 
 /// Reads the original, adds [`crate::domain::Face`].
 pub struct Detect {

@@ -6,13 +6,43 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
 
-use super::crop::CropSettings;
-use super::detect::DetectSettings;
 use super::stage::{Outcome, Retry, store_failed};
 use crate::archive::run_settings::{RunSettings, StoredRunSettings};
-use crate::domain::{Cause, CauseCode, ContentHash, Fill, RunName};
+use crate::domain::{Align, Cause, CauseCode, ContentHash, FacePolicy, Fill, ImageFormat, RunName, Search};
 use crate::objects::Objects;
 use crate::vision::image::Limits;
+
+/// The settings of the detect stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DetectSettings {
+    pub search: Search,
+    pub faces: FacePolicy,
+    /// The least width of a face, in pixels of dlib's box.
+    pub min_face: u32,
+    pub limits: Limits,
+}
+
+impl Default for DetectSettings {
+    /// 80 pixels is the smallest face that dlib finds without upsampling.
+    fn default() -> Self {
+        Self { search: Search::Guided, faces: FacePolicy::One, min_face: 80, limits: Limits::default() }
+    }
+}
+
+/// The settings of the crop stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CropSettings {
+    pub align: Align,
+    /// PNG or JPEG.
+    pub image_format: ImageFormat,
+    pub limits: Limits,
+}
+
+impl Default for CropSettings {
+    fn default() -> Self {
+        Self { align: Align::Paper, image_format: ImageFormat::Png, limits: Limits::default() }
+    }
+}
 
 /// The settings that detect and crop have in common, as a run keeps them. `landmark_model` is the hash of the file.
 pub fn run_settings(detect: &DetectSettings, crop: &CropSettings, landmark_model: ContentHash) -> RunSettings {
