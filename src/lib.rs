@@ -35,6 +35,7 @@ pub mod objects;
 pub mod pipeline;
 pub mod redis;
 pub mod report;
+pub mod server_error;
 pub mod source;
 pub mod sqlite;
 pub mod telemetry;

@@ -23,7 +23,7 @@ const LAYERS: &[&[&str]] = &[
     &["broker", "objects", "net", "source", "classifier"],
     &["vision"],
     &["inference", "redis", "sqlite", "telemetry"],
-    &["tls", "config", "retry"],
+    &["tls", "config", "retry", "server_error"],
     &["domain"],
 ];
 

@@ -7,36 +7,13 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{Cause, ContentHash, Message, StageName};
+use crate::server_error::ServerError;
 
 pub mod embedded;
 pub mod rabbitmq;
 
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum BrokerError {
-    /// May pass: the connection is lost, the broker restarts or has raised its memory alarm.
-    #[error("{what}: {detail}")]
-    Unavailable { what: String, detail: String },
-    /// Will not pass by itself: credentials, permissions, a queue that exists with other arguments.
-    #[error("{what}: {detail}")]
-    Refused { what: String, detail: String },
-    #[error("the broker is closed")]
-    Closed,
-}
-
-impl BrokerError {
-    /// In one word, for traces and metrics.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Unavailable { .. } => "unavailable",
-            Self::Refused { .. } => "refused",
-            Self::Closed => "closed",
-        }
-    }
-
-    pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. })
-    }
-}
+/// The error of a broker operation.
+pub type BrokerError = ServerError;
 
 /// Takes durable responsibility for messages and hands them out, each at least once.
 #[async_trait]

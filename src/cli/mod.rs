@@ -1,27 +1,27 @@
 //! The command line: one file a command family. It prints for people and, with `--json`, for programs.
 
 pub mod dataset;
+mod failure;
 pub mod inspect;
 pub mod operate;
+mod output;
+mod process;
 pub mod run;
 pub mod settings;
 
 use std::ffi::OsString;
-use std::fmt;
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use tokio_util::sync::CancellationToken;
 
 use dataset::{faces, models, synthetic, train};
 use inspect::{audit, describe, doctor, report, simulate, status, why};
 use operate::{dead, pause, produce, rebuild, retry, work};
-use run::{candidates, demo, progress};
-use settings::settings_file::{self, SettingsFile};
+use run::{candidates, demo};
+use settings::definition::Definition;
 use settings::show_settings;
 
-use crate::telemetry::{self, Telemetry};
+use failure::Failure;
 
 /// Turns a heap of photo URLs into a clean, aligned face dataset.
 #[derive(Debug, Parser)]
@@ -85,81 +85,20 @@ enum Command {
     Demo(demo::Args),
 }
 
-/// The commands with their flags, whose defaults are those of the settings file.
-pub struct Definition {
-    command: clap::Command,
-    file: Option<SettingsFile>,
-}
-
-impl Definition {
-    fn load(arguments: &[OsString]) -> Result<Self, Failure> {
-        let command = Cli::command();
-        let Some(path) = settings_file::find(arguments) else { return Ok(Self { command, file: None }) };
-        match SettingsFile::read(&path, &command) {
-            Ok(file) => Ok(Self { command: file.apply(command), file: Some(file) }),
-            // Who asks for help gets it.
-            Err(faults) => match command.try_get_matches_from(arguments) {
-                Err(error) if !error.use_stderr() => error.exit(),
-                _ => Err(faults),
-            },
-        }
-    }
-
-    /// A usage error ends the process with clap's message and exit code.
-    fn parse(&self, arguments: &[OsString]) -> Command {
-        let mut command = self.command.clone();
-        let matches = command.try_get_matches_from_mut(arguments).unwrap_or_else(|error| error.exit());
-        Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit()).command
-    }
-}
-
-/// Why a command failed, and its exit code.
-#[derive(Debug)]
-pub struct Failure {
-    code: u8,
-    message: String,
-}
-
-impl Failure {
-    /// The answer is no: an audit found something, a doctor's check failed. Exit 1.
-    pub fn findings(message: impl fmt::Display) -> Self {
-        Self { code: 1, message: message.to_string() }
-    }
-
-    /// Something could not be done: bad input, an unreachable server, a full disk. Exit 3. (2 is clap's, for usage.)
-    pub fn broken(message: impl fmt::Display) -> Self {
-        Self { code: 3, message: message.to_string() }
-    }
-}
-
-impl Failure {
-    /// All faults, not only the first.
-    pub fn all(faults: Vec<String>) -> Self {
-        Self::broken(faults.join("\n          "))
-    }
-
-    /// Two things that can be wrong at once.
-    pub fn join<A, B>(one: Result<A, Self>, other: Result<B, Self>) -> Result<(A, B), Self> {
-        match (one, other) {
-            (Ok(one), Ok(other)) => Ok((one, other)),
-            (Err(one), Err(other)) => Err(Self::all(vec![one.message, other.message])),
-            (Err(failure), _) | (_, Err(failure)) => Err(failure),
-        }
-    }
-}
-
-/// The exit code of an interrupted command, as shells report Ctrl-C.
-const INTERRUPTED: u8 = 130;
-
 /// Runs the command line and returns the exit code.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    Definition::load(&arguments)
-        .and_then(|definition| dispatch(definition.parse(&arguments), &definition))
+    Definition::load(Cli::command(), &arguments)
+        .and_then(|definition| dispatch(parse(&definition, &arguments), &definition))
         .unwrap_or_else(|failure| {
             eprintln!("facemill: {}", failure.message);
             ExitCode::from(failure.code)
         })
+}
+
+fn parse(definition: &Definition, arguments: &[OsString]) -> Command {
+    let cli = Cli::from_arg_matches(&definition.matches(arguments));
+    cli.unwrap_or_else(|error| error.format(&mut definition.command.clone()).exit()).command
 }
 
 fn dispatch(command: Command, definition: &Definition) -> Result<ExitCode, Failure> {
@@ -183,59 +122,10 @@ fn dispatch(command: Command, definition: &Definition) -> Result<ExitCode, Failu
         Command::Models(args) => models::run(&args),
         Command::Synthetic(args) => synthetic::run(args).map(|()| ExitCode::SUCCESS),
         Command::Simulate(args) => simulate::run(&args),
-        Command::Describe(args) => describe::run(&args),
+        Command::Describe(args) => describe::run(&args, &Cli::command()),
         Command::Doctor(args) => doctor::run(&args),
         Command::Demo(args) => demo::run(args),
     }
-}
-
-/// Begins to log, and to send traces and metrics where the environment says so. `scraped`: somebody will read the
-/// metrics here. To be kept until the command is done.
-fn observe(log: &str, bars: &progress::Bars, service: &str, scraped: bool) -> Result<Telemetry, Failure> {
-    let settings = telemetry::TelemetrySettings { log, sink: bars.sink(), service: service.to_owned(), scraped };
-    Telemetry::start(settings).map_err(Failure::broken)
-}
-
-/// Runs a command's asynchronous part.
-fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Runtime::new().map_err(Failure::broken)?;
-    runtime.block_on(work)
-}
-
-/// Shuts down in order after the first Ctrl-C or SIGTERM, and exits at once after the second.
-async fn signals(shutdown: CancellationToken) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return tracing::warn!("signals cannot be caught: Ctrl-C ends at once");
-    };
-    let mut next = async || tokio::select! { _ = interrupt.recv() => (), _ = terminate.recv() => () };
-    next().await;
-    eprintln!("finishing what is in flight; once more to stop at once");
-    shutdown.cancel();
-    next().await;
-    std::process::exit(INTERRUPTED.into());
-}
-
-/// Prints for a program: one JSON value on a line.
-fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string(value).map_err(Failure::broken)?;
-    print_text(&format!("{text}\n"))
-}
-
-/// Prints to standard output. A reader that closes it early, such as `head`, is not an error.
-fn print_text(text: &str) -> Result<(), Failure> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::broken(format!("cannot print: {error}")))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// A value as a person writes it.
-fn plain(value: &serde_json::Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 #[cfg(test)]

@@ -18,8 +18,8 @@ use tokio::time::{sleep, timeout};
 
 use super::keys;
 use crate::domain::StageName;
-use crate::ledger::LedgerError;
 use crate::redis::RedisClient;
+use crate::server_error::ServerError;
 use crate::telemetry::instruments;
 
 /// The name of a host as in URLs: lower-case, international names in ASCII, no port.
@@ -116,14 +116,14 @@ impl Pauses {
 }
 
 impl Pauses {
-    pub async fn read(redis: &RedisClient) -> Result<Self, LedgerError> {
+    pub async fn read(redis: &RedisClient) -> Result<Self, ServerError> {
         const WHAT: &str = "read the pauses";
         let fields = redis.command(WHAT, redis::cmd("HGETALL").arg(keys::pauses(redis.prefix()))).await?;
         Ok(Self::of(fields))
     }
 
     /// Pauses all of them. A subject that is paused already keeps its time.
-    pub async fn add(redis: &RedisClient, subjects: &[Subject]) -> Result<(), LedgerError> {
+    pub async fn add(redis: &RedisClient, subjects: &[Subject]) -> Result<(), ServerError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         Self::change(redis, "pause", subjects, |pipe, key, field| {
             pipe.cmd("HSETNX").arg(key).arg(field).arg(now);
@@ -132,7 +132,7 @@ impl Pauses {
     }
 
     /// Resumes all of them.
-    pub async fn remove(redis: &RedisClient, subjects: &[Subject]) -> Result<(), LedgerError> {
+    pub async fn remove(redis: &RedisClient, subjects: &[Subject]) -> Result<(), ServerError> {
         Self::change(redis, "resume", subjects, |pipe, key, field| {
             pipe.cmd("HDEL").arg(key).arg(field);
         })
@@ -144,7 +144,7 @@ impl Pauses {
         what: &str,
         subjects: &[Subject],
         each: impl Fn(&mut redis::Pipeline, &str, String),
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), ServerError> {
         let key = keys::pauses(redis.prefix());
         let mut pipe = redis::pipe();
         pipe.atomic();
@@ -170,7 +170,7 @@ impl PauseWatch {
     const UNSUBSCRIBED_PERIOD: Duration = Duration::from_secs(2);
 
     /// Reads the present pauses.
-    pub async fn start(redis: Arc<RedisClient>) -> Result<Self, LedgerError> {
+    pub async fn start(redis: Arc<RedisClient>) -> Result<Self, ServerError> {
         let watch = Self {
             stages: StageName::ALL.into_iter().map(|stage| (stage, watch::Sender::new(false))).collect(),
             hosts: watch::Sender::default(),

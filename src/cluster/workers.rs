@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::keys;
 use crate::domain::StageName;
-use crate::ledger::LedgerError;
 use crate::redis::RedisClient;
+use crate::server_error::ServerError;
 
 static REPORT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/report.lua")));
 static LIST: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/list.lua")));
@@ -67,7 +67,7 @@ impl<'a> Workers<'a> {
         self.memory.as_millis().to_string().into()
     }
 
-    pub async fn report(&self, report: &Report) -> Result<(), LedgerError> {
+    pub async fn report(&self, report: &Report) -> Result<(), ServerError> {
         const WHAT: &str = "report a worker";
         let json = serde_json::to_vec(report).map_err(|error| self.redis.refused(WHAT, error))?;
         let arguments = [report.name.as_bytes().to_vec(), json, self.memory()];
@@ -75,13 +75,13 @@ impl<'a> Workers<'a> {
     }
 
     /// Removes a worker that has ended.
-    pub async fn leave(&self, name: &str) -> Result<(), LedgerError> {
+    pub async fn leave(&self, name: &str) -> Result<(), ServerError> {
         let arguments = [name.as_bytes().to_vec(), Vec::new(), self.memory()];
         self.redis.script("remove a worker", &REPORT, &self.keys(), &arguments).await.map(drop)
     }
 
     /// The workers with a recent report, by name.
-    pub async fn seen(&self) -> Result<Vec<Seen>, LedgerError> {
+    pub async fn seen(&self) -> Result<Vec<Seen>, ServerError> {
         const WHAT: &str = "list the workers";
         let value: Value = self.redis.script(WHAT, &LIST, &self.keys(), &[self.memory()]).await?;
         let answers: Vec<(u64, String)> =

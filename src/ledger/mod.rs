@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{Candidate, Cause, CauseCode, Ending, Id, Message, PhotoKey, Position, RunName, StageName, State};
+use crate::server_error::ServerError;
 
 mod feed;
 pub mod redis;
@@ -18,21 +19,8 @@ pub mod sqlite;
 
 pub use feed::{Cursor, Endings, Epoch, FeedChange, FeedEntry};
 
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum LedgerError {
-    /// Temporary: the server is unreachable, or busy.
-    #[error("{what}: {detail}")]
-    Unavailable { what: String, detail: String },
-    /// Permanent until somebody acts: credentials, a foreign file, a full disk.
-    #[error("{what}: {detail}")]
-    Refused { what: String, detail: String },
-}
-
-impl LedgerError {
-    pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. })
-    }
-}
+/// The error of a ledger operation.
+pub type LedgerError = ServerError;
 
 /// The state of a photo in the ledger.
 #[derive(Debug, Clone, PartialEq)]

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::domain::{ContentHash, ImageFormat, PhotoKey, RunName};
+use crate::server_error::ServerError;
 
 pub mod folder;
 pub mod observed;
@@ -126,6 +127,19 @@ impl ObjectError {
 
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
+    }
+}
+
+impl From<ObjectError> for ServerError {
+    /// A missing object stays missing until a person acts.
+    fn from(error: ObjectError) -> Self {
+        match error {
+            ObjectError::Missing(key) => {
+                Self::Refused { what: format!("cannot read {key}"), detail: "the object does not exist".into() }
+            }
+            ObjectError::Unavailable { what, detail } => Self::Unavailable { what, detail },
+            ObjectError::Refused { what, detail } => Self::Refused { what, detail },
+        }
     }
 }
 

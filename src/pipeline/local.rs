@@ -12,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 use super::event::{Observer, PhotoEvent};
 use super::requeue::{Requeue, RequeueError};
 use super::worker::{Worker, WorkerError};
+use crate::broker::Broker;
 use crate::broker::embedded::Embedded;
-use crate::broker::{Broker, BrokerError};
 use crate::domain::RunName;
 use crate::ledger::sqlite::Sqlite;
-use crate::ledger::{EventKind, Ledger, LedgerError};
+use crate::ledger::{EventKind, Ledger};
 use crate::objects::folder::Folder;
+use crate::server_error::ServerError;
 use crate::sqlite::{Access, Database, DatabaseError};
 
 #[derive(Debug, thiserror::Error)]
@@ -31,9 +32,7 @@ pub enum LocalError {
     #[error(transparent)]
     Requeue(#[from] RequeueError),
     #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    #[error(transparent)]
-    Broker(#[from] BrokerError),
+    Server(#[from] ServerError),
     #[error(transparent)]
     Worker(#[from] WorkerError),
 }

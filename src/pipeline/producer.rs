@@ -5,11 +5,12 @@ use tracing::Instrument;
 
 use super::sending::send;
 use super::spans;
-use crate::broker::{Broker, BrokerError};
+use crate::broker::Broker;
 use crate::domain::Message;
 use crate::domain::clock::now;
 use crate::domain::{Candidate, Id, Photo, RunName};
-use crate::ledger::{Ledger, LedgerError, Registration};
+use crate::ledger::{Ledger, Registration};
+use crate::server_error::ServerError;
 
 /// What became of the candidates.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -28,10 +29,8 @@ pub struct Refusal {
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ProducerError {
-    #[error("cannot take the candidates in: {0}")]
-    Ledger(#[from] LedgerError),
     #[error("cannot enqueue the candidates: {0}")]
-    Broker(#[from] BrokerError),
+    Server(#[from] ServerError),
 }
 
 /// Longer ids are no ids.

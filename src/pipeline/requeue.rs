@@ -8,19 +8,18 @@ use std::time::Duration;
 
 use super::sending::send;
 use crate::archive::records::Records;
-use crate::broker::{Broker, BrokerError};
+use crate::broker::Broker;
 use crate::domain::Message;
 use crate::domain::clock::now;
 use crate::domain::{Ending, PhotoKey, RunName, State};
-use crate::ledger::{Filter, Ledger, LedgerError, PhotoStatus};
+use crate::ledger::{Filter, Ledger, PhotoStatus};
 use crate::objects::ObjectError;
+use crate::server_error::ServerError;
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RequeueError {
     #[error("cannot send photos back: {0}")]
-    Ledger(#[from] LedgerError),
-    #[error("cannot send photos back: {0}")]
-    Broker(#[from] BrokerError),
+    Server(#[from] ServerError),
     #[error("cannot send photos back: {0}")]
     Objects(#[from] ObjectError),
 }
@@ -118,7 +117,7 @@ impl Requeue<'_> {
     }
 
     /// Not to be held up by the bounds of queues that nobody takes from just now.
-    async fn publish(&self, message: &Message) -> Result<(), BrokerError> {
+    async fn publish(&self, message: &Message) -> Result<(), ServerError> {
         send(self.broker, message, Some(Duration::ZERO)).await
     }
 }

@@ -23,11 +23,11 @@ use super::sending::send;
 use super::spans;
 use super::stage::{Outcome, Retry, Stage, panic_text};
 use crate::archive::records::Records;
-use crate::broker::{Broker, BrokerError, Consumer, DeadLetter, Delivery};
+use crate::broker::{Broker, Consumer, DeadLetter, Delivery};
 use crate::domain::clock::now;
 use crate::domain::{Cause, CauseCode, Ending, Message, Position, Record, StageName, State};
-use crate::ledger::{Event, EventKind, Ledger, LedgerError, Move, Moved, Permission, PhotoStatus};
-use crate::objects::ObjectError;
+use crate::ledger::{Event, EventKind, Ledger, Move, Moved, Permission, PhotoStatus};
+use crate::server_error::ServerError;
 use crate::telemetry::instruments;
 
 /// The settings of a worker.
@@ -89,13 +89,10 @@ impl Gate {
 
 /// Why a worker stopped without a shutdown.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum WorkerError {
-    #[error("the {stage} worker cannot continue: {error}")]
-    Broker { stage: StageName, error: BrokerError },
-    #[error("the {stage} worker cannot continue: {error}")]
-    Ledger { stage: StageName, error: LedgerError },
-    #[error("the {stage} worker cannot continue: {error}")]
-    Objects { stage: StageName, error: ObjectError },
+#[error("the {stage} worker cannot continue: {error}")]
+pub struct WorkerError {
+    pub stage: StageName,
+    pub error: ServerError,
 }
 
 /// Why a delivery goes back to its queue.
@@ -125,7 +122,7 @@ impl Worker {
     /// Processes photos until `shutdown`. Then finishes those in flight within the grace period, and returns the rest.
     pub async fn run(&self, shutdown: CancellationToken) -> Result<(), WorkerError> {
         let stage = self.stage.name();
-        let broken = |error| WorkerError::Broker { stage, error };
+        let broken = |error| WorkerError { stage, error };
         // One more than is processed at the same time, so that the next photo is there at once.
         let prefetch = u16::try_from(self.settings.concurrency + 1).unwrap_or(u16::MAX);
         let mut pause = self.settings.pause.clone();
@@ -469,22 +466,22 @@ impl Worker {
         aborted: &CancellationToken,
     ) -> Result<T, Interruption>
     where
-        E: Transient,
+        E: Into<ServerError>,
         F: Future<Output = Result<T, E>>,
     {
         const FIRST: Duration = Duration::from_millis(100);
         const LONGEST: Duration = Duration::from_secs(10);
         let mut wait = FIRST;
         loop {
-            let error = tokio::select! {
+            let error: ServerError = tokio::select! {
                 result = action() => match result {
                     Ok(value) => return Ok(value),
-                    Err(error) => error,
+                    Err(error) => error.into(),
                 },
                 () = aborted.cancelled() => return Err(Interruption::ShuttingDown),
             };
-            if !error.is_transient() {
-                return Err(Interruption::Fatal(error.fatal(self.stage.name())));
+            if !error.is_retryable() {
+                return Err(Interruption::Fatal(WorkerError { stage: self.stage.name(), error }));
             }
             tracing::warn!(stage = %self.stage.name(), %error, retry_in = ?wait, "cannot {what}");
             tokio::select! {
@@ -528,42 +525,6 @@ struct Step {
     cause: Option<Cause>,
     next: Message,
     wait: Option<Duration>,
-}
-
-/// An error that says whether another try may succeed.
-trait Transient: std::fmt::Display {
-    fn is_transient(&self) -> bool;
-    fn fatal(self, stage: StageName) -> WorkerError;
-}
-
-impl Transient for BrokerError {
-    fn is_transient(&self) -> bool {
-        self.is_retryable()
-    }
-
-    fn fatal(self, stage: StageName) -> WorkerError {
-        WorkerError::Broker { stage, error: self }
-    }
-}
-
-impl Transient for ObjectError {
-    fn is_transient(&self) -> bool {
-        self.is_retryable()
-    }
-
-    fn fatal(self, stage: StageName) -> WorkerError {
-        WorkerError::Objects { stage, error: self }
-    }
-}
-
-impl Transient for LedgerError {
-    fn is_transient(&self) -> bool {
-        self.is_retryable()
-    }
-
-    fn fatal(self, stage: StageName) -> WorkerError {
-        WorkerError::Ledger { stage, error: self }
-    }
 }
 
 /// Stops the consumer. Prefetched messages go back to the queue.

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use super::RedisSettings;
 use super::error::{cannot, is_connection_broken, map_error};
-use crate::ledger::LedgerError as ServerError;
+use crate::server_error::ServerError;
 
 /// A client of one Redis server. A call that fails on the way drops the connection. The next call connects again, not
 /// more often than [`RedisClient::backoff`] allows.

@@ -2,7 +2,7 @@
 
 use redis::{ErrorKind, RedisError};
 
-use crate::ledger::LedgerError as ServerError;
+use crate::server_error::ServerError;
 
 /// The error of an operation on `server`. `what` is the operation, as in "cannot {what}".
 pub fn map_error(server: &str, what: &str, error: &RedisError) -> ServerError {

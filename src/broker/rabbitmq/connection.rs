@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
+use lapin::{Channel, Connection, ConnectionProperties, Event};
 use tokio::sync::{Mutex, watch};
 
-use super::settings::{Endpoint, Settings};
+use super::error::{map_connect_error, map_error};
+use super::settings::Settings;
 use super::topology::Names;
 use crate::broker::BrokerError;
 
@@ -73,7 +74,7 @@ impl Link {
         let what = || format!("connect to RabbitMQ at {endpoint}");
         let connecting = async {
             let connection = Connection::connect_uri(endpoint.uri(), properties).await;
-            connection.map_err(|error| no_entry(what(), endpoint, &error))
+            connection.map_err(|error| map_connect_error(what(), endpoint.user(), &error))
         };
         let connection = within(self.settings.connect_timeout, what(), connecting).await?;
         let alarm = watch_alarms(&connection);
@@ -132,68 +133,5 @@ impl Live {
     /// Waits while there is an alarm, or until the connection is gone.
     pub async fn no_alarm(&self) {
         let _ = self.alarm.clone().wait_for(Option::is_none).await;
-    }
-}
-
-/// RabbitMQ's reply codes, AMQP 0-9-1 section 1.2.
-mod reply {
-    pub const ACCESS_REFUSED: u16 = 403;
-    pub const PRECONDITION_FAILED: u16 = 406;
-    pub const NOT_ALLOWED: u16 = 530;
-    pub const NOT_IMPLEMENTED: u16 = 540;
-}
-
-/// Our error for what lapin says about `what` was tried.
-pub(super) fn map_error(what: String, error: &lapin::Error) -> BrokerError {
-    use reply::{ACCESS_REFUSED, NOT_ALLOWED, NOT_IMPLEMENTED, PRECONDITION_FAILED};
-    match error.kind() {
-        ErrorKind::ProtocolError(said) => {
-            let detail = said.get_message().to_string();
-            match said.get_id() {
-                ACCESS_REFUSED => BrokerError::Refused {
-                    what,
-                    detail: format!("{detail}; the user needs to configure, write and read all names with our prefix"),
-                },
-                PRECONDITION_FAILED | NOT_ALLOWED | NOT_IMPLEMENTED => BrokerError::Refused { what, detail },
-                _ => BrokerError::Unavailable { what, detail },
-            }
-        }
-        _ => BrokerError::Unavailable { what, detail: error.to_string() },
-    }
-}
-
-/// Why RabbitMQ did not let us in.
-fn no_entry(what: String, endpoint: &Endpoint, error: &lapin::Error) -> BrokerError {
-    let user = endpoint.user();
-    match error.kind() {
-        ErrorKind::ProtocolError(said) if said.get_id() == reply::ACCESS_REFUSED => {
-            BrokerError::Refused { what, detail: format!("wrong user name or password for `{user}`") }
-        }
-        ErrorKind::ProtocolError(said) if said.get_id() == reply::NOT_ALLOWED => BrokerError::Refused {
-            what,
-            detail: format!(
-                "{}; make the virtual host with `rabbitmqctl add_vhost` and let `{user}` in with `rabbitmqctl \
-                 set_permissions`",
-                said.get_message()
-            ),
-        },
-        ErrorKind::IOError(io) => {
-            let mut cause: Option<&(dyn std::error::Error + 'static)> = io.get_ref().map(|error| error as _);
-            while let Some(error) = cause {
-                if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-                    let detail = format!(
-                        "TLS: {tls}; is this the TLS port, and is its certificate signed by an authority that this \
-                         machine trusts (SSL_CERT_FILE names another)?"
-                    );
-                    return BrokerError::Refused { what, detail };
-                }
-                cause = error.source();
-            }
-            BrokerError::Unavailable { what, detail: format!("cannot be reached: {io}") }
-        }
-        ErrorKind::ParsingError(_) | ErrorKind::InvalidProtocolVersion(_) => {
-            BrokerError::Refused { what, detail: format!("whoever answers there does not speak AMQP: {error}") }
-        }
-        _ => map_error(what, error),
     }
 }

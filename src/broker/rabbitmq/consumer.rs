@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::backoff::Backoff;
-use super::connection::map_error;
+use super::error::map_error;
 use super::publisher::{Parcel, traceparent};
 use super::topology::DELIVERY_COUNT;
 use crate::broker::{BrokerError, Consumer, Delivery, Receipt};

@@ -8,7 +8,7 @@ use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions};
 use lapin::types::AMQPValue;
 use lapin::{BasicProperties, Channel};
 
-use super::connection::map_error;
+use super::error::map_error;
 use super::topology::{DEATHS, LETTER_TYPE, Names};
 use crate::broker::{BrokerError, Choice, DeadLetter};
 use crate::domain::Message;

@@ -19,14 +19,16 @@ mod backoff;
 mod connection;
 mod consumer;
 mod dead_letters;
+mod error;
 mod management;
 mod publisher;
 mod settings;
 pub mod topology;
 
-use connection::{Link, map_error};
+use connection::Link;
 use consumer::RabbitMqConsumer;
 use dead_letters::DeadLetterQueue;
+use error::map_error;
 use management::Api;
 use publisher::{Parcel, Publisher};
 pub use settings::{BadSettings, Settings};
@@ -108,7 +110,7 @@ impl Broker for RabbitMq {
         Ok(Box::new(RabbitMqConsumer::open(self.shared.clone(), stage, prefetch).await?))
     }
 
-    /// What is in flight is known where the management API is set, a few seconds late; else it is map_error as 0.
+    /// What is in flight is known where the management API is set, a few seconds late; otherwise it is reported as 0.
     /// `delayed` is what lies in the delay queues.
     async fn depths(&self) -> Result<Vec<Depth>, BrokerError> {
         let names = &self.shared.names;

@@ -7,7 +7,8 @@ use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::sync::Semaphore;
 
-use super::connection::{Link, Live, map_error};
+use super::connection::{Link, Live};
+use super::error::map_error;
 use super::settings::Settings;
 use super::topology::{CONTENT_TYPE, Names, TRACEPARENT};
 use crate::broker::BrokerError;
@@ -56,7 +57,7 @@ impl Publisher {
 
     /// Returns when RabbitMQ has the message on disk. After an error it may have it all the same.
     pub async fn publish(&self, parcel: &Parcel<'_>) -> Result<(), BrokerError> {
-        let _room = self.room.acquire().await.map_err(|_| BrokerError::Closed)?;
+        let _room = self.room.acquire().await.expect("this semaphore is never closed");
         let live = self.link.live().await?;
         let attempt = tokio::time::timeout(self.settings.patience, self.attempt(&live, parcel));
         attempt.await.unwrap_or_else(|_| {

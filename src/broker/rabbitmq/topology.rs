@@ -6,7 +6,7 @@ use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptio
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use lapin::{Channel, ExchangeKind};
 
-use super::connection::map_error;
+use super::error::map_error;
 use crate::broker::BrokerError;
 use crate::domain::StageName;
 

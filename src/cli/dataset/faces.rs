@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
+use crate::cli::failure::Failure;
+use crate::cli::output::{print_json, print_text};
 use crate::cli::run::progress::Bars;
 use crate::cli::settings::run_target::{RunTarget, RunTargetArgs};
-use crate::cli::{Failure, print_json, print_text};
 use crate::dataset::face::FIELDS;
 use crate::dataset::page::Order;
 use crate::dataset::{Cursor, Face, Index, Query, follow};
@@ -43,7 +44,7 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
-    crate::cli::block_on(async {
+    crate::cli::process::block_on(async {
         let target = args.target.open().await?;
         let index = open(&target).await?;
         let total = index.count(&args.query, args.threshold);

@@ -9,9 +9,10 @@ use serde::Serialize;
 use crate::archive::models::StoredModels;
 use crate::archive::run_classifier::{ClassifierChange, ClassifierHistory, RunClassifiers};
 use crate::classifier::model::{ModelFile, meta};
+use crate::cli::failure::Failure;
+use crate::cli::output::{print_json, print_text};
 use crate::cli::settings::flags::ModelArgs;
 use crate::cli::settings::run_target::{RunTarget, RunTargetArgs};
-use crate::cli::{Failure, print_json, print_text};
 use crate::domain::clock::now;
 use crate::domain::{ContentHash, calendar};
 use crate::inference::Runtime;
@@ -99,7 +100,7 @@ impl Shown {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
-    crate::cli::block_on(async {
+    crate::cli::process::block_on(async {
         match &args.action {
             Action::List { target } => list(target).await,
             Action::Show { model, target } => show(&model.model, target).await,

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use image::RgbImage;
 use serde::Serialize;
 
-use crate::cli::Failure;
 use crate::cli::dataset::train::progress_bar;
+use crate::cli::failure::Failure;
 use crate::config::Models;
 use crate::domain::{FacePolicy, ImageFormat, Search};
 use crate::training::labels::{self, LabelledCrop};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::classifier::model::Model;
-use crate::cli::Failure;
+use crate::cli::failure::Failure;
 use crate::config::Models;
 use crate::inference::Runtime;
 use crate::training::labels::{self, LabelledCrop};

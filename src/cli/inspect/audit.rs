@@ -6,11 +6,12 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use crate::cli::failure::Failure;
 use crate::cli::operate::produce::Dump;
+use crate::cli::output::{print_json, print_text};
 use crate::cli::run::MappingArgs;
 use crate::cli::run::progress::Bars;
 use crate::cli::settings::run_target::RunTargetArgs;
-use crate::cli::{Failure, print_json, print_text};
 use crate::domain::{Candidate, Ending, Id, State};
 use crate::ledger::{Entry, Filter};
 use crate::objects::{ObjectKey, Objects};
@@ -49,7 +50,7 @@ struct Fault {
 pub fn run(args: Args) -> Result<ExitCode, Failure> {
     let mapping = args.mapping.parse()?;
     let bars = Bars::new(!args.place.json);
-    let findings = crate::cli::block_on(async {
+    let findings = crate::cli::process::block_on(async {
         let objects = || args.place.servers.clients().map(|servers| servers.objects);
         compare(&args.place, &args.dump.candidates(objects, mapping, &bars).await?).await
     })?;

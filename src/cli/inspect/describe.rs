@@ -5,11 +5,11 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
-use clap::CommandFactory;
 use serde_json::json;
 
 use crate::broker::rabbitmq::topology::Names;
-use crate::cli::{Cli, Failure, print_json};
+use crate::cli::failure::Failure;
+use crate::cli::output::print_json;
 use crate::domain::StageName;
 use crate::objects::s3;
 use crate::pipeline::worker;
@@ -22,14 +22,15 @@ pub struct Args {
     prefix: String,
 }
 
-pub fn run(args: &Args) -> Result<ExitCode, Failure> {
+/// `root`: the whole command line.
+pub fn run(args: &Args, root: &clap::Command) -> Result<ExitCode, Failure> {
     let names = Names::new(&args.prefix);
     let stages: BTreeMap<&str, String> =
         StageName::ALL.into_iter().map(|stage| (stage.as_str(), names.stage(stage))).collect();
     let queues: Vec<String> = names.queues().into_iter().map(|queue| queue.name).collect();
     print_json(&json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "environment": environment(),
+        "environment": environment(root),
         "stage_queues": stages,
         "queues": queues,
         "stage_time_limit_seconds": worker::Settings::default().time_limit.as_secs(),
@@ -38,13 +39,13 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 }
 
 /// The variables that each command reads.
-fn environment() -> BTreeMap<String, BTreeSet<String>> {
+fn environment(root: &clap::Command) -> BTreeMap<String, BTreeSet<String>> {
     let beside_flags = beside_flags();
     let of = |command: &clap::Command| {
         let named = command.get_arguments().filter_map(|argument| argument.get_env()?.to_str().map(str::to_owned));
         named.chain(beside_flags.iter().cloned()).collect()
     };
-    Cli::command().get_subcommands().map(|command| (command.get_name().to_owned(), of(command))).collect()
+    root.get_subcommands().map(|command| (command.get_name().to_owned(), of(command))).collect()
 }
 
 /// The variables that have no flag.
@@ -66,7 +67,7 @@ mod tests {
 
     #[test]
     fn variables_of_flags_and_of_libraries_are_known() {
-        let all = environment();
+        let all = environment(&<crate::cli::Cli as clap::CommandFactory>::command());
         for name in ["FACEMILL_AMQP_URL", "FACEMILL_GRACE", "AWS_SECRET_ACCESS_KEY", "FACEMILL_LOG"] {
             assert!(all["work"].contains(name), "{name}");
         }

@@ -6,10 +6,11 @@ use std::process::{Command, ExitCode, Stdio};
 use serde::Serialize;
 
 use crate::classifier::model::Model;
+use crate::cli::failure::Failure;
+use crate::cli::output::{print_json, print_text};
 use crate::cli::settings::flags::ModelArgs;
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::cli::settings::servers::ServerArgs;
-use crate::cli::{Failure, print_json, print_text};
 use crate::config::Models;
 use crate::inference::Runtime;
 use crate::ledger::Ledger;
@@ -47,7 +48,7 @@ impl Check {
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let models = args.models.find();
     let mut checks = vec![onnxruntime(&models), detector(&models), classifier(&models), pg_restore(), trust()];
-    checks.extend(crate::cli::block_on(async {
+    checks.extend(crate::cli::process::block_on(async {
         match args.place.folder() {
             Some(home) => Ok(folder(&home).await),
             None => servers(&args.place.servers).await,

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::classifier::model::Model;
+use crate::cli::failure::Failure;
+use crate::cli::output::{print_json, print_text};
 use crate::cli::settings::flags::ModelArgs;
 use crate::cli::settings::run_target::RunTargetArgs;
-use crate::cli::{Failure, print_json, print_text};
 use crate::domain::clock::now;
 use crate::inference::Runtime;
 use crate::report::{About, write_all};
@@ -31,11 +32,11 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         Some(threshold) => return Err(Failure::broken(format!("--ok-threshold {threshold}: take 0 to 1"))),
         None => trained_threshold(args)?,
     };
-    let written = crate::cli::block_on(async {
+    let written = crate::cli::process::block_on(async {
         let place = args.place.open().await?;
         let folder = place.folder().unwrap_or(&args.to);
         let settings = place.settings().await?;
-        let settings = settings.into_iter().map(|(name, value)| (name, crate::cli::plain(&value))).collect();
+        let settings = settings.into_iter().map(|(name, value)| (name, crate::cli::output::plain(&value))).collect();
         let about = About { run: place.run.clone(), made_at: now().as_secs(), ok_threshold, settings };
         write_all(folder, &*place.ledger, place.records.as_ref(), about).await.map_err(Failure::broken)
     })?;

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use crate::capacity::{self, Bottleneck, Forecast, Measured, Plan, StagePool};
-use crate::cli::{Failure, print_json, print_text};
+use crate::cli::failure::Failure;
+use crate::cli::output::{print_json, print_text};
 use crate::domain::StageName;
 use crate::net::Rules;
 

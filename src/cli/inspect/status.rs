@@ -9,8 +9,9 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::cli::failure::Failure;
+use crate::cli::output::{print_json, print_text};
 use crate::cli::settings::run_target::{RunTarget, RunTargetArgs};
-use crate::cli::{Failure, print_json, print_text};
 use crate::cluster::workers::{Report, Seen};
 use crate::cluster::{Pauses, Workers};
 use crate::domain::clock::now;
@@ -91,7 +92,7 @@ struct StageStatus {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
-    crate::cli::block_on(async {
+    crate::cli::process::block_on(async {
         let place = args.place.open().await?;
         match args.watch {
             None => print(&look(&place).await?, args.place.json)?,

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use crate::cli::failure::Failure;
+use crate::cli::output::{print_json, print_text};
 use crate::cli::settings::run_target::RunTargetArgs;
-use crate::cli::{Failure, print_json, print_text};
 use crate::domain::calendar;
 use crate::domain::{Cause, Facts, Id, Photo, PhotoKey, StageName, State};
 use crate::ledger::{Event, PhotoStatus};
@@ -42,7 +43,7 @@ struct Story {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let story = crate::cli::block_on(async {
+    let story = crate::cli::process::block_on(async {
         let place = args.place.open().await?;
         let key = PhotoKey { run: place.run.clone(), photo_id: Id::new(args.photo_id.as_str()) };
         let unknown = || Failure::findings(format!("run {} has no photo {}", key.run, key.photo_id));

@@ -8,10 +8,11 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 use crate::broker::DeadLetter;
+use crate::cli::failure::Failure;
 use crate::cli::operate::filter;
+use crate::cli::output::{print_json, print_text};
 use crate::cli::run::progress::Bars;
 use crate::cli::settings::run_target::{LockedRun, RunTargetArgs};
-use crate::cli::{Failure, print_json, print_text};
 use crate::domain::Message;
 use crate::domain::calendar;
 use crate::domain::{Cause, Id, StageName};
@@ -86,8 +87,8 @@ struct Summary {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let _telemetry = crate::cli::observe("facemill=warn", &Bars::new(false), "facemill-producer", false)?;
-    crate::cli::block_on(async {
+    let _telemetry = crate::cli::process::observe("facemill=warn", &Bars::new(false), "facemill-producer", false)?;
+    crate::cli::process::block_on(async {
         match &args.action {
             Action::List(chosen) => list(chosen).await,
             Action::Show { id, place } => show(id, place).await,

@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
+use crate::cli::failure::Failure;
+use crate::cli::output::{print_json, print_text};
 use crate::cli::settings::servers::ServerArgs;
-use crate::cli::{Failure, print_json, print_text};
 use crate::cluster::pauses::{HostName, Pauses, Subject};
 use crate::domain::StageName;
 use crate::domain::calendar;
@@ -55,7 +56,7 @@ fn change(
 ) -> Result<ExitCode, Failure> {
     let subjects = subjects(stages, &common.hosts)?;
     let redis = common.servers.redis()?;
-    let pauses = crate::cli::block_on(async {
+    let pauses = crate::cli::process::block_on(async {
         if !subjects.is_empty() {
             work(&redis, &subjects).await.map_err(Failure::broken)?;
         }

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
-use crate::cli::Failure;
+use crate::cli::failure::Failure;
 use crate::cli::settings::servers::Servers;
 use crate::domain::StageName;
 use crate::domain::clock::now;

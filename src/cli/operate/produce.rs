@@ -7,11 +7,12 @@ use std::sync::Arc;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::archive::run_settings::StoredRunSettings;
+use crate::cli::failure::Failure;
+use crate::cli::output::{print_json, print_text};
 use crate::cli::run::MappingArgs;
 use crate::cli::run::progress::Bars;
 use crate::cli::settings::flags::{FaceArgs, ModelArgs};
 use crate::cli::settings::servers::ServerArgs;
-use crate::cli::{Failure, print_json, print_text};
 use crate::domain::{Candidate, RunName};
 use crate::inference;
 use crate::objects::s3::{Reader, S3};
@@ -111,8 +112,8 @@ pub fn run(Args { collection: args, limit, faces, models }: Args) -> Result<Exit
     }
     let servers = args.servers.clients()?;
     let bars = Bars::new(!args.json);
-    let _telemetry = crate::cli::observe("facemill=warn", &bars, "facemill-producer", false)?;
-    let enqueued = crate::cli::block_on(async {
+    let _telemetry = crate::cli::process::observe("facemill=warn", &bars, "facemill-producer", false)?;
+    let enqueued = crate::cli::process::block_on(async {
         // Before the dump is read, which may take long.
         servers.check().await?;
         let landmarks = models.find().landmarks();

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::archive::records::{Records, Unreadable};
+use crate::cli::failure::Failure;
 use crate::cli::operate::produce::CollectionArgs;
+use crate::cli::output::{print_json, print_text};
 use crate::cli::run::progress::Bars;
-use crate::cli::{Failure, print_json, print_text};
 use crate::domain::RunName;
 use crate::pipeline::rebuild::{self, Rebuilt};
 use crate::pipeline::requeue::Requeue;
@@ -36,8 +37,8 @@ pub fn run(Args { collection: args, queues }: Args) -> Result<ExitCode, Failure>
     let mapping = args.mapping.parse()?;
     let servers = args.servers.clients()?;
     let bars = Bars::new(!args.json);
-    let _telemetry = crate::cli::observe("facemill=warn", &bars, "facemill-producer", false)?;
-    let outcome = crate::cli::block_on(async {
+    let _telemetry = crate::cli::process::observe("facemill=warn", &bars, "facemill-producer", false)?;
+    let outcome = crate::cli::process::block_on(async {
         servers.check().await?;
         let candidates = args.dump.candidates(|| Ok(servers.objects.clone()), mapping, &bars).await?;
         let (restore, enqueue) =

@@ -7,10 +7,11 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 use crate::broker::DeadLetter;
+use crate::cli::failure::Failure;
 use crate::cli::operate::filter;
+use crate::cli::output::{print_json, print_text};
 use crate::cli::run::progress::Bars;
 use crate::cli::settings::run_target::{LockedRun, RunTargetArgs};
-use crate::cli::{Failure, print_json, print_text};
 use crate::domain::Message;
 use crate::domain::{Ending, Id, PhotoKey, Position};
 use crate::ledger::{Entry, Filter};
@@ -38,8 +39,8 @@ struct Summary {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let _telemetry = crate::cli::observe("facemill=warn", &Bars::new(false), "facemill-producer", false)?;
-    crate::cli::block_on(async {
+    let _telemetry = crate::cli::process::observe("facemill=warn", &Bars::new(false), "facemill-producer", false)?;
+    crate::cli::process::block_on(async {
         let holding = args.place.hold().await?;
         let mut summary = Summary::default();
         if args.again {

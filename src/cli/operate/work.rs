@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::records::Records;
-use crate::cli::Failure;
+use crate::cli::failure::Failure;
 use crate::cli::operate::heartbeat::{Heartbeat, Tally};
 use crate::cli::operate::probes::{self, Probes};
 use crate::cli::run::progress::Bars;
@@ -58,12 +58,13 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let (mut settings, servers) = Failure::join(args.settings.settings(cores, Vec::new()), args.servers.clients())?;
     settings.rules.max_requests = concurrency.of(StageName::Fetch);
     let level = if args.verbose { "facemill=debug" } else { "facemill=info" };
-    let telemetry = crate::cli::observe(level, &Bars::new(false), &service(&args.stages), args.listen.is_some())?;
-    crate::cli::block_on(async {
+    let telemetry =
+        crate::cli::process::observe(level, &Bars::new(false), &service(&args.stages), args.listen.is_some())?;
+    crate::cli::process::block_on(async {
         let shutdown = CancellationToken::new();
         let mut aside = JoinSet::new();
         // From the start: who is told to end while it loads its models ends in order, too.
-        aside.spawn(crate::cli::signals(shutdown.clone()));
+        aside.spawn(crate::cli::process::signals(shutdown.clone()));
         let listener = match args.listen {
             Some(address) => Some(probes::listen(address).await?),
             None => None,

@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::process::ExitCode;
 
-use crate::cli::Failure;
+use crate::cli::failure::Failure;
 use crate::cli::run::MappingArgs;
 use crate::cli::run::progress::Bars;
 use crate::domain::Candidate;

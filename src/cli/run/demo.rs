@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::cli::failure::Failure;
+use crate::cli::output::print_text;
 use crate::cli::run::{self, ProcessArgs};
-use crate::cli::{Failure, print_text};
 use crate::demo;
 use crate::net::Rules;
 use crate::pipeline::retry::Waits;
@@ -27,7 +28,7 @@ pub struct Args {
 
 pub fn run(mut args: Args) -> Result<ExitCode, Failure> {
     if let Some(address) = args.serve {
-        return crate::cli::block_on(serve(&args, address));
+        return crate::cli::process::block_on(serve(&args, address));
     }
     let waits = &mut args.process.stages.waits;
     if *waits == Waits::default() {
@@ -36,7 +37,7 @@ pub fn run(mut args: Args) -> Result<ExitCode, Failure> {
     }
     let mut settings = args.process.settings()?;
     let (bars, _telemetry) = run::begin(&args.process)?;
-    crate::cli::block_on(async {
+    crate::cli::process::block_on(async {
         let demo = demo::prepare(&args.photos, &args.process.out).await.map_err(Failure::broken)?;
         // The demonstration's names and its one address are open besides what the user asked for.
         settings.rules = Rules {
@@ -61,7 +62,7 @@ pub fn run(mut args: Args) -> Result<ExitCode, Failure> {
 
 async fn serve(args: &Args, address: SocketAddr) -> Result<ExitCode, Failure> {
     let shutdown = CancellationToken::new();
-    tokio::spawn(crate::cli::signals(shutdown.clone()));
+    tokio::spawn(crate::cli::process::signals(shutdown.clone()));
     let listen = address.to_string();
     let demo = demo::prepare_at(&args.photos, &args.process.out, &listen).await.map_err(Failure::broken)?;
     let (dump, hosts) = (demo.dump.display(), demo::scene::HOSTS.join(", "));

@@ -13,9 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::archive::run_classifier::RunClassifiers;
 use crate::archive::run_settings::{RunSettings, StoredRunSettings};
+use crate::cli::failure::Failure;
+use crate::cli::output::plain;
 use crate::cli::run::progress::{Bars, Board};
 use crate::cli::settings::flags::{self, StageArgs};
-use crate::cli::{Failure, plain};
 use crate::domain::clock::now;
 use crate::domain::{Candidate, RunName, StageName};
 use crate::ledger::Ledger;
@@ -103,7 +104,7 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
     let mapping = args.mapping.parse()?;
     let settings = args.process.settings()?;
     let (bars, _telemetry) = begin(&args.process)?;
-    crate::cli::block_on(async {
+    crate::cli::process::block_on(async {
         let reading = bars.reading();
         let dump = args.dump.clone();
         let read = tokio::task::spawn_blocking(move || {
@@ -125,7 +126,7 @@ pub fn begin(process: &ProcessArgs) -> Result<(Bars, Telemetry), Failure> {
         1 => "facemill=info",
         _ => "facemill=debug",
     };
-    let telemetry = crate::cli::observe(level, &bars, "facemill", false)?;
+    let telemetry = crate::cli::process::observe(level, &bars, "facemill", false)?;
     Ok((bars, telemetry))
 }
 
@@ -182,7 +183,7 @@ pub async fn execute(
     });
     let workers = workers.collect();
     let shutdown = CancellationToken::new();
-    let signals = tokio::spawn(crate::cli::signals(shutdown.clone()));
+    let signals = tokio::spawn(crate::cli::process::signals(shutdown.clone()));
     let finish = drive(&run, ledger, broker, workers, countdown, shutdown).await;
     signals.abort();
     bars.clear();
@@ -202,7 +203,7 @@ pub async fn execute(
     summary.print(process.json).map_err(|error| Failure::broken(format!("cannot print the summary: {error}")))?;
     Ok(match finish {
         Finish::Complete => ExitCode::SUCCESS,
-        Finish::Interrupted { .. } => ExitCode::from(crate::cli::INTERRUPTED),
+        Finish::Interrupted { .. } => ExitCode::from(crate::cli::process::INTERRUPTED),
     })
 }
 

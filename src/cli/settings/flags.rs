@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::cli::Failure;
+use crate::cli::failure::Failure;
 use crate::cli::settings::names;
 use crate::config::Models;
 use crate::domain::FacePolicy;

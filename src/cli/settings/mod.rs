@@ -1,5 +1,6 @@
 //! The settings: flags, environment and file, and the run or the servers that they name.
 
+pub mod definition;
 pub mod flags;
 pub mod names;
 pub mod run_target;

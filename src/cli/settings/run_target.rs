@@ -10,7 +10,7 @@ use crate::archive::records::Records;
 use crate::archive::run_settings::StoredRunSettings;
 use crate::broker::embedded::Embedded;
 use crate::broker::{Broker, Depth};
-use crate::cli::Failure;
+use crate::cli::failure::Failure;
 use crate::cli::settings::servers::{ServerArgs, Servers};
 use crate::domain::RunName;
 use crate::ledger::Ledger;

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::broker::Broker;
 use crate::broker::rabbitmq::{self, RabbitMq};
-use crate::cli::Failure;
+use crate::cli::failure::Failure;
 use crate::ledger::Ledger;
 use crate::ledger::redis::Redis;
 use crate::objects::Objects;

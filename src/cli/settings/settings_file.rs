@@ -11,7 +11,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Command, FromArgMatches};
 use toml::Value;
 
-use crate::cli::Failure;
+use crate::cli::failure::Failure;
 use crate::cli::run::ProcessArgs;
 use crate::cli::settings::flags::StageArgs;
 use crate::cli::settings::servers::ServerArgs;

@@ -9,8 +9,10 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
 use serde::Serialize;
 
+use crate::cli::failure::Failure;
+use crate::cli::output::{print_json, print_text};
+use crate::cli::settings::definition::Definition;
 use crate::cli::settings::settings_file::{SettingsFile, is_secret, is_setting, masked};
-use crate::cli::{Definition, Failure, print_json, print_text};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

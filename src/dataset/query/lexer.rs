@@ -1,6 +1,6 @@
 //! The tokens of a query.
 
-use super::{Operator, QueryError};
+use super::ast::{Operator, QueryError};
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Token {

@@ -1,0 +1,26 @@
+//! Printing for people and programs.
+
+use std::io::{self, Write};
+
+use crate::cli::failure::Failure;
+
+/// Prints for a program: one JSON value on a line.
+pub fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string(value).map_err(Failure::broken)?;
+    print_text(&format!("{text}\n"))
+}
+
+/// Prints to standard output. A reader that closes it early, such as `head`, is not an error.
+pub fn print_text(text: &str) -> Result<(), Failure> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::broken(format!("cannot print: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A value as a person writes it.
+pub fn plain(value: &serde_json::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
