@@ -114,14 +114,14 @@ pub fn mirrors(all: f64, head: f64, grid: &[f32]) -> Result<[f32; MIRRORS], Stri
     }
 }
 
-/// A classifier's file in memory, with the facts that its metadata holds.
+/// The file of a classifier in memory, with its metadata.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelFile {
     /// Names the file in errors.
     source: String,
     pub bytes: Bytes,
     pub sha256: ContentHash,
-    /// Name, version and the start of the file's hash: `facemill-okng-1@0123abcd`.
+    /// Name, version and the first 8 digits of the hash: `facemill-okng-1@0123abcd`.
     pub name: String,
     /// A crop with this P(OK) or more counts as OK, unless a person sets another threshold.
     pub threshold: f64,
@@ -153,7 +153,7 @@ impl ModelFile {
         ModelProto::decode(&self.bytes[..]).ok()?.metadata(key).map(str::to_owned)
     }
 
-    /// A file that no runtime opens, for tests of what surrounds the model.
+    /// A file that no runtime opens, for tests without a model.
     #[cfg(test)]
     pub fn example() -> Self {
         let bytes = Bytes::from_static(b"example");
@@ -161,7 +161,10 @@ impl ModelFile {
         Self { source: "example".into(), bytes, sha256, name: "example".into(), threshold: 0.5 }
     }
 
-    /// The classifier, for one thread.
+    /// Opens the classifier for one thread.
+    ///
+    /// # Errors
+    /// onnxruntime rejects the model.
     pub fn open(&self, runtime: &Runtime) -> Result<Model, ModelError> {
         let session = runtime.session(&self.source, &self.bytes, 1)?;
         Ok(Model { session, name: self.name.clone(), threshold: self.threshold })
