@@ -510,10 +510,6 @@ impl Ledger for Sqlite {
     }
 
     async fn check(&self) -> Result<(), LedgerError> {
-        self.call("write to the ledger", |c| {
-            c.execute("INSERT INTO endings(run, id) VALUES ('', '')", [])?;
-            c.execute("DELETE FROM endings WHERE run = ''", []).map(drop)
-        })
-        .await
+        self.call("write to the ledger", |c| c.execute("UPDATE epoch SET epoch = epoch", []).map(drop)).await
     }
 }
