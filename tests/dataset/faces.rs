@@ -38,7 +38,7 @@ pub fn photo(id: u64) -> Photo {
         label_id: (random.below(500) as i64).into(),
         label_name: (random.below(20) > 0).then(|| format!("Person O'{}", random.below(40))),
         photo_url: format!("https://host{}.example/{id}.jpg", random.below(12)),
-        source_url: (id % 2 == 0).then(|| format!("https://blog.example/{id}")),
+        source_url: id.is_multiple_of(2).then(|| format!("https://blog.example/{id}")),
         posted_at: (random.below(9) > 0).then(|| format!("2015-01-{:02} 03:04:05", 1 + random.below(28))),
     };
     let mut photo = Photo::new(RunName::default(), candidate);
