@@ -146,7 +146,6 @@ impl Broker for RabbitMq {
         dead_letters.take_dead_letters(chosen).await
     }
 
-    /// Connects, declares the topology, and tries the permissions out without leaving anything behind.
     fn system(&self) -> &'static str {
         "rabbitmq"
     }
@@ -155,6 +154,7 @@ impl Broker for RabbitMq {
         self.shared.names.stage(stage)
     }
 
+    /// Connects, declares the topology, and checks the permissions. Leaves nothing behind.
     async fn check(&self) -> Result<(), BrokerError> {
         let patience = self.shared.patience;
         match tokio::time::timeout(patience, self.try_out()).await {
