@@ -6,6 +6,7 @@ pub mod inspect;
 pub mod operate;
 mod output;
 mod process;
+mod progress;
 pub mod run;
 pub mod settings;
 

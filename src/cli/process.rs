@@ -3,7 +3,7 @@
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::failure::Failure;
-use crate::cli::run::progress::Bars;
+use crate::cli::progress::Bars;
 use crate::telemetry::{Telemetry, TelemetrySettings};
 
 /// The exit code of an interrupted command, as shells report Ctrl-C.

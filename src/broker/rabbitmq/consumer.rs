@@ -14,10 +14,10 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
 use super::backoff::Backoff;
 use super::error::map_error;
 use super::publisher::{Parcel, traceparent};
+use super::shared::Shared;
 use super::topology::DELIVERY_COUNT;
 use crate::broker::{BrokerError, Consumer, Delivery, Receipt};
 use crate::domain::StageName;

@@ -23,6 +23,7 @@ mod error;
 mod management;
 mod publisher;
 mod settings;
+mod shared;
 pub mod topology;
 
 use connection::Link;
@@ -32,22 +33,13 @@ use error::map_error;
 use management::Api;
 use publisher::{Parcel, Publisher};
 pub use settings::{BadSettings, Settings};
+use shared::Shared;
 use topology::{LETTER_TYPE, Names, TIERS};
 
 /// RabbitMQ. Clones share its connections.
 #[derive(Clone)]
 pub struct RabbitMq {
     shared: Arc<Shared>,
-}
-
-struct Shared {
-    names: Names,
-    publisher: Publisher,
-    /// For everything but publishing.
-    link: Link,
-    management: Option<Api>,
-    /// How long an answer to a check may take.
-    patience: Duration,
 }
 
 impl RabbitMq {

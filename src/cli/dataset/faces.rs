@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::cli::failure::Failure;
 use crate::cli::output::{print_json, print_text};
-use crate::cli::run::progress::Bars;
+use crate::cli::progress::Bars;
 use crate::cli::settings::run_target::{RunTarget, RunTargetArgs};
 use crate::dataset::face::FIELDS;
 use crate::dataset::page::Order;

@@ -11,7 +11,7 @@ use crate::broker::DeadLetter;
 use crate::cli::failure::Failure;
 use crate::cli::operate::filter;
 use crate::cli::output::{print_json, print_text};
-use crate::cli::run::progress::Bars;
+use crate::cli::progress::Bars;
 use crate::cli::settings::run_target::{LockedRun, RunTargetArgs};
 use crate::domain::Message;
 use crate::domain::calendar;

@@ -10,7 +10,7 @@ use crate::archive::records::{Records, Unreadable};
 use crate::cli::failure::Failure;
 use crate::cli::operate::produce::CollectionArgs;
 use crate::cli::output::{print_json, print_text};
-use crate::cli::run::progress::Bars;
+use crate::cli::progress::Bars;
 use crate::domain::RunName;
 use crate::pipeline::rebuild::{self, Rebuilt};
 use crate::pipeline::requeue::Requeue;

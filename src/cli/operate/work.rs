@@ -15,7 +15,7 @@ use crate::archive::records::Records;
 use crate::cli::failure::Failure;
 use crate::cli::operate::heartbeat::{Heartbeat, Tally};
 use crate::cli::operate::probes::{self, Probes};
-use crate::cli::run::progress::Bars;
+use crate::cli::progress::Bars;
 use crate::cli::settings::flags::{self, StageArgs};
 use crate::cli::settings::servers::ServerArgs;
 use crate::cluster::{Hosts, PauseWatch, hosts};

@@ -4,8 +4,8 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use std::process::ExitCode;
 
 use crate::cli::failure::Failure;
+use crate::cli::progress::Bars;
 use crate::cli::run::MappingArgs;
-use crate::cli::run::progress::Bars;
 use crate::domain::Candidate;
 use crate::source::{self, COLUMNS, Input, Options};
 

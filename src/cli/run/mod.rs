@@ -2,7 +2,6 @@
 
 pub mod candidates;
 pub mod demo;
-pub mod progress;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -15,7 +14,7 @@ use crate::archive::run_classifier::RunClassifiers;
 use crate::archive::run_settings::{RunSettings, StoredRunSettings};
 use crate::cli::failure::Failure;
 use crate::cli::output::plain;
-use crate::cli::run::progress::{Bars, Board};
+use crate::cli::progress::{Bars, Board};
 use crate::cli::settings::flags::{self, StageArgs};
 use crate::domain::clock::now;
 use crate::domain::{Candidate, RunName, StageName};
