@@ -87,7 +87,7 @@ fn letters_are_listed_shown_replayed_and_dropped() {
     assert!(shown.contains("/broken.jpg") && shown.contains("given up by fetch"), "{shown}");
     assert_eq!(ended.text(&["dead", "show", "987654321"]).0, 1);
     let (code, told) = ended.text(&["dead", "list", "--where", "colour=red"]);
-    assert!(code == 2 && told.contains("the keys are stage, cause, host"), "{told}");
+    assert!(code == 2 && told.contains("the fields are stage, cause, host"), "{told}");
 
     // It is sent back, fails again, and leaves another letter.
     let (_, told) = ended.text(&["dead", "replay", "--where", "cause=http-500"]);
@@ -170,7 +170,7 @@ fn a_folder_that_is_in_use_is_left_alone() {
     for command in [&["dead", "list"][..], &["dead", "replay"], &["retry", "--where", "outcome=gone"]] {
         let refused = facemill(&[command, &["--out", path(scratch.path())]].concat());
         assert_eq!(refused.status.code(), Some(3));
-        assert!(String::from_utf8(refused.stderr).unwrap().contains("another facemill is at work"));
+        assert!(String::from_utf8(refused.stderr).unwrap().contains("another facemill process uses"));
     }
     running.child.kill().unwrap();
     running.child.wait().unwrap();
