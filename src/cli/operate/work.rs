@@ -162,7 +162,8 @@ impl Concurrency {
     const MOST: usize = 10_000;
 
     fn of(&self, stage: StageName) -> usize {
-        let usual = || if runs_native_code(stage) { flags::cores() } else { crate::cli::run::FETCHES };
+        let usual =
+            || if runs_native_code(stage) { flags::cores() } else { crate::cli::settings::process_args::FETCHES };
         self.each.get(&stage).copied().or(self.all).unwrap_or_else(usual)
     }
 }

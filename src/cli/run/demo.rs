@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::failure::Failure;
 use crate::cli::output::print_text;
-use crate::cli::run::{self, ProcessArgs};
+use crate::cli::run;
+use crate::cli::settings::process_args::ProcessArgs;
 use crate::demo;
 use crate::net::Rules;
 use crate::pipeline::retry::Waits;

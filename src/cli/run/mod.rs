@@ -4,7 +4,6 @@ pub mod candidates;
 pub mod demo;
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -15,7 +14,7 @@ use crate::archive::run_settings::{RunSettings, StoredRunSettings};
 use crate::cli::failure::Failure;
 use crate::cli::output::plain;
 use crate::cli::progress::{Bars, Board};
-use crate::cli::settings::flags::{self, StageArgs};
+use crate::cli::settings::process_args::ProcessArgs;
 use crate::domain::clock::now;
 use crate::domain::{Candidate, RunName, StageName};
 use crate::ledger::Ledger;
@@ -51,51 +50,6 @@ pub struct MappingArgs {
 impl MappingArgs {
     pub fn parse(&self) -> Result<Mapping, Failure> {
         Mapping::parse(&self.map).map_err(Failure::broken)
-    }
-}
-
-/// The flags of a run in this process, except those of its dump.
-#[derive(Debug, Clone, clap::Args)]
-pub struct ProcessArgs {
-    /// Output folder for originals, faces, records, the ledger and the report
-    #[arg(long, env = "FACEMILL_OUT", default_value = "out", value_name = "DIR")]
-    pub out: PathBuf,
-    /// Takes only the first N candidates
-    #[arg(long, value_name = "N")]
-    limit: Option<usize>,
-    /// Prints every event and the summary as JSON, one object a line
-    #[arg(long)]
-    json: bool,
-    /// Logs retries, too; given twice, every step of every photo
-    #[arg(short, long, action = clap::ArgAction::Count)]
-    verbose: u8,
-    /// Photos that detect, crop and classify each process at a time [default: the cores of this machine]
-    #[arg(long, env = "FACEMILL_CORES", value_name = "N", help_heading = "Work")]
-    cores: Option<usize>,
-    /// Downloads at a time
-    #[arg(long, env = "FACEMILL_FETCHES", default_value_t = FETCHES, value_name = "N", help_heading = "Work")]
-    fetches: usize,
-    #[command(flatten)]
-    pub stages: StageArgs,
-}
-
-/// The default number of downloads at a time.
-pub const FETCHES: usize = 64;
-
-impl ProcessArgs {
-    pub fn settings(&self) -> Result<stages::Settings, Failure> {
-        let cores = self.cores.unwrap_or_else(flags::cores);
-        let faults = [
-            flags::out_of_range("cores", cores as u64, 1, 1024),
-            flags::out_of_range("fetches", self.fetches as u64, 1, 10_000),
-        ];
-        let mut settings = self.stages.settings(cores, faults.into_iter().flatten().collect())?;
-        settings.rules.max_requests = self.fetches;
-        Ok(settings)
-    }
-
-    pub fn json(&self) -> bool {
-        self.json
     }
 }
 

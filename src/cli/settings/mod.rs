@@ -3,6 +3,7 @@
 pub mod definition;
 pub mod flags;
 pub mod names;
+pub mod process_args;
 pub mod run_target;
 pub mod servers;
 pub mod settings_file;

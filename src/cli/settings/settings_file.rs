@@ -12,8 +12,8 @@ use clap::{Arg, ArgAction, Command, FromArgMatches};
 use toml::Value;
 
 use crate::cli::failure::Failure;
-use crate::cli::run::ProcessArgs;
 use crate::cli::settings::flags::StageArgs;
+use crate::cli::settings::process_args::ProcessArgs;
 use crate::cli::settings::servers::ServerArgs;
 
 /// Names the file.
