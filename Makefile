@@ -80,6 +80,6 @@ bench: setup-tests ## measures speed and agreement with the original method
 	@$(CARGO) bench --locked --bench '*' $(ARGS)
 
 lint: setup ## formatting, clippy, and shellcheck when it is installed
-	@$(CARGO) fmt --check
-	@$(CARGO) clippy --locked --all-targets -- -D warnings
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS); else echo 'shellcheck is not installed: skipped'; fi

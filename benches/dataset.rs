@@ -9,8 +9,7 @@ use facemill::dataset::index::{Change, Index};
 use facemill::dataset::query::Query;
 use facemill::domain::{Ending, Message, Record, RunName};
 
-#[path = "../tests/dataset/faces.rs"]
-mod faces;
+use support::faces;
 
 const THRESHOLD: f64 = 0.837;
 const QUERIES: [&str; 10] = [

@@ -3,12 +3,8 @@
 //! Prints the memory of a finished photo and of its entry in the feed, the CPU time of a move in server and client, and
 //! the time of counts, pages and reads of the feed. Starts a private server.
 
-#[path = "../tests/servers/process.rs"]
-mod process;
-#[path = "../tests/servers/redis.rs"]
-mod server;
-#[path = "../tests/synthetic/mod.rs"]
-mod synthetic;
+use support::servers::redis as server;
+use support::synthetic;
 
 use std::time::{Duration, Instant};
 

@@ -4,18 +4,11 @@
 //! of workers and servers for one photo at one stage. Each worker is a process of its own, so that its CPU time contains
 //! nothing else.
 
-#[path = "../tests/servers/cpu.rs"]
-mod cpu;
-#[path = "../tests/servers/process.rs"]
-mod process;
-#[path = "../tests/servers/rabbitmq.rs"]
-mod rabbitmq;
-#[path = "../tests/servers/redis.rs"]
-mod redis;
-#[path = "../tests/servers/seaweedfs.rs"]
-mod seaweedfs;
-#[path = "../tests/synthetic/mod.rs"]
-mod synthetic;
+use support::servers::cpu;
+use support::servers::rabbitmq;
+use support::servers::redis;
+use support::servers::seaweedfs;
+use support::synthetic;
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;

@@ -4,16 +4,11 @@
 //! so that four of them leave CPU time for the servers on a machine with two cores. The photos are those beside the
 //! project (`../shared/data/photos`, or `FACEMILL_TEST_DATA`), or else the sample photographs.
 
-#[path = "../tests/servers/process.rs"]
-mod process;
-#[path = "../tests/servers/rabbitmq.rs"]
-mod rabbitmq;
-#[path = "../tests/servers/redis.rs"]
-mod redis;
-#[path = "../tests/servers/seaweedfs.rs"]
-mod seaweedfs;
-#[path = "../tests/synthetic/mod.rs"]
-mod synthetic;
+use support::servers::process;
+use support::servers::rabbitmq;
+use support::servers::redis;
+use support::servers::seaweedfs;
+use support::synthetic;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -3,11 +3,8 @@
 //! The demonstration's pictures are run with tracing off and on, in turn; what is compared is the CPU time of the whole
 //! process, its own start and the sending of the spans included. Host and collector are in this process.
 
-#[path = "../tests/run/collection.rs"]
-mod collection;
-#[path = "../tests/cluster/collector.rs"]
-#[allow(dead_code)]
-mod collector;
+use support::collection;
+use support::collector;
 
 use std::process::{Command, Stdio};
 

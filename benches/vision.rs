@@ -14,9 +14,8 @@ use facemill::vision::geometry::{self, Square};
 use facemill::vision::image::{Limits, decode, encode};
 use serde_json::{Value, json};
 
-#[path = "../tests/reference/mod.rs"]
-mod reference;
 use reference::{Kind, Sample, quantile};
+use support::reference;
 
 /// CPU time of this thread in seconds.
 fn cpu() -> f64 {

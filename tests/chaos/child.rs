@@ -21,9 +21,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::doubled::Doubled;
-use super::failpoints::{Failing, Failpoint, FailpointObjects};
 use super::plan::Kill;
 use super::stages::FakeStage;
+use support::failpoints::{Failing, Failpoint, FailpointObjects};
 
 /// The addresses of the servers, and what the processes share.
 #[derive(Debug, Clone, Serialize, Deserialize)]

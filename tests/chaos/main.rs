@@ -6,19 +6,9 @@
 
 mod child;
 mod doubled;
-#[path = "../worker/failpoints.rs"]
-mod failpoints;
 mod log;
 mod oracle;
 mod plan;
-#[path = "../servers/process.rs"]
-mod process;
-#[path = "../servers/rabbitmq.rs"]
-mod rabbitmq;
-#[path = "../servers/redis.rs"]
-mod redis;
-#[path = "../servers/seaweedfs.rs"]
-mod seaweedfs;
 mod servers;
 mod stages;
 mod worker_processes;

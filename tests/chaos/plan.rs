@@ -7,8 +7,8 @@ use facemill::domain::{Candidate, StageName};
 use facemill::training::random::Random;
 use serde::{Deserialize, Serialize};
 
-use super::failpoints::Step;
 use super::stages::{Kind, candidate};
+use support::failpoints::Step;
 
 /// A kill -9 of a process, before or after its `count`th write of a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

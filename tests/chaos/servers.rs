@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use super::child::Endpoints;
 use super::plan::ServerFault;
-use super::rabbitmq::{self, Alone};
-use super::redis::RedisServer;
-use super::seaweedfs::SeaweedFs;
 use super::worker_processes::Environment;
+use support::servers::rabbitmq::{self, Alone};
+use support::servers::redis::RedisServer;
+use support::servers::seaweedfs::SeaweedFs;
 
 pub struct Servers {
     rabbit: Alone,

@@ -1,0 +1,317 @@
+//! The committed classifier, and the training of a new one, end to end.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+use facemill::archive::predictions::Predictions;
+use facemill::classifier::model::{Input, MIRRORS, Model, ModelFile, meta};
+use facemill::config::Models;
+use facemill::domain::{Align, Candidate, ContentHash, Crop, FacePolicy, ImageFormat, Photo, RunName, Search};
+use facemill::inference::Runtime;
+use facemill::inference::onnx::ModelProto;
+use facemill::objects::{ObjectKey, Objects};
+use facemill::pipeline::classify::Classify;
+use facemill::pipeline::stage::{Outcome, Stage};
+use facemill::training::labels::{FILE, LabelledCrop};
+use facemill::training::random::Random;
+use facemill::vision::align;
+use facemill::vision::detector::Detector;
+use facemill::vision::geometry::Square;
+use facemill::vision::image::{Limits, decode, encode};
+use facemill::vision::quality::mirrored;
+use image::{Rgb, RgbImage};
+use support::objects::MemoryObjects;
+
+fn models() -> Models {
+    Models::find(std::env::var_os(Models::ENV).map(PathBuf::from))
+}
+
+fn runtime() -> Runtime {
+    Runtime::load(&models().onnxruntime()).expect("onnxruntime (`make setup` fetches it)")
+}
+
+fn committed() -> Model {
+    Model::open(&models().classifier(), &runtime()).expect("models/classifier.onnx")
+}
+
+/// A drawn portrait: head, hair, ears, eyes and mouth on a plain wall.
+fn draw_portrait(random: &mut Random) -> RgbImage {
+    let wall = Rgb([0; 3].map(|_| random.between(90.0, 230.0) as u8));
+    let skin =
+        Rgb([random.between(170.0, 235.0), random.between(120.0, 180.0), random.between(90.0, 150.0)].map(|c| c as u8));
+    let hair =
+        Rgb([random.between(10.0, 110.0), random.between(10.0, 70.0), random.between(5.0, 50.0)].map(|c| c as u8));
+    let shirt = Rgb([0; 3].map(|_| random.between(20.0, 220.0) as u8));
+    RgbImage::from_fn(SIDE, SIDE, |x, y| {
+        let (x, y) = (f64::from(x) - MIDDLE, f64::from(y) - MIDDLE);
+        let within = |cx: f64, cy: f64, rx: f64, ry: f64| ((x - cx) / rx).powi(2) + ((y - cy) / ry).powi(2) <= 1.0;
+        let beside = |cx: f64, cy: f64, rx: f64, ry: f64| within(cx, cy, rx, ry) || within(-cx, cy, rx, ry);
+        if beside(12.5, 0.0, 4.0, 2.5) || within(0.0, 28.0, 10.0, 3.0) {
+            Rgb([40, 20, 20])
+        } else if within(0.0, 8.0, 28.0, 36.0) && y > -16.0 || beside(30.0, 6.0, 5.0, 9.0) {
+            skin
+        } else if within(0.0, 0.0, 32.0, 42.0) {
+            hair
+        } else if within(0.0, 95.0, 70.0, 48.0) {
+            shirt
+        } else {
+            wall
+        }
+    })
+}
+
+const SIDE: u32 = 400;
+const MIDDLE: f64 = 200.0;
+/// Side of the crop: four eye distances.
+const CROP: f64 = 100.0;
+
+/// The crop of a portrait whose upper edge is `above` pixels above the middle of the eyes.
+fn cropped(portrait: &RgbImage, above: f64) -> (RgbImage, [f32; MIRRORS]) {
+    let top = (MIDDLE - above) as u32;
+    let photo = image::imageops::crop_imm(portrait, 0, top, SIDE, SIDE - top).to_image();
+    let square = Square { centre: [MIDDLE, MIDDLE + 3.0 - f64::from(top)], side: CROP, angle: 0.0 };
+    (align::cut(&photo, &square, 128), mirrors(&square, &photo))
+}
+
+fn mirrors(square: &Square, photo: &RgbImage) -> [f32; MIRRORS] {
+    let shares = mirrored(square, photo.width(), photo.height());
+    let mut mirrors = [shares.share as f32; MIRRORS];
+    mirrors[1] = shares.head as f32;
+    mirrors[2..].copy_from_slice(&shares.grid);
+    mirrors
+}
+
+/// Upper edges: above the whole head, and at the forehead. In the second case the mirror shows an upside-down face.
+const WHOLE: f64 = 80.0;
+const CUT: f64 = 12.0;
+
+#[test]
+fn the_committed_classifier_has_its_metadata() {
+    let path = models().classifier();
+    let bytes = std::fs::read(&path).unwrap();
+    assert!(bytes.len() < 4_000_000, "{} bytes", bytes.len());
+    let file = ModelProto::decode(&bytes).unwrap();
+    assert_eq!(file.metadata(meta::NAME), Some("facemill-okng"));
+    assert_eq!(file.metadata(meta::TRAINING_DIGEST).map(str::len), Some(64));
+    assert!(file.metadata(meta::CREATED_FROM).is_some_and(|text| text.contains("crops")));
+    let model = committed();
+    let hash = ContentHash::of(&bytes).to_string();
+    assert_eq!(model.name(), format!("facemill-okng-1@{}", &hash[..8]));
+    assert!((0.05..0.95).contains(&model.threshold()), "{}", model.threshold());
+    let card = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/classifier.md")).unwrap();
+    assert!(card.contains(&hash), "models/classifier.md does not describe the file with sha256 {hash}");
+}
+
+/// Photographs of whole heads: governors, who are not in the training data, or the photographs of `make setup`.
+fn portraits() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let data = std::env::var_os("FACEMILL_TEST_DATA").map_or_else(|| root.join("../shared/data"), PathBuf::from);
+    let folders = [data.join("photos/us-governors"), root.join(".cache/photos")];
+    let Some(listing) = folders.iter().find_map(|folder| std::fs::read_dir(folder).ok()) else { return Vec::new() };
+    let mut files: Vec<PathBuf> = listing.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_second_face_is_ng_and_a_whole_head_ok() {
+    let mut model = committed();
+    let detector = Detector::open(&models(), 1).unwrap();
+    let (mut photos, mut whole_ok, mut cut_ok) = (0, 0, 0);
+    for file in portraits().iter().take(4) {
+        let Ok(photo) = decode(&std::fs::read(file).unwrap(), Limits::default()) else { continue };
+        let Ok(face) = detector.find(&photo, Search::Guided, 1, FacePolicy::One) else { continue };
+        let square = align::square(&face.landmarks, Align::Paper);
+        // Cut at the brows: the mirror shows eyes and nose upside down.
+        let top = face.landmarks.iter().map(|point| point[1]).fold(f32::INFINITY, f32::min) as u32;
+        let cut = image::imageops::crop_imm(&photo, 0, top, photo.width(), photo.height() - top).to_image();
+        let lower = Square { centre: [square.centre[0], square.centre[1] - f64::from(top)], ..square };
+        let inputs = [(&photo, square), (&cut, lower)]
+            .map(|(photo, square)| Input::new(&align::cut(photo, &square, 224), mirrors(&square, photo)));
+        let scores = model.predict(&inputs).unwrap();
+        photos += 1;
+        whole_ok += i32::from(scores[0] >= model.threshold());
+        cut_ok += i32::from(scores[1] >= model.threshold());
+    }
+    if photos == 0 {
+        println!("skipped: no photographs of faces");
+        return;
+    }
+    // Some photographs from packages cut the head.
+    assert!(2 * whole_ok > photos, "{whole_ok} of {photos} whole heads are predicted OK");
+    assert_eq!(cut_ok, 0, "of {photos} crops with a second face are predicted OK");
+}
+
+#[test]
+fn a_score_has_the_same_bits_in_every_batch() {
+    let mut model = committed();
+    let mut random = Random::seeded(2);
+    let inputs: Vec<Input> = (0..16)
+        .map(|i| {
+            let (crop, mirrors) = cropped(&draw_portrait(&mut random), 12.0 + 3.0 * f64::from(i));
+            Input::new(&crop, mirrors)
+        })
+        .collect();
+    let batched = model.predict(&inputs).unwrap();
+    let alone: Vec<f64> = inputs.iter().map(|input| model.predict(std::slice::from_ref(input)).unwrap()[0]).collect();
+    let reversed: Vec<Input> = inputs.iter().rev().take(7).cloned().collect();
+    let reversed = model.predict(&reversed).unwrap();
+    assert_eq!(batched, alone);
+    assert!(reversed.iter().eq(batched.iter().rev().take(7)));
+    assert!(batched.windows(2).any(|pair| pair[0] != pair[1]), "all scores are equal: {batched:?}");
+    assert_eq!(model.predict(&[]).unwrap(), [0.0; 0]);
+}
+
+#[test]
+fn other_files_are_rejected_by_name() {
+    let yunet = Model::open(&models().yunet(), &runtime()).err().unwrap().to_string();
+    assert!(yunet.contains("yunet.onnx") && yunet.contains("`name`"), "{yunet}");
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("text.onnx");
+    std::fs::write(&text, "not a model").unwrap();
+    let error = Model::open(&text, &runtime()).err().unwrap().to_string();
+    assert!(error.contains("text.onnx") && error.contains("facemill train"), "{error}");
+}
+
+fn photo(id: i64, sha256: ContentHash, mirrors: &[f32; MIRRORS]) -> Photo {
+    let candidate = Candidate {
+        photo_id: id.into(),
+        face_id: id.into(),
+        label_id: 1.into(),
+        label_name: Some("a drawing".into()),
+        photo_url: format!("http://photos.test/{id}.jpg"),
+        source_url: None,
+        posted_at: None,
+    };
+    let mut photo = Photo::new(RunName::default(), candidate);
+    photo.facts.crop = Some(Crop {
+        sha256,
+        format: ImageFormat::Png,
+        align: Align::Paper,
+        angle: 0.0,
+        centre: [MIDDLE, MIDDLE],
+        side: CROP,
+        size: 128,
+        landmarks: vec![[0.0; 2]; 68],
+        mirrored: mirrors[0].into(),
+        mirrored_head: mirrors[1].into(),
+        mirrored_grid: mirrors[2..].to_vec(),
+        blur: 100.0,
+        exposure: 0.5,
+    });
+    photo
+}
+
+#[tokio::test]
+async fn the_stage_adds_the_prediction() {
+    let objects = Arc::new(MemoryObjects::default());
+    let mut random = Random::seeded(3);
+    let mut expected = Vec::new();
+    let mut photos = Vec::new();
+    let mut model = committed();
+    for i in 0..6 {
+        let (crop, mirrors) = cropped(&draw_portrait(&mut random), if i % 2 == 0 { WHOLE } else { CUT });
+        let bytes = encode(&crop, ImageFormat::Png).unwrap();
+        let hash = ContentHash::of(&bytes);
+        objects.put(&ObjectKey::face(hash, ImageFormat::Png), bytes.into(), "image/png").await.unwrap();
+        expected.push((model.predict(&[Input::new(&crop, mirrors)]).unwrap()[0] * 1e4).round() / 1e4);
+        photos.push(photo(i, hash, &mirrors));
+    }
+    let name = model.name().to_owned();
+    let file = Arc::new(ModelFile::read(&models().classifier()).unwrap());
+    let stage = Classify::new(objects.clone(), file.clone(), &runtime(), 2).unwrap();
+    let predictions = Predictions::new(objects);
+    let outcomes = futures::future::join_all(photos.iter().map(|photo| stage.run(photo))).await;
+    for ((outcome, photo), expected) in outcomes.into_iter().zip(&photos).zip(expected) {
+        let Outcome::Advance(scored) = outcome else { panic!("{outcome:?}") };
+        let prediction = scored.facts.prediction.clone().unwrap();
+        assert_eq!((prediction.p_ok, &prediction.model, prediction.model_sha256), (expected, &name, file.sha256));
+        let crop = scored.facts.crop.as_ref().unwrap().sha256;
+        assert_eq!(predictions.read(file.sha256, crop).await.unwrap(), Some(prediction));
+        assert_eq!((&scored.candidate, &scored.facts.crop), (&photo.candidate, &photo.facts.crop));
+    }
+}
+
+/// Writes labelled crops of drawn portraits to a folder. Half of them are OK.
+fn write_portraits(folder: &Path, people: u64) {
+    let mut lines = String::new();
+    for person in 0..people {
+        let portrait = draw_portrait(&mut Random::seeded(100 + person));
+        for (shot, above) in [WHOLE, WHOLE - 8.0, CUT, CUT + 8.0].into_iter().enumerate() {
+            let (crop, mirrors) = cropped(&portrait, above);
+            let file = PathBuf::from(format!("{person}-{shot}.png"));
+            std::fs::write(folder.join(&file), encode(&crop, ImageFormat::Png).unwrap()).unwrap();
+            let label = LabelledCrop {
+                file,
+                ok: shot < 2,
+                group: Some(format!("person {person}")),
+                mirrored: mirrors[0].into(),
+                mirrored_head: mirrors[1].into(),
+                mirrored_grid: mirrors[2..].to_vec(),
+            };
+            lines += &serde_json::to_string(&label).unwrap();
+            lines.push('\n');
+        }
+    }
+    std::fs::write(folder.join(FILE), lines).unwrap();
+}
+
+fn facemill(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_facemill")).args(arguments).env(Models::ENV, models().folder()).output().unwrap()
+}
+
+#[test]
+fn training_learns_and_is_reproducible() {
+    let folder = tempfile::tempdir().unwrap();
+    write_portraits(folder.path(), 14);
+    let labels = folder.path().to_str().unwrap();
+    let files = ["a.onnx", "b.onnx"].map(|name| folder.path().join(name));
+    for file in &files {
+        let output = facemill(&["train", labels, "--out", file.to_str().unwrap(), "--json"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let report = &answer["report"];
+        assert_eq!((&report["crops"], &report["ok"], &report["groups"]), (&56.into(), &28.into(), &14.into()));
+        assert_eq!(report["head"], "logistic");
+        assert!(report["model"]["auc"].as_f64().unwrap() > 0.9, "no better than chance: {report}");
+        assert!(report["beats_grid"].is_boolean(), "{report}");
+    }
+    assert_eq!(std::fs::read(&files[0]).unwrap(), std::fs::read(&files[1]).unwrap());
+
+    let measured = facemill(&["train", labels, "--measure", files[0].to_str().unwrap()]);
+    let text = String::from_utf8_lossy(&measured.stdout);
+    assert!(text.starts_with("facemill-okng-1@") && text.contains("on 56 crops"), "{text}");
+    let mut model = Model::open(&files[0], &runtime()).unwrap();
+    let (crop, mirrors) = cropped(&draw_portrait(&mut Random::seeded(5)), CUT);
+    assert!(model.predict(&[Input::new(&crop, mirrors)]).unwrap()[0] < 0.5);
+}
+
+#[test]
+fn errors_name_the_label_and_the_line() {
+    let folder = tempfile::tempdir().unwrap();
+    write_portraits(folder.path(), 2);
+    let labels = folder.path().join(FILE);
+    let out = folder.path().join("out.onnx");
+    let lines = std::fs::read_to_string(&labels).unwrap();
+    let error = |text: String| {
+        std::fs::write(&labels, text).unwrap();
+        let output = facemill(&["train", labels.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(3));
+        assert!(!out.exists(), "a failed training left a file");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let missing = error(lines.replace("1-0.png", "1-9.png"));
+    assert!(missing.contains("labels.jsonl:5: ") && missing.contains("1-9.png"), "{missing}");
+    let broken = error(lines.replacen("\"ok\":true", "\"ok\":maybe", 1));
+    assert!(broken.contains("labels.jsonl:1: not a label"), "{broken}");
+    let one_class = error(lines.replace("\"ok\":true", "\"ok\":false"));
+    assert!(one_class.contains("0 OK"), "{one_class}");
+    let empty = error(String::new());
+    assert!(empty.contains("has no labels"), "{empty}");
+    write_portraits(folder.path(), 8);
+    std::fs::write(folder.path().join("0-1.png"), "not an image").unwrap();
+    let undecodable = error(std::fs::read_to_string(&labels).unwrap());
+    assert!(undecodable.contains("0-1.png"), "{undecodable}");
+}

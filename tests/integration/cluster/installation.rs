@@ -1,0 +1,128 @@
+//! An installation and its workers, as a test of the whole program needs them.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use support::collection::Collection;
+use support::servers::rabbitmq;
+use support::servers::redis::RedisServer;
+use support::servers::seaweedfs::SeaweedFs;
+
+/// An installation of its own: servers that other tests use too, under a prefix that nobody else has.
+pub struct Installation {
+    pub rabbit: rabbitmq::Shared,
+    pub environment: Vec<(&'static str, String)>,
+}
+
+impl Installation {
+    pub fn new() -> Self {
+        Self::on(RedisServer::shared())
+    }
+
+    /// With a Redis server of its own.
+    pub fn on(redis: &RedisServer) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let rabbit = tokio::runtime::Runtime::new().unwrap().block_on(rabbitmq::shared());
+        let store = SeaweedFs::shared().settings();
+        let environment = vec![
+            ("FACEMILL_AMQP_URL", rabbit.url()),
+            ("FACEMILL_REDIS_URL", redis.url()),
+            ("FACEMILL_S3_BUCKET", store.bucket.clone()),
+            ("FACEMILL_S3_ENDPOINT", store.endpoint.clone().unwrap()),
+            ("AWS_ACCESS_KEY_ID", store.keys.access_key_id.clone()),
+            ("AWS_SECRET_ACCESS_KEY", store.keys.secret_access_key.clone()),
+            ("FACEMILL_PREFIX", format!("cluster-{}-{number}", std::process::id())),
+            // They share a bucket, where the run alone tells their records apart.
+            ("FACEMILL_RUN", format!("faces-{number}")),
+        ];
+        Self { rabbit, environment }
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_facemill"));
+        command.args(arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    pub fn facemill(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.facemill(&[arguments, &["--json"]].concat());
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    pub fn worker(&self, stages: &[&str], collection: &Collection) -> Worker {
+        self.worker_with(stages, collection, &[])
+    }
+
+    pub fn worker_with(&self, stages: &[&str], collection: &Collection, more: &[&str]) -> Worker {
+        let arguments = [&["work"], stages, &collection.stage_arguments()[..], &["--concurrency", "1"], more].concat();
+        Worker(self.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    /// Waits until `enough` is true of the run's status.
+    pub fn until(&self, what: &str, enough: impl Fn(&Value) -> bool) -> Value {
+        const PATIENCE: Duration = Duration::from_secs(240);
+        let began = Instant::now();
+        loop {
+            let status = self.json(&["status"]);
+            if enough(&status) {
+                return status;
+            }
+            assert!(began.elapsed() < PATIENCE, "still not {what}: {status:#}");
+        }
+    }
+}
+
+/// A worker's process, killed with the test.
+pub struct Worker(pub Child);
+
+impl Worker {
+    /// As Kubernetes ends a pod; answers the exit code.
+    pub fn terminate(&mut self) -> Option<i32> {
+        self.signal("-TERM")
+    }
+
+    /// Answers the exit code.
+    pub fn signal(&mut self, signal: &str) -> Option<i32> {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        self.0.wait().unwrap().code()
+    }
+
+    pub fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Sends a request by hand; None: nobody is there. Answers the status and the body.
+pub fn ask(port: u16, request: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+}
+
+pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
+    ask(port, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+}

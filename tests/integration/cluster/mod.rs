@@ -1,0 +1,96 @@
+//! The distributed system as its user runs it: produce once, many workers, real servers.
+
+use support::collection;
+mod dead_letters;
+mod hosts;
+mod installation;
+mod pauses;
+mod probes;
+mod rebuild;
+mod settings;
+mod tracing;
+
+use std::path::Path;
+use std::process::Command;
+
+use collection::Collection;
+use installation::Installation;
+use serde_json::Value;
+
+fn ended(status: &Value) -> u64 {
+    status["ended"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum()
+}
+
+fn records(folder: &Path) -> (String, String) {
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    (read("faces.jsonl"), read("photos.jsonl"))
+}
+
+#[test]
+fn a_cluster_makes_the_same_faces_as_one_process_whoever_is_killed() {
+    let collection = Collection::serve();
+    let scratch = tempfile::tempdir().unwrap();
+    let alone = scratch.path().join("alone");
+    let run = Command::new(env!("CARGO_BIN_EXE_facemill")).args(collection.run_text(&alone)).output().unwrap();
+    assert!(run.status.success(), "{run:?}");
+
+    let installation = Installation::new();
+    let dump = collection.dump.to_str().unwrap();
+    let candidates = collection.candidates().len() as u64;
+    let produced = installation.json(&["produce", dump]);
+    assert_eq!((&produced["new"], &produced["known"]), (&Value::from(candidates), &Value::from(0)));
+    let again = installation.json(&["produce", dump]);
+    assert_eq!((&again["new"], &again["known"]), (&Value::from(0), &Value::from(candidates)), "nothing is doubled");
+
+    let mut fetch = installation.worker(&["fetch"], &collection);
+    let mut detect = installation.worker(&["detect"], &collection);
+    let mut rest = installation.worker(&["crop", "classify"], &collection);
+    // One is killed amid its work, one is ended in order; others take over.
+    installation.until("five photos at their end", |status| ended(status) >= 5);
+    detect.kill();
+    let mut second = installation.worker(&["detect"], &collection);
+    installation.until("twenty photos at their end", |status| ended(status) >= 20);
+    assert_eq!(rest.terminate(), Some(0));
+    let mut third = installation.worker(&["classify", "crop"], &collection);
+    let status = installation.until("over", |status| ended(status) == candidates);
+    for worker in [&mut fetch, &mut second, &mut third] {
+        assert_eq!(worker.terminate(), Some(0));
+    }
+
+    let audit = installation.facemill(&["audit", dump]);
+    assert!(audit.status.success(), "{audit:?}");
+    let together = scratch.path().join("together");
+    let report = installation.facemill(&["report", "--to", together.to_str().unwrap()]);
+    assert!(report.status.success(), "{report:?}");
+    assert_eq!(records(&together), records(&alone));
+    assert_eq!(status["ended"]["failed"], status["dead_letters"], "the dead letters are the failed photos");
+    let story = installation.json(&["why", &collection.id_of("/broken.jpg").to_string()]);
+    assert_eq!(story["cause"]["code"], "http-500");
+    drop(installation.rabbit);
+}
+
+#[test]
+fn what_is_wrong_with_the_servers_is_said_plainly() {
+    let installation = Installation::new();
+    let doctor = installation.facemill(&["doctor"]);
+    let told = String::from_utf8(doctor.stdout).unwrap();
+    assert!(doctor.status.success(), "{told}");
+
+    let mut wrong = installation.command(&["doctor"]);
+    wrong.env("AWS_SECRET_ACCESS_KEY", "wrong").env("FACEMILL_REDIS_URL", "redis://:hidden-word@127.0.0.1:1/");
+    let wrong = wrong.output().unwrap();
+    assert_eq!(wrong.status.code(), Some(1));
+    let told = String::from_utf8(wrong.stdout).unwrap();
+    assert!(told.contains("✗ redis") && told.contains("✗ s3") && told.contains("✓ rabbitmq"), "{told}");
+    assert!(!told.contains("hidden-word"), "{told}");
+
+    let unknown = installation.facemill(&["status", "--run", "nobody"]);
+    assert_eq!(unknown.status.code(), Some(3));
+    assert!(String::from_utf8(unknown.stderr).unwrap().contains("there is no run nobody"));
+
+    let nothing = Command::new(env!("CARGO_BIN_EXE_facemill")).args(["produce", "x.sql"]).output().unwrap();
+    let told = String::from_utf8(nothing.stderr).unwrap();
+    for name in ["FACEMILL_AMQP_URL", "FACEMILL_REDIS_URL", "FACEMILL_S3_BUCKET"] {
+        assert!(told.contains(name), "{told}");
+    }
+}

@@ -1,0 +1,100 @@
+//! A ledger that is lost, and made again.
+
+use facemill::broker::Broker;
+use facemill::broker::rabbitmq::{self, RabbitMq};
+use facemill::domain::StageName;
+use serde_json::{Value, json};
+
+use super::installation::Installation;
+use super::{ended, records};
+use support::collection::Collection;
+use support::servers::process::ask;
+use support::servers::redis::RedisServer;
+
+#[test]
+fn a_lost_ledger_is_made_again_from_records_and_dump() {
+    let redis = RedisServer::start(&[]);
+    let collection = Collection::serve();
+    let installation = Installation::on(&redis);
+    let dump = collection.dump.to_str().unwrap();
+    let candidates = collection.candidates().len() as u64;
+    installation.json(&["produce", dump]);
+    let stages = ["fetch", "detect", "crop", "classify"];
+    // Half of the way: some photos have records, others are anywhere, and none comes past the last stage.
+    installation.json(&["pause", "classify"]);
+    let mut worker = installation.worker(&stages, &collection);
+    installation.until("ten photos at their end", |status| ended(status) >= 10);
+    assert_eq!(worker.terminate(), Some(0));
+    let had = installation.json(&["status"]);
+    assert_eq!(had["ended"]["predicted"].as_u64().unwrap_or(0), 0, "{had}");
+    let forget = || assert!(ask(redis.port, "FLUSHALL\r\n").unwrap().starts_with("+OK"));
+    forget();
+
+    let rebuilt = installation.json(&["rebuild", dump]);
+    assert_eq!(rebuilt["restored"], ended(&had), "{rebuilt}");
+    assert_eq!(rebuilt["enqueued"], candidates - ended(&had), "{rebuilt}");
+    assert_eq!(installation.json(&["status"])["ended"], had["ended"]);
+    let mut worker = installation.worker(&stages, &collection);
+    let over = installation.until("over", |status| ended(status) == candidates);
+    assert_eq!(worker.terminate(), Some(0));
+
+    let scratch = tempfile::tempdir().unwrap();
+    let report = |name: &str| {
+        let to = scratch.path().join(name);
+        let report = installation.facemill(&["report", "--to", to.to_str().unwrap()]);
+        assert!(report.status.success(), "{report:?}");
+        records(&to)
+    };
+    let before = report("before");
+    forget();
+    let rebuilt = installation.json(&["rebuild", dump]);
+    assert_eq!(
+        rebuilt,
+        json!({ "restored": candidates, "stood": 0, "enqueued": 0, "refused": [], "unreadable": [], "published": 0 })
+    );
+    let again = installation.json(&["rebuild", dump]);
+    assert_eq!(
+        again,
+        json!({ "restored": 0, "stood": candidates, "enqueued": 0, "refused": [], "unreadable": [], "published": 0 })
+    );
+    let audit = installation.json(&["audit", dump]);
+    assert_eq!((&audit["faults"], &audit["waiting"]), (&json!([]), &Value::from(0)), "{audit}");
+    assert_eq!(installation.json(&["status"])["ended"], over["ended"]);
+    assert_eq!(report("after"), before);
+}
+
+/// RabbitMQ comes back without what lay in its queues; the ledger knows what did.
+#[test]
+fn queues_that_were_lost_are_filled_again() {
+    let collection = Collection::serve();
+    let installation = Installation::new();
+    let dump = collection.dump.to_str().unwrap();
+    installation.json(&["produce", dump]);
+    let mut fetch = installation.worker(&["fetch"], &collection);
+    let fetched = installation.until("all fetched that can be", |status| {
+        let fetch = &status["stages"]["fetch"];
+        fetch["oldest"].is_null() && fetch["ready"] == 0 && fetch["delayed"] == 0
+    });
+    assert_eq!(fetch.terminate(), Some(0));
+    // What has not ended waits for detect. RabbitMQ counts a message some time after it has confirmed it.
+    let lost = collection.candidates().len() as u64 - ended(&fetched);
+    assert!(lost > 20, "{fetched}");
+    installation.until("all messages counted", |status| status["stages"]["detect"]["ready"] == lost);
+
+    let setting = |name: &str| installation.environment.iter().find(|(known, _)| *known == name).unwrap().1.clone();
+    let settings = rabbitmq::Settings::new(&setting("FACEMILL_AMQP_URL")).unwrap();
+    let broker = RabbitMq::new(settings.with_prefix(&setting("FACEMILL_PREFIX")).unwrap()).unwrap();
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let mut taker = broker.consume(StageName::Detect, 10).await.unwrap();
+        for _ in 0..lost {
+            taker.next().await.unwrap().ack().await;
+        }
+        taker.stop().await;
+    });
+    assert_eq!(installation.json(&["rebuild", dump])["published"], 0, "nobody asked for it");
+    let rebuilt = installation.json(&["rebuild", dump, "--queues"]);
+    assert_eq!((&rebuilt["published"], &rebuilt["enqueued"]), (&lost.into(), &0.into()), "{rebuilt}");
+    let mut rest = installation.worker(&["detect", "crop", "classify"], &collection);
+    installation.until("over", |status| ended(status) == collection.candidates().len() as u64);
+    assert_eq!(rest.terminate(), Some(0));
+}

@@ -1,0 +1,296 @@
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use facemill::broker::embedded::Embedded;
+use facemill::broker::rabbitmq::{RabbitMq, Settings};
+use facemill::broker::{Broker, Consumer, DeadLetter, Delivery};
+use facemill::domain::Message;
+use facemill::domain::{Cause, CauseCode, Position, StageName};
+use facemill::sqlite::{Access, Database};
+
+use super::first;
+
+use support::servers::rabbitmq as server;
+
+/// Far longer than anything here takes; a test that waits for it has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What back ends may differ in.
+#[derive(Clone, Copy, PartialEq)]
+enum Counts {
+    /// Depths tell what is true now.
+    Exact,
+    /// A server publishes its figures now and then.
+    Lag,
+}
+
+async fn suite(broker: &dyn Broker, counts: Counts) {
+    broker.check().await.unwrap();
+    in_order_and_unchanged(broker, counts).await;
+    at_most_prefetch(broker, counts).await;
+    unanswered_comes_back(broker, counts).await;
+    stopping_hands_back(broker, counts).await;
+    delays(broker, counts).await;
+    stages_do_not_mix(broker).await;
+    dead_letters(broker).await;
+    two_consumers_share(broker, counts).await;
+}
+
+fn message(id: &str, stage: StageName) -> Message {
+    Message { position: Position::entering(stage), ..first(id) }
+}
+
+async fn take(consumer: &mut Box<dyn Consumer>) -> Delivery {
+    tokio::time::timeout(PATIENCE, consumer.next()).await.expect("nothing came").expect("the stream ended")
+}
+
+fn read(delivery: &Delivery) -> Message {
+    Message::decode(&delivery.body).unwrap()
+}
+
+/// Expects so many messages of the stage to be ready, in flight and delayed.
+async fn assert_depth(broker: &dyn Broker, counts: Counts, stage: StageName, expected: (u64, u64, u64)) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let depths = broker.depths().await.unwrap();
+        let depth = depths.iter().find(|depth| depth.stage == Some(stage)).unwrap();
+        let found = (depth.ready, depth.in_flight, depth.delayed);
+        if found == expected || counts == Counts::Exact || tokio::time::Instant::now() > deadline {
+            assert_eq!(found, expected, "{stage}: ready, in flight, delayed");
+            return;
+        }
+        // The server tells nobody when this becomes true: asking again, up to a deadline, is all there is.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn in_order_and_unchanged(broker: &dyn Broker, counts: Counts) {
+    let sent: Vec<Message> = (0..20).map(|i| message(&format!("o{i}"), StageName::Detect)).collect();
+    for message in &sent {
+        broker.publish(message).await.unwrap();
+    }
+    let mut consumer = broker.consume(StageName::Detect, 5).await.unwrap();
+    for message in &sent {
+        let delivery = take(&mut consumer).await;
+        assert_eq!(read(&delivery), *message);
+        assert!(!delivery.redelivered);
+        delivery.ack().await;
+    }
+    consumer.stop().await;
+    assert_depth(broker, counts, StageName::Detect, (0, 0, 0)).await;
+}
+
+async fn at_most_prefetch(broker: &dyn Broker, counts: Counts) {
+    for i in 0..5 {
+        broker.publish(&message(&format!("p{i}"), StageName::Crop)).await.unwrap();
+    }
+    let mut consumer = broker.consume(StageName::Crop, 2).await.unwrap();
+    let (one, two) = (take(&mut consumer).await, take(&mut consumer).await);
+    assert!(futures::poll!(std::pin::pin!(consumer.next())).is_pending());
+    assert_depth(broker, counts, StageName::Crop, (3, 2, 0)).await;
+    one.ack().await;
+    let three = take(&mut consumer).await;
+    assert_eq!(read(&three).photo.candidate.photo_id.as_str(), "p2");
+    two.ack().await;
+    three.ack().await;
+    for _ in 0..2 {
+        take(&mut consumer).await.ack().await;
+    }
+    consumer.stop().await;
+}
+
+async fn unanswered_comes_back(broker: &dyn Broker, counts: Counts) {
+    for id in ["u1", "u2"] {
+        broker.publish(&message(id, StageName::Classify)).await.unwrap();
+    }
+    let mut consumer = broker.consume(StageName::Classify, 2).await.unwrap();
+    take(&mut consumer).await.hand_back().await;
+    drop(take(&mut consumer).await);
+    let mut seen = BTreeSet::new();
+    while seen.len() < 2 {
+        let delivery = take(&mut consumer).await;
+        // One of the two may have been dropped untouched.
+        if delivery.redelivered {
+            seen.insert(read(&delivery).id());
+            delivery.ack().await;
+        } else {
+            delivery.hand_back().await;
+        }
+    }
+    consumer.stop().await;
+    assert_depth(broker, counts, StageName::Classify, (0, 0, 0)).await;
+}
+
+async fn stopping_hands_back(broker: &dyn Broker, counts: Counts) {
+    for i in 0..6 {
+        broker.publish(&message(&format!("s{i}"), StageName::Detect)).await.unwrap();
+    }
+    let mut consumer = broker.consume(StageName::Detect, 4).await.unwrap();
+    let held = take(&mut consumer).await;
+    consumer.stop().await;
+    assert!(consumer.next().await.is_none());
+    assert_depth(broker, counts, StageName::Detect, (5, 1, 0)).await;
+    held.ack().await;
+    let mut consumer = broker.consume(StageName::Detect, 8).await.unwrap();
+    for _ in 0..5 {
+        take(&mut consumer).await.ack().await;
+    }
+    consumer.stop().await;
+}
+
+async fn delays(broker: &dyn Broker, counts: Counts) {
+    let (later, much_later) = (message("later", StageName::Fetch), message("much-later", StageName::Fetch));
+    broker.publish_after(&much_later, Duration::from_secs(3000)).await.unwrap();
+    broker.publish_after(&later, Duration::from_millis(50)).await.unwrap();
+    let mut consumer = broker.consume(StageName::Fetch, 2).await.unwrap();
+    let delivery = take(&mut consumer).await;
+    assert_eq!(read(&delivery), later);
+    assert!(!delivery.redelivered, "waiting is no redelivery");
+    delivery.ack().await;
+    assert_depth(broker, counts, StageName::Fetch, (0, 0, 1)).await;
+    consumer.stop().await;
+}
+
+async fn stages_do_not_mix(broker: &dyn Broker) {
+    let mut crop = broker.consume(StageName::Crop, 2).await.unwrap();
+    let mut detect = broker.consume(StageName::Detect, 2).await.unwrap();
+    broker.publish(&message("m", StageName::Detect)).await.unwrap();
+    broker.publish(&message("m", StageName::Crop)).await.unwrap();
+    for (consumer, stage) in [(&mut crop, StageName::Crop), (&mut detect, StageName::Detect)] {
+        let delivery = take(consumer).await;
+        assert_eq!((delivery.stage, read(&delivery).position.stage), (stage, stage));
+        delivery.ack().await;
+        consumer.stop().await;
+    }
+}
+
+fn letter(id: &str) -> DeadLetter {
+    let message = message(id, StageName::Detect);
+    DeadLetter {
+        stage: Some(StageName::Detect),
+        cause: Cause::new(CauseCode::Panic, "index out of bounds"),
+        attempt: 5,
+        first_at: 1_700_000_000,
+        last_at: 1_700_000_900,
+        trace_id: Some(message.photo.key().trace().trace_id_hex()),
+        body: String::from_utf8(message.encode()).unwrap(),
+    }
+}
+
+async fn dead_letters(broker: &dyn Broker) {
+    let foreign = DeadLetter { stage: None, trace_id: None, body: "bm9pc2U=".into(), ..letter("x") };
+    for letter in [&letter("d1"), &letter("d2"), &letter("d1"), &foreign] {
+        broker.dead_letter(letter).await.unwrap();
+    }
+    let lying = broker.dead(10).await.unwrap();
+    assert_eq!(lying, [letter("d1"), letter("d2"), foreign.clone()], "dead_lettered twice, there once");
+    assert_eq!(broker.dead(1).await.unwrap(), [letter("d1")]);
+    let exhumed = broker.take_dead_letters(&|letter: &DeadLetter| letter.stage.is_some()).await.unwrap();
+    assert_eq!(exhumed, [letter("d1"), letter("d2")]);
+    assert_eq!(broker.dead(10).await.unwrap(), [foreign]);
+    assert_eq!(broker.depths().await.unwrap().iter().find(|depth| depth.stage.is_none()).unwrap().ready, 1);
+}
+
+async fn two_consumers_share(broker: &dyn Broker, counts: Counts) {
+    let mut consumers =
+        [broker.consume(StageName::Crop, 3).await.unwrap(), broker.consume(StageName::Crop, 3).await.unwrap()];
+    let sent: BTreeSet<String> = (0..30).map(|i| message(&format!("t{i}"), StageName::Crop).id()).collect();
+    for i in 0..30 {
+        broker.publish(&message(&format!("t{i}"), StageName::Crop)).await.unwrap();
+    }
+    let mut got = Vec::new();
+    while got.len() < 30 {
+        let [a, b] = &mut consumers;
+        let delivery = tokio::select! {
+            delivery = take(a) => delivery,
+            delivery = take(b) => delivery,
+        };
+        got.push(read(&delivery).id());
+        delivery.ack().await;
+    }
+    assert_eq!(got.iter().cloned().collect::<BTreeSet<_>>(), sent);
+    for mut consumer in consumers {
+        consumer.stop().await;
+    }
+    assert_depth(broker, counts, StageName::Crop, (0, 0, 0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn embedded() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(&folder.path().join("queues.sqlite"), Access::Write).unwrap();
+    suite(&Embedded::open(database, 100).await.unwrap(), Counts::Exact).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rabbitmq() {
+    let server = server::shared().await;
+    // In flight is what RabbitMQ tells by its management API only.
+    let settings = Settings::new(&server.url()).unwrap().with_management(&server.management_url()).unwrap();
+    suite(&RabbitMq::new(settings.with_prefix("conformance").unwrap()).unwrap(), Counts::Lag).await;
+}
+
+#[tokio::test]
+async fn embedded_redelivers_what_a_dead_process_held() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("queues.sqlite");
+    let open = async || Embedded::open(Database::open(&path, Access::Write).unwrap(), 100).await.unwrap();
+    let dead = open().await;
+    for id in ["a", "b"] {
+        dead.publish(&message(id, StageName::Crop)).await.unwrap();
+    }
+    let mut consumer = dead.consume(StageName::Crop, 1).await.unwrap();
+    // Forgotten, not dropped: a killed process runs no destructor.
+    std::mem::forget(take(&mut consumer).await);
+    std::mem::forget(consumer);
+    let alive = open().await;
+    let mut consumer = alive.consume(StageName::Crop, 5).await.unwrap();
+    let (a, b) = (take(&mut consumer).await, take(&mut consumer).await);
+    assert_eq!((read(&a).photo.candidate.photo_id.as_str(), a.redelivered), ("a", true));
+    assert_eq!((read(&b).photo.candidate.photo_id.as_str(), b.redelivered), ("b", false));
+    a.ack().await;
+    b.ack().await;
+}
+
+#[tokio::test]
+async fn embedded_queues_between_stages_are_bounded() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(&folder.path().join("queues.sqlite"), Access::Write).unwrap();
+    let broker = Embedded::open(database, 2).await.unwrap();
+    for i in 0..9 {
+        broker.publish(&message(&format!("f{i}"), StageName::Fetch)).await.unwrap();
+    }
+    broker.publish(&message("a", StageName::Crop)).await.unwrap();
+    broker.publish(&message("b", StageName::Crop)).await.unwrap();
+    broker.publish_after(&message("retried", StageName::Crop), Duration::ZERO).await.unwrap();
+    let third = message("c", StageName::Crop);
+    let mut third = std::pin::pin!(broker.publish(&third));
+    assert!(futures::poll!(&mut third).is_pending());
+    broker.check().await.unwrap();
+    assert!(futures::poll!(&mut third).is_pending(), "there is no room");
+    let mut consumer = broker.consume(StageName::Crop, 2).await.unwrap();
+    take(&mut consumer).await.ack().await;
+    take(&mut consumer).await.ack().await;
+    let (published, _) = tokio::join!(tokio::time::timeout(PATIENCE, third), take(&mut consumer));
+    published.expect("there was room and nobody rang").unwrap();
+}
+
+/// At a shutdown the takers stop first; what is in flight before them has to get away.
+#[tokio::test]
+async fn an_embedded_queue_that_nobody_takes_from_any_more_holds_nobody_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(&folder.path().join("queues.sqlite"), Access::Write).unwrap();
+    let broker = Embedded::open(database, 1).await.unwrap();
+    let mut consumer = broker.consume(StageName::Crop, 1).await.unwrap();
+    broker.publish(&message("a", StageName::Crop)).await.unwrap();
+    let second = message("b", StageName::Crop);
+    let mut second = std::pin::pin!(broker.publish(&second));
+    assert!(futures::poll!(&mut second).is_pending());
+    broker.check().await.unwrap();
+    assert!(futures::poll!(&mut second).is_pending(), "there is no room");
+    let (published, ()) = tokio::join!(tokio::time::timeout(PATIENCE, second), consumer.stop());
+    published.expect("nobody makes room any more").unwrap();
+    let mut consumer = broker.consume(StageName::Crop, 2).await.unwrap();
+    take(&mut consumer).await.ack().await;
+    take(&mut consumer).await.ack().await;
+}

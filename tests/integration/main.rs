@@ -1,0 +1,18 @@
+//! The integration tests, in one program: one link instead of a dozen.
+
+mod classifier;
+mod cluster;
+mod conformance;
+mod dashboards;
+mod dataset;
+mod fetch;
+mod layers;
+mod rabbitmq;
+mod redis;
+mod report;
+mod run;
+mod s3;
+mod shared_state;
+mod source;
+mod vision;
+mod worker;

@@ -1,0 +1,442 @@
+//! What only RabbitMQ does: it restarts, runs out of memory, closes channels, loses queues and refuses.
+
+use support::servers::rabbitmq as server;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use facemill::broker::rabbitmq::{RabbitMq, Settings};
+use facemill::broker::{Broker, BrokerError, Consumer, DeadLetter, Delivery, Depth};
+use facemill::domain::Message;
+use facemill::domain::{Candidate, Cause, CauseCode, Id, Photo, Position, StageName};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
+
+use server::Server;
+
+/// Far longer than anything here takes; a test that waits for it has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn settings(server: &Server, prefix: &str) -> Settings {
+    Settings::new(&server.url()).unwrap().with_prefix(prefix).unwrap()
+}
+
+fn broker(server: &Server, prefix: &str) -> RabbitMq {
+    RabbitMq::new(settings(server, prefix)).unwrap()
+}
+
+fn message(id: &str, stage: StageName) -> Message {
+    let candidate = Candidate {
+        photo_id: Id::from(id),
+        face_id: Id::from("f1"),
+        label_id: Id::from("l1"),
+        label_name: None,
+        photo_url: format!("http://photos.test/{id}.jpg"),
+        source_url: None,
+        posted_at: None,
+    };
+    let first = Message::first(Photo::new("r".parse().unwrap(), candidate), 1_700_000_000);
+    Message { position: Position::entering(stage), ..first }
+}
+
+async fn take(consumer: &mut Box<dyn Consumer>) -> Delivery {
+    timeout(PATIENCE, consumer.next()).await.expect("nothing came").expect("the stream ended")
+}
+
+fn id_of(delivery: &Delivery) -> String {
+    Message::decode(&delivery.body).unwrap().photo.candidate.photo_id.to_string()
+}
+
+/// Asks again until the condition holds.
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "still not: {what}");
+        // It is about another process, which rings no bell: asking again, up to a deadline, is all there is.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn depth(broker: &RabbitMq, stage: Option<StageName>) -> Depth {
+    broker.depths().await.unwrap().into_iter().find(|depth| depth.stage == stage).unwrap()
+}
+
+/// What the management API says of the AMQP connections of a user.
+async fn connections(server: &Server) -> Vec<Value> {
+    let (_, body) = server.api(Method::GET, "connections", Value::Null).await;
+    serde_json::from_str(&body).unwrap()
+}
+
+async fn close_connections(server: &Server, purpose: &str) -> usize {
+    let mut closed = 0;
+    for connection in connections(server).await {
+        let ours =
+            connection["client_properties"]["connection_name"].as_str().is_some_and(|name| name.ends_with(purpose));
+        if ours {
+            let name = connection["name"].as_str().unwrap().replace(' ', "%20").replace('>', "%3E");
+            let (status, _) = server.api(Method::DELETE, &format!("connections/{name}"), Value::Null).await;
+            closed += usize::from(status == 204);
+        }
+    }
+    closed
+}
+
+/// 500 photos are published and consumed while RabbitMQ is killed and started again: what was confirmed arrives.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_server_loses_nothing_that_it_confirmed() {
+    let server = server::alone().await;
+    let broker = Arc::new(broker(&server, "killed"));
+    broker.check().await.unwrap();
+    let mut consumer = broker.consume(StageName::Detect, 20).await.unwrap();
+    let (tell, mut told) = tokio::sync::watch::channel(0);
+    let publish = async {
+        for i in 0..500 {
+            let message = message(&format!("k{i}"), StageName::Detect);
+            while let Err(error) = broker.publish(&message).await {
+                assert!(error.is_retryable(), "{error}");
+                // The pause of a worker that tries again, as part of what is tested; RabbitMQ is away for seconds.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            tell.send_replace(i + 1);
+        }
+    };
+    let consume = async {
+        let mut seen = BTreeSet::new();
+        while seen.len() < 500 {
+            let delivery = take(&mut consumer).await;
+            seen.insert(id_of(&delivery));
+            delivery.ack().await;
+        }
+        seen
+    };
+    let disturb = async {
+        told.wait_for(|published| *published >= 150).await.unwrap();
+        server.kill();
+        server.start_again();
+    };
+    let ((), seen, ()) = tokio::join!(publish, consume, disturb);
+    assert_eq!(seen, (0..500).map(|i| format!("k{i}")).collect());
+    consumer.stop().await;
+    let rest = depth(&broker, Some(StageName::Detect)).await;
+    assert!(rest.ready < 40, "only copies whose acknowledgement was lost may be left: {rest:?}");
+    server.is_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alarm_is_told_within_bounds_and_passes() {
+    let server = server::alone().await;
+    let mut settings = settings(&server, "alarm");
+    settings.patience = Duration::from_millis(500);
+    let broker = RabbitMq::new(settings).unwrap();
+    broker.publish(&message("before", StageName::Crop)).await.unwrap();
+    let mut consumer = broker.consume(StageName::Crop, 1).await.unwrap();
+    let before = take(&mut consumer).await;
+    server.ctl(&["set_vm_memory_high_watermark", "absolute", "1MB"]).await;
+    until("the alarm", async || {
+        let attempt = timeout(PATIENCE, broker.publish(&message("during", StageName::Crop))).await.expect("it hangs");
+        attempt.is_err_and(|error| error.is_retryable() && error.to_string().contains("alarm"))
+    })
+    .await;
+    // Who only consumes is not held up.
+    before.ack().await;
+    until("the acknowledgement", async || depth(&broker, Some(StageName::Crop)).await.in_flight == 0).await;
+    server.ctl(&["set_vm_memory_high_watermark", "absolute", "512MiB"]).await;
+    until("the end of the alarm", async || broker.publish(&message("after", StageName::Crop)).await.is_ok()).await;
+    while id_of(&take(&mut consumer).await) != "after" {}
+    consumer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_outlives_its_connection_channel_and_queue() {
+    let server = server::alone().await;
+    let broker = broker(&server, "outlives");
+    let mut consumer = broker.consume(StageName::Classify, 4).await.unwrap();
+    broker.publish(&message("one", StageName::Classify)).await.unwrap();
+    let held = take(&mut consumer).await;
+    assert!(!held.redelivered);
+
+    until("the connection's closing", async || close_connections(&server, "consuming").await > 0).await;
+    let again = take(&mut consumer).await;
+    assert_eq!((id_of(&again).as_str(), again.redelivered), ("one", true));
+    // The old delivery's acknowledgement went with its channel and must not hit another message.
+    held.ack().await;
+    again.ack().await;
+    broker.publish(&message("two", StageName::Classify)).await.unwrap();
+    let two = take(&mut consumer).await;
+    assert_eq!((id_of(&two).as_str(), two.redelivered), ("two", false));
+
+    // The queue goes, with what is in it, and the consumer is cancelled. It declares the queue anew; what was published
+    // meanwhile was caught and comes too.
+    let (status, answer) = server.api(Method::DELETE, "queues/%2F/outlives.classify", Value::Null).await;
+    assert_eq!(status, 204, "{answer}");
+    two.ack().await;
+    for id in ["three", "four"] {
+        broker.publish(&message(id, StageName::Classify)).await.unwrap();
+    }
+    let mut seen = BTreeSet::new();
+    while seen.len() < 2 {
+        let delivery = take(&mut consumer).await;
+        seen.insert(id_of(&delivery));
+        delivery.ack().await;
+    }
+    assert_eq!(seen, ["four", "three"].map(String::from).into());
+
+    consumer.stop().await;
+    assert!(consumer.next().await.is_none());
+}
+
+/// RabbitMQ closes the channel of a consumer that keeps a message for too long.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_outlives_a_channel_that_is_closed() {
+    let server = server::alone().await;
+    let impatient = |milliseconds: u32, tick: u32| {
+        format!(
+            "application:set_env(rabbit, consumer_timeout, {milliseconds}), \
+             application:set_env(rabbit, channel_tick_interval, {tick})."
+        )
+    };
+    server.ctl(&["eval", &impatient(500, 250)]).await;
+    let broker = broker(&server, "closed");
+    let mut consumer = broker.consume(StageName::Crop, 2).await.unwrap();
+    broker.publish(&message("kept-too-long", StageName::Crop)).await.unwrap();
+    let kept = take(&mut consumer).await;
+    let again = take(&mut consumer).await;
+    assert_eq!((id_of(&again).as_str(), again.redelivered), ("kept-too-long", true));
+    kept.ack().await;
+    again.ack().await;
+    consumer.stop().await;
+    server.ctl(&["eval", &impatient(1_800_000, 60_000)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prefetched_messages_are_no_suspects_after_a_stop() {
+    let server = server::shared().await;
+    let broker = broker(&server, "stopped");
+    for i in 0..4 {
+        broker.publish(&message(&format!("s{i}"), StageName::Crop)).await.unwrap();
+    }
+    for _ in 0..3 {
+        let mut consumer = broker.consume(StageName::Crop, 8).await.unwrap();
+        let first = take(&mut consumer).await;
+        assert!(!first.redelivered);
+        consumer.stop().await;
+        drop(consumer);
+        broker.publish(&message(&id_of(&first), StageName::Crop)).await.unwrap();
+        first.ack().await;
+    }
+    let mut consumer = broker.consume(StageName::Crop, 8).await.unwrap();
+    let mut seen = BTreeSet::new();
+    for _ in 0..4 {
+        let delivery = take(&mut consumer).await;
+        assert!(!delivery.redelivered, "nobody had begun with it");
+        seen.insert(id_of(&delivery));
+        delivery.ack().await;
+    }
+    assert_eq!(seen.len(), 4);
+    consumer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unroutable_messages_are_kept_or_refused() {
+    let server = server::shared().await;
+    let broker = broker(&server, "unroutable");
+    broker.check().await.unwrap();
+    let delete = async |queue: &str| {
+        let (status, answer) = server.api(Method::DELETE, &format!("queues/%2F/{queue}"), Value::Null).await;
+        assert_eq!(status, 204, "{answer}");
+    };
+    delete("unroutable.fetch").await;
+    broker.publish(&message("kept", StageName::Fetch)).await.unwrap();
+    let mut consumer = broker.consume(StageName::Fetch, 1).await.unwrap();
+    let kept = take(&mut consumer).await;
+    assert_eq!(id_of(&kept), "kept");
+    kept.ack().await;
+    consumer.stop().await;
+
+    delete("unroutable.crop").await;
+    delete("unroutable.unroutable").await;
+    let error = broker.publish(&message("returned", StageName::Crop)).await.unwrap_err();
+    assert!(error.to_string().contains("returned the message: 312"), "{error}");
+    broker.publish(&message("fine", StageName::Detect)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_with_other_arguments_is_named() {
+    let server = server::shared().await;
+    let arguments = json!({
+        "x-queue-type": "quorum",
+        "x-delivery-limit": 7,
+        "x-dead-letter-exchange": "foreign",
+        "x-dead-letter-routing-key": "foreign.dead",
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    });
+    let foreign = json!({"durable": true, "arguments": arguments});
+    let (status, answer) = server.api(Method::PUT, "queues/%2F/foreign.detect", foreign).await;
+    assert_eq!(status, 201, "{answer}");
+    let broker = broker(&server, "foreign");
+    let Err(error @ BrokerError::Refused { .. }) = broker.check().await else { panic!("it took the queue") };
+    let text = error.to_string();
+    for part in ["foreign.detect", "x-delivery-limit", "'20'", "'7'", "delete it once it is empty", "prefix"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(matches!(broker.consume(StageName::Fetch, 1).await, Err(BrokerError::Refused { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_not_let_in_is_told_why() {
+    let server = server::shared().await;
+    let (status, answer) =
+        server.api(Method::PUT, "users/poor", json!({"password": "geheim-poor", "tags": "monitoring"})).await;
+    assert_eq!(status, 201, "{answer}");
+    let error = async |settings: Result<Settings, _>| {
+        let error = RabbitMq::new(settings.unwrap()).unwrap().check().await.unwrap_err();
+        assert!(!error.to_string().contains("geheim"), "{error}");
+        error
+    };
+    let refused = async |url: String, part: &str| {
+        let error = error(Settings::new(&url)).await;
+        assert!(matches!(error, BrokerError::Refused { .. }) && error.to_string().contains(part), "{error}");
+    };
+    refused(server.url_of("mill", "geheim-wrong", "%2F"), "wrong user name or password for `mill`").await;
+    refused(server.url_of("mill", "geheim", "nowhere"), "add_vhost").await;
+    refused(server.url_of("poor", "geheim-poor", "%2F"), "`poor`").await;
+    refused(format!("amqps://mill:geheim@127.0.0.1:{}", server.port()), "TLS").await;
+
+    // It may see everything, and not even publish.
+    broker(&server, "poor").check().await.unwrap();
+    let may = json!({"configure": ".*", "write": "^$", "read": ".*"});
+    let (status, answer) = server.api(Method::PUT, "permissions/%2F/poor", may).await;
+    assert_eq!(status, 201, "{answer}");
+    let poor = Settings::new(&server.url_of("poor", "geheim-poor", "%2F")).unwrap().with_prefix("poor");
+    let denied = error(poor).await;
+    assert!(denied.to_string().contains("write") && matches!(denied, BrokerError::Refused { .. }), "{denied}");
+
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let away = error(Settings::new(&format!("amqp://mill:geheim@127.0.0.1:{nobody}"))).await;
+    assert!(away.is_retryable() && away.to_string().contains("cannot be reached"), "{away}");
+
+    let hangs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("amqp://mill:geheim@{}", hangs.local_addr().unwrap());
+    let mut soon = Settings::new(&url);
+    soon.as_mut().unwrap().connect_timeout = Duration::from_millis(100);
+    assert!(error(soon).await.to_string().contains("no answer within"));
+
+    let managed = |url: &str| settings(&server, "management").with_management(url);
+    assert!(error(managed("http://mill:geheim@127.0.0.1:1")).await.is_retryable());
+    let denied = error(managed(&server.management_url().replace("//", "//mill:geheim-wrong@"))).await;
+    assert!(denied.to_string().contains("401"), "{denied}");
+}
+
+fn letter(id: &str, last_at: u64) -> DeadLetter {
+    let message = message(id, StageName::Detect);
+    DeadLetter {
+        stage: Some(StageName::Detect),
+        cause: Cause::new(CauseCode::Panic, "index out of bounds"),
+        attempt: 5,
+        first_at: 1_700_000_000,
+        last_at,
+        trace_id: None,
+        body: String::from_utf8(message.encode()).unwrap(),
+    }
+}
+
+/// Looking takes nothing away, however often and however little is looked at, and keeps the order.
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_bear_being_looked_at() {
+    let server = server::shared().await;
+    let broker = broker(&server, "looked-at");
+    let letters: Vec<DeadLetter> = (0..6).map(|i| letter(&format!("d{i}"), 1_700_000_900)).collect();
+    for letter in &letters {
+        broker.dead_letter(letter).await.unwrap();
+    }
+    for limit in (0..25).map(|i| [1, 3, 6, 100, 2][i % 5]) {
+        assert_eq!(broker.dead(limit).await.unwrap(), letters[..limit.min(6)], "{limit}");
+    }
+    let chosen = |letter: &DeadLetter| letter.body.contains("\"d1\"") || letter.body.contains("\"d4\"");
+    assert_eq!(broker.take_dead_letters(&chosen).await.unwrap(), [letters[1].clone(), letters[4].clone()]);
+    let rest = [&letters[0], &letters[2], &letters[3], &letters[5]].map(Clone::clone);
+    for _ in 0..3 {
+        assert_eq!(broker.dead(10).await.unwrap(), rest);
+    }
+    until("four letters", async || depth(&broker, None).await.ready == 4).await;
+    assert_eq!(broker.take_dead_letters(&|_: &DeadLetter| false).await.unwrap(), []);
+    assert_eq!(broker.take_dead_letters(&|_: &DeadLetter| true).await.unwrap(), rest);
+    assert_eq!(broker.dead(10).await.unwrap(), []);
+}
+
+/// A process that dies while it looks, or while it takes letters out, leaves them all.
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_in_the_hands_of_the_dying_come_back() {
+    let server = server::shared().await;
+    let alive = broker(&server, "dying");
+    let letters: Vec<DeadLetter> = (0..3).map(|i| letter(&format!("d{i}"), 1_700_000_900)).collect();
+    for letter in &letters {
+        alive.dead_letter(letter).await.unwrap();
+    }
+    let dying = broker(&server, "dying");
+    let mut looking = Box::pin(async move { dying.take_dead_letters(&|_: &DeadLetter| true).await });
+    until("someone holds a letter", async || {
+        let _ = futures::poll!(&mut looking);
+        alive.dead(10).await.unwrap().len() < 3
+    })
+    .await;
+    drop(looking);
+    until("all are back", async || alive.dead(10).await.unwrap().len() == 3).await;
+}
+
+/// A message whose consumers die over it again and again is laid among the dead by RabbitMQ itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_delivery_limit_makes_a_dead_letter() {
+    let server = server::shared().await;
+    let broker = broker(&server, "limit");
+    let killer = message("killer", StageName::Detect);
+    broker.publish(&killer).await.unwrap();
+    let mut deaths = 0;
+    while depth(&broker, None).await.ready == 0 {
+        let mut consumer = broker.consume(StageName::Detect, 1).await.unwrap();
+        tokio::select! {
+            delivery = take(&mut consumer) => {
+                assert_eq!(delivery.redelivered, deaths > 0);
+                deaths += 1;
+                drop((delivery, consumer));
+            }
+            () = until("a dead letter", async || depth(&broker, None).await.ready > 0) => {}
+        }
+        assert!(deaths <= 30, "there is no limit");
+    }
+    let letters = broker.dead(10).await.unwrap();
+    let [letter] = letters.as_slice() else { panic!("{letters:?}") };
+    assert_eq!((letter.stage, letter.cause.code.clone()), (Some(StageName::Detect), CauseCode::DeliveryLimit));
+    assert_eq!(letter.body.as_bytes(), killer.encode());
+    assert_eq!((letter.attempt, letter.first_at), (1, 1_700_000_000));
+    assert_eq!(letter.trace_id, Some(killer.photo.key().trace().trace_id_hex()));
+    assert!(letter.last_at > 1_700_000_000);
+    assert_eq!(
+        broker
+            .take_dead_letters(&|letter: &DeadLetter| letter.cause.code == CauseCode::DeliveryLimit)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+}
+
+/// Whoever finds a message in RabbitMQ's own page can read it.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_carry_their_properties() {
+    let server = server::shared().await;
+    let broker = broker(&server, "properties");
+    let sent = message("p", StageName::Fetch);
+    broker.publish(&sent).await.unwrap();
+    let get = json!({"count": 1, "ackmode": "ack_requeue_true", "encoding": "auto"});
+    let (_, answer) = server.api(Method::POST, "queues/%2F/properties.fetch/get", get).await;
+    let got: Value = serde_json::from_str(&answer).unwrap();
+    let properties = &got[0]["properties"];
+    assert_eq!(properties["message_id"], "r/p/fetch/1");
+    assert_eq!((&properties["delivery_mode"], &properties["content_type"]), (&json!(2), &json!("application/json")));
+    assert_eq!(properties["headers"]["traceparent"].as_str(), sent.traceparent.as_deref());
+    assert_eq!(got[0]["exchange"], "properties");
+}

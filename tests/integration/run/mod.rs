@@ -1,0 +1,363 @@
+//! The program as its user runs it: a dump goes in, faces come out, whatever happens on the way.
+
+use support::collection;
+mod dead_letters;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
+
+use facemill::domain::ContentHash;
+use serde_json::Value;
+
+use collection::Collection;
+
+/// Runs the program to its end.
+fn facemill(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_facemill")).args(arguments).output().unwrap()
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn lines(file: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Files that hold times or locks, and so differ between two runs.
+const TIMED: [&str; 3] = ["report.html", ".lock", "runs/default/classifier.json"];
+
+/// Every file below `folder` that the run promises to make the same each time, with its content's hash.
+fn files(folder: &Path) -> BTreeMap<String, ContentHash> {
+    fn walk(root: &Path, folder: &Path, found: &mut BTreeMap<String, ContentHash>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+            if path.is_dir() {
+                walk(root, &path, found);
+            } else if !name.starts_with("ledger.sqlite") && !TIMED.contains(&name.as_str()) {
+                found.insert(name, ContentHash::of(&std::fs::read(&path).unwrap()));
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    walk(folder, folder, &mut found);
+    found
+}
+
+/// A whole run that nobody disturbed. Several tests look at it; none changes it.
+struct Undisturbed {
+    collection: Collection,
+    scratch: tempfile::TempDir,
+    /// What it printed.
+    events: Vec<Value>,
+}
+
+impl Undisturbed {
+    fn out(&self) -> &Path {
+        self.scratch.path()
+    }
+}
+
+static UNDISTURBED: LazyLock<Undisturbed> = LazyLock::new(|| {
+    let collection = Collection::serve();
+    let scratch = tempfile::tempdir().unwrap();
+    let run = facemill(&collection.run_text(scratch.path()));
+    assert!(run.status.success(), "{run:?}");
+    let printed = String::from_utf8(run.stdout).unwrap();
+    let events = printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    Undisturbed { collection, scratch, events }
+});
+
+/// A run that was started and prints its events.
+struct Running {
+    child: Child,
+    events: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Running {
+    fn start(collection: &Collection, out: &Path, more: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_facemill"))
+            .args(collection.run_text(out))
+            .args(more)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let events = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, events }
+    }
+
+    /// The next event; none when the program has ended.
+    fn next(&mut self) -> Option<Value> {
+        self.events.next().map(|line| serde_json::from_str(&line.unwrap()).unwrap())
+    }
+}
+
+#[test]
+fn a_dump_becomes_faces() {
+    let Undisturbed { collection, events, .. } = &*UNDISTURBED;
+    let out = UNDISTURBED.out();
+    let summary = events.last().unwrap();
+
+    // Every candidate has its line, in the order of the ids, and its answer is the right one.
+    let photos = lines(&out.join("photos.jsonl"));
+    let ids: Vec<u64> = photos.iter().map(|photo| photo["photo_id"].as_u64().unwrap()).collect();
+    assert_eq!(ids, collection.candidates());
+    assert_eq!(summary["candidates"], ids.len());
+    for photo in &photos {
+        let url = photo["photo_url"].as_str().unwrap();
+        let told = (photo["outcome"].as_str().unwrap(), photo["cause"].as_str().unwrap_or(""));
+        let (host, path) = url.split_once("://").and_then(|(_, rest)| rest.split_once('/')).unwrap_or_default();
+        let expected = match (host, path) {
+            ("archive.test", path) if path.starts_with("deleted/") => ("gone", "http-404"),
+            ("archive.test", "410.jpg") => ("gone", "http-410"),
+            ("archive.test", "403.jpg") => ("gone", "http-403"),
+            ("archive.test", "noai.jpg") => ("gone", "refused-by-robots-tag"),
+            ("hostile.test", "page.jpg" | "bomb.jpg") => ("rejected", "not-an-image"),
+            ("hostile.test", "empty.jpg") => ("rejected", "empty-body"),
+            ("hostile.test", "loop.jpg") => ("rejected", "too-many-redirects"),
+            ("hostile.test", "huge.jpg") => ("rejected", "too-large"),
+            ("hostile.test", "cut.jpg" | "noise.jpg") => ("rejected", "undecodable"),
+            ("hostile.test", "private.jpg") => ("rejected", "forbidden-address"),
+            ("hostile.test", "file.jpg") => ("rejected", "bad-url"),
+            ("busy.test", "broken.jpg") => ("failed", "http-500"),
+            ("busy.test", _) | ("hostile.test", "twin.jpg") => ("predicted", ""),
+            ("photos.test", "moved.jpg") | ("archive.test", "moved/there.jpg") => ("predicted", ""),
+            // The pictures; `check_angles` knows what is on each.
+            ("photos.test" | "archive.test", _) => continue,
+            ("169.254.169.254" | "localhost" | "2130706433" | "[::ffff:10.0.0.1]", _) => {
+                ("rejected", "forbidden-address")
+            }
+            _ => ("rejected", "bad-url"),
+        };
+        assert_eq!(told, expected, "{url}");
+    }
+
+    // Every face has a crop whose name is its hash, of the size and with the landmarks that its record tells.
+    let faces = lines(&out.join("faces.jsonl"));
+    assert_eq!(summary["faces"], faces.len());
+    for face in &faces {
+        let file = face["file"].as_str().unwrap();
+        let bytes = std::fs::read(out.join(file)).unwrap();
+        assert_eq!(face["crop_sha256"], ContentHash::of(&bytes).to_string(), "{file}");
+        let size = image::load_from_memory(&bytes).unwrap().width();
+        assert_eq!(face["size"], size, "{file}");
+        assert_eq!(face["landmarks"].as_array().unwrap().len(), 68);
+        let p_ok = face["p_ok"].as_f64().unwrap();
+        assert!((0.0..=1.0).contains(&p_ok));
+        assert_eq!((face["search"].as_str(), face["align"].as_str()), (Some("guided"), Some("paper")));
+    }
+    let found: BTreeMap<u64, f64> =
+        faces.iter().map(|face| (face["photo_id"].as_u64().unwrap(), face["angle"].as_f64().unwrap())).collect();
+    collection.check_angles(&found);
+
+    // The page stands alone, and the other commands agree with it.
+    let page = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("faces/") && !page.contains("src=\"http"));
+    let audit = facemill(&["audit", path(&collection.dump), "--out", path(out), "--json"]);
+    assert!(audit.status.success(), "{audit:?}");
+    let audit: Value = serde_json::from_slice(&audit.stdout).unwrap();
+    assert_eq!((&audit["candidates"], &audit["waiting"]), (&Value::from(ids.len()), &Value::from(0)));
+    let status: Value = serde_json::from_slice(&facemill(&["status", "--out", path(out), "--json"]).stdout).unwrap();
+    assert_eq!(status["ended"]["predicted"], faces.len());
+    assert_eq!(status["stages"]["classify"]["passed"], faces.len());
+    assert_eq!(status["at_work"], false);
+}
+
+#[test]
+fn killed_anywhere_it_goes_on_and_ends_in_the_same_files() {
+    let collection = Collection::serve();
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path();
+    let mut fetched = BTreeSet::new();
+    let mut events_before_the_kill = [1, 7, 20, 40].into_iter();
+    let mut kills = 0;
+    loop {
+        let mut running = Running::start(&collection, out, &[]);
+        let patience = events_before_the_kill.next().unwrap_or(usize::MAX);
+        let mut seen = 0;
+        while seen < patience
+            && let Some(event) = running.next()
+        {
+            seen += 1;
+            if event["stage"] == "fetch" && event["what"] == "advanced" {
+                let id = event["photo_id"].as_u64().unwrap();
+                assert!(fetched.insert(id), "photo {id} was fetched twice");
+            }
+        }
+        if seen == patience {
+            // SIGKILL: no destructor runs, no buffer is flushed.
+            running.child.kill().unwrap();
+            running.child.wait().unwrap();
+            kills += 1;
+            continue;
+        }
+        assert!(running.child.wait().unwrap().success());
+        break;
+    }
+    assert_eq!(kills, 4);
+    let files = files(out);
+    let undisturbed = self::files(UNDISTURBED.out());
+    let wanted = lines(&UNDISTURBED.out().join("photos.jsonl"));
+    let answers = lines(&out.join("photos.jsonl"));
+    let differing: Vec<_> = answers.iter().zip(&wanted).filter(|(a, b)| a != b).collect();
+    assert!(differing.is_empty(), "{differing:#?}");
+    let names = |files: &BTreeMap<String, ContentHash>| files.keys().cloned().collect::<Vec<_>>();
+    // A file that was being written at the kill may be left over, under a name that says so.
+    let files: BTreeMap<_, _> = files.into_iter().filter(|(name, _)| !name.ends_with(".part")).collect();
+    assert_eq!(names(&files), names(&undisturbed));
+    for (name, hash) in &files {
+        assert_eq!(hash, &undisturbed[name], "{name} differs");
+    }
+    let audit = facemill(&["audit", path(&collection.dump), "--out", path(out)]);
+    assert!(audit.status.success(), "{audit:?}");
+}
+
+#[test]
+fn told_to_stop_it_says_how_to_go_on() {
+    let collection = Collection::serve();
+    let scratch = tempfile::tempdir().unwrap();
+    let mut running = Running::start(&collection, scratch.path(), &["--limit", "25"]);
+    running.next().unwrap();
+    let pid = running.child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let mut last = None;
+    while let Some(event) = running.next() {
+        last = Some(event);
+    }
+    assert_eq!(running.child.wait().unwrap().code(), Some(130));
+    let summary = last.unwrap();
+    assert_eq!(summary["complete"], false);
+    let waiting = summary["waiting"].as_u64().unwrap();
+    assert!(waiting > 0);
+    let status: Value =
+        serde_json::from_slice(&facemill(&["status", "--out", path(scratch.path()), "--json"]).stdout).unwrap();
+    let stages = status["stages"].as_object().unwrap().values();
+    let queued: u64 = stages
+        .map(|stage| ["ready", "in_flight", "delayed"].iter().map(|of| stage[of].as_u64().unwrap()).sum::<u64>())
+        .sum();
+    assert_eq!(queued, waiting, "what was in flight is in the queues again");
+    let rest = [collection.run_text(scratch.path()), vec!["--limit", "25"]].concat();
+    assert!(facemill(&rest).status.success());
+}
+
+#[test]
+fn why_tells_the_story_of_a_photo() {
+    let Undisturbed { collection, .. } = &*UNDISTURBED;
+    let out = path(UNDISTURBED.out());
+    let id = collection.id_of("/broken.jpg").to_string();
+    let why = facemill(&["why", &id, "--out", out, "--json"]);
+    let story: Value = serde_json::from_slice(&why.stdout).unwrap();
+    let history = story["history"].as_array().unwrap();
+    let attempts: Vec<(&str, u64)> = history
+        .iter()
+        .filter(|event| event["cause"]["code"] == "http-500")
+        .map(|event| (event["what"].as_str().unwrap(), event["attempt"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(attempts, [("retried", 1), ("retried", 2), ("failed", 3)]);
+    assert_eq!(story["cause"]["code"], "http-500");
+    assert_eq!(story["trace_id"].as_str().unwrap().len(), 32);
+    let text = String::from_utf8(facemill(&["why", &id, "--out", out]).stdout).unwrap();
+    assert!(text.contains("failed at fetch") && text.contains(story["trace_id"].as_str().unwrap()), "{text}");
+    let nobody = facemill(&["why", "987654321", "--out", out]);
+    assert_eq!(nobody.status.code(), Some(1));
+}
+
+#[test]
+fn an_audit_finds_what_is_missing() {
+    let collection = Collection::serve();
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path();
+    let few = [collection.run_text(out), vec!["--limit", "30"]].concat();
+    assert!(facemill(&few).status.success());
+    let lost = std::fs::read_to_string(out.join("faces.jsonl")).unwrap();
+    let lost: Value = serde_json::from_str(lost.lines().next().unwrap()).unwrap();
+    std::fs::remove_file(out.join(lost["file"].as_str().unwrap())).unwrap();
+    let audit = facemill(&["audit", path(&collection.dump), "--out", path(out), "--json"]);
+    assert_eq!(audit.status.code(), Some(1));
+    let audit: Value = serde_json::from_slice(&audit.stdout).unwrap();
+    let faults = audit["faults"].as_array().unwrap();
+    let missing = faults.iter().filter(|fault| fault["fault"] == "missing").count();
+    assert_eq!(missing, collection.candidates().len() - 30);
+    assert!(faults.iter().any(|fault| fault["fault"] == "lost object" && fault["photo_id"] == lost["photo_id"]));
+}
+
+#[test]
+fn two_runs_do_not_mix() {
+    let collection = Collection::serve();
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path();
+    let few = [collection.run_text(out), vec!["--limit", "3"]].concat();
+    assert!(facemill(&few).status.success());
+    let other = facemill(&[few.clone(), vec!["--align", "ffhq"]].concat());
+    assert_eq!(other.status.code(), Some(3));
+    let said = String::from_utf8(other.stderr).unwrap();
+    assert!(said.contains("--align paper (now ffhq)"), "{said}");
+
+    let mut first = Running::start(&collection, out, &[]);
+    first.next().unwrap();
+    let second = facemill(&few);
+    assert_eq!(second.status.code(), Some(3));
+    assert!(String::from_utf8(second.stderr).unwrap().contains("another facemill process uses"));
+    first.child.kill().unwrap();
+    first.child.wait().unwrap();
+}
+
+#[test]
+fn a_run_changes_its_classifier() {
+    let collection = Collection::serve();
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path();
+    let list = || {
+        let listed = facemill(&["models", "list", "--out", path(out), "--json"]);
+        serde_json::from_slice::<Vec<Value>>(&listed.stdout).unwrap()
+    };
+    let take = |model: &str| {
+        let used = facemill(&["models", "use", model, "--threshold", "0.75", "--why", "a test", "--out", path(out)]);
+        assert!(used.status.success(), "{}", String::from_utf8_lossy(&used.stderr));
+    };
+    let predictions = |model: &Value| out.join("predictions").join(model["sha256"].as_str().unwrap());
+    assert!(facemill(&[collection.run_text(out), vec!["--limit", "30"]].concat()).status.success());
+    let [first] = &list()[..] else { panic!("{:?}", list()) };
+    assert_eq!((&first["current"], first["changes"].as_array().unwrap().len()), (&Value::from(true), 1));
+    assert!(predictions(first).is_dir());
+
+    // The same model with another hash: readers ignore the unknown field at the end.
+    let mut bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/models/classifier.onnx")).unwrap();
+    bytes.extend([0xa0, 0x06, 0x01]);
+    let file = out.join("other.onnx");
+    std::fs::write(&file, bytes).unwrap();
+    take(path(&file));
+    std::fs::remove_file(&file).unwrap();
+    let listed = list();
+    let [second] = &listed.iter().filter(|model| model["current"] == true).collect::<Vec<_>>()[..] else {
+        panic!("{listed:?}")
+    };
+    assert_ne!(first["sha256"], second["sha256"]);
+    let change = &second["changes"][0];
+    assert_eq!((change["threshold"].as_f64(), change["why"].as_str()), (Some(0.75), Some("a test")));
+    assert!(facemill(&collection.run_text(out)).status.success());
+    assert!(predictions(second).is_dir(), "photos of the second call are scored by the new model");
+
+    take(first["model"].as_str().unwrap());
+    let shown = facemill(&["models", "show", first["model"].as_str().unwrap(), "--out", path(out), "--json"]);
+    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!((&shown["current"], shown["changes"].as_array().unwrap().len()), (&Value::from(true), 2));
+    let unknown = facemill(&["models", "show", "nothing", "--out", path(out)]);
+    assert!(String::from_utf8(unknown.stderr).unwrap().contains("neither a file nor a stored classifier"));
+}
+
+#[test]
+fn faults_in_the_settings_are_told_together() {
+    let run = facemill(&["run", "x.sql", "--min-face", "3", "--attempts", "0", "--resolve", "nonsense"]);
+    assert_eq!(run.status.code(), Some(3));
+    let said = String::from_utf8(run.stderr).unwrap();
+    for word in ["--min-face 3", "--attempts 0", "nonsense"] {
+        assert!(said.contains(word), "{said}");
+    }
+}

@@ -1,0 +1,22 @@
+//! What several tests and benchmarks share: real servers, doubles of ports, synthetic data.
+
+pub mod collection;
+pub mod collector;
+pub mod faces;
+pub mod failpoints;
+pub mod objects;
+pub mod reference;
+pub mod servers;
+pub mod synthetic;
+
+use std::path::{Path, PathBuf};
+
+/// The root of the repository.
+pub fn project() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+/// The `facemill` program. Cargo builds it before integration tests and benchmarks.
+pub fn program() -> PathBuf {
+    std::env::var_os("CARGO_BIN_EXE_facemill").expect("cargo names the program for tests and benchmarks").into()
+}

@@ -1,0 +1,7 @@
+//! Real servers that a test starts.
+
+pub mod cpu;
+pub mod process;
+pub mod rabbitmq;
+pub mod redis;
+pub mod seaweedfs;

@@ -1,0 +1,118 @@
+//! A private Redis server.
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use facemill::ledger::redis::Redis;
+use facemill::redis::{RedisClient, RedisSettings};
+
+use super::process::{self, Process};
+
+pub struct RedisServer {
+    folder: PathBuf,
+    pub port: u16,
+    command: Vec<String>,
+    /// The last one is alive. The folder is removed with the first that is let go.
+    processes: Vec<Process>,
+}
+
+impl RedisServer {
+    /// One for the whole test process.
+    pub fn shared() -> &'static Self {
+        static SERVER: OnceLock<RedisServer> = OnceLock::new();
+        SERVER.get_or_init(|| Self::start(&[]))
+    }
+
+    /// One for a test that kills it.
+    pub fn start(settings: &[&str]) -> Self {
+        for _ in 0..5 {
+            if let Some(server) = Self::try_start(settings) {
+                return server;
+            }
+        }
+        panic!("redis-server does not start");
+    }
+
+    /// None: somebody else was faster to take the port.
+    fn try_start(settings: &[&str]) -> Option<Self> {
+        let folder = process::folder();
+        // Debian's binary does what its name says; `redis-tools` has it under another one.
+        let program = folder.join("redis-server");
+        std::os::unix::fs::symlink(binary(), &program).unwrap();
+        let [port] = process::free_ports();
+        let mut command = vec![program.display().to_string()];
+        let fixed = [
+            ("--port", port.to_string()),
+            ("--bind", "127.0.0.1".into()),
+            ("--dir", folder.display().to_string()),
+            ("--appendonly", "yes".into()),
+            ("--appendfsync", "always".into()),
+            ("--save", String::new()),
+        ];
+        command.extend(fixed.into_iter().flat_map(|(name, value)| [name.to_owned(), value]));
+        command.extend(settings.iter().map(|&setting| setting.to_owned()));
+        let process = Process::start(&folder, &command);
+        let server = Self { folder, port, command, processes: vec![process] };
+        server.is_up().then_some(server)
+    }
+
+    /// Waits until it answers; false when it has ended.
+    fn is_up(&self) -> bool {
+        process::wait_for("redis-server", || {
+            let answer = process::ask(self.port, "PING\r\n").unwrap_or_default();
+            // A server with a password answers that it wants one.
+            (answer.starts_with("+PONG") || answer.starts_with("-NOAUTH"))
+                .then_some(true)
+                .or_else(|| (!self.process().is_alive()).then_some(false))
+        })
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    /// A ledger with keys of its own.
+    pub fn ledger(&self) -> Redis {
+        Self::ledger_with(self.settings())
+    }
+
+    pub fn ledger_with(settings: RedisSettings) -> Redis {
+        Redis::new(Arc::new(RedisClient::new(settings).unwrap()))
+    }
+
+    pub fn settings(&self) -> RedisSettings {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let prefix = format!("test{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        RedisSettings { prefix, ..RedisSettings::new(self.url()) }
+    }
+
+    fn process(&self) -> &Process {
+        self.processes.last().expect("it was started")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process().pid()
+    }
+
+    pub fn signal(&self, signal: &str) {
+        self.process().signal(signal);
+    }
+
+    pub fn kill(&self) {
+        self.process().kill();
+    }
+
+    /// Starts it again on the same port and data.
+    pub fn restart(&mut self) {
+        self.processes.push(Process::start(&self.folder, &self.command));
+        assert!(self.is_up(), "{}", process::log_tail(&self.folder));
+    }
+}
+
+fn binary() -> &'static Path {
+    ["/usr/bin/redis-server", "/usr/local/bin/redis-server", "/usr/bin/redis-check-rdb"]
+        .iter()
+        .map(Path::new)
+        .find(|path| path.is_file())
+        .expect("redis-server is not installed: run `make setup`")
+}

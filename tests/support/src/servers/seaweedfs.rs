@@ -1,0 +1,148 @@
+//! A private S3 service: SeaweedFS, master, volume, filer and gateway in one process.
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use facemill::objects::s3::{Keys, S3, Settings, Timeouts};
+
+use super::process::{self, Process};
+
+pub struct SeaweedFs {
+    folder: PathBuf,
+    port: u16,
+    command: Vec<String>,
+    /// The last one is alive. The folder is removed with the first that is let go.
+    processes: Vec<Process>,
+}
+
+impl SeaweedFs {
+    pub const BUCKET: &'static str = "facemill-test";
+    const ACCESS_KEY: &'static str = "test-access-key";
+    const SECRET_KEY: &'static str = "test-secret-key";
+
+    /// One for the whole test process.
+    pub fn shared() -> &'static Self {
+        static SERVER: OnceLock<SeaweedFs> = OnceLock::new();
+        SERVER.get_or_init(Self::start)
+    }
+
+    /// One for a test that kills it. It has the bucket.
+    pub fn start() -> Self {
+        for _ in 0..5 {
+            if let Some(server) = Self::try_start() {
+                server.make_bucket();
+                return server;
+            }
+        }
+        panic!("weed does not start");
+    }
+
+    /// None: somebody else was faster to take a port.
+    fn try_start() -> Option<Self> {
+        let weed = crate::project().join(".cache/bin/weed");
+        assert!(weed.is_file(), "weed is not installed: run `make setup`");
+        let folder = process::folder();
+        let (access, secret) = (Self::ACCESS_KEY, Self::SECRET_KEY);
+        let config = format!(
+            r#"{{"identities":[{{"name":"app","credentials":[{{"accessKey":"{access}","secretKey":"{secret}"}}],
+            "actions":["Admin","Read","Write","List","Tagging"]}}]}}"#
+        );
+        std::fs::write(folder.join("s3.json"), config).unwrap();
+        std::fs::create_dir(folder.join("data")).unwrap();
+        let [master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3, s3_grpc] = process::free_ports();
+        let command = format!(
+            "-logtostderr=true server -ip=127.0.0.1 -ip.bind=127.0.0.1 -dir={0}/data -master.telemetry=false \
+             -master.electionTimeout=1s -master.heartbeatInterval=100ms -master.port={master} \
+             -master.port.grpc={master_grpc} -master.volumeSizeLimitMB=64 -volume.port={volume} \
+             -volume.port.grpc={volume_grpc} -volume.max=50 -volume.minFreeSpace=100MiB -volume.preStopSeconds=0 \
+             -filer -filer.port={filer} -filer.port.grpc={filer_grpc} -s3 -s3.port={s3} -s3.port.grpc={s3_grpc} \
+             -s3.port.iceberg=0 -s3.port.lance=0 -s3.autoCreateBucket=false -s3.config={0}/s3.json",
+            folder.display()
+        );
+        let command: Vec<String> =
+            [weed.display().to_string()].into_iter().chain(command.split_whitespace().map(str::to_owned)).collect();
+        let process = Process::start(&folder, &command);
+        let server = Self { folder, port: s3, command, processes: vec![process] };
+        server.is_up().then_some(server)
+    }
+
+    fn is_up(&self) -> bool {
+        process::wait_for("weed", || {
+            let answer = process::ask(self.port, "GET /healthz HTTP/1.0\r\n\r\n").unwrap_or_default();
+            let up = answer.split(' ').nth(1) == Some("200");
+            up.then_some(true).or_else(|| (!self.process().is_alive()).then_some(false))
+        })
+    }
+
+    /// Outside of any test's runtime: a shared server outlives the one that started it.
+    fn make_bucket(&self) {
+        let settings = self.settings();
+        std::thread::spawn(move || {
+            let keys = settings.keys;
+            let config = aws_sdk_s3::Config::builder()
+                .behavior_version(aws_sdk_s3::config::BehaviorVersion::v2026_01_12())
+                .http_client(aws_smithy_http_client::Builder::new().build_http())
+                .region(aws_sdk_s3::config::Region::new(settings.region))
+                .endpoint_url(settings.endpoint.unwrap())
+                .force_path_style(true)
+                .credentials_provider(aws_sdk_s3::config::Credentials::new(
+                    keys.access_key_id,
+                    keys.secret_access_key,
+                    None,
+                    None,
+                    "test",
+                ))
+                .build();
+            let client = aws_sdk_s3::Client::from_conf(config);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(client.create_bucket().bucket(Self::BUCKET).send()).unwrap();
+        })
+        .join()
+        .unwrap();
+    }
+
+    /// For a test of its own: with a prefix that nobody else has.
+    pub fn settings(&self) -> Settings {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let keys = Keys {
+            access_key_id: Self::ACCESS_KEY.into(),
+            secret_access_key: Self::SECRET_KEY.into(),
+            session_token: None,
+        };
+        let seconds = Duration::from_secs;
+        Settings {
+            endpoint: Some(format!("http://127.0.0.1:{}", self.port)),
+            prefix: format!("test{}/", NUMBER.fetch_add(1, Ordering::Relaxed)),
+            path_style: true,
+            timeouts: Timeouts { connect: seconds(1), attempt: seconds(20), total: seconds(40) },
+            ..Settings::new(Self::BUCKET, keys)
+        }
+    }
+
+    pub fn objects(&self) -> S3 {
+        S3::new(self.settings())
+    }
+
+    fn process(&self) -> &Process {
+        self.processes.last().expect("it was started")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process().pid()
+    }
+
+    pub fn signal(&self, signal: &str) {
+        self.process().signal(signal);
+    }
+
+    pub fn kill(&self) {
+        self.process().kill();
+    }
+
+    /// Starts it again on the same ports and data.
+    pub fn restart(&mut self) {
+        self.processes.push(Process::start(&self.folder, &self.command));
+        assert!(self.is_up(), "{}", process::log_tail(&self.folder));
+    }
+}
