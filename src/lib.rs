@@ -5,8 +5,8 @@
 //! ```text
 //! cli/                                              flags in, text or JSON out
 //! report/  demo/                                    what people see
-//! capacity/                                         simulation of duration and number of workers
-//! training/                                         trains the classifier
+//! services/                                         what people and workers do with a run
+//! web/  capacity/  training/                        HTTP server; simulation of a run; training of the classifier
 //! pipeline/                                         stages, worker, producer, everything in one process
 //! dataset/                                          the index of faces and the query language
 //! archive/                                          typed documents in the object store
@@ -36,9 +36,11 @@ pub mod pipeline;
 pub mod redis;
 pub mod report;
 pub mod server_error;
+pub mod services;
 pub mod source;
 pub mod sqlite;
 pub mod telemetry;
 pub mod tls;
 pub mod training;
 pub mod vision;
+pub mod web;

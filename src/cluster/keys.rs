@@ -30,3 +30,13 @@ pub fn leases(prefix: &str, host: &str) -> String {
 pub fn processes(prefix: &str, host: &str) -> String {
     format!("{prefix}:host:{{{host}}}:processes")
 }
+
+/// Text: the shared report on the queues, as JSON; expires after a few seconds.
+pub fn queue_report(prefix: &str) -> String {
+    format!("{prefix}:{{queues}}:report")
+}
+
+/// Text: present while a worker measures the queues.
+pub fn queue_claim(prefix: &str) -> String {
+    format!("{prefix}:{{queues}}:claim")
+}

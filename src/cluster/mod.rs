@@ -5,6 +5,7 @@
 pub mod hosts;
 pub mod keys;
 pub mod pauses;
+pub mod queue_reports;
 pub mod workers;
 
 pub use hosts::Hosts;

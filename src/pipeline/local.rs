@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::event::{Observer, PhotoEvent};
-use super::requeue::{Requeue, RequeueError};
+use super::producer::enqueue_waiting;
 use super::worker::{Worker, WorkerError};
 use crate::broker::Broker;
 use crate::broker::embedded::Embedded;
@@ -29,8 +29,6 @@ pub enum LocalError {
     Occupied(PathBuf),
     #[error(transparent)]
     Database(#[from] DatabaseError),
-    #[error(transparent)]
-    Requeue(#[from] RequeueError),
     #[error(transparent)]
     Server(#[from] ServerError),
     #[error(transparent)]
@@ -148,7 +146,7 @@ pub async fn drive(
 ) -> Result<Finish, LocalError> {
     let mut left = Remaining::count(run, ledger, broker).await?;
     if left.messages < left.photos {
-        Requeue { ledger, broker, records: None }.enqueue_waiting(run).await?;
+        enqueue_waiting(run, ledger, broker).await?;
     }
     countdown.left.store(left.photos as i64, Ordering::Release);
     let done = shutdown.child_token();

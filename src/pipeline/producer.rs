@@ -1,4 +1,6 @@
-//! Takes candidates in and enqueues them.
+//! Registers candidates and enqueues them.
+
+use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use tracing::Instrument;
@@ -9,10 +11,10 @@ use crate::broker::Broker;
 use crate::domain::Message;
 use crate::domain::clock::now;
 use crate::domain::{Candidate, Id, Photo, RunName};
-use crate::ledger::{Ledger, Registration};
+use crate::ledger::{Filter, Ledger, PhotoStatus, Registration};
 use crate::server_error::ServerError;
 
-/// What became of the candidates.
+/// What the producer did with the candidates.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Enqueued {
     pub new: u64,
@@ -20,7 +22,7 @@ pub struct Enqueued {
     pub refused: Vec<Refusal>,
 }
 
-/// A candidate that cannot be taken in.
+/// A candidate that cannot be registered.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Refusal {
     pub photo_id: Id,
@@ -33,17 +35,16 @@ pub enum ProducerError {
     Server(#[from] ServerError),
 }
 
-/// Longer ids are no ids.
+/// In bytes. A longer id is refused.
 const LONGEST_ID: usize = 200;
 /// Candidates that share a round trip to the ledger.
 const BATCH: usize = 500;
-/// Messages on their way to the broker at a time.
+/// Messages that wait for the confirm of the broker at a time.
 const UNCONFIRMED: usize = 128;
 
 /// Registers the candidates and enqueues those that have not advanced yet. `progress` receives how many are done.
 ///
-/// It may be run again after any failure: what is known stays as it is, and a message that was enqueued before is
-/// recognised as a copy.
+/// It may be repeated after any failure: a known photo stays as it is, and a second copy of a message is recognised.
 pub async fn enqueue(
     run: &RunName,
     candidates: &[Candidate],
@@ -77,6 +78,25 @@ pub async fn enqueue(
         progress(batch.len() as u64);
     }
     Ok(enqueued)
+}
+
+/// Publishes the messages that the ledger keeps of the waiting photos, for queues that were lost, and returns how many. If
+/// a queue still has such a message, the copy is recognised.
+pub async fn enqueue_waiting(run: &RunName, ledger: &dyn Ledger, broker: &dyn Broker) -> Result<u64, ServerError> {
+    let waiting = Filter { waiting: true, ..Filter::default() };
+    let (mut enqueued, mut after) = (0, None);
+    loop {
+        let page = ledger.page(run, &waiting, after.as_ref(), BATCH).await?;
+        let Some(last) = page.last() else { return Ok(enqueued) };
+        after = Some(last.photo_id.clone());
+        let now = now().as_secs();
+        for PhotoStatus { due_at, message, .. } in page.iter().map(|entry| &entry.status) {
+            if let Some(message) = message {
+                send(broker, message, Some(Duration::from_secs(due_at.saturating_sub(now)))).await?;
+                enqueued += 1;
+            }
+        }
+    }
 }
 
 fn refusal(candidate: &Candidate) -> Option<Refusal> {

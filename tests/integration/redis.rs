@@ -466,6 +466,8 @@ fn the_table_of_names_has_the_keys_of_the_code() {
         cluster::pauses(prefix),
         cluster::workers(prefix),
         cluster::workers_seen(prefix),
+        cluster::queue_report(prefix),
+        cluster::queue_claim(prefix),
         cluster::host(prefix, "photos.example"),
         cluster::leases(prefix, "photos.example"),
         cluster::processes(prefix, "photos.example"),

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 use crate::cli::failure::Failure;
 use crate::cli::output::{print_json, print_text};
 use crate::cli::progress::Bars;
-use crate::cli::settings::run_target::{RunTarget, RunTargetArgs};
+use crate::cli::settings::run_target::RunTargetArgs;
 use crate::dataset::face::FIELDS;
 use crate::dataset::page::Order;
 use crate::dataset::{Cursor, Face, Index, Query, follow};
 use crate::objects::ObjectKey;
+use crate::services::run_target::RunTarget;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

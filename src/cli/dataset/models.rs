@@ -12,10 +12,11 @@ use crate::classifier::model::{ModelFile, meta};
 use crate::cli::failure::Failure;
 use crate::cli::output::{print_json, print_text};
 use crate::cli::settings::flags::ModelArgs;
-use crate::cli::settings::run_target::{RunTarget, RunTargetArgs};
+use crate::cli::settings::run_target::RunTargetArgs;
 use crate::domain::clock::now;
 use crate::domain::{ContentHash, calendar};
 use crate::inference::Runtime;
+use crate::services::run_target::RunTarget;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -232,5 +233,5 @@ fn line(change: &ClassifierChange) -> String {
 /// The user and the machine.
 fn person() -> String {
     let user = std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "unknown".into());
-    format!("{user}@{}", crate::cli::operate::work::host_name())
+    format!("{user}@{}", crate::services::work::host_name())
 }

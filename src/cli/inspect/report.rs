@@ -35,7 +35,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let written = crate::cli::process::block_on(async {
         let place = args.place.open().await?;
         let folder = place.folder().unwrap_or(&args.to);
-        let settings = place.settings().await?;
+        let settings = place.settings().await.map_err(Failure::broken)?;
         let settings = settings.into_iter().map(|(name, value)| (name, crate::cli::output::plain(&value))).collect();
         let about = About { run: place.run.clone(), made_at: now().as_secs(), ok_threshold, settings };
         write_all(folder, &*place.ledger, place.records.as_ref(), about).await.map_err(Failure::broken)

@@ -1,8 +1,7 @@
 //! `--where`: which photos or dead letters are selected, in the query language.
 
-use crate::broker::DeadLetter;
 use crate::dataset::query::{Field, FieldType, Operator, Query, QueryError, Value};
-use crate::domain::{Ending, Message};
+use crate::domain::Ending;
 use crate::ledger::Filter;
 
 const STAGE: Field = Field {
@@ -71,15 +70,6 @@ fn parse(text: &str, fields: &'static [Field]) -> Result<Filter, BadFilter> {
         }
     }
     Ok(filter)
-}
-
-/// Whether the filter selects the dead letter. `message`: the photo's, unless the message is foreign.
-pub fn means(filter: &Filter, letter: &DeadLetter, message: Option<&Message>) -> bool {
-    let Filter { stage, cause, host, .. } = filter;
-    let is_from = |host: &String| message.is_some_and(|message| message.photo.candidate.host() == *host);
-    stage.is_none_or(|stage| letter.stage == Some(stage))
-        && cause.as_ref().is_none_or(|cause| letter.cause.code == *cause)
-        && host.as_ref().is_none_or(is_from)
 }
 
 #[cfg(test)]

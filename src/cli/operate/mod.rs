@@ -8,5 +8,3 @@ pub mod retry;
 pub mod work;
 
 mod filter;
-mod heartbeat;
-mod probes;

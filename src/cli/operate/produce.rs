@@ -115,7 +115,7 @@ pub fn run(Args { collection: args, limit, faces, models }: Args) -> Result<Exit
     let _telemetry = crate::cli::process::observe("facemill=warn", &bars, "facemill-producer", false)?;
     let enqueued = crate::cli::process::block_on(async {
         // Before the dump is read, which may take long.
-        servers.check().await?;
+        servers.check().await.map_err(Failure::broken)?;
         let landmarks = models.find().landmarks();
         let landmarks = tokio::task::spawn_blocking(move || inference::sha256(&landmarks)).await;
         let landmarks = landmarks.map_err(Failure::broken)?.map_err(Failure::broken)?;
@@ -128,7 +128,7 @@ pub fn run(Args { collection: args, limit, faces, models }: Args) -> Result<Exit
         let progress = |photos| bar.inc(photos);
         let enqueued = producer::enqueue(&args.run, &candidates, &*servers.ledger, &servers.broker, &progress).await;
         bar.finish_and_clear();
-        enqueued.map_err(|error| Failure::broken(format!("{error}; run the same command again to go on")))
+        enqueued.map_err(|error| Failure::broken(format!("{error}; run the same command again to continue")))
     })?;
     if args.json { print_json(&enqueued) } else { print_text(&text(&enqueued, &args.run)) }?;
     Ok(ExitCode::SUCCESS)

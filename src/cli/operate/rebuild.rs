@@ -12,8 +12,8 @@ use crate::cli::operate::produce::CollectionArgs;
 use crate::cli::output::{print_json, print_text};
 use crate::cli::progress::Bars;
 use crate::domain::RunName;
-use crate::pipeline::rebuild::{self, Rebuilt};
-use crate::pipeline::requeue::Requeue;
+use crate::pipeline::producer;
+use crate::services::rebuild::{self, Rebuilt};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -39,7 +39,7 @@ pub fn run(Args { collection: args, queues }: Args) -> Result<ExitCode, Failure>
     let bars = Bars::new(!args.json);
     let _telemetry = crate::cli::process::observe("facemill=warn", &bars, "facemill-producer", false)?;
     let outcome = crate::cli::process::block_on(async {
-        servers.check().await?;
+        servers.check().await.map_err(Failure::broken)?;
         let candidates = args.dump.candidates(|| Ok(servers.objects.clone()), mapping, &bars).await?;
         let (restore, enqueue) =
             (bars.count("restore", candidates.len() as u64), bars.count("enqueue", candidates.len() as u64));
@@ -49,10 +49,10 @@ pub fn run(Args { collection: args, queues }: Args) -> Result<ExitCode, Failure>
         let rebuilt = rebuild::rebuild(&args.run, &candidates, &records, ledger, broker, &restored, &enqueued).await;
         restore.finish_and_clear();
         enqueue.finish_and_clear();
-        let again = |error: String| Failure::broken(format!("{error}; run the same command again to go on"));
+        let again = |error: String| Failure::broken(format!("{error}; run the same command again to continue"));
         let rebuilt = rebuilt.map_err(|error| again(error.to_string()))?;
         let published = match queues {
-            true => Requeue { ledger, broker, records: None }.enqueue_waiting(&args.run).await,
+            true => producer::enqueue_waiting(&args.run, ledger, broker).await,
             false => Ok(0),
         };
         Ok(Outcome { rebuilt, published: published.map_err(|error| again(error.to_string()))? })
@@ -60,17 +60,17 @@ pub fn run(Args { collection: args, queues }: Args) -> Result<ExitCode, Failure>
     if args.json { print_json(&outcome) } else { print_text(&text(&outcome, &args.run)) }?;
     match outcome.rebuilt.unreadable.len() {
         0 => Ok(ExitCode::SUCCESS),
-        1 => Err(Failure::findings("one record cannot be read, and its photo is left out")),
-        count => Err(Failure::findings(format!("{count} records cannot be read, and their photos are left out"))),
+        1 => Err(Failure::findings("one record cannot be read; its photo is not restored")),
+        count => Err(Failure::findings(format!("{count} records cannot be read; their photos are not restored"))),
     }
 }
 
 fn text(Outcome { rebuilt, published }: &Outcome, run: &RunName) -> String {
     let Rebuilt { restored, stood, enqueued, refused, unreadable } = rebuilt;
-    let mut text = format!("run {run}: {restored} restored, {stood} stood already, {enqueued} enqueued, ");
+    let mut text = format!("run {run}: {restored} restored, {stood} known before, {enqueued} enqueued, ");
     let _ = writeln!(text, "{} refused", refused.len());
     if *published > 0 {
-        let _ = writeln!(text, "{published} that wait were published again");
+        let _ = writeln!(text, "{published} waiting photos published again");
     }
     for Unreadable { record, reason } in unreadable {
         let _ = writeln!(text, "{record}: {reason}");

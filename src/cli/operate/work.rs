@@ -5,27 +5,19 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::archive::records::Records;
 use crate::cli::failure::Failure;
-use crate::cli::operate::heartbeat::{Heartbeat, Tally};
-use crate::cli::operate::probes::{self, Probes};
 use crate::cli::progress::Bars;
 use crate::cli::settings::flags::{self, StageArgs};
 use crate::cli::settings::servers::ServerArgs;
-use crate::cluster::{Hosts, PauseWatch, hosts};
 use crate::domain::StageName;
-use crate::domain::clock::now;
-use crate::objects::Objects;
-use crate::pipeline::pause::Pause;
 use crate::pipeline::stages::runs_native_code;
-use crate::pipeline::worker::{self, Gate, Worker};
-use crate::telemetry::instruments;
+use crate::pipeline::worker;
+use crate::services::work::Work;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -62,80 +54,36 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         crate::cli::process::observe(level, &Bars::new(false), &service(&args.stages), args.listen.is_some())?;
     crate::cli::process::block_on(async {
         let shutdown = CancellationToken::new();
-        let mut aside = JoinSet::new();
-        // From the start: who is told to end while it loads its models ends in order, too.
-        aside.spawn(crate::cli::process::signals(shutdown.clone()));
+        // Signals are caught from the start: loading the models takes time.
+        let signals = tokio::spawn(crate::cli::process::signals(shutdown.clone()));
         let listener = match args.listen {
-            Some(address) => Some(probes::listen(address).await?),
+            Some(address) => Some(listen(address).await?),
             None => None,
         };
-        servers.check().await?;
-        let objects: Arc<dyn Objects> = servers.observed_objects();
-        let name = format!("{}-{}-{}", host_name(), std::process::id(), now().as_nanos());
-        let pauses = PauseWatch::start(servers.ledger.client().clone()).await.map_err(Failure::broken)?;
-        let limits = hosts::LeaseLimits::new(&settings.rules);
-        settings.host_limiter =
-            Some(Arc::new(Hosts::new(servers.ledger.client().clone(), name.clone(), limits, pauses.hosts())));
-        settings.per_run = true;
-        let stages = crate::cli::run::open(&args.stages, &settings, objects.clone()).await?;
-        let gate = Gate::default();
-        if let Some(instruments) = instruments::get() {
-            args.stages.iter().for_each(|stage| instruments.register_stage(*stage));
-        }
-        let tally = Arc::<Tally>::default();
-        let mut running = JoinSet::new();
-        for stage in &stages.all {
-            let native = runs_native_code(stage.name());
-            let worker = Worker {
-                stage: stage.clone(),
-                broker: Arc::new(servers.broker.clone()),
-                ledger: servers.ledger.clone(),
-                records: Some(Records::new(objects.clone())),
-                observer: tally.clone(),
-                gate: native.then(|| gate.clone()),
-                name: name.clone(),
-                settings: worker::Settings {
-                    concurrency: match stage.name() {
-                        StageName::Fetch => settings.rules.prefetch(),
-                        name => concurrency.of(name),
-                    },
-                    attempts: args.settings.attempts,
-                    waits: args.settings.waits.clone(),
-                    grace: Duration::from_secs(args.grace),
-                    pause: Pause::new(pauses.stage(stage.name())),
-                    ..worker::Settings::default()
-                },
-            };
-            tracing::info!(stage = %stage.name(), concurrency = concurrency.of(stage.name()), worker = name, "at work");
-            let shutdown = shutdown.clone();
-            running.spawn(async move { worker.run(shutdown).await });
-        }
-        aside.spawn(pauses.run());
-        let heart = Arc::new(Heartbeat::new(servers.ledger.client().clone(), tally, &name, &args.stages));
-        aside.spawn(heart.clone().beat());
-        let probes = Arc::new(Probes::new(telemetry.prometheus.clone().unwrap_or_default(), shutdown.clone()));
-        if let Some(listener) = listener {
-            tracing::info!(address = ?listener.local_addr().ok(), "answers /healthz, /readyz and /metrics");
-            aside.spawn(probes.clone().serve(listener));
-            aside.spawn(probes.clone().watch(servers));
-        }
-        let mut fault = None;
-        while let Some(ended) = running.join_next().await {
-            let ended = ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-            fault = fault.or(ended.err());
-            if !shutdown.is_cancelled() {
-                probes.broken.cancel();
-            }
-            // One stage that cannot go on ends the process: whoever watches it starts a new one.
-            shutdown.cancel();
-        }
-        aside.abort_all();
-        heart.stop().await;
-        match fault {
-            Some(fault) => Err(Failure::broken(fault)),
-            None => Ok(ExitCode::SUCCESS),
-        }
+        let work = Work {
+            concurrency: args.stages.iter().map(|stage| (*stage, concurrency.of(*stage))).collect(),
+            stages: settings,
+            worker: worker::Settings {
+                attempts: args.settings.attempts,
+                waits: args.settings.waits.clone(),
+                grace: Duration::from_secs(args.grace),
+                ..worker::Settings::default()
+            },
+            listener,
+            metrics: telemetry.prometheus.clone().unwrap_or_default(),
+        };
+        let worked = work.run(servers, shutdown).await;
+        signals.abort();
+        worked.map_err(Failure::broken)?;
+        Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Binds the address, so that a port that is taken is an error before anything else starts.
+async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| Failure::broken(format!("--listen: cannot listen on {address}: {error}; choose another port")))
 }
 
 /// The service name of a worker in traces: a single stage has a name of its own.
@@ -154,7 +102,7 @@ struct Concurrency {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("take a number from 1 to {most}, or one for each stage: fetch=64,detect=2", most = Concurrency::MOST)]
+#[error("expected a number from 1 to {most}, or one for each stage: fetch=64,detect=2", most = Concurrency::MOST)]
 struct BadConcurrency;
 
 impl Concurrency {
@@ -196,12 +144,6 @@ impl fmt::Display for Concurrency {
         let parts: Vec<String> = self.all.iter().map(usize::to_string).chain(each).collect();
         f.write_str(&parts.join(","))
     }
-}
-
-/// The name of the machine or the pod.
-pub fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.trim().to_owned()
 }
 
 #[cfg(test)]

@@ -10,22 +10,19 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::run_classifier::RunClassifiers;
-use crate::archive::run_settings::{RunSettings, StoredRunSettings};
 use crate::cli::failure::Failure;
 use crate::cli::output::plain;
 use crate::cli::progress::{Bars, Board};
 use crate::cli::settings::process_args::ProcessArgs;
+use crate::domain::Candidate;
 use crate::domain::clock::now;
-use crate::domain::{Candidate, RunName, StageName};
 use crate::ledger::Ledger;
-use crate::objects::Objects;
-use crate::objects::observed::Observed;
 use crate::pipeline::event::{Observer, PhotoEvent};
-use crate::pipeline::local::{Countdown, Finish, LockedRunDir, RunDir, drive};
-use crate::pipeline::producer::{self, Enqueued};
-use crate::pipeline::stages::{self, Stages, runs_native_code};
-use crate::pipeline::worker::{self, Gate, Worker};
+use crate::pipeline::local::{Finish, RunDir};
+use crate::pipeline::producer::Enqueued;
+use crate::pipeline::{stages, worker};
 use crate::report::{self, About, Written};
+use crate::services::local_run::LocalRun;
 use crate::source::{self, Input, Mapping};
 use crate::telemetry::Telemetry;
 
@@ -92,66 +89,47 @@ pub async fn execute(
     again: &str,
 ) -> Result<ExitCode, Failure> {
     candidates.truncate(process.limit.unwrap_or(usize::MAX));
-    let run = RunName::default();
-    let home = RunDir::at(&process.out);
-    let LockedRunDir { ledger, broker, objects, .. } = &home.lock().await.map_err(Failure::broken)?;
-    let shape = agree_on_settings(&run, &settings, Arc::new(objects.clone())).await?;
-    let stages = open(&StageName::ALL, &settings, Arc::new(Observed::folder(Arc::new(objects.clone())))).await?;
+    let local = LocalRun::open(&RunDir::at(&process.out), settings).await.map_err(Failure::broken)?;
+    let ledger = &local.dir.ledger;
 
     let bar = bars.count("enqueue", candidates.len() as u64);
-    let enqueued = producer::enqueue(&run, &candidates, ledger, broker, &|photos| bar.inc(photos)).await;
+    let enqueued = local.enqueue(&candidates, &|photos| bar.inc(photos)).await;
     bar.finish_and_clear();
     let enqueued = enqueued.map_err(Failure::broken)?;
     drop(candidates);
     for refusal in &enqueued.refused {
-        tracing::warn!(photo = %refusal.photo_id, "not taken in: {}", refusal.reason);
+        tracing::warn!(photo = %refusal.photo_id, "refused: {}", refusal.reason);
     }
 
-    let countdown = Arc::new(Countdown::default());
-    let mut observers: Vec<Arc<dyn Observer>> = vec![countdown.clone()];
-    if process.json {
-        observers.push(Arc::new(Lines));
-    } else {
-        let counts = ledger.counts(&run).await.map_err(Failure::broken)?;
-        observers.push(Arc::new(Board::new(bars, &counts)));
-    }
-    let gate = Gate::default();
-    let observer: Arc<dyn Observer> = Arc::new(observers);
-    let workers = stages.all.iter().map(|stage| Worker {
-        stage: stage.clone(),
-        broker: Arc::new(broker.clone()),
-        ledger: Arc::new(ledger.clone()),
-        records: None,
-        observer: observer.clone(),
-        gate: runs_native_code(stage.name()).then(|| gate.clone()),
-        name: format!("local-{}-{}", std::process::id(), now().as_nanos()),
-        settings: worker::Settings {
-            concurrency: if stage.name() == StageName::Fetch { settings.rules.prefetch() } else { settings.cores },
-            attempts: process.stages.attempts,
-            waits: process.stages.waits.clone(),
-            // Here it is mostly a person who kills the process, and not the photo.
-            crash_limit: 5,
-            ..worker::Settings::default()
-        },
-    });
-    let workers = workers.collect();
+    let observer: Arc<dyn Observer> = match process.json {
+        true => Arc::new(Lines),
+        false => Arc::new(Board::new(bars, &ledger.counts(&local.run).await.map_err(Failure::broken)?)),
+    };
+    let worker_settings = worker::Settings {
+        attempts: process.stages.attempts,
+        waits: process.stages.waits.clone(),
+        // On a laptop, most crashes are a user who kills the process.
+        crash_limit: 5,
+        ..worker::Settings::default()
+    };
     let shutdown = CancellationToken::new();
     let signals = tokio::spawn(crate::cli::process::signals(shutdown.clone()));
-    let finish = drive(&run, ledger, broker, workers, countdown, shutdown).await;
+    let finish = local.process(worker_settings, vec![observer], shutdown).await;
     signals.abort();
     bars.clear();
     let finish = finish.map_err(Failure::broken)?;
 
-    let current = RunClassifiers::new(Arc::new(objects.clone())).read(&run).await.map_err(Failure::broken)?;
-    let own = stages.classifier.as_ref().map(|model| model.threshold);
+    let objects = Arc::new(local.dir.objects.clone());
+    let current = RunClassifiers::new(objects).read(&local.run).await.map_err(Failure::broken)?;
+    let own = local.stages.classifier.as_ref().map(|model| model.threshold);
     let threshold = current.current().map(|change| change.threshold).or(own).unwrap_or(0.5);
     let about = About {
-        run,
+        run: local.run.clone(),
         made_at: now().as_secs(),
         ok_threshold: threshold,
-        settings: shape.by_name().into_iter().map(|(name, value)| (name, plain(&value))).collect(),
+        settings: local.settings.by_name().into_iter().map(|(name, value)| (name, plain(&value))).collect(),
     };
-    let written = report::write_all(home.folder(), ledger, None, about).await.map_err(Failure::broken)?;
+    let written = report::write_all(&process.out, ledger, None, about).await.map_err(Failure::broken)?;
     let summary = Summary { enqueued: &enqueued, written: &written, finish, again };
     summary.print(process.json).map_err(|error| Failure::broken(format!("cannot print the summary: {error}")))?;
     Ok(match finish {
@@ -160,37 +138,12 @@ pub async fn execute(
     })
 }
 
-/// Loads the models off the async threads: they are large.
-pub async fn open(
-    names: &[StageName],
-    settings: &stages::Settings,
-    objects: Arc<dyn Objects>,
-) -> Result<Stages, Failure> {
-    let (names, settings) = (names.to_vec(), settings.clone());
-    let opened = tokio::task::spawn_blocking(move || Stages::open(&names, &settings, &objects));
-    opened.await.map_err(Failure::broken)?.map_err(Failure::broken)
-}
-
-/// Fixes the settings of a new run. A run continues only with the settings that it was started with: mixed alignments
-/// ruin a training set.
-pub async fn agree_on_settings(
-    run: &RunName,
-    settings: &stages::Settings,
-    objects: Arc<dyn Objects>,
-) -> Result<RunSettings, Failure> {
-    let settings = settings.clone();
-    let given = tokio::task::spawn_blocking(move || settings.of_run()).await.map_err(Failure::broken)?;
-    let given = given.map_err(Failure::broken)?;
-    StoredRunSettings::new(objects).agree(run, &given).await.map_err(Failure::broken)?;
-    Ok(given)
-}
-
 /// Prints every event as a line of JSON.
 struct Lines;
 
 impl Observer for Lines {
     fn on_event(&self, event: &PhotoEvent<'_>) {
-        // Whoever reads may have gone away; the run goes on.
+        // The reader may have closed the pipe; the run continues.
         let _ = writeln!(std::io::stdout().lock(), "{}", event.json());
     }
 }
@@ -226,7 +179,7 @@ impl Summary<'_> {
         writeln!(out, "{faces:>9} faces      {:>6.1} % of those", share(faces, downloaded))?;
         writeln!(out, "{ok:>9} OK         {:>6.1} % of those", share(ok, faces))?;
         if let Finish::Interrupted { waiting } = self.finish {
-            writeln!(out, "interrupted, {waiting} photos still wait; to go on: {}", self.again)?;
+            writeln!(out, "interrupted, {waiting} photos still wait; to continue: {}", self.again)?;
         }
         writeln!(out, "report: {}", self.written.page.display())
     }

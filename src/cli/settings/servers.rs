@@ -1,18 +1,15 @@
-//! The servers of an installation: where they are, and whether they answer.
+//! The flags for the servers of an installation.
 
 use std::sync::Arc;
 
 use clap::Args;
 
-use crate::broker::Broker;
 use crate::broker::rabbitmq::{self, RabbitMq};
 use crate::cli::failure::Failure;
-use crate::ledger::Ledger;
 use crate::ledger::redis::Redis;
-use crate::objects::Objects;
-use crate::objects::observed::Observed;
 use crate::objects::s3::{self, S3};
 use crate::redis::{RedisClient, RedisSettings};
+use crate::services::servers::Servers;
 
 /// RabbitMQ, Redis and S3.
 #[derive(Debug, Clone, Args)]
@@ -55,14 +52,6 @@ pub struct ServerArgs {
     /// Prefix of queues and Redis keys, so that installations can share servers; for objects see --s3-prefix
     #[arg(long, env = "FACEMILL_PREFIX", default_value = "facemill", value_name = "NAME", help_heading = "Servers")]
     prefix: String,
-}
-
-/// Clients of the three servers. They connect on first use.
-#[derive(Clone)]
-pub struct Servers {
-    pub broker: RabbitMq,
-    pub ledger: Arc<Redis>,
-    pub objects: S3,
 }
 
 impl ServerArgs {
@@ -135,31 +124,5 @@ impl ServerArgs {
             prefix: self.s3_prefix.as_ref().map_or("", s3::Prefix::as_str).into(),
             ..s3::Settings::new(bucket, keys)
         }))
-    }
-}
-
-impl Servers {
-    /// Checks that all three servers answer and permit what is needed.
-    pub async fn check(&self) -> Result<(), Failure> {
-        let (broker, ledger, objects) = self.checks().await;
-        let faults: Vec<String> = [broker.err(), ledger.err(), objects.err()].into_iter().flatten().collect();
-        match faults.is_empty() {
-            true => Ok(()),
-            false => Err(Failure::broken(faults.join("\n          "))),
-        }
-    }
-
-    /// The object store for stages, with traces and metrics.
-    pub fn observed_objects(&self) -> Arc<dyn Objects> {
-        Arc::new(Observed::bucket(Arc::new(self.objects.clone()), self.objects.bucket()))
-    }
-
-    /// The results for RabbitMQ, Redis and S3, in this order.
-    pub async fn checks(&self) -> (Result<(), String>, Result<(), String>, Result<(), String>) {
-        tokio::join!(
-            async { self.broker.check().await.map_err(|error| error.to_string()) },
-            async { self.ledger.check().await.map_err(|error| error.to_string()) },
-            async { self.objects.check().await.map_err(|error| error.to_string()) },
-        )
     }
 }

@@ -284,7 +284,7 @@ fn an_audit_finds_what_is_missing() {
     let faults = audit["faults"].as_array().unwrap();
     let missing = faults.iter().filter(|fault| fault["fault"] == "missing").count();
     assert_eq!(missing, collection.candidates().len() - 30);
-    assert!(faults.iter().any(|fault| fault["fault"] == "lost object" && fault["photo_id"] == lost["photo_id"]));
+    assert!(faults.iter().any(|fault| fault["fault"] == "lost-object" && fault["photo_id"] == lost["photo_id"]));
 }
 
 #[test]

@@ -1,29 +1,29 @@
-//! Makes a ledger again that was lost: what has ended from the records among the objects, the rest from the dump.
+//! Rebuilds a lost ledger: ended photos from the records in the object store, the others from the dump.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 
 use futures::TryStreamExt;
 
-use super::producer::{self, Enqueued, ProducerError, Refusal};
 use crate::archive::records::{Records, Unreadable};
 use crate::broker::Broker;
 use crate::domain::Record;
 use crate::domain::{Candidate, PhotoKey, RunName};
 use crate::ledger::{Ledger, LedgerError};
 use crate::objects::{ObjectError, ObjectKey};
+use crate::pipeline::producer::{self, Enqueued, ProducerError, Refusal};
 
-/// What became of the records and the candidates.
+/// What a rebuild did with the records and the candidates.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Rebuilt {
-    /// Photos that have their ending again.
+    /// Photos whose ending was restored.
     pub restored: u64,
-    /// Records of photos whose place the ledger knew.
+    /// Records of photos that the ledger knew already.
     pub stood: u64,
-    /// Candidates without a record, which start again.
+    /// Candidates without a record, which start from the first stage.
     pub enqueued: u64,
     pub refused: Vec<Refusal>,
-    /// Records that are no help. Their photos are left alone until somebody has looked at them.
+    /// Records that cannot be read. Their photos are neither restored nor enqueued.
     pub unreadable: Vec<Unreadable>,
 }
 
@@ -37,14 +37,14 @@ pub enum RebuildError {
     Producer(#[from] ProducerError),
 }
 
-/// Restores at a time.
-const AT_ONCE: usize = 32;
+/// Records that are restored at a time.
+const CONCURRENCY: usize = 32;
 
-/// Restores every photo of the run that has a record, then takes in and enqueues the candidates that have none;
-/// `restored` and `enqueued` hear how many are dealt with.
+/// Restores every photo of the run that has a record, then enqueues the candidates that have none. `restored` and
+/// `enqueued` receive how many are done.
 ///
-/// It may be run again after any failure, and while workers are at work: a photo that stands somewhere stays there.
-/// Photos that were under way start again, and their stages find what is in the objects already.
+/// It may be repeated after any failure and while workers run: a photo that the ledger knows stays as it is. Photos that
+/// were in the pipeline start again, and their stages reuse the objects that exist.
 pub async fn rebuild(
     run: &RunName,
     candidates: &[Candidate],
@@ -55,7 +55,7 @@ pub async fn rebuild(
     enqueued: &(dyn Fn(u64) + Sync),
 ) -> Result<Rebuilt, RebuildError> {
     let mut rebuilt = Rebuilt::default();
-    // Before the candidates are taken in: what has ended is then known as such, and not enqueued.
+    // This precedes the candidates, so that ended photos are not enqueued.
     let restore = async |record: Result<Record, Unreadable>| {
         let restoring = match record {
             Ok(record) => Ok(ledger.restore(&record.message, record.ending, record.cause.as_ref()).await?),
@@ -65,7 +65,7 @@ pub async fn rebuild(
         Ok::<_, RebuildError>(restoring)
     };
     let mut answers =
-        std::pin::pin!(records.all(run).map_err(RebuildError::from).map_ok(restore).try_buffer_unordered(AT_ONCE));
+        std::pin::pin!(records.all(run).map_err(RebuildError::from).map_ok(restore).try_buffer_unordered(CONCURRENCY));
     while let Some(restoring) = answers.try_next().await? {
         match restoring {
             Ok(true) => rebuilt.restored += 1,
@@ -79,7 +79,7 @@ pub async fn rebuild(
     Ok(Rebuilt { enqueued: new, refused, ..rebuilt })
 }
 
-/// The candidates that have none of these records: such a photo has ended, nobody knows how.
+/// The candidates without one of these records: their photos have ended, and how is unknown.
 fn without<'a>(run: &RunName, candidates: &'a [Candidate], unreadable: &[Unreadable]) -> Cow<'a, [Candidate]> {
     if unreadable.is_empty() {
         return Cow::Borrowed(candidates);
@@ -129,7 +129,7 @@ mod tests {
         let [unreadable] = &rebuilt.unreadable[..] else { panic!("{rebuilt:?}") };
         assert_eq!(unreadable.record, broken);
         assert_eq!(ledger.status(&key(1)).await.unwrap().unwrap().state, State::Ended(Ending::Gone));
-        assert!(ledger.status(&key(2)).await.unwrap().is_none(), "nobody knows how it ended");
+        assert!(ledger.status(&key(2)).await.unwrap().is_none(), "its ending is unknown");
 
         std::fs::remove_file(scratch.path().join("objects").join(broken.as_str())).unwrap();
         let rebuilt = again().await;

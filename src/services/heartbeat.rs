@@ -1,4 +1,4 @@
-//! Lets an installation know that a worker is there.
+//! Reports a worker to its installation, every few seconds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use crate::domain::clock::now;
 use crate::pipeline::event::{Observer, PhotoEvent};
 use crate::redis::RedisClient;
 
-/// What a worker has in hand and has done.
+/// Counts the photos that a worker processes and has processed.
 #[derive(Debug, Default)]
 pub struct Tally {
     in_flight: AtomicU64,
@@ -31,7 +31,7 @@ impl Observer for Tally {
     }
 }
 
-/// Says every few seconds that a worker is there.
+/// The reports of one worker process.
 pub struct Heartbeat {
     redis: Arc<RedisClient>,
     tally: Arc<Tally>,
@@ -48,15 +48,15 @@ impl Heartbeat {
         Self { redis, tally, name: name.to_owned(), stages, since: now().as_secs() }
     }
 
-    /// Beats until it is dropped. A beat that fails is left out: the next one tells as much.
-    pub async fn beat(self: Arc<Self>) {
+    /// Reports until it is dropped. A report that fails is skipped: the next one says as much.
+    pub async fn run(self: Arc<Self>) {
         let workers = Workers::new(&self.redis);
         let mut ticks = tokio::time::interval(Workers::PERIOD);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             if let Err(error) = workers.report(&self.report()).await {
-                tracing::debug!(%error, "nobody can see this worker");
+                tracing::debug!(%error, "cannot report this worker");
             }
         }
     }
@@ -72,9 +72,8 @@ impl Heartbeat {
         }
     }
 
-    /// The worker has ended in order.
-    pub async fn stop(&self) {
-        // Otherwise it is forgotten in a few seconds.
+    /// Removes the worker from the list. If this fails, the list drops it a few seconds later.
+    pub async fn leave(&self) {
         let _ = tokio::time::timeout(Workers::PERIOD, Workers::new(&self.redis).leave(&self.name)).await;
     }
 }

@@ -1,0 +1,115 @@
+//! A whole run in one process and one folder.
+
+use std::sync::Arc;
+
+use tokio::task::{JoinError, spawn_blocking};
+use tokio_util::sync::CancellationToken;
+
+use super::workers::{self, Shared};
+use crate::archive::run_settings::{RunSettings, RunSettingsError, StoredRunSettings};
+use crate::domain::clock::now;
+use crate::domain::{Candidate, RunName, StageName};
+use crate::inference::InferenceError;
+use crate::objects::Objects;
+use crate::objects::observed::Observed;
+use crate::pipeline::event::Observer;
+use crate::pipeline::local::{Countdown, Finish, LocalError, LockedRunDir, RunDir, drive};
+use crate::pipeline::pause::Pause;
+use crate::pipeline::producer::{self, Enqueued, ProducerError};
+use crate::pipeline::stages::{self, Stages, StagesError};
+use crate::pipeline::worker;
+
+#[derive(Debug, thiserror::Error)]
+pub enum LocalRunError {
+    #[error(transparent)]
+    Folder(#[from] LocalError),
+    #[error(transparent)]
+    Settings(#[from] RunSettingsError),
+    #[error(transparent)]
+    Inference(#[from] InferenceError),
+    #[error(transparent)]
+    Stages(#[from] StagesError),
+    /// A thread that read a model panicked.
+    #[error(transparent)]
+    Panic(#[from] JoinError),
+}
+
+/// A run in a locked folder, with its stages opened.
+pub struct LocalRun {
+    pub run: RunName,
+    pub dir: LockedRunDir,
+    /// The settings that shape the run's crops.
+    pub settings: RunSettings,
+    pub stages: Stages,
+    stage_settings: stages::Settings,
+}
+
+impl LocalRun {
+    /// Locks the folder, fixes the settings of a new run or compares them with those of an existing one, and opens the
+    /// stages.
+    pub async fn open(dir: &RunDir, stage_settings: stages::Settings) -> Result<Self, LocalRunError> {
+        let (run, dir) = (RunName::default(), dir.lock().await?);
+        let objects: Arc<dyn Objects> = Arc::new(dir.objects.clone());
+        let settings = agree_on_settings(&run, &stage_settings, objects.clone()).await?;
+        let observed = Arc::new(Observed::folder(objects));
+        let stages = open_stages(&StageName::ALL, &stage_settings, observed).await?;
+        Ok(Self { run, dir, settings, stages, stage_settings })
+    }
+
+    /// Enqueues the candidates that the run does not know yet. `progress` receives how many are done.
+    pub async fn enqueue(
+        &self,
+        candidates: &[Candidate],
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<Enqueued, ProducerError> {
+        producer::enqueue(&self.run, candidates, &self.dir.ledger, &self.dir.broker, progress).await
+    }
+
+    /// Processes photos until every photo has ended, or until `shutdown`.
+    pub async fn process(
+        &self,
+        settings: worker::Settings,
+        mut observers: Vec<Arc<dyn Observer>>,
+        shutdown: CancellationToken,
+    ) -> Result<Finish, LocalError> {
+        let countdown = Arc::new(Countdown::default());
+        observers.insert(0, countdown.clone());
+        let shared = Shared {
+            broker: Arc::new(self.dir.broker.clone()),
+            ledger: Arc::new(self.dir.ledger.clone()),
+            records: None,
+            observer: Arc::new(observers),
+            name: format!("local-{}-{}", std::process::id(), now().as_nanos()),
+            settings,
+        };
+        let concurrency = |stage| match stage {
+            StageName::Fetch => self.stage_settings.rules.prefetch(),
+            _ => self.stage_settings.cores,
+        };
+        let workers = workers::assemble(&self.stages.all, &shared, concurrency, |_| Pause::default());
+        drive(&self.run, &self.dir.ledger, &self.dir.broker, workers, countdown, shutdown).await
+    }
+}
+
+/// Opens stages on a thread of their own, because their models are large.
+pub async fn open_stages(
+    names: &[StageName],
+    settings: &stages::Settings,
+    objects: Arc<dyn Objects>,
+) -> Result<Stages, LocalRunError> {
+    let (names, settings) = (names.to_vec(), settings.clone());
+    Ok(spawn_blocking(move || Stages::open(&names, &settings, &objects)).await??)
+}
+
+/// Fixes the settings of a new run. An existing run continues only with its own settings: mixed alignments spoil a
+/// training set.
+pub async fn agree_on_settings(
+    run: &RunName,
+    settings: &stages::Settings,
+    objects: Arc<dyn Objects>,
+) -> Result<RunSettings, LocalRunError> {
+    let settings = settings.clone();
+    let given = spawn_blocking(move || settings.of_run()).await??;
+    StoredRunSettings::new(objects).agree(run, &given).await?;
+    Ok(given)
+}

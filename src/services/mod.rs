@@ -1,0 +1,22 @@
+//! What people and workers do with a run or an installation.
+//!
+//! A service takes the ledger, the broker and the objects, and returns values and errors. It prints nothing and knows
+//! neither flags nor exit codes, so that a test calls it without a process.
+
+pub mod audit;
+pub mod dead_letters;
+pub mod health;
+pub mod heartbeat;
+pub mod local_run;
+pub mod queue_metrics;
+pub mod rebuild;
+pub mod requeue;
+pub mod run_target;
+pub mod servers;
+pub mod status;
+pub mod work;
+pub mod worker_routes;
+pub mod workers;
+
+#[cfg(test)]
+mod fixture;

@@ -1,0 +1,5 @@
+//! An HTTP server with limits, for routers of axum.
+
+mod server;
+
+pub use server::{Limits, serve};
