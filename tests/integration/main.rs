@@ -12,6 +12,7 @@ mod redis;
 mod report;
 mod run;
 mod s3;
+mod services;
 mod shared_state;
 mod source;
 mod vision;

@@ -1,4 +1,4 @@
-//! Dead letters and photos that are sent back, on servers; a dump that lies in S3.
+//! Dead letters and requeued photos, on servers; a dump that lies in S3.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;

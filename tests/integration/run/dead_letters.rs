@@ -1,4 +1,4 @@
-//! Dead letters and photos that are sent back, in a folder.
+//! Dead letters and requeued photos, in a folder.
 
 use facemill::broker::{Broker, DeadLetter};
 use facemill::domain::CauseCode;
@@ -84,20 +84,20 @@ fn letters_are_listed_shown_replayed_and_dropped() {
     }
     assert_eq!(ended.text(&["dead", "list", "--where", "stage=crop"]), (0, String::new()));
     let (_, shown) = ended.text(&["dead", "show", &id]);
-    assert!(shown.contains("/broken.jpg") && shown.contains("given up by fetch"), "{shown}");
+    assert!(shown.contains("/broken.jpg") && shown.contains("dead-lettered at fetch"), "{shown}");
     assert_eq!(ended.text(&["dead", "show", "987654321"]).0, 1);
     let (code, told) = ended.text(&["dead", "list", "--where", "colour=red"]);
     assert!(code == 2 && told.contains("the fields are stage, cause, host"), "{told}");
 
-    // It is sent back, fails again, and leaves another letter.
+    // It is requeued, fails again, and leaves another letter.
     let (_, told) = ended.text(&["dead", "replay", "--where", "cause=http-500"]);
-    assert!(told.contains("1 photos sent back") && told.contains("the next `facemill run`"), "{told}");
+    assert!(told.contains("1 photos requeued") && told.contains("the next `facemill run`"), "{told}");
     assert_eq!((ended.dead(), ended.ready()), (vec![], 1.into()));
     ended.go_on();
     assert_eq!(ended.dead()[0]["photo_id"].to_string(), id);
 
     let (code, told) = ended.text(&["dead", "drop", "--where", "cause=http-500"]);
-    assert!(code == 1 && told.contains("1 letters would be dropped"), "{told}");
+    assert!(code == 1 && told.contains("would delete 1 dead letters"), "{told}");
     assert_eq!(ended.dead().len(), 1);
     assert_eq!(ended.json(&["dead", "drop", "--yes"])["dropped"], 1);
     assert_eq!((ended.dead(), ended.ready()), (vec![], 0.into()));
