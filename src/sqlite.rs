@@ -101,6 +101,24 @@ impl Database {
         Ok(())
     }
 
+    /// From now on, tells whether something was committed to the file.
+    pub fn watch(&self) -> Result<Watch, DatabaseError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let open = || {
+            let connection = Connection::open_with_flags(&self.path, flags)?;
+            connection.busy_timeout(Self::BUSY)?;
+            let version = data_version(&connection)?;
+            Ok(Watch { connection, version })
+        };
+        open().map_err(|error: rusqlite::Error| self.failed(error.to_string()))
+    }
+
+    /// Whether something was committed since the last call, or since the watch began.
+    pub fn has_changed(&self, watch: &mut Watch) -> Result<bool, DatabaseError> {
+        let version = data_version(&watch.connection).map_err(|error| self.failed(error.to_string()))?;
+        Ok(std::mem::replace(&mut watch.version, version) != version)
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -147,6 +165,17 @@ impl Database {
     fn failed(&self, detail: String) -> DatabaseError {
         DatabaseError::Failed { path: self.path.clone(), detail }
     }
+}
+
+/// A connection that notices the commits of all others, of this process and of other processes. It takes no lock that a
+/// writer waits for.
+pub struct Watch {
+    connection: Connection,
+    version: i64,
+}
+
+fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "data_version", |row| row.get(0))
 }
 
 fn in_savepoint<T>(
@@ -222,6 +251,19 @@ mod tests {
         insert().await.unwrap();
         let count: i64 = database.call(|c| c.query_row("SELECT count(*) FROM t", [], |r| r.get(0))).await.unwrap();
         assert_eq!(count, 1);
+    }
+
+    #[tokio::test]
+    async fn a_watch_notices_the_commits_of_all_others() {
+        let (_folder, path) = scratch();
+        let database = Database::open(&path, Access::Write).unwrap();
+        database.call(|c| c.execute_batch("CREATE TABLE t(x)")).await.unwrap();
+        let mut watch = database.watch().unwrap();
+        assert!(!database.has_changed(&mut watch).unwrap());
+        database.call(|c| c.execute("INSERT INTO t VALUES (1)", [])).await.unwrap();
+        assert!(database.has_changed(&mut watch).unwrap() && !database.has_changed(&mut watch).unwrap());
+        Connection::open(&path).unwrap().execute("INSERT INTO t VALUES (2)", []).unwrap();
+        assert!(database.has_changed(&mut watch).unwrap());
     }
 
     #[tokio::test]

@@ -71,6 +71,11 @@ pub enum FeedChange {
 }
 
 impl Endings {
+    /// Whether the answer tells a reader anything.
+    pub(super) fn are_news(&self) -> bool {
+        self.restarted || !self.entries.is_empty()
+    }
+
     /// `after`: the cursor that the reader came with.
     pub(super) fn new(entries: Vec<FeedEntry>, epoch: Epoch, after: Option<&Cursor>, restarted: bool) -> Self {
         let unmoved = after.filter(|_| !restarted).map_or(0, |cursor| cursor.sequence);

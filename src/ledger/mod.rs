@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -225,6 +226,17 @@ pub trait Ledger: Send + Sync {
     /// that are restored and that are reopened appear in the order of these changes. A reader that always passes the
     /// cursor of the last answer sees each entry once, also over restarts of the reader, the workers and the server.
     async fn endings(&self, run: &RunName, after: Option<&Cursor>, limit: usize) -> Result<Endings, LedgerError>;
+
+    /// As [`Ledger::endings`], and waits for news of the run if there are none: at most `patience`, then the answer is
+    /// empty. A wait blocks no other call. News arrive within half a second, those of a ledger that was lost meanwhile
+    /// at the end of the wait.
+    async fn wait_for_endings(
+        &self,
+        run: &RunName,
+        after: Option<&Cursor>,
+        limit: usize,
+        patience: Duration,
+    ) -> Result<Endings, LedgerError>;
 
     /// Deletes the message of a photo that ended at `at`, once its record is in the object store. A ledger that has
     /// room keeps it.

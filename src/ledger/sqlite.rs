@@ -1,9 +1,12 @@
 //! The ledger in a SQLite file.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use rusqlite::types::Type;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use tokio::time::{Instant, sleep};
 
 use super::{
     CauseCount, Counts, Cursor, Endings, Entry, Epoch, Event, EventKind, FeedChange, FeedEntry, Filter, Ledger,
@@ -21,6 +24,9 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
+    /// How often a wait looks for commits.
+    const POLL: Duration = Duration::from_millis(250);
+
     /// Messages have a separate table, so that counting does not read them. `bytes`, the length of the id, comes
     /// first in the order of ids, as in [`Id`]. In `endings`, an `ending` of NULL is a photo that was reopened; the
     /// sequence counts the entries of all runs.
@@ -442,6 +448,36 @@ impl Ledger for Sqlite {
             Ok(Endings::new(entries, epoch, after.as_ref(), restarted))
         })
         .await
+    }
+
+    /// Another process may write the file, which SQLite cannot announce: the version of the file is read every
+    /// [`Sqlite::POLL`].
+    async fn wait_for_endings(
+        &self,
+        run: &RunName,
+        after: Option<&Cursor>,
+        limit: usize,
+        patience: Duration,
+    ) -> Result<Endings, LedgerError> {
+        const WHAT: &str = "wait for endings";
+        let deadline = Instant::now() + patience;
+        let mut watch = self.database.watch().map_err(|error| failure(WHAT, &error))?;
+        loop {
+            let endings = self.endings(run, after, limit).await?;
+            if endings.are_news() {
+                return Ok(endings);
+            }
+            loop {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Ok(endings);
+                }
+                sleep(left.min(Self::POLL)).await;
+                if self.database.has_changed(&mut watch).map_err(|error| failure(WHAT, &error))? {
+                    break;
+                }
+            }
+        }
     }
 
     async fn restore(&self, message: &Message, ending: Ending, cause: Option<&Cause>) -> Result<bool, LedgerError> {

@@ -91,6 +91,22 @@ impl RedisClient {
         self.call(what, |mut connection| async move { invocation.invoke_async(&mut connection).await }).await
     }
 
+    /// A command that the server answers after up to `patience`. It has a connection of its own for that time: on the
+    /// shared one, all other commands would wait behind it.
+    pub async fn wait<T: FromRedisValue>(
+        &self,
+        what: &str,
+        command: &Cmd,
+        patience: Duration,
+    ) -> Result<T, ServerError> {
+        let answer_timeout = patience + self.settings.answer_timeout;
+        let mut connection = self.connect(answer_timeout).await?;
+        match timeout(answer_timeout, command.query_async(&mut connection)).await {
+            Ok(answer) => answer.map_err(|error| map_error(&self.name, what, &error)),
+            Err(_) => Err(self.no_answer(what, answer_timeout)),
+        }
+    }
+
     /// Messages of a channel, over a separate connection. The stream ends when that connection ends.
     pub async fn subscribe(&self, channel: &str) -> Result<impl Stream<Item = Msg> + use<>, ServerError> {
         const WHAT: &str = "subscribe";
@@ -159,13 +175,8 @@ impl RedisClient {
         {
             return Err(error.clone());
         }
-        // The client's own timeout applies to each address of a name; the outer one to all of them.
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.settings.connect_timeout))
-            .set_response_timeout(Some(self.settings.answer_timeout));
-        let connect = self.client.get_multiplexed_async_connection_with_config(&config);
-        let error = match timeout(self.settings.connect_timeout, connect).await {
-            Ok(Ok(connection)) => {
+        let error = match self.connect(self.settings.answer_timeout).await {
+            Ok(connection) => {
                 if state.failures > 0 {
                     tracing::info!(server = self.name, "reconnected");
                 }
@@ -173,13 +184,24 @@ impl RedisClient {
                 *state = ConnectionState { connection: Some(connection.clone()), number, ..ConnectionState::default() };
                 return Ok((connection, number));
             }
-            Ok(Err(error)) => map_error(&self.name, "connect", &error),
-            Err(_) => self.no_answer("connect", self.settings.connect_timeout),
+            Err(error) => error,
         };
         state.not_before = Some(Instant::now() + Self::backoff(state.failures));
         state.failures = state.failures.saturating_add(1);
         state.last_error = Some(error.clone());
         Err(error)
+    }
+
+    async fn connect(&self, answer_timeout: Duration) -> Result<MultiplexedConnection, ServerError> {
+        // The client's own timeout applies to each address of a name; the outer one to all of them.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.settings.connect_timeout))
+            .set_response_timeout(Some(answer_timeout));
+        let connect = self.client.get_multiplexed_async_connection_with_config(&config);
+        match timeout(self.settings.connect_timeout, connect).await {
+            Ok(connected) => connected.map_err(|error| map_error(&self.name, "connect", &error)),
+            Err(_) => Err(self.no_answer("connect", self.settings.connect_timeout)),
+        }
     }
 
     /// Doubles with each failure. Half of it is random, so that the workers of a cluster do not reconnect at once.

@@ -81,6 +81,15 @@ impl Ledger for ReadOnlyLedger {
     async fn endings(&self, _: &RunName, _: Option<&Cursor>, _: usize) -> Result<Endings, LedgerError> {
         unreachable!("the report reads only pages")
     }
+    async fn wait_for_endings(
+        &self,
+        _: &RunName,
+        _: Option<&Cursor>,
+        _: usize,
+        _: std::time::Duration,
+    ) -> Result<Endings, LedgerError> {
+        unreachable!("the report reads only pages")
+    }
     async fn runs(&self) -> Result<Vec<RunName>, LedgerError> {
         unreachable!("the report reads only pages")
     }

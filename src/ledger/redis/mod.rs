@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, LazyLock, Mutex};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use redis::{Script, Value};
@@ -363,6 +364,27 @@ impl Ledger for Redis {
         let entries: Option<Vec<FeedEntry>> = entries.into_iter().map(feed_entry).collect();
         let entries = entries.ok_or_else(|| self.client.unexpected_answer(WHAT))?;
         Ok(Endings::new(entries, Epoch::stored(epoch), after, restarted))
+    }
+
+    async fn wait_for_endings(
+        &self,
+        run: &RunName,
+        after: Option<&Cursor>,
+        limit: usize,
+        patience: Duration,
+    ) -> Result<Endings, LedgerError> {
+        let deadline = Instant::now() + patience;
+        let first = self.endings(run, after, limit).await?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        if first.are_news() || left.is_zero() {
+            return Ok(first);
+        }
+        let mut command = redis::cmd("XREAD");
+        // Rounded up: in Redis, 0 milliseconds are for ever.
+        command.arg("COUNT").arg(1).arg("BLOCK").arg(left.as_millis() as u64 + 1).arg("STREAMS");
+        command.arg(self.keys(run).endings()).arg(format!("0-{}", first.cursor.sequence));
+        let _: Value = self.client.wait("wait for endings", &command, left).await?;
+        self.endings(run, after, limit).await
     }
 
     async fn recorded(&self, key: &PhotoKey, at: Position, ending: Ending) -> Result<(), LedgerError> {

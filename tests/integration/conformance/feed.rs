@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use facemill::domain::{Cause, CauseCode, Ending, Id, Message, Photo, Position, RunName, StageName};
 use facemill::ledger::sqlite::Sqlite;
-use facemill::ledger::{Cursor, Endings, FeedChange, FeedEntry, Ledger};
+use facemill::ledger::{Cursor, Endings, Epoch, FeedChange, FeedEntry, Ledger};
 use facemill::sqlite::{Access, Database};
 
 use super::ledger::{begin, end};
@@ -53,7 +54,49 @@ fn assert_sequences_grow(entries: &[FeedEntry]) {
 async fn suite(ledger: Arc<dyn Ledger>) {
     order_and_pages(&*ledger).await;
     requeue_and_restore(&*ledger).await;
-    writers_and_a_reader(ledger).await;
+    writers_and_a_reader(ledger.clone()).await;
+    waits(ledger).await;
+}
+
+/// Longer than any wait below takes when news end it.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+async fn waits(ledger: Arc<dyn Ledger>) {
+    let (name, other) = (run("feed-wait"), run("feed-wait-other"));
+    let wait = |after: Option<Cursor>, patience| {
+        let (ledger, name) = (ledger.clone(), name.clone());
+        tokio::spawn(async move { ledger.wait_for_endings(&name, after.as_ref(), 10, patience).await.unwrap() })
+    };
+    // The run does not exist when the first wait begins.
+    let mut cursor = None;
+    for round in 0..10 {
+        let waiting = wait(cursor.clone(), PATIENCE);
+        if round % 2 == 0 {
+            // A round trip that is not held up, and news of another run, which do not end the wait.
+            tokio::task::yield_now().await;
+            end_photo(&*ledger, &other, &round.to_string(), Ending::Gone).await;
+            assert!(!waiting.is_finished());
+        }
+        end_photo(&*ledger, &name, &round.to_string(), Ending::Gone).await;
+        let began = Instant::now();
+        let page = tokio::time::timeout(PATIENCE, waiting).await.expect("the news end the wait").unwrap();
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert_eq!(changes(&page.entries), [(round.to_string().as_str(), GONE)]);
+        cursor = Some(page.cursor);
+    }
+    let began = Instant::now();
+    let all = wait(None, PATIENCE).await.unwrap();
+    assert_eq!(all.entries.len(), 10, "what is there needs no wait");
+    let foreign = Cursor { epoch: Epoch::random(), sequence: 3 };
+    assert!(wait(Some(foreign), PATIENCE).await.unwrap().restarted);
+    assert!(began.elapsed() < Duration::from_secs(60));
+
+    for patience in [Duration::ZERO, Duration::from_millis(1), Duration::from_millis(30)] {
+        let began = Instant::now();
+        let nothing = wait(cursor.clone(), patience).await.unwrap();
+        assert!(began.elapsed() >= patience && nothing.entries.is_empty() && !nothing.restarted, "{nothing:?}");
+        assert_eq!(Some(nothing.cursor), cursor);
+    }
 }
 
 async fn order_and_pages(ledger: &dyn Ledger) {

@@ -175,6 +175,16 @@ impl Ledger for Failing {
         self.ledger.endings(run, after, limit).await
     }
 
+    async fn wait_for_endings(
+        &self,
+        run: &RunName,
+        after: Option<&Cursor>,
+        limit: usize,
+        patience: Duration,
+    ) -> Result<Endings, LedgerError> {
+        self.ledger.wait_for_endings(run, after, limit, patience).await
+    }
+
     async fn recorded(&self, key: &PhotoKey, at: Position, ending: Ending) -> Result<(), LedgerError> {
         self.failpoint.around(Step::Recorded, self.ledger.recorded(key, at, ending)).await
     }
