@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt, future};
 use serde::{Deserialize, Serialize};
 
-use super::{JSON, PAGE, READERS, damaged, decode, encode, keys, optional};
+use super::{JSON, PAGE, damaged, decode, encode, keys, optional};
 use crate::domain::{ContentHash, Prediction};
 use crate::objects::{ObjectError, ObjectKey, Objects, PutIfAbsent};
 
@@ -46,18 +46,14 @@ impl Predictions {
         Ok(read.map(|document| document.prediction))
     }
 
-    /// All predictions of a model, in no order.
-    pub fn of_model(
+    /// The crops that a model has scored, in order.
+    pub fn crops_of_model(
         &self,
         model: ContentHash,
-    ) -> impl Stream<Item = Result<CropPrediction, ObjectError>> + Send + use<> {
-        let predictions = self.clone();
+    ) -> impl Stream<Item = Result<ContentHash, ObjectError>> + Send + use<> {
+        let crop = |key: ObjectKey| key.as_str().rsplit('/').next()?.strip_suffix(".json")?.parse().ok();
         keys(self.objects.clone(), ObjectKey::predictions(model), PAGE)
-            .map_ok(move |key| {
-                let predictions = predictions.clone();
-                async move { predictions.read_key(&key).await }
-            })
-            .try_buffer_unordered(READERS)
+            .try_filter_map(move |key| future::ok(crop(key)))
             .boxed()
     }
 
@@ -91,10 +87,9 @@ mod tests {
         }
         assert_eq!(predictions.write(crop, prediction(0.75, "one")).await.unwrap(), one);
         assert_eq!(predictions.read(two.model_sha256, crop).await.unwrap(), Some(two));
-        let mut all: Vec<CropPrediction> = predictions.of_model(one.model_sha256).try_collect().await.unwrap();
-        all.sort_by_key(|document| document.crop);
-        let mut expected = [crop, other].map(|crop| CropPrediction { crop, prediction: one.clone() });
-        expected.sort_by_key(|document| document.crop);
-        assert_eq!(all, expected);
+        let scored: Vec<ContentHash> = predictions.crops_of_model(one.model_sha256).try_collect().await.unwrap();
+        let mut expected = [crop, other];
+        expected.sort();
+        assert_eq!(scored, expected);
     }
 }

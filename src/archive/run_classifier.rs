@@ -32,6 +32,14 @@ pub struct ClassifierHistory {
 }
 
 impl ClassifierHistory {
+    /// Of a run that has no classifier yet, and so no predictions.
+    const DEFAULT_THRESHOLD: f64 = 0.5;
+
+    /// The P(OK) from which a crop of the run counts as OK: that of the current classifier.
+    pub fn threshold(&self) -> f64 {
+        self.current().map_or(Self::DEFAULT_THRESHOLD, |current| current.threshold)
+    }
+
     pub fn current(&self) -> Option<&ClassifierChange> {
         self.changes.last()
     }

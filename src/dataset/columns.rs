@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 
-use super::face::{FIELDS, Face, Number, Text};
-use super::query::{Field, Operator, Query, Value};
+use super::face::{Face, Number, Text};
+use super::query::{Field, FieldType, Operator, Query, Value};
 use crate::domain::Id;
 
 /// A set of rows: one bit each.
@@ -72,8 +72,15 @@ impl TextColumn {
         number
     }
 
-    pub fn get(&self, row: usize) -> Option<&str> {
-        self.values.get(self.rows[row] as usize).map(String::as_str)
+    /// How many of the rows have each text that one of them has; none stands for no text.
+    pub fn count(&self, rows: &Rows) -> Vec<(Option<&str>, u64)> {
+        let mut counts = vec![0; self.values.len() + 1];
+        let no_text = self.values.len();
+        for row in rows.iter() {
+            counts[(self.rows[row] as usize).min(no_text)] += 1;
+        }
+        let counts = counts.into_iter().enumerate().filter(|(_, count)| *count > 0);
+        counts.map(|(number, count)| (self.values.get(number).map(String::as_str), count)).collect()
     }
 
     /// The rows whose text fulfils the condition, which is evaluated once for each distinct text.
@@ -132,6 +139,27 @@ impl Columns {
             let number = column.number(text);
             column.rows.push(number);
         }
+    }
+
+    /// Sets the prediction of the face with this key, if it is still there.
+    pub fn set_prediction(&mut self, key: i64, p_ok: f64, model: &str) {
+        if let Ok(row) = self.keys.binary_search(&key) {
+            self.numbers[Number::POk as usize][row] = p_ok as f32;
+            let column = &mut self.texts[Text::Model as usize];
+            column.rows[row] = column.number(Some(model.to_owned()));
+        }
+    }
+
+    /// Takes the predictions of all faces away.
+    pub fn clear_predictions(&mut self) {
+        self.numbers[Number::POk as usize].fill(f32::NAN);
+        self.texts[Text::Model as usize].rows.fill(TextColumn::NULL);
+    }
+
+    /// The keys of the faces without a prediction.
+    pub fn unscored(&self) -> impl Iterator<Item = i64> + '_ {
+        let p_ok = &self.numbers[Number::POk as usize];
+        (0..self.keys.len()).filter(|row| !self.removed[*row] && p_ok[*row].is_nan()).map(|row| self.keys[row])
     }
 
     pub fn remove(&mut self, id: &Id) {
@@ -195,7 +223,10 @@ impl Columns {
             }
             Query::IsNull(field) => match self.text_column(field) {
                 Some(column) => column.matching(|value| value.is_none()),
-                None => Rows::none(rows),
+                None => match self.number_column(field) {
+                    Some(column) => Rows::fill(rows, |row| column[row].is_nan()),
+                    None => Rows::none(rows),
+                },
             },
         }
     }
@@ -204,15 +235,21 @@ impl Columns {
         let rows = self.keys.len();
         match value {
             Value::Number(number) => {
-                let position = FIELDS.iter().position(|other| other.name == field.name);
-                let Some(column) = position.and_then(|at| self.numbers.get(at)) else { return Rows::none(rows) };
+                let Some(column) = self.number_column(field) else { return Rows::none(rows) };
                 // Columns are in single precision, and so is the literal: p_ok=0.9 finds what was written as 0.9.
                 let number = *number as f32;
-                Rows::fill(rows, |row| operator.holds(column[row], number))
+                match operator {
+                    // The only comparison of floats that is true of NaN, which stands for no value.
+                    Operator::NotEqual => Rows::fill(rows, |row| column[row] < number || column[row] > number),
+                    _ => Rows::fill(rows, |row| operator.holds(column[row], number)),
+                }
             }
             Value::Flag(flag) => {
                 let p_ok = &self.numbers[Number::POk as usize];
-                Rows::fill(rows, |row| operator.holds(p_ok[row] >= threshold, *flag))
+                match operator.holds(true, *flag) {
+                    true => Rows::fill(rows, |row| p_ok[row] >= threshold),
+                    false => Rows::fill(rows, |row| p_ok[row] < threshold),
+                }
             }
             Value::Text(text) => match self.text_column(field) {
                 Some(column) => {
@@ -224,6 +261,16 @@ impl Columns {
                 }
             },
         }
+    }
+
+    /// The numbers of a field, or those that the field is derived from; NaN stands for no value.
+    fn number_column(&self, field: &Field) -> Option<&[f32]> {
+        let has_name = |number: &Number| number.field().name == field.name;
+        match field.kind {
+            FieldType::Flag => Some(Number::POk),
+            _ => Number::ALL.into_iter().find(has_name),
+        }
+        .map(|number| self.numbers[number as usize].as_slice())
     }
 
     fn text_column(&self, field: &Field) -> Option<&TextColumn> {

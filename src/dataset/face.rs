@@ -41,16 +41,17 @@ pub struct Face {
     pub mirrored_head: f64,
     pub blur: f64,
     pub exposure: f64,
-    pub p_ok: f64,
-    pub model: String,
+    /// P(OK) of the run's current classifier, and its name; none if it has not scored the crop.
+    pub p_ok: Option<f64>,
+    pub model: Option<String>,
 }
 
 impl Face {
-    /// None if the result of a stage is missing.
+    /// None if the result of a stage before classify is missing.
     pub fn of(photo: &Photo) -> Option<Self> {
         let (candidate, facts) = (&photo.candidate, &photo.facts);
         let (original, face) = (facts.original.as_ref()?, facts.face.as_ref()?);
-        let (crop, prediction) = (facts.crop.as_ref()?, facts.prediction.as_ref()?);
+        let (crop, prediction) = (facts.crop.as_ref()?, facts.prediction.as_ref());
         Some(Self {
             photo_id: candidate.photo_id.clone(),
             face_id: candidate.face_id.clone(),
@@ -79,8 +80,8 @@ impl Face {
             mirrored_head: crop.mirrored_head,
             blur: crop.blur,
             exposure: crop.exposure,
-            p_ok: prediction.p_ok,
-            model: prediction.model.clone(),
+            p_ok: prediction.map(|prediction| prediction.p_ok),
+            model: prediction.map(|prediction| prediction.model.clone()),
         })
     }
 
@@ -125,10 +126,10 @@ impl Number {
         Self::Bytes,
     ];
 
-    /// The value of a face, in the precision of the columns.
+    /// The value of a face, in the precision of the columns; NaN if it has none.
     pub fn of(self, face: &Face) -> f32 {
         let value = match self {
-            Self::POk => face.p_ok,
+            Self::POk => face.p_ok.unwrap_or(f64::NAN),
             Self::Size => f64::from(face.size),
             Self::Angle => face.angle,
             Self::Score => face.score,
@@ -172,7 +173,7 @@ impl Text {
             Self::Label => face.label_name.clone(),
             Self::LabelId => Some(face.label_id.to_string()),
             Self::Host => Some(face.host()).filter(|host| !host.is_empty()),
-            Self::Model => Some(face.model.clone()),
+            Self::Model => face.model.clone(),
             Self::Search => Some(face.search.to_string()),
             Self::Align => Some(face.align.to_string()),
             Self::Format => Some(face.format.extension().to_owned()),

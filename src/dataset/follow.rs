@@ -1,14 +1,17 @@
-//! Fills the index from the feed of endings.
+//! Fills the index from the feed of endings, and its predictions from the archive.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::index::{Change, Index, IndexError};
+use super::index::{Change, EndedPhoto, Index, IndexError};
+use crate::archive::predictions::Predictions;
 use crate::archive::records::Records;
-use crate::domain::{Id, PhotoKey, Record, RunName, State};
+use crate::archive::run_classifier::RunClassifiers;
+use crate::domain::{ContentHash, Ending, Id, PhotoKey, Prediction, Record, RunName, State};
 use crate::ledger::{FeedChange, Ledger, LedgerError, PhotoStatus};
-use crate::objects::ObjectError;
+use crate::objects::{ObjectError, Objects};
 
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
@@ -16,69 +19,154 @@ pub enum FollowError {
     Index(#[from] IndexError),
     #[error("cannot read the feed of endings: {0}")]
     Ledger(#[from] LedgerError),
-    #[error("cannot read the records: {0}")]
+    #[error("cannot read the archive for the index: {0}")]
     Objects(#[from] ObjectError),
 }
 
-/// Entries of the feed that are applied in one transaction.
-const BATCH: usize = 1000;
-/// Photos that are read at a time.
-const READERS: usize = 16;
-
-/// Applies everything that is new in the feed of the run, and answers how many photos changed. `progress` hears of each
-/// batch. An interrupted call loses nothing: the index and its position in the feed are written together.
-///
-/// `records`: where the messages of ended photos are, if the ledger does not keep them.
-pub async fn follow(
-    index: &mut Index,
-    run: &RunName,
-    ledger: &dyn Ledger,
-    records: Option<&Records>,
-    progress: &(dyn Fn(u64) + Sync),
-) -> Result<u64, FollowError> {
-    let mut changed = 0;
-    loop {
-        let after = index.position()?;
-        let endings = ledger.endings(run, after.as_ref(), BATCH).await?;
-        if endings.restarted || after.is_none() {
-            index.clear()?;
-        }
-        // Only the last entry of a photo counts.
-        let last: HashMap<&Id, u64> = endings.entries.iter().map(|entry| (&entry.photo_id, entry.sequence)).collect();
-        let latest = endings.entries.iter().filter(|entry| last[&entry.photo_id] == entry.sequence);
-        let changes = latest.map(|entry| change(run, &entry.photo_id, entry.change, ledger, records));
-        let changes: Vec<Change> = stream::iter(changes.collect::<Vec<_>>()).buffered(READERS).try_collect().await?;
-        index.apply(&changes, Some(&endings.cursor))?;
-        changed += changes.len() as u64;
-        progress(changes.len() as u64);
-        if endings.entries.len() < BATCH {
-            return Ok(changed);
-        }
-    }
+/// What the index of a run is filled from. Clones share the clients.
+#[derive(Clone)]
+pub struct IndexSource {
+    pub run: RunName,
+    pub ledger: Arc<dyn Ledger>,
+    /// Where the messages of ended photos are, if the ledger does not keep them.
+    records: Option<Records>,
+    classifiers: RunClassifiers,
+    predictions: Predictions,
 }
 
-async fn change(
-    run: &RunName,
-    id: &Id,
-    change: FeedChange,
-    ledger: &dyn Ledger,
-    records: Option<&Records>,
-) -> Result<Change, FollowError> {
-    let reopened = || Change::Reopened(id.clone());
-    if change == FeedChange::Reopened {
-        return Ok(reopened());
+impl IndexSource {
+    /// Entries of the feed that are applied in one transaction.
+    const BATCH: usize = 1000;
+    /// Photos or predictions that are read at a time.
+    const READERS: usize = 16;
+    /// Up to so many missing predictions are looked up one by one; for more, the model's predictions are listed first.
+    const LOOK_UPS: usize = 1000;
+    /// Photos without a record that are looked up again each time: their records may have been restored.
+    const AGAIN: usize = 1000;
+
+    /// `records`: where the messages of ended photos are, if the ledger does not keep them.
+    pub fn new(run: RunName, ledger: Arc<dyn Ledger>, objects: Arc<dyn Objects>, records: Option<Records>) -> Self {
+        let (classifiers, predictions) = (RunClassifiers::new(objects.clone()), Predictions::new(objects));
+        Self { run, ledger, records, classifiers, predictions }
     }
-    let key = PhotoKey { run: run.clone(), photo_id: id.clone() };
-    // The photo may have moved on since: then a later entry says so, and its ending does not count now.
-    let Some(PhotoStatus { state: State::Ended(ending), cause, message, .. }) = ledger.status(&key).await? else {
-        return Ok(reopened());
-    };
-    if let Some(message) = message {
-        return Ok(Change::Ended(Box::new(Record { ending, cause, message })));
+
+    /// Brings the index up to date: the run's classifier, everything that is new in the feed, and predictions that were
+    /// made since. `progress` receives the number of photos of each batch.
+    pub async fn update(&self, index: &mut Index, progress: &(dyn Fn(u64) + Sync)) -> Result<(), FollowError> {
+        self.follow(index, progress).await?;
+        self.score(index, progress).await?;
+        Ok(())
     }
-    let record = match records {
-        Some(records) => records.read(&key).await?,
-        None => None,
-    };
-    Ok(record.map_or_else(reopened, |record| Change::Ended(Box::new(record))))
+
+    /// Applies the run's current classifier and everything that is new in the feed, and answers how many photos changed.
+    /// An interrupted call loses nothing: the index and its position in the feed are written together.
+    ///
+    /// After a change of the classifier, the faces have no predictions until [`IndexSource::score`].
+    pub async fn follow(&self, index: &mut Index, progress: &(dyn Fn(u64) + Sync)) -> Result<u64, FollowError> {
+        let history = self.classifiers.read(&self.run).await?;
+        let model = history.current().map(|current| current.model_sha256);
+        index.set_classifier(&history)?;
+        let (_, unrecorded) = index.unrecorded(Self::AGAIN)?;
+        if !unrecorded.is_empty() {
+            let again = self.changes(unrecorded.into_iter().map(|id| (id, true)), model).await?;
+            index.apply(&again, None)?;
+        }
+
+        let mut changed = 0;
+        loop {
+            let after = index.position()?;
+            let endings = self.ledger.endings(&self.run, after.as_ref(), Self::BATCH).await?;
+            if endings.restarted || after.is_none() {
+                index.clear()?;
+            } else if endings.entries.is_empty() {
+                return Ok(changed);
+            }
+            // Only the last entry of a photo counts.
+            let last: HashMap<&Id, u64> =
+                endings.entries.iter().map(|entry| (&entry.photo_id, entry.sequence)).collect();
+            let latest = endings.entries.iter().filter(|entry| last[&entry.photo_id] == entry.sequence);
+            let latest = latest.map(|entry| (entry.photo_id.clone(), entry.change != FeedChange::Reopened));
+            let changes = self.changes(latest, model).await?;
+            index.apply(&changes, Some(&endings.cursor))?;
+            changed += changes.len() as u64;
+            progress(changes.len() as u64);
+            if endings.entries.len() < Self::BATCH {
+                return Ok(changed);
+            }
+        }
+    }
+
+    /// Looks up the predictions of the run's current classifier for the faces that have none, and answers how many there
+    /// are. Nothing announces predictions: whoever follows the feed for long calls this from time to time.
+    pub async fn score(&self, index: &mut Index, progress: &(dyn Fn(u64) + Sync)) -> Result<u64, FollowError> {
+        let Some(model) = index.model() else { return Ok(0) };
+        let mut unscored = index.unscored()?;
+        if unscored.len() > Self::LOOK_UPS {
+            let mut scored: Vec<ContentHash> = self.predictions.crops_of_model(model).try_collect().await?;
+            scored.sort_unstable();
+            unscored.retain(|(_, crop)| scored.binary_search(crop).is_ok());
+        }
+        let mut found = 0;
+        for batch in unscored.chunks(Self::BATCH) {
+            let look_up = |&(key, crop): &(i64, ContentHash)| async move {
+                Ok::<_, FollowError>(self.predictions.read(model, crop).await?.map(|prediction| (key, prediction)))
+            };
+            let predictions = stream::iter(batch.iter().map(look_up).collect::<Vec<_>>()).buffered(Self::READERS);
+            let predictions: Vec<Option<(i64, Prediction)>> = predictions.try_collect().await?;
+            let predictions: Vec<(i64, Prediction)> = predictions.into_iter().flatten().collect();
+            index.add_predictions(&predictions)?;
+            found += predictions.len() as u64;
+            progress(predictions.len() as u64);
+        }
+        Ok(found)
+    }
+
+    /// The changes of photos, each with whether it has ended.
+    async fn changes(
+        &self,
+        photos: impl Iterator<Item = (Id, bool)>,
+        model: Option<ContentHash>,
+    ) -> Result<Vec<Change>, FollowError> {
+        let changes = photos.map(|(id, has_ended)| self.change(id, has_ended, model));
+        stream::iter(changes.collect::<Vec<_>>()).buffered(Self::READERS).try_collect().await
+    }
+
+    async fn change(&self, id: Id, has_ended: bool, model: Option<ContentHash>) -> Result<Change, FollowError> {
+        if !has_ended {
+            return Ok(Change::Reopened(id));
+        }
+        let key = PhotoKey { run: self.run.clone(), photo_id: id };
+        // The photo may have moved on since: then a later entry says so, and its ending does not count now.
+        let status = self.ledger.status(&key).await?;
+        let Some(PhotoStatus { state: State::Ended(ending), cause, message, stage, attempt, .. }) = status else {
+            return Ok(Change::Reopened(key.photo_id));
+        };
+        let record = match (message, &self.records) {
+            (Some(message), _) => Some(Record { ending, cause: cause.clone(), message }),
+            (None, Some(records)) => records.read(&key).await?,
+            (None, None) => None,
+        };
+        match record {
+            Some(record) => self.with_prediction(record, model).await,
+            None => Ok(Change::Unrecorded(EndedPhoto {
+                photo_id: key.photo_id,
+                photo_url: None,
+                ending,
+                stage,
+                cause: cause.filter(|_| ending != Ending::Predicted).map(|cause| cause.code),
+                attempt,
+            })),
+        }
+    }
+
+    /// Replaces the prediction in a record, which is that of the classifier at the time, by that of `model`.
+    async fn with_prediction(&self, mut record: Record, model: Option<ContentHash>) -> Result<Change, FollowError> {
+        let facts = &mut record.message.photo.facts;
+        if let (Some(model), Some(crop)) = (model, &facts.crop)
+            && facts.prediction.as_ref().is_some_and(|prediction| prediction.model_sha256 != model)
+        {
+            facts.prediction = self.predictions.read(model, crop.sha256).await?;
+        }
+        Ok(Change::Ended(Box::new(record)))
+    }
 }

@@ -1,19 +1,19 @@
 //! The index file: faces and endings in SQLite, and the columns of the faces in memory.
 
+use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension, Row, Statement, params};
+use rusqlite::{Connection, OptionalExtension, Statement, Transaction, TransactionBehavior, params};
 
 use super::columns::{ColumnValues, Columns};
 use super::face::{Face, Number, Text};
-use super::page::{Cursor, Order, Page, select};
+use super::page::{Cursor, Order, Page, select, sorted};
 use super::query::Query;
-use crate::domain::{CauseCode, ContentHash, Ending, Id, Record, RunName, StageName};
+use super::rows;
+use crate::archive::run_classifier::ClassifierHistory;
+use crate::domain::{CauseCode, ContentHash, Ending, Id, Prediction, Record, RunName, StageName};
 use crate::ledger::{Cursor as FeedCursor, Epoch};
-use crate::source::timestamp::Timestamp;
 
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
@@ -26,10 +26,35 @@ pub enum IndexError {
 /// What happened to a photo, as far as the index is concerned.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// The photo has ended.
+    /// The photo has ended. The record of a face has the prediction of the run's current classifier, or none.
     Ended(Box<Record>),
+    /// The photo has ended, and has no record.
+    Unrecorded(EndedPhoto),
     /// The photo was requeued: it has no ending.
     Reopened(Id),
+}
+
+impl Change {
+    fn photo_id(&self) -> &Id {
+        match self {
+            Self::Ended(record) => &record.message.photo.candidate.photo_id,
+            Self::Unrecorded(photo) => &photo.photo_id,
+            Self::Reopened(id) => id,
+        }
+    }
+}
+
+/// How a photo ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedPhoto {
+    pub photo_id: Id,
+    /// None if the photo has no record.
+    pub photo_url: Option<String>,
+    pub ending: Ending,
+    pub stage: StageName,
+    pub cause: Option<CauseCode>,
+    /// The number of the last attempt at the stage.
+    pub attempt: u32,
 }
 
 /// Photos that ended alike.
@@ -45,11 +70,26 @@ pub struct EndingCount {
     pub photos: u64,
 }
 
+/// Numbers of faces by their P(OK).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OkSplit {
+    /// At the threshold or above.
+    pub ok: u64,
+    pub ng: u64,
+    /// Without a prediction of the run's current classifier.
+    pub unscored: u64,
+}
+
 /// The faces and endings of one run.
 pub struct Index {
     path: PathBuf,
     connection: Connection,
     columns: Columns,
+    run: RunName,
+    /// The P(OK) from which a crop of the run counts as OK.
+    threshold: f64,
+    /// The model whose predictions the index has; none: those that stand in the records.
+    model: Option<ContentHash>,
     /// Grows when another process has written to the file.
     version: i64,
 }
@@ -58,7 +98,7 @@ impl Index {
     /// "fidx" in the file's header.
     const APPLICATION_ID: i32 = 0x6669_6478;
     /// Grows with every change of the schema or of what is stored; a file of another schema is made anew.
-    const SCHEMA: i32 = 1;
+    const SCHEMA: i32 = 2;
     const BUSY: Duration = Duration::from_secs(10);
 
     /// Opens the index of a run, or makes an empty one. A file of another run, or of another version of the program, is
@@ -82,25 +122,33 @@ impl Index {
         connection.pragma_update(None, "synchronous", "off").map_err(failed)?;
         connection.set_prepared_statement_cache_capacity(32);
         let schema = pragma("user_version").map_err(failed)?;
-        let mut index = Self { path: path.into(), connection, columns: Columns::default(), version: 0 };
+        let mut index = Self {
+            path: path.into(),
+            connection,
+            columns: Columns::default(),
+            run: run.clone(),
+            threshold: ClassifierHistory::default().threshold(),
+            model: None,
+            version: 0,
+        };
         let fits = schema == Self::SCHEMA && index.meta("run")?.as_deref() == Some(run.as_str());
         if !fits {
-            index.make(run).map_err(failed)?;
+            index.make().map_err(failed)?;
         }
         index.load()?;
         Ok(index)
     }
 
-    fn make(&self, run: &RunName) -> rusqlite::Result<()> {
+    fn make(&self) -> rusqlite::Result<()> {
         let names = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
         let tables: Vec<String> =
             self.connection.prepare(names)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-        let transaction = self.connection.unchecked_transaction()?;
+        let transaction = self.transaction()?;
         for table in tables {
             transaction.execute_batch(&format!("DROP TABLE \"{table}\""))?;
         }
         transaction.execute_batch(include_str!("schema.sql"))?;
-        transaction.execute("INSERT INTO meta VALUES ('run', ?1)", [run.as_str()])?;
+        transaction.execute("INSERT INTO meta VALUES ('run', ?1)", [self.run.as_str()])?;
         transaction.execute("INSERT INTO meta VALUES ('made by', ?1)", [env!("CARGO_PKG_VERSION")])?;
         transaction.pragma_update(None, "application_id", Self::APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", Self::SCHEMA)?;
@@ -123,90 +171,143 @@ impl Index {
         Ok(epoch.map(Epoch::stored).zip(sequence).map(|(epoch, sequence)| FeedCursor { epoch, sequence }))
     }
 
+    /// The P(OK) from which a crop of the run counts as OK, as of the last [`Index::set_classifier`].
+    pub fn threshold(&self) -> f64 {
+        self.threshold
+    }
+
+    /// The model whose predictions the index has, as of the last [`Index::set_classifier`]. None: the run has no
+    /// classifier yet, and the predictions are those of the records.
+    pub fn model(&self) -> Option<ContentHash> {
+        self.model
+    }
+
+    /// Makes the index hold the predictions of the run's current classifier, and its threshold. Of another model than
+    /// before, the index has no predictions yet: see [`Index::unscored`]. Answers whether the model is another one.
+    pub fn set_classifier(&mut self, history: &ClassifierHistory) -> Result<bool, IndexError> {
+        let model = history.current().map(|current| current.model_sha256);
+        self.refresh()?;
+        if (model, history.threshold()) == (self.model, self.threshold) {
+            return Ok(false);
+        }
+        let write = |transaction: &Transaction<'_>| {
+            let mut set = transaction.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?;
+            set.execute(params!["threshold", history.threshold().to_string()])?;
+            set.execute(params!["model", model.map_or_else(String::new, |model| model.to_string())])?;
+            let is_other = model != self.model;
+            if is_other {
+                transaction.execute("DELETE FROM predictions", [])?;
+            }
+            Ok(is_other)
+        };
+        let (is_other, version) = self.write(write)?;
+        (self.model, self.threshold) = (model, history.threshold());
+        if is_other {
+            self.columns.clear_predictions();
+        }
+        self.catch_up(version)?;
+        Ok(is_other)
+    }
+
+    /// The faces that the run's current classifier has not scored, by their keys in the file, with their crops.
+    pub fn unscored(&self) -> Result<Vec<(i64, ContentHash)>, IndexError> {
+        let read = || {
+            let mut crop = self.connection.prepare_cached("SELECT crop FROM faces WHERE key = ?1")?;
+            let crops = self.columns.unscored().map(|key| {
+                let crop = crop.query_row([key], |row| rows::hash(row, 0)).optional()?;
+                Ok(crop.map(|crop| (key, crop)))
+            });
+            crops.filter_map(Result::transpose).collect::<rusqlite::Result<_>>()
+        };
+        read().map_err(|error| self.failed(error))
+    }
+
+    /// Adds predictions of the run's current classifier for faces, by their keys in the file.
+    pub fn add_predictions(&mut self, predictions: &[(i64, Prediction)]) -> Result<(), IndexError> {
+        let write = |transaction: &Transaction<'_>| {
+            let mut add = transaction.prepare_cached(rows::ADD_PREDICTION)?;
+            let model = stored_model(transaction)?;
+            let mut added = Vec::with_capacity(predictions.len());
+            for (key, prediction) in predictions {
+                if is_of(prediction, model) && add.execute(params![key, prediction.p_ok, prediction.model])? > 0 {
+                    added.push((*key, prediction));
+                }
+            }
+            Ok(added)
+        };
+        let (added, version) = self.write(write)?;
+        added
+            .iter()
+            .for_each(|(key, prediction)| self.columns.set_prediction(*key, prediction.p_ok, &prediction.model));
+        self.catch_up(version)
+    }
+
     /// Applies changes in order, in one transaction, with the position that they lead to.
     pub fn apply(&mut self, changes: &[Change], position: Option<&FeedCursor>) -> Result<(), IndexError> {
-        self.refresh()?;
-        let applied = self.write(changes, position).map_err(|error| self.failed(error))?;
-        for (key, change) in applied {
+        let (applied, version) = self.write(|transaction| apply(transaction, changes, position))?;
+        for change in applied {
             match change {
-                Applied::Face(values) => self.columns.upsert(key, *values),
+                Applied::Face(key, values) => self.columns.upsert(key, *values),
                 Applied::Removed(id) => self.columns.remove(&id),
             }
         }
-        self.version = self.data_version()?;
-        Ok(())
+        self.catch_up(version)
     }
 
     /// Deletes all faces and endings, and the position in the feed.
     pub fn clear(&mut self) -> Result<(), IndexError> {
-        let clear = "BEGIN IMMEDIATE; DELETE FROM faces; DELETE FROM endings; DELETE FROM ending_counts;
-                     DELETE FROM meta WHERE name IN ('epoch', 'cursor'); COMMIT";
+        let clear = "BEGIN IMMEDIATE; DELETE FROM predictions; DELETE FROM faces; DELETE FROM endings;
+                     DELETE FROM ending_counts; DELETE FROM meta WHERE name IN ('epoch', 'cursor'); COMMIT";
         self.connection.execute_batch(clear).map_err(|error| self.failed(error))?;
         self.load()
     }
 
-    fn write(&self, changes: &[Change], position: Option<&FeedCursor>) -> rusqlite::Result<Vec<(i64, Applied)>> {
-        let transaction =
-            rusqlite::Transaction::new_unchecked(&self.connection, rusqlite::TransactionBehavior::Immediate)?;
-        let mut applied = Vec::with_capacity(changes.len());
-        {
-            let mut remove_face = transaction.prepare_cached("DELETE FROM faces WHERE photo_id = ?1")?;
-            let mut remove_ending = transaction.prepare_cached("DELETE FROM endings WHERE photo_id = ?1")?;
-            let mut add_face = transaction.prepare_cached(ADD_FACE)?;
-            let mut add_ending = transaction.prepare_cached("INSERT INTO endings VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
-            for change in changes {
-                let id = match change {
-                    Change::Ended(record) => &record.message.photo.candidate.photo_id,
-                    Change::Reopened(id) => id,
-                };
-                remove_ending.execute([id.as_str()])?;
-                if remove_face.execute([id.as_str()])? > 0 {
-                    applied.push((0, Applied::Removed(id.clone())));
-                }
-                let Change::Ended(record) = change else { continue };
-                let photo = &record.message.photo;
-                // A photo that passed all stages has no cause, whatever held it up on the way.
-                let cause = record.cause.as_ref().filter(|_| record.ending != Ending::Predicted);
-                add_ending.execute(params![
-                    id.as_str(),
-                    record.ending.as_str(),
-                    record.message.position.stage.as_str(),
-                    cause.map_or_else(String::new, |cause| cause.code.to_string()),
-                    photo.candidate.host(),
-                    photo.facts.original.is_some()
-                ])?;
-                if let (Ending::Predicted, Some(face)) = (record.ending, Face::of(photo)) {
-                    let published = published(face.posted_at.as_deref());
-                    insert(&mut add_face, &face, published)?;
-                    let values = ColumnValues::of(&face, published);
-                    applied.push((transaction.last_insert_rowid(), Applied::Face(Box::new(values))));
-                }
-            }
-            if let Some(position) = position {
-                let mut set = transaction.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?;
-                set.execute(["epoch", position.epoch.as_str()])?;
-                set.execute(["cursor", position.sequence.to_string().as_str()])?;
-            }
-        }
-        transaction.commit()?;
-        Ok(applied)
+    fn transaction(&self) -> rusqlite::Result<Transaction<'_>> {
+        Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)
     }
 
-    fn data_version(&self) -> Result<i64, IndexError> {
-        let version = self.connection.pragma_query_value(None, "data_version", |row| row.get(0));
-        version.map_err(|error| self.failed(error))
+    /// Writes in a transaction. Answers also the version of the file before it.
+    fn write<T>(&self, write: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<(T, i64), IndexError> {
+        let write = || {
+            let transaction = self.transaction()?;
+            let version = data_version(&transaction)?;
+            let written = write(&transaction)?;
+            transaction.commit()?;
+            Ok((written, version))
+        };
+        write().map_err(|error| self.failed(error))
+    }
+
+    /// Reads the columns again if another process wrote to the file before the version that this one changed.
+    fn catch_up(&mut self, version: i64) -> Result<(), IndexError> {
+        if version == self.version { Ok(()) } else { self.load() }
     }
 
     /// Reads the columns again if another process has written to the file.
     pub fn refresh(&mut self) -> Result<(), IndexError> {
-        if self.data_version()? == self.version { Ok(()) } else { self.load() }
+        let version = data_version(&self.connection).map_err(|error| self.failed(error))?;
+        self.catch_up(version)
     }
 
     fn load(&mut self) -> Result<(), IndexError> {
-        self.version = self.data_version()?;
-        let columns = read_columns(&self.connection).map_err(|error| self.failed(error))?;
-        self.columns = columns;
+        // Read first: a commit between the two reads is then seen as a change.
+        self.version = data_version(&self.connection).map_err(|error| self.failed(error))?;
+        self.columns = rows::read_columns(&self.connection).map_err(|error| self.failed(error))?;
+        self.model = stored_model(&self.connection).map_err(|error| self.failed(error))?;
+        let threshold = self.meta("threshold")?.and_then(|threshold| threshold.parse().ok());
+        self.threshold = threshold.unwrap_or_else(|| ClassifierHistory::default().threshold());
         Ok(())
+    }
+
+    /// Reads several things as of one moment, whatever other processes write meanwhile.
+    pub fn snapshot<T>(&mut self, read: impl FnOnce(&Self) -> T) -> Result<T, IndexError> {
+        // The first read after BEGIN fixes the moment.
+        let begin = "BEGIN; SELECT count(*) FROM meta";
+        self.connection.execute_batch(begin).map_err(|error| self.failed(error))?;
+        let refreshed = self.refresh();
+        let read = refreshed.map(|()| read(self));
+        self.connection.execute_batch("ROLLBACK").map_err(|error| self.failed(error))?;
+        read
     }
 
     /// How many faces fulfil the query. `threshold`: the P(OK) from which a face is `ok`.
@@ -214,19 +315,30 @@ impl Index {
         self.columns.matching(query, threshold).count()
     }
 
-    /// How many of them have each text, most frequent first; none stands for no text.
-    pub fn count_by(&self, text: Text, query: &Query, threshold: f64) -> Vec<(Option<String>, u64)> {
-        let column = self.columns.text(text);
-        let mut counts = std::collections::HashMap::<Option<&str>, u64>::new();
+    /// How they divide into OK and NG.
+    pub fn ok_split(&self, query: &Query, threshold: f64) -> OkSplit {
+        let mut split = OkSplit::default();
         for row in self.columns.matching(query, threshold).iter() {
-            *counts.entry(column.get(row)).or_default() += 1;
+            let p_ok = self.columns.number(Number::POk, row);
+            let part = match p_ok.partial_cmp(&(threshold as f32)) {
+                None => &mut split.unscored,
+                Some(Ordering::Less) => &mut split.ng,
+                Some(_) => &mut split.ok,
+            };
+            *part += 1;
         }
-        let mut counts: Vec<_> = counts.into_iter().map(|(text, count)| (text.map(str::to_owned), count)).collect();
-        counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        counts
+        split
     }
 
-    /// How many of them have a number in each of `bins` equal parts of `from..=to`; others are in the nearest part.
+    /// How many of them have each text, most frequent first; none stands for no text.
+    pub fn count_by(&self, text: Text, query: &Query, threshold: f64) -> Vec<(Option<String>, u64)> {
+        let mut counts = self.columns.text(text).count(&self.columns.matching(query, threshold));
+        counts.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        counts.into_iter().map(|(text, count)| (text.map(str::to_owned), count)).collect()
+    }
+
+    /// How many of them have a number in each of `bins` equal parts of `from..=to`; others are in the nearest part. Faces
+    /// without a value are in no part.
     pub fn histogram(
         &self,
         number: Number,
@@ -239,6 +351,9 @@ impl Index {
         let last = counts.len() - 1;
         for row in self.columns.matching(query, threshold).iter() {
             let share = (f64::from(self.columns.number(number, row)) - from) / (to - from);
+            if share.is_nan() {
+                continue;
+            }
             // The cast saturates: below the range is 0, above it the last part.
             counts[((share * (last + 1) as f64) as usize).min(last)] += 1;
         }
@@ -256,18 +371,47 @@ impl Index {
     ) -> Result<Page, IndexError> {
         let rows = self.columns.matching(query, threshold);
         let (rows, next) = select(&self.columns, &rows, order, threshold, after, limit);
-        let read = || -> rusqlite::Result<Vec<Face>> {
-            let mut by_key = self.connection.prepare_cached("SELECT * FROM faces WHERE key = ?1")?;
-            let faces = rows.iter().map(|row| by_key.query_row([self.columns.key(*row)], face).optional());
-            // A face that another process has just removed is left out.
-            faces.filter_map(Result::transpose).collect()
-        };
-        Ok(Page { faces: read().map_err(|error| self.failed(error))?, next })
+        let mut read = self.reader()?;
+        // A face that another process has just removed is left out.
+        let faces = rows.iter().filter_map(|row| read(*row).transpose());
+        Ok(Page { faces: faces.collect::<Result<_, _>>()?, next })
+    }
+
+    /// Visits all faces that fulfil the query, in order.
+    ///
+    /// # Errors
+    /// The index cannot be read, or `visit` fails.
+    pub fn each_face<E: From<IndexError>>(
+        &self,
+        query: &Query,
+        order: Order,
+        threshold: f64,
+        mut visit: impl FnMut(Face) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let rows = self.columns.matching(query, threshold);
+        let mut read = self.reader()?;
+        for row in sorted(&self.columns, &rows, order, threshold) {
+            if let Some(face) = read(row)? {
+                visit(face)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the face of a row of the columns.
+    fn reader(&self) -> Result<impl FnMut(usize) -> Result<Option<Face>, IndexError> + '_, IndexError> {
+        let sql = format!("{} WHERE key = ?1", rows::SELECT_FACE);
+        let mut by_key = self.connection.prepare_cached(&sql).map_err(|error| self.failed(error))?;
+        Ok(move |row| {
+            let found = by_key.query_row([self.columns.key(row)], rows::face).optional();
+            found.map_err(|error| self.failed(error))
+        })
     }
 
     /// The face of one photo.
     pub fn face(&self, photo_id: &Id) -> Result<Option<Face>, IndexError> {
-        let found = self.connection.query_row("SELECT * FROM faces WHERE photo_id = ?1", [photo_id.as_str()], face);
+        let sql = format!("{} WHERE photo_id = ?1", rows::SELECT_FACE);
+        let found = self.connection.query_row(&sql, [photo_id.as_str()], rows::face);
         found.optional().map_err(|error| self.failed(error))
     }
 
@@ -275,155 +419,171 @@ impl Index {
     pub fn endings(&self) -> Result<Vec<EndingCount>, IndexError> {
         let read = || {
             let mut rows = self.connection.prepare_cached("SELECT * FROM ending_counts")?;
-            let counts = rows.query_map([], |row| {
-                let cause: String = row.get(2)?;
-                Ok(EndingCount {
-                    ending: word(row, 0)?,
-                    stage: word(row, 1)?,
-                    cause: (!cause.is_empty()).then(|| cause.into()),
-                    host: row.get(3)?,
-                    downloaded: row.get(4)?,
-                    photos: row.get::<_, i64>(5)? as u64,
-                })
-            })?;
-            counts.collect::<rusqlite::Result<_>>()
+            rows.query_map([], rows::ending_count)?.collect::<rusqlite::Result<_>>()
+        };
+        read().map_err(|error| self.failed(error))
+    }
+
+    /// Whether the photo has ended.
+    pub fn has_ended(&self, photo_id: &Id) -> Result<bool, IndexError> {
+        let read = || {
+            let sql = "SELECT EXISTS (SELECT 1 FROM endings WHERE bytes = ?1 AND photo_id = ?2)";
+            let mut exists = self.connection.prepare_cached(sql)?;
+            exists.query_row(params![photo_id.as_str().len() as i64, photo_id.as_str()], |row| row.get(0))
+        };
+        read().map_err(|error| self.failed(error))
+    }
+
+    /// Visits all photos that have ended, in the order of their ids.
+    ///
+    /// # Errors
+    /// The index cannot be read, or `visit` fails.
+    pub fn each_ended<E: From<IndexError>>(&self, mut visit: impl FnMut(EndedPhoto) -> Result<(), E>) -> Result<(), E> {
+        let failed = |error| self.failed(error);
+        let mut statement = self.connection.prepare_cached(rows::SELECT_ENDED).map_err(failed)?;
+        for photo in statement.query_map([], rows::ended_photo).map_err(failed)? {
+            visit(photo.map_err(failed)?)?;
+        }
+        Ok(())
+    }
+
+    /// Photos that have ended and have no record, or one that lacks what a stage found out: their number, and the first
+    /// `limit` of their ids.
+    pub fn unrecorded(&self, limit: usize) -> Result<(u64, Vec<Id>), IndexError> {
+        let read = || {
+            let count = "SELECT count(*) FROM endings WHERE NOT recorded";
+            let count: i64 = self.connection.query_row(count, [], |row| row.get(0))?;
+            let mut rows = self.connection.prepare_cached(rows::SELECT_UNRECORDED)?;
+            let ids = rows.query_map([limit as i64], |row| row.get::<_, String>(0).map(Id::new))?;
+            Ok((count as u64, ids.collect::<rusqlite::Result<_>>()?))
         };
         read().map_err(|error| self.failed(error))
     }
 }
 
+fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "data_version", |row| row.get(0))
+}
+
+/// The model whose predictions the file has.
+fn stored_model(connection: &Connection) -> rusqlite::Result<Option<ContentHash>> {
+    let model = "SELECT value FROM meta WHERE name = 'model'";
+    let model: Option<String> = connection.query_row(model, [], |row| row.get(0)).optional()?;
+    Ok(model.and_then(|model| model.parse().ok()))
+}
+
+/// Whether the prediction counts where the run's current classifier is `model`. Another process may have set it since
+/// the prediction was looked up.
+fn is_of(prediction: &Prediction, model: Option<ContentHash>) -> bool {
+    model.is_none_or(|model| prediction.model_sha256 == model)
+}
+
 /// What a change did to the faces.
 enum Applied {
-    Face(Box<ColumnValues>),
+    Face(i64, Box<ColumnValues>),
     Removed(Id),
 }
 
-const ADD_FACE: &str = "INSERT INTO faces VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, \
-    ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32)";
-
-/// Seconds since 1970, where the text is a time.
-fn published(text: Option<&str>) -> Option<i64> {
-    match Timestamp::parse(text) {
-        Timestamp::At(seconds, _) => Some(seconds),
-        _ => None,
-    }
+/// The statements that changes need.
+struct Statements<'a> {
+    remove_face: Statement<'a>,
+    remove_ending: Statement<'a>,
+    add_face: Statement<'a>,
+    add_prediction: Statement<'a>,
+    add_ending: Statement<'a>,
 }
 
-fn insert(statement: &mut Statement<'_>, face: &Face, published: Option<i64>) -> rusqlite::Result<()> {
-    let landmarks: Vec<u8> = face.landmarks.iter().flatten().flat_map(|c| c.to_le_bytes()).collect();
+fn apply(
+    transaction: &Transaction<'_>,
+    changes: &[Change],
+    position: Option<&FeedCursor>,
+) -> rusqlite::Result<Vec<Applied>> {
+    let mut statements = Statements {
+        remove_face: transaction.prepare("DELETE FROM faces WHERE photo_id = ?1")?,
+        remove_ending: transaction.prepare("DELETE FROM endings WHERE bytes = ?1 AND photo_id = ?2")?,
+        add_face: transaction.prepare(rows::ADD_FACE)?,
+        add_prediction: transaction.prepare(rows::ADD_PREDICTION)?,
+        add_ending: transaction.prepare(rows::ADD_ENDING)?,
+    };
+    let model = stored_model(transaction)?;
+    let mut applied = Vec::with_capacity(changes.len());
+    for change in changes {
+        let id = change.photo_id();
+        statements.remove_ending.execute(params![id.as_str().len() as i64, id.as_str()])?;
+        if statements.remove_face.execute([id.as_str()])? > 0 {
+            applied.push(Applied::Removed(id.clone()));
+        }
+        match change {
+            Change::Ended(record) => {
+                let face = add_record(transaction, &mut statements, record, model)?;
+                applied.extend(face.map(|(key, values)| Applied::Face(key, Box::new(values))));
+            }
+            Change::Unrecorded(photo) => add_ending(&mut statements.add_ending, photo, "", false, false)?,
+            Change::Reopened(_) => {}
+        }
+    }
+    if let Some(position) = position {
+        let mut set = transaction.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?;
+        set.execute(["epoch", position.epoch.as_str()])?;
+        set.execute(["cursor", position.sequence.to_string().as_str()])?;
+    }
+    Ok(applied)
+}
+
+/// Adds the photo, and its face if it has one, which it answers with the key.
+fn add_record(
+    transaction: &Transaction<'_>,
+    statements: &mut Statements<'_>,
+    record: &Record,
+    model: Option<ContentHash>,
+) -> rusqlite::Result<Option<(i64, ColumnValues)>> {
+    let Record { ending, cause, message } = record;
+    let photo = &message.photo;
+    let ended = EndedPhoto {
+        photo_id: photo.candidate.photo_id.clone(),
+        photo_url: Some(photo.candidate.photo_url.clone()),
+        ending: *ending,
+        stage: message.position.stage,
+        // A photo that passed all stages has no cause, whatever held it up on the way.
+        cause: cause.as_ref().filter(|_| *ending != Ending::Predicted).map(|cause| cause.code.clone()),
+        attempt: message.attempt,
+    };
+    let face = (*ending == Ending::Predicted).then(|| Face::of(photo)).flatten();
+    let recorded = face.is_some() || *ending != Ending::Predicted;
+    let downloaded = photo.facts.original.is_some();
+    add_ending(&mut statements.add_ending, &ended, &photo.candidate.host(), downloaded, recorded)?;
+    let Some(mut face) = face else { return Ok(None) };
+    let published = rows::published(face.posted_at.as_deref());
+    rows::insert(&mut statements.add_face, &face, published)?;
+    let key = transaction.last_insert_rowid();
+    match photo.facts.prediction.as_ref().filter(|prediction| is_of(prediction, model)) {
+        Some(prediction) => {
+            statements.add_prediction.execute(params![key, prediction.p_ok, prediction.model])?;
+        }
+        None => (face.p_ok, face.model) = (None, None),
+    }
+    Ok(Some((key, ColumnValues::of(&face, published))))
+}
+
+fn add_ending(
+    statement: &mut Statement<'_>,
+    photo: &EndedPhoto,
+    host: &str,
+    downloaded: bool,
+    recorded: bool,
+) -> rusqlite::Result<()> {
+    let EndedPhoto { photo_id, photo_url, ending, stage, cause, attempt } = photo;
     let values = params![
-        face.photo_id.as_str(),
-        face.face_id.as_str(),
-        face.label_id.as_str(),
-        face.label_name,
-        face.photo_url,
-        face.source_url,
-        face.posted_at,
-        published,
-        Text::Host.of(face),
-        face.original.as_bytes(),
-        face.original_format.extension(),
-        face.original_bytes as i64,
-        face.width,
-        face.height,
-        face.search.as_str(),
-        face.score,
-        face.faces,
-        face.crop.as_bytes(),
-        face.format.extension(),
-        face.align.as_str(),
-        face.angle,
-        face.centre[0],
-        face.centre[1],
-        face.side,
-        face.size,
-        face.mirrored,
-        face.mirrored_head,
-        face.blur,
-        face.exposure,
-        face.p_ok,
-        face.model,
-        landmarks,
+        photo_id.as_str().len() as i64,
+        photo_id.as_str(),
+        photo_url,
+        ending.as_str(),
+        stage.as_str(),
+        cause.as_ref().map_or_else(String::new, ToString::to_string),
+        host,
+        downloaded,
+        attempt,
+        recorded
     ];
     statement.execute(values).map(drop)
-}
-
-/// A face from all columns of the table.
-fn face(row: &Row<'_>) -> rusqlite::Result<Face> {
-    let text = |column| row.get::<_, String>(column);
-    let landmarks: Vec<u8> = row.get(32)?;
-    let (points, _) = landmarks.as_chunks::<8>();
-    let coordinate = |bytes: &[u8]| bytes.try_into().map_or(0.0, f32::from_le_bytes);
-    Ok(Face {
-        photo_id: Id::new(text(1)?),
-        face_id: Id::new(text(2)?),
-        label_id: Id::new(text(3)?),
-        label_name: row.get(4)?,
-        photo_url: text(5)?,
-        source_url: row.get(6)?,
-        posted_at: row.get(7)?,
-        original: hash(row, 10)?,
-        original_format: word(row, 11)?,
-        original_bytes: row.get::<_, i64>(12)? as u64,
-        width: row.get(13)?,
-        height: row.get(14)?,
-        search: word(row, 15)?,
-        score: row.get(16)?,
-        faces: row.get(17)?,
-        crop: hash(row, 18)?,
-        format: word(row, 19)?,
-        align: word(row, 20)?,
-        angle: row.get(21)?,
-        centre: [row.get(22)?, row.get(23)?],
-        side: row.get(24)?,
-        size: row.get(25)?,
-        landmarks: points.iter().map(|point| [coordinate(&point[..4]), coordinate(&point[4..])]).collect(),
-        mirrored: row.get(26)?,
-        mirrored_head: row.get(27)?,
-        blur: row.get(28)?,
-        exposure: row.get(29)?,
-        p_ok: row.get(30)?,
-        model: text(31)?,
-    })
-}
-
-/// The columns of all faces, in the order of their keys.
-fn read_columns(connection: &Connection) -> rusqlite::Result<Columns> {
-    let mut columns = Columns::default();
-    let mut rows = connection.prepare(
-        "SELECT key, photo_id, published, p_ok, size, angle, score, faces, mirrored, mirrored_head, blur, exposure, side,
-         width, height, original_bytes, label_name, label_id, host, model, search, align, format FROM faces ORDER BY key",
-    )?;
-    let mut rows = rows.query([])?;
-    while let Some(row) = rows.next()? {
-        let mut numbers = [0.0; Number::ALL.len()];
-        for (at, number) in numbers.iter_mut().enumerate() {
-            *number = match row.get_ref(3 + at)? {
-                ValueRef::Integer(value) => value as f32,
-                ValueRef::Real(value) => value as f32,
-                _ => f32::NAN,
-            };
-        }
-        let mut texts = [const { None }; Text::ALL.len()];
-        for (at, text) in texts.iter_mut().enumerate() {
-            *text = row.get(3 + Number::ALL.len() + at)?;
-        }
-        let id = Id::new(row.get::<_, String>(1)?);
-        columns.upsert(row.get(0)?, ColumnValues { id, numbers, texts, published: row.get(2)? });
-    }
-    Ok(columns)
-}
-
-fn hash(row: &Row<'_>, column: usize) -> rusqlite::Result<ContentHash> {
-    row.get::<_, [u8; 32]>(column).map(ContentHash::from_digest)
-}
-
-/// A value that is stored by its name.
-fn word<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
-    row: &Row<'_>,
-    column: usize,
-) -> rusqlite::Result<T> {
-    let text: String = row.get(column)?;
-    let bad = |error| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error));
-    text.parse().map_err(bad)
 }

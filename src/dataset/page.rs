@@ -8,7 +8,8 @@ use super::columns::{Columns, Rows};
 use super::face::{Face, Number};
 use crate::domain::Id;
 
-/// What faces are sorted by. Equal faces are in the order of their photo ids.
+/// What faces are sorted by. Equal faces are in the order of their photo ids; faces without a prediction come last in
+/// both directions of a sort by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sort {
     Id,
@@ -115,8 +116,13 @@ fn ordered(value: f32) -> u64 {
     u64::from(if bits >> 31 == 0 { bits | 1 << 31 } else { !bits })
 }
 
-fn rank(columns: &Columns, sort: Sort, threshold: f64, row: usize) -> u64 {
-    match sort {
+fn rank(columns: &Columns, order: Order, threshold: f64, row: usize) -> u64 {
+    let ordered = |value: f32| match (value.is_nan(), order.direction) {
+        (false, _) => ordered(value),
+        (true, Direction::Ascending) => u64::MAX,
+        (true, Direction::Descending) => 0,
+    };
+    match order.sort {
         Sort::Id => 0,
         Sort::Updated => columns.key(row) as u64,
         Sort::Published => (columns.published(row) as u64) ^ (1 << 63),
@@ -142,7 +148,7 @@ pub fn select(
     let mut more = false;
     for row in rows.iter() {
         let candidate =
-            Candidate { rank: flip(rank(columns, order.sort, threshold, row)), id: columns.id(row), row, ascending };
+            Candidate { rank: flip(rank(columns, order, threshold, row)), id: columns.id(row), row, ascending };
         if let Some((rank, id)) = start
             && candidate <= (Candidate { rank, id, row, ascending })
         {
@@ -160,6 +166,19 @@ pub fn select(
     let sorted = kept.into_sorted_vec();
     let next = sorted.last().filter(|_| more).map(|last| Cursor { rank: flip(last.rank), id: last.id.clone() });
     (sorted.into_iter().map(|candidate| candidate.row).collect(), next)
+}
+
+/// All of the rows in order.
+pub fn sorted(columns: &Columns, rows: &Rows, order: Order, threshold: f64) -> Vec<usize> {
+    let ascending = order.direction == Direction::Ascending;
+    let flip = |rank: u64| if ascending { rank } else { !rank };
+    let candidate = |row| {
+        let rank = flip(rank(columns, order, threshold, row));
+        Candidate { rank, id: columns.id(row), row, ascending }
+    };
+    let mut candidates: Vec<Candidate<'_>> = rows.iter().map(candidate).collect();
+    candidates.sort_unstable();
+    candidates.into_iter().map(|candidate| candidate.row).collect()
 }
 
 /// A row on its way into a page. Orders by rank, then by id in the page's direction.

@@ -35,21 +35,39 @@ CREATE TABLE faces (
     mirrored_head REAL NOT NULL,
     blur REAL NOT NULL,
     exposure REAL NOT NULL,
-    p_ok REAL NOT NULL,
-    model TEXT NOT NULL,
     landmarks BLOB NOT NULL
 );
 
--- How many photos ended alike: the numbers of a report, kept as photos come and go.
+-- The predictions of the run's current classifier. A face that it has not scored has none.
+CREATE TABLE predictions (
+    face INTEGER PRIMARY KEY,
+    p_ok REAL NOT NULL,
+    model TEXT NOT NULL
+);
+
+CREATE TRIGGER face_removed AFTER DELETE ON faces BEGIN
+    DELETE FROM predictions WHERE face = old.key;
+END;
+
+-- Photos that have ended. `bytes` is the length of the id: ids order shorter first. A photo that is not `recorded` has no
+-- record, or its record lacks what a stage found out.
 CREATE TABLE endings (
-    photo_id TEXT PRIMARY KEY,
+    bytes INTEGER NOT NULL,
+    photo_id TEXT NOT NULL,
+    photo_url TEXT,
     ending TEXT NOT NULL,
     stage TEXT NOT NULL,
     cause TEXT NOT NULL,
     host TEXT NOT NULL,
-    downloaded INTEGER NOT NULL
+    downloaded INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    recorded INTEGER NOT NULL,
+    PRIMARY KEY (bytes, photo_id)
 ) WITHOUT ROWID;
 
+CREATE INDEX unrecorded ON endings(bytes, photo_id) WHERE NOT recorded;
+
+-- How many photos ended alike: the numbers of a report, kept as photos come and go.
 CREATE TABLE ending_counts (
     ending TEXT NOT NULL,
     stage TEXT NOT NULL,

@@ -191,6 +191,11 @@ impl S3 {
         &self.name
     }
 
+    /// [`S3::name`] with the prefix of the keys.
+    pub fn full_name(&self) -> String {
+        format!("{} {}", self.name, self.prefix)
+    }
+
     /// Another bucket of the same service with the same credentials, without a prefix.
     pub fn in_bucket(&self, bucket: &str) -> Self {
         let place = self.name.strip_prefix(&format!("bucket {}", self.bucket)).unwrap_or_default();

@@ -35,7 +35,7 @@ pub enum LocalError {
     Worker(#[from] WorkerError),
 }
 
-/// The folder of a run: `originals/`, `faces/`, the records, and the SQLite file with ledger and queues.
+/// The folder of a run: `originals/`, `faces/`, the records, the SQLite file with ledger and queues, and the index.
 #[derive(Debug, Clone)]
 pub struct RunDir {
     folder: PathBuf,
@@ -52,6 +52,11 @@ impl RunDir {
 
     pub fn ledger_file(&self) -> PathBuf {
         self.folder.join("ledger.sqlite")
+    }
+
+    /// The index of faces.
+    pub fn index_file(&self) -> PathBuf {
+        self.folder.join("index.sqlite")
     }
 
     pub fn objects(&self) -> Folder {

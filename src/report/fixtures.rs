@@ -1,5 +1,8 @@
 //! Photos of every status for the report's tests.
 
+use crate::dataset::Index;
+use crate::dataset::index::Change;
+
 use crate::domain::Message;
 use crate::domain::*;
 use crate::ledger::{Entry, PhotoStatus};
@@ -52,27 +55,32 @@ pub fn predicted(id: i64, p_ok: f64) -> Photo {
     photo
 }
 
-fn entry(photo: Photo, state: State, at: Position, cause: Option<Cause>) -> Entry {
-    let photo_id = photo.candidate.photo_id.clone();
-    let message = Message { position: at, ..Message::first(photo, 1_700_000_000) };
-    Entry {
-        photo_id,
-        status: PhotoStatus { state, stage: at.stage, attempt: 1, due_at: 0, cause, message: Some(message) },
-    }
+fn record(photo: Photo, ending: Ending, stage: StageName, cause: Option<Cause>) -> Record {
+    let message = Message { position: Position::entering(stage), ..Message::first(photo, 1_700_000_000) };
+    Record { ending, cause, message }
 }
 
 /// A photo that ended as predicted.
-pub fn predicted_entry(id: i64, p_ok: f64) -> Entry {
-    let at = Position::entering(StageName::Classify);
-    entry(predicted(id, p_ok), State::Ended(Ending::Predicted), at, None)
+pub fn predicted_record(id: i64, p_ok: f64) -> Record {
+    record(predicted(id, p_ok), Ending::Predicted, StageName::Classify, None)
 }
 
-pub fn ended(id: i64, ending: Ending, stage: StageName, code: &str) -> Entry {
-    let photo = Photo::new(RunName::default(), candidate(id));
-    entry(photo, State::Ended(ending), Position::entering(stage), Some(Cause::new(code, "test cause")))
+pub fn ended(id: i64, ending: Ending, stage: StageName, code: &str) -> Record {
+    record(Photo::new(RunName::default(), candidate(id)), ending, stage, Some(Cause::new(code, "test cause")))
 }
 
 pub fn waiting(id: i64, stage: StageName) -> Entry {
+    let at = Position::entering(stage);
     let photo = Photo::new(RunName::default(), candidate(id));
-    entry(photo, State::Waiting(Position::entering(stage)), Position::entering(stage), None)
+    let message = Message { position: at, ..Message::first(photo, 1_700_000_000) };
+    let state = State::Waiting(at);
+    let status = PhotoStatus { state, stage, attempt: 1, due_at: 0, cause: None, message: Some(message) };
+    Entry { photo_id: id.into(), status }
+}
+
+pub fn index_of(records: impl IntoIterator<Item = Record>) -> Index {
+    let mut index = Index::open(":memory:".as_ref(), &RunName::default()).unwrap();
+    let changes: Vec<Change> = records.into_iter().map(|record| Change::Ended(Box::new(record))).collect();
+    index.apply(&changes, None).unwrap();
+    index
 }

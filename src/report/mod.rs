@@ -1,16 +1,19 @@
 //! The report of a run: its records, its funnel, the causes of its outcomes, and a contact sheet of the crops.
+//!
+//! Faces, endings and counts come from the index of faces, photos that have not ended from the ledger.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use tokio::sync::mpsc;
 
-use crate::archive::records::Records;
-use crate::domain::{Ending, Id, RunName, State};
-use crate::ledger::{Entry, Filter, Ledger, LedgerError};
-use crate::objects::{ObjectError, ObjectKey};
+use crate::dataset::index::{Index, IndexError};
+use crate::dataset::page::{Direction, Order, Sort};
+use crate::dataset::{FollowError, IndexSource, Query};
+use crate::domain::Id;
+use crate::ledger::{Filter, LedgerError};
+use crate::objects::ObjectKey;
 
 mod page;
 pub mod records;
@@ -20,7 +23,7 @@ mod tally;
 mod fixtures;
 
 pub use page::About;
-pub use records::{FaceRecord, PhotoRecord};
+pub use records::{FaceRecord, PhotoRecord, WaitingPhoto};
 pub use tally::Funnel;
 
 use page::Page;
@@ -32,6 +35,8 @@ pub struct Written {
     pub funnel: Funnel,
     /// Number of photos that have not ended.
     pub waiting: u64,
+    /// Number of photos that ended without a record, and the first of their ids.
+    pub unrecorded: (u64, Vec<Id>),
     pub page: PathBuf,
 }
 
@@ -39,130 +44,102 @@ pub struct Written {
 pub enum ReportError {
     #[error("cannot read the ledger for the report: {0}")]
     Ledger(#[from] LedgerError),
-    #[error("cannot read the photos' records for the report: {0}")]
-    Records(#[from] ObjectError),
+    #[error(transparent)]
+    Follow(#[from] FollowError),
+    #[error(transparent)]
+    Index(#[from] IndexError),
     #[error("cannot write {path}: {source}")]
     File { path: PathBuf, source: io::Error },
-    #[error("photo {0} ended as predicted, but some of its facts are missing: run `facemill run` to fetch it again")]
-    Incomplete(Id),
     #[error("the report is incomplete: {0}")]
     Stopped(String),
 }
 
-/// Writes `faces.jsonl`, `photos.jsonl` and `report.html` into `dir`, in order of photo id, from the current ledger.
-///
-/// Reads the ledger once, page by page. Facts that the ledger no longer has come from `records`. Memory does not grow
-/// with the number of photos. Each file is replaced as a whole or stays as it is.
+/// Brings the index up to date and writes the report from it: see [`write`]. `progress` receives the number of photos of
+/// each batch that the index takes in.
 ///
 /// # Errors
-///
-/// When the ledger or a record cannot be read, when a photo that ended as predicted lacks facts, or when a file cannot
-/// be written.
+/// When the ledger or the archive cannot be read, or a file cannot be written.
 pub async fn write_all(
     dir: &Path,
-    ledger: &dyn Ledger,
-    records: Option<&Records>,
+    mut index: Index,
+    source: &IndexSource,
     about: About,
+    progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Written, ReportError> {
-    const PAGE: usize = 1000;
-    let run = about.run.clone();
+    // Before the index: a photo that ends in between is in both, and not in neither.
+    let waiting = waiting(source).await?;
+    source.update(&mut index, progress).await?;
     let dir = dir.to_owned();
-    let (pages, inbox) = mpsc::channel(2);
-    let writer = tokio::task::spawn_blocking(move || write_pages(&dir, about, inbox));
+    let written = tokio::task::spawn_blocking(move || index.snapshot(|index| write(&dir, index, waiting, &about))?);
+    written.await.map_err(|panic| ReportError::Stopped(panic.to_string()))?
+}
 
-    let mut after: Option<Id> = None;
+/// The photos that have not ended, in the order of their ids. They take about 200 bytes each.
+async fn waiting(source: &IndexSource) -> Result<Vec<WaitingPhoto>, LedgerError> {
+    const PAGE: usize = 1000;
+    let filter = Filter { waiting: true, ..Filter::default() };
+    let mut waiting: Vec<WaitingPhoto> = Vec::new();
     loop {
-        let page = page(&run, ledger, records, after.as_ref(), PAGE).await;
-        after = page.as_ref().ok().and_then(|entries| entries.last()).map(|last| last.photo_id.clone());
-        let is_last = after.is_none();
-        // The writer closes the channel only when it fails; its error is returned below.
-        if pages.send(page).await.is_err() || is_last {
-            break;
+        let after = waiting.last().map(|photo| &photo.record.photo_id);
+        let page = source.ledger.page(&source.run, &filter, after, PAGE).await?;
+        if page.is_empty() {
+            return Ok(waiting);
         }
-    }
-    drop(pages);
-    writer.await.map_err(|panic| ReportError::Stopped(panic.to_string()))?
-}
-
-async fn page(
-    run: &RunName,
-    ledger: &dyn Ledger,
-    records: Option<&Records>,
-    after: Option<&Id>,
-    limit: usize,
-) -> Result<Vec<Entry>, ReportError> {
-    let entries = ledger.page(run, &Filter::default(), after, limit).await?;
-    match records {
-        Some(records) => Ok(records.complete(run, entries).await?),
-        None => Ok(entries),
+        waiting.extend(page.into_iter().map(WaitingPhoto::from));
     }
 }
 
-/// Writes pages until an empty one arrives. When the channel closes before that, no file is replaced.
-fn write_pages(
-    dir: &Path,
-    about: About,
-    mut inbox: mpsc::Receiver<Result<Vec<Entry>, ReportError>>,
-) -> Result<Written, ReportError> {
-    let mut writer = Writer::begin(dir, about)?;
-    loop {
-        let page =
-            inbox.blocking_recv().ok_or_else(|| ReportError::Stopped("reading the ledger was interrupted".into()))?;
-        let entries = page?;
-        if entries.is_empty() {
-            return writer.finish();
-        }
-        entries.iter().try_for_each(|entry| writer.entry(entry))?;
+/// Writes `faces.jsonl`, `photos.jsonl` and `report.html` into `dir`, in the order of photo ids. Each file is replaced as
+/// a whole or stays as it is.
+///
+/// `waiting`: the photos that have not ended, in the order of their ids; those that the index knows as ended are left out.
+///
+/// # Errors
+/// When the index cannot be read, or a file cannot be written.
+pub fn write(dir: &Path, index: &Index, waiting: Vec<WaitingPhoto>, about: &About) -> Result<Written, ReportError> {
+    let still_waits = |photo: WaitingPhoto| match index.has_ended(&photo.record.photo_id) {
+        Ok(false) => Some(Ok(photo)),
+        Ok(true) => None,
+        Err(error) => Some(Err(error)),
+    };
+    let waiting = waiting.into_iter().filter_map(still_waits).collect::<Result<Vec<_>, _>>()?;
+    std::fs::create_dir_all(dir).map_err(|source| ReportError::File { path: dir.to_owned(), source })?;
+    let mut faces = Draft::create(dir.join("faces.jsonl"))?;
+    let mut photos = Draft::create(dir.join("photos.jsonl"))?;
+    let mut page = Draft::create(dir.join("report.html"))?;
+    let threshold = about.ok_threshold.unwrap_or_else(|| index.threshold());
+    let tally = ReportTally::of(index, &waiting, threshold)?;
+
+    write_photos(&mut photos, index, &waiting)?;
+    let mut sheet = page.write(|file| Page::begin(file, about))?;
+    let by_id = Order { sort: Sort::Id, direction: Direction::Ascending };
+    index.each_face(&Query::ALL, by_id, threshold, |face| {
+        let record = FaceRecord::of(&face);
+        faces.line(&record)?;
+        let original = ObjectKey::original(face.original, face.original_format);
+        page.write(|file| sheet.face(file, &record, &original))
+    })?;
+    page.write(|file| sheet.finish(file, about, &tally))?;
+
+    let path = page.path.clone();
+    // The page is published last, so that the records it shows exist when it appears.
+    for draft in [faces, photos, page] {
+        draft.publish()?;
     }
+    let waiting = waiting.len() as u64;
+    Ok(Written { funnel: tally.funnel, waiting, unrecorded: tally.unrecorded, page: path })
 }
 
-/// The three files while they are written.
-struct Writer {
-    about: About,
-    tally: ReportTally,
-    faces: Draft,
-    photos: Draft,
-    page: Draft,
-    sheet: Page,
-}
-
-impl Writer {
-    fn begin(dir: &Path, about: About) -> Result<Self, ReportError> {
-        std::fs::create_dir_all(dir).map_err(|source| ReportError::File { path: dir.to_owned(), source })?;
-        let faces = Draft::create(dir.join("faces.jsonl"))?;
-        let photos = Draft::create(dir.join("photos.jsonl"))?;
-        let mut page = Draft::create(dir.join("report.html"))?;
-        let sheet = page.write(|file| Page::begin(file, &about))?;
-        Ok(Self { tally: ReportTally::new(about.ok_threshold), about, faces, photos, page, sheet })
-    }
-
-    fn entry(&mut self, entry: &Entry) -> Result<(), ReportError> {
-        let record = PhotoRecord::of(entry);
-        let photo = entry.status.message.as_ref().map(|message| &message.photo);
-        self.photos.line(&record)?;
-        self.tally.photo(&record, photo);
-        if entry.status.state != State::Ended(Ending::Predicted) {
-            return Ok(());
+/// A line for each photo, ended or waiting.
+fn write_photos(photos: &mut Draft, index: &Index, waiting: &[WaitingPhoto]) -> Result<(), ReportError> {
+    let mut waiting = waiting.iter().map(|photo| &photo.record).peekable();
+    index.each_ended(|ended| {
+        while let Some(record) = waiting.next_if(|record| record.photo_id < ended.photo_id) {
+            photos.line(record)?;
         }
-        let incomplete = || ReportError::Incomplete(entry.photo_id.clone());
-        let photo = photo.ok_or_else(incomplete)?;
-        let face = FaceRecord::of(photo).ok_or_else(incomplete)?;
-        let original = photo.facts.original.as_ref().ok_or_else(incomplete)?;
-        self.faces.line(&face)?;
-        self.page.write(|file| self.sheet.face(file, &face, &ObjectKey::original(original.sha256, original.format)))?;
-        self.tally.face(&face);
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<Written, ReportError> {
-        self.page.write(|file| self.sheet.finish(file, &self.about, &self.tally))?;
-        let page = self.page.path.clone();
-        // The page is published last, so that the records it shows exist when it appears.
-        for draft in [self.faces, self.photos, self.page] {
-            draft.publish()?;
-        }
-        Ok(Written { funnel: self.tally.funnel, waiting: self.tally.waiting(), page })
-    }
+        photos.line(&PhotoRecord::from(ended))
+    })?;
+    waiting.try_for_each(|record| photos.line(record))
 }
 
 /// A file that is written under a temporary name and renamed when it is complete.

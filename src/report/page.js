@@ -19,8 +19,9 @@
   const whole = new Intl.NumberFormat("en");
   const percent = (share) => `${(100 * share).toFixed(1)} %`;
   const orders = {
-    best: (a, b) => b.pOk - a.pOk,
-    worst: (a, b) => a.pOk - b.pOk,
+    // Crops without a P(OK) come last.
+    best: (a, b) => (b.pOk >= 0 ? b.pOk : -1) - (a.pOk >= 0 ? a.pOk : -1),
+    worst: (a, b) => (a.pOk >= 0 ? a.pOk : 2) - (b.pOk >= 0 ? b.pOk : 2),
     size: (a, b) => b.size - a.size,
     mirrored: (a, b) => b.mirrored - a.mirrored,
     tilt: (a, b) => Math.abs(b.angle) - Math.abs(a.angle),
@@ -31,7 +32,8 @@
   let shown = [];
   let page = 1;
 
-  const isOk = (face) => face.pOk >= threshold;
+  // The crop's P(OK) is NaN if the run's classifier has not scored it.
+  const verdictOf = (face) => (Number.isNaN(face.pOk) ? "unscored" : face.pOk >= threshold ? "ok" : "ng");
   const pageCount = () => Math.max(1, Math.ceil(shown.length / PER_PAGE));
 
   function choose() {
@@ -41,7 +43,7 @@
     shown = faces.filter(
       (face) =>
         face.size >= least &&
-        (verdict === "all" || isOk(face) === (verdict === "ok")) &&
+        (verdict === "all" || verdictOf(face) === verdict) &&
         (words === "" || String(face.photo) === words || face.label.toLowerCase().includes(words))
     );
     shown.sort(orders[by("order").value]);
@@ -50,7 +52,7 @@
   }
 
   function show() {
-    const ok = faces.reduce((count, face) => count + isOk(face), 0);
+    const ok = faces.reduce((count, face) => count + (verdictOf(face) === "ok"), 0);
     by("threshold-value").textContent = String(threshold);
     const kept = `${whole.format(ok)} of ${whole.format(faces.length)} crops are OK at this threshold (${percent(ok / faces.length)})`;
     const matching = shown.length === faces.length ? "" : ` · ${whole.format(shown.length)} match the filters`;
@@ -79,7 +81,9 @@
   }
 
   function card(face) {
-    const verdict = isOk(face) ? "OK" : "NG";
+    const verdict = verdictOf(face);
+    const name = { ok: "OK", ng: "NG", unscored: "not scored" }[verdict];
+    const pOk = Number.isNaN(face.pOk) ? "–" : face.pOk.toFixed(3);
     const picture = element("img");
     picture.loading = "lazy";
     picture.decoding = "async";
@@ -87,7 +91,7 @@
     picture.alt = `${face.label || "a face"}, photo ${face.photo}`;
     picture.src = face.file;
 
-    const score = element("div", "score", element("span", "", face.pOk.toFixed(3)), element("span", verdict.toLowerCase(), verdict));
+    const score = element("div", "score", element("span", "", pOk), element("span", verdict, name));
     score.title = "P(OK): probability that a person keeps this crop";
     const label = element("div", "label", face.label || "–");
     label.title = face.label;
@@ -109,10 +113,9 @@
     return element("li", "", link(face.file, picture), element("div", "facts", score, label, numbers, links));
   }
 
-  const BINS = 40;
-  const bins = new Array(BINS).fill(0);
-  for (const face of faces) bins[Math.min(BINS - 1, Math.floor(face.pOk * BINS))] += 1;
-  const highest = Math.max(...bins);
+  const bins = JSON.parse(by("browser").dataset.histogram);
+  const BINS = bins.length;
+  const highest = Math.max(1, ...bins);
 
   function histogram() {
     const bars = bins.map((count, bin) => {

@@ -11,7 +11,7 @@ use sha2::Digest;
 
 use super::records::FaceRecord;
 use super::tally::{Funnel, HostTally, ReportTally};
-use crate::domain::{RunName, calendar};
+use crate::domain::{Id, RunName, calendar};
 use crate::objects::ObjectKey;
 
 const STYLE: &str = include_str!("page.css");
@@ -24,8 +24,8 @@ pub struct About {
     pub run: RunName,
     /// When the report was made, in seconds since 1970, UTC.
     pub made_at: u64,
-    /// A crop is OK when its P(OK) is at least this.
-    pub ok_threshold: f64,
+    /// A crop is OK when its P(OK) is at least this. None: the threshold of the run's current classifier.
+    pub ok_threshold: Option<f64>,
     /// Names and values of the run's settings, in display order.
     pub settings: Vec<(String, String)>,
 }
@@ -57,7 +57,7 @@ impl Page {
     pub fn face(&mut self, file: &mut dyn Write, face: &FaceRecord, original: &ObjectKey) -> io::Result<()> {
         let fields = (
             (face.photo_id.as_str(), &face.file, original.as_str(), face.label_name.as_deref()),
-            (short(face.p_ok), face.size, short(face.angle), short(face.score)),
+            (face.p_ok.map(short), face.size, short(face.angle), short(face.score)),
             (short(face.mirrored), short(face.mirrored_head), short(face.blur), short(face.exposure)),
         );
         let mut json = serde_json::to_string(&fields)?;
@@ -96,6 +96,20 @@ fn head(file: &mut dyn Write, about: &About, tally: &ReportTally) -> io::Result<
         0 => writeln!(file, ". All photos have ended.</p>")?,
         waiting => writeln!(file, ". <strong>{} have not ended.</strong></p>", Grouped(waiting))?,
     }
+    if tally.unscored > 0 {
+        writeln!(file, "<p>{} faces have no P(OK) of the run's classifier yet.</p>", Grouped(tally.unscored))?;
+    }
+    let (unrecorded, ids) = &tally.unrecorded;
+    if *unrecorded > 0 {
+        let ids: Vec<&str> = ids.iter().map(Id::as_str).collect();
+        let more = if *unrecorded > ids.len() as u64 { ", ..." } else { "" };
+        writeln!(
+            file,
+            "<p><strong>{} photos ended without a record</strong> (photo {}{more}): run <code>facemill audit</code>.</p>",
+            Grouped(*unrecorded),
+            EscapedHtml(&ids.join(", ")),
+        )?;
+    }
     writeln!(
         file,
         "<nav aria-label=\"On this page\"><a href=\"#sheet\">Contact sheet</a> \
@@ -132,7 +146,8 @@ fn funnel(file: &mut dyn Write, funnel: &Funnel, ok_threshold: f64) -> io::Resul
 
 /// Writes the controls without content; the script fills them.
 fn contact_sheet(file: &mut dyn Write, tally: &ReportTally) -> io::Result<()> {
-    write!(file, include_str!("sheet.html"), threshold = tally.ok_threshold())
+    let histogram = serde_json::to_string(&tally.histogram)?;
+    write!(file, include_str!("sheet.html"), threshold = tally.ok_threshold(), histogram = histogram)
 }
 
 fn reasons(file: &mut dyn Write, tally: &ReportTally) -> io::Result<()> {

@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Align, ContentHash, Ending, Id, Landmarks, Photo, Search, StageName, State};
-use crate::ledger::Entry;
+use crate::dataset::Face;
+use crate::dataset::index::EndedPhoto;
+use crate::domain::{Align, ContentHash, Ending, Id, Landmarks, Search, StageName};
+use crate::ledger::{Entry, PhotoStatus};
 use crate::objects::ObjectKey;
 
 /// One line of `faces.jsonl`: the face of a photo that ended as predicted.
@@ -38,44 +40,40 @@ pub struct FaceRecord {
     pub mirrored_head: f64,
     pub blur: f64,
     pub exposure: f64,
-    /// Probability that a person keeps the crop, 0 to 1, and the name of the model that predicts it.
-    pub p_ok: f64,
-    pub model: String,
+    /// Probability that a person keeps the crop, 0 to 1, and the name of the model that predicts it: the run's current
+    /// classifier. None: it has not scored the crop.
+    pub p_ok: Option<f64>,
+    pub model: Option<String>,
 }
 
 impl FaceRecord {
-    /// None when the facts of a stage are missing.
-    pub fn of(photo: &Photo) -> Option<Self> {
-        let facts = &photo.facts;
-        let (original, face) = (facts.original.as_ref()?, facts.face.as_ref()?);
-        let (crop, prediction) = (facts.crop.as_ref()?, facts.prediction.as_ref()?);
-        let candidate = &photo.candidate;
-        Some(Self {
-            photo_id: candidate.photo_id.clone(),
-            face_id: candidate.face_id.clone(),
-            label_id: candidate.label_id.clone(),
-            label_name: candidate.label_name.clone(),
-            photo_url: candidate.photo_url.clone(),
-            source_url: candidate.source_url.clone(),
-            posted_at: candidate.posted_at.clone(),
-            file: ObjectKey::face(crop.sha256, crop.format).to_string(),
-            original_sha256: original.sha256,
-            crop_sha256: crop.sha256,
+    pub fn of(face: &Face) -> Self {
+        Self {
+            photo_id: face.photo_id.clone(),
+            face_id: face.face_id.clone(),
+            label_id: face.label_id.clone(),
+            label_name: face.label_name.clone(),
+            photo_url: face.photo_url.clone(),
+            source_url: face.source_url.clone(),
+            posted_at: face.posted_at.clone(),
+            file: ObjectKey::face(face.crop, face.format).to_string(),
+            original_sha256: face.original,
+            crop_sha256: face.crop,
             search: face.search,
-            align: crop.align,
-            angle: crop.angle,
-            centre: crop.centre,
-            side: crop.side,
-            size: crop.size,
-            landmarks: crop.landmarks.clone(),
+            align: face.align,
+            angle: face.angle,
+            centre: face.centre,
+            side: face.side,
+            size: face.size,
+            landmarks: face.landmarks.clone(),
             score: face.score,
-            mirrored: crop.mirrored,
-            mirrored_head: crop.mirrored_head,
-            blur: crop.blur,
-            exposure: crop.exposure,
-            p_ok: prediction.p_ok,
-            model: prediction.model.clone(),
-        })
+            mirrored: face.mirrored,
+            mirrored_head: face.mirrored_head,
+            blur: face.blur,
+            exposure: face.exposure,
+            p_ok: face.p_ok,
+            model: face.model.clone(),
+        }
     }
 }
 
@@ -83,7 +81,7 @@ impl FaceRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PhotoRecord {
     pub photo_id: Id,
-    /// None when neither the ledger nor a record has the photo's message.
+    /// None when the photo has no record.
     pub photo_url: Option<String>,
     /// The stage that the photo waits for, or at which it ended.
     pub step: StageName,
@@ -117,31 +115,50 @@ impl PhotoOutcome {
     }
 }
 
-impl From<State> for PhotoOutcome {
-    fn from(state: State) -> Self {
-        match state {
-            State::Waiting(_) => Self::Waiting,
-            State::Ended(Ending::Predicted) => Self::Predicted,
-            State::Ended(Ending::Rejected) => Self::Rejected,
-            State::Ended(Ending::Gone) => Self::Gone,
-            State::Ended(Ending::Failed) => Self::Failed,
+impl From<Ending> for PhotoOutcome {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Predicted => Self::Predicted,
+            Ending::Rejected => Self::Rejected,
+            Ending::Gone => Self::Gone,
+            Ending::Failed => Self::Failed,
         }
     }
 }
 
-impl PhotoRecord {
-    pub fn of(entry: &Entry) -> Self {
-        let status = &entry.status;
-        let outcome = PhotoOutcome::from(status.state);
-        // The cause of an earlier retry is left out, so that a second run writes the same line.
-        let cause = status.cause.as_ref().filter(|_| outcome != PhotoOutcome::Predicted);
+impl From<EndedPhoto> for PhotoRecord {
+    fn from(photo: EndedPhoto) -> Self {
+        let EndedPhoto { photo_id, photo_url, ending, stage, cause, attempt } = photo;
+        let cause = cause.map(|code| code.to_string());
+        Self { photo_id, photo_url, step: stage, outcome: ending.into(), cause, attempts: attempt }
+    }
+}
+
+/// A photo that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingPhoto {
+    pub record: PhotoRecord,
+    /// Empty if the photo's URL has none.
+    pub host: String,
+    /// Whether the photo has an original.
+    pub downloaded: bool,
+}
+
+impl From<Entry> for WaitingPhoto {
+    fn from(entry: Entry) -> Self {
+        let PhotoStatus { stage, attempt, cause, message, .. } = entry.status;
+        let photo = message.map(|message| message.photo);
         Self {
-            photo_id: entry.photo_id.clone(),
-            photo_url: status.message.as_ref().map(|message| message.photo.candidate.photo_url.clone()),
-            step: status.stage,
-            outcome,
-            cause: cause.map(|cause| cause.code.to_string()),
-            attempts: status.attempt,
+            host: photo.as_ref().map(|photo| photo.candidate.host()).unwrap_or_default(),
+            downloaded: photo.as_ref().is_some_and(|photo| photo.facts.original.is_some()),
+            record: PhotoRecord {
+                photo_id: entry.photo_id,
+                photo_url: photo.map(|photo| photo.candidate.photo_url),
+                step: stage,
+                outcome: PhotoOutcome::Waiting,
+                cause: cause.map(|cause| cause.code.to_string()),
+                attempts: attempt,
+            },
         }
     }
 }
@@ -169,7 +186,7 @@ mod tests {
     #[test]
     fn a_face_has_all_fields_in_order() {
         let photo = fixtures::predicted(7, 0.9);
-        let record = FaceRecord::of(&photo).unwrap();
+        let record = FaceRecord::of(&Face::of(&photo).unwrap());
         let line = serde_json::to_string(&record).unwrap();
         assert_eq!(fields(&line), FACE_FIELDS);
         assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap().as_object().unwrap().len(), 24);
@@ -179,35 +196,23 @@ mod tests {
     }
 
     #[test]
-    fn a_face_with_missing_facts_has_no_record() {
-        let complete = fixtures::predicted(7, 0.9);
-        let without: [fn(&mut crate::domain::Facts); 4] =
-            [|f| f.original = None, |f| f.face = None, |f| f.crop = None, |f| f.prediction = None];
-        for remove in without {
-            let mut photo = complete.clone();
-            remove(&mut photo.facts);
-            assert_eq!(FaceRecord::of(&photo), None);
-        }
-    }
-
-    #[test]
     fn a_photo_has_its_outcome_and_cause() {
-        let line = |entry: &Entry| serde_json::to_string(&PhotoRecord::of(entry)).unwrap();
-        let gone = fixtures::ended(3, Ending::Gone, StageName::Fetch, "http-404");
+        let gone = EndedPhoto {
+            photo_id: 3.into(),
+            photo_url: Some("https://photos.example/3.jpg".into()),
+            ending: Ending::Gone,
+            stage: StageName::Fetch,
+            cause: Some(CauseCode::Http(404)),
+            attempt: 1,
+        };
         let expected = concat!(
             r#"{"photo_id":3,"photo_url":"https://photos.example/3.jpg","step":"fetch","#,
             r#""outcome":"gone","cause":"http-404","attempts":1}"#
         );
-        assert_eq!(line(&gone), expected);
-        let waiting = fixtures::waiting(4, StageName::Crop);
-        assert!(line(&waiting).contains(r#""step":"crop","outcome":"waiting","cause":null"#), "{}", line(&waiting));
-    }
-
-    #[test]
-    fn a_predicted_photo_has_no_cause() {
-        let mut entry = fixtures::predicted_entry(5, 0.5);
-        entry.status.cause = Some(crate::domain::Cause::new(CauseCode::Timeout, "earlier timeout"));
-        let record = PhotoRecord::of(&entry);
-        assert_eq!((record.cause, record.step), (None, StageName::Classify));
+        assert_eq!(serde_json::to_string(&PhotoRecord::from(gone)).unwrap(), expected);
+        let waiting = WaitingPhoto::from(fixtures::waiting(4, StageName::Crop));
+        let line = serde_json::to_string(&waiting.record).unwrap();
+        assert!(line.contains(r#""step":"crop","outcome":"waiting","cause":null"#), "{line}");
+        assert_eq!((waiting.host.as_str(), waiting.downloaded), ("photos.example", false));
     }
 }

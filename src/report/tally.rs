@@ -2,8 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::records::{FaceRecord, PhotoOutcome, PhotoRecord};
-use crate::domain::{Photo, StageName};
+use super::records::{PhotoOutcome, WaitingPhoto};
+use crate::dataset::face::Number;
+use crate::dataset::index::{Index, IndexError, OkSplit};
+use crate::dataset::query::Query;
+use crate::domain::{Id, StageName};
 
 /// Number of photos that passed each step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,10 +50,16 @@ impl HostTally {
     }
 }
 
-/// All counts of the report, taken in one pass over the ledger.
+/// All counts of the report.
 #[derive(Debug)]
 pub struct ReportTally {
     pub funnel: Funnel,
+    /// Faces that the run's current classifier has not scored: they are neither OK nor NG.
+    pub unscored: u64,
+    /// Number of faces with a P(OK) in each of [`ReportTally::BINS`] equal parts of 0 to 1.
+    pub histogram: Vec<u64>,
+    /// Photos that ended without a record, and the first of their ids.
+    pub unrecorded: (u64, Vec<Id>),
     ok_threshold: f64,
     reasons: HashMap<Reason, u64>,
     hosts: HashMap<String, HostTally>,
@@ -59,33 +68,49 @@ pub struct ReportTally {
 impl ReportTally {
     /// Hosts that are counted one by one, which bounds memory. Further hosts share the line without a name.
     const MAX_HOSTS: usize = 100_000;
+    const BINS: usize = 40;
+    /// Ids of photos without a record that are named.
+    const NAMED: usize = 5;
 
-    pub fn new(ok_threshold: f64) -> Self {
-        Self { funnel: Funnel::default(), ok_threshold, reasons: HashMap::new(), hosts: HashMap::new() }
-    }
-
-    pub fn photo(&mut self, record: &PhotoRecord, photo: Option<&Photo>) {
-        self.funnel.candidates += 1;
-        self.funnel.downloaded += u64::from(photo.is_some_and(|photo| photo.facts.original.is_some()));
-        let cause = record.cause.clone().unwrap_or_default();
-        *self.reasons.entry(Reason { outcome: record.outcome, step: record.step, cause }).or_default() += 1;
-
-        let host = photo.map(|photo| photo.candidate.host()).unwrap_or_default();
-        let known = self.hosts.len() < Self::MAX_HOSTS || self.hosts.contains_key(&host);
-        let host = self.hosts.entry(if known { host } else { String::new() }).or_default();
-        host.candidates += 1;
-        match record.outcome {
-            PhotoOutcome::Gone => host.gone += 1,
-            PhotoOutcome::Rejected => host.rejected += 1,
-            PhotoOutcome::Failed => host.failed += 1,
-            PhotoOutcome::Waiting => host.waiting += 1,
-            PhotoOutcome::Predicted => host.faces += 1,
+    /// `waiting`: photos that have not ended.
+    pub fn of(index: &Index, waiting: &[WaitingPhoto], ok_threshold: f64) -> Result<Self, IndexError> {
+        let OkSplit { ok, ng, unscored } = index.ok_split(&Query::ALL, ok_threshold);
+        let mut tally = Self {
+            funnel: Funnel { faces: ok + ng + unscored, ok, ..Funnel::default() },
+            unscored,
+            histogram: index.histogram(Number::POk, (0.0, 1.0), Self::BINS, &Query::ALL, ok_threshold),
+            unrecorded: index.unrecorded(Self::NAMED)?,
+            ok_threshold,
+            reasons: HashMap::new(),
+            hosts: HashMap::new(),
+        };
+        for alike in index.endings()? {
+            let cause = alike.cause.map(|code| code.to_string()).unwrap_or_default();
+            let reason = Reason { outcome: alike.ending.into(), step: alike.stage, cause };
+            tally.add(reason, &alike.host, alike.downloaded, alike.photos);
         }
+        for WaitingPhoto { record, host, downloaded } in waiting {
+            let cause = record.cause.clone().unwrap_or_default();
+            tally.add(Reason { outcome: record.outcome, step: record.step, cause }, host, *downloaded, 1);
+        }
+        Ok(tally)
     }
 
-    pub fn face(&mut self, record: &FaceRecord) {
-        self.funnel.faces += 1;
-        self.funnel.ok += u64::from(record.p_ok >= self.ok_threshold);
+    fn add(&mut self, reason: Reason, host: &str, downloaded: bool, photos: u64) {
+        self.funnel.candidates += photos;
+        self.funnel.downloaded += if downloaded { photos } else { 0 };
+        let known = self.hosts.len() < Self::MAX_HOSTS || self.hosts.contains_key(host);
+        let host = self.hosts.entry(if known { host.to_owned() } else { String::new() }).or_default();
+        host.candidates += photos;
+        let outcomes = match reason.outcome {
+            PhotoOutcome::Gone => &mut host.gone,
+            PhotoOutcome::Rejected => &mut host.rejected,
+            PhotoOutcome::Failed => &mut host.failed,
+            PhotoOutcome::Waiting => &mut host.waiting,
+            PhotoOutcome::Predicted => &mut host.faces,
+        };
+        *outcomes += photos;
+        *self.reasons.entry(reason).or_default() += photos;
     }
 
     pub fn ok_threshold(&self) -> f64 {
@@ -118,51 +143,42 @@ impl ReportTally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Ending;
-    use crate::ledger::Entry;
+    use crate::domain::{Ending, Record};
     use crate::report::fixtures;
 
-    fn tally_of(entries: &[Entry]) -> ReportTally {
-        let mut tally = ReportTally::new(0.5);
-        for entry in entries {
-            let photo = entry.status.message.as_ref().map(|message| &message.photo);
-            tally.photo(&PhotoRecord::of(entry), photo);
-            if let Some(face) = photo.and_then(FaceRecord::of) {
-                tally.face(&face);
-            }
-        }
-        tally
+    fn tally_of(records: impl IntoIterator<Item = Record>, waiting: &[WaitingPhoto]) -> ReportTally {
+        ReportTally::of(&fixtures::index_of(records), waiting, 0.5).unwrap()
     }
 
     #[test]
     fn the_funnel_counts_the_photos_of_each_step() {
         let mut faceless = fixtures::ended(3, Ending::Rejected, StageName::Detect, "no-face");
-        let photo = &mut faceless.status.message.as_mut().unwrap().photo;
-        photo.facts.original = fixtures::predicted(3, 0.1).facts.original;
-        let tally = tally_of(&[
-            fixtures::predicted_entry(1, 0.5),
-            fixtures::predicted_entry(2, 0.49),
+        faceless.message.photo.facts.original = fixtures::predicted(3, 0.1).facts.original;
+        let mut unscored = fixtures::predicted_record(6, 0.9);
+        unscored.message.photo.facts.prediction = None;
+        let records = [
+            fixtures::predicted_record(1, 0.5),
+            fixtures::predicted_record(2, 0.49),
             faceless,
             fixtures::ended(4, Ending::Gone, StageName::Fetch, "http-404"),
-            fixtures::waiting(5, StageName::Fetch),
-        ]);
-        assert_eq!(tally.funnel, Funnel { candidates: 5, downloaded: 3, faces: 2, ok: 1 });
-        assert_eq!(tally.waiting(), 1);
+            unscored,
+        ];
+        let tally = tally_of(records, &[fixtures::waiting(5, StageName::Fetch).into()]);
+        assert_eq!(tally.funnel, Funnel { candidates: 6, downloaded: 4, faces: 3, ok: 1 });
+        assert_eq!((tally.waiting(), tally.unscored), (1, 1));
+        assert_eq!((tally.histogram[20], tally.histogram.iter().sum::<u64>()), (1, 2));
         let (reason, count) = tally.reasons()[0];
-        assert_eq!((reason.outcome, count), (PhotoOutcome::Predicted, 2));
+        assert_eq!((reason.outcome, count), (PhotoOutcome::Predicted, 3));
     }
 
     #[test]
     fn hosts_beyond_the_limit_are_summed() {
-        let entries: Vec<Entry> = (1..=5)
-            .map(|id| {
-                let mut entry = fixtures::ended(id, Ending::Gone, StageName::Fetch, "http-404");
-                let photo = &mut entry.status.message.as_mut().unwrap().photo;
-                photo.candidate.photo_url = format!("https://host{}.example/", id.min(4));
-                entry
-            })
-            .collect();
-        let tally = tally_of(&entries);
+        let records = (1..=5).map(|id| {
+            let mut record = fixtures::ended(id, Ending::Gone, StageName::Fetch, "http-404");
+            record.message.photo.candidate.photo_url = format!("https://host{}.example/", id.min(4));
+            record
+        });
+        let tally = tally_of(records, &[]);
         let (hosts, rest, others) = tally.hosts(2);
         assert_eq!(hosts[0], ("host4.example", HostTally { candidates: 2, gone: 2, ..HostTally::default() }));
         assert_eq!(hosts[1].0, "host1.example");

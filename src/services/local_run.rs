@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::workers::{self, Shared};
 use crate::archive::run_settings::{RunSettings, RunSettingsError, StoredRunSettings};
+use crate::dataset::IndexSource;
 use crate::domain::clock::now;
 use crate::domain::{Candidate, RunName, StageName};
 use crate::inference::InferenceError;
@@ -63,6 +64,12 @@ impl LocalRun {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Enqueued, ProducerError> {
         producer::enqueue(&self.run, candidates, &self.dir.ledger, &self.dir.broker, progress).await
+    }
+
+    /// What the index of the run is filled from.
+    pub fn index_source(&self) -> IndexSource {
+        let (ledger, objects) = (Arc::new(self.dir.ledger.clone()), Arc::new(self.dir.objects.clone()));
+        IndexSource::new(self.run.clone(), ledger, objects, None)
     }
 
     /// Processes photos until every photo has ended, or until `shutdown`.

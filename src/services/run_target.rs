@@ -1,7 +1,7 @@
 //! A run, opened for reading or for writing: in a folder, or on the servers of an installation.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::requeue::Requeue;
@@ -10,6 +10,7 @@ use crate::archive::records::Records;
 use crate::archive::run_settings::{RunSettingsError, StoredRunSettings};
 use crate::broker::embedded::Embedded;
 use crate::broker::{Broker, Depth};
+use crate::dataset::IndexSource;
 use crate::domain::RunName;
 use crate::ledger::Ledger;
 use crate::ledger::sqlite::Sqlite;
@@ -133,6 +134,30 @@ impl RunTarget {
         match &self.site {
             Site::Folder { dir, .. } => Some(dir.folder()),
             Site::Servers(_) => None,
+        }
+    }
+
+    /// What the index of the run is filled from.
+    pub fn index_source(&self) -> IndexSource {
+        IndexSource::new(self.run.clone(), self.ledger.clone(), self.objects.clone(), self.records.clone())
+    }
+
+    /// The index of faces of a run in a folder.
+    pub fn index_file(&self) -> Option<PathBuf> {
+        match &self.site {
+            Site::Folder { dir, .. } => Some(dir.index_file()),
+            Site::Servers(_) => None,
+        }
+    }
+
+    /// The bucket and the ledger of a run on servers, for the name of a file about it. Empty for a folder.
+    pub fn servers_name(&self) -> String {
+        match &self.site {
+            Site::Folder { .. } => String::new(),
+            Site::Servers(servers) => {
+                let redis = servers.ledger.client();
+                format!("{} {} {}", servers.objects.full_name(), redis.name(), redis.prefix())
+            }
         }
     }
 

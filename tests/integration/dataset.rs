@@ -1,17 +1,26 @@
 //! The index of faces against a naive evaluation of the same queries.
 
 use facemill::dataset::face::{FIELDS, Number, Text};
-use facemill::dataset::follow::follow;
-use facemill::dataset::index::{Change, Index};
+use std::sync::Arc;
+
+use facemill::archive::predictions::Predictions;
+use facemill::archive::records::Records;
+use facemill::archive::run_classifier::{ClassifierChange, ClassifierHistory, RunClassifiers};
+use facemill::dataset::index::{Change, Index, OkSplit};
 use facemill::dataset::page::{Order, Sort};
 use facemill::dataset::query::{FieldType, Operator, Query, Value};
-use facemill::dataset::{Direction, Face, IndexError};
-use facemill::domain::{Cause, CauseCode, Ending, Id, Message, Photo, Position, Record, RunName, StageName};
+use facemill::dataset::{Direction, Face, IndexError, IndexSource};
+use facemill::domain::{
+    Cause, CauseCode, ContentHash, Ending, Id, Message, Photo, Position, Prediction, Record, RunName, StageName,
+};
 use facemill::ledger::sqlite::Sqlite;
 use facemill::ledger::{Cursor, Epoch, Ledger};
+use facemill::objects::Objects;
+use facemill::objects::folder::Folder;
 use facemill::sqlite::{Access, Database};
 
 use support::faces;
+use support::servers::redis::RedisServer;
 
 use faces::{Random, photo};
 
@@ -50,10 +59,13 @@ fn fulfils(face: &Face, query: &Query) -> bool {
         Query::And(all) => all.iter().all(|query| fulfils(face, query)),
         Query::Or(any) => any.iter().any(|query| fulfils(face, query)),
         Query::Not(query) => !fulfils(face, query),
-        Query::Compare(_, operator, Value::Flag(flag)) => operator.holds(face.p_ok >= THRESHOLD, *flag),
+        Query::Compare(_, operator, Value::Flag(flag)) => {
+            face.p_ok.is_some_and(|p_ok| operator.holds(p_ok >= THRESHOLD, *flag))
+        }
         Query::Compare(field, operator, Value::Number(number)) => {
             let of = Number::ALL.into_iter().find(|number| number.field().name == field.name).unwrap();
-            operator.holds(of.of(face), *number as f32)
+            let value = of.of(face);
+            !value.is_nan() && operator.holds(value, *number as f32)
         }
         Query::Compare(field, operator, Value::Text(text)) if field.name == "id" => {
             operator.holds(&face.photo_id, &Id::from(text.as_str()))
@@ -67,7 +79,10 @@ fn fulfils(face: &Face, query: &Query) -> bool {
         Query::Contains(field, text) => {
             text_of(field.name).is_some_and(|value| value.to_lowercase().contains(&text.to_lowercase()))
         }
-        Query::IsNull(field) => field.kind == FieldType::Text && text_of(field.name).is_none(),
+        Query::IsNull(field) => match field.name {
+            "ok" | "p_ok" => face.p_ok.is_none(),
+            _ => field.kind == FieldType::Text && text_of(field.name).is_none(),
+        },
     }
 }
 
@@ -85,6 +100,9 @@ fn random_query(random: &mut Random, faces: &[Face], depth: u32) -> Query {
         }
     }
     let field = &FIELDS[random.below(FIELDS.len() as u64) as usize];
+    if random.below(20) == 0 {
+        return Query::IsNull(field);
+    }
     let face = &faces[random.below(faces.len() as u64) as usize];
     let operators = [
         Operator::Equal,
@@ -153,11 +171,15 @@ fn pages_visit_every_face_once_in_order() {
             }
         }
         assert_eq!(seen.len(), expected, "{order:?}");
-        let key = |face: &Face| match order.sort {
-            Sort::By(number) => f64::from(number.of(face)),
-            Sort::Uncertainty => f64::from((face.p_ok as f32 - THRESHOLD as f32).abs()),
-            Sort::Published => published(face),
-            Sort::Id | Sort::Updated => 0.0,
+        let last = if order.direction == Direction::Ascending { f64::INFINITY } else { f64::NEG_INFINITY };
+        let key = |face: &Face| {
+            let key = match order.sort {
+                Sort::By(number) => f64::from(number.of(face)),
+                Sort::Uncertainty => f64::from((Number::POk.of(face) - THRESHOLD as f32).abs()),
+                Sort::Published => published(face),
+                Sort::Id | Sort::Updated => 0.0,
+            };
+            if key.is_nan() { last } else { key }
         };
         let in_order = seen.windows(2).all(|pair| {
             let ids = pair[0].photo_id < pair[1].photo_id;
@@ -220,10 +242,23 @@ fn an_index_survives_its_process_and_follows_another_writer() {
     other.apply(&[predicted(10), Change::Reopened(photo(3).candidate.photo_id)], None).unwrap();
     index.refresh().unwrap();
     assert_eq!(index.count(&Query::ALL, THRESHOLD), 10);
+    other.apply(&[predicted(20)], None).unwrap();
+    index.apply(&[predicted(21)], None).unwrap();
+    assert_eq!(index.count(&Query::ALL, THRESHOLD), 12, "a write sees the other's, too");
+    let seen = index.snapshot(|index| {
+        other.apply(&[predicted(22), Change::Reopened(photo(20).candidate.photo_id)], None).unwrap();
+        let mut seen = 0;
+        let by_id = "id".parse().unwrap();
+        index.each_face(&Query::ALL, by_id, THRESHOLD, |_| Ok::<_, IndexError>(seen += 1)).unwrap();
+        (seen, index.endings().unwrap()[0].photos, index.count(&Query::ALL, THRESHOLD))
+    });
+    assert_eq!(seen.unwrap().0, 12);
+    index.refresh().unwrap();
+    assert_eq!(index.count(&Query::ALL, THRESHOLD), 12);
     assert!(index.face(&photo(3).candidate.photo_id).unwrap().is_none());
     index.apply(&[predicted(11)], None).unwrap();
     drop((index, other));
-    assert_eq!(index_of(&folder).count(&Query::ALL, THRESHOLD), 11);
+    assert_eq!(index_of(&folder).count(&Query::ALL, THRESHOLD), 13);
 }
 
 #[test]
@@ -248,17 +283,26 @@ fn an_index_of_another_run_or_schema_is_made_anew_and_a_foreign_file_is_refused(
 fn texts_and_numbers_are_summed_up() {
     let (_folder, index, faces) = filled(500);
     let query = Query::parse("ok", FIELDS).unwrap();
-    let ok = faces.iter().filter(|face| face.p_ok >= THRESHOLD).count() as u64;
+    let ok = faces.iter().filter(|face| face.p_ok.is_some_and(|p_ok| p_ok >= THRESHOLD)).count() as u64;
     let labels = index.count_by(Text::Label, &query, THRESHOLD);
     assert_eq!(labels.iter().map(|(_, count)| count).sum::<u64>(), ok);
     assert!(labels.is_sorted_by(|a, b| a.1 >= b.1));
     for (label, count) in &labels {
-        let of_label = faces.iter().filter(|face| face.p_ok >= THRESHOLD && face.label_name == *label).count() as u64;
+        let of_label = faces
+            .iter()
+            .filter(|face| face.p_ok.is_some_and(|p_ok| p_ok >= THRESHOLD) && face.label_name == *label)
+            .count() as u64;
         assert_eq!(of_label, *count, "{label:?}");
     }
     let bins = index.histogram(Number::POk, (0.0, 1.0), 10, &Query::ALL, THRESHOLD);
-    assert_eq!((bins.len(), bins.iter().sum::<u64>()), (10, 500));
+    let scored = faces.iter().filter(|face| face.p_ok.is_some()).count() as u64;
+    assert!(scored < 500);
+    assert_eq!((bins.len(), bins.iter().sum::<u64>()), (10, scored));
     assert_eq!(bins[5..].iter().sum::<u64>(), ok);
+    let split = index.ok_split(&Query::ALL, THRESHOLD);
+    assert_eq!(split, OkSplit { ok, ng: scored - ok, unscored: 500 - scored });
+    assert_eq!(index.count(&Query::parse("p_ok is null", FIELDS).unwrap(), THRESHOLD), split.unscored);
+    assert_eq!(index.count(&Query::parse("ok=false", FIELDS).unwrap(), THRESHOLD), split.ng);
 }
 
 /// A folder's ledger with some photos that have ended, and one that waits.
@@ -279,38 +323,188 @@ async fn end(ledger: &Sqlite, id: u64) {
     assert!(ledger.restore(&message, Ending::Predicted, None).await.unwrap());
 }
 
+/// What fills an index from this ledger; the archive is in the folder.
+fn source(folder: &tempfile::TempDir, ledger: &Sqlite) -> IndexSource {
+    IndexSource::new(RunName::default(), Arc::new(ledger.clone()), objects(folder), None)
+}
+
+fn objects(folder: &tempfile::TempDir) -> Arc<dyn Objects> {
+    Arc::new(Folder::at(folder.path()))
+}
+
 #[tokio::test]
 async fn the_index_follows_the_feed_of_endings() {
     let folder = tempfile::tempdir().unwrap();
-    let run = RunName::default();
     let ledger = ledger_of(&folder, 2345).await;
+    let source = source(&folder, &ledger);
     let mut index = index_of(&folder);
-    let follow = async |index: &mut Index, ledger: &Sqlite| follow(index, &run, ledger, None, &|_| ()).await.unwrap();
-    assert_eq!(follow(&mut index, &ledger).await, 2345);
+    assert_eq!(source.follow(&mut index, &|_| ()).await.unwrap(), 2345);
     assert_eq!(index.count(&Query::ALL, THRESHOLD), 2345);
-    assert_eq!(follow(&mut index, &ledger).await, 0, "nothing is new");
+    assert_eq!(source.follow(&mut index, &|_| ()).await.unwrap(), 0, "nothing is new");
 
     end(&ledger, 9000).await;
     let key = photo(7).key();
     ledger.reopen(&key, None, 2).await.unwrap().unwrap();
-    follow(&mut index, &ledger).await;
+    source.follow(&mut index, &|_| ()).await.unwrap();
     assert_eq!(index.count(&Query::ALL, THRESHOLD), 2345);
     assert!(index.face(&key.photo_id).unwrap().is_none(), "it has been requeued");
 
     // Another process continues where this one stopped.
     drop(index);
     let mut index = index_of(&folder);
-    assert_eq!(follow(&mut index, &ledger).await, 0);
+    assert_eq!(source.follow(&mut index, &|_| ()).await.unwrap(), 0);
     assert_eq!(index.count(&Query::ALL, THRESHOLD), 2345);
 }
 
 #[tokio::test]
 async fn an_index_starts_again_when_the_ledger_was_lost() {
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let run = RunName::default();
     let mut index = index_of(&folder);
-    follow(&mut index, &run, &ledger_of(&folder, 30).await, None, &|_| ()).await.unwrap();
+    source(&folder, &ledger_of(&folder, 30).await).follow(&mut index, &|_| ()).await.unwrap();
     // A rebuilt ledger has another epoch and other endings.
-    follow(&mut index, &run, &ledger_of(&other, 12).await, None, &|_| ()).await.unwrap();
+    source(&folder, &ledger_of(&other, 12).await).follow(&mut index, &|_| ()).await.unwrap();
     assert_eq!(index.count(&Query::ALL, THRESHOLD), 12);
+}
+
+fn change(model: &str, threshold: f64) -> ClassifierChange {
+    ClassifierChange {
+        model_sha256: ContentHash::of(model.as_bytes()),
+        model: model.into(),
+        threshold,
+        at: 1_700_000_000,
+        by: "a test".into(),
+        why: String::new(),
+    }
+}
+
+/// The P(OK) of a second model for the face of a photo.
+fn second(id: u64) -> Prediction {
+    faces::prediction(id as f64 % 10.0 / 10.0, "second")
+}
+
+fn p_ok(index: &Index, id: u64) -> Option<f64> {
+    index.face(&photo(id).candidate.photo_id).unwrap().unwrap().p_ok
+}
+
+#[tokio::test]
+async fn the_predictions_are_those_of_the_runs_current_classifier() {
+    const FACES: u64 = 1100;
+    let folder = tempfile::tempdir().unwrap();
+    let run = RunName::default();
+    let ledger = ledger_of(&folder, FACES).await;
+    let source = source(&folder, &ledger);
+    let (classifiers, predictions) = (RunClassifiers::new(objects(&folder)), Predictions::new(objects(&folder)));
+    let crop = |id| photo(id).facts.crop.unwrap().sha256;
+    let ok = Query::parse("ok", FIELDS).unwrap();
+    let mut index = index_of(&folder);
+
+    classifiers.start(&run, change(faces::MODEL, 0.25)).await.unwrap();
+    source.update(&mut index, &|_| ()).await.unwrap();
+    let expected = (0..FACES).filter_map(|id| photo(id).facts.prediction).filter(|prediction| prediction.p_ok >= 0.25);
+    assert_eq!((index.threshold(), index.count(&ok, index.threshold())), (0.25, expected.count() as u64));
+
+    // Neither a change of the threshold nor one of the model reads the photos again: they could not be read.
+    let database = Database::open(&folder.path().join("ledger.sqlite"), Access::Write).unwrap();
+    database.call(|c| c.execute("DELETE FROM messages", [])).await.unwrap();
+    for id in 0..FACES - 50 {
+        predictions.write(crop(id), second(id)).await.unwrap();
+    }
+    // Of a crop of another run.
+    predictions.write(ContentHash::of(b"foreign"), second(1)).await.unwrap();
+    classifiers.change(&run, change(faces::MODEL, 0.75)).await.unwrap();
+    source.update(&mut index, &|_| ()).await.unwrap();
+    let expected = (0..FACES).filter_map(|id| photo(id).facts.prediction).filter(|prediction| prediction.p_ok >= 0.75);
+    assert_eq!((index.threshold(), index.count(&ok, index.threshold())), (0.75, expected.count() as u64));
+
+    classifiers.change(&run, change("second", 0.5)).await.unwrap();
+    source.follow(&mut index, &|_| ()).await.unwrap();
+    assert_eq!(index.unscored().unwrap().len() as u64, FACES, "none of the new model so far");
+    assert_eq!(source.score(&mut index, &|_| ()).await.unwrap(), FACES - 50);
+    for mut index in [index, index_of(&folder)] {
+        for id in [0, 7, FACES - 51] {
+            assert_eq!(p_ok(&index, id), Some(second(id).p_ok));
+        }
+        assert_eq!(p_ok(&index, FACES - 50), None);
+        let split = index.ok_split(&Query::ALL, index.threshold());
+        assert_eq!(split, OkSplit { ok: 525, ng: 525, unscored: 50 });
+        assert_eq!(index.count_by(Text::Model, &Query::ALL, 0.5)[0], (Some("second".into()), 1050));
+        assert_eq!(index.unrecorded(1).unwrap().0, 0);
+        assert!(!index.set_classifier(&classifiers.read(&run).await.unwrap()).unwrap(), "it is the same");
+    }
+
+    // Predictions that are made later, and photos that end later.
+    let mut index = index_of(&folder);
+    predictions.write(crop(FACES - 1), second(FACES - 1)).await.unwrap();
+    predictions.write(crop(2000), second(2000)).await.unwrap();
+    end(&ledger, 2000).await;
+    end(&ledger, 2001).await;
+    source.update(&mut index, &|_| ()).await.unwrap();
+    assert_eq!(p_ok(&index, FACES - 1), Some(second(FACES - 1).p_ok));
+    assert_eq!((p_ok(&index, 2000), p_ok(&index, 2001)), (Some(second(2000).p_ok), None));
+}
+
+#[test]
+fn predictions_of_another_model_than_the_runs_are_left_out() {
+    let (_folder, mut index, _) = filled(2);
+    let history = ClassifierHistory { changes: vec![change("second", 0.5)] };
+    assert!(index.set_classifier(&history).unwrap());
+    let keys: Vec<i64> = index.unscored().unwrap().into_iter().map(|(key, _)| key).collect();
+    let late = faces::prediction(0.9, faces::MODEL);
+    index.add_predictions(&[(keys[0], late), (keys[1], second(3)), (99, second(4))]).unwrap();
+    index.apply(&[predicted(2)], None).unwrap();
+    assert_eq!((p_ok(&index, 0), p_ok(&index, 1), p_ok(&index, 2)), (None, Some(0.3), None));
+}
+
+#[tokio::test]
+async fn photos_that_ended_without_a_record_are_counted_until_it_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = ledger_of(&folder, 9).await;
+    let database = Database::open(&folder.path().join("ledger.sqlite"), Access::Write).unwrap();
+    database.call(|c| c.execute("DELETE FROM messages WHERE id IN ('3', '5')", [])).await.unwrap();
+    let records = Records::new(objects(&folder));
+    let source =
+        IndexSource::new(RunName::default(), Arc::new(ledger.clone()), objects(&folder), Some(records.clone()));
+    let mut index = index_of(&folder);
+    source.update(&mut index, &|_| ()).await.unwrap();
+    assert_eq!(index.unrecorded(1).unwrap(), (2, vec![3.into()]));
+    assert_eq!(index.count(&Query::ALL, THRESHOLD), 7);
+    assert_eq!(index.endings().unwrap().iter().map(|count| count.photos).sum::<u64>(), 9);
+
+    let Change::Ended(record) = predicted(3) else { unreachable!() };
+    records.write(&record).await.unwrap();
+    ledger.reopen(&photo(5).key(), Some(&record.message), 2).await.unwrap();
+    source.update(&mut index, &|_| ()).await.unwrap();
+    assert_eq!((index.unrecorded(1).unwrap().0, index.count(&Query::ALL, THRESHOLD)), (1, 8));
+}
+
+#[tokio::test]
+async fn an_index_of_a_run_on_servers_reads_only_what_is_new() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Arc::new(RedisServer::shared().ledger());
+    let run: RunName = "dataset-servers".parse().unwrap();
+    let records = Records::new(objects(&folder));
+    let end = async |id: u64| {
+        let Change::Ended(mut record) = predicted(id) else { unreachable!() };
+        record.message.photo.run = run.clone();
+        records.write(&record).await.unwrap();
+        assert!(ledger.restore(&record.message, Ending::Predicted, None).await.unwrap());
+    };
+    let source = IndexSource::new(run.clone(), ledger.clone(), objects(&folder), Some(records.clone()));
+    let path = folder.path().join("index.sqlite");
+    for id in 0..30 {
+        end(id).await;
+    }
+    let mut index = Index::open(&path, &run).unwrap();
+    source.update(&mut index, &|_| ()).await.unwrap();
+    drop(index);
+
+    std::fs::remove_dir_all(folder.path().join("records")).unwrap();
+    end(30).await;
+    let mut index = Index::open(&path, &run).unwrap();
+    assert_eq!(source.follow(&mut index, &|_| ()).await.unwrap(), 1);
+    assert_eq!((index.count(&Query::ALL, THRESHOLD), index.unrecorded(1).unwrap().0), (31, 0));
+    // One that is made anew finds that the others are gone.
+    let mut again = Index::open(&folder.path().join("again.sqlite"), &run).unwrap();
+    source.update(&mut again, &|_| ()).await.unwrap();
+    assert_eq!((again.count(&Query::ALL, THRESHOLD), again.unrecorded(1).unwrap().0), (1, 30));
 }

@@ -1,108 +1,35 @@
 //! The files of a report, also with hostile labels, URLs and causes.
 
-use facemill::domain::CauseCode;
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::Arc;
 
-use async_trait::async_trait;
-use facemill::domain::Message;
+use facemill::archive::run_classifier::{ClassifierChange, ClassifierHistory};
+use facemill::dataset::index::{Change, EndedPhoto, Index};
+use facemill::dataset::{FollowError, IndexSource};
 use facemill::domain::*;
-use facemill::ledger::{
-    Counts, Cursor, Endings, Entry, Event, Filter, Ledger, LedgerError, Move, Moved, Permission, PhotoStatus,
-    Registration,
-};
-use facemill::objects::ObjectKey;
-use facemill::report::{self, About, FaceRecord, Funnel, PhotoRecord, ReportError};
+use facemill::ledger::sqlite::Sqlite;
+use facemill::ledger::{Entry, Ledger, PhotoStatus};
+use facemill::objects::folder::Folder;
+use facemill::objects::{ObjectKey, Objects};
+use facemill::report::{self, About, FaceRecord, Funnel, PhotoRecord, ReportError, WaitingPhoto, Written};
+use facemill::sqlite::{Access, Database};
 
-/// A ledger that only returns pages. It can fail or hang after a number of pages.
-#[derive(Default)]
-struct ReadOnlyLedger {
-    entries: BTreeMap<Id, Entry>,
-    /// Number of pages that it returns before it fails or hangs.
-    pages_left: Option<Mutex<u32>>,
-    /// Whether it hangs instead of failing.
-    hangs: bool,
+fn index_of(records: impl IntoIterator<Item = Record>) -> Index {
+    let mut index = Index::open(":memory:".as_ref(), &RunName::default()).unwrap();
+    let changes: Vec<Change> = records.into_iter().map(|record| Change::Ended(Box::new(record))).collect();
+    index.apply(&changes, None).unwrap();
+    index
 }
 
-impl ReadOnlyLedger {
-    fn of(entries: impl IntoIterator<Item = Entry>) -> Self {
-        let entries = entries.into_iter().map(|entry| (entry.photo_id.clone(), entry)).collect();
-        Self { entries, ..Self::default() }
-    }
-}
-
-#[async_trait]
-impl Ledger for ReadOnlyLedger {
-    async fn page(&self, _: &RunName, _: &Filter, after: Option<&Id>, limit: usize) -> Result<Vec<Entry>, LedgerError> {
-        let exhausted = self.pages_left.as_ref().is_some_and(|pages_left| {
-            let mut left = pages_left.lock().unwrap();
-            let out = *left == 0;
-            *left = left.saturating_sub(1);
-            out
-        });
-        if exhausted && self.hangs {
-            std::future::pending::<()>().await;
-        }
-        if exhausted {
-            return Err(LedgerError::Unavailable { what: "test ledger".into(), detail: "injected fault".into() });
-        }
-        let rest = self.entries.values().filter(|entry| after.is_none_or(|after| entry.photo_id > *after));
-        Ok(rest.take(limit).cloned().collect())
-    }
-
-    async fn register(&self, _: &RunName, _: &[Candidate], _: u64) -> Result<Vec<Registration>, LedgerError> {
-        unreachable!("the report does not write to the ledger")
-    }
-    async fn begin(&self, _: &Message, _: &str, _: bool) -> Result<Permission, LedgerError> {
-        unreachable!("the report does not write to the ledger")
-    }
-    async fn release(&self, _: &PhotoKey, _: Position, _: &str) -> Result<(), LedgerError> {
-        unreachable!("the report does not write to the ledger")
-    }
-    async fn advance(&self, _: &Move<'_>) -> Result<Moved, LedgerError> {
-        unreachable!("the report does not write to the ledger")
-    }
-    async fn restore(&self, _: &Message, _: Ending, _: Option<&Cause>) -> Result<bool, LedgerError> {
-        unreachable!("the report does not write to the ledger")
-    }
-    async fn reopen(&self, _: &PhotoKey, _: Option<&Message>, _: u64) -> Result<Option<Message>, LedgerError> {
-        unreachable!("the report does not write to the ledger")
-    }
-    async fn status(&self, _: &PhotoKey) -> Result<Option<PhotoStatus>, LedgerError> {
-        unreachable!("the report reads only pages")
-    }
-    async fn history(&self, _: &PhotoKey) -> Result<Vec<Event>, LedgerError> {
-        unreachable!("the report reads only pages")
-    }
-    async fn counts(&self, _: &RunName) -> Result<Counts, LedgerError> {
-        unreachable!("the report reads only pages")
-    }
-    async fn endings(&self, _: &RunName, _: Option<&Cursor>, _: usize) -> Result<Endings, LedgerError> {
-        unreachable!("the report reads only pages")
-    }
-    async fn wait_for_endings(
-        &self,
-        _: &RunName,
-        _: Option<&Cursor>,
-        _: usize,
-        _: std::time::Duration,
-    ) -> Result<Endings, LedgerError> {
-        unreachable!("the report reads only pages")
-    }
-    async fn runs(&self) -> Result<Vec<RunName>, LedgerError> {
-        unreachable!("the report reads only pages")
-    }
-    async fn check(&self) -> Result<(), LedgerError> {
-        Ok(())
-    }
+fn write(dir: &Path, index: &Index) -> Result<Written, ReportError> {
+    report::write(dir, index, vec![], &about())
 }
 
 fn about() -> About {
     About {
         run: RunName::default(),
         made_at: 1_735_689_599,
-        ok_threshold: 0.5,
+        ok_threshold: Some(0.5),
         settings: vec![("search".into(), "guided".into())],
     }
 }
@@ -154,16 +81,20 @@ fn with_face(id: i64, p_ok: f64) -> Photo {
     photo
 }
 
-fn entry(photo: Photo, ending: Ending, stage: StageName, cause: Option<Cause>) -> Entry {
+fn ended(photo: Photo, ending: Ending, stage: StageName, cause: Option<Cause>) -> Record {
     let message = Message { position: Position::entering(stage), ..Message::first(photo, 0) };
-    let photo_id = message.photo.candidate.photo_id.clone();
-    let status =
-        PhotoStatus { state: State::Ended(ending), stage, attempt: 1, due_at: 0, cause, message: Some(message) };
-    Entry { photo_id, status }
+    Record { ending, cause, message }
 }
 
-fn predicted(photo: Photo) -> Entry {
-    entry(photo, Ending::Predicted, StageName::Classify, None)
+fn predicted(photo: Photo) -> Record {
+    ended(photo, Ending::Predicted, StageName::Classify, None)
+}
+
+fn waiting(id: i64) -> WaitingPhoto {
+    let message = Message::first(photo(id), 0);
+    let (state, stage) = (State::Waiting(Position::START), StageName::Fetch);
+    let status = PhotoStatus { state, stage, attempt: 1, due_at: 0, cause: None, message: Some(message) };
+    Entry { photo_id: id.into(), status }.into()
 }
 
 fn lines<T: serde::de::DeserializeOwned>(path: &Path) -> Vec<T> {
@@ -185,47 +116,89 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-#[tokio::test]
-async fn all_photos_are_written_in_id_order() {
+#[test]
+fn all_photos_are_written_in_id_order() {
     let dir = tempfile::tempdir().unwrap();
-    // Ids of different lengths, on more than one page of the ledger.
-    let ledger = ReadOnlyLedger::of((1..=2500).map(|id| match id % 3 {
+    // Ids of different lengths. Every tenth photo waits.
+    let index = index_of((1..=2500).filter(|id| id % 10 != 9).map(|id| match id % 3 {
         0 => predicted(with_face(id, id as f64 / 2500.0)),
-        1 => entry(photo(id), Ending::Gone, StageName::Fetch, Some(Cause::new(CauseCode::Http(404), "Not Found"))),
-        _ => entry(photo(id), Ending::Rejected, StageName::Detect, Some(Cause::new(CauseCode::NoFace, "no face"))),
+        1 => ended(photo(id), Ending::Gone, StageName::Fetch, Some(Cause::new(CauseCode::Http(404), "Not Found"))),
+        _ => ended(photo(id), Ending::Rejected, StageName::Detect, Some(Cause::new(CauseCode::NoFace, "no face"))),
     }));
-    let written = report::write_all(dir.path(), &ledger, None, about()).await.unwrap();
+    // Photo 1 has ended since it was listed.
+    let waiting = (1..=2500).filter(|id| id % 10 == 9 || *id == 1).map(waiting).collect();
+    let written = report::write(dir.path(), &index, waiting, &about()).unwrap();
 
     let photos: Vec<PhotoRecord> = lines(&dir.path().join("photos.jsonl"));
     assert!(photos.iter().map(|photo| photo.photo_id.clone()).eq((1..=2500).map(Id::from)));
     let faces: Vec<FaceRecord> = lines(&dir.path().join("faces.jsonl"));
-    assert!(faces.iter().map(|face| face.photo_id.clone()).eq((1..=2500).filter(|id| id % 3 == 0).map(Id::from)));
-    assert_eq!(written.funnel, Funnel { candidates: 2500, downloaded: 833, faces: 833, ok: 417 });
-    assert_eq!(written.waiting, 0);
+    let with_face = (1..=2500).filter(|id| id % 3 == 0 && id % 10 != 9);
+    assert!(faces.iter().map(|face| face.photo_id.clone()).eq(with_face.map(Id::from)));
+    assert_eq!(written.funnel, Funnel { candidates: 2500, downloaded: 750, faces: 750, ok: 375 });
+    assert_eq!((written.waiting, written.unrecorded.0), (250, 0));
 
     let page = std::fs::read_to_string(&written.page).unwrap();
     let cards = cards(&page);
-    assert_eq!(cards.len(), 833);
+    assert_eq!(cards.len(), 750);
     let original = ObjectKey::original(faces[0].original_sha256, ImageFormat::Jpeg);
     assert_eq!(cards[0][0], serde_json::json!(["3", faces[0].file, original.as_str(), "Ann"]));
-    for text in ["2,500", "http-404", "no-face", "photos.example", "2024-12-31 23:59", "guided"] {
+    for text in ["2,500", "http-404", "no-face", "photos.example", "2024-12-31 23:59", "guided", "250 have not ended"] {
         assert!(page.contains(text), "{text}");
     }
+    assert_eq!(histogram(&page).iter().sum::<u64>(), 750);
     assert_eq!(names(dir.path()), ["faces.jsonl", "photos.jsonl", "report.html"]);
 }
 
-#[tokio::test]
-async fn an_empty_run_has_a_report() {
+/// The histogram of P(OK) in the page.
+fn histogram(page: &str) -> Vec<u64> {
+    let (_, data) = page.split_once("data-histogram=\"").unwrap();
+    serde_json::from_str(data.split_once('"').unwrap().0).unwrap()
+}
+
+#[test]
+fn the_threshold_is_the_runs_unless_another_is_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = index_of((1..=9).map(|id| predicted(with_face(id, id as f64 / 10.0))));
+    let change = ClassifierChange {
+        model_sha256: ContentHash::of(b"okng-1"),
+        model: "okng-1".into(),
+        threshold: 0.8,
+        at: 0,
+        by: "a test".into(),
+        why: String::new(),
+    };
+    index.set_classifier(&ClassifierHistory { changes: vec![change.clone()] }).unwrap();
+    let predictions = index
+        .unscored()
+        .unwrap()
+        .into_iter()
+        .zip(1..=9)
+        .map(|((key, _), id)| (key, with_face(id, id as f64 / 10.0).facts.prediction.unwrap()));
+    let predictions: Vec<_> = predictions.collect();
+    index.add_predictions(&predictions[..8]).unwrap();
+
+    let own = About { ok_threshold: None, ..about() };
+    assert_eq!(report::write(dir.path(), &index, vec![], &own).unwrap().funnel.ok, 1);
+    assert_eq!(write(dir.path(), &index).unwrap().funnel.ok, 4);
+    let page = std::fs::read_to_string(dir.path().join("report.html")).unwrap();
+    assert!(page.contains("1 faces have no P(OK) of the run's classifier yet."), "the ninth");
+    assert_eq!(cards(&page)[8][1][0], serde_json::Value::Null);
+    let faces: Vec<FaceRecord> = lines(&dir.path().join("faces.jsonl"));
+    assert_eq!((faces[7].p_ok, faces[8].p_ok, &faces[8].model), (Some(0.8), None, &None));
+}
+
+#[test]
+fn an_empty_run_has_a_report() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("new/folder");
-    let written = report::write_all(&out, &ReadOnlyLedger::default(), None, about()).await.unwrap();
+    let written = write(&out, &index_of([])).unwrap();
     assert_eq!(written.funnel, Funnel::default());
     assert_eq!(std::fs::read_to_string(out.join("faces.jsonl")).unwrap(), "");
     assert!(cards(&std::fs::read_to_string(written.page).unwrap()).is_empty());
 }
 
-#[tokio::test]
-async fn hostile_text_is_escaped_in_the_page() {
+#[test]
+fn hostile_text_is_escaped_in_the_page() {
     const HOSTILE: &str = r#"</script><script>alert(1)</script><img src=x onerror=alert(1)>"'&<!--"#;
     let dir = tempfile::tempdir().unwrap();
     let mut labelled = with_face(1, 0.9);
@@ -233,10 +206,11 @@ async fn hostile_text_is_escaped_in_the_page() {
     let mut hostile = photo(2);
     hostile.candidate.photo_url = format!("gopher://{}/", "<b>host".repeat(3));
     let cause = Cause::new(HOSTILE, HOSTILE);
-    let ledger = ReadOnlyLedger::of([predicted(labelled), entry(hostile, Ending::Gone, StageName::Fetch, Some(cause))]);
+    let mut index = index_of([predicted(labelled), ended(hostile, Ending::Gone, StageName::Fetch, Some(cause))]);
+    index.apply(&[unrecorded(HOSTILE.into())], None).unwrap();
     let mut about = about();
     about.settings.push((HOSTILE.into(), HOSTILE.into()));
-    let written = report::write_all(dir.path(), &ledger, None, about).await.unwrap();
+    let written = report::write(dir.path(), &index, vec![], &about).unwrap();
 
     let page = std::fs::read_to_string(written.page).unwrap();
     assert_eq!(cards(&page)[0][0][3], HOSTILE, "the label must be unchanged");
@@ -250,83 +224,97 @@ async fn hostile_text_is_escaped_in_the_page() {
     }
 }
 
-#[tokio::test]
-async fn the_content_security_policy_allows_only_the_pages_script() {
+#[test]
+fn the_content_security_policy_allows_only_the_pages_script() {
     use base64::Engine;
     use sha2::Digest;
     let dir = tempfile::tempdir().unwrap();
-    let written = report::write_all(dir.path(), &ReadOnlyLedger::default(), None, about()).await.unwrap();
+    let written = write(dir.path(), &index_of([])).unwrap();
     let page = std::fs::read_to_string(written.page).unwrap();
     let script = page.rsplit_once("<script>").unwrap().1.rsplit_once("</script>").unwrap().0;
     let hash = base64::engine::general_purpose::STANDARD.encode(sha2::Sha256::digest(script));
     assert!(page.contains(&format!("script-src 'sha256-{hash}';")));
 }
 
-#[tokio::test]
-async fn a_failing_ledger_leaves_the_old_report() {
+fn unrecorded(photo_id: Id) -> Change {
+    Change::Unrecorded(EndedPhoto {
+        photo_id,
+        photo_url: None,
+        ending: Ending::Predicted,
+        stage: StageName::Classify,
+        cause: None,
+        attempt: 2,
+    })
+}
+
+#[test]
+fn photos_without_a_usable_record_are_counted_and_named() {
     let dir = tempfile::tempdir().unwrap();
-    let mut ledger = ReadOnlyLedger::of((1..=1500).map(|id| predicted(with_face(id, 0.5))));
-    report::write_all(dir.path(), &ledger, None, about()).await.unwrap();
-    let before: Vec<_> = names(dir.path()).iter().map(|name| std::fs::read(dir.path().join(name)).unwrap()).collect();
+    let mut incomplete = with_face(7, 0.5);
+    incomplete.facts.crop = None;
+    let mut index = index_of([predicted(incomplete), predicted(with_face(8, 0.5))]);
+    index.apply(&[unrecorded(12.into())], None).unwrap();
+    let written = write(dir.path(), &index).unwrap();
+    assert_eq!(written.unrecorded, (2, vec![7.into(), 12.into()]));
+    assert_eq!((written.funnel.candidates, written.funnel.faces), (3, 1));
+    let page = std::fs::read_to_string(written.page).unwrap();
+    assert!(page.contains("<strong>2 photos ended without a record</strong> (photo 7, 12): run"), "{page}");
+    let photos: Vec<PhotoRecord> = lines(&dir.path().join("photos.jsonl"));
+    let of_12 = photos.last().unwrap();
+    assert_eq!((&of_12.photo_id, &of_12.photo_url, of_12.attempts), (&12.into(), &None, 2));
+}
 
-    ledger.entries.clear();
-    ledger.entries.extend((1..=1200).map(|id| (Id::from(id), predicted(with_face(id, 0.1)))));
-    ledger.pages_left = Some(Mutex::new(1));
-    let error = report::write_all(dir.path(), &ledger, None, about()).await.unwrap_err();
-    assert!(matches!(error, ReportError::Ledger(LedgerError::Unavailable { .. })), "{error}");
-    for (name, before) in ["faces.jsonl", "photos.jsonl", "report.html"].iter().zip(before) {
-        assert!(std::fs::read(dir.path().join(name)).unwrap() == before, "{name} changed");
-    }
+#[test]
+fn a_report_that_fails_leaves_the_old_one() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), &index_of((1..=1500).map(|id| predicted(with_face(id, 0.5))))).unwrap();
+    let read =
+        || ["faces.jsonl", "photos.jsonl", "report.html"].map(|name| std::fs::read(dir.path().join(name)).unwrap());
+    let before = read();
+    let blocked = dir.path().join("report.html.part");
+    std::fs::create_dir(&blocked).unwrap();
+    let index = index_of((1..=1200).map(|id| predicted(with_face(id, 0.1))));
+    let error = write(dir.path(), &index).unwrap_err();
+    assert!(matches!(error, ReportError::File { .. }), "{error}");
+    assert!(read() == before);
 
-    // The next report, with the ledger available again, is complete.
-    ledger.pages_left = None;
-    assert_eq!(report::write_all(dir.path(), &ledger, None, about()).await.unwrap().funnel.faces, 1200);
+    std::fs::remove_dir(&blocked).unwrap();
+    assert_eq!(write(dir.path(), &index).unwrap().funnel.faces, 1200);
     assert_eq!(names(dir.path()), ["faces.jsonl", "photos.jsonl", "report.html"]);
 }
 
 #[test]
-fn an_interrupted_report_leaves_the_old_one() {
-    let dir = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let mut ledger = ReadOnlyLedger::of((1..=1500).map(|id| predicted(with_face(id, 0.5))));
-    runtime.block_on(report::write_all(dir.path(), &ledger, None, about())).unwrap();
-    let files = || -> Vec<_> {
-        let done = names(dir.path()).into_iter().filter(|name| !name.ends_with(".part"));
-        done.map(|name| (std::fs::read(dir.path().join(&name)).unwrap(), name)).collect()
-    };
-    let before = files();
-    (ledger.pages_left, ledger.hangs) = (Some(Mutex::new(1)), true);
-    runtime.block_on(async {
-        let mut writing = Box::pin(report::write_all(dir.path(), &ledger, None, about()));
-        // One poll sends the first page. The future is then dropped.
-        assert!(futures::poll!(&mut writing).is_pending());
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-        while !names(dir.path()).iter().any(|name| name.ends_with(".part")) {
-            assert!(std::time::Instant::now() < deadline, "no file was begun within 30 seconds");
-            tokio::task::yield_now().await;
-        }
-    });
-    drop(runtime); // Joins the writer's thread.
-    assert_eq!(before.len(), 3);
-    assert!(files() == before, "{:?}", names(dir.path()));
-}
-
-#[tokio::test]
-async fn a_predicted_photo_with_missing_facts_is_an_error() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut incomplete = with_face(7, 0.5);
-    incomplete.facts.crop = None;
-    let error =
-        report::write_all(dir.path(), &ReadOnlyLedger::of([predicted(incomplete)]), None, about()).await.unwrap_err();
-    assert!(error.to_string().starts_with("photo 7 ended as predicted"), "{error}");
-    assert!(!dir.path().join("report.html").exists());
-}
-
-#[tokio::test]
-async fn an_error_names_the_folder_that_cannot_be_written() {
+fn an_error_names_the_folder_that_cannot_be_written() {
     let dir = tempfile::tempdir().unwrap();
     let blocked = dir.path().join("file");
     std::fs::write(&blocked, "").unwrap();
-    let error = report::write_all(&blocked.join("out"), &ReadOnlyLedger::default(), None, about()).await.unwrap_err();
+    let error = write(&blocked.join("out"), &index_of([])).unwrap_err();
     assert!(error.to_string().contains(&*blocked.to_string_lossy()), "{error}");
+}
+
+#[tokio::test]
+async fn a_report_brings_the_index_up_to_date_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = Database::open(&dir.path().join("ledger.sqlite"), Access::Write).unwrap();
+    let ledger = Sqlite::open(database).await.unwrap();
+    for id in 1..=4 {
+        let record = predicted(with_face(id, 0.5));
+        assert!(ledger.restore(&record.message, Ending::Predicted, None).await.unwrap());
+    }
+    let candidates: Vec<Candidate> = (5..=1205).map(|id| photo(id).candidate).collect();
+    ledger.register(&RunName::default(), &candidates, 1).await.unwrap();
+    let objects: Arc<dyn Objects> = Arc::new(Folder::at(dir.path()));
+    let source = IndexSource::new(RunName::default(), Arc::new(ledger), objects, None);
+    let out = dir.path().join("report");
+    let written = report::write_all(&out, index_of([]), &source, about(), &|_| ()).await.unwrap();
+    assert_eq!(written.funnel, Funnel { candidates: 1205, downloaded: 4, faces: 4, ok: 4 });
+    assert_eq!((written.waiting, lines::<PhotoRecord>(&out.join("photos.jsonl")).len()), (1201, 1205));
+
+    // An archive that cannot be read.
+    let classifier = dir.path().join("runs/default/classifier.json");
+    std::fs::create_dir_all(classifier.parent().unwrap()).unwrap();
+    std::fs::write(classifier, "{").unwrap();
+    let error = report::write_all(&out, index_of([]), &source, about(), &|_| ()).await.unwrap_err();
+    assert!(matches!(error, ReportError::Follow(FollowError::Objects(_))), "{error}");
+    assert_eq!(lines::<PhotoRecord>(&out.join("photos.jsonl")).len(), 1205, "the old report stays");
 }

@@ -2,15 +2,18 @@
 
 use std::process::ExitCode;
 
+use crate::cli::dataset::index::{IndexArgs, unrecorded_note};
 use crate::cli::failure::Failure;
 use crate::cli::output::{print_json, print_text};
 use crate::cli::progress::Bars;
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::dataset::face::FIELDS;
 use crate::dataset::page::Order;
-use crate::dataset::{Cursor, Face, Index, Query, follow};
+use crate::dataset::{Cursor, Face, Index, IndexSource, Query};
 use crate::objects::ObjectKey;
-use crate::services::run_target::RunTarget;
+
+/// Photos without a record that are named.
+const NAMED: usize = 5;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -29,9 +32,11 @@ pub struct Args {
     /// Prints only how many faces fulfil the query
     #[arg(long, conflicts_with = "after")]
     count: bool,
-    /// The P(OK) from which a face is `ok`
-    #[arg(long, value_name = "P", default_value_t = 0.5, value_parser = share)]
-    threshold: f64,
+    /// The P(OK) from which a face is `ok` [default: the run's, see `facemill models`]
+    #[arg(long, value_name = "P", value_parser = share)]
+    threshold: Option<f64>,
+    #[command(flatten)]
+    index: IndexArgs,
     #[command(flatten)]
     target: RunTargetArgs,
 }
@@ -47,18 +52,27 @@ fn share(text: &str) -> Result<f64, String> {
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     crate::cli::process::block_on(async {
         let target = args.target.open().await?;
-        let index = open(&target).await?;
-        let total = index.count(&args.query, args.threshold);
+        let (mut index, source) = args.index.open(&target)?;
+        update(&mut index, &source).await?;
+        let threshold = args.threshold.unwrap_or(index.threshold());
+        let unrecorded = index.unrecorded(NAMED).map_err(Failure::broken)?;
+        if let Some(note) = unrecorded_note(&unrecorded) {
+            eprintln!("facemill: {note}");
+        }
+        let total = index.count(&args.query, threshold);
         if args.count {
             return if args.target.json { print_json(&total) } else { print_text(&format!("{total}\n")) };
         }
         let limit = usize::from(args.limit);
-        let page = index.page(&args.query, args.sort, args.threshold, args.after.as_ref(), limit);
+        let page = index.page(&args.query, args.sort, threshold, args.after.as_ref(), limit);
         let page = page.map_err(Failure::broken)?;
         let next = page.next.map(|cursor| cursor.to_string());
         if args.target.json {
             let faces: Vec<serde_json::Value> = page.faces.iter().map(json).collect();
-            return print_json(&serde_json::json!({ "total": total, "faces": faces, "next": next }));
+            let (unrecorded, _) = unrecorded;
+            return print_json(
+                &serde_json::json!({ "total": total, "faces": faces, "next": next, "unrecorded": unrecorded }),
+            );
         }
         let mut text: String = page.faces.iter().map(line).collect();
         text.push_str(&format!("{} of {total} faces\n", page.faces.len()));
@@ -70,28 +84,25 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The index of the run, with everything that has ended. That of a run on servers is in memory only.
-async fn open(target: &RunTarget) -> Result<Index, Failure> {
-    let path = target.folder().map_or_else(|| ":memory:".into(), |folder| folder.join("index.sqlite"));
-    let mut index = Index::open(&path, &target.run).map_err(Failure::broken)?;
+/// Brings the index up to date, with a progress bar.
+async fn update(index: &mut Index, source: &IndexSource) -> Result<(), Failure> {
     let bars = Bars::new(true);
     let bar = bars.count("indexing", 0);
     let progress = |photos: u64| {
         bar.inc_length(photos);
         bar.inc(photos);
     };
-    let followed = follow::follow(&mut index, &target.run, &*target.ledger, target.records.as_ref(), &progress).await;
+    let updated = source.update(index, &progress).await;
     bars.clear();
-    followed.map_err(Failure::broken)?;
-    Ok(index)
+    updated.map_err(Failure::broken)
 }
 
 /// Photo, P(OK), size, mirrored share, label and the key of the crop.
 fn line(face: &Face) -> String {
     format!(
-        "{:<12} {:.4} {:>5} px {:>4.0} % mirrored  {:<24} {}\n",
+        "{:<12} {:<6} {:>5} px {:>4.0} % mirrored  {:<24} {}\n",
         face.photo_id.as_str().escape_debug().to_string(),
-        face.p_ok,
+        face.p_ok.map_or_else(|| "-".to_owned(), |p_ok| format!("{p_ok:.4}")),
         face.size,
         100.0 * face.mirrored,
         face.label_name.as_deref().unwrap_or("-").escape_debug().to_string(),

@@ -1,6 +1,7 @@
 //! Commands that make datasets and models out of crops.
 
 pub mod faces;
+pub mod index;
 pub mod models;
 pub mod synthetic;
 pub mod train;

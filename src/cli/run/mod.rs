@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::archive::run_classifier::RunClassifiers;
 use crate::cli::failure::Failure;
 use crate::cli::output::plain;
 use crate::cli::progress::{Bars, Board};
 use crate::cli::settings::process_args::ProcessArgs;
+use crate::dataset::Index;
 use crate::domain::Candidate;
 use crate::domain::clock::now;
 use crate::ledger::Ledger;
@@ -89,7 +89,8 @@ pub async fn execute(
     again: &str,
 ) -> Result<ExitCode, Failure> {
     candidates.truncate(process.limit.unwrap_or(usize::MAX));
-    let local = LocalRun::open(&RunDir::at(&process.out), settings).await.map_err(Failure::broken)?;
+    let home = RunDir::at(&process.out);
+    let local = LocalRun::open(&home, settings).await.map_err(Failure::broken)?;
     let ledger = &local.dir.ledger;
 
     let bar = bars.count("enqueue", candidates.len() as u64);
@@ -119,17 +120,15 @@ pub async fn execute(
     bars.clear();
     let finish = finish.map_err(Failure::broken)?;
 
-    let objects = Arc::new(local.dir.objects.clone());
-    let current = RunClassifiers::new(objects).read(&local.run).await.map_err(Failure::broken)?;
-    let own = local.stages.classifier.as_ref().map(|model| model.threshold);
-    let threshold = current.current().map(|change| change.threshold).or(own).unwrap_or(0.5);
     let about = About {
         run: local.run.clone(),
         made_at: now().as_secs(),
-        ok_threshold: threshold,
+        ok_threshold: None,
         settings: local.settings.by_name().into_iter().map(|(name, value)| (name, plain(&value))).collect(),
     };
-    let written = report::write_all(&process.out, ledger, None, about).await.map_err(Failure::broken)?;
+    let index = Index::open(&home.index_file(), &local.run).map_err(Failure::broken)?;
+    let source = local.index_source();
+    let written = report::write_all(&process.out, index, &source, about, &|_| ()).await.map_err(Failure::broken)?;
     let summary = Summary { enqueued: &enqueued, written: &written, finish, again };
     summary.print(process.json).map_err(|error| Failure::broken(format!("cannot print the summary: {error}")))?;
     Ok(match finish {

@@ -17,6 +17,8 @@ use support::servers::seaweedfs::SeaweedFs;
 pub struct Installation {
     pub rabbit: rabbitmq::Shared,
     pub environment: Vec<(&'static str, String)>,
+    /// What the program caches.
+    pub cache: tempfile::TempDir,
 }
 
 impl Installation {
@@ -30,7 +32,9 @@ impl Installation {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let rabbit = tokio::runtime::Runtime::new().unwrap().block_on(rabbitmq::shared());
         let store = SeaweedFs::shared().settings();
+        let cache = tempfile::tempdir().unwrap();
         let environment = vec![
+            ("XDG_CACHE_HOME", cache.path().to_str().unwrap().to_owned()),
             ("FACEMILL_AMQP_URL", rabbit.url()),
             ("FACEMILL_REDIS_URL", redis.url()),
             ("FACEMILL_S3_BUCKET", store.bucket.clone()),
@@ -41,7 +45,7 @@ impl Installation {
             // They share a bucket, where the run alone tells their records apart.
             ("FACEMILL_RUN", format!("faces-{number}")),
         ];
-        Self { rabbit, environment }
+        Self { rabbit, environment, cache }
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {

@@ -63,10 +63,27 @@ fn a_cluster_makes_the_same_faces_as_one_process_whoever_is_killed() {
     let report = installation.facemill(&["report", "--to", together.to_str().unwrap()]);
     assert!(report.status.success(), "{report:?}");
     assert_eq!(records(&together), records(&alone));
+    index_is_cached(&installation, status["ended"]["predicted"].as_u64().unwrap());
     assert_eq!(status["ended"]["failed"], status["dead_letters"], "the dead letters are the failed photos");
     let story = installation.json(&["why", &collection.id_of("/broken.jpg").to_string()]);
     assert_eq!(story["cause"]["code"], "http-500");
     drop(installation.rabbit);
+}
+
+/// The report has left an index. The second reader needs the records no more; a deleted index is made again.
+fn index_is_cached(installation: &Installation, faces: u64) {
+    let folder = installation.cache.path().join("facemill");
+    let files = || -> Vec<_> { std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).collect() };
+    let [index] = &files()[..] else { panic!("{:?}", files()) };
+    assert!(index.file_name().unwrap().to_str().unwrap().starts_with("index-faces-"), "{index:?}");
+    let made = std::fs::metadata(index).unwrap().modified().unwrap();
+    assert_eq!(installation.json(&["faces", "--count"]), faces);
+    assert_eq!(std::fs::metadata(index).unwrap().modified().unwrap(), made, "nothing was new");
+    std::fs::remove_file(index).unwrap();
+    assert_eq!(installation.json(&["faces", "--count"]), faces);
+    let other = installation.cache.path().join("other.sqlite");
+    assert_eq!(installation.json(&["faces", "--count", "--index", other.to_str().unwrap()]), faces);
+    assert!(other.is_file());
 }
 
 #[test]

@@ -28,6 +28,9 @@ fn lines(file: &Path) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// The databases: their pages depend on the order in which photos ended.
+const DATABASES: [&str; 2] = ["ledger.sqlite", "index.sqlite"];
+
 /// Files that hold times or locks, and so differ between two runs.
 const TIMED: [&str; 3] = ["report.html", ".lock", "runs/default/classifier.json"];
 
@@ -39,7 +42,7 @@ fn files(folder: &Path) -> BTreeMap<String, ContentHash> {
             let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
             if path.is_dir() {
                 walk(root, &path, found);
-            } else if !name.starts_with("ledger.sqlite") && !TIMED.contains(&name.as_str()) {
+            } else if !DATABASES.iter().any(|database| name.starts_with(database)) && !TIMED.contains(&name.as_str()) {
                 found.insert(name, ContentHash::of(&std::fs::read(&path).unwrap()));
             }
         }

@@ -29,7 +29,15 @@ impl Random {
     }
 }
 
-/// A photo with a face and a prediction. Some values repeat over photos, some are missing.
+/// The model of the predictions of [`photo`].
+pub const MODEL: &str = "facemill-okng-1";
+
+/// The prediction of a model; the file of the model has its name as content.
+pub fn prediction(p_ok: f64, model: &str) -> Prediction {
+    Prediction { p_ok, model: model.into(), model_sha256: ContentHash::of(model.as_bytes()) }
+}
+
+/// A photo with a face, and mostly with a prediction. Some values repeat over photos, some are missing.
 pub fn photo(id: u64) -> Photo {
     let mut random = Random::new(id);
     let candidate = Candidate {
@@ -72,11 +80,10 @@ pub fn photo(id: u64) -> Photo {
             blur: random.share() * 900.0,
             exposure: random.share(),
         }),
-        prediction: Some(Prediction {
-            p_ok: random.share(),
-            model: "facemill-okng-1".into(),
-            model_sha256: ContentHash::of(b"model"),
-        }),
+        prediction: {
+            let p_ok = random.share();
+            (random.below(16) > 0).then(|| prediction(p_ok, MODEL))
+        },
     };
     photo
 }

@@ -1,0 +1,88 @@
+//! The index of faces of a run: where its file is, and opening it.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+
+use crate::cli::failure::Failure;
+use crate::dataset::{Index, IndexSource};
+use crate::domain::{ContentHash, Id};
+use crate::services::run_target::RunTarget;
+
+#[derive(Debug, clap::Args)]
+pub struct IndexArgs {
+    /// The index of faces, a SQLite file that is made again if it is deleted [default: index.sqlite in the run's folder;
+    /// for a run on servers, a file in $XDG_CACHE_HOME/facemill]
+    #[arg(long, value_name = "FILE")]
+    index: Option<PathBuf>,
+}
+
+impl IndexArgs {
+    /// Opens the index of the run, as it was left.
+    pub fn open(&self, target: &RunTarget) -> Result<(Index, IndexSource), Failure> {
+        let path = match self.index.clone().or_else(|| target.index_file()) {
+            Some(path) => path,
+            None => cached(target)?,
+        };
+        let index = Index::open(&path, &target.run).map_err(Failure::broken)?;
+        Ok((index, target.index_source()))
+    }
+}
+
+/// The file for a run on servers. Only this user may read it: it has the URLs and labels of photos.
+fn cached(target: &RunTarget) -> Result<PathBuf, Failure> {
+    let folder = cache_folder(|name| std::env::var_os(name).map(PathBuf::from)).ok_or_else(|| {
+        Failure::broken("there is no folder for the index of faces: set XDG_CACHE_HOME or HOME, or give --index FILE")
+    })?;
+    let created = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+    created.map_err(|error| {
+        Failure::broken(format!(
+            "cannot create {}: {error}; set XDG_CACHE_HOME, or give --index FILE",
+            folder.display()
+        ))
+    })?;
+    let servers = ContentHash::of(target.servers_name().as_bytes()).to_string();
+    Ok(folder.join(format!("index-{}-{}.sqlite", target.run, &servers[..16])))
+}
+
+/// `$XDG_CACHE_HOME/facemill`, or `~/.cache/facemill`. A relative path counts as unset, as the XDG specification says.
+fn cache_folder(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    let absolute = |name| variable(name).filter(|path| path.is_absolute());
+    let caches = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
+    Some(caches?.join("facemill"))
+}
+
+/// What to say of photos that ended without a record, given their number and the first of their ids.
+pub fn unrecorded_note((count, ids): &(u64, Vec<Id>)) -> Option<String> {
+    let named: Vec<String> = ids.iter().map(|id| id.as_str().escape_debug().to_string()).collect();
+    let more = if *count > ids.len() as u64 { ", ..." } else { "" };
+    let photos = if *count == 1 { "photo" } else { "photos" };
+    let note = || format!("{count} {photos} ended without a record: {}{more}; run `facemill audit`", named.join(", "));
+    (*count > 0).then(note)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_is_where_xdg_says() {
+        let folder = |set: &[(&str, &str)]| {
+            let value = |name: &str| set.iter().find(|(key, _)| *key == name).map(|(_, value)| PathBuf::from(value));
+            cache_folder(value)
+        };
+        let caches = [("XDG_CACHE_HOME", "/caches"), ("HOME", "/home/ada")];
+        assert_eq!(folder(&caches), Some("/caches/facemill".into()));
+        assert_eq!(folder(&caches[1..]), Some("/home/ada/.cache/facemill".into()));
+        assert_eq!(folder(&[("XDG_CACHE_HOME", "caches"), ("HOME", "/home/ada")]), folder(&caches[1..]));
+        assert_eq!((folder(&[("HOME", "")]), folder(&[])), (None, None));
+    }
+
+    #[test]
+    fn photos_without_a_record_are_named() {
+        assert_eq!(unrecorded_note(&(0, vec![])), None);
+        let one = "1 photo ended without a record: 7; run `facemill audit`";
+        assert_eq!(unrecorded_note(&(1, vec![7.into()])).as_deref(), Some(one));
+        let more = "9 photos ended without a record: 7, a\\n, ...; run `facemill audit`";
+        assert_eq!(unrecorded_note(&(9, vec![7.into(), "a\n".into()])).as_deref(), Some(more));
+    }
+}

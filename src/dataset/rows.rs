@@ -1,0 +1,176 @@
+//! Faces and endings as rows of the index file.
+
+use std::str::FromStr;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Row, Statement, params};
+
+use super::columns::{ColumnValues, Columns};
+use super::face::{Face, Number, Text};
+use super::index::{EndedPhoto, EndingCount};
+use crate::domain::{CauseCode, ContentHash, Id};
+use crate::source::timestamp::Timestamp;
+
+pub const ADD_FACE: &str = "INSERT INTO faces VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, \
+    ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30)";
+pub const ADD_PREDICTION: &str = "INSERT OR REPLACE INTO predictions SELECT key, ?2, ?3 FROM faces WHERE key = ?1";
+pub const ADD_ENDING: &str = "INSERT INTO endings VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+pub const SELECT_FACE: &str = "SELECT * FROM faces LEFT JOIN predictions ON face = key";
+pub const SELECT_ENDED: &str = "SELECT photo_id, photo_url, ending, stage, cause, attempt FROM endings \
+    ORDER BY bytes, photo_id";
+pub const SELECT_UNRECORDED: &str = "SELECT photo_id FROM endings WHERE NOT recorded ORDER BY bytes, photo_id LIMIT ?1";
+
+/// Seconds since 1970, where the text is a time.
+pub fn published(text: Option<&str>) -> Option<i64> {
+    match Timestamp::parse(text) {
+        Timestamp::At(seconds, _) => Some(seconds),
+        _ => None,
+    }
+}
+
+pub fn insert(statement: &mut Statement<'_>, face: &Face, published: Option<i64>) -> rusqlite::Result<()> {
+    let landmarks: Vec<u8> = face.landmarks.iter().flatten().flat_map(|c| c.to_le_bytes()).collect();
+    let values = params![
+        face.photo_id.as_str(),
+        face.face_id.as_str(),
+        face.label_id.as_str(),
+        face.label_name,
+        face.photo_url,
+        face.source_url,
+        face.posted_at,
+        published,
+        Text::Host.of(face),
+        face.original.as_bytes(),
+        face.original_format.extension(),
+        face.original_bytes as i64,
+        face.width,
+        face.height,
+        face.search.as_str(),
+        face.score,
+        face.faces,
+        face.crop.as_bytes(),
+        face.format.extension(),
+        face.align.as_str(),
+        face.angle,
+        face.centre[0],
+        face.centre[1],
+        face.side,
+        face.size,
+        face.mirrored,
+        face.mirrored_head,
+        face.blur,
+        face.exposure,
+        landmarks,
+    ];
+    statement.execute(values).map(drop)
+}
+
+/// A face from a row of [`SELECT_FACE`].
+pub fn face(row: &Row<'_>) -> rusqlite::Result<Face> {
+    let text = |column| row.get::<_, String>(column);
+    let landmarks: Vec<u8> = row.get(30)?;
+    let (points, _) = landmarks.as_chunks::<8>();
+    let coordinate = |bytes: &[u8]| bytes.try_into().map_or(0.0, f32::from_le_bytes);
+    Ok(Face {
+        photo_id: Id::new(text(1)?),
+        face_id: Id::new(text(2)?),
+        label_id: Id::new(text(3)?),
+        label_name: row.get(4)?,
+        photo_url: text(5)?,
+        source_url: row.get(6)?,
+        posted_at: row.get(7)?,
+        original: hash(row, 10)?,
+        original_format: word(row, 11)?,
+        original_bytes: row.get::<_, i64>(12)? as u64,
+        width: row.get(13)?,
+        height: row.get(14)?,
+        search: word(row, 15)?,
+        score: row.get(16)?,
+        faces: row.get(17)?,
+        crop: hash(row, 18)?,
+        format: word(row, 19)?,
+        align: word(row, 20)?,
+        angle: row.get(21)?,
+        centre: [row.get(22)?, row.get(23)?],
+        side: row.get(24)?,
+        size: row.get(25)?,
+        landmarks: points.iter().map(|point| [coordinate(&point[..4]), coordinate(&point[4..])]).collect(),
+        mirrored: row.get(26)?,
+        mirrored_head: row.get(27)?,
+        blur: row.get(28)?,
+        exposure: row.get(29)?,
+        p_ok: row.get(32)?,
+        model: row.get(33)?,
+    })
+}
+
+/// From a row of [`SELECT_ENDED`].
+pub fn ended_photo(row: &Row<'_>) -> rusqlite::Result<EndedPhoto> {
+    Ok(EndedPhoto {
+        photo_id: Id::new(row.get::<_, String>(0)?),
+        photo_url: row.get(1)?,
+        ending: word(row, 2)?,
+        stage: word(row, 3)?,
+        cause: cause(row, 4)?,
+        attempt: row.get(5)?,
+    })
+}
+
+/// From a row of `ending_counts`.
+pub fn ending_count(row: &Row<'_>) -> rusqlite::Result<EndingCount> {
+    Ok(EndingCount {
+        ending: word(row, 0)?,
+        stage: word(row, 1)?,
+        cause: cause(row, 2)?,
+        host: row.get(3)?,
+        downloaded: row.get(4)?,
+        photos: row.get::<_, i64>(5)? as u64,
+    })
+}
+
+fn cause(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<CauseCode>> {
+    let code: String = row.get(column)?;
+    Ok((!code.is_empty()).then(|| code.into()))
+}
+
+/// The columns of all faces, in the order of their keys.
+pub fn read_columns(connection: &Connection) -> rusqlite::Result<Columns> {
+    let mut columns = Columns::default();
+    let mut rows = connection.prepare(
+        "SELECT key, photo_id, published, p_ok, size, angle, score, faces, mirrored, mirrored_head, blur, exposure, side,
+         width, height, original_bytes, label_name, label_id, host, model, search, align, format
+         FROM faces LEFT JOIN predictions ON face = key ORDER BY key",
+    )?;
+    let mut rows = rows.query([])?;
+    while let Some(row) = rows.next()? {
+        let mut numbers = [0.0; Number::ALL.len()];
+        for (at, number) in numbers.iter_mut().enumerate() {
+            *number = match row.get_ref(3 + at)? {
+                ValueRef::Integer(value) => value as f32,
+                ValueRef::Real(value) => value as f32,
+                _ => f32::NAN,
+            };
+        }
+        let mut texts = [const { None }; Text::ALL.len()];
+        for (at, text) in texts.iter_mut().enumerate() {
+            *text = row.get(3 + Number::ALL.len() + at)?;
+        }
+        let id = Id::new(row.get::<_, String>(1)?);
+        columns.upsert(row.get(0)?, ColumnValues { id, numbers, texts, published: row.get(2)? });
+    }
+    Ok(columns)
+}
+
+pub fn hash(row: &Row<'_>, column: usize) -> rusqlite::Result<ContentHash> {
+    row.get::<_, [u8; 32]>(column).map(ContentHash::from_digest)
+}
+
+/// A value that is stored by its name.
+fn word<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
+    row: &Row<'_>,
+    column: usize,
+) -> rusqlite::Result<T> {
+    let text: String = row.get(column)?;
+    let bad = |error| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error));
+    text.parse().map_err(bad)
+}
