@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::index::{Change, EndedPhoto, Index, IndexError};
+use super::ending::EndedPhoto;
+use super::index::{Change, Index, IndexError};
 use crate::archive::predictions::Predictions;
 use crate::archive::records::Records;
 use crate::archive::run_classifier::RunClassifiers;

@@ -7,12 +7,13 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Statement, Transaction, TransactionBehavior, params};
 
 use super::columns::{ColumnValues, Columns};
+use super::ending::{EndedPhoto, EndingCount};
 use super::face::{Face, Number, Text};
 use super::page::{Cursor, Order, Page, select, sorted};
 use super::query::Query;
 use super::rows;
 use crate::archive::run_classifier::ClassifierHistory;
-use crate::domain::{CauseCode, ContentHash, Ending, Id, Prediction, Record, RunName, StageName};
+use crate::domain::{ContentHash, Ending, Id, Prediction, Record, RunName};
 use crate::ledger::{Cursor as FeedCursor, Epoch};
 
 #[derive(Debug, thiserror::Error)]
@@ -42,32 +43,6 @@ impl Change {
             Self::Reopened(id) => id,
         }
     }
-}
-
-/// How a photo ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EndedPhoto {
-    pub photo_id: Id,
-    /// None if the photo has no record.
-    pub photo_url: Option<String>,
-    pub ending: Ending,
-    pub stage: StageName,
-    pub cause: Option<CauseCode>,
-    /// The number of the last attempt at the stage.
-    pub attempt: u32,
-}
-
-/// Photos that ended alike.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EndingCount {
-    pub ending: Ending,
-    pub stage: StageName,
-    pub cause: Option<CauseCode>,
-    /// Empty if the photo's URL has none.
-    pub host: String,
-    /// Whether the photo has an original.
-    pub downloaded: bool,
-    pub photos: u64,
 }
 
 /// Numbers of faces by their P(OK).

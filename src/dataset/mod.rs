@@ -16,6 +16,7 @@
 //!   sorts and counts can name it. A face whose photo ends again with other bytes has another crop, and so no verdict.
 
 mod columns;
+mod ending;
 pub mod face;
 pub mod follow;
 pub mod index;
@@ -23,6 +24,7 @@ pub mod page;
 pub mod query;
 mod rows;
 
+pub use ending::{EndedPhoto, EndingCount};
 pub use face::Face;
 pub use follow::{FollowError, IndexSource};
 pub use index::{Change, Index, IndexError};

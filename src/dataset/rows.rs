@@ -6,8 +6,8 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, Statement, params};
 
 use super::columns::{ColumnValues, Columns};
+use super::ending::{EndedPhoto, EndingCount};
 use super::face::{Face, Number, Text};
-use super::index::{EndedPhoto, EndingCount};
 use crate::domain::{CauseCode, ContentHash, Id};
 use crate::source::timestamp::Timestamp;
 

@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::Face;
-use crate::dataset::index::EndedPhoto;
+use crate::dataset::{EndedPhoto, Face};
 use crate::domain::{Align, ContentHash, Ending, Id, Landmarks, Search, StageName};
 use crate::ledger::{Entry, PhotoStatus};
 use crate::objects::ObjectKey;

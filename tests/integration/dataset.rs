@@ -120,7 +120,10 @@ fn random_query(random: &mut Random, faces: &[Face], depth: u32) -> Query {
     match field.kind {
         FieldType::Number => {
             let of = Number::ALL.into_iter().find(|number| number.field().name == field.name).unwrap();
-            Query::Compare(field, operator, Value::Number(f64::from(of.of(face))))
+            match of.of(face) {
+                value if value.is_nan() => Query::IsNull(field),
+                value => Query::Compare(field, operator, Value::Number(f64::from(value))),
+            }
         }
         FieldType::Flag => Query::Compare(field, Operator::Equal, Value::Flag(random.below(2) == 0)),
         FieldType::Choice(_) => Query::Compare(field, operators[random.below(2) as usize], Value::Text(text())),
