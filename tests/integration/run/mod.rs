@@ -347,7 +347,25 @@ fn a_run_changes_its_classifier() {
     assert!(facemill(&collection.run_text(out)).status.success());
     assert!(predictions(second).is_dir(), "photos of the second call are scored by the new model");
 
+    // Faces and the report show the predictions of the current classifier only, and its threshold.
+    let scored_by = |model: &Value| {
+        let faces = lines(&out.join("faces.jsonl"));
+        let (scored, unscored): (Vec<_>, Vec<_>) = faces.into_iter().partition(|face| face["p_ok"].is_number());
+        assert!(!scored.is_empty() && !unscored.is_empty() && unscored.iter().all(|face| face["model"].is_null()));
+        assert!(scored.iter().all(|face| face["model"] == model["model"]), "{scored:?}");
+        for (threshold, given) in [(0.75, None), (0.3, Some("0.3"))] {
+            let ok = scored.iter().filter(|face| face["p_ok"].as_f64().unwrap() >= threshold).count();
+            let given = given.map_or(vec![], |threshold| vec!["--threshold", threshold]);
+            let counted = facemill(&[vec!["faces", "--count", "--where", "ok", "--out", path(out)], given].concat());
+            assert_eq!(String::from_utf8(counted.stdout).unwrap(), format!("{ok}\n"), "from {threshold} on");
+        }
+        scored
+    };
+    let by_second = scored_by(second);
     take(first["model"].as_str().unwrap());
+    assert!(facemill(&["report", "--out", path(out)]).status.success());
+    assert_ne!(scored_by(first), by_second);
+    assert!(std::fs::read_to_string(out.join("report.html")).unwrap().contains("P(OK) of 0.75 or more"));
     let shown = facemill(&["models", "show", first["model"].as_str().unwrap(), "--out", path(out), "--json"]);
     let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
     assert_eq!((&shown["current"], shown["changes"].as_array().unwrap().len()), (&Value::from(true), 2));
