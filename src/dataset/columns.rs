@@ -239,8 +239,8 @@ impl Columns {
                 // Columns are in single precision, and so is the literal: p_ok=0.9 finds what was written as 0.9.
                 let number = *number as f32;
                 match operator {
-                    // The only comparison of floats that is true of NaN, which stands for no value.
-                    Operator::NotEqual => Rows::fill(rows, |row| column[row] < number || column[row] > number),
+                    // The only comparison that is true of NaN, which stands for no value.
+                    Operator::NotEqual => Rows::fill(rows, |row| column[row] != number && !column[row].is_nan()),
                     _ => Rows::fill(rows, |row| operator.holds(column[row], number)),
                 }
             }

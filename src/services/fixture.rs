@@ -61,7 +61,7 @@ impl Fixture {
     /// Registers a photo and ends it at the first stage; a failed one gets its dead letter.
     pub async fn end(&self, id: i64, ending: Ending, code: CauseCode) {
         let message = self.message(id);
-        self.ledger.register(&self.run, &[message.photo.candidate.clone()], 5).await.unwrap();
+        self.ledger.register(&self.run, std::slice::from_ref(&message.photo.candidate), 5).await.unwrap();
         self.ledger.begin(&message, "w", false).await.unwrap();
         let step = Move {
             key: &self.key(id),

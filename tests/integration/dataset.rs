@@ -252,7 +252,11 @@ fn an_index_survives_its_process_and_follows_another_writer() {
         other.apply(&[predicted(22), Change::Reopened(photo(20).candidate.photo_id)], None).unwrap();
         let mut seen = 0;
         let by_id = "id".parse().unwrap();
-        index.each_face(&Query::ALL, by_id, THRESHOLD, |_| Ok::<_, IndexError>(seen += 1)).unwrap();
+        let count = |_| {
+            seen += 1;
+            Ok::<_, IndexError>(())
+        };
+        index.each_face(&Query::ALL, by_id, THRESHOLD, count).unwrap();
         (seen, index.endings().unwrap()[0].photos, index.count(&Query::ALL, THRESHOLD))
     });
     assert_eq!(seen.unwrap().0, 12);
