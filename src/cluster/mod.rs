@@ -1,13 +1,13 @@
 //! The state that the processes of an installation share beside the ledger: pauses, workers, and leases for requests to
-//! hosts. It is in the ledger's Redis server, belongs to the installation and not to a run, and may be lost: no photo's
-//! position depends on it.
+//! hosts. It is kept in the ledger's Redis server and belongs to the installation, not to a run. It may be lost: no photo's
+//! status depends on it.
 
-pub mod hosts;
+pub mod host_limiter;
 pub mod keys;
 pub mod pauses;
 pub mod queue_reports;
 pub mod workers;
 
-pub use hosts::Hosts;
-pub use pauses::{HostName, PauseWatch, Pauses, Subject};
-pub use workers::Workers;
+pub use host_limiter::RedisHostLimiter;
+pub use pauses::{HostName, PauseTarget, PauseWatch, Pauses};
+pub use workers::{ActiveWorker, WorkerReport, Workers};

@@ -1,8 +1,7 @@
 //! The stages and hosts that an operator has paused.
 //!
-//! They are in one hash in Redis. A message on a channel announces a change; it carries nothing, and a worker that
-//! receives it reads the hash. A worker that may have missed a message, after its start or a lost connection, reads the
-//! hash, too. So a message may get lost.
+//! One hash in Redis holds them. An empty message on a channel announces a change. A worker reads the hash when it
+//! starts, after each message, after a lost connection, and periodically. So a lost message only delays the change.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -55,15 +54,15 @@ impl fmt::Display for HostName {
     }
 }
 
-/// What can be paused.
+/// A stage or a host that can be paused.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Subject {
+pub enum PauseTarget {
     Stage(StageName),
     Host(HostName),
 }
 
-impl Subject {
-    /// The subject's field in the hash.
+impl PauseTarget {
+    /// The field of the target in the hash.
     fn field(&self) -> String {
         match self {
             Self::Stage(stage) => format!("stage/{stage}"),
@@ -80,7 +79,7 @@ impl Subject {
     }
 }
 
-impl fmt::Display for Subject {
+impl fmt::Display for PauseTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stage(stage) => stage.fmt(f),
@@ -89,7 +88,7 @@ impl fmt::Display for Subject {
     }
 }
 
-/// The paused stages and hosts, each with the second since 1970 since when it is paused.
+/// The paused stages and hosts, each with the start of its pause in seconds since 1970.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Pauses {
     pub stages: BTreeMap<StageName, u64>,
@@ -104,10 +103,10 @@ impl Pauses {
     fn of(fields: HashMap<String, u64>) -> Self {
         let mut pauses = Self::default();
         for (field, since) in fields {
-            match Subject::parse(&field) {
-                Some(Subject::Stage(stage)) => drop(pauses.stages.insert(stage, since)),
-                Some(Subject::Host(HostName(host))) => drop(pauses.hosts.insert(host, since)),
-                // A later version may have other subjects.
+            match PauseTarget::parse(&field) {
+                Some(PauseTarget::Stage(stage)) => drop(pauses.stages.insert(stage, since)),
+                Some(PauseTarget::Host(HostName(host))) => drop(pauses.hosts.insert(host, since)),
+                // A later version may have further kinds of targets.
                 None => {}
             }
         }
@@ -122,18 +121,18 @@ impl Pauses {
         Ok(Self::of(fields))
     }
 
-    /// Pauses all of them. A subject that is paused already keeps its time.
-    pub async fn add(redis: &RedisClient, subjects: &[Subject]) -> Result<(), ServerError> {
+    /// Pauses all targets. A target that is already paused keeps its start.
+    pub async fn add(redis: &RedisClient, targets: &[PauseTarget]) -> Result<(), ServerError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        Self::change(redis, "pause", subjects, |pipe, key, field| {
+        Self::change(redis, "pause", targets, |pipe, key, field| {
             pipe.cmd("HSETNX").arg(key).arg(field).arg(now);
         })
         .await
     }
 
-    /// Resumes all of them.
-    pub async fn remove(redis: &RedisClient, subjects: &[Subject]) -> Result<(), ServerError> {
-        Self::change(redis, "resume", subjects, |pipe, key, field| {
+    /// Resumes all targets.
+    pub async fn remove(redis: &RedisClient, targets: &[PauseTarget]) -> Result<(), ServerError> {
+        Self::change(redis, "resume", targets, |pipe, key, field| {
             pipe.cmd("HDEL").arg(key).arg(field);
         })
         .await
@@ -142,19 +141,19 @@ impl Pauses {
     async fn change(
         redis: &RedisClient,
         what: &str,
-        subjects: &[Subject],
+        targets: &[PauseTarget],
         each: impl Fn(&mut redis::Pipeline, &str, String),
     ) -> Result<(), ServerError> {
         let key = keys::pauses(redis.prefix());
         let mut pipe = redis::pipe();
         pipe.atomic();
-        subjects.iter().for_each(|subject| each(&mut pipe, &key, subject.field()));
+        targets.iter().for_each(|target| each(&mut pipe, &key, target.field()));
         pipe.cmd("PUBLISH").arg(&key).arg("");
         redis.pipeline::<redis::Value>(what, &pipe).await.map(drop)
     }
 }
 
-/// The pauses as a worker observes them. [`PauseWatch::run`] keeps them up to date.
+/// The pauses as a worker sees them. [`PauseWatch::run`] keeps them up to date.
 pub struct PauseWatch {
     redis: Arc<RedisClient>,
     stages: BTreeMap<StageName, watch::Sender<bool>>,
@@ -164,12 +163,12 @@ pub struct PauseWatch {
 type Announcements = Pin<Box<dyn Stream<Item = redis::Msg> + Send>>;
 
 impl PauseWatch {
-    /// Time between two reads without an announcement.
+    /// Time between two reads while no change is announced.
     const READ_PERIOD: Duration = Duration::from_secs(15);
-    /// The same while the subscription is down.
+    /// Time between two reads while the subscription is down.
     const UNSUBSCRIBED_PERIOD: Duration = Duration::from_secs(2);
 
-    /// Reads the present pauses.
+    /// Reads the current pauses.
     pub async fn start(redis: Arc<RedisClient>) -> Result<Self, ServerError> {
         let watch = Self {
             stages: StageName::ALL.into_iter().map(|stage| (stage, watch::Sender::new(false))).collect(),
@@ -186,12 +185,12 @@ impl PauseWatch {
         self.stages[&stage].subscribe()
     }
 
-    /// The paused hosts, with the second since 1970 since when each is paused.
+    /// The paused hosts, with the start of each pause in seconds since 1970.
     pub fn hosts(&self) -> watch::Receiver<BTreeMap<String, u64>> {
         self.hosts.subscribe()
     }
 
-    /// Answers whether anything has changed.
+    /// Returns whether anything has changed.
     fn update(&self, pauses: Pauses) -> bool {
         let mut changed = false;
         for (stage, sender) in &self.stages {
@@ -209,17 +208,17 @@ impl PauseWatch {
             })
     }
 
-    /// Updates the pauses, for ever. While Redis is unavailable, the last known pauses hold.
+    /// Updates the pauses until it is dropped. While Redis is unavailable, the last known pauses apply.
     pub async fn run(self) {
         let mut announcements: Option<Announcements> = None;
         let mut announced = true;
         loop {
             if announcements.is_none() {
-                // Before the hash is read: any later change is announced.
+                // Subscribe before reading the hash, so that any later change is announced.
                 announcements = self.subscribe().await;
             }
             match Pauses::read(&self.redis).await {
-                // A change without an announcement: the subscription's connection may be broken without notice.
+                // A change that was not announced: the connection of the subscription may be broken.
                 Ok(pauses) => {
                     if self.update(pauses) && !announced {
                         announcements = None;
@@ -228,7 +227,7 @@ impl PauseWatch {
                     }
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "cannot read the pauses: the last known ones hold");
+                    tracing::debug!(%error, "cannot read the pauses: the last known ones apply");
                     announcements = None;
                 }
             }
@@ -250,7 +249,7 @@ impl PauseWatch {
         }
     }
 
-    /// `None`: the server is unavailable.
+    /// Returns `None` if the server is unavailable.
     async fn subscribe(&self) -> Option<Announcements> {
         match self.redis.subscribe(&keys::pauses(self.redis.prefix())).await {
             Ok(stream) => Some(Box::pin(stream)),
@@ -285,8 +284,8 @@ mod tests {
 
     #[test]
     fn fields_of_the_hash_are_read_back() {
-        for subject in [Subject::Stage(StageName::Crop), Subject::Host("a.example".parse().unwrap())] {
-            assert_eq!(Subject::parse(&subject.field()), Some(subject));
+        for target in [PauseTarget::Stage(StageName::Crop), PauseTarget::Host("a.example".parse().unwrap())] {
+            assert_eq!(PauseTarget::parse(&target.field()), Some(target));
         }
         let fields = [("stage/fetch", 1), ("stage/none", 2), ("host/a", 3), ("moon/b", 4)];
         let pauses = Pauses::of(fields.map(|(field, since)| (field.to_owned(), since)).into());

@@ -11,11 +11,11 @@ use crate::domain::StageName;
 use crate::redis::RedisClient;
 use crate::server_error::ServerError;
 
-/// What the queues of an installation hold.
+/// The contents of the queues of an installation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueReport {
     pub depths: Vec<Depth>,
-    /// The second since 1970 since which the oldest photo of each stage has been due, over all runs.
+    /// When the oldest waiting photo of each stage became due, over all runs, in seconds since 1970.
     pub due_since: BTreeMap<StageName, u64>,
 }
 
@@ -25,9 +25,9 @@ pub struct QueueReports<'a> {
 }
 
 impl<'a> QueueReports<'a> {
-    /// A report is valid for this long. So the queues are measured at most this often, however many workers ask.
+    /// A report is valid for this long. So the queues are measured at most this often, for any number of workers.
     pub const VALIDITY: Duration = Duration::from_secs(10);
-    /// A worker that has claimed the measurement and dies delays the others by this much.
+    /// A claim expires after this time, in case its worker has crashed.
     pub const CLAIM: Duration = Duration::from_secs(10);
 
     pub fn new(redis: &'a RedisClient) -> Self {
@@ -38,11 +38,11 @@ impl<'a> QueueReports<'a> {
     pub async fn read(&self) -> Result<Option<QueueReport>, ServerError> {
         let key = keys::queue_report(self.redis.prefix());
         let json: Option<String> = self.redis.command("read the queue report", redis::cmd("GET").arg(key)).await?;
-        // A report in the format of another version is measured again.
+        // A report in the format of another version counts as missing.
         Ok(json.and_then(|json| serde_json::from_str(&json).ok()))
     }
 
-    /// Whether this worker is to measure the queues now.
+    /// Claims the measurement. Returns whether this worker must measure the queues now.
     pub async fn claim(&self) -> Result<bool, ServerError> {
         let key = keys::queue_claim(self.redis.prefix());
         let mut command = redis::cmd("SET");

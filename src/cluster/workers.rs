@@ -1,4 +1,4 @@
-//! The workers of an installation: each reports every few seconds; one without a recent report is removed.
+//! The workers of an installation. Each reports every few seconds. A worker without a recent report is removed.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -16,24 +16,24 @@ static LIST: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scrip
 
 /// A worker's report on itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
+pub struct WorkerReport {
     /// Unique among all processes.
     pub name: String,
     pub version: String,
     pub stages: Vec<StageName>,
-    /// Seconds since 1970, UTC, by the worker's clock.
+    /// Start of the worker in seconds since 1970, by its own clock.
     pub since: u64,
-    /// Photos that it processes now.
+    /// Photos that the worker is processing.
     pub in_flight: u64,
-    /// Deliveries that it has processed since it started.
+    /// Deliveries that the worker has processed since its start.
     pub done: u64,
 }
 
 /// A worker with a recent report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Seen {
+pub struct ActiveWorker {
     #[serde(flatten)]
-    pub report: Report,
+    pub report: WorkerReport,
     /// Seconds since its last report.
     pub last_seen: u64,
 }
@@ -60,14 +60,14 @@ impl<'a> Workers<'a> {
 
     fn keys(&self) -> [String; 2] {
         let prefix = self.redis.prefix();
-        [keys::workers_seen(prefix), keys::workers(prefix)]
+        [keys::worker_report_times(prefix), keys::worker_reports(prefix)]
     }
 
     fn memory(&self) -> Vec<u8> {
         self.memory.as_millis().to_string().into()
     }
 
-    pub async fn report(&self, report: &Report) -> Result<(), ServerError> {
+    pub async fn report(&self, report: &WorkerReport) -> Result<(), ServerError> {
         const WHAT: &str = "report a worker";
         let json = serde_json::to_vec(report).map_err(|error| self.redis.refused(WHAT, error))?;
         let arguments = [report.name.as_bytes().to_vec(), json, self.memory()];
@@ -75,24 +75,24 @@ impl<'a> Workers<'a> {
     }
 
     /// Removes a worker that has ended.
-    pub async fn leave(&self, name: &str) -> Result<(), ServerError> {
+    pub async fn remove(&self, name: &str) -> Result<(), ServerError> {
         let arguments = [name.as_bytes().to_vec(), Vec::new(), self.memory()];
         self.redis.script("remove a worker", &REPORT, &self.keys(), &arguments).await.map(drop)
     }
 
     /// The workers with a recent report, by name.
-    pub async fn seen(&self) -> Result<Vec<Seen>, ServerError> {
+    pub async fn active(&self) -> Result<Vec<ActiveWorker>, ServerError> {
         const WHAT: &str = "list the workers";
         let value: Value = self.redis.script(WHAT, &LIST, &self.keys(), &[self.memory()]).await?;
-        let answers: Vec<(u64, String)> =
+        let rows: Vec<(u64, String)> =
             redis::from_redis_value(value).map_err(|error| self.redis.refused(WHAT, error))?;
         let read = |(ago_ms, json): (u64, String)| {
             // A report in the format of a later version is left out.
             let report = serde_json::from_str(&json).ok()?;
-            Some(Seen { report, last_seen: ago_ms / 1000 })
+            Some(ActiveWorker { report, last_seen: ago_ms / 1000 })
         };
-        let mut seen: Vec<Seen> = answers.into_iter().filter_map(read).collect();
-        seen.sort_by(|a, b| a.report.name.cmp(&b.report.name));
-        Ok(seen)
+        let mut workers: Vec<ActiveWorker> = rows.into_iter().filter_map(read).collect();
+        workers.sort_by(|a, b| a.report.name.cmp(&b.report.name));
+        Ok(workers)
     }
 }

@@ -1,5 +1,5 @@
-//! A web host with faults: it writes HTTP/1.1 directly to TCP, so that it can cut answers off, send wrong lengths,
-//! delay or never end. It counts requests, and can hold an answer back until a test opens a gate.
+//! A web host with scripted faults. It writes HTTP/1.1 directly to TCP, so it can truncate, delay or never finish a
+//! response, and send a wrong length. It counts requests, and can hold a response back until a test opens a gate.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,32 +20,32 @@ pub type Routes = BTreeMap<String, Route>;
 /// Limit for request line and headers, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// The answers of one path, in order of the requests. The last one is repeated.
+/// The responses of one path, in order of the requests. The last one is repeated.
 #[derive(Debug, Clone)]
-pub struct Route(Vec<Answer>);
+pub struct Route(Vec<HostResponse>);
 
 impl Route {
-    pub fn new(answers: impl IntoIterator<Item = Answer>) -> Self {
-        Self(answers.into_iter().collect())
+    pub fn new(responses: impl IntoIterator<Item = HostResponse>) -> Self {
+        Self(responses.into_iter().collect())
     }
 
-    fn answer(&self, hit: usize) -> Option<&Answer> {
+    fn response(&self, hit: usize) -> Option<&HostResponse> {
         self.0.get(hit).or(self.0.last())
     }
 }
 
-impl From<Answer> for Route {
-    fn from(answer: Answer) -> Self {
-        Self(vec![answer])
+impl From<HostResponse> for Route {
+    fn from(response: HostResponse) -> Self {
+        Self(vec![response])
     }
 }
 
-/// The steps of one answer. Then the connection is closed.
+/// The steps of one response. After the last step the connection is closed.
 #[derive(Debug, Clone, Default)]
-pub struct Answer(Vec<Act>);
+pub struct HostResponse(Vec<ResponseStep>);
 
 #[derive(Debug, Clone)]
-pub enum Act {
+pub enum ResponseStep {
     Send(Bytes),
     /// Sends the bytes one at a time, with a pause after each.
     Drip(Bytes, Duration),
@@ -61,28 +61,28 @@ pub enum Act {
     Reset,
 }
 
-impl Answer {
-    pub fn then(mut self, act: Act) -> Self {
-        self.0.push(act);
+impl HostResponse {
+    pub fn then(mut self, step: ResponseStep) -> Self {
+        self.0.push(step);
         self
     }
 
-    /// Status line and the given headers, without a length.
+    /// A status line and the given headers, without a length.
     pub fn head(status: u16, headers: &[(&str, &str)]) -> Self {
         let reason = reqwest::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
         let mut head = format!("HTTP/1.1 {status} {}\r\nConnection: close\r\n", reason.unwrap_or("Unknown"));
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
-        Self::default().then(Act::Send((head + "\r\n").into()))
+        Self::default().then(ResponseStep::Send((head + "\r\n").into()))
     }
 
-    /// A complete answer with its length.
+    /// A complete response with its length.
     pub fn full(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Self {
         let body = body.into();
         let length = body.len().to_string();
         let headers = [headers, &[("Content-Length", length.as_str())]].concat();
-        Self::head(status, &headers).then(Act::Send(body))
+        Self::head(status, &headers).then(ResponseStep::Send(body))
     }
 
     pub fn photo(bytes: impl Into<Bytes>) -> Self {
@@ -94,7 +94,7 @@ impl Answer {
     }
 
     /// `status` with `Retry-After`: seconds or a date.
-    pub fn later(status: u16, retry_after: &str) -> Self {
+    pub fn retry_after(status: u16, retry_after: &str) -> Self {
         Self::full(status, &[("Retry-After", retry_after)], "")
     }
 
@@ -103,51 +103,55 @@ impl Answer {
     }
 
     /// An HTML page with the content type of a photo.
-    pub fn page() -> Self {
+    pub fn html_page() -> Self {
         Self::photo("<!DOCTYPE html>\n<title>Not here any more</title>\n<p>This account is suspended.</p>\n")
     }
 
-    /// The photo with an `X-Robots-Tag`.
+    /// A photo with an `X-Robots-Tag`.
     pub fn robots(tag: &str, bytes: impl Into<Bytes>) -> Self {
         Self::full(200, &[("X-Robots-Tag", tag)], bytes)
     }
 
-    /// No answer, while the client waits.
+    /// No response: the connection stays open until the client disconnects.
     pub fn hang() -> Self {
-        Self::default().then(Act::Hang)
+        Self::default().then(ResponseStep::Hang)
     }
 
-    /// Headers sent one byte at a time.
+    /// Headers, sent one byte at a time.
     pub fn slow_head(every: Duration) -> Self {
         let head = format!("HTTP/1.1 200 OK\r\nX-Padding: {}\r\n\r\n", "x".repeat(4000));
-        Self::default().then(Act::Drip(head.into(), every))
+        Self::default().then(ResponseStep::Drip(head.into(), every))
     }
 
     /// Headers that never end.
     pub fn endless_head() -> Self {
         let head = Bytes::from_static(b"HTTP/1.1 200 OK\r\n");
-        Self::default().then(Act::Send(head)).then(Act::Forever(format!("X-Padding: {}\r\n", "x".repeat(1000)).into()))
+        Self::default()
+            .then(ResponseStep::Send(head))
+            .then(ResponseStep::Forever(format!("X-Padding: {}\r\n", "x".repeat(1000)).into()))
     }
 
-    /// The body, sent one byte at a time.
+    /// A body, sent one byte at a time.
     pub fn slow_body(bytes: impl Into<Bytes>, every: Duration) -> Self {
-        Self::head(200, &[]).then(Act::Drip(bytes.into(), every))
+        Self::head(200, &[]).then(ResponseStep::Drip(bytes.into(), every))
     }
 
     /// A body that starts like a photo and never ends.
     pub fn endless_body(start: impl Into<Bytes>) -> Self {
-        Self::head(200, &[]).then(Act::Send(start.into())).then(Act::Forever(vec![0; 64 * 1024].into()))
+        Self::head(200, &[])
+            .then(ResponseStep::Send(start.into()))
+            .then(ResponseStep::Forever(vec![0; 64 * 1024].into()))
     }
 
     /// A body with a given `Content-Length`, right or wrong.
-    pub fn claims(length: u64, bytes: impl Into<Bytes>) -> Self {
-        Self::head(200, &[("Content-Length", &length.to_string())]).then(Act::Send(bytes.into()))
+    pub fn with_length(length: u64, bytes: impl Into<Bytes>) -> Self {
+        Self::head(200, &[("Content-Length", &length.to_string())]).then(ResponseStep::Send(bytes.into()))
     }
 
     /// A reset after the first half of the body.
     pub fn reset(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        Self::claims(bytes.len() as u64, bytes.slice(..bytes.len() / 2)).then(Act::Reset)
+        Self::with_length(bytes.len() as u64, bytes.slice(..bytes.len() / 2)).then(ResponseStep::Reset)
     }
 
     /// A few kilobytes that decompress to a hundred megabytes.
@@ -160,19 +164,19 @@ impl Answer {
         Self::full(200, &[("Content-Encoding", "gzip")], packed.unwrap_or_default())
     }
 
-    /// The same answer, after another step.
-    pub fn after(mut self, act: Act) -> Self {
-        self.0.insert(0, act);
+    /// The same response after another step.
+    pub fn after(mut self, step: ResponseStep) -> Self {
+        self.0.insert(0, step);
         self
     }
 
-    /// The photo, once the gate is opened.
+    /// A photo that is sent once the gate is open.
     pub fn gated(gate: &Gate, bytes: impl Into<Bytes>) -> Self {
-        Self::photo(bytes).after(Act::Wait(gate.clone()))
+        Self::photo(bytes).after(ResponseStep::Wait(gate.clone()))
     }
 }
 
-/// Holds answers back until it is opened.
+/// Holds responses back until it is opened.
 #[derive(Debug, Clone, Default)]
 pub struct Gate(CancellationToken);
 
@@ -214,15 +218,15 @@ impl Traffic {
 }
 
 /// A running host. Dropping it stops it.
-pub struct Host {
+pub struct WebHost {
     address: SocketAddr,
     traffic: watch::Sender<Traffic>,
     tasks: TaskTracker,
     stop: DropGuard,
 }
 
-impl Host {
-    /// Starts a host on `listen` (port 0: a free port).
+impl WebHost {
+    /// Starts a host on the address `listen`. Port 0 selects a free port.
     pub async fn start(listen: &str, routes: Routes) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
@@ -247,13 +251,13 @@ impl Host {
         self.traffic.borrow().clone()
     }
 
-    /// Waits until the traffic satisfies `wanted`.
-    pub async fn until(&self, wanted: impl FnMut(&Traffic) -> bool) {
+    /// Waits until the traffic satisfies the condition.
+    pub async fn until(&self, condition: impl FnMut(&Traffic) -> bool) {
         // The host owns the sender, so the wait cannot fail.
-        let _ = self.traffic.subscribe().wait_for(wanted).await;
+        let _ = self.traffic.subscribe().wait_for(condition).await;
     }
 
-    /// Closes all connections and returns once all tasks have ended.
+    /// Closes all connections and waits until all tasks have ended.
     pub async fn stop(self) {
         drop(self.stop);
         self.tasks.close();
@@ -291,51 +295,51 @@ impl Service {
         let path = target.split('?').next().unwrap_or_default();
         let route = self.routes.get(&target).or_else(|| self.routes.get(path));
         let request = ActiveRequest::enter(&self.traffic, &target, head);
-        let not_found = Answer::status(404);
-        let answer = route.and_then(|route| route.answer(request.hit)).unwrap_or(&not_found);
-        for act in &answer.0 {
-            if matches!(act, Act::Reset) {
+        let not_found = HostResponse::status(404);
+        let response = route.and_then(|route| route.response(request.hit)).unwrap_or(&not_found);
+        for step in &response.0 {
+            if matches!(step, ResponseStep::Reset) {
                 stream.set_zero_linger()?;
                 return Ok(());
             }
-            perform(act, &mut stream).await?;
+            perform(step, &mut stream).await?;
         }
         stream.shutdown().await
     }
 }
 
-async fn perform(act: &Act, stream: &mut TcpStream) -> io::Result<()> {
-    match act {
-        Act::Send(bytes) => stream.write_all(bytes).await,
-        Act::Drip(bytes, every) => {
+async fn perform(step: &ResponseStep, stream: &mut TcpStream) -> io::Result<()> {
+    match step {
+        ResponseStep::Send(bytes) => stream.write_all(bytes).await,
+        ResponseStep::Drip(bytes, every) => {
             for byte in bytes {
                 stream.write_all(&[*byte]).await?;
                 tokio::time::sleep(*every).await;
             }
             Ok(())
         }
-        Act::Pause(time) => {
+        ResponseStep::Pause(time) => {
             tokio::time::sleep(*time).await;
             Ok(())
         }
-        Act::Forever(bytes) => loop {
+        ResponseStep::Forever(bytes) => loop {
             stream.write_all(bytes).await?;
         },
-        Act::Hang => {
+        ResponseStep::Hang => {
             let mut ignored = [0; 1024];
             while stream.read(&mut ignored).await? > 0 {}
             Ok(())
         }
-        Act::Wait(gate) => {
+        ResponseStep::Wait(gate) => {
             gate.0.cancelled().await;
             Ok(())
         }
-        // `serve` handles it: only there can the stream be dropped.
-        Act::Reset => Ok(()),
+        // `serve` handles this step, because it owns the stream and can drop it.
+        ResponseStep::Reset => Ok(()),
     }
 }
 
-/// Reads the request line and headers. `InvalidData`: this is no HTTP request, for example TLS.
+/// Reads the request line and headers. Returns `InvalidData` if this is not an HTTP request, for example TLS.
 async fn read_head(stream: &mut TcpStream) -> io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

@@ -9,12 +9,12 @@ use std::time::Duration;
 use std::{fs, io};
 
 use crate::net::Rules;
-use host::Host;
+use host::WebHost;
 use scene::{Scene, SceneError};
 
 /// A prepared demonstration: the host is running and the dump is written.
 pub struct Demo {
-    pub host: Host,
+    pub host: WebHost,
     pub dump: PathBuf,
     /// Fetch rules that resolve the demonstration's names to its host and allow no other private address.
     pub rules: Rules,
@@ -52,13 +52,13 @@ pub async fn prepare_at(photos: &Path, out: &Path, listen: &str) -> Result<Demo,
     let dump = write("demo.sql", dump::postgres(&scene.collection))?;
     write("truth.tsv", scene.truth())?;
     let candidates = scene.collection.candidates();
-    let host = Host::start(listen, scene.routes).await.map_err(|error| DemoError::Listen(listen.into(), error))?;
+    let host = WebHost::start(listen, scene.routes).await.map_err(|error| DemoError::Listen(listen.into(), error))?;
     let rules = rules(&host);
     Ok(Demo { host, dump, rules, candidates })
 }
 
 /// Short time limits and no spacing, since the host is local. All other rules are the defaults.
-fn rules(host: &Host) -> Rules {
+fn rules(host: &WebHost) -> Rules {
     Rules {
         hosts: scene::HOSTS.into_iter().map(|name| (name.to_owned(), host.address())).collect(),
         allowed: [host.address()].into(),

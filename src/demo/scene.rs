@@ -14,7 +14,7 @@ use image::imageops::{self, FilterType};
 use image::{ImageOutputFormat, Rgb, RgbImage};
 
 use super::dump::{Collection, FaceRow, PhotoRow, START};
-use super::host::{Act, Answer, Route, Routes};
+use super::host::{HostResponse, ResponseStep, Route, Routes};
 
 /// The host names in the dump. They resolve to the demonstration's host.
 pub const HOSTS: [&str; 5] = ["photos.test", "archive.test", "busy.test", "slow.test", "hostile.test"];
@@ -166,7 +166,7 @@ impl Scene {
         if photograph.kind == FaceCount::Several {
             self.face(photo_id, None, 0.0);
         }
-        self.routes.insert(path, Answer::photo(bytes).into());
+        self.routes.insert(path, HostResponse::photo(bytes).into());
         self.truths.push(Truth { photo_id, photograph: name.clone(), kind: photograph.kind, tilt, cut: cut_name });
         Ok(())
     }
@@ -174,40 +174,40 @@ impl Scene {
     /// Adds candidates whose URLs are gone, slow or hostile, and some that succeed after retries.
     fn faults(&mut self, photo: &Bytes) {
         for n in 0..10 {
-            self.fault(&format!("http://archive.test/deleted/{n}.jpg"), Answer::status(404));
+            self.fault(&format!("http://archive.test/deleted/{n}.jpg"), HostResponse::status(404));
         }
-        let moved = Answer::redirect("http://archive.test/moved/there.jpg");
-        let good = || Answer::photo(photo.clone());
-        let soon = || Answer::status(503);
+        let moved = HostResponse::redirect("http://archive.test/moved/there.jpg");
+        let good = || HostResponse::photo(photo.clone());
+        let soon = || HostResponse::status(503);
         let start = photo.slice(..photo.len() / 3);
-        let nap = Act::Pause(Duration::from_millis(600));
+        let nap = ResponseStep::Pause(Duration::from_millis(600));
         let routes: [(&str, Route); 27] = [
-            ("http://archive.test/410.jpg", Answer::status(410).into()),
-            ("http://archive.test/403.jpg", Answer::status(403).into()),
-            ("http://archive.test/noai.jpg", Answer::robots("noai, noimageai", photo.clone()).into()),
+            ("http://archive.test/410.jpg", HostResponse::status(410).into()),
+            ("http://archive.test/403.jpg", HostResponse::status(403).into()),
+            ("http://archive.test/noai.jpg", HostResponse::robots("noai, noimageai", photo.clone()).into()),
             ("http://photos.test/moved.jpg", moved.into()),
             ("http://archive.test/moved/there.jpg", good().into()),
-            ("http://busy.test/429.jpg", Route::new([Answer::later(429, "1"), good()])),
-            ("http://busy.test/503.jpg", Route::new([Answer::later(503, "1"), good()])),
+            ("http://busy.test/429.jpg", Route::new([HostResponse::retry_after(429, "1"), good()])),
+            ("http://busy.test/503.jpg", Route::new([HostResponse::retry_after(503, "1"), good()])),
             ("http://busy.test/twice.jpg", Route::new([soon(), soon(), good()])),
-            ("http://busy.test/reset.jpg", Route::new([Answer::reset(photo.clone()), good()])),
-            ("http://busy.test/short.jpg", Route::new([Answer::claims(1 << 20, start.clone()), good()])),
-            ("http://busy.test/broken.jpg", Answer::status(500).into()),
+            ("http://busy.test/reset.jpg", Route::new([HostResponse::reset(photo.clone()), good()])),
+            ("http://busy.test/short.jpg", Route::new([HostResponse::with_length(1 << 20, start.clone()), good()])),
+            ("http://busy.test/broken.jpg", HostResponse::status(500).into()),
             ("http://slow.test/nap.jpg", good().after(nap).into()),
-            ("http://slow.test/once.jpg", Route::new([Answer::hang(), good()])),
-            ("http://slow.test/never.jpg", Answer::hang().into()),
-            ("http://slow.test/drip.jpg", Answer::slow_body(photo.clone(), Duration::from_millis(100)).into()),
-            ("http://hostile.test/page.jpg", Answer::page().into()),
-            ("http://hostile.test/empty.jpg", Answer::photo("").into()),
-            ("http://hostile.test/loop.jpg", Answer::redirect("/loop.jpg").into()),
-            ("http://hostile.test/private.jpg", Answer::redirect("http://169.254.169.254/latest/").into()),
-            ("http://hostile.test/file.jpg", Answer::redirect("file:///etc/passwd").into()),
-            ("http://hostile.test/endless.jpg", Answer::endless_body(start.clone()).into()),
-            ("http://hostile.test/huge.jpg", Answer::claims(1 << 40, start.clone()).into()),
-            ("http://hostile.test/bomb.jpg", Answer::gzip_bomb().into()),
-            ("http://hostile.test/head.jpg", Route::new([Answer::endless_head(), Answer::status(404)])),
-            ("http://hostile.test/cut.jpg", Answer::photo(start.clone()).into()),
-            ("http://hostile.test/noise.jpg", Answer::photo(noise()).into()),
+            ("http://slow.test/once.jpg", Route::new([HostResponse::hang(), good()])),
+            ("http://slow.test/never.jpg", HostResponse::hang().into()),
+            ("http://slow.test/drip.jpg", HostResponse::slow_body(photo.clone(), Duration::from_millis(100)).into()),
+            ("http://hostile.test/page.jpg", HostResponse::html_page().into()),
+            ("http://hostile.test/empty.jpg", HostResponse::photo("").into()),
+            ("http://hostile.test/loop.jpg", HostResponse::redirect("/loop.jpg").into()),
+            ("http://hostile.test/private.jpg", HostResponse::redirect("http://169.254.169.254/latest/").into()),
+            ("http://hostile.test/file.jpg", HostResponse::redirect("file:///etc/passwd").into()),
+            ("http://hostile.test/endless.jpg", HostResponse::endless_body(start.clone()).into()),
+            ("http://hostile.test/huge.jpg", HostResponse::with_length(1 << 40, start.clone()).into()),
+            ("http://hostile.test/bomb.jpg", HostResponse::gzip_bomb().into()),
+            ("http://hostile.test/head.jpg", Route::new([HostResponse::endless_head(), HostResponse::status(404)])),
+            ("http://hostile.test/cut.jpg", HostResponse::photo(start.clone()).into()),
+            ("http://hostile.test/noise.jpg", HostResponse::photo(noise()).into()),
             ("http://hostile.test/twin.jpg", good().into()),
         ];
         for (url, route) in routes {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::cluster::Workers;
-use crate::cluster::workers::Report;
+use crate::cluster::workers::WorkerReport;
 use crate::domain::StageName;
 use crate::domain::clock::now;
 use crate::pipeline::event::{Observer, PhotoEvent};
@@ -61,8 +61,8 @@ impl Heartbeat {
         }
     }
 
-    fn report(&self) -> Report {
-        Report {
+    fn report(&self) -> WorkerReport {
+        WorkerReport {
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             stages: self.stages.clone(),
@@ -74,6 +74,6 @@ impl Heartbeat {
 
     /// Removes the worker from the list. If this fails, the list drops it a few seconds later.
     pub async fn leave(&self) {
-        let _ = tokio::time::timeout(Workers::PERIOD, Workers::new(&self.redis).leave(&self.name)).await;
+        let _ = tokio::time::timeout(Workers::PERIOD, Workers::new(&self.redis).remove(&self.name)).await;
     }
 }

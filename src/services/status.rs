@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::run_target::RunTarget;
-use crate::cluster::workers::Seen;
+use crate::cluster::workers::ActiveWorker;
 use crate::cluster::{Pauses, Workers};
 use crate::domain::clock::now;
 use crate::domain::{Ending, RunName, StageName};
@@ -38,7 +38,7 @@ pub struct RunStatus {
 /// The workers and pauses of an installation.
 #[derive(Debug, Serialize)]
 pub struct ClusterStatus {
-    pub workers: Vec<Seen>,
+    pub workers: Vec<ActiveWorker>,
     pub paused: Pauses,
 }
 
@@ -114,7 +114,7 @@ impl RunStatus {
 
 impl ClusterStatus {
     async fn read(redis: &RedisClient) -> Result<Self, ServerError> {
-        Ok(Self { workers: Workers::new(redis).seen().await?, paused: Pauses::read(redis).await? })
+        Ok(Self { workers: Workers::new(redis).active().await?, paused: Pauses::read(redis).await? })
     }
 }
 

@@ -14,7 +14,7 @@ use super::servers::{ServerFaults, Servers};
 use super::workers::{self, Shared};
 use super::{queue_metrics, worker_routes};
 use crate::archive::records::Records;
-use crate::cluster::{Hosts, PauseWatch, hosts};
+use crate::cluster::{PauseWatch, RedisHostLimiter, host_limiter};
 use crate::domain::StageName;
 use crate::domain::clock::now;
 use crate::pipeline::pause::Pause;
@@ -57,8 +57,9 @@ impl Work {
         let names: Vec<StageName> = concurrency.keys().copied().collect();
         let redis = servers.ledger.client();
         let pauses = PauseWatch::start(redis.clone()).await?;
-        let limits = hosts::LeaseLimits::new(&stages.rules);
-        stages.host_limiter = Some(Arc::new(Hosts::new(redis.clone(), name.clone(), limits, pauses.hosts())));
+        let limits = host_limiter::LeaseLimits::new(&stages.rules);
+        stages.host_limiter =
+            Some(Arc::new(RedisHostLimiter::new(redis.clone(), name.clone(), limits, pauses.hosts())));
         stages.per_run = true;
         let objects = servers.observed_objects();
         let opened = open_stages(&names, &stages, objects.clone()).await?;

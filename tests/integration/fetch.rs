@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use facemill::demo;
-use facemill::demo::host::{Act, Answer, Gate, Host, Route, Routes};
+use facemill::demo::host::{Gate, HostResponse, ResponseStep, Route, Routes, WebHost};
 use facemill::domain::{Candidate, CauseCode, ContentHash, ImageFormat, Photo, RunName, StageName};
 use facemill::net::{Download, FetchError, Fetcher, Rules};
 use facemill::objects::{ObjectKey, Objects};
@@ -23,9 +23,9 @@ fn photo() -> Bytes {
     [0xff, 0xd8, 0xff, 0xe0].into_iter().chain(rest).collect()
 }
 
-async fn host<R: Into<Route>>(routes: impl IntoIterator<Item = (&'static str, R)>) -> Host {
+async fn host<R: Into<Route>>(routes: impl IntoIterator<Item = (&'static str, R)>) -> WebHost {
     let routes: Routes = routes.into_iter().map(|(path, route)| (path.to_owned(), route.into())).collect();
-    Host::start("127.0.0.1:0", routes).await.unwrap()
+    WebHost::start("127.0.0.1:0", routes).await.unwrap()
 }
 
 /// Strict rules under which `photos.test` and `other.test` lead to the server. Time limits are long.
@@ -91,7 +91,7 @@ fn wait_of(result: Result<Download, FetchError>) -> (String, Option<Duration>) {
 
 #[tokio::test]
 async fn a_photo_arrives_unchanged() {
-    let host = host([("/x", Answer::full(200, &[("Content-Type", "text/html")], photo()))]).await;
+    let host = host([("/x", HostResponse::full(200, &[("Content-Type", "text/html")], photo()))]).await;
     let contact = Some("https://example.org/about".to_owned());
     let fetcher = fetcher(Rules { contact, ..rules(host.address()) });
     let download = fetcher.fetch("http://photos.test/x?size=orig#top").await.unwrap();
@@ -109,10 +109,10 @@ async fn a_photo_arrives_unchanged() {
 
 #[tokio::test]
 async fn chunked_bodies_and_bodies_without_a_length_are_read() {
-    let chunked = Answer::head(200, &[("Transfer-Encoding", "chunked")]);
+    let chunked = HostResponse::head(200, &[("Transfer-Encoding", "chunked")]);
     let body = [format!("{:x}\r\n", photo().len()).as_bytes(), &photo(), b"\r\n0\r\n\r\n"].concat();
-    assert_eq!(fetch(chunked.then(Act::Send(body.into()))).await.unwrap().bytes, photo());
-    assert_eq!(fetch(Answer::head(200, &[]).then(Act::Send(photo()))).await.unwrap().bytes, photo());
+    assert_eq!(fetch(chunked.then(ResponseStep::Send(body.into()))).await.unwrap().bytes, photo());
+    assert_eq!(fetch(HostResponse::head(200, &[]).then(ResponseStep::Send(photo()))).await.unwrap().bytes, photo());
 }
 
 #[tokio::test]
@@ -124,16 +124,20 @@ async fn an_invalid_contact_is_an_error() {
 #[tokio::test]
 async fn client_errors_are_final() {
     for status in [401, 403, 404, 410, 451] {
-        assert_eq!(gone(fetch(Answer::status(status)).await), format!("http-{status}"));
+        assert_eq!(gone(fetch(HostResponse::status(status)).await), format!("http-{status}"));
     }
 }
 
 #[tokio::test]
 async fn server_errors_are_retried() {
     for status in [500, 502, 503, 504] {
-        assert_eq!(failed(fetch(Answer::status(status)).await), format!("http-{status}"));
+        assert_eq!(failed(fetch(HostResponse::status(status)).await), format!("http-{status}"));
     }
-    let host = host([("/x", Route::new([Answer::status(503), Answer::status(503), Answer::photo(photo())]))]).await;
+    let host = host([(
+        "/x",
+        Route::new([HostResponse::status(503), HostResponse::status(503), HostResponse::photo(photo())]),
+    )])
+    .await;
     let fetcher = fetcher(rules(host.address()));
     failed(fetcher.fetch("http://photos.test/x").await);
     failed(fetcher.fetch("http://photos.test/x").await);
@@ -143,7 +147,7 @@ async fn server_errors_are_retried() {
 #[tokio::test]
 async fn a_pause_holds_for_the_whole_host() {
     for status in [429, 503] {
-        let host = host([("/x", Answer::later(status, "120")), ("/y", Answer::photo(photo()))]).await;
+        let host = host([("/x", HostResponse::retry_after(status, "120")), ("/y", HostResponse::photo(photo()))]).await;
         let fetcher = fetcher(rules(host.address()));
         let (code, after) = wait_of(fetcher.fetch("http://photos.test/x").await);
         assert_eq!((code, after), (format!("http-{status}"), Some(Duration::from_secs(120))));
@@ -158,7 +162,7 @@ async fn a_pause_holds_for_the_whole_host() {
 
 #[tokio::test]
 async fn a_pause_of_zero_seconds_ends_at_once() {
-    let host = host([("/x", Route::new([Answer::later(429, "0"), Answer::photo(photo())]))]).await;
+    let host = host([("/x", Route::new([HostResponse::retry_after(429, "0"), HostResponse::photo(photo())]))]).await;
     let fetcher = fetcher(rules(host.address()));
     assert_eq!(wait_of(fetcher.fetch("http://photos.test/x").await).1, Some(Duration::ZERO));
     assert!(fetcher.fetch("http://photos.test/x").await.is_ok());
@@ -168,17 +172,21 @@ async fn a_pause_of_zero_seconds_ends_at_once() {
 async fn slow_hosts_time_out() {
     let short = Duration::from_millis(200);
     let tick = Duration::from_millis(20);
-    let stalled = || Answer::claims(20_004, photo().slice(..100)).then(Act::Hang);
-    assert_eq!(failed(fetch_under(Answer::hang(), |rules| rules.first_byte = short).await), "timeout");
-    assert_eq!(failed(fetch_under(Answer::slow_head(tick), |rules| rules.first_byte = short).await), "timeout");
+    let stalled = || HostResponse::with_length(20_004, photo().slice(..100)).then(ResponseStep::Hang);
+    assert_eq!(failed(fetch_under(HostResponse::hang(), |rules| rules.first_byte = short).await), "timeout");
+    assert_eq!(failed(fetch_under(HostResponse::slow_head(tick), |rules| rules.first_byte = short).await), "timeout");
     assert_eq!(failed(fetch_under(stalled(), |rules| rules.idle = short).await), "timeout");
-    assert_eq!(failed(fetch_under(Answer::slow_body(photo(), tick), |rules| rules.total = short).await), "timeout");
+    assert_eq!(
+        failed(fetch_under(HostResponse::slow_body(photo(), tick), |rules| rules.total = short).await),
+        "timeout"
+    );
 }
 
 #[tokio::test]
 async fn the_total_time_limit_includes_redirects() {
-    let pause = || Act::Pause(Duration::from_millis(150));
-    let routes = [("/x", Answer::redirect("/y").after(pause())), ("/y", Answer::redirect("/x").after(pause()))];
+    let pause = || ResponseStep::Pause(Duration::from_millis(150));
+    let routes =
+        [("/x", HostResponse::redirect("/y").after(pause())), ("/y", HostResponse::redirect("/x").after(pause()))];
     let host = host(routes).await;
     let total = Duration::from_millis(250);
     let fetcher = fetcher(Rules { total, max_redirects: 100, ..rules(host.address()) });
@@ -187,19 +195,21 @@ async fn the_total_time_limit_includes_redirects() {
 
 #[tokio::test]
 async fn broken_connections_are_retried() {
-    let garbage = Answer::default().then(Act::Send("SSH-2.0-OpenSSH_9.2\r\n\r\n".into()));
-    let half_chunk = Answer::head(200, &[("Transfer-Encoding", "chunked")]).then(Act::Send(photo().slice(..50)));
+    let garbage = HostResponse::default().then(ResponseStep::Send("SSH-2.0-OpenSSH_9.2\r\n\r\n".into()));
+    let half_chunk =
+        HostResponse::head(200, &[("Transfer-Encoding", "chunked")]).then(ResponseStep::Send(photo().slice(..50)));
     let chunk = [b"4e24\r\n", &photo()[..100]].concat();
-    let short_chunk = Answer::head(200, &[("Transfer-Encoding", "chunked")]).then(Act::Send(chunk.into()));
-    let two_lengths = Answer::full(200, &[("Content-Length", "7")], photo());
+    let short_chunk =
+        HostResponse::head(200, &[("Transfer-Encoding", "chunked")]).then(ResponseStep::Send(chunk.into()));
+    let two_lengths = HostResponse::full(200, &[("Content-Length", "7")], photo());
     for (answer, code) in [
-        (Answer::claims(100_000, photo()), "truncated"),
+        (HostResponse::with_length(100_000, photo()), "truncated"),
         (short_chunk, "truncated"),
         (half_chunk, "truncated"),
-        (Answer::reset(photo()), "connection-reset"),
-        (Answer::default().then(Act::Reset), "connection-reset"),
-        (Answer::default(), "connection-reset"),
-        (Answer::endless_head(), "bad-response"),
+        (HostResponse::reset(photo()), "connection-reset"),
+        (HostResponse::default().then(ResponseStep::Reset), "connection-reset"),
+        (HostResponse::default(), "connection-reset"),
+        (HostResponse::endless_head(), "bad-response"),
         (garbage, "bad-response"),
         (two_lengths, "bad-response"),
     ] {
@@ -210,7 +220,7 @@ async fn broken_connections_are_retried() {
 
 #[tokio::test]
 async fn unreachable_hosts_are_retried() {
-    let host = host([("/x", Answer::photo(photo()))]).await;
+    let host = host([("/x", HostResponse::photo(photo()))]).await;
     let address = host.address();
     let url = format!("http://{address}/x");
     let secure = fetcher(rules(address)).fetch(&format!("https://{address}/x")).await;
@@ -239,7 +249,7 @@ async fn black_hole() -> (SocketAddr, impl Sized) {
 #[tokio::test]
 async fn waits_during_a_network_outage_cost_no_attempt() {
     let (nowhere, _kept) = black_hole().await;
-    let host = host([("/x", Answer::photo(photo()))]).await;
+    let host = host([("/x", HostResponse::photo(photo()))]).await;
     let mut rules = Rules { connect: Duration::from_millis(100), ..rules(host.address()) };
     rules.allowed.insert(nowhere);
     let unreachable = ["one.test", "two.test", "three.test"];
@@ -263,55 +273,59 @@ async fn waits_during_a_network_outage_cost_no_attempt() {
 async fn large_bodies_are_rejected() {
     let limit = |rules: &mut Rules| rules.max_bytes = 20_004;
     assert_eq!(photo().len(), 20_004);
-    assert!(fetch_under(Answer::photo(photo()), limit).await.is_ok(), "just within the limit");
+    assert!(fetch_under(HostResponse::photo(photo()), limit).await.is_ok(), "just within the limit");
     let more = [&photo()[..], b"x"].concat();
-    assert_eq!(rejected(fetch_under(Answer::photo(more.clone()), limit).await), "too-large");
-    assert_eq!(rejected(fetch_under(Answer::head(200, &[]).then(Act::Send(more.into())), limit).await), "too-large");
-    assert_eq!(rejected(fetch_under(Answer::endless_body(photo()), limit).await), "too-large");
-    let claims = Answer::claims(1 << 40, "").then(Act::Hang);
+    assert_eq!(rejected(fetch_under(HostResponse::photo(more.clone()), limit).await), "too-large");
+    assert_eq!(
+        rejected(fetch_under(HostResponse::head(200, &[]).then(ResponseStep::Send(more.into())), limit).await),
+        "too-large"
+    );
+    assert_eq!(rejected(fetch_under(HostResponse::endless_body(photo()), limit).await), "too-large");
+    let claims = HostResponse::with_length(1 << 40, "").then(ResponseStep::Hang);
     assert_eq!(rejected(fetch(claims).await), "too-large", "the Content-Length is enough");
 }
 
 #[tokio::test]
 async fn other_content_is_rejected() {
-    let endless_page = Answer::head(200, &[("Content-Type", "image/jpeg")]).then(Act::Forever("<html>".into()));
+    let endless_page =
+        HostResponse::head(200, &[("Content-Type", "image/jpeg")]).then(ResponseStep::Forever("<html>".into()));
     for (answer, code) in [
-        (Answer::page(), "not-an-image"),
+        (HostResponse::html_page(), "not-an-image"),
         (endless_page, "not-an-image"),
-        (Answer::photo("GIF"), "not-an-image"),
-        (Answer::gzip_bomb(), "not-an-image"),
-        (Answer::full(200, &[("Content-Encoding", "br")], photo()), "not-an-image"),
-        (Answer::photo(""), "empty-body"),
-        (Answer::head(204, &[]), "empty-body"),
+        (HostResponse::photo("GIF"), "not-an-image"),
+        (HostResponse::gzip_bomb(), "not-an-image"),
+        (HostResponse::full(200, &[("Content-Encoding", "br")], photo()), "not-an-image"),
+        (HostResponse::photo(""), "empty-body"),
+        (HostResponse::head(204, &[]), "empty-body"),
     ] {
         assert_eq!(rejected(fetch(answer).await), code);
     }
-    assert!(fetch(Answer::full(200, &[("Content-Encoding", "identity")], photo())).await.is_ok());
+    assert!(fetch(HostResponse::full(200, &[("Content-Encoding", "identity")], photo())).await.is_ok());
 }
 
 #[tokio::test]
 async fn robots_tags_are_honoured() {
     for tag in ["noai", "noimageai", "noindex", "facemill: noai", "noai, noindex"] {
-        assert_eq!(gone(fetch(Answer::robots(tag, photo())).await), "refused-by-robots-tag", "{tag}");
+        assert_eq!(gone(fetch(HostResponse::robots(tag, photo())).await), "refused-by-robots-tag", "{tag}");
     }
-    let two = Answer::full(200, &[("X-Robots-Tag", "nofollow"), ("x-robots-tag", "NoAI")], photo());
+    let two = HostResponse::full(200, &[("X-Robots-Tag", "nofollow"), ("x-robots-tag", "NoAI")], photo());
     assert_eq!(gone(fetch(two).await), "refused-by-robots-tag");
     for tag in ["all", "googlebot: noindex", "unavailable_after: 25 Jun 2010 15:00:00 PST"] {
-        assert!(fetch(Answer::robots(tag, photo())).await.is_ok(), "{tag}");
+        assert!(fetch(HostResponse::robots(tag, photo())).await.is_ok(), "{tag}");
     }
 }
 
 #[tokio::test]
 async fn five_redirects_are_followed_and_no_more() {
     let host = host([
-        ("/6", Answer::redirect("5")),
-        ("/5", Answer::redirect("/4")),
-        ("/4", Answer::redirect("http://other.test/3")),
-        ("/3", Answer::redirect("//photos.test/2")),
-        ("/2", Answer::redirect("./1?a=b#c")),
-        ("/1?a=b", Answer::redirect("/x")),
-        ("/x", Answer::photo(photo())),
-        ("/loop", Answer::redirect("/loop")),
+        ("/6", HostResponse::redirect("5")),
+        ("/5", HostResponse::redirect("/4")),
+        ("/4", HostResponse::redirect("http://other.test/3")),
+        ("/3", HostResponse::redirect("//photos.test/2")),
+        ("/2", HostResponse::redirect("./1?a=b#c")),
+        ("/1?a=b", HostResponse::redirect("/x")),
+        ("/x", HostResponse::photo(photo())),
+        ("/loop", HostResponse::redirect("/loop")),
     ])
     .await;
     let fetcher = fetcher(rules(host.address()));
@@ -323,14 +337,14 @@ async fn five_redirects_are_followed_and_no_more() {
 
 #[tokio::test]
 async fn a_redirect_without_a_location_is_a_failure() {
-    assert_eq!(failed(fetch(Answer::head(302, &[])).await), "http-302");
-    assert_eq!(failed(fetch(Answer::status(304)).await), "http-304");
+    assert_eq!(failed(fetch(HostResponse::head(302, &[])).await), "http-302");
+    assert_eq!(failed(fetch(HostResponse::status(304)).await), "http-304");
 }
 
 /// A second server on a forbidden address receives no request.
 #[tokio::test]
 async fn redirects_into_the_private_network_are_refused() {
-    let inner = host([("/secret", Answer::photo(photo()))]).await;
+    let inner = host([("/secret", HostResponse::photo(photo()))]).await;
     let port = inner.address().port();
     for (target, code) in [
         (format!("http://127.0.0.1:{port}/secret"), "forbidden-address"),
@@ -347,14 +361,14 @@ async fn redirects_into_the_private_network_are_refused() {
         ("gopher://photos.test/1".to_owned(), "bad-url"),
         ("http://".to_owned(), "bad-url"),
     ] {
-        assert_eq!(rejected(fetch(Answer::redirect(&target)).await), code, "{target}");
+        assert_eq!(rejected(fetch(HostResponse::redirect(&target)).await), code, "{target}");
     }
     assert_eq!(inner.traffic().all_hits(), 0);
 }
 
 #[tokio::test]
 async fn names_of_private_addresses_are_refused() {
-    let host = host([("/x", Answer::photo(photo()))]).await;
+    let host = host([("/x", HostResponse::photo(photo()))]).await;
     let by_name = format!("http://localhost:{}/x", host.address().port());
     assert_eq!(rejected(fetcher(rules(host.address())).fetch(&by_name).await), "forbidden-address");
     let no_exception = Rules { allowed: [].into(), ..rules(host.address()) };
@@ -369,7 +383,7 @@ async fn names_of_private_addresses_are_refused() {
 #[tokio::test]
 async fn requests_to_one_host_are_limited() {
     let gate = Gate::new();
-    let host = host([("/x", Answer::gated(&gate, photo()))]).await;
+    let host = host([("/x", HostResponse::gated(&gate, photo()))]).await;
     let rules = Rules { per_host: 2, max_requests: 3, ..rules(host.address()) };
     // Two requests run, and half of the prefetched photos are queued. The next photo is deferred at once.
     let queue = rules.prefetch() / 2;
@@ -421,7 +435,7 @@ fn advanced(outcome: Outcome) -> Photo {
 
 #[tokio::test]
 async fn the_stage_stores_the_original_and_fetches_it_once() {
-    let host = host([("/x", Answer::photo(photo()))]).await;
+    let host = host([("/x", HostResponse::photo(photo()))]).await;
     let objects = Arc::new(MemoryObjects::default());
     let stage = stage(&objects, rules(host.address()));
     assert_eq!(stage.name(), StageName::Fetch);
@@ -445,7 +459,7 @@ async fn the_stage_stores_the_original_and_fetches_it_once() {
 
 #[tokio::test]
 async fn an_unavailable_store_costs_no_attempt() {
-    let host = host([("/x", Answer::photo(photo()))]).await;
+    let host = host([("/x", HostResponse::photo(photo()))]).await;
     let objects = Arc::new(MemoryObjects::default());
     let stage = stage(&objects, rules(host.address()));
     let fetched = advanced(stage.run(&photo_of("http://photos.test/x")).await);
@@ -462,7 +476,12 @@ async fn an_unavailable_store_costs_no_attempt() {
 
 #[tokio::test]
 async fn download_errors_become_outcomes() {
-    let host = host([("/gone", Answer::status(410)), ("/page", Answer::page()), ("/bad", Answer::status(500))]).await;
+    let host = host([
+        ("/gone", HostResponse::status(410)),
+        ("/page", HostResponse::html_page()),
+        ("/bad", HostResponse::status(500)),
+    ])
+    .await;
     let objects = Arc::new(MemoryObjects::default());
     let stage = stage(&objects, rules(host.address()));
     let run = async |path: &str| stage.run(&photo_of(&format!("http://photos.test{path}"))).await;
@@ -477,7 +496,7 @@ async fn download_errors_become_outcomes() {
 #[tokio::test]
 async fn a_busy_host_does_not_block_another() {
     let gate = Gate::new();
-    let host = host([("/busy", Answer::gated(&gate, photo())), ("/other", Answer::photo(photo()))]).await;
+    let host = host([("/busy", HostResponse::gated(&gate, photo())), ("/other", HostResponse::photo(photo()))]).await;
     let rules = Rules { max_requests: 8, ..rules(host.address()) };
     let prefetch = rules.prefetch();
     let stage = stage(&Arc::new(MemoryObjects::default()), rules);

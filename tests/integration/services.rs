@@ -10,7 +10,7 @@ use bytes::Bytes;
 use facemill::broker::rabbitmq::{RabbitMq, Settings};
 use facemill::broker::{Broker, BrokerError, Choice, Consumer, DeadLetter, Depth};
 use facemill::config::Models;
-use facemill::demo::host::{Answer, Host, Routes};
+use facemill::demo::host::{HostResponse, Routes, WebHost};
 use facemill::domain::{Candidate, Ending, Message, RunName, StageName};
 use facemill::ledger::Ledger;
 use facemill::net::Rules;
@@ -110,11 +110,11 @@ async fn a_worker_serves_its_state_and_ends_in_order() {
     let servers = servers(&rabbit, "services-work");
     let jpeg: Bytes = [0xff, 0xd8, 0xff, 0xe0].into_iter().chain([7; 2000]).collect();
     let routes: Routes = [
-        ("/a".to_owned(), Answer::full(200, &[], jpeg).into()),
-        ("/b".to_owned(), Answer::full(404, &[], Bytes::new()).into()),
+        ("/a".to_owned(), HostResponse::full(200, &[], jpeg).into()),
+        ("/b".to_owned(), HostResponse::full(404, &[], Bytes::new()).into()),
     ]
     .into();
-    let host = Host::start("127.0.0.1:0", routes).await.unwrap();
+    let host = WebHost::start("127.0.0.1:0", routes).await.unwrap();
     let run: RunName = "services".parse().unwrap();
     let photos = [photo("a", "http://photos.test/a"), photo("b", "http://photos.test/b")];
     let enqueued = producer::enqueue(&run, &photos, &*servers.ledger, &servers.broker, &|_| ()).await.unwrap();

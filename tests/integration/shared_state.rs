@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use facemill::cluster::hosts::{Hosts, LeaseLimits};
-use facemill::cluster::pauses::{PauseWatch, Pauses, Subject};
-use facemill::cluster::workers::{Report, Workers};
+use facemill::cluster::host_limiter::{LeaseLimits, RedisHostLimiter};
+use facemill::cluster::pauses::{PauseTarget, PauseWatch, Pauses};
+use facemill::cluster::workers::{WorkerReport, Workers};
 use facemill::domain::StageName;
 use facemill::net::Rules;
 use facemill::net::host_limiter::{Feedback, HostLimiter, Lease, LeaseDecision};
@@ -31,33 +31,33 @@ fn rules() -> Rules {
 }
 
 /// The limiter of one process, with a connection of its own.
-fn hosts(settings: &RedisSettings, process: &str, limits: LeaseLimits) -> Arc<Hosts> {
+fn limiter(settings: &RedisSettings, process: &str, limits: LeaseLimits) -> Arc<RedisHostLimiter> {
     let (_, paused) = watch::channel(BTreeMap::new());
-    Arc::new(Hosts::new(connect(settings), process.into(), limits, paused))
+    Arc::new(RedisHostLimiter::new(connect(settings), process.into(), limits, paused))
 }
 
-async fn acquire(hosts: &Hosts, host: &str) -> Lease {
-    match hosts.acquire(host).await.unwrap() {
+async fn acquire(limiter: &RedisHostLimiter, host: &str) -> Lease {
+    match limiter.acquire(host).await.unwrap() {
         LeaseDecision::Granted { lease, .. } => lease,
         other => panic!("{host} should grant a lease: {other:?}"),
     }
 }
 
-async fn is_busy(hosts: &Hosts, host: &str) -> bool {
-    matches!(hosts.acquire(host).await.unwrap(), LeaseDecision::Busy { .. })
+async fn is_busy(limiter: &RedisHostLimiter, host: &str) -> bool {
+    matches!(limiter.acquire(host).await.unwrap(), LeaseDecision::Busy { .. })
 }
 
-async fn quiet(hosts: &Hosts, host: &str) -> u64 {
-    match hosts.acquire(host).await.unwrap() {
+async fn quiet(limiter: &RedisHostLimiter, host: &str) -> u64 {
+    match limiter.acquire(host).await.unwrap() {
         LeaseDecision::Quiet { left, .. } => left.as_secs_f64().round() as u64,
         other => panic!("{host} should be quiet: {other:?}"),
     }
 }
 
 /// Polls until the condition is true.
-async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+async fn until(what: &str, condition: impl AsyncFn() -> bool) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
-    while !is_so().await {
+    while !condition().await {
         assert!(tokio::time::Instant::now() < deadline, "timeout: {what}");
         // An expiry is not announced, so the test polls up to a deadline.
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -76,7 +76,7 @@ async fn send_command<T: redis::FromRedisValue>(settings: &RedisSettings, comman
 async fn all_processes_together_stay_within_the_limit() {
     let settings = RedisServer::shared().settings();
     let limits = LeaseLimits::new(&rules());
-    let (a, b) = (hosts(&settings, "a", limits.clone()), hosts(&settings, "b", limits));
+    let (a, b) = (limiter(&settings, "a", limits.clone()), limiter(&settings, "b", limits));
     let first = acquire(&a, "x").await;
     acquire(&b, "x").await;
     let third = acquire(&a, "x").await;
@@ -96,15 +96,15 @@ async fn many_requests_of_several_processes_stay_within_the_limit() {
     let (now, peak, done) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
     let processes: Vec<(HostLimits, Arc<RedisClient>)> = ["a", "b", "c"]
         .map(|name| {
-            let hosts = hosts(&settings, name, LeaseLimits::new(&rules()));
-            (HostLimits::new(&rules()).with_limiter(hosts), connect(&settings))
+            let limiter = limiter(&settings, name, LeaseLimits::new(&rules()));
+            (HostLimits::new(&rules()).with_limiter(limiter), connect(&settings))
         })
         .into();
     let requests = processes.iter().flat_map(|(host_limits, redis)| {
         let (now, peak, done) = (&now, &peak, &done);
         (0..30).map(move |_| async move {
             let permit = loop {
-                // The queue is short: a request that finds it full is deferred, and tries again.
+                // The queue is short. A request that finds it full is deferred and tries again.
                 match host_limits.admit("x").await {
                     Admission::Granted(permit) => break permit,
                     Admission::Deferred { reason, .. } => assert_eq!(reason, DeferReason::Busy),
@@ -112,7 +112,7 @@ async fn many_requests_of_several_processes_stay_within_the_limit() {
                 tokio::task::yield_now().await;
             };
             peak.fetch_max(1 + now.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
-            // A request that is answered at once.
+            // A request that takes no time.
             redis.check("check").await.unwrap();
             now.fetch_sub(1, Ordering::SeqCst);
             done.fetch_add(1, Ordering::SeqCst);
@@ -130,28 +130,28 @@ async fn requests_of_several_processes_queue_and_are_not_deferred() {
     let settings = RedisServer::shared().settings();
     let processes: Vec<(HostLimits, Arc<RedisClient>)> = ["a", "b"]
         .map(|name| {
-            let hosts = hosts(&settings, name, LeaseLimits::new(&rules()));
-            (HostLimits::new(&rules()).with_limiter(hosts), connect(&settings))
+            let limiter = limiter(&settings, name, LeaseLimits::new(&rules()));
+            (HostLimits::new(&rules()).with_limiter(limiter), connect(&settings))
         })
         .into();
     let requests = processes.iter().flat_map(|(host_limits, redis)| {
         (0..100).map(move |_| async move {
-            let entry = host_limits.admit("x").await;
-            // A request that is answered at once.
+            let admission = host_limits.admit("x").await;
+            // A request that takes no time.
             redis.check("check").await.unwrap();
-            matches!(entry, Admission::Granted(_))
+            matches!(admission, Admission::Granted(_))
         })
     });
-    let went = tokio::time::timeout(PATIENCE, join_all(requests)).await.unwrap();
-    assert!(went.into_iter().all(|went| went));
+    let admitted = tokio::time::timeout(PATIENCE, join_all(requests)).await.unwrap();
+    assert!(admitted.into_iter().all(|admitted| admitted));
 }
 
 #[tokio::test]
 async fn requests_of_all_processes_keep_the_spacing() {
     let settings = RedisServer::shared().settings();
     let limits = LeaseLimits { spacing: Duration::from_secs(100), ..LeaseLimits::new(&rules()) };
-    let (a, b) = (hosts(&settings, "a", limits.clone()), hosts(&settings, "b", limits));
-    let starts_in = async |hosts: &Hosts| match hosts.acquire("x").await.unwrap() {
+    let (a, b) = (limiter(&settings, "a", limits.clone()), limiter(&settings, "b", limits));
+    let starts_in = async |limiter: &RedisHostLimiter| match limiter.acquire("x").await.unwrap() {
         LeaseDecision::Granted { starts_in, .. } => starts_in.as_secs_f64().round() as u64,
         other => panic!("{other:?}"),
     };
@@ -159,15 +159,15 @@ async fn requests_of_all_processes_keep_the_spacing() {
 }
 
 #[tokio::test]
-async fn a_quiet_period_holds_for_all_processes() {
+async fn a_quiet_period_applies_to_all_processes() {
     let settings = RedisServer::shared().settings();
     let limits = LeaseLimits::new(&rules());
-    let (a, b) = (hosts(&settings, "a", limits.clone()), hosts(&settings, "b", limits));
+    let (a, b) = (limiter(&settings, "a", limits.clone()), limiter(&settings, "b", limits));
     let (first, second) = (acquire(&a, "x").await, acquire(&b, "x").await);
     let named = Feedback::RetryAfter(Some(Duration::from_secs(90)));
     assert_eq!(a.release("x", &first, named).await.unwrap().as_secs(), 90);
     assert_eq!(quiet(&b, "x").await, 90);
-    // The request was in flight at the same time: it is the same quiet period, and the longer one counts.
+    // Both requests were in flight at the same time. So this is the same quiet period, and the longer one counts.
     b.release("x", &second, Feedback::RetryAfter(None)).await.unwrap();
     assert_eq!(quiet(&a, "x").await, 90);
     acquire(&a, "y").await;
@@ -189,7 +189,7 @@ async fn a_quiet_period_holds_for_all_processes() {
 #[tokio::test]
 async fn a_quiet_period_reaches_the_other_processes() {
     let settings = RedisServer::shared().settings();
-    let limits = |name| HostLimits::new(&rules()).with_limiter(hosts(&settings, name, LeaseLimits::new(&rules())));
+    let limits = |name| HostLimits::new(&rules()).with_limiter(limiter(&settings, name, LeaseLimits::new(&rules())));
     let (a, b) = (limits("a"), limits("b"));
     let Admission::Granted(permit) = a.admit("x").await else { panic!("no lease is in use") };
     permit.on_retry_after(Some(Duration::from_secs(90)));
@@ -205,7 +205,7 @@ async fn a_quiet_period_reaches_the_other_processes() {
 async fn the_lease_of_a_crashed_process_expires() {
     let settings = RedisServer::shared().settings();
     let short = LeaseLimits { per_host: 1, lease_time: Duration::from_millis(300), ..LeaseLimits::new(&rules()) };
-    let (a, b) = (hosts(&settings, "a", short.clone()), hosts(&settings, "b", short));
+    let (a, b) = (limiter(&settings, "a", short.clone()), limiter(&settings, "b", short));
     acquire(&a, "x").await;
     drop(a);
     until("a free host", async || !is_busy(&b, "x").await).await;
@@ -216,10 +216,10 @@ async fn all_keys_of_a_host_expire() {
     let settings = RedisServer::shared().settings();
     let short = Duration::from_millis(200);
     let limits = LeaseLimits { lease_time: short, sharing: short, memory: short, ..LeaseLimits::new(&rules()) };
-    let hosts = hosts(&settings, "a", limits);
-    let _crashed = acquire(&hosts, "x").await;
-    let lease = acquire(&hosts, "y").await;
-    hosts.release("y", &lease, Feedback::RetryAfter(Some(short))).await.unwrap();
+    let limiter = limiter(&settings, "a", limits);
+    let _crashed = acquire(&limiter, "x").await;
+    let lease = acquire(&limiter, "y").await;
+    limiter.release("y", &lease, Feedback::RetryAfter(Some(short))).await.unwrap();
     let pattern = format!("{}:*", settings.prefix);
     let keys = async || send_command::<Vec<String>>(&settings, &["KEYS", &pattern]).await;
     assert!(!keys().await.is_empty());
@@ -231,7 +231,7 @@ async fn requests_are_deferred_while_the_limiter_is_unavailable() {
     let server = RedisServer::start(&[]);
     let settings = server.settings();
     let rules = Rules { queue_timeout: Duration::from_millis(50), ..rules() };
-    let host_limits = HostLimits::new(&rules).with_limiter(hosts(&settings, "a", LeaseLimits::new(&rules)));
+    let host_limits = HostLimits::new(&rules).with_limiter(limiter(&settings, "a", LeaseLimits::new(&rules)));
     assert!(matches!(host_limits.admit("x").await, Admission::Granted(_)));
     server.kill();
     assert!(matches!(
@@ -241,13 +241,13 @@ async fn requests_are_deferred_while_the_limiter_is_unavailable() {
 }
 
 #[tokio::test]
-async fn photos_of_a_paused_host_are_deferred_longer_the_longer_it_is_paused() {
+async fn the_delay_of_a_paused_host_grows_with_the_length_of_the_pause() {
     let settings = RedisServer::shared().settings();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let paused = BTreeMap::from([("new".into(), now), ("old".into(), now - 60), ("older".into(), now - 5000)]);
     let (_sender, paused) = watch::channel(paused);
-    let hosts = Hosts::new(connect(&settings), "a".into(), LeaseLimits::new(&rules()), paused);
-    let host_limits = HostLimits::new(&rules()).with_limiter(Arc::new(hosts));
+    let limiter = RedisHostLimiter::new(connect(&settings), "a".into(), LeaseLimits::new(&rules()), paused);
+    let host_limits = HostLimits::new(&rules()).with_limiter(Arc::new(limiter));
     for (host, least, most) in [("new", 5, 30), ("old", 30, 60), ("older", 600, 600)] {
         let Admission::Deferred { reason: DeferReason::Paused, after } = host_limits.admit(host).await else {
             panic!("{host} is paused")
@@ -258,11 +258,11 @@ async fn photos_of_a_paused_host_are_deferred_longer_the_longer_it_is_paused() {
 }
 
 #[tokio::test]
-async fn pauses_reach_all_workers_over_a_restart_of_the_server() {
+async fn pauses_reach_all_workers_and_survive_a_restart_of_the_server() {
     let mut server = RedisServer::start(&[]);
     let settings = server.settings();
     let redis = connect(&settings);
-    let fetch = [Subject::Stage(StageName::Fetch)];
+    let fetch = [PauseTarget::Stage(StageName::Fetch)];
     Pauses::add(&redis, &fetch).await.unwrap();
     let watch = PauseWatch::start(connect(&settings)).await.unwrap();
     let (mut stage, mut hosts) = (watch.stage(StageName::Fetch), watch.hosts());
@@ -274,7 +274,7 @@ async fn pauses_reach_all_workers_over_a_restart_of_the_server() {
     };
     Pauses::remove(&redis, &fetch).await.unwrap();
     becomes(&mut stage, false).await;
-    let host = Subject::Host("Photos.Example".parse().unwrap());
+    let host = PauseTarget::Host("Photos.Example".parse().unwrap());
     Pauses::add(&redis, std::slice::from_ref(&host)).await.unwrap();
     tokio::time::timeout(PATIENCE, hosts.wait_for(|hosts| hosts.contains_key("photos.example")))
         .await
@@ -283,7 +283,7 @@ async fn pauses_reach_all_workers_over_a_restart_of_the_server() {
 
     let before = Pauses::read(&redis).await.unwrap();
     Pauses::add(&redis, &[host]).await.unwrap();
-    assert_eq!(Pauses::read(&redis).await.unwrap(), before, "the pause keeps its time");
+    assert_eq!(Pauses::read(&redis).await.unwrap(), before, "the pause keeps its start");
 
     server.kill();
     server.restart();
@@ -293,10 +293,10 @@ async fn pauses_reach_all_workers_over_a_restart_of_the_server() {
 }
 
 #[tokio::test]
-async fn workers_are_listed_until_they_leave_or_stop_reporting() {
+async fn workers_are_listed_until_they_are_removed_or_stop_reporting() {
     let settings = RedisServer::shared().settings();
     let redis = connect(&settings);
-    let report = |name: &str, done| Report {
+    let report = |name: &str, done| WorkerReport {
         name: name.into(),
         version: "1".into(),
         stages: vec![StageName::Fetch],
@@ -305,18 +305,18 @@ async fn workers_are_listed_until_they_leave_or_stop_reporting() {
         done,
     };
     let workers = Workers::new(&redis);
-    assert_eq!(workers.seen().await.unwrap(), []);
+    assert_eq!(workers.active().await.unwrap(), []);
     for worker in [report("b", 1), report("a", 1), report("b", 7)] {
         workers.report(&worker).await.unwrap();
     }
-    let seen: Vec<Report> = workers.seen().await.unwrap().into_iter().map(|seen| seen.report).collect();
-    assert_eq!(seen, [report("a", 1), report("b", 7)]);
-    workers.leave("a").await.unwrap();
-    assert_eq!(workers.seen().await.unwrap().len(), 1);
+    let reports: Vec<WorkerReport> = workers.active().await.unwrap().into_iter().map(|worker| worker.report).collect();
+    assert_eq!(reports, [report("a", 1), report("b", 7)]);
+    workers.remove("a").await.unwrap();
+    assert_eq!(workers.active().await.unwrap().len(), 1);
 
     let short_memory = Workers::with_memory(&redis, Duration::from_millis(200));
     short_memory.report(&report("c", 1)).await.unwrap();
-    until("an empty list", async || short_memory.seen().await.unwrap().is_empty()).await;
+    until("an empty list", async || short_memory.active().await.unwrap().is_empty()).await;
     let pattern = format!("{}:*", settings.prefix);
     until("no keys", async || send_command::<Vec<String>>(&settings, &["KEYS", &pattern]).await.is_empty()).await;
 }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::cli::failure::Failure;
 use crate::cli::output::{print_json, print_text};
 use crate::cli::settings::run_target::RunTargetArgs;
-use crate::cluster::workers::{Report, Seen};
+use crate::cluster::workers::{ActiveWorker, WorkerReport};
 use crate::domain::clock::now;
 use crate::ledger::CauseCount;
 use crate::services::run_target::RunTarget;
@@ -187,8 +187,8 @@ fn write_cluster(text: &mut String, ClusterStatus { workers, paused }: &ClusterS
     let head = format!("{} worker{plural}", workers.len());
     writeln!(text, "\n{head:<width$}{:>11}{:>9}{:>9}{:>9}  stages", "in flight", "done", "since", "seen")?;
     let now = now().as_secs();
-    for Seen { report, last_seen } in workers.iter().take(WORKERS) {
-        let Report { name, stages, since, in_flight, done, .. } = report;
+    for ActiveWorker { report, last_seen } in workers.iter().take(WORKERS) {
+        let WorkerReport { name, stages, since, in_flight, done, .. } = report;
         let stages: Vec<&str> = stages.iter().map(|stage| stage.as_str()).collect();
         let (since, seen) = (span(now.saturating_sub(*since)), format!("{last_seen}s ago"));
         writeln!(text, "{name:<width$}{in_flight:>11}{done:>9}{since:>9}{seen:>9}  {}", stages.join(" "))?;

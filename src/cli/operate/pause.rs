@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::cli::failure::Failure;
 use crate::cli::output::{print_json, print_text};
 use crate::cli::settings::servers::ServerArgs;
-use crate::cluster::pauses::{HostName, Pauses, Subject};
+use crate::cluster::pauses::{HostName, PauseTarget, Pauses};
 use crate::domain::StageName;
 use crate::domain::calendar;
 
@@ -39,26 +39,26 @@ struct Common {
     servers: ServerArgs,
 }
 
-/// Pauses the subjects and prints all pauses.
+/// Pauses the targets and prints all pauses.
 pub fn pause(args: &PauseArgs) -> Result<ExitCode, Failure> {
-    change(&args.stages, &args.common, async |redis, subjects| Pauses::add(redis, subjects).await)
+    change(&args.stages, &args.common, async |redis, targets| Pauses::add(redis, targets).await)
 }
 
-/// Resumes the subjects and prints the remaining pauses.
+/// Resumes the targets and prints the remaining pauses.
 pub fn resume(args: &ResumeArgs) -> Result<ExitCode, Failure> {
-    change(&args.stages, &args.common, async |redis, subjects| Pauses::remove(redis, subjects).await)
+    change(&args.stages, &args.common, async |redis, targets| Pauses::remove(redis, targets).await)
 }
 
 fn change(
     stages: &[StageName],
     common: &Common,
-    work: impl AsyncFn(&crate::redis::RedisClient, &[Subject]) -> Result<(), crate::ledger::LedgerError>,
+    work: impl AsyncFn(&crate::redis::RedisClient, &[PauseTarget]) -> Result<(), crate::ledger::LedgerError>,
 ) -> Result<ExitCode, Failure> {
-    let subjects = subjects(stages, &common.hosts)?;
+    let targets = targets(stages, &common.hosts)?;
     let redis = common.servers.redis()?;
     let pauses = crate::cli::process::block_on(async {
-        if !subjects.is_empty() {
-            work(&redis, &subjects).await.map_err(Failure::broken)?;
+        if !targets.is_empty() {
+            work(&redis, &targets).await.map_err(Failure::broken)?;
         }
         Pauses::read(&redis).await.map_err(Failure::broken)
     })?;
@@ -66,13 +66,13 @@ fn change(
     Ok(ExitCode::SUCCESS)
 }
 
-fn subjects(stages: &[StageName], hosts: &[HostName]) -> Result<Vec<Subject>, Failure> {
+fn targets(stages: &[StageName], hosts: &[HostName]) -> Result<Vec<PauseTarget>, Failure> {
     // `--host` takes all that follows.
     if let Some(stage) = hosts.iter().find(|host| host.to_string().parse::<StageName>().is_ok()) {
         return Err(Failure::broken(format!("{stage} is a stage and no host: write it before --host")));
     }
-    let hosts = hosts.iter().cloned().map(Subject::Host);
-    Ok(stages.iter().copied().map(Subject::Stage).chain(hosts).collect())
+    let hosts = hosts.iter().cloned().map(PauseTarget::Host);
+    Ok(stages.iter().copied().map(PauseTarget::Stage).chain(hosts).collect())
 }
 
 /// One line for each pause.

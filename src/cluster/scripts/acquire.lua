@@ -2,7 +2,7 @@
 -- KEYS: host, leases, processes.
 -- ARGV: process, lease, most leases at a time; in ms: time between two starts, time until a lease expires, time that a
 --       process shares the host after its last call.
--- Answers granted, busy or quiet; ms until the start or the end of the quiet period; number of processes that share the
+-- Returns granted, busy or quiet; ms until the start or the end of the quiet period; number of processes that share the
 -- host.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

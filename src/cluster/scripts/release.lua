@@ -2,7 +2,7 @@
 -- KEYS: host, leases.
 -- ARGV: lease; success, wait or neither; in ms: the quiet period that the host asked for (-1: without a duration), the
 --       first quiet period without a duration, the longest, the time until their number is forgotten.
--- Answers the ms that are left of the quiet period.
+-- Returns the ms that are left of the quiet period.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local host, leases, lease, feedback = KEYS[1], KEYS[2], ARGV[1], ARGV[2]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use facemill::demo::host::{Act, Answer, Host, Route, Routes};
+use facemill::demo::host::{HostResponse, ResponseStep, Route, Routes, WebHost};
 
 use super::ended;
 use super::installation::{self, Installation, Worker};
@@ -53,7 +53,7 @@ fn times_busy(port: u16) -> usize {
 /// Photos that were enqueued, and the host that serves them under some names.
 struct Heap {
     installation: Installation,
-    host: Host,
+    host: WebHost,
     photos: usize,
     resolve: Vec<String>,
     _runtime: tokio::runtime::Runtime,
@@ -64,9 +64,9 @@ impl Heap {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         // Looks like a photo; a while passes before it is there.
         let picture = [&[0xff, 0xd8, 0xff, 0xe0][..], &[7; 2000]].concat();
-        let slow = Answer::photo(picture).after(Act::Pause(visit));
+        let slow = HostResponse::photo(picture).after(ResponseStep::Pause(visit));
         let routes: Routes = (0..photos).map(|n| (format!("/{n}.jpg"), Route::from(slow.clone()))).collect();
-        let host = runtime.block_on(Host::start("127.0.0.1:0", routes)).unwrap();
+        let host = runtime.block_on(WebHost::start("127.0.0.1:0", routes)).unwrap();
         let scratch = tempfile::tempdir().unwrap();
         let table = scratch.path().join("table.csv");
         let rows = (0..photos).map(|n| format!("{n},{n},,http://{}/{n}.jpg,,1,\n", names[n % names.len()]));

@@ -15,12 +15,12 @@ use support::collector::{Collector, Seen, value};
 use support::servers::process::wait_for;
 
 /// A host whose photos behave: `/late` fails once, `/stuck` says so and never answers the first time.
-struct Host {
+struct HeaderHost {
     address: SocketAddr,
     stuck: Receiver<()>,
 }
 
-impl Host {
+impl HeaderHost {
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -145,7 +145,7 @@ impl Trace {
 #[test]
 fn traces_tell_the_whole_story_of_a_photo() {
     let scratch = tempfile::tempdir().unwrap();
-    let (collector, host, installation) = (Collector::start(), Host::start(), Installation::new());
+    let (collector, host, installation) = (Collector::start(), HeaderHost::start(), Installation::new());
     let prefix = installation.environment.iter().find(|(name, _)| *name == "FACEMILL_PREFIX").unwrap().1.clone();
     let dump = table(scratch.path());
     let produced = installation.traced(&["produce", dump.to_str().unwrap()], &collector, "grpc").status().unwrap();
@@ -322,7 +322,7 @@ fn indented(depth: usize, lines: &str) -> String {
 }
 
 /// Names and values of OpenTelemetry's conventions, and ours.
-fn assert_attributes(passed: &Trace, late: &Trace, prefix: &str, host: &Host) {
+fn assert_attributes(passed: &Trace, late: &Trace, prefix: &str, host: &HeaderHost) {
     let only = |trace: &Trace, name: &str| trace.named(name)[0].clone();
     let root = only(passed, "photo");
     assert_eq!(root.service, "facemill-producer");
@@ -394,7 +394,7 @@ fn assert_links(collector: &Collector, passed: &Trace) {
 #[test]
 fn what_fails_is_kept_whatever_the_ratio() {
     let scratch = tempfile::tempdir().unwrap();
-    let (collector, host, installation) = (Collector::start(), Host::start(), Installation::new());
+    let (collector, host, installation) = (Collector::start(), HeaderHost::start(), Installation::new());
     let prefix = installation.environment.iter().find(|(name, _)| *name == "FACEMILL_PREFIX").unwrap().1.clone();
     let dump = table(scratch.path());
     let sampled = |arguments: &[&str]| {
@@ -450,7 +450,7 @@ fn a_collector_is_spoken_to_in_private() {
 #[test]
 fn a_collector_that_is_away_costs_the_spans_and_nothing_else() {
     let scratch = tempfile::tempdir().unwrap();
-    let (host, installation) = (Host::start(), Installation::new());
+    let (host, installation) = (HeaderHost::start(), Installation::new());
     let dump = table(scratch.path());
     let resolve = format!("photos.test={}", host.address);
     for (protocol, photos) in [("grpc", 1), ("http/protobuf", 2)] {

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 use facemill::demo::dump;
-use facemill::demo::host::Host;
+use facemill::demo::host::WebHost;
 use facemill::demo::scene::{FaceCount, HOSTS, Scene, Truth};
 
 pub struct Collection {
@@ -16,7 +16,7 @@ pub struct Collection {
     _scratch: tempfile::TempDir,
     /// Serves as long as it lives.
     _runtime: tokio::runtime::Runtime,
-    _host: Host,
+    _host: WebHost,
 }
 
 impl Collection {
@@ -50,7 +50,7 @@ impl Collection {
         let file = scratch.path().join("demo.sql");
         std::fs::write(&file, dump::postgres(&scene.collection)).unwrap();
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let host = runtime.block_on(Host::start("127.0.0.1:0", scene.routes)).unwrap();
+        let host = runtime.block_on(WebHost::start("127.0.0.1:0", scene.routes)).unwrap();
         let resolve = HOSTS.iter().map(|name| format!("{name}={}", host.address())).collect();
         Self {
             dump: file,

@@ -20,14 +20,14 @@ use crate::redis::RedisClient;
 static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/acquire.lua")));
 static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/release.lua")));
 
-/// The limits of each host, whatever the number of processes.
+/// The limits of each host, for all processes together.
 #[derive(Debug, Clone)]
 pub struct LeaseLimits {
     /// The most leases at a time.
     pub per_host: usize,
     /// Time between the starts of two requests.
     pub spacing: Duration,
-    /// A lease expires after this time, because its process has crashed.
+    /// A lease that is not released expires after this time.
     pub lease_time: Duration,
     /// A process shares a host for this long after its last request for a lease.
     pub sharing: Duration,
@@ -36,7 +36,7 @@ pub struct LeaseLimits {
 }
 
 impl LeaseLimits {
-    /// For a late answer of Redis, which delays the start of the request.
+    /// Added to the time limit of a request: a slow reply of Redis delays its start.
     const SLACK: Duration = Duration::from_secs(15);
 
     pub fn new(rules: &Rules) -> Self {
@@ -52,7 +52,7 @@ impl LeaseLimits {
 
 /// The limiter of one process.
 #[derive(Debug)]
-pub struct Hosts {
+pub struct RedisHostLimiter {
     redis: Arc<RedisClient>,
     /// Unique among all processes.
     process: String,
@@ -61,7 +61,7 @@ pub struct Hosts {
     paused: watch::Receiver<BTreeMap<String, u64>>,
 }
 
-impl Hosts {
+impl RedisHostLimiter {
     /// `paused`: the paused hosts, with the second since 1970 since when each is paused.
     pub fn new(
         redis: Arc<RedisClient>,
@@ -78,7 +78,7 @@ fn ms(time: Duration) -> Vec<u8> {
 }
 
 #[async_trait]
-impl HostLimiter for Hosts {
+impl HostLimiter for RedisHostLimiter {
     fn paused_for(&self, host: &str) -> Option<Duration> {
         let since = Duration::from_secs(*self.paused.borrow().get(host)?);
         Some(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(since))
@@ -98,10 +98,10 @@ impl HostLimiter for Hosts {
             ms(self.limits.sharing),
         ];
         let value = self.redis.script(WHAT, &ACQUIRE, &names, &arguments).await.map_err(Unavailable::new)?;
-        let (answer, wait_ms, processes): (String, u64, u32) =
+        let (decision, wait_ms, processes): (String, u64, u32) =
             redis::from_redis_value(value).map_err(|error| Unavailable::new(self.redis.refused(WHAT, error)))?;
         let wait = Duration::from_millis(wait_ms);
-        Ok(match answer.as_str() {
+        Ok(match decision.as_str() {
             "granted" => LeaseDecision::Granted { lease: Lease(lease), starts_in: wait, processes },
             "quiet" => LeaseDecision::Quiet { left: wait, processes },
             _ => LeaseDecision::Busy { processes },
