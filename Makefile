@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
-# rustup puts cargo where a shell that was open before does not look.
+# A shell that was open before the installation of rustup does not have this folder in its PATH.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO ?= cargo
 PYTHON ?= python3
@@ -19,24 +19,24 @@ OUT ?= out
 else
 OUT ?= out/demo
 endif
-# Recipes read these from the environment, so that a path may hold any character.
+# Recipes read these from the environment, so that a path may contain any character.
 export DUMP OUT RUN CONTEXT
 
 .PHONY: help setup setup-tests run test chaos check-scripts check-deploy cluster-test image submit bench lint
 
-help: ## this list
+help: ## lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo 'make run DUMP=dump.sql.gz OUT=dir   runs your own dump; ARGS="--limit 100" goes to facemill as it is'
+	@echo 'make run DUMP=dump.sql.gz OUT=dir   processes your own dump; ARGS="--limit 100" passes options to facemill'
 
-setup: ## installs system libraries, fetches the pinned models and sample photographs; does only what is missing
+setup: ## installs missing system libraries and fetches the pinned models and sample photographs
 	@deploy/setup.sh
 	@$(PYTHON) -B models/fetch.py models photos
 
-setup-tests: ## the same, and the servers that the tests start
+setup-tests: ## setup, and the servers that the tests start
 	@deploy/setup.sh --tests
 	@$(PYTHON) -B models/fetch.py
 
-run: setup ## builds and runs the pipeline: on DUMP, or on a small demonstration
+run: setup ## builds the program and runs it on DUMP or on a small demonstration
 	@$(CARGO) build --release --locked
 ifdef DUMP
 	@exec "$(BINARY)" run "$$DUMP" --out "$$OUT" $(ARGS)
@@ -52,15 +52,15 @@ SEED ?= $(shell date +%s)
 PHOTOS ?= 400
 chaos: export FACEMILL_CHAOS_SEED = $(SEED)
 chaos: export FACEMILL_CHAOS_PHOTOS = $(PHOTOS)
-chaos: setup-tests ## kills processes and servers while photos flow, and counts what is left: SEED=7 PHOTOS=500
+chaos: setup-tests ## kills workers and servers during a run and checks that no photo is lost: SEED=7 PHOTOS=500
 	@$(CARGO) test --locked --test chaos
 
-# Not `cargo build`: with the features of the tests' own crates, it is the program that they have built already.
-check-deploy: setup-tests ## the manifests, the image's recipe and the settings in them, without a cluster
+# `cargo build` would build the program again without the features of the test crates.
+check-deploy: setup-tests ## checks manifests, Dockerfile and compose file without a cluster
 	@$(CARGO) test --locked --no-run
 	@$(PYTHON) -B -m unittest discover --quiet tests/deploy
 
-cluster-test: setup-tests ## a whole life of an installation, with kubectl: CONTEXT=kind-kind, else a stand-in
+cluster-test: setup-tests ## runs an installation on a stand-in for a cluster, or on CONTEXT=kind-kind
 	@$(CARGO) test --locked --no-run
 	@$(PYTHON) -B tests/deploy/cluster.py $(ARGS)
 
@@ -69,17 +69,17 @@ image: setup ## builds the container image facemill:VERSION; BUILD_ARGS go to do
 	  --build-arg "VERSION=$(VERSION)" --build-arg "REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown)" \
 	  $(BUILD_ARGS) .
 
-submit: ## uploads DUMP and starts the producer in the cluster: make submit DUMP=dump.sql.gz RUN=faces
+submit: ## uploads DUMP and starts the producer in the cluster: DUMP=dump.sql.gz RUN=faces
 	@deploy/submit.sh
 
-check-scripts: ## syntax and tests of the scripts
+check-scripts: ## checks the syntax of the scripts and runs their tests
 	@for script in $(SCRIPTS); do bash -n "$$script"; done
 	@$(PYTHON) -B -m unittest discover --quiet models
 
 bench: setup-tests ## measures speed and agreement with the original method
 	@$(CARGO) bench --locked --bench '*' $(ARGS)
 
-lint: setup ## formatting, clippy, and shellcheck when it is installed
+lint: setup ## checks formatting, clippy, and shellcheck if it is installed
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS); else echo 'shellcheck is not installed: skipped'; fi
