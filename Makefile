@@ -44,9 +44,8 @@ else
 	@exec "$(BINARY)" demo --out "$$OUT" $(ARGS)
 endif
 
-test: setup-tests check-scripts check-deploy ## all tests
+test: lint setup-tests check-scripts check-deploy ## runs the lints and all tests
 	@$(CARGO) test --locked $(ARGS)
-	@$(PYTHON) -B tests/deploy/cluster.py --where-possible --copies 6
 
 SEED ?= $(shell date +%s)
 PHOTOS ?= 400
@@ -60,9 +59,10 @@ check-deploy: setup-tests ## checks manifests, Dockerfile and compose file witho
 	@$(CARGO) test --locked --no-run
 	@$(PYTHON) -B -m unittest discover --quiet tests/deploy
 
-cluster-test: setup-tests ## runs an installation on a stand-in for a cluster, or on CONTEXT=kind-kind
+cluster-test: setup-tests ## runs an installation on a stand-in for a cluster (Linux namespaces), or on CONTEXT=kind-kind
 	@$(CARGO) test --locked --no-run
-	@$(PYTHON) -B tests/deploy/cluster.py $(ARGS)
+	@$(PYTHON) -B -m unittest discover --quiet tests/cluster-standin
+	@$(PYTHON) -B tests/cluster-standin/cluster.py $(ARGS)
 
 image: setup ## builds the container image facemill:VERSION; BUILD_ARGS go to docker
 	@DOCKER_BUILDKIT=1 docker build --file deploy/Dockerfile --tag "facemill:$(VERSION)" \

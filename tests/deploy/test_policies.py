@@ -1,4 +1,4 @@
-"""Policies as Kubernetes means them; and the ones of k8s/overlays/dev open and close the ways that ways.py tries."""
+"""The semantics of network policies; and those of k8s/overlays/dev allow and block the connections of connections.py."""
 
 import copy
 import ipaddress
@@ -7,11 +7,11 @@ import subprocess
 import unittest
 
 import manifests
+from connections import ALLOWED, BLOCKED, NODE, names_of, parsed
 from manifests import ROOT, WORKLOADS, template_of
-from standin.policies import NFT, Policies, dropped
-from ways import CLOSED, OPEN, known_as, listed
+from policies import NFT, Policies, dropped
 
-NODE, OUTSIDE = "10.88.0.1", "192.31.196.10"
+OUTSIDE = "192.31.196.10"
 NAMESPACES = [{"metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name, "team": team}}}
               for name, team in (("here", "a"), ("there", "a"), ("far", "b"))]
 
@@ -49,8 +49,8 @@ def team(name):
     return {"namespaceSelector": {"matchLabels": {"team": name}}}
 
 
-def lets(openings, address, port, protocol="tcp"):
-    """Whether one of the openings lets this through; by the meaning of an opening, not by its rules."""
+def allows(openings, address, port, protocol="tcp"):
+    """Whether one of the openings allows this connection, by the definition of an opening and not by its rules."""
     address, inside = ipaddress.ip_address(address), lambda networks: any(address in network for network in networks)
     return openings is None or any(
         (one.networks is None or inside(one.networks)) and not inside(one.without) and (
@@ -60,32 +60,32 @@ def lets(openings, address, port, protocol="tcp"):
     )
 
 
-class WhatPoliciesMean(unittest.TestCase):
-    def check(self, direction, policies, opened, closed, of=WEB):
+class Semantics(unittest.TestCase):
+    def check(self, direction, policies, allowed, blocked, of=WEB):
         openings = Policies(policies, PODS, NAMESPACES).openings(of, direction)
-        for way in opened:
-            self.assertTrue(lets(openings, *way), f"{way} is closed")
-        for way in closed:
-            self.assertFalse(lets(openings, *way), f"{way} is open")
+        for connection in allowed:
+            self.assertTrue(allows(openings, *connection), f"{connection} is blocked")
+        for connection in blocked:
+            self.assertFalse(allows(openings, *connection), f"{connection} is allowed")
 
     def addresses(self, direction, *ends):
-        """The pods that are at the other end of a rule with these ends."""
+        """The addresses of the pods that a rule with these ends selects."""
         rule = {{"Ingress": "from", "Egress": "to"}[direction]: list(ends)}
         openings = Policies([policy(direction, rule)], PODS, NAMESPACES).openings(WEB, direction)
-        return {address for address in map(address_of, PODS) if lets(openings, address, 1)}
+        return {address for address in map(address_of, PODS) if allows(openings, address, 1)}
 
-    def test_whom_no_policy_selects_is_open(self):
+    def test_a_pod_that_no_policy_selects_is_open(self):
         elsewhere = [policy("Ingress", selector={"matchLabels": {"app": "db"}}), policy("Ingress", namespace="there")]
         self.assertIsNone(Policies(elsewhere, PODS, NAMESPACES).openings(WEB, "Ingress"))
 
-    def test_each_direction_is_closed_by_itself(self):
+    def test_directions_are_independent(self):
         known = Policies([policy("Ingress")], PODS, NAMESPACES)
         self.assertEqual(known.openings(WEB, "Ingress"), [])
         self.assertIsNone(known.openings(WEB, "Egress"))
         known = Policies([policy("Egress", {})], PODS, NAMESPACES)
         self.assertIsNone(known.openings(WEB, "Ingress"))
 
-    def test_without_types_it_is_about_what_comes_in_and_about_what_it_names(self):
+    def test_without_types_a_policy_applies_to_ingress_and_to_the_rules_it_has(self):
         silent = policy("Egress", {"to": [app("db")]})
         del silent["spec"]["policyTypes"]
         known = Policies([silent], PODS, NAMESPACES)
@@ -100,16 +100,16 @@ class WhatPoliciesMean(unittest.TestCase):
         self.check("Egress", both, [("10.0.0.2", 1), ("10.0.0.3", 2)],
                    [("10.0.0.2", 2), ("10.0.0.3", 1), ("10.0.1.2", 1)])
 
-    def test_a_rule_without_ends_means_everybody_and_a_policy_without_rules_nobody(self):
+    def test_a_rule_without_ends_allows_all_and_a_policy_without_rules_allows_none(self):
         self.check("Ingress", [policy("Ingress", {})], [("10.0.2.1", 1), ("192.31.196.10", 1), ("2001:db8::1", 1)], [])
         self.check("Ingress", [policy("Ingress", {"from": [], "ports": []})], [("192.31.196.10", 1)], [])
         self.check("Ingress", [policy("Ingress")], [], [("10.0.0.2", 1)])
 
-    def test_pods_are_those_of_the_policys_namespace(self):
+    def test_pod_selectors_apply_to_the_namespace_of_the_policy(self):
         self.assertEqual(self.addresses("Ingress", app("db")), {"10.0.0.2"})
         self.assertEqual(self.addresses("Ingress", {"podSelector": {}}), {"10.0.0.1", "10.0.0.2", "10.0.0.3"})
 
-    def test_namespaces_are_all_their_pods_or_those_that_are_selected_too(self):
+    def test_namespace_selectors_select_all_pods_or_those_that_match_the_pod_selector(self):
         self.assertEqual(self.addresses("Egress", team("b")), {"10.0.2.1"})
         self.assertEqual(self.addresses("Egress", team("a") | app("web")), {"10.0.0.1", "10.0.1.1"})
         self.assertEqual(self.addresses("Egress", {"namespaceSelector": {}} | app("db")), {"10.0.0.2", "10.0.1.2"})
@@ -125,11 +125,11 @@ class WhatPoliciesMean(unittest.TestCase):
         self.assertEqual(self.addresses("Egress", select("tier", "Exists")), {"10.0.0.2", "10.0.0.3"})
         self.assertEqual(self.addresses("Egress", select("tier", "DoesNotExist")), {"10.0.0.1"})
 
-    def test_blocks_and_their_holes(self):
+    def test_address_blocks_and_their_exceptions(self):
         block = {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8", "192.168.0.0/16"]}}
         self.check("Egress", [policy("Egress", {"to": [block]})], [("192.31.196.10", 1), ("11.0.0.0", 1)],
                    [("10.0.0.2", 1), ("10.255.255.255", 1), ("192.168.1.1", 1), ("2001:db8::1", 1)])
-        # A hole is one of its block, and of no other end.
+        # An exception applies to its own block only.
         self.check("Egress", [policy("Egress", {"to": [block, app("db")]})], [("10.0.0.2", 1)], [("10.0.0.3", 1)])
 
     def test_ports(self):
@@ -139,7 +139,7 @@ class WhatPoliciesMean(unittest.TestCase):
                    [at(80), at(53, "udp"), at(1000), at(1010), at(7, "sctp")],
                    [at(53), at(80, "udp"), at(999), at(1011), ("10.0.0.3", 80)])
 
-    def test_named_ports_are_the_receivers(self):
+    def test_named_ports_are_looked_up_in_the_receiver(self):
         coming = policy("Ingress", {"ports": [{"port": "http"}]})
         self.check("Ingress", [coming], [("10.0.0.2", 8080)], [("10.0.0.2", 8081), ("10.0.0.2", 8081, "udp")])
         going = policy("Egress", {"to": [STORES], "ports": [{"port": "sql"}]})
@@ -147,15 +147,15 @@ class WhatPoliciesMean(unittest.TestCase):
                    [("10.0.0.2", 5433), ("10.0.0.3", 5432)])
         outside = policy("Egress", {"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}], "ports": [{"port": "sql"}]})
         self.check("Egress", [outside], [], [("10.0.0.2", 5432)])
-        unknown = policy("Ingress", {"ports": [{"port": "nobody's"}]})
+        unknown = policy("Ingress", {"ports": [{"port": "unknown"}]})
         self.check("Ingress", [unknown], [], [("10.0.0.2", 8080)])
 
 
-class TheRules(unittest.TestCase):
+class NftRules(unittest.TestCase):
     def rules(self, *policies, of=WEB):
         return Policies(policies, PODS, NAMESPACES).ruleset(of, NODE).splitlines()
 
-    def test_say_what_the_openings_mean(self):
+    def test_rules_follow_the_openings(self):
         rules = self.rules(policy("Egress", {
             "to": [STORES, {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}},
                    {"ipBlock": {"cidr": "2000::/3", "except": ["2002::/16"]}}],
@@ -167,7 +167,7 @@ class TheRules(unittest.TestCase):
         self.assertEqual([rule for rule in rules if " egress " in rule and "daddr" in rule and "@" not in rule],
                          [f"add rule inet policies egress {where} {port} accept" for where in wheres for port in ports])
 
-    def test_are_closed_unless_open(self):
+    def test_chains_drop_what_no_rule_accepts(self):
         for direction, hook in (("ingress", "input"), ("egress", "output")):
             rules = [rule for rule in self.rules(policy("Ingress"), policy("Egress")) if f" {direction} " in rule]
             self.assertIn(f"hook {hook} priority 0; policy drop;", rules[0])
@@ -177,56 +177,55 @@ class TheRules(unittest.TestCase):
             self.assertEqual(accepted[2:], of_node)
             self.assertIn(f"add rule inet policies {direction} accept", self.rules())
 
-    def test_are_such_as_nft_takes(self):
+    def test_nft_accepts_the_rules(self):
         alone = ["unshare", "--user", "--map-root-user", "--net"]
         if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
-            print("no namespaces here: whether nft takes the rules was not tried")
-            return
+            self.skipTest("this machine has no user namespaces, so nft cannot load the rules")
         for overlay in ("dev", "production"):
             pods, known = cluster(manifests.render(ROOT / "k8s/overlays" / overlay))
             for one in pods:
-                # The second time, what is there is replaced.
+                # Loading the rules again replaces them.
                 twice = 2 * known.ruleset(one, NODE)
-                told = subprocess.run([*alone, NFT, "--file", "-"], input=twice, capture_output=True, text=True,
-                                      check=False)
-                self.assertEqual((told.returncode, told.stderr), (0, ""), one["metadata"]["name"])
+                loaded = subprocess.run([*alone, NFT, "--file", "-"], input=twice, capture_output=True, text=True,
+                                        check=False)
+                self.assertEqual((loaded.returncode, loaded.stderr), (0, ""), one["metadata"]["name"])
 
-    def test_what_they_have_dropped(self):
+    def test_dropped_connections_are_read(self):
         element = {"concat": ["10.0.0.2", "tcp", 22]}
-        told = {"nftables": [{"metainfo": {}}, {"chain": {"name": "egress"}}, {"set": {"name": "dropped_ingress"}},
+        listing = {"nftables": [{"metainfo": {}}, {"chain": {"name": "egress"}}, {"set": {"name": "dropped_ingress"}},
                              {"set": {"name": "dropped_egress", "elem": [element]}}]}
-        self.assertEqual(list(dropped(json.dumps(told))), [("egress", "10.0.0.2", "tcp", 22)])
+        self.assertEqual(list(dropped(json.dumps(listing))), [("egress", "10.0.0.2", "tcp", 22)])
 
 
 def cluster(items):
-    """A pod of each workload of an overlay, those that are around it, and the policies; at addresses of a cluster."""
-    around = manifests.load((ROOT / "tests/deploy/overlays/stand-in/around.yaml").read_text(encoding="utf-8"))
-    pods = [item for item in around if item["kind"] == "Pod"]
+    """A pod for each workload of an overlay and those of neighbours.yaml, with addresses; and the policies."""
+    neighbours = manifests.load((ROOT / "tests/deploy/neighbours.yaml").read_text(encoding="utf-8"))
+    pods = [item for item in neighbours if item["kind"] == "Pod"]
     for item in items:
         if item["kind"] in WORKLOADS:
             template, own = template_of(item), item["metadata"]
             meta = template["metadata"] | {"name": f"{own['name']}-1", "namespace": own["namespace"]}
             pods.append({"metadata": meta, "spec": template["spec"]})
     pods = [one | {"status": {"podIPs": [{"ip": f"10.88.1.{number}"}]}} for number, one in enumerate(pods, 1)]
-    spaces = [item for item in items + around if item["kind"] == "Namespace"]
+    spaces = [item for item in items + neighbours if item["kind"] == "Namespace"]
     labelled = [{"metadata": {"name": n, "labels": {"kubernetes.io/metadata.name": n}}}
                 for n in (space["metadata"]["name"] for space in spaces)]
     return pods, Policies([item for item in items if item["kind"] == "NetworkPolicy"], pods, labelled)
 
 
-# Pods that are over before cluster.py tries its ways.
+# Pods that have ended when the stand-in tries the connections.
 SHORT_LIVED = "fetch prometheus keda outside -> job:9100 bucket:9100"
 
 
-def wrong_ways(items):
-    """The ways of ways.py that are not as its tables have them, by what the policies mean."""
+def wrong_connections(items):
+    """The connections that the policies wrongly allow or block."""
     pods, known = cluster(items)
-    find = lambda name: next((one for one in pods if name in known_as(one)), None)
+    find = lambda name: next((one for one in pods if name in names_of(one)), None)
     address = lambda name: address_of(find(name)) if find(name) else {"outside": OUTSIDE}.get(name, name)
-    for table, wanted in ((OPEN, True), (CLOSED, False), (SHORT_LIVED, False)):
-        for start, end, protocol, port in listed(table):
+    for table, wanted in ((ALLOWED, True), (BLOCKED, False), (SHORT_LIVED, False)):
+        for start, end, protocol, port in parsed(table):
             ends = ((find(start), "Egress", address(end)), (find(end), "Ingress", address(start)))
-            is_open = all(lets(known.openings(one, direction), other, port, protocol)
+            is_open = all(allows(known.openings(one, direction), other, port, protocol)
                           for one, direction, other in ends if one)
             if is_open != wanted:
                 yield f"{start} -> {end}:{port}/{protocol}"
@@ -259,40 +258,40 @@ def without_ports(items):
         rule.pop("ports")
 
 
-def without_hole(hole):
-    return lambda items: spec(items, "internet")["egress"][0]["to"][0]["ipBlock"]["except"].remove(hole)
+def without_exception(network):
+    return lambda items: spec(items, "internet")["egress"][0]["to"][0]["ipBlock"]["except"].remove(network)
 
 
-# What is broken, how, and a way that is wrong by it.
+# A defect, how to cause it, and a connection that is wrong then.
 MUTANTS = [
-    ("nobody may ask Redis", without_port("servers", "egress", 6379), "classify -> redis:6379"),
-    ("Redis answers nobody", without_port("to-servers", "ingress", 6379), "classify -> redis:6379"),
-    ("nobody may ask for names", without("names"), "detect -> names:53"),
-    ("names over UDP alone", lambda items: spec(items, "names")["egress"][0]["ports"].pop(), "detect -> names:53"),
-    ("names over TCP alone", lambda items: spec(items, "names")["egress"][0]["ports"].pop(0), "redis -> names:53/udp"),
+    ("workers cannot reach Redis", without_port("servers", "egress", 6379), "classify -> redis:6379"),
+    ("Redis accepts no connection", without_port("to-servers", "ingress", 6379), "classify -> redis:6379"),
+    ("no DNS", without("names"), "detect -> names:53"),
+    ("DNS over UDP only", lambda items: spec(items, "names")["egress"][0]["ports"].pop(), "detect -> names:53"),
+    ("DNS over TCP only", lambda items: spec(items, "names")["egress"][0]["ports"].pop(0), "redis -> names:53/udp"),
     ("no internet", without("internet"), "fetch -> outside:80"),
     ("no metrics", without("metrics"), "prometheus -> crop:9100"),
-    ("nothing is closed first", without("nothing"), "keda -> job:9100"),
-    ("servers open to the world", without("to-servers"), "prometheus -> rabbitmq:15692"),
-    ("fetch reaches the cluster", without_hole("10.0.0.0/8"), f"fetch -> {NODE}:10250"),
-    ("fetch reaches the metadata", without_hole("169.254.0.0/16"), "fetch -> 169.254.169.254:80"),
-    ("fetch reaches carriers' customers", without_hole("100.64.0.0/10"), "fetch -> 100.64.0.1:80"),
+    ("not blocked by default", without("nothing"), "keda -> job:9100"),
+    ("servers open to all", without("to-servers"), "prometheus -> rabbitmq:15692"),
+    ("fetch reaches the cluster", without_exception("10.0.0.0/8"), f"fetch -> {NODE}:10250"),
+    ("fetch reaches the metadata", without_exception("169.254.0.0/16"), "fetch -> 169.254.169.254:80"),
+    ("fetch reaches carrier-grade addresses", without_exception("100.64.0.0/10"), "fetch -> 100.64.0.1:80"),
     ("all reach the internet", lambda items: spec(items, "internet").update(podSelector={}), "redis -> outside:80"),
     ("workers reach every port", without_ports, "crop -> seaweedfs:9333"),
-    ("all the world's metrics", lambda items: spec(items, "metrics")["ingress"][0].pop("from"), "keda -> fetch:9100"),
+    ("metrics open to all", lambda items: spec(items, "metrics")["ingress"][0].pop("from"), "keda -> fetch:9100"),
 ]
 
 
-class TheDevOverlay(unittest.TestCase):
-    def test_opens_what_is_needed_and_nothing_more(self):
-        self.assertEqual(list(wrong_ways(DEV)), [])
+class DevOverlay(unittest.TestCase):
+    def test_allows_what_is_needed_and_nothing_else(self):
+        self.assertEqual(list(wrong_connections(DEV)), [])
 
-    def test_is_found_broken_where_it_is(self):
-        for name, break_it, way in MUTANTS:
+    def test_every_defect_is_found(self):
+        for name, break_it, connection in MUTANTS:
             with self.subTest(name):
                 items = copy.deepcopy(DEV)
                 break_it(items)
-                self.assertIn(way if "/" in way else f"{way}/tcp", list(wrong_ways(items)))
+                self.assertIn(connection if "/" in connection else f"{connection}/tcp", list(wrong_connections(items)))
 
 
 if __name__ == "__main__":

@@ -1,27 +1,31 @@
-"""deploy/submit.sh with kubectl: the dump goes to a store in the cluster, through `kubectl port-forward` or S3_URL."""
+"""deploy/submit.sh uploads the dump to a store in the cluster or at S3_URL, and creates the Job of the producer."""
 
 import hashlib
 import http.server
-import socket
+import json
+import os
+import random
 import subprocess
+import sys
 import tempfile
 import threading
 import unittest
 from pathlib import Path
 
+import manifests
 from manifests import ROOT
-from test_apiserver import WithKubectl
-from test_remote import MEGABYTES, PATIENCE, Here
+
+DUMP = random.Random(1).randbytes(5_000_000)
 
 
 class Store(http.server.ThreadingHTTPServer):
-    """Takes what is put there, and looks at no signature."""
+    """An object store that accepts every upload and checks no signature."""
 
     daemon_threads = True
 
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), Put)
-        self.put = []
+        super().__init__(("127.0.0.1", 0), Upload)
+        self.uploads = []
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def close(self):
@@ -29,12 +33,12 @@ class Store(http.server.ThreadingHTTPServer):
         self.server_close()
 
 
-class Put(http.server.BaseHTTPRequestHandler):
+class Upload(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_PUT(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.put.append((self.path, self.headers, body))
+        self.server.uploads.append((self.path, self.headers, body))
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -43,71 +47,72 @@ class Put(http.server.BaseHTTPRequestHandler):
         pass
 
 
-class Submit(WithKubectl):
+class Submit(unittest.TestCase):
     def setUp(self):
-        self.kubelet = Here()
-        super().setUp()
-        self.kubectl("apply --kustomize k8s/overlays/dev")
-        self.until("pods", lambda found: "seaweedfs-0" in {pod["metadata"]["name"] for pod in found["items"]})
-        pod = self.kubectl.store.get("pods", "facemill", "seaweedfs-0")
-        self.kubectl.store.update(pod, lambda there: there | {"status": {"phase": "Running"}})
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
-        self.dump = Path(folder.name) / "a dump.sql"
-        self.dump.write_bytes(MEGABYTES)
+        self.folder = Path(folder.name)
+        rendered = manifests.render(ROOT / "k8s/overlays/dev")
+        (self.folder / "manifests.json").write_text(json.dumps(rendered), encoding="utf-8")
+        kubectl = self.folder / "kubectl"
+        fake = Path(__file__).with_name("fake_kubectl.py")
+        kubectl.write_text(f'#!/bin/sh\nexec "{sys.executable}" -B "{fake}" "$@"\n', encoding="utf-8")
+        kubectl.chmod(0o755)
+        self.dump = self.folder / "a dump.sql"
+        self.dump.write_bytes(DUMP)
+        self.store = Store()
+        self.addCleanup(self.store.close)
 
-    def submit(self, **more):
-        # A proxy of this machine's is not for what is on it.
-        more |= {"DUMP": str(self.dump), "RUN": "faces", "http_proxy": "http://127.0.0.1:9"}
-        return subprocess.run([ROOT / "deploy/submit.sh"], env=self.kubectl.environment | more, cwd=ROOT, text=True,
-                              capture_output=True, timeout=PATIENCE, check=False)
+    def submit(self, **variables):
+        environment = os.environ | {
+            "PATH": f"{self.folder}:{os.environ['PATH']}", "FAKE_KUBECTL": str(self.folder), "DUMP": str(self.dump),
+            # A proxy must not be used for a forwarded port.
+            "RUN": "faces", "http_proxy": "http://127.0.0.1:9",
+        } | variables
+        return subprocess.run([ROOT / "deploy/submit.sh"], env=environment, cwd=ROOT, text=True, capture_output=True,
+                              timeout=60, check=False)
 
-    def test_uploads_and_starts_the_producer(self):
-        store = Store()
-        self.addCleanup(store.close)
-        self.kubelet.moved[8333] = store.server_port
+    def forward_to(self, port):
+        (self.folder / "port").write_text(str(port), encoding="utf-8")
+
+    def test_uploads_the_dump_and_starts_the_producer(self):
+        self.forward_to(self.store.server_port)
         done = self.submit()
         self.assertEqual(done.returncode, 0, done.stderr)
-        (path, headers, body), = store.put
-        digest = hashlib.sha256(MEGABYTES).hexdigest()
+        (path, headers, body), = self.store.uploads
+        digest = hashlib.sha256(DUMP).hexdigest()
         key = f"dumps/{digest[:16]}/a_dump.sql"
-        self.assertEqual((path, headers["x-amz-content-sha256"], body == MEGABYTES), (f"/facemill/{key}", digest, True))
-        self.assertRegex(headers["Authorization"], r"^AWS4-HMAC-SHA256 Credential=\S+/us-east-1/s3/aws4_request")
-        job = done.stdout.split()[-1].removeprefix("job/")
-        self.assertTrue(done.stdout.endswith(f"\nkubectl --namespace facemill logs --follow job/{job}\n"), done.stdout)
-        arguments = self.kubectl.get(f"job/{job}")["spec"]["template"]["spec"]["containers"][0]["args"]
-        self.assertEqual(arguments, ["produce", f"s3://facemill/{key}", "--run", "faces"])
-        self.until("pods", lambda _: not self.running_kubectls())
+        self.assertEqual((path, headers["x-amz-content-sha256"], body == DUMP), (f"/facemill/{key}", digest, True))
+        self.assertRegex(headers["Authorization"], r"^AWS4-HMAC-SHA256 Credential=facemill/\d+/us-east-1/s3/aws4_request")
+        job = json.loads((self.folder / "created.json").read_text(encoding="utf-8"))
+        container = job["spec"]["template"]["spec"]["containers"][0]
+        self.assertEqual(container["args"], ["produce", f"s3://facemill/{key}", "--run", "faces"])
+        self.assertRegex(container["image"], "facemill:")
+        name = job["metadata"]["name"]
+        self.assertTrue(done.stdout.endswith(f"\nkubectl --namespace facemill logs --follow job/{name}\n"), done.stdout)
 
-    def test_uploads_where_it_is_told(self):
-        store = Store()
-        self.addCleanup(store.close)
-        done = self.submit(S3_URL=f"http://127.0.0.1:{store.server_port}/")
+    def test_uploads_to_the_given_address(self):
+        done = self.submit(S3_URL=f"http://127.0.0.1:{self.store.server_port}/")
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertEqual([(path.split("/")[1], body == MEGABYTES) for path, _, body in store.put], [("facemill", True)])
+        uploads = [(path.split("/")[1], body == DUMP) for path, _, body in self.store.uploads]
+        self.assertEqual(uploads, [("facemill", True)])
 
-    def test_tells_why_the_store_does_not_answer(self):
-        bound = socket.socket()
-        self.addCleanup(bound.close)
-        bound.bind(("127.0.0.1", 0))
-        self.kubelet.moved[8333] = bound.getsockname()[1]
+    def test_reports_why_the_upload_failed(self):
+        port = self.store.server_port
+        self.store.close()
+        self.forward_to(port)
+        reason = "error forwarding port 8333 to pod seaweedfs-0"
+        (self.folder / "error").write_text(reason, encoding="utf-8")
         done = self.submit()
         self.assertNotEqual(done.returncode, 0)
-        self.assertIn("error forwarding port 8333 to pod seaweedfs-0", done.stderr)
-        self.assertNotIn("create", done.stdout)
+        self.assertIn(reason, done.stderr)
+        self.assertFalse((self.folder / "created.json").exists())
 
-    def running_kubectls(self):
-        """Those that forward a port of this test's cluster."""
-        ours = self.kubectl.environment["KUBECONFIG"].encode()
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                if ours in (process / "environ").read_bytes() and b"port-forward" in (process / "cmdline").read_bytes():
-                    found.append(process.name)
-            except OSError:
-                # It ended in the meantime, or is somebody else's.
-                pass
-        return found
+    def test_rejects_a_bad_run_and_a_missing_dump(self):
+        for variables, message in (({"RUN": "No Spaces"}, "RUN=No Spaces"), ({"DUMP": "/no/file"}, "/no/file is not a file")):
+            done = self.submit(**variables)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn(message, done.stderr)
 
 
 if __name__ == "__main__":

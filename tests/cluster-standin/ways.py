@@ -1,4 +1,4 @@
-"""Which ways between pods are open and which are closed, tried with real connections in the stand-in.
+"""Tries the connections of tests/deploy/connections.py between the pods of the stand-in.
 
 A way is open when somebody at its other end answers, be it that nobody listens there; it is closed when the rules of
 one of its ends say that they have dropped it. A silence that nobody answers for is neither.
@@ -10,7 +10,9 @@ import select
 import socket
 import time
 
-from standin.kubelet import NODE, inside
+from standin.kubelet import inside
+
+from connections import ALLOWED, BLOCKED, names_of, parsed
 
 KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 # DNS: who answers for the root?
@@ -18,46 +20,6 @@ QUESTION = bytes.fromhex("000101000001000000000000" "0000020001")
 PATIENCE = 20
 # It is taken; nobody listens; who has listened is just ending.
 ANSWERS = 0, errno.ECONNREFUSED, errno.ECONNRESET
-
-# What is at each end: a worker of a stage, a server, a pod or namespace of around.yaml, `outside` (the photos'
-# host), an address.
-OPEN = """
-fetch detect crop classify -> rabbitmq:5672 rabbitmq:15672 redis:6379 seaweedfs:8333 jaeger:4317 jaeger:4318
-fetch detect crop classify rabbitmq redis seaweedfs jaeger -> names:53 names:53/udp
-fetch -> outside:80
-prometheus -> fetch:9100 detect:9100 crop:9100 classify:9100 rabbitmq:15692
-keda -> rabbitmq:15672
-"""
-CLOSED = f"""
-fetch detect crop classify -> rabbitmq:4369 rabbitmq:15692 redis:16379 seaweedfs:9333 seaweedfs:8888 jaeger:16686
-fetch detect crop classify -> names:80 prometheus:9090 {NODE}:10250 169.254.169.254:80
-fetch -> detect:9100 172.16.0.1:80 192.168.0.1:80 100.64.0.1:80 198.18.0.1:80 240.0.0.1:80
-detect crop classify -> outside:80 fetch:9100
-rabbitmq redis seaweedfs jaeger -> outside:80 fetch:9100
-rabbitmq -> redis:6379
-redis -> rabbitmq:5672
-seaweedfs -> redis:6379
-outside -> rabbitmq:5672 redis:6379 seaweedfs:8333 jaeger:4317 jaeger:16686 fetch:9100 classify:9100
-prometheus -> rabbitmq:5672 rabbitmq:15672 redis:6379 seaweedfs:8333
-keda -> rabbitmq:5672 redis:6379 fetch:9100
-"""
-
-
-def listed(table):
-    """(from, to, protocol, port) of each way."""
-    for line in table.strip().splitlines():
-        starts, ends = line.split(" -> ")
-        for start in starts.split():
-            for end, port in (end.split(":") for end in ends.split()):
-                port, _, protocol = port.partition("/")
-                yield start, end, protocol or "tcp", int(port)
-
-
-def known_as(pod):
-    """What the tables call a pod."""
-    meta = pod["metadata"]
-    labels = [meta["labels"].get(f"app.kubernetes.io/{key}") for key in ("component", "name")]
-    return {meta["name"], *labels} - {"facemill", None}
 
 
 class Ways:
@@ -71,11 +33,11 @@ class Ways:
     def runner(self, name):
         """The youngest such pod that lives."""
         alive = (runner for runner in reversed(self.kubelet.all_runners()) if runner.has_network)
-        return next((runner for runner in alive if name in known_as(runner.pod)), None)
+        return next((runner for runner in alive if name in names_of(runner.pod)), None)
 
     def are_there(self):
         """Whether every pod of the tables has its network."""
-        names = {name for way in listed(OPEN) for name in way[:2]}
+        names = {name for way in parsed(ALLOWED) for name in way[:2]}
         return all(self.runner(name) for name in names - {"outside"})
 
     def end(self, name):
@@ -89,7 +51,7 @@ class Ways:
 
     def check(self):
         """Every way of both tables is as it is there."""
-        wanted = {way: "open" for way in listed(OPEN)} | {way: "closed" for way in listed(CLOSED)}
+        wanted = {way: "open" for way in parsed(ALLOWED)} | {way: "closed" for way in parsed(BLOCKED)}
         found = self.try_all(wanted)
         faults = [f"{way[0]} -> {way[1]}, {way[2]} {way[3]}, is not {wanted[way]}, but {is_now}"
                   for way, is_now in found.items() if is_now != wanted[way]]

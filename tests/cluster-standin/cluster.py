@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""A whole life of an installation: apply, submit, scale, update, kill; and at the end every photo is accounted for.
+"""Runs an installation: apply, submit, scale, update, kill. At the end every photo must be accounted for.
 
-  tests/deploy/cluster.py                                   a stand-in of a cluster (Linux; root, or user namespaces)
-  CONTEXT=kind-kind DUMP=dump.sql tests/deploy/cluster.py   a real one, with k8s/overlays/dev and a dump of yours
+  tests/cluster-standin/cluster.py                                   a stand-in for a cluster (Linux; root, or user namespaces)
+  CONTEXT=kind-kind DUMP=dump.sql tests/cluster-standin/cluster.py   a real one, with k8s/overlays/dev and a dump of yours
 
-Everything is done as a person would do it: with kubectl and deploy/submit.sh. The stand-in (standin/) runs the
-manifests' pods as processes in network namespaces of their own, with the policies, users and roots that the manifests
-name. The servers are real ones. There, a second life follows in which nobody scales by hand: its autoscaler does what
-KEDA would. All of it lives in namespaces of this process and ends with it.
+All steps use kubectl and deploy/submit.sh. The stand-in (standin/) runs the pods of the manifests as processes in network
+namespaces of their own, with the policies, users and roots of the manifests. The servers are real. On the stand-in, a
+second run follows in which its autoscaler scales as KEDA does. Everything runs in namespaces of this process and ends
+with it.
 """
 
 import argparse
@@ -21,9 +21,10 @@ import tempfile
 import time
 from pathlib import Path
 
-import manifests
 from installation import RUN, STAGES, Installation, names, say, until
 from machine import StandIn
+
+import manifests
 from manifests import ROOT, Program
 
 INSIDE = "FACEMILL_TEST_INSIDE"
@@ -75,7 +76,7 @@ def first_of(dump, photos):
 def live_with_keda(installation, autoscaler, dump):
     """Nobody works until there are photos, and nobody when there are none left. The audit is the judge here, too."""
     run, began = "again", time.monotonic()
-    installation.kubectl("apply", "--kustomize", ROOT / "tests/deploy/overlays/keda")
+    installation.kubectl("apply", "--kustomize", ROOT / "tests/cluster-standin/overlays/keda")
     autoscaler.start()
     until("nobody works", installation.is_empty, 60)
     for stage in ("fetch", "crop"):
@@ -128,7 +129,7 @@ def measure(stand_in, installation, dump, folder, workers):
     installation.close()
 
 
-def inside_namespaces(arguments, where_possible):
+def inside_namespaces(arguments):
     """Starts this script again in namespaces of its own."""
     plain = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     as_user = [[*plain, "--map-root-user", "--map-auto"], [*plain, "--map-root-user"]]
@@ -136,7 +137,7 @@ def inside_namespaces(arguments, where_possible):
     command = next(filter(works, [plain] if os.geteuid() == 0 else as_user), None)
     if command is None:
         say("this machine allows no namespaces: give a cluster with CONTEXT, or run it as root")
-        return 0 if where_possible else 3
+        return 3
     if command is as_user[1]:
         say("NOT TRIED: the manifests' users. There is but one here: give it more (newuidmap, /etc/subuid), or be root")
     command += [sys.executable, "-B", __file__, *arguments]
@@ -150,10 +151,9 @@ def inside_namespaces(arguments, where_possible):
 
 def main(arguments):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    copies, possible = "how often each photo of the demonstration is in the dump", "no namespaces here is no failure"
-    calm = "no disturbances: one life with a worker of each stage, what /metrics say goes there"
+    copies = "how often the dump contains each photo of the demonstration"
+    calm = "without disturbances, one worker a stage: stores the metrics in this folder"
     parser.add_argument("--copies", type=int, default=6, help=copies)
-    parser.add_argument("--where-possible", action="store_true", help=possible)
     parser.add_argument("--measure", type=Path, help=calm)
     parser.add_argument("--workers", default="", help="with --measure: more of a stage, as in detect=2,crop=2")
     parser.add_argument("--keep", type=Path, help="copy the logs there")
@@ -164,7 +164,7 @@ def main(arguments):
         live(Installation(ROOT / "k8s/overlays/dev", {}, context), Path(os.environ["DUMP"]))
         return 0
     if INSIDE not in os.environ:
-        return inside_namespaces(arguments, options.where_possible)
+        return inside_namespaces(arguments)
     scratch = Path(os.environ[INSIDE])
     try:
         stand_in = StandIn(scratch, Program(manifests.built_program()))

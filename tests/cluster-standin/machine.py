@@ -7,14 +7,15 @@ import subprocess
 import urllib.request
 from pathlib import Path
 
-from installation import Installation, say, until
-from manifests import PACKAGES, ROOT
 from standin.apiserver import Api, Server, Store
 from standin.autoscaler import Autoscaler
 from standin.controllers import Controllers
 from standin.images import Images
 from standin.kubelet import BRIDGE, NODE, Kubelet, inside, run as shell
+from installation import Installation, say, until
 from ways import Ways
+
+from manifests import PACKAGES, ROOT
 
 # So many that no host is asked as often as would be impolite: the workers are tried here, not their patience.
 HOSTS = 64
@@ -67,11 +68,11 @@ class StandIn:
 
     def installation(self):
         # Its names lead to pods, too, but the dump is to go through the API server.
-        installation = Installation(ROOT / "tests/deploy/overlays/stand-in", {
+        installation = Installation(ROOT / "tests/cluster-standin/overlays/stand-in", {
             "S3_URL": "", "KUBECONFIG": str(self.scratch / "kubeconfig"), "KUBECACHEDIR": str(self.scratch / "cache"),
             "PATH": f"{PACKAGES / 'bin'}:{os.environ['PATH']}",
         }, check_ways=self.check_ways, has_users=not self.kubelet.only_root)
-        around = (ROOT / "tests/deploy/overlays/stand-in/around.yaml").read_text(encoding="utf-8")
+        around = (ROOT / "tests/deploy/neighbours.yaml").read_text(encoding="utf-8")
         installation.run("kubectl", "apply", "--filename=-", input=around.replace("NAMES", str(self.names)))
         ready = ("--for=condition=Ready", "pod", "--all", "--all-namespaces", "--timeout=60s")
         installation.run("kubectl", "wait", *ready)

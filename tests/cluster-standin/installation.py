@@ -10,9 +10,10 @@ import time
 import urllib.request
 
 from forwarding import forwarding
-from manifests import ROOT
 from standin.autoscaler import PAUSED_REPLICAS
 from standin.controllers import is_going, is_ready
+
+from manifests import ROOT
 
 STAGES = ("fetch", "detect", "crop", "classify")
 # Who each of them is, and where it may write.

@@ -1,9 +1,9 @@
-"""NetworkPolicies as nftables rules for a pod's own network namespace.
+"""Network policies of Kubernetes as nftables rules for the network namespace of a pod.
 
-As Kubernetes has them: in a direction in which no policy selects a pod, everything is open; else only what one of its
-policies lets through. Both ends must agree. Established connections go on; the node reaches its pods, and a pod itself.
-What is left is dropped, as most network plug-ins do, and written down in the sets `dropped_ingress` and
-`dropped_egress`: a connection that the rules have ended is told from one that nobody answers.
+If no policy selects a pod in a direction, everything is allowed; otherwise only what one of its policies allows. Both
+ends must allow a connection. Established connections, connections from the node and a pod's connections to itself are
+always allowed. Everything else is dropped, as most network plug-ins do, and noted in the sets `dropped_ingress` and
+`dropped_egress`, so that a dropped connection can be distinguished from one without an answer.
 """
 
 import ipaddress
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 from manifests import matches
 
-# Debian has it where not everybody looks.
+# Debian installs nft outside the PATH of ordinary users.
 NFT = shutil.which("nft") or "/usr/sbin/nft"
 TABLE = "inet policies"
-# Hook, the other end's address, the name of a rule's list of other ends.
+# Hook, address of the other end, key of a rule's list of other ends.
 DIRECTIONS = {"Ingress": ("input", "saddr", "from"), "Egress": ("output", "daddr", "to")}
 FAMILIES = {4: ("ip", "ipv4"), 6: ("ip6", "ipv6")}
-# Loaded as one transaction, which leaves the sets as they are.
+# Loaded as one transaction, which keeps the sets.
 FRAME = """\
 add table inet policies
 add set inet policies dropped_{direction} {{ type ipv4_addr . inet_proto . inet_service; size 4096; flags dynamic; }}
@@ -36,9 +36,9 @@ add rule inet policies {direction} ct state new add @dropped_{direction} {{ ip {
 
 @dataclass(frozen=True)
 class Opening:
-    """What is let through: these networks without those, at these ports as (protocol, first, last).
+    """What is allowed: networks, without the excluded ones, at ports given as (protocol, first, last).
 
-    None stands for every network and for every port; a protocol's `first` is None where all of its ports are meant.
+    None means every network or every port. `first` is None for all ports of a protocol.
     """
 
     networks: tuple | None
@@ -47,7 +47,7 @@ class Opening:
 
 
 class Policies:
-    """All policies of a cluster, with the pods and the namespaces' labels that their selectors are about."""
+    """All policies of a cluster, with the pods and the labels of namespaces that their selectors refer to."""
 
     def __init__(self, policies, pods, namespaces):
         self.policies = policies
@@ -55,7 +55,7 @@ class Policies:
         self.namespaces = {item["metadata"]["name"]: item["metadata"].get("labels", {}) for item in namespaces}
 
     def openings(self, pod, direction):
-        """What is open to a pod in this direction; None where everything is."""
+        """What is allowed for a pod in this direction; None if everything is."""
         meta, found = pod["metadata"], None
         for policy in self.policies:
             spec = policy["spec"]
@@ -68,7 +68,7 @@ class Policies:
 
     def opened(self, rule, pod, direction):
         ends = rule.get(DIRECTIONS[direction][2])
-        # A named port is the receiver's: for addresses outside it names nothing.
+        # A named port is defined by the receiver, so it has no meaning for addresses outside the cluster.
         receiver = pod if direction == "Ingress" else None
         if not ends:
             return [Opening(None, (), ports_of(rule, receiver))]
@@ -84,7 +84,7 @@ class Policies:
         return found + [Opening(tuple(networks), (), ports) for ports, networks in by_ports.items()]
 
     def selected(self, end, pod, namespace):
-        """Whether one end of a rule in a policy of this namespace means that pod."""
+        """Whether an end of a rule in a policy of this namespace selects the pod."""
         meta = pod["metadata"]
         if "namespaceSelector" in end:
             if not matches(end["namespaceSelector"], self.namespaces.get(meta["namespace"], {})):
@@ -94,7 +94,7 @@ class Policies:
         return matches(end.get("podSelector", {}), meta.get("labels", {}))
 
     def ruleset(self, pod, node):
-        """What `nft --file` takes; `node` is the address from which the pod is probed."""
+        """The input of `nft --file`. `node`: the address from which the pod is probed."""
         parts = []
         for direction, (hook, side, _) in DIRECTIONS.items():
             openings = self.openings(pod, direction)
@@ -107,12 +107,12 @@ class Policies:
 
 
 def directions(spec):
-    """Where none are named, a policy is about what comes in, and about what goes out if it says something of it."""
+    """The directions of a policy: by default ingress, and egress if the policy has such rules."""
     return spec.get("policyTypes") or ["Ingress", *(["Egress"] if spec.get("egress") else [])]
 
 
 def addresses(pod):
-    """A pod's own, as networks of one; of a pod that is over, none."""
+    """The addresses of a pod as networks. A pod that has ended has none."""
     status = pod.get("status", {})
     if status.get("phase") in ("Succeeded", "Failed"):
         return []
@@ -120,7 +120,7 @@ def addresses(pod):
 
 
 def ports_of(rule, receiver):
-    """A rule's ports, named ones as the pod that receives has them; an empty tuple opens nothing."""
+    """The ports of a rule. Named ports are looked up in the receiving pod. An empty tuple allows nothing."""
     if not rule.get("ports"):
         return None
     found = []
@@ -136,7 +136,7 @@ def ports_of(rule, receiver):
 
 
 def rendered(opening, side):
-    """An opening's rules, one for each family and range of ports."""
+    """The rules of an opening, one for each address family and range of ports."""
     for where in [[]] if opening.networks is None else list(places(opening, side)):
         for protocol, first, last in [("", None, None)] if opening.ports is None else opening.ports:
             ports = f"{protocol} dport {first}-{last}" if first != last else f"{protocol} dport {first}"
@@ -152,7 +152,7 @@ def places(opening, side):
             for networks in (opening.networks, opening.without)
         )
         if inside:
-            # nft knows no set of everything.
+            # nft has no set of all addresses.
             everything = inside[0].prefixlen == 0
             where = [f"meta nfproto {long_name}" if everything else f"{family} {side} {listed(inside)}"]
             yield where + ([f"{family} {side} != {listed(outside)}"] if outside else [])
@@ -162,9 +162,9 @@ def listed(networks):
     return f"{{ {', '.join(map(str, networks))} }}"
 
 
-def dropped(told):
-    """What `nft --json list table` says that was dropped: (direction, the other end's address, protocol, port) each."""
-    for entry in json.loads(told)["nftables"]:
+def dropped(listing):
+    """Yields (direction, other address, protocol, port) of each entry of `nft --json list table` that was dropped."""
+    for entry in json.loads(listing)["nftables"]:
         if "set" in entry and entry["set"]["name"].startswith("dropped_"):
             for element in entry["set"].get("elem", []):
                 yield entry["set"]["name"].removeprefix("dropped_"), *element["concat"]

@@ -2,7 +2,7 @@
 
 It does what a kubelet does with a container: environment and files from ConfigMaps and Secrets, security contexts and
 read-only roots (container.py), probes, restarts, preStop, SIGTERM, grace period, SIGKILL. It is all nodes at once, and
-the scheduler, the names of Services, and the network plug-in that enforces policies (policies.py). An emptyDir is full
+the scheduler, the names of Services, and the network plug-in that enforces policies (tests/deploy/policies.py). An emptyDir is full
 at its sizeLimit, where a kubelet would evict the pod a little later.
 
 Left out: limits of CPU and memory, seccomp, process tables of their own, the size of claimed storage, probes by
@@ -23,14 +23,16 @@ import time
 import urllib.request
 from pathlib import Path
 
+import policies
+from connections import NODE
 from manifests import Cluster, quantity
 
-from . import container, policies
+from . import container
 from .apiserver import Refused, now
 from .controllers import condition, give_up, is_going, is_ready
 
 # A bridge is the cluster's network; the node's address is that of all nodes.
-BRIDGE, NODE, RESOLVER = "pods", "10.88.0.1", "10.88.0.10"
+BRIDGE, RESOLVER = "pods", "10.88.0.10"
 CLUSTER_DOMAIN = "svc.cluster.local"
 # Seconds before a container is started again, doubled up to the second figure; a kubelet takes 10 and 300.
 RESTART, RESTART_MOST = 1, 8

@@ -88,7 +88,7 @@ class TheDevOverlay(WithKubectl):
         self.kubectl("-n facemill patch job bucket -p {\"spec\":{\"ttlSecondsAfterFinished\":0}}")
         finish(self.kubectl.store, "bucket")
         self.until("jobs", lambda found: not found["items"])
-        self.kubectl("apply -k tests/deploy/overlays/stand-in")
+        self.kubectl("apply -k tests/cluster-standin/overlays/stand-in")
         after = self.kubectl.get("deployment/detect")
         settings = lambda item: item["spec"]["template"]["spec"]["containers"][0]["envFrom"][0]["configMapRef"]["name"]
         self.assertNotEqual(settings(before), settings(after))
