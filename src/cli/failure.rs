@@ -10,12 +10,12 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The answer is no: an audit found something, a doctor's check failed. Exit 1.
+    /// The command ran and found something wrong: an audit's fault, a failed check. Exit 1.
     pub fn findings(message: impl fmt::Display) -> Self {
         Self { code: 1, message: message.to_string() }
     }
 
-    /// Something could not be done: bad input, an unreachable server, a full disk. Exit 3. (2 is clap's, for usage.)
+    /// The command could not run: bad input, an unreachable server, a full disk. Exit 3. (2 is clap's, for usage.)
     pub fn broken(message: impl fmt::Display) -> Self {
         Self { code: 3, message: message.to_string() }
     }
@@ -25,7 +25,7 @@ impl Failure {
         Self::broken(faults.join("\n          "))
     }
 
-    /// Two things that can be wrong at once.
+    /// The values of both, or the faults of both.
     pub fn join<A, B>(one: Result<A, Self>, other: Result<B, Self>) -> Result<(A, B), Self> {
         match (one, other) {
             (Ok(one), Ok(other)) => Ok((one, other)),

@@ -20,7 +20,7 @@ pub fn print_text(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// A value as a person writes it.
+/// A value in the form in which people write it.
 pub fn plain(value: &serde_json::Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -1,4 +1,4 @@
-//! What every command of a process needs: logs and traces, a runtime, signals.
+//! Logs, traces, the runtime and signals of a command.
 
 use tokio_util::sync::CancellationToken;
 
@@ -27,11 +27,11 @@ pub async fn signals(shutdown: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
-        return tracing::warn!("signals cannot be caught: Ctrl-C ends at once");
+        return tracing::warn!("cannot catch signals: Ctrl-C ends the process at once");
     };
     let mut next = async || tokio::select! { _ = interrupt.recv() => (), _ = terminate.recv() => () };
     next().await;
-    eprintln!("finishing what is in flight; once more to stop at once");
+    eprintln!("finishing the photos in flight; press Ctrl-C again to stop at once");
     shutdown.cancel();
     next().await;
     std::process::exit(INTERRUPTED.into());

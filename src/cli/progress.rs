@@ -1,4 +1,4 @@
-//! Progress bars on a terminal; nothing anywhere else.
+//! Progress bars, on terminals only.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -48,14 +48,14 @@ impl Bars {
     }
 
     pub fn clear(&self) {
-        // What cannot be drawn need not be wiped.
+        // A hidden bar needs no redraw.
         let _ = self.0.clear();
     }
 }
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template)
-        .expect("our own templates are right")
+        .expect("the templates are valid")
         .with_key("rate", |state: &ProgressState, text: &mut dyn fmt::Write| {
             let _ = write!(text, "{:.1}/s", state.per_sec());
         })
@@ -90,7 +90,7 @@ impl Reading {
     }
 }
 
-/// One bar a stage, and one for the photos that have their final answer.
+/// One bar for each stage, and one for the photos that have ended.
 pub struct Board {
     stages: BTreeMap<StageName, Row>,
     ended: ProgressBar,
@@ -142,7 +142,7 @@ impl Board {
         {
             classify.note(Ending::Predicted.as_str(), predicted);
         }
-        // What was done earlier says nothing about the speed of now.
+        // Photos that ended earlier do not count in the rate.
         stages.values().map(|row| &row.bar).chain([&ended]).for_each(ProgressBar::reset_eta);
         Self { stages, ended }
     }

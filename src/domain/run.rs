@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct RunName(String);
 
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("run name `{0}` is not usable: take 1 to 40 of a-z, 0-9 and '-', not starting with '-'")]
+#[error("run name `{0}` is not valid: expected 1 to 40 of a-z, 0-9 and '-', not starting with '-'")]
 pub struct BadRunName(String);
 
 impl RunName {

@@ -38,7 +38,7 @@ enum Action {
         #[command(flatten)]
         target: RunTargetArgs,
     },
-    /// Stores a classifier and makes it the run's current one. Workers take it up within a minute
+    /// Stores a classifier and makes it the run's current one. Workers load it within a minute
     Use {
         #[command(flatten)]
         model: ModelArg,
@@ -64,10 +64,10 @@ struct ModelArg {
 
 fn threshold(text: &str) -> Result<f64, &'static str> {
     let threshold = text.parse().ok().filter(|threshold| (0.0..=1.0).contains(threshold));
-    threshold.ok_or("take a number from 0 to 1, such as 0.8")
+    threshold.ok_or("expected a number from 0 to 1, such as 0.8")
 }
 
-/// A classifier as it is printed.
+/// A classifier with what is printed about it.
 #[derive(Debug, Serialize)]
 struct Shown {
     model: String,
@@ -80,7 +80,7 @@ struct Shown {
     #[serde(skip_serializing_if = "Option::is_none")]
     training_digest: Option<String>,
     current: bool,
-    /// The changes by which the run took it up.
+    /// The changes that made it the run's classifier.
     changes: Vec<ClassifierChange>,
 }
 

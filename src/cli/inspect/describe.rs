@@ -1,5 +1,5 @@
-//! `facemill describe`: the names that whoever deploys the program must spell as it does, told by the program itself.
-//! The checks of the manifests read it, so that no second list can fall behind.
+//! `facemill describe`: the names of queues and variables that a deployment uses. The checks of the manifests read it, so
+//! that there is no second list.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,7 +48,7 @@ fn environment(root: &clap::Command) -> BTreeMap<String, BTreeSet<String>> {
     root.get_subcommands().map(|command| (command.get_name().to_owned(), of(command))).collect()
 }
 
-/// The variables that have no flag.
+/// The variables without a flag.
 fn beside_flags() -> BTreeSet<String> {
     let asked = RefCell::new(BTreeSet::from([telemetry::ENV.to_owned()]));
     let note = |name: &str| {

@@ -32,9 +32,9 @@ pub struct Args {
 struct Check {
     name: &'static str,
     ok: bool,
-    /// What was found, or what is wrong and the remedy.
+    /// What was found, or the fault and its remedy.
     detail: String,
-    /// Optional: only what the detail names does not work without it.
+    /// Only the function that the detail names does not work without it.
     optional: bool,
 }
 
@@ -70,8 +70,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     }
     match failed {
         0 => Ok(ExitCode::SUCCESS),
-        1 => Err(Failure::findings("one thing is missing")),
-        failed => Err(Failure::findings(format!("{failed} things are missing"))),
+        1 => Err(Failure::findings("one check failed")),
+        failed => Err(Failure::findings(format!("{failed} checks failed"))),
     }
 }
 
@@ -106,20 +106,20 @@ fn pg_restore() -> Check {
 
 fn trust() -> Check {
     let fetcher = Fetcher::new(Rules::default());
-    Check::of("fetching", fetcher.map(|_| "certificate authorities are known".to_owned()))
+    Check::of("fetching", fetcher.map(|_| "certificate authorities found".to_owned()))
 }
 
 async fn servers(servers: &ServerArgs) -> Result<Vec<Check>, Failure> {
     let (broker, ledger, objects) = servers.clients()?.checks().await;
     let check = |name, outcome: Result<(), String>| {
-        Check::of(name, outcome.map(|()| "answers, and lets us do what we need to".to_owned()))
+        Check::of(name, outcome.map(|()| "answers and permits what is needed".to_owned()))
     };
     Ok(vec![check("rabbitmq", broker), check("redis", ledger), check("s3", objects)])
 }
 
 async fn folder(home: &RunDir) -> Vec<Check> {
     let place = home.folder().display().to_string();
-    let store = home.objects().check().await.map(|()| format!("{place} can be written to"));
+    let store = home.objects().check().await.map(|()| format!("{place} is writable"));
     let mut checks = vec![Check::of("folder", store)];
     if home.ledger_file().is_file() {
         let check = async {

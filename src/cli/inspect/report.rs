@@ -26,7 +26,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     if let Some(threshold) = args.ok_threshold.filter(|threshold| !(0.0..=1.0).contains(threshold)) {
-        return Err(Failure::broken(format!("--ok-threshold {threshold}: take 0 to 1")));
+        return Err(Failure::broken(format!("--ok-threshold {threshold}: expected 0 to 1")));
     }
     let written = crate::cli::process::block_on(async {
         let place = args.place.open().await?;

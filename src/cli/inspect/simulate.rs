@@ -12,8 +12,8 @@ use crate::cli::output::{print_json, print_text};
 use crate::domain::StageName;
 use crate::net::Rules;
 
-/// As docs/scaling.md says, measured on one core with `--search guided`. How long a host takes is not ours to
-/// measure: half a second is one far away.
+/// From docs/scaling.md, measured on one core with `--search guided`. The time of a fetch depends on the host: half a
+/// second is a distant one.
 const USUAL: [Measured; 4] = [
     Measured { seconds: 0.5, overhead: 0.005, cpu: 0.002, passed: 0.67 },
     Measured { seconds: 0.026, overhead: 0.005, cpu: 0.026, passed: 0.80 },
@@ -55,18 +55,18 @@ pub struct Args {
 }
 
 fn count(text: &str) -> Result<(StageName, u64), String> {
-    let (stage, number) = text.split_once('=').ok_or("write STAGE=N, as in detect=20")?;
+    let (stage, number) = text.split_once('=').ok_or("expected STAGE=N, such as detect=20")?;
     let stage = stage.parse::<StageName>().map_err(|error| error.to_string())?;
     match number.parse() {
         Ok(number @ 1..=1_000_000) => Ok((stage, number)),
-        _ => Err(format!("`{number}`: take 1 to 1000000")),
+        _ => Err(format!("`{number}`: expected 1 to 1000000")),
     }
 }
 
 fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
-        _ => Err("take a number above 0".into()),
+        _ => Err("expected a number above 0".into()),
     }
 }
 
@@ -145,7 +145,7 @@ fn told(plan: &Plan, predicted: &Forecast) -> serde_json::Value {
 }
 
 fn text(plan: &Plan, predicted: &Forecast) -> String {
-    let mut text = String::from("stage         photos  a photo takes  workers  in hand  busy\n");
+    let mut text = String::from("stage         photos  a photo takes  workers in flight  busy\n");
     for name in StageName::ALL {
         let (k, pools) = (name as usize, plan.stages[name as usize]);
         let milliseconds = pools.slot_seconds() * 1000.0;
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_told_in_a_fitting_unit() {
+    fn durations_have_a_fitting_unit() {
         let told: Vec<String> = [3.2, 300.0, 9000.0, 500_000.0].map(duration).into();
         assert_eq!(told, ["3 s", "5 min", "2.5 h", "5.8 days"]);
     }

@@ -1,4 +1,4 @@
-//! `--where`: which photos or dead letters are selected, in the query language.
+//! `--where`: selects photos or dead letters, in the query language.
 
 use crate::dataset::query::{Field, FieldType, Operator, Query, QueryError, Value};
 use crate::domain::Ending;
@@ -35,12 +35,12 @@ pub enum BadFilter {
     Predicted,
 }
 
-/// Which dead letters.
+/// A filter of dead letters.
 pub fn of_letters(text: &str) -> Result<Filter, BadFilter> {
     parse(text, OF_LETTERS)
 }
 
-/// Which photos among those that ended without a face.
+/// A filter of photos that ended without a face.
 pub fn of_endings(text: &str) -> Result<Filter, BadFilter> {
     match parse(text, OF_ENDINGS)? {
         Filter { ending: Some(Ending::Predicted), .. } => Err(BadFilter::Predicted),
@@ -48,7 +48,7 @@ pub fn of_endings(text: &str) -> Result<Filter, BadFilter> {
     }
 }
 
-/// The ledger selects by equality only; that is what a query has to be made of.
+/// The ledger selects by equality only, so the query may have only equalities.
 fn parse(text: &str, fields: &'static [Field]) -> Result<Filter, BadFilter> {
     let query = Query::parse(text, fields)?;
     let mut filter = Filter::default();
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_ledger_cannot_select_is_refused() {
+    fn a_query_that_the_ledger_cannot_select_is_an_error() {
         let message = |result: Result<Filter, BadFilter>| result.unwrap_err().to_string();
         assert!(message(of_letters("hosts=a")).starts_with("there is no field `hosts`: did you mean `host`?"));
         assert!(

@@ -72,11 +72,11 @@ impl Dump {
             Some((bucket, key)) if !bucket.is_empty() && !key.is_empty() => {
                 Ok(Self::S3 { bucket: bucket.into(), key: key.into() })
             }
-            _ => Err("an object is s3://BUCKET/KEY"),
+            _ => Err("expected s3://BUCKET/KEY"),
         }
     }
 
-    /// Reads it to its end. What comes from S3, which is only then asked for, streams by and is kept nowhere.
+    /// Reads the whole dump. `objects` is called only for a dump in S3, which is streamed and not stored.
     pub async fn candidates(
         self,
         objects: impl FnOnce() -> Result<S3, Failure>,
@@ -114,7 +114,7 @@ pub fn run(Args { collection: args, limit, faces, models }: Args) -> Result<Exit
     let bars = Bars::new(!args.json);
     let _telemetry = crate::cli::process::observe("facemill=warn", &bars, "facemill-producer", false)?;
     let enqueued = crate::cli::process::block_on(async {
-        // Before the dump is read, which may take long.
+        // This precedes the dump, which may take long to read.
         servers.check().await.map_err(Failure::broken)?;
         let landmarks = models.find().landmarks();
         let landmarks = tokio::task::spawn_blocking(move || inference::sha256(&landmarks)).await;
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_in_s3_are_told_from_files() {
+    fn addresses_in_s3_differ_from_files() {
         let s3 = Dump::S3 { bucket: "dumps".into(), key: "2026/a.sql.gz".into() };
         assert_eq!(Dump::parse("s3://dumps/2026/a.sql.gz".into()), Ok(s3));
         assert_eq!(Dump::parse("s3/a.sql".into()), Ok(Dump::Here(Input::File("s3/a.sql".into()))));

@@ -86,7 +86,7 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
         .map_err(|error| Failure::broken(format!("--listen: cannot listen on {address}: {error}; choose another port")))
 }
 
-/// The service name of a worker in traces: a single stage has a name of its own.
+/// The service name of a worker in traces.
 fn service(stages: &[StageName]) -> String {
     match stages {
         [stage] => format!("facemill-{stage}"),
@@ -106,7 +106,7 @@ struct Concurrency {
 struct BadConcurrency;
 
 impl Concurrency {
-    /// RabbitMQ's prefetch is one more, in 16 bits.
+    /// RabbitMQ's prefetch is this plus one, in 16 bits.
     const MOST: usize = 10_000;
 
     fn of(&self, stage: StageName) -> usize {

@@ -38,9 +38,9 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
     reading.finish();
     let candidates = candidates.map_err(Failure::broken)?;
     match print(&candidates, args.format) {
-        // Whoever reads, `head` for one, has seen enough.
+        // A reader such as `head` closes the pipe early.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Failure::broken(format!("the candidates cannot be printed: {error}")))
+            Err(Failure::broken(format!("cannot print the candidates: {error}")))
         }
         _ => Ok(ExitCode::SUCCESS),
     }

@@ -33,14 +33,14 @@ pub fn run(mut args: Args) -> Result<ExitCode, Failure> {
     }
     let waits = &mut args.process.stages.waits;
     if *waits == Waits::default() {
-        // Its host is near and recovers fast: nobody wants to watch a demonstration wait.
+        // The host is local and recovers fast, so short waits do.
         *waits = Waits::short();
     }
     let mut settings = args.process.settings()?;
     let (bars, _telemetry) = run::begin(&args.process)?;
     crate::cli::process::block_on(async {
         let demo = demo::prepare(&args.photos, &args.process.out).await.map_err(Failure::broken)?;
-        // The demonstration's names and its one address are open besides what the user asked for.
+        // The host names of the demonstration and their address are permitted in addition to the user's.
         settings.rules = Rules {
             contact: settings.rules.contact.take(),
             max_bytes: settings.rules.max_bytes,

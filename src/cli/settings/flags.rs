@@ -1,4 +1,4 @@
-//! Flags and environment variables that say how the stages work; the same for every command that runs them.
+//! The flags of the stages, the same for every command that runs stages.
 
 use std::path::PathBuf;
 use std::thread::available_parallelism;
@@ -18,7 +18,7 @@ use crate::pipeline::retry::Waits;
 use crate::pipeline::stages;
 use crate::vision::image::Limits;
 
-/// The settings that shape the crops of a run. Whoever starts the run fixes them.
+/// The settings that shape the crops of a run. They are fixed when the run starts.
 #[derive(Debug, Clone, Args)]
 pub struct FaceArgs {
     /// How the face is searched for: guided is fast, full is the published method
@@ -133,8 +133,8 @@ impl FaceArgs {
 }
 
 impl StageArgs {
-    /// Checks everything together: every fault is told, not only the first. `faults`: what the caller has found already;
-    /// `cores`: how many photos a stage of native code works on at a time.
+    /// Reports every fault, not only the first. `faults`: those that the caller has found. `cores`: how many photos a stage
+    /// of native code processes at a time.
     pub fn settings(&self, cores: usize, mut faults: Vec<String>) -> Result<stages::Settings, Failure> {
         let mut between = |flag, value, least, most| faults.extend(out_of_range(flag, value, least, most));
         between("attempts", u64::from(self.attempts), 1, 100);
@@ -183,7 +183,7 @@ impl StageArgs {
 
 /// The remedy for a number that is out of range.
 pub fn out_of_range(flag: &str, value: u64, least: u64, most: u64) -> Option<String> {
-    (!(least..=most).contains(&value)).then(|| format!("--{flag} {value}: take {least} to {most}"))
+    (!(least..=most).contains(&value)).then(|| format!("--{flag} {value}: expected {least} to {most}"))
 }
 
 /// The cores of this machine, as far as this process may use them.

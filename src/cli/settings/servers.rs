@@ -17,7 +17,7 @@ pub struct ServerArgs {
     /// RabbitMQ: amqp(s)://user:password@host:port/vhost
     #[arg(long, env = "FACEMILL_AMQP_URL", hide_env_values = true, value_name = "URL", help_heading = "Servers")]
     amqp: Option<String>,
-    /// RabbitMQ's management, which alone knows what is in work: http(s)://user:password@host:port
+    /// RabbitMQ's management API, for the numbers of messages in flight: http(s)://user:password@host:port
     #[arg(
         long,
         env = "FACEMILL_AMQP_MANAGEMENT",
@@ -69,9 +69,9 @@ impl ServerArgs {
             (broker, ledger, objects) => {
                 let mut faults: Vec<String> =
                     [broker.err(), ledger.err(), objects.err()].into_iter().flatten().collect();
-                // The prefix is that of both.
+                // RabbitMQ and Redis report the same fault of the prefix.
                 faults.dedup();
-                Err(Failure::broken(format!("the servers are not all known:\n  {}", faults.join("\n  "))))
+                Err(Failure::broken(format!("settings of servers are missing or wrong:\n  {}", faults.join("\n  "))))
             }
         }
     }
@@ -81,7 +81,7 @@ impl ServerArgs {
         self.redis_client().map_err(Failure::broken)
     }
 
-    /// What is wrong with what is given; what is missing is not told.
+    /// The faults of the settings that are given. Missing settings are no faults here.
     pub fn faults(&self) -> Vec<String> {
         let broker = self.amqp.is_some().then(|| self.broker().err());
         let ledger = self.redis.is_some().then(|| self.redis_client().err());
@@ -89,7 +89,7 @@ impl ServerArgs {
     }
 
     fn broker(&self) -> Result<RabbitMq, String> {
-        let missing = "--amqp or FACEMILL_AMQP_URL: where RabbitMQ is, amqp://user:password@host:5672/vhost";
+        let missing = "--amqp or FACEMILL_AMQP_URL: the URL of RabbitMQ, amqp://user:password@host:5672/vhost";
         let url = self.amqp.as_ref().ok_or(missing)?;
         let mut settings = rabbitmq::Settings::new(url).map_err(|error| format!("--amqp: {error}"))?;
         settings = settings.with_prefix(&self.prefix).map_err(|error| format!("--prefix: {error}"))?;
@@ -100,7 +100,7 @@ impl ServerArgs {
     }
 
     fn redis_client(&self) -> Result<Arc<RedisClient>, String> {
-        let missing = "--redis or FACEMILL_REDIS_URL: where Redis is, redis://host:6379";
+        let missing = "--redis or FACEMILL_REDIS_URL: the URL of Redis, redis://host:6379";
         let url = self.redis.as_ref().ok_or(missing)?;
         rabbitmq::Settings::check_prefix(&self.prefix).map_err(|error| format!("--prefix: {error}"))?;
         let settings = RedisSettings { prefix: self.prefix.clone(), ..RedisSettings::new(url) };

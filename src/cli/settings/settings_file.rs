@@ -1,6 +1,6 @@
-//! The settings file: TOML whose keys are the long flags. At the top they hold for every command that has the flag, in a
-//! table named like a command for that one. What the file says becomes the flag's default, so that flags and the
-//! environment come first.
+//! The settings file: TOML with the long flags as keys. A key at the top applies to every command that has the flag, a key
+//! in the table of a command to that command. The values become the defaults of the flags, so that flags and the
+//! environment override them.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -16,11 +16,11 @@ use crate::cli::settings::flags::StageArgs;
 use crate::cli::settings::process_args::ProcessArgs;
 use crate::cli::settings::servers::ServerArgs;
 
-/// Names the file.
+/// The flag that names the file.
 const FLAG: &str = "--settings";
 const ENV: &str = "FACEMILL_SETTINGS";
 
-/// The file that is asked for, by flag or environment.
+/// The path of the file, from the flag or the environment.
 pub fn find(arguments: &[OsString]) -> Option<PathBuf> {
     let mut arguments = arguments.iter().take_while(|argument| *argument != "--");
     while let Some(argument) = arguments.next() {
@@ -35,34 +35,35 @@ pub fn find(arguments: &[OsString]) -> Option<PathBuf> {
     std::env::var_os(ENV).filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-/// Whether a flag is a setting: something that holds for more than one call. `--json` and `--yes` are none.
+/// Whether a flag is a setting, which applies to more than one call. `--json` and `--yes` are not.
 pub fn is_setting(arg: &Arg) -> bool {
     let is_kept = arg.get_env().is_some() || arg.get_help_heading().is_some();
     arg.get_long().is_some_and(|long| FLAG.strip_prefix("--") != Some(long)) && is_kept
 }
 
-/// Whether nobody may see its value.
+/// Whether the value must not be printed.
 pub fn is_secret(arg: &Arg) -> bool {
     arg.is_hide_env_values_set()
 }
 
-/// What a settings file says.
+/// The values of a settings file.
 #[derive(Debug)]
 pub struct SettingsFile {
     pub path: PathBuf,
-    /// By command, or none for all, and long flag.
+    /// By command (none: all commands) and long flag.
     values: BTreeMap<(Option<String>, String), Vec<String>>,
 }
 
 impl SettingsFile {
     const LARGEST: u64 = 1 << 20;
 
-    /// Reads and checks it against the flags of all commands. Every fault is told with file and key, no value of a secret.
+    /// Reads the file and checks it against the flags of all commands. Reports every fault with file and key, and no value of
+    /// a secret.
     pub fn read(path: &Path, command: &Command) -> Result<Self, Failure> {
         let failed = |why: String| Failure::broken(format!("{}: {why}", path.display()));
         let length = path.metadata().map_err(|error| failed(error.to_string()))?.len();
         if length > Self::LARGEST {
-            return Err(failed("this is no settings file: it is too large".into()));
+            return Err(failed("not a settings file: it is too large".into()));
         }
         let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
         let (file, faults) = Self::parse(path, &text, command);
@@ -76,7 +77,7 @@ impl SettingsFile {
         let mut file = Self { path: path.to_owned(), values: BTreeMap::new() };
         let table: toml::Table = match text.parse() {
             Ok(table) => table,
-            // Not all of what the parser says: it quotes the line, and that may be a password.
+            // Only part of the parser's message: it quotes the line, which may have a password.
             Err(error) => return (file, vec![malformed(&error, text)]),
         };
         let mut faults = Vec::new();
@@ -85,13 +86,13 @@ impl SettingsFile {
                 Value::Table(inner) => match command.find_subcommand(key) {
                     Some(found) => inner.iter().for_each(|(key, value)| {
                         let of = (found, Some(found.get_name()));
-                        faults.extend(file.take(&[of.0], of.1, key, value));
+                        faults.extend(file.add(&[of.0], of.1, key, value));
                     }),
-                    None => faults.push(format!("[{key}]: there is no such command")),
+                    None => faults.push(format!("[{key}]: no such command")),
                 },
                 value => {
                     let all: Vec<&Command> = command.get_subcommands().collect();
-                    faults.extend(file.take(&all, None, key, value));
+                    faults.extend(file.add(&all, None, key, value));
                 }
             }
         }
@@ -104,13 +105,13 @@ impl SettingsFile {
         (file, faults)
     }
 
-    /// Takes one value in; a fault where it cannot be.
-    fn take(&mut self, commands: &[&Command], table: Option<&str>, key: &str, value: &Value) -> Option<String> {
+    /// Adds one value; returns the fault if it is not valid.
+    fn add(&mut self, commands: &[&Command], table: Option<&str>, key: &str, value: &Value) -> Option<String> {
         let place = table.map_or_else(|| key.to_owned(), |table| format!("{table}.{key}"));
         let Some(arg) = commands.iter().find_map(|command| setting(command, key)) else {
             return Some(match table {
                 Some(table) => format!("{place}: `facemill {table}` has no such setting"),
-                None => format!("{place}: there is no such setting"),
+                None => format!("{place}: no such setting"),
             });
         };
         match texts(arg, value).and_then(|values| accept(arg, values)) {
@@ -122,7 +123,7 @@ impl SettingsFile {
         }
     }
 
-    /// What the commands themselves find wrong with it, beside what one flag alone can tell.
+    /// The faults that the commands find beside those of single flags.
     fn check(&self, command: &Command) -> Vec<String> {
         let name = command.get_name();
         let mut faults = match name {
@@ -136,20 +137,20 @@ impl SettingsFile {
         faults.iter().map(|fault| fault.trim_start_matches("--").to_owned()).collect()
     }
 
-    /// Some of a command's flags as the file alone has them.
+    /// Flags of a command with values from the file only.
     fn parts<T: FromArgMatches + clap::Args>(&self, command: &str) -> Option<T> {
         let parts = T::augment_args(Command::new(command.to_owned()).no_binary_name(true));
         let parts = self.with_defaults(parts, command).mut_args(|arg| arg.env(Resettable::Reset));
         T::from_arg_matches(&parts.try_get_matches_from(Vec::<OsString>::new()).ok()?).ok()
     }
 
-    /// The file's value of a command's setting.
+    /// The value of a command's setting in the file.
     pub fn get(&self, command: &str, key: &str) -> Option<&[String]> {
         let of = |table: Option<&str>| self.values.get(&(table.map(str::to_owned), key.to_owned()));
         of(Some(command)).or_else(|| of(None)).map(Vec::as_slice)
     }
 
-    /// Makes its values the defaults of all commands.
+    /// Sets the values as defaults of all commands.
     pub fn apply(&self, command: Command) -> Command {
         command.mut_subcommands(|command| {
             let name = command.get_name().to_owned();
@@ -179,19 +180,19 @@ fn malformed(error: &toml::de::Error, text: &str) -> String {
     }
 }
 
-/// The setting of a command, or of those below it, by its long flag.
+/// The setting of a command or its subcommands with this long flag.
 fn setting<'a>(command: &'a Command, key: &str) -> Option<&'a Arg> {
     let own = command.get_arguments().find(|arg| arg.get_long() == Some(key) && is_setting(arg));
     own.or_else(|| command.get_subcommands().find_map(|command| setting(command, key)))
 }
 
-/// What would stand on the command line, if the type fits.
+/// The values as they would be on the command line, if their type fits.
 fn texts(arg: &Arg, value: &Value) -> Result<Vec<String>, String> {
     match value {
         Value::Array(values) if matches!(arg.get_action(), ArgAction::Append) => {
             values.iter().map(|value| text(arg, value)).collect()
         }
-        Value::Array(_) => Err("takes one value, not a list".into()),
+        Value::Array(_) => Err("expected one value, not a list".into()),
         value => text(arg, value).map(|text| vec![text]),
     }
 }
@@ -204,17 +205,17 @@ fn text(arg: &Arg, value: &Value) -> Result<String, String> {
     let is_text = is(&[TypeId::of::<String>(), TypeId::of::<PathBuf>()]);
     match (value, arg.get_action()) {
         (Value::Boolean(value), ArgAction::SetTrue) => Ok(value.to_string()),
-        (_, ArgAction::SetTrue) => Err("takes true or false".into()),
-        (Value::String(_), _) if is_number => Err("takes a number".into()),
-        (Value::Integer(_) | Value::Float(_), _) if is_text => Err("takes a text".into()),
+        (_, ArgAction::SetTrue) => Err("expected true or false".into()),
+        (Value::String(_), _) if is_number => Err("expected a number".into()),
+        (Value::Integer(_) | Value::Float(_), _) if is_text => Err("expected a text".into()),
         (Value::String(text), _) => Ok(text.clone()),
         (Value::Integer(number), _) => Ok(number.to_string()),
         (Value::Float(number), _) => Ok(number.to_string()),
-        _ => Err("takes a text or a number".into()),
+        _ => Err("expected a text or a number".into()),
     }
 }
 
-/// Has the flag's own parser look at the values.
+/// Checks the values with the flag's own parser.
 fn accept(arg: &Arg, values: Vec<String>) -> Result<Vec<String>, String> {
     if matches!(arg.get_action(), ArgAction::SetTrue) {
         return Ok(values);
@@ -226,7 +227,7 @@ fn accept(arg: &Arg, values: Vec<String>) -> Result<Vec<String>, String> {
         Err(error) => error,
     };
     let why = match error.get(ContextKind::ValidValue) {
-        Some(ContextValue::Strings(known)) => format!("take {}", known.join(", ")),
+        Some(ContextValue::Strings(known)) => format!("expected {}", known.join(", ")),
         _ => std::error::Error::source(&error).map_or_else(|| "it is not valid".into(), ToString::to_string),
     };
     match is_secret(arg) {
@@ -235,7 +236,7 @@ fn accept(arg: &Arg, values: Vec<String>) -> Result<Vec<String>, String> {
     }
 }
 
-/// A secret as it may be shown: an address without its password, or nothing.
+/// A secret as it is printed: an address without its password, or a mask.
 pub fn masked(value: &OsStr) -> String {
     const MASK: &str = "***";
     let url = value.to_str().and_then(|text| url::Url::parse(text).ok()).filter(url::Url::has_host);
@@ -284,20 +285,20 @@ mod tests {
         let told = faults.join("\n");
         for start in [
             "redis: cannot use the Redis URL",
-            "amqp: takes a text",
-            "per-host: takes a number",
-            "per-hots: there is no such setting",
-            "search: `everywhere`: take guided, full",
-            "json: there is no such setting",
-            "contact: takes one value",
+            "amqp: expected a text",
+            "per-host: expected a number",
+            "per-hots: no such setting",
+            "search: `everywhere`: expected guided, full",
+            "json: no such setting",
+            "contact: expected one value",
             "waits: `soon`: ",
-            "max-megapixels 0: take 1 to 1000",
-            "cores 0: take 1 to 1024",
+            "max-megapixels 0: expected 1 to 1000",
+            "cores 0: expected 1 to 1024",
             "s3-prefix: `/x`: a key prefix",
-            "allow-private-addresses: takes true or false",
-            "work.concurrency: `many`: take a number",
+            "allow-private-addresses: expected true or false",
+            "work.concurrency: `many`: expected a number",
             "work.out: `facemill work` has no such setting",
-            "[worker]: there is no such command",
+            "[worker]: no such command",
         ] {
             assert!(faults.iter().any(|fault| fault.starts_with(start)), "{start} is not in\n{told}");
         }

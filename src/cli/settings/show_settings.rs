@@ -19,12 +19,12 @@ pub struct Args {
     /// Prints JSON
     #[arg(long)]
     json: bool,
-    /// Only what this command uses, with these flags of its own
+    /// Shows only the settings of this command, called with these flags
     #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
     call: Vec<OsString>,
 }
 
-/// Where a value comes from.
+/// The origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Origin {
@@ -34,14 +34,14 @@ enum Origin {
     Default,
 }
 
-/// A setting as some commands have it.
+/// A setting with the value that it has for some commands.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 struct Setting {
     setting: String,
-    /// Empty: it is not set, and the command decides. A secret is masked.
+    /// Empty: not set, so that the command chooses. A secret is masked.
     values: Vec<String>,
     from: Origin,
-    /// The environment variable that has a say.
+    /// The environment variable of the setting.
     #[serde(skip_serializing_if = "Option::is_none")]
     variable: Option<String>,
 }
@@ -78,18 +78,18 @@ pub fn run(args: &Args, definition: &Definition) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The command that was named, or all that have settings and can be called without more.
+/// The named command, or all that have settings and need no other arguments.
 fn commands(root: &Command, args: &Args) -> Result<Vec<String>, Failure> {
     if let Some(name) = args.call.first() {
         let found = name.to_str().and_then(|name| root.find_subcommand(name));
         let found = found.filter(|command| !command.has_subcommands());
-        let missing = || Failure::broken(format!("there is no command {} that has settings", name.display()));
+        let missing = || Failure::broken(format!("no command {} has settings", name.display()));
         return found.map(|command| vec![command.get_name().to_owned()]).ok_or_else(missing);
     }
     let has_settings = |command: &&Command| {
         !command.is_hide_set() && !command.has_subcommands() && command.get_arguments().any(is_setting)
     };
-    // Training has flags that need each other, and no settings but the models' folder.
+    // `train` and `resume` require flags, and their settings are those of other commands.
     let all = root.get_subcommands().filter(has_settings).map(|command| command.get_name().to_owned());
     Ok(all.filter(|name| !["train", "resume"].contains(&name.as_str())).collect())
 }

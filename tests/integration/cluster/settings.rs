@@ -87,7 +87,7 @@ fn all_faults_of_a_file_are_told_at_once() {
     let faults = told(&output);
     assert_eq!(output.status.code(), Some(3), "{faults}");
     let path = file.path.to_str().unwrap();
-    for fault in ["per-host 0: take 1", "per-hots: there is no such setting", "redis: ", "work.concurrency: `many`"] {
+    for fault in ["per-host 0: expected 1", "per-hots: no such setting", "redis: ", "work.concurrency: `many`"] {
         assert!(faults.contains(&format!("{path}: {fault}")), "{fault} is not in {faults}");
     }
     assert!(!faults.contains("hunter2"), "{faults}");
