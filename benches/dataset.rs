@@ -1,18 +1,29 @@
 //! The index of faces at size: how long it takes to make, to open, to page and to count.
 //!
-//! `FACEMILL_BENCH_FACES=1000000 cargo bench --bench dataset`
+//! `FACEMILL_BENCH_FACES=1000000 cargo bench --bench dataset`. `FACEMILL_BENCH_RECORDS`: faces that are read from a ledger
+//! and from files of records.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use facemill::archive::records::Records;
+use facemill::archive::run_classifier::{ClassifierChange, ClassifierHistory};
+use facemill::dataset::IndexSource;
 use facemill::dataset::face::{FIELDS, Number, Text};
 use facemill::dataset::index::{Change, Index};
 use facemill::dataset::query::Query;
-use facemill::domain::{Ending, Message, Record, RunName};
+use facemill::domain::{ContentHash, Ending, Message, Position, Record, RunName, StageName};
+use facemill::ledger::Ledger;
+use facemill::ledger::sqlite::Sqlite;
+use facemill::objects::folder::Folder;
+use facemill::objects::{ObjectKey, Objects};
+use facemill::sqlite::{Access, Database};
 
 use support::faces;
 
 const THRESHOLD: f64 = 0.837;
-const QUERIES: [&str; 10] = [
+const QUERIES: [&str; 12] = [
     "",
     "ok",
     "not ok and size>=512",
@@ -22,20 +33,61 @@ const QUERIES: [&str; 10] = [
     "host in ('host1.example', 'host2.example') and not mirrored>0.1",
     "label contains 'o''1' or label is null",
     "id=123456",
+    "id contains '456'",
     "p_ok>0.9999 and blur>899",
+    "p_ok is null or not (size>=256 and side>=256 and width>=900 and blur>=100 and angle>-40 and angle<40)",
 ];
 const ORDERS: [&str; 6] = ["id", "-updated", "published", "uncertainty", "-p_ok", "-size"];
+const ROUNDS: usize = 20;
 
 fn main() {
-    let faces: u64 = std::env::var("FACEMILL_BENCH_FACES").map_or(200_000, |text| text.parse().expect("a number"));
+    let number = |name, default| std::env::var(name).map_or(default, |text| text.parse().expect("a number"));
+    from_records(number("FACEMILL_BENCH_RECORDS", 20_000));
+    at_size(number("FACEMILL_BENCH_FACES", 200_000));
+}
+
+/// Makes indexes as a run in a folder and a run on servers do: from the messages in the ledger, and from the files of
+/// records.
+fn from_records(faces: u64) {
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let runtime = tokio::runtime::Runtime::new().expect("threads");
+    let database = Database::open(&folder.path().join("ledger.sqlite"), Access::Write).expect("an empty database");
+    runtime.block_on(async {
+        let ledger = Sqlite::open(database.clone()).await.expect("an empty ledger");
+        for id in 0..faces {
+            let record = record(id);
+            let path = folder.path().join(ObjectKey::record(&record.message.photo.key()).as_str());
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder of records");
+            std::fs::write(path, serde_json::to_vec(&record).expect("JSON")).expect("a record");
+            ledger.restore(&record.message, Ending::Predicted, None).await.expect("an ending");
+        }
+        make(&ledger, None, folder.path(), "messages in the ledger").await;
+        database.call(|c| c.execute("DELETE FROM messages", [])).await.expect("a ledger without messages");
+        let records = Records::new(Arc::new(Folder::at(folder.path())));
+        make(&ledger, Some(records), folder.path(), "files of records").await;
+    });
+}
+
+async fn make(ledger: &Sqlite, records: Option<Records>, folder: &Path, what: &str) {
+    let objects: Arc<dyn Objects> = Arc::new(Folder::at(folder));
+    let source = IndexSource::new(RunName::default(), Arc::new(ledger.clone()), objects, records);
+    let mut index = Index::open(&folder.join(format!("{what}.sqlite")), &RunName::default()).expect("an empty index");
+    let began = Instant::now();
+    source.update(&mut index, &|_| ()).await.expect("the index is filled");
+    let (took, faces) = (began.elapsed().as_secs_f64(), index.count(&Query::ALL, THRESHOLD));
+    println!("{faces} faces made in {took:.1} s from {what}: a million in {:.0} s", took / faces as f64 * 1e6);
+}
+
+fn at_size(faces: u64) {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     let path = folder.path().join("index.sqlite");
     let mut index = Index::open(&path, &RunName::default()).expect("an empty index");
 
-    // Records are made beforehand, in parts: their making is not measured, their JSON is read as from a store.
+    // Records are made beforehand, in parts: their making is not measured.
     let mut making = Duration::ZERO;
     for first in (0..faces).step_by(10_000) {
-        let json: Vec<Vec<u8>> = (first..(first + 10_000).min(faces)).map(record).collect();
+        let json: Vec<Vec<u8>> =
+            (first..(first + 10_000).min(faces)).map(|id| serde_json::to_vec(&record(id)).expect("JSON")).collect();
         let began = Instant::now();
         let changes: Vec<Change> =
             json.iter().map(|json| Change::Ended(serde_json::from_slice(json).expect("a record"))).collect();
@@ -44,14 +96,12 @@ fn main() {
     }
     let bytes = std::fs::metadata(&path).map_or(0, |file| file.len());
     println!(
-        "{faces} faces: made in {:.1} s from records in memory, {} bytes a face",
+        "{faces} faces: made in {:.1} s from JSON in memory, {} bytes a face",
         making.as_secs_f64(),
         bytes / faces
     );
     drop(index);
-    let began = Instant::now();
-    let index = Index::open(&path, &RunName::default()).expect("the index");
-    println!("opened in {:.2} s", began.elapsed().as_secs_f64());
+    let mut index = timed("opened", || Index::open(&path, &RunName::default()).expect("the index"));
 
     let (mut pages, mut counts) = (Vec::new(), Vec::new());
     for text in QUERIES {
@@ -71,13 +121,9 @@ fn main() {
                 }
             }
         }
-        let times: Vec<Duration> = (0..10)
-            .map(|_| {
-                let began = Instant::now();
-                index.count(&query, THRESHOLD);
-                began.elapsed()
-            })
-            .collect();
+        let times = times(|| {
+            index.count(&query, THRESHOLD);
+        });
         println!(
             "{:>9} faces  page {:>6.1} ms  count {:>5.1} ms (longest)  {text}",
             index.count(&query, THRESHOLD),
@@ -87,19 +133,60 @@ fn main() {
         pages.extend(of_query);
         counts.extend(times);
     }
+    for text in Text::ALL {
+        let times = times(|| {
+            index.count_by(text, &Query::ALL, THRESHOLD);
+        });
+        println!("counts by {}: {:.1} ms (longest)", text.field().name, longest(&times));
+        counts.extend(times);
+    }
+    let histogram = times(|| {
+        index.histogram(Number::POk, (0.0, 1.0), 50, &Query::ALL, THRESHOLD);
+    });
+    let split = times(|| {
+        index.ok_split(&Query::ALL, THRESHOLD);
+    });
+    println!("histogram {:.1} ms, OK and NG {:.1} ms (longest)", longest(&histogram), longest(&split));
+    counts.extend(histogram.into_iter().chain(split));
     summary("pages of 60", &mut pages);
     summary("counts", &mut counts);
-    let began = Instant::now();
-    index.count_by(Text::Label, &Query::ALL, THRESHOLD);
-    println!("counts by label {:.1} ms", began.elapsed().as_secs_f64() * 1e3);
-    let began = Instant::now();
-    index.histogram(Number::POk, (0.0, 1.0), 50, &Query::ALL, THRESHOLD);
-    println!("histogram {:.1} ms", began.elapsed().as_secs_f64() * 1e3);
+
+    let classifier = |threshold, model: &[u8]| {
+        let (model_sha256, model, by, why) = (ContentHash::of(model), "a model".into(), "bench".into(), String::new());
+        ClassifierHistory { changes: vec![ClassifierChange { model_sha256, model, threshold, at: 0, by, why }] }
+    };
+    timed("another model", || index.set_classifier(&classifier(0.5, b"one")).expect("it is taken"));
+    timed("another threshold", || index.set_classifier(&classifier(0.6, b"one")).expect("it is taken"));
+    let unscored = timed("faces to score", || index.unscored().expect("their crops"));
+    let prediction = |at: usize| faces::prediction(at as f64 % 1000.0 / 1000.0, "one");
+    let predictions: Vec<_> = unscored.iter().enumerate().map(|(at, (key, _))| (*key, prediction(at))).collect();
+    timed("their predictions", || {
+        predictions.chunks(1000).for_each(|batch| index.add_predictions(batch).expect("they are taken"));
+    });
 }
 
-fn record(id: u64) -> Vec<u8> {
-    let message = Message::first(faces::photo(id), 1_700_000_000);
-    serde_json::to_vec(&Record { ending: Ending::Predicted, cause: None, message }).expect("JSON")
+fn record(id: u64) -> Record {
+    let message = Message {
+        position: Position::entering(StageName::Classify),
+        ..Message::first(faces::photo(id), 1_700_000_000)
+    };
+    Record { ending: Ending::Predicted, cause: None, message }
+}
+
+fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    let began = Instant::now();
+    let done = work();
+    println!("{what}: {:.3} s", began.elapsed().as_secs_f64());
+    done
+}
+
+fn times(mut work: impl FnMut()) -> Vec<Duration> {
+    let time = |_| {
+        let began = Instant::now();
+        work();
+        began.elapsed()
+    };
+    (0..ROUNDS).map(time).collect()
 }
 
 fn longest(times: &[Duration]) -> f64 {
@@ -109,5 +196,6 @@ fn longest(times: &[Duration]) -> f64 {
 fn summary(what: &str, times: &mut [Duration]) {
     times.sort();
     let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize].as_secs_f64() * 1e3;
-    println!("{what}: median {:.1} ms, p99 {:.1} ms, {} timed", at(0.5), at(0.99), times.len());
+    let (least, median, p99) = (at(0.0), at(0.5), at(0.99));
+    println!("{what}: min {least:.1} ms, median {median:.1} ms, p99 {p99:.1} ms, {} timed", times.len());
 }
