@@ -293,15 +293,14 @@ impl Index {
     /// How they divide into OK and NG.
     pub fn ok_split(&self, query: &Query, threshold: f64) -> OkSplit {
         let mut split = OkSplit::default();
-        for row in self.columns.matching(query, threshold).iter() {
-            let p_ok = self.columns.number(Number::POk, row);
-            let part = match p_ok.partial_cmp(&(threshold as f32)) {
+        self.columns.matching(query, threshold).each(|row| {
+            let part = match self.columns.number(Number::POk, row).partial_cmp(&(threshold as f32)) {
                 None => &mut split.unscored,
                 Some(Ordering::Less) => &mut split.ng,
                 Some(_) => &mut split.ok,
             };
             *part += 1;
-        }
+        });
         split
     }
 
@@ -324,14 +323,12 @@ impl Index {
     ) -> Vec<u64> {
         let mut counts = vec![0; bins.max(1)];
         let last = counts.len() - 1;
-        for row in self.columns.matching(query, threshold).iter() {
+        self.columns.matching(query, threshold).each(|row| {
             let share = (f64::from(self.columns.number(number, row)) - from) / (to - from);
-            if share.is_nan() {
-                continue;
-            }
             // The cast saturates: below the range is 0, above it the last part.
-            counts[((share * (last + 1) as f64) as usize).min(last)] += 1;
-        }
+            let part = ((share * (last + 1) as f64) as usize).min(last);
+            counts[part] += u64::from(!share.is_nan());
+        });
         counts
     }
 

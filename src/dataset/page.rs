@@ -1,6 +1,5 @@
 //! Pages of faces in an order, from one key to the next.
 
-use std::collections::BinaryHeap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -123,7 +122,7 @@ fn rank(columns: &Columns, order: Order, threshold: f64, row: usize) -> u64 {
         (true, Direction::Descending) => 0,
     };
     match order.sort {
-        Sort::Id => 0,
+        Sort::Id => columns.id_rank(row),
         Sort::Updated => columns.key(row) as u64,
         Sort::Published => (columns.published(row) as u64) ^ (1 << 63),
         Sort::Uncertainty => ordered((columns.number(Number::POk, row) - threshold as f32).abs()),
@@ -143,29 +142,45 @@ pub fn select(
     let ascending = order.direction == Direction::Ascending;
     let flip = |rank: u64| if ascending { rank } else { !rank };
     let start = after.map(|cursor| (flip(cursor.rank), &cursor.id));
-    // The largest of the rows kept so far is on top.
-    let mut kept: BinaryHeap<Candidate<'_>> = BinaryHeap::with_capacity(limit + 1);
+    if limit == 0 {
+        return (Vec::new(), None);
+    }
+    let mut kept: Vec<Candidate<'_>> = Vec::new();
+    let capacity = (4 * limit).max(4096);
+    // No row with a higher rank is in the page. Ranks alone decide about most rows.
+    let (first, mut last) = (start.map_or(0, |(rank, _)| rank), u64::MAX);
     let mut more = false;
-    for row in rows.iter() {
-        let candidate =
-            Candidate { rank: flip(rank(columns, order, threshold, row)), id: columns.id(row), row, ascending };
-        if let Some((rank, id)) = start
-            && candidate <= (Candidate { rank, id, row, ascending })
-        {
-            continue;
+    rows.each(|row| {
+        let rank = flip(rank(columns, order, threshold, row));
+        if rank < first || rank > last {
+            more |= rank > last;
+            return;
         }
-        if kept.len() == limit {
-            more = true;
-            match kept.peek() {
-                Some(largest) if candidate < *largest => drop(kept.pop()),
-                _ => continue,
-            }
+        let candidate = Candidate { rank, id: columns.id(row), row, ascending };
+        if start.is_some_and(|(rank, id)| candidate <= Candidate { rank, id, row, ascending }) {
+            return;
         }
         kept.push(candidate);
+        if kept.len() == capacity {
+            last = keep_least(&mut kept, limit);
+            more = true;
+        }
+    });
+    if kept.len() > limit {
+        keep_least(&mut kept, limit);
+        more = true;
     }
-    let sorted = kept.into_sorted_vec();
-    let next = sorted.last().filter(|_| more).map(|last| Cursor { rank: flip(last.rank), id: last.id.clone() });
-    (sorted.into_iter().map(|candidate| candidate.row).collect(), next)
+    kept.sort_unstable();
+    let next = kept.last().filter(|_| more).map(|last| Cursor { rank: flip(last.rank), id: last.id.clone() });
+    (kept.into_iter().map(|candidate| candidate.row).collect(), next)
+}
+
+/// Keeps the `limit` least of more candidates, and answers the highest rank of these.
+fn keep_least(candidates: &mut Vec<Candidate<'_>>, limit: usize) -> u64 {
+    let (_, last, _) = candidates.select_nth_unstable(limit - 1);
+    let rank = last.rank;
+    candidates.truncate(limit);
+    rank
 }
 
 /// All of the rows in order.

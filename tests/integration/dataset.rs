@@ -156,7 +156,8 @@ fn random_queries_find_what_a_naive_evaluation_finds() {
 
 #[test]
 fn pages_visit_every_face_once_in_order() {
-    let (_folder, index, faces) = filled(333);
+    // More than a page considers at a time.
+    let (_folder, index, faces) = filled(9000);
     let query = Query::parse("size>=300", FIELDS).unwrap();
     let expected = faces.iter().filter(|face| face.size >= 300).count();
     let sorts = ["id", "updated", "published", "uncertainty", "p_ok", "size", "blur", "faces"];
@@ -164,8 +165,8 @@ fn pages_visit_every_face_once_in_order() {
         let order: Order = order.parse().unwrap();
         let (mut seen, mut after) = (Vec::new(), None);
         loop {
-            let page = index.page(&query, order, THRESHOLD, after.as_ref(), 50).unwrap();
-            assert!(page.faces.len() == 50 || page.next.is_none());
+            let page = index.page(&query, order, THRESHOLD, after.as_ref(), 700).unwrap();
+            assert!(page.faces.len() == 700 || page.next.is_none());
             seen.extend(page.faces);
             match page.next {
                 // Through its text, as a URL carries it.

@@ -66,6 +66,15 @@ pub enum Value {
     Flag(bool),
 }
 
+impl Value {
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Number(_) | Self::Flag(_) => None,
+        }
+    }
+}
+
 /// A condition on fields of one table. [`fmt::Display`] writes it as the parser reads it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Query {
