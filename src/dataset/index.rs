@@ -85,10 +85,10 @@ impl Index {
         let failed = |error| IndexError::Failed { path: path.into(), error };
         let connection = Connection::open(path).map_err(failed)?;
         connection.busy_timeout(Self::BUSY).map_err(failed)?;
-        let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
-        let application = pragma("application_id").map_err(failed)?;
+        // Tables first: another process may make the index between the two reads.
         let tables: i64 =
             connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
+        let application = pragma(&connection, "application_id").map_err(failed)?;
         if application != Self::APPLICATION_ID && (application != 0 || tables > 0) {
             return Err(IndexError::Foreign(path.into()));
         }
@@ -96,7 +96,6 @@ impl Index {
         // What a power failure takes is made again.
         connection.pragma_update(None, "synchronous", "off").map_err(failed)?;
         connection.set_prepared_statement_cache_capacity(32);
-        let schema = pragma("user_version").map_err(failed)?;
         let mut index = Self {
             path: path.into(),
             connection,
@@ -106,19 +105,28 @@ impl Index {
             model: None,
             version: 0,
         };
-        let fits = schema == Self::SCHEMA && index.meta("run")?.as_deref() == Some(run.as_str());
-        if !fits {
+        if !index.fits().map_err(failed)? {
             index.make().map_err(failed)?;
         }
         index.load()?;
         Ok(index)
     }
 
+    /// Whether the file is an index of the run in the present schema.
+    fn fits(&self) -> rusqlite::Result<bool> {
+        let has_schema = pragma(&self.connection, "user_version")? == Self::SCHEMA;
+        Ok(has_schema && meta(&self.connection, "run")?.as_deref() == Some(self.run.as_str()))
+    }
+
     fn make(&self) -> rusqlite::Result<()> {
+        let transaction = self.transaction()?;
+        // Another process may have made it meanwhile.
+        if self.fits()? {
+            return Ok(());
+        }
         let names = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
         let tables: Vec<String> =
-            self.connection.prepare(names)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-        let transaction = self.transaction()?;
+            transaction.prepare(names)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
         for table in tables {
             transaction.execute_batch(&format!("DROP TABLE \"{table}\""))?;
         }
@@ -135,8 +143,7 @@ impl Index {
     }
 
     fn meta(&self, name: &str) -> Result<Option<String>, IndexError> {
-        let value = self.connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0));
-        value.optional().map_err(|error| self.failed(error))
+        meta(&self.connection, name).map_err(|error| self.failed(error))
     }
 
     /// How far the index has read the feed; none if it has to be filled from all records.
@@ -433,15 +440,21 @@ impl Index {
     }
 }
 
+fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<i32> {
+    connection.pragma_query_value(None, name, |row| row.get(0))
+}
+
 fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "data_version", |row| row.get(0))
 }
 
+fn meta(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
+    connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0)).optional()
+}
+
 /// The model whose predictions the file has.
 fn stored_model(connection: &Connection) -> rusqlite::Result<Option<ContentHash>> {
-    let model = "SELECT value FROM meta WHERE name = 'model'";
-    let model: Option<String> = connection.query_row(model, [], |row| row.get(0)).optional()?;
-    Ok(model.and_then(|model| model.parse().ok()))
+    Ok(meta(connection, "model")?.and_then(|model| model.parse().ok()))
 }
 
 /// Whether the prediction counts where the run's current classifier is `model`. Another process may have set it since

@@ -270,6 +270,27 @@ fn an_index_survives_its_process_and_follows_another_writer() {
 }
 
 #[test]
+fn processes_that_make_an_index_at_the_same_time_do_not_disturb_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let barrier = std::sync::Barrier::new(4);
+    std::thread::scope(|scope| {
+        for number in 0..4 {
+            let (folder, barrier) = (&folder, &barrier);
+            scope.spawn(move || {
+                barrier.wait();
+                let mut index = index_of(folder);
+                for id in 0..50 {
+                    index.apply(&[predicted(100 * number + id), predicted(7000)], None).unwrap();
+                }
+                index.refresh().unwrap();
+                assert!(index.count(&Query::ALL, THRESHOLD) > 50);
+            });
+        }
+    });
+    assert_eq!(index_of(&folder).count(&Query::ALL, THRESHOLD), 201);
+}
+
+#[test]
 fn an_index_of_another_run_or_schema_is_made_anew_and_a_foreign_file_is_refused() {
     let (folder, index, _) = filled(3);
     drop(index);

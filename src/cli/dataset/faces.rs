@@ -2,14 +2,14 @@
 
 use std::process::ExitCode;
 
-use crate::cli::dataset::index::{IndexArgs, unrecorded_note};
+use crate::cli::dataset::index::{IndexArgs, progress, unrecorded_note};
 use crate::cli::failure::Failure;
 use crate::cli::output::{print_json, print_text};
 use crate::cli::progress::Bars;
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::dataset::face::FIELDS;
 use crate::dataset::page::Order;
-use crate::dataset::{Cursor, Face, Index, IndexSource, Query};
+use crate::dataset::{Cursor, Face, Query};
 use crate::objects::ObjectKey;
 
 /// Photos without a record that are named.
@@ -53,7 +53,10 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     crate::cli::process::block_on(async {
         let target = args.target.open().await?;
         let (mut index, source) = args.index.open(&target)?;
-        update(&mut index, &source).await?;
+        let bars = Bars::new(true);
+        let updated = source.update(&mut index, &progress(&bars)).await;
+        bars.clear();
+        updated.map_err(Failure::broken)?;
         let threshold = args.threshold.unwrap_or(index.threshold());
         let unrecorded = index.unrecorded(NAMED).map_err(Failure::broken)?;
         if let Some(note) = unrecorded_note(&unrecorded) {
@@ -82,19 +85,6 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         print_text(&text)
     })?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Brings the index up to date, with a progress bar.
-async fn update(index: &mut Index, source: &IndexSource) -> Result<(), Failure> {
-    let bars = Bars::new(true);
-    let bar = bars.count("indexing", 0);
-    let progress = |photos: u64| {
-        bar.inc_length(photos);
-        bar.inc(photos);
-    };
-    let updated = source.update(index, &progress).await;
-    bars.clear();
-    updated.map_err(Failure::broken)
 }
 
 /// Photo, P(OK), size, mirrored share, label and the key of the crop.

@@ -4,6 +4,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
 use crate::cli::failure::Failure;
+use crate::cli::progress::Bars;
 use crate::dataset::{Index, IndexSource};
 use crate::domain::{ContentHash, Id};
 use crate::services::run_target::RunTarget;
@@ -25,6 +26,15 @@ impl IndexArgs {
         };
         let index = Index::open(&path, &target.run).map_err(Failure::broken)?;
         Ok((index, target.index_source()))
+    }
+}
+
+/// A progress bar for the photos that an index takes in.
+pub fn progress(bars: &Bars) -> impl Fn(u64) + Sync + use<> {
+    let bar = bars.count("indexing", 0);
+    move |photos| {
+        bar.inc_length(photos);
+        bar.inc(photos);
     }
 }
 

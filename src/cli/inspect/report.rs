@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::cli::dataset::index::{IndexArgs, unrecorded_note};
+use crate::cli::dataset::index::{IndexArgs, progress, unrecorded_note};
 use crate::cli::failure::Failure;
 use crate::cli::output::{print_json, print_text};
+use crate::cli::progress::Bars;
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::domain::clock::now;
 use crate::report::{About, write_all};
@@ -36,7 +37,10 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         let about =
             About { run: place.run.clone(), made_at: now().as_secs(), ok_threshold: args.ok_threshold, settings };
         let (index, source) = args.index.open(&place)?;
-        write_all(folder, index, &source, about, &|_| ()).await.map_err(Failure::broken)
+        let bars = Bars::new(!args.place.json);
+        let written = write_all(folder, index, &source, about, &progress(&bars)).await;
+        bars.clear();
+        written.map_err(Failure::broken)
     })?;
     if let Some(note) = unrecorded_note(&written.unrecorded) {
         eprintln!("facemill: {note}");

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::cli::dataset::index::progress;
 use crate::cli::failure::Failure;
 use crate::cli::output::plain;
 use crate::cli::progress::{Bars, Board};
@@ -128,7 +129,9 @@ pub async fn execute(
     };
     let index = Index::open(&home.index_file(), &local.run).map_err(Failure::broken)?;
     let source = local.index_source();
-    let written = report::write_all(&process.out, index, &source, about, &|_| ()).await.map_err(Failure::broken)?;
+    let written = report::write_all(&process.out, index, &source, about, &progress(bars)).await;
+    bars.clear();
+    let written = written.map_err(Failure::broken)?;
     let summary = Summary { enqueued: &enqueued, written: &written, finish, again };
     summary.print(process.json).map_err(|error| Failure::broken(format!("cannot print the summary: {error}")))?;
     Ok(match finish {
