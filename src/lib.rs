@@ -18,6 +18,8 @@
 //! domain/                                           the data types of the pipeline
 //! ```
 
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
 pub mod archive;
 pub mod broker;
 pub mod capacity;

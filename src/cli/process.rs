@@ -23,6 +23,7 @@ pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, 
 }
 
 /// Shuts down in order after the first Ctrl-C or SIGTERM, and exits at once after the second.
+#[expect(clippy::exit, reason = "the second signal must end the process at once")]
 pub async fn signals(shutdown: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))

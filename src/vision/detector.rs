@@ -6,7 +6,7 @@ use image::RgbImage;
 
 use super::dlib::{DlibError, Frame, Hog, HogDetection, Landmarker};
 use super::geometry::{self, Grid, Square};
-use super::resample::{self, BorderMode, Rect, reduce, resize, warp};
+use super::resample::{BorderMode, Rect, reduce, resize, warp};
 use super::yunet::{self, Detection, Yunet};
 use crate::config::Models;
 use crate::domain::{CauseCode, Face, FacePolicy, Landmarks, Search};
@@ -494,7 +494,7 @@ fn reduced_grid(grid: &Grid, corner: [f64; 2], factor: f64) -> Grid {
 }
 
 /// The part of the photo that a rotated square touches: at least one pixel.
-fn bounds(square: &Square, picture: &RgbImage) -> resample::Rect {
+fn bounds(square: &Square, picture: &RgbImage) -> Rect {
     let reach = square.side / 2.0 * (square.angle.to_radians().sin().abs() + square.angle.to_radians().cos().abs());
     let axis = |centre: f64, length: u32| {
         let last = f64::from(length - 1);

@@ -171,7 +171,7 @@ fn write(text: &mut String, status: &RunStatus) -> std::fmt::Result {
         writeln!(text, "{count:>9} {:<10}{:<10}{code:<24}{host}", stage.as_str(), ending.as_str())?;
     }
     match status.causes.len().checked_sub(CAUSES) {
-        Some(more @ 1..) => writeln!(text, "{:>9} more causes and hosts: see --json", more),
+        Some(more @ 1..) => writeln!(text, "{more:>9} more causes and hosts: see --json"),
         _ => Ok(()),
     }
 }

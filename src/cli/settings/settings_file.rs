@@ -222,9 +222,8 @@ fn accept(arg: &Arg, values: Vec<String>) -> Result<Vec<String>, String> {
     }
     let alone = Command::new("setting").no_binary_name(true).disable_help_flag(true).arg(arg.clone());
     let flag = arg.get_long().unwrap_or_default();
-    let error = match alone.try_get_matches_from(values.iter().map(|value| format!("--{flag}={value}"))) {
-        Ok(_) => return Ok(values),
-        Err(error) => error,
+    let Err(error) = alone.try_get_matches_from(values.iter().map(|value| format!("--{flag}={value}"))) else {
+        return Ok(values);
     };
     let why = match error.get(ContextKind::ValidValue) {
         Some(ContextValue::Strings(known)) => format!("expected {}", known.join(", ")),

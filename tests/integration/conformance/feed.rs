@@ -186,7 +186,7 @@ async fn writers_and_a_reader(ledger: Arc<dyn Ledger>) {
         }
         entries
     };
-    let entries = tokio::time::timeout(std::time::Duration::from_secs(60), follow).await.expect("no gap");
+    let entries = tokio::time::timeout(Duration::from_secs(60), follow).await.expect("no gap");
     for writer in writers {
         writer.await.unwrap();
     }

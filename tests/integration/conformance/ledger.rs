@@ -95,7 +95,7 @@ async fn a_photo_through_the_stages(ledger: &dyn Ledger) {
         to: State::Waiting(again.position),
         attempt: 2,
         due_at: 99,
-        event: event(StageName::Fetch, EventKind::Retried, Some(cause.clone())),
+        event: event(Fetch, Retried, Some(cause.clone())),
         message: &again,
     };
     assert_eq!(ledger.advance(&step).await.unwrap(), Moved::Done);
@@ -107,7 +107,7 @@ async fn a_photo_through_the_stages(ledger: &dyn Ledger) {
     begin(ledger, &detect).await;
     assert_eq!(end(ledger, &detect, Ending::Rejected, "no-face").await, Moved::Done);
     let status = ledger.status(&key("w")).await.unwrap().unwrap();
-    assert_eq!((status.state, status.stage), (State::Ended(Ending::Rejected), StageName::Detect));
+    assert_eq!((status.state, status.stage), (State::Ended(Ending::Rejected), Detect));
     assert_eq!(status.cause.unwrap().code, CauseCode::NoFace);
     let history = ledger.history(&key("w")).await.unwrap();
     let happened: Vec<_> = history.iter().map(|event| (event.stage, event.what)).collect();

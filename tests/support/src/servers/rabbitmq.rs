@@ -3,8 +3,6 @@
 //! It ends with the test process, however that ends: a shell that holds one end of a pipe kills what is left when the
 //! other end is gone.
 
-#![allow(dead_code, reason = "no test program uses all of it")]
-
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
