@@ -1,4 +1,4 @@
-"""What is wrong with rendered Kubernetes manifests: schemas, policies, and the names that the program must know.
+"""Checks of rendered Kubernetes manifests: schemas, policies, and the variables and queues of the program.
 
 Every check takes a `Cluster` and yields faults, one line each.
 """
@@ -22,15 +22,15 @@ import kubernetes_validate  # noqa: E402
 import kubernetes_validate.utils  # noqa: E402
 import yaml  # noqa: E402
 
-# What is promised in docs/kubernetes.md.
+# The versions that docs/kubernetes.md names.
 VERSIONS = [f"1.{minor}" for minor in range(29, 38)]
 KEDA = json.loads((Path(__file__).parent / "keda.schema.json").read_text(encoding="utf-8"))
 PROGRAM_IMAGE = re.compile(r"(^|/)facemill(:|@|$)")
 WORKLOADS = ("Deployment", "StatefulSet", "Job", "CronJob")
-# Between the program's own grace and the kubelet's kill: to hand back what is left.
+# Seconds between the grace period of the program and SIGKILL, in which it returns the rest.
 MARGIN = 10
 
-# The package reads its schemas, a megabyte each, anew for every object.
+# The package would read its schemas, a megabyte each, again for every object.
 kubernetes_validate.utils.schema_contents = functools.lru_cache(None)(kubernetes_validate.utils.schema_contents)
 
 
@@ -44,19 +44,19 @@ def render(folder):
 
 
 class Program:
-    """The built program: what it says about itself."""
+    """The built program and what its command `describe` prints."""
 
     def __init__(self, binary):
         self.binary = Path(binary)
-        told = json.loads(subprocess.run([self.binary, "describe"], capture_output=True, check=True).stdout)
-        self.variables = {command: set(names) for command, names in told["environment"].items()}
-        self.stage_queues = told["stage_queues"]
-        self.time_limit = told["stage_time_limit_seconds"]
-        self.version = told["version"]
+        described = json.loads(subprocess.run([self.binary, "describe"], capture_output=True, check=True).stdout)
+        self.variables = {command: set(names) for command, names in described["environment"].items()}
+        self.stage_queues = described["stage_queues"]
+        self.time_limit = described["stage_time_limit_seconds"]
+        self.version = described["version"]
 
     @functools.lru_cache(None)
-    def complaint(self, arguments, environment):
-        """What it says, and how it ends, when it is started with exactly this."""
+    def start(self, arguments, environment):
+        """The exit code and the error output of the program with these arguments and variables."""
         ended = subprocess.run(
             [self.binary, *arguments], env=dict(environment), capture_output=True, text=True, timeout=60, check=False
         )
@@ -64,12 +64,12 @@ class Program:
 
 
 class Cluster:
-    """Rendered manifests, and ways to look things up in them."""
+    """Rendered manifests with look-ups."""
 
     def __init__(self, items, program, secrets=()):
         self.items = items
         self.program = program
-        # Secrets that somebody else brings.
+        # Secrets that are created separately.
         self.secrets = list(secrets)
 
     def of(self, *kinds):
@@ -80,7 +80,7 @@ class Cluster:
         return next((i for i in known if i["kind"] == kind and i["metadata"]["name"] == name), None)
 
     def pods(self):
-        """Pairs of a workload and the spec and labels of its pods."""
+        """Yields each workload with the spec and the labels of its pods."""
         for item in self.of(*WORKLOADS):
             template = template_of(item)
             yield item, template["spec"], template.get("metadata", {}).get("labels", {})
@@ -91,7 +91,7 @@ class Cluster:
                 yield item, spec, container
 
     def programs(self):
-        """The containers that run our program."""
+        """The containers that run the program."""
         return [found for found in self.containers() if PROGRAM_IMAGE.search(found[2]["image"])]
 
     def data(self, kind, name):
@@ -104,7 +104,7 @@ class Cluster:
         return item.get("data") or {}
 
     def environment(self, container, fields=None):
-        """The variables of a container with their values; of a pod's fields that are not given, `?`."""
+        """The variables of a container with their values. A field of the pod that is not in `fields` has the value `?`."""
         found = {}
         for source in container.get("envFrom", []):
             if "configMapRef" in source:
@@ -150,11 +150,11 @@ def matches(selector, labels):
 
 
 def schemas(cluster):
-    """Each object is one that the API servers of all supported versions, and KEDA, take without a complaint."""
+    """Each object is valid for all supported versions of Kubernetes, or for KEDA."""
     for item in cluster.items:
         if item["apiVersion"].startswith("keda.sh/"):
             if item["kind"] not in KEDA["$defs"]:
-                yield f"{name_of(item)}: no such kind of KEDA is expected"
+                yield f"{name_of(item)}: KEDA has no such kind"
                 continue
             schema = {**KEDA, "$ref": f"#/$defs/{item['kind']}"}
             for error in jsonschema.Draft202012Validator(schema).iter_errors(item):
@@ -171,8 +171,8 @@ def schemas(cluster):
                 break
 
 
-def places(cluster):
-    """Everything is in the one namespace, which enforces the restricted profile."""
+def namespaces(cluster):
+    """All objects are in one namespace, which enforces the restricted profile."""
     for item in cluster.items:
         if item["kind"] == "Namespace":
             if item["metadata"].get("labels", {}).get("pod-security.kubernetes.io/enforce") != "restricted":
@@ -180,14 +180,14 @@ def places(cluster):
         elif item["metadata"].get("namespace") != "facemill":
             yield f"{name_of(item)}: is not in the namespace facemill"
         if item["kind"] in ("Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding"):
-            yield f"{name_of(item)}: nothing here needs rights in the cluster"
+            yield f"{name_of(item)}: no object may have rights in the cluster"
 
 
 ALLOWED_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 
 
 def restricted(cluster):
-    """The restricted profile of the Pod Security Standards, and besides: a read-only root, no token, no root group."""
+    """The restricted profile of the Pod Security Standards; also a read-only root, no token and no service links."""
     for item, spec, _ in cluster.pods():
         name, pod = name_of(item), spec.get("securityContext", {})
         for key in ("hostNetwork", "hostPID", "hostIPC"):
@@ -195,13 +195,13 @@ def restricted(cluster):
                 yield f"{name}: {key}"
         for volume in spec.get("volumes", []):
             if unknown := set(volume) - {"name"} - ALLOWED_VOLUMES:
-                yield f"{name}: volume {volume['name']} is of the kind {', '.join(unknown)}"
+                yield f"{name}: volume {volume['name']} has the type {', '.join(unknown)}"
             if "emptyDir" in volume and not (volume["emptyDir"] or {}).get("sizeLimit"):
-                yield f"{name}: volume {volume['name']} may grow without a limit"
+                yield f"{name}: volume {volume['name']} has no size limit"
         if spec.get("automountServiceAccountToken") is not False:
-            yield f"{name}: mounts a token that it does not need"
+            yield f"{name}: mounts the token of its account"
         if spec.get("enableServiceLinks") is not False:
-            yield f"{name}: gets every service's address as environment variables"
+            yield f"{name}: gets the addresses of all services as environment variables"
         for container in spec.get("initContainers", []) + spec["containers"]:
             own = container.get("securityContext", {})
             both = {**pod, **own}
@@ -219,11 +219,11 @@ def restricted(cluster):
             if own.get("readOnlyRootFilesystem") is not True:
                 yield f"{where} may write to its root file system"
             if any("hostPort" in port for port in container.get("ports", [])):
-                yield f"{where} takes a port of the node"
+                yield f"{where} uses a port of the node"
 
 
 def images(cluster):
-    """Each image is a fixed version; ours is this one."""
+    """Each image has a fixed version; that of the program is the current one."""
     for item, _, container in cluster.containers():
         image = container["image"]
         tag = image.rsplit("/", 1)[-1].partition(":")[2]
@@ -240,14 +240,14 @@ def quantity(text):
 
 def resources(cluster):
     for item, _, container in cluster.containers():
-        told = container.get("resources", {})
+        given = container.get("resources", {})
         for what in ("cpu", "memory", "ephemeral-storage"):
-            asked, most = (told.get(side, {}).get(what) for side in ("requests", "limits"))
+            request, limit = (given.get(side, {}).get(what) for side in ("requests", "limits"))
             where = f"{name_of(item)}: container {container['name']}"
-            if asked is None or most is None:
-                yield f"{where} has no request or no limit of {what}"
-            elif quantity(asked) > quantity(most):
-                yield f"{where} asks for more {what} than it may have"
+            if request is None or limit is None:
+                yield f"{where} has no request or no limit for {what}"
+            elif quantity(request) > quantity(limit):
+                yield f"{where} requests more {what} than its limit"
 
 
 def probes(cluster):
@@ -263,25 +263,25 @@ def probes(cluster):
                 continue
             port = (probe.get("httpGet") or probe.get("tcpSocket") or {}).get("port")
             if port is not None and port not in ports:
-                yield f"{where}: {kind} asks the port {port}, which it does not have"
+                yield f"{where}: {kind} uses the port {port}, which the container does not have"
             path = probe.get("httpGet", {}).get("path")
             if PROGRAM_IMAGE.search(container["image"]) and path not in ("/healthz", "/readyz"):
-                yield f"{where}: {kind} asks for {path}"
+                yield f"{where}: {kind} uses the path {path}"
         if PROGRAM_IMAGE.search(container["image"]):
             listen = cluster.environment(container).get("FACEMILL_LISTEN", "")
             if not any(listen.endswith(f":{port['containerPort']}") for port in container.get("ports", [])):
-                yield f"{where} listens on {listen or 'nothing'}, which is none of its ports"
+                yield f"{where} listens on {listen or 'nothing'}, which is not one of its ports"
 
 
 def selectors(cluster):
-    """Whatever selects pods selects the ones that it means."""
+    """Each selector selects the intended pods."""
     pods = [(item, labels) for item, _, labels in cluster.pods()]
     for item, spec, labels in cluster.pods():
         if item["kind"] in ("Deployment", "StatefulSet"):
             selector = item["spec"]["selector"]
             for other, theirs in pods:
                 if (other is item) != matches(selector, theirs):
-                    yield f"{name_of(item)}: its selector {'misses its own pods' if other is item else 'takes pods of ' + name_of(other)}"
+                    yield f"{name_of(item)}: its selector {'does not select its own pods' if other is item else 'selects pods of ' + name_of(other)}"
         for constraint in spec.get("topologySpreadConstraints", []):
             if not matches(constraint.get("labelSelector", {}), labels):
                 yield f"{name_of(item)}: a spread constraint does not select its own pods"
@@ -311,7 +311,7 @@ def selectors(cluster):
 
 
 def references(cluster):
-    """What is named exists, with the key that is asked for."""
+    """Each referenced object exists and has the referenced key."""
     for item, spec, _ in cluster.pods():
         account = spec.get("serviceAccountName")
         if account and not cluster.find("ServiceAccount", account):
@@ -341,36 +341,36 @@ def references(cluster):
                 yield f"{name_of(item)}: Secret {wanted['name']} has no key {wanted['key']}"
 
 
-# Without either of them the program says what else is missing, and connects to nothing.
-SWITCHES = ("FACEMILL_REDIS_URL", "FACEMILL_AMQP_URL")
+# Without one of these the program reports all missing settings and connects to nothing.
+REQUIRED = ("FACEMILL_REDIS_URL", "FACEMILL_AMQP_URL")
 
 
 def environment(cluster):
-    """The program knows each variable, gets each that it needs, and takes each value, as it takes its arguments."""
+    """The program knows each variable, gets all required ones, and accepts their values and its arguments."""
     for item, _, container in cluster.programs():
         where, arguments = name_of(item), container.get("args", [])
         given = cluster.environment(container)
         known = cluster.program.variables.get(arguments[0], set()) if arguments else set()
         if item["kind"] == "CronJob":
-            # The form for several commands: what one of them knows is known.
+            # A template for several commands: a variable of any command is known.
             known = set().union(*cluster.program.variables.values())
             arguments = ["produce", "dump.sql"]
         used = {name for variable in container.get("env", []) for name in re.findall(r"\$\((\w+)\)", variable.get("value", ""))}
         for name in sorted(set(given) - known - used):
             yield f"{where}: `facemill {' '.join(arguments)}` does not know {name}"
-        for switch in SWITCHES:
-            with_all_but_one = {name: value for name, value in given.items() if name != switch and value != "?"}
-            code, said = cluster.program.complaint(tuple(arguments), tuple(sorted(with_all_but_one.items())))
-            named = set(re.findall(r"\b(?:FACEMILL|AWS)_[A-Z0-9_]+", said))
-            if code != 3 or named != {switch} or len(re.findall(r"^  \S", said, re.MULTILINE)) != 1:
-                yield f"{where}: without {switch} alone the program says: {said.strip()} (exit {code})"
-        for name in SWITCHES:
+        for missing in REQUIRED:
+            with_all_but_one = {name: value for name, value in given.items() if name != missing and value != "?"}
+            code, errors = cluster.program.start(tuple(arguments), tuple(sorted(with_all_but_one.items())))
+            named = set(re.findall(r"\b(?:FACEMILL|AWS)_[A-Z0-9_]+", errors))
+            if code != 3 or named != {missing} or len(re.findall(r"^  \S", errors, re.MULTILINE)) != 1:
+                yield f"{where}: without only {missing}, the program exits with {code}: {errors.strip()}"
+        for name in REQUIRED:
             if not given.get(name):
                 yield f"{where}: {name} is not set"
 
 
-def endings(cluster):
-    """A pod that is told to end has the time that its photos may take."""
+def shutdown(cluster):
+    """A pod that is stopped has enough time to finish its photos."""
     for item, spec, container in cluster.programs():
         if item["kind"] != "Deployment":
             continue
@@ -385,11 +385,11 @@ def endings(cluster):
             yield f"{name_of(item)}: terminationGracePeriodSeconds is shorter than preStop, grace and {MARGIN} s"
         update = item["spec"].get("strategy", {}).get("rollingUpdate", {})
         if str(update.get("maxUnavailable")) != "0" or str(update.get("maxSurge", "0")) in ("0", "0%"):
-            yield f"{name_of(item)}: a rolling update takes workers away before new ones are there"
+            yield f"{name_of(item)}: a rolling update stops workers before new ones are ready"
 
 
 def scaling(cluster):
-    """Autoscalers point at the stages they mean, and nothing else turns the same screw."""
+    """Each autoscaler scales the stage whose queue it queries, and each stage has at most one."""
     scaled = []
     for item in cluster.of("ScaledObject"):
         spec, where = item["spec"], name_of(item)
@@ -402,29 +402,29 @@ def scaling(cluster):
         for trigger in spec["triggers"]:
             meta = trigger["metadata"]
             if meta.get("queueName") != cluster.program.stage_queues[stage]:
-                yield f"{where}: asks for the queue {meta.get('queueName')}; the stage's is {cluster.program.stage_queues[stage]}"
+                yield f"{where}: queries the queue {meta.get('queueName')}, the stage uses {cluster.program.stage_queues[stage]}"
             if meta.get("protocol") != "http" or meta.get("excludeUnacknowledged") == "true":
-                yield f"{where}: does not count the messages in work"
+                yield f"{where}: does not count messages in flight"
             reference = trigger.get("authenticationRef", {}).get("name")
             if not cluster.find("TriggerAuthentication", reference):
                 yield f"{where}: there is no TriggerAuthentication {reference}"
             url = cluster.data("Secret", "facemill-servers").get("amqp-url", "")
             if urllib.parse.urlsplit(url).path != f"/{meta.get('vhostName')}":
-                yield f"{where}: asks in the virtual host {meta.get('vhostName')}; the program is in another"
+                yield f"{where}: queries the virtual host {meta.get('vhostName')}, the program uses another"
         modes = {trigger["metadata"].get("mode") for trigger in spec["triggers"]}
         if not {"QueueLength", "ExpectedQueueConsumptionTime"} <= modes:
-            yield f"{where}: does not look at both length and waiting time"
+            yield f"{where}: does not use both length and waiting time"
         if spec.get("minReplicaCount") != 0:
             yield f"{where}: does not scale to zero"
         if spec.get("cooldownPeriod", 300) <= cluster.program.time_limit:
-            yield f"{where}: cools down within the time that a photo may take"
+            yield f"{where}: cooldownPeriod is shorter than the time limit of a stage"
     for item in cluster.of("TriggerAuthentication"):
         for wanted in item["spec"]["secretTargetRef"]:
             url = urllib.parse.urlsplit(cluster.data("Secret", wanted["name"]).get(wanted["key"], ""))
             if url.scheme not in ("http", "https"):
-                yield f"{name_of(item)}: {wanted['key']} is no address of RabbitMQ's management"
+                yield f"{name_of(item)}: {wanted['key']} is not the address of RabbitMQ's management API"
             if cluster.find("Service", url.hostname):
-                yield f"{name_of(item)}: KEDA is in another namespace, where the name {url.hostname} means nothing"
+                yield f"{name_of(item)}: KEDA is in another namespace, where the name {url.hostname} does not resolve"
     for item in cluster.of("HorizontalPodAutoscaler"):
         target = cluster.find("Deployment", item["spec"]["scaleTargetRef"]["name"])
         if target is None:
@@ -436,10 +436,10 @@ def scaling(cluster):
         if times > 1:
             yield f"{name_of(target)}: {times} autoscalers"
         if scaled and not times and PROGRAM_IMAGE.search(template_of(target)["spec"]["containers"][0]["image"]):
-            yield f"{name_of(target)}: the other stages are scaled, this one is not"
+            yield f"{name_of(target)}: the other stages have an autoscaler, this one has not"
     for item, _, _ in cluster.programs():
         if item["kind"] == "Deployment" and "replicas" in item["spec"]:
-            yield f"{name_of(item)}: names replicas, so that `kubectl apply` undoes every scaling"
+            yield f"{name_of(item)}: sets replicas, so `kubectl apply` undoes scaling"
 
 
 PRIVATE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8"]
@@ -447,15 +447,15 @@ PRIVATE_6 = ["fc00::/7", "fe80::/10"]
 
 
 def network(cluster):
-    """Nothing is open by default; fetch reaches the internet and not the inside, the others only the servers."""
+    """All traffic is blocked by default. Fetch reaches the internet but no private network, the others only the servers."""
     policies = cluster.of("NetworkPolicy")
-    closed = [
+    blocking = [
         p for p in policies
         if p["spec"]["podSelector"] == {} and set(p["spec"]["policyTypes"]) == {"Ingress", "Egress"}
         and not p["spec"].get("ingress") and not p["spec"].get("egress")
     ]
-    if not closed:
-        yield "no NetworkPolicy closes everything first"
+    if not blocking:
+        yield "no NetworkPolicy blocks everything by default"
     for item, _, labels in cluster.pods():
         stage = labels.get("app.kubernetes.io/component")
         for policy in policies:
@@ -463,23 +463,23 @@ def network(cluster):
                 continue
             for rule in policy["spec"].get("egress") or []:
                 if not rule.get("to"):
-                    yield f"{name_of(policy)}: opens every address to {name_of(item)}"
+                    yield f"{name_of(policy)}: allows {name_of(item)} to reach every address"
                 for end in rule.get("to", []):
                     block = end.get("ipBlock")
                     if block is None:
                         continue
                     outer = ipaddress.ip_network(block["cidr"])
-                    holes = [ipaddress.ip_network(hole) for hole in block.get("except", [])]
-                    for hole in holes:
-                        if hole.version != outer.version or not hole.subnet_of(outer):
-                            yield f"{name_of(policy)}: {hole} is not in {outer}"
+                    exceptions = [ipaddress.ip_network(exception) for exception in block.get("except", [])]
+                    for exception in exceptions:
+                        if exception.version != outer.version or not exception.subnet_of(outer):
+                            yield f"{name_of(policy)}: {exception} is not in {outer}"
                     if outer.prefixlen == 0:
                         if stage != "fetch":
-                            yield f"{name_of(policy)}: opens the internet to {name_of(item)}"
+                            yield f"{name_of(policy)}: allows {name_of(item)} to reach the internet"
                         for private in PRIVATE if outer.version == 4 else PRIVATE_6:
                             inside = ipaddress.ip_network(private)
-                            if not any(inside.subnet_of(hole) for hole in holes):
-                                yield f"{name_of(policy)}: lets {name_of(item)} reach {private}"
+                            if not any(inside.subnet_of(exception) for exception in exceptions):
+                                yield f"{name_of(policy)}: allows {name_of(item)} to reach {private}"
     for item, _, container in cluster.programs():
         labels = template_of(item)["metadata"]["labels"]
         ours = [p for p in policies if matches(p["spec"]["podSelector"], labels)]
@@ -487,18 +487,18 @@ def network(cluster):
         if labels.get("app.kubernetes.io/component") == "fetch":
             internet = [r for p in ours for r in p["spec"].get("egress") or [] for e in r.get("to", []) if "ipBlock" in e]
             if not any(ipaddress.ip_network(e["ipBlock"]["cidr"]).prefixlen == 0 for r in internet for e in r["to"] if "ipBlock" in e):
-                yield f"{name_of(item)}: fetch does not reach the internet"
+                yield f"{name_of(item)}: fetch cannot reach the internet"
         given = cluster.environment(container)
         standard = {"amqp": 5672, "amqps": 5671, "redis": 6379, "rediss": 6379, "http": 80, "https": 443}
         for name in ("FACEMILL_AMQP_URL", "FACEMILL_AMQP_MANAGEMENT", "FACEMILL_REDIS_URL", "FACEMILL_S3_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"):
             url = urllib.parse.urlsplit(given.get(name, "https://amazon" if name == "FACEMILL_S3_ENDPOINT" else ""))
             port = url.port or standard.get(url.scheme)
             if port is not None and port not in ports:
-                yield f"{name_of(item)}: {name} is on port {port}, which no policy opens"
+                yield f"{name_of(item)}: {name} is on port {port}, which no policy allows"
 
 
 CHECKS = [
-    schemas, places, restricted, images, resources, probes, selectors, references, environment, endings, scaling, network,
+    schemas, namespaces, restricted, images, resources, probes, selectors, references, environment, shutdown, scaling, network,
 ]
 
 

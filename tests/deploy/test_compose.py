@@ -1,36 +1,38 @@
-"""The image's recipe and the compose file agree with the manifests and with the program."""
+"""The Dockerfile and the compose file agree with the manifests and with the program."""
 
 import re
 import shutil
 import subprocess
+import tempfile
 import unittest
+from pathlib import Path
 
 import manifests
 from manifests import PACKAGES, ROOT, Cluster, Program
 
 PROGRAM = Program(manifests.built_program())
 COMPOSE = manifests.load((ROOT / "deploy/compose.yaml").read_text(encoding="utf-8"))[0]
-RECIPE = (ROOT / "deploy/Dockerfile").read_text(encoding="utf-8")
+DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text(encoding="utf-8")
 
 
-def ours():
+def own_services():
     return {n: s for n, s in COMPOSE["services"].items() if s["image"].startswith("facemill:") and "entrypoint" not in s}
 
 
 class Compose(unittest.TestCase):
-    def test_every_stage_is_there(self):
+    def test_every_stage_has_a_service(self):
         self.assertLessEqual(set(PROGRAM.stage_queues), set(COMPOSE["services"]))
 
-    def test_images_are_those_of_the_cluster(self):
+    def test_images_are_the_same_as_in_the_cluster(self):
         cluster = Cluster(manifests.render(ROOT / "k8s/overlays/dev"), PROGRAM)
-        there = {container["image"] for _, _, container in cluster.containers()}
-        here = {service["image"] for service in COMPOSE["services"].values()}
-        self.assertLessEqual(there, here)
-        for image in here:
+        in_cluster = {container["image"] for _, _, container in cluster.containers()}
+        in_compose = {service["image"] for service in COMPOSE["services"].values()}
+        self.assertLessEqual(in_cluster, in_compose)
+        for image in in_compose:
             self.assertRegex(image, r":v?\d")
 
-    def test_the_program_knows_its_variables_and_takes_them(self):
-        for name, service in ours().items():
+    def test_the_program_accepts_the_variables(self):
+        for name, service in own_services().items():
             with self.subTest(name):
                 given, command = service.get("environment", {}), service["command"]
                 known = set(PROGRAM.variables[command[0]])
@@ -38,11 +40,11 @@ class Compose(unittest.TestCase):
                     self.assertEqual(set(given) - known, set())
                     values = {k: re.sub(r"\$\{\w+:-(\w+)\}", r"\1", v) for k, v in given.items()}
                     del values["FACEMILL_REDIS_URL"]
-                    code, said = PROGRAM.complaint(tuple(command), tuple(sorted(values.items())))
-                    self.assertEqual(code, 3, said)
-                    self.assertEqual(len(re.findall(r"^  \S", said, re.MULTILINE)), 1, said)
+                    code, errors = PROGRAM.start(tuple(command), tuple(sorted(values.items())))
+                    self.assertEqual(code, 3, errors)
+                    self.assertEqual(len(re.findall(r"^  \S", errors, re.MULTILINE)), 1, errors)
 
-    def test_workers_have_time_to_end_and_cannot_write(self):
+    def test_workers_have_a_grace_period_and_a_read_only_root(self):
         for stage in PROGRAM.stage_queues:
             service = COMPOSE["services"][stage]
             grace = int(service["environment"]["FACEMILL_GRACE"])
@@ -51,12 +53,12 @@ class Compose(unittest.TestCase):
             self.assertTrue(service["read_only"])
             self.assertEqual(service["cap_drop"], ["ALL"])
 
-    def test_ports_are_open_to_this_machine_only(self):
+    def test_ports_are_open_on_loopback_only(self):
         for name, service in COMPOSE["services"].items():
             for port in service.get("ports", []):
                 self.assertTrue(port.startswith("127.0.0.1:"), f"{name}: {port}")
 
-    def test_prometheus_asks_the_port_that_workers_listen_on(self):
+    def test_prometheus_scrapes_the_port_of_the_workers(self):
         jobs = manifests.load((ROOT / "deploy/prometheus/prometheus.yml").read_text(encoding="utf-8"))[0]["scrape_configs"]
         workers = next(job for job in jobs if job["job_name"] == "facemill")["dns_sd_configs"][0]
         self.assertEqual(set(workers["names"]), set(PROGRAM.stage_queues))
@@ -64,31 +66,45 @@ class Compose(unittest.TestCase):
             listen = COMPOSE["services"][stage]["environment"]["FACEMILL_LISTEN"]
             self.assertTrue(listen.endswith(f":{workers['port']}"))
 
-    def test_prometheus_takes_its_settings_and_rules(self):
+    def test_promtool_accepts_settings_and_rules(self):
         self.assertIsNotNone(shutil.which("promtool"), "promtool is not installed: run `make setup-tests`")
         command = ["promtool", "check", "config", "--lint-fatal", ROOT / "deploy/prometheus/prometheus.yml"]
-        told = subprocess.run(command, capture_output=True, text=True, check=False)
-        self.assertEqual(told.returncode, 0, told.stdout + told.stderr)
-        self.assertRegex(told.stdout, r"alerts\.yml\s+SUCCESS: \d+ rules found")
+        checked = subprocess.run(command, capture_output=True, text=True, check=False)
+        self.assertEqual(checked.returncode, 0, checked.stdout + checked.stderr)
+        self.assertRegex(checked.stdout, r"alerts\.yml\s+SUCCESS: \d+ rules found")
 
 
-class Recipe(unittest.TestCase):
-    def test_has_no_fault(self):
-        told = subprocess.run([PACKAGES / "bin/hadolint", ROOT / "deploy/Dockerfile"], capture_output=True, text=True, check=False)
-        self.assertEqual((told.returncode, told.stdout), (0, ""))
+class Dockerfile(unittest.TestCase):
+    def test_hadolint_finds_no_fault(self):
+        command = [PACKAGES / "bin/hadolint", ROOT / "deploy/Dockerfile"]
+        checked = subprocess.run(command, capture_output=True, text=True, check=False)
+        self.assertEqual((checked.returncode, checked.stdout), (0, ""))
 
-    def test_runs_as_nobody_and_is_this_version(self):
-        users = re.findall(r"^USER (\d+):(\d+)$", RECIPE, re.MULTILINE)
+    def test_user_is_not_root_and_the_version_is_current(self):
+        users = re.findall(r"^USER (\d+):(\d+)$", DOCKERFILE, re.MULTILINE)
         self.assertEqual(len(users), 1)
         self.assertNotIn("0", users[0])
-        self.assertIn(f"ARG VERSION={PROGRAM.version}\n", RECIPE)
+        self.assertIn(f"ARG VERSION={PROGRAM.version}\n", DOCKERFILE)
 
-    def test_brings_every_model(self):
+    def test_every_model_is_copied(self):
         config = (ROOT / "src/config.rs").read_text(encoding="utf-8")
         names = re.findall(r'"([\w-]+\.(?:dat|onnx|pth|so))"', config)
         self.assertGreaterEqual(len(names), 5)
         for name in names:
-            self.assertIn(f"models/{name}", RECIPE)
+            self.assertIn(f"models/{name}", DOCKERFILE)
+
+    def test_cargo_finds_every_manifest_in_the_build_context(self):
+        ignore = (ROOT / "deploy/Dockerfile.dockerignore").read_text(encoding="utf-8").split()
+        copies = re.findall(r"^COPY ([^-].*) \S+$", DOCKERFILE.split("cargo build")[0], re.MULTILINE)
+        with tempfile.TemporaryDirectory() as folder:
+            for source in " ".join(copies).split():
+                self.assertIn(f"!{source}", ignore)
+                target = Path(folder) / source
+                target.parent.mkdir(parents=True, exist_ok=True)
+                (shutil.copytree if (ROOT / source).is_dir() else shutil.copy)(ROOT / source, target)
+            command = ["cargo", "metadata", "--locked", "--format-version=1"]
+            checked = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+            self.assertEqual(checked.returncode, 0, checked.stderr)
 
 
 if __name__ == "__main__":

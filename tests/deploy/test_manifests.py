@@ -1,4 +1,4 @@
-"""The manifests have no fault; and each check finds the fault that it is there for."""
+"""The manifests have no fault, and each check finds the faults that it is meant to find."""
 
 import copy
 import tempfile
@@ -13,7 +13,7 @@ SECRET = manifests.load((ROOT / "k8s/overlays/production/secret.example.yaml").r
 
 
 def combined(overlay, component):
-    """An overlay with one more component, as somebody's own kustomization would have it."""
+    """An overlay with one more component."""
     (ROOT / ".cache").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=ROOT / ".cache") as folder:
         text = f"resources: [../../k8s/overlays/{overlay}]\ncomponents: [../../k8s/components/{component}]\n"
@@ -33,7 +33,7 @@ def secrets_of(name):
     return SECRET if name == "production" else []
 
 
-class TheManifests(unittest.TestCase):
+class Manifests(unittest.TestCase):
     maxDiff = None
 
     def test_have_no_fault(self):
@@ -45,14 +45,14 @@ class TheManifests(unittest.TestCase):
         kinds = [item["kind"] for item in manifests.render(ROOT / "k8s/base")]
         self.assertEqual(kinds.count("Deployment"), len(PROGRAM.stage_queues))
 
-    def test_every_stage_has_its_deployment_and_its_scaler(self):
+    def test_every_stage_has_a_deployment_and_an_autoscaler(self):
         for name in ("dev with keda", "production"):
             cluster = Cluster(RENDERED[name], PROGRAM)
             for stage in PROGRAM.stage_queues:
                 self.assertIsNotNone(cluster.find("Deployment", stage), stage)
                 self.assertIsNotNone(cluster.find("ScaledObject", stage), stage)
 
-    def test_production_brings_no_secret_of_its_own(self):
+    def test_production_has_no_secret(self):
         self.assertEqual([i for i in RENDERED["production"] if i["kind"] == "Secret"], [])
 
 
@@ -81,7 +81,7 @@ def without_env(cluster, name):
     env[:] = [variable for variable in env if variable["name"] != name]
 
 
-# What is broken, how, and what must be said about it.
+# A defect, how to cause it, and a part of the message.
 MUTANTS = [
     ("a misspelt field", lambda c: pod(c).update(terminationGracePeriodSecond=1), "schemas: Deployment/detect"),
     ("a wrong type", lambda c: pod(c).update(terminationGracePeriodSeconds="140"), "schemas: Deployment/detect"),
@@ -89,32 +89,32 @@ MUTANTS = [
     ("an old API", lambda c: c.find("PodDisruptionBudget", "crop").update(apiVersion="policy/v1beta1"), "schemas: "),
     ("KEDA: a misspelt field", lambda c: c.find("ScaledObject", "crop")["spec"].update(coolDownPeriod=3), "coolDownPeriod"),
     ("KEDA: a misspelt key", lambda c: trigger(c)["metadata"].update(queueLength="5"), "queueLength"),
-    ("KEDA: a number", lambda c: trigger(c)["metadata"].update(value=2000), "2000 is not of type"),
-    ("KEDA: another kind", lambda c: c.find("ScaledObject", "crop").update(kind="ScaledJob"), "no such kind of KEDA"),
-    ("KEDA: another queue", lambda c: trigger(c)["metadata"].update(queueName="facemill.crop"), "asks for the queue"),
-    ("KEDA: ready messages only", lambda c: trigger(c)["metadata"].update(protocol="amqp"), "messages in work"),
+    ("KEDA: a number instead of a text", lambda c: trigger(c)["metadata"].update(value=2000), "2000 is not of type"),
+    ("KEDA: another kind", lambda c: c.find("ScaledObject", "crop").update(kind="ScaledJob"), "KEDA has no such kind"),
+    ("KEDA: another queue", lambda c: trigger(c)["metadata"].update(queueName="facemill.crop"), "queries the queue"),
+    ("KEDA: ready messages only", lambda c: trigger(c)["metadata"].update(protocol="amqp"), "messages in flight"),
     ("KEDA: another virtual host", lambda c: trigger(c)["metadata"].update(vhostName="/"), "virtual host"),
-    ("KEDA: AMQP's address", lambda c: c.find("TriggerAuthentication", "rabbitmq")["spec"]["secretTargetRef"][0].update(
-        key="amqp-url"), "no address of RabbitMQ's management"),
-    ("KEDA: a name of ours", lambda c: c.find("Secret", "facemill-servers").update(
-        stringData={"amqp-management": "http://u:p@rabbitmq:15672/"}), "the name rabbitmq means nothing"),
-    ("KEDA: short cool-down", lambda c: c.find("ScaledObject", "crop")["spec"].update(cooldownPeriod=60), "cools down"),
+    ("KEDA: the address of AMQP", lambda c: c.find("TriggerAuthentication", "rabbitmq")["spec"]["secretTargetRef"][0].update(
+        key="amqp-url"), "not the address of RabbitMQ's management API"),
+    ("KEDA: a name without namespace", lambda c: c.find("Secret", "facemill-servers").update(
+        stringData={"amqp-management": "http://u:p@rabbitmq:15672/"}), "the name rabbitmq does not resolve"),
+    ("KEDA: short cool-down", lambda c: c.find("ScaledObject", "crop")["spec"].update(cooldownPeriod=60), "cooldownPeriod"),
     ("KEDA: never zero", lambda c: c.find("ScaledObject", "crop")["spec"].update(minReplicaCount=1), "to zero"),
     ("KEDA: length only", lambda c: c.find("ScaledObject", "detect")["spec"]["triggers"].pop(), "both length and"),
-    ("KEDA: a stage forgotten", lambda c: c.items.remove(c.find("ScaledObject", "crop")), "this one is not"),
+    ("KEDA: a stage without autoscaler", lambda c: c.items.remove(c.find("ScaledObject", "crop")), "this one has not"),
     ("two autoscalers", lambda c: c.items.append(
         {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
          "metadata": {"name": "detect", "namespace": "facemill"},
          "spec": {"maxReplicas": 2, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "detect"}}}
     ), "2 autoscalers"),
-    ("replicas", lambda c: c.find("Deployment", "detect")["spec"].update(replicas=2), "names replicas"),
-    ("elsewhere", lambda c: c.find("Deployment", "detect")["metadata"].update(namespace="default"), "not in the namespace"),
-    ("a lax namespace", lambda c: c.find("Namespace", "facemill")["metadata"].update(labels={}), "restricted profile"),
+    ("replicas", lambda c: c.find("Deployment", "detect")["spec"].update(replicas=2), "sets replicas"),
+    ("another namespace", lambda c: c.find("Deployment", "detect")["metadata"].update(namespace="default"), "not in the namespace"),
+    ("a namespace without profile", lambda c: c.find("Namespace", "facemill")["metadata"].update(labels={}), "restricted profile"),
     ("rights", lambda c: c.items.append(
         {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "r", "namespace": "facemill"}}
-    ), "needs rights"),
+    ), "may have rights"),
     ("root", lambda c: pod(c)["securityContext"].update(runAsNonRoot=False), "may run as root"),
-    ("root by number", lambda c: container(c)["securityContext"].update(runAsUser=0), "may run as root"),
+    ("user 0", lambda c: container(c)["securityContext"].update(runAsUser=0), "may run as root"),
     ("no seccomp", lambda c: pod(c)["securityContext"].pop("seccompProfile"), "seccomp"),
     ("privileges", lambda c: container(c)["securityContext"].pop("allowPrivilegeEscalation"), "gain privileges"),
     ("capabilities", lambda c: container(c)["securityContext"]["capabilities"].update(add=["NET_RAW"]), "capabilities"),
@@ -125,17 +125,17 @@ MUTANTS = [
     ("no tag", lambda c: container(c).update(image="facemill"), "no fixed version"),
     ("latest", lambda c: container(c).update(image="registry.example.com:5000/facemill:latest"), "no fixed version"),
     ("another version", lambda c: container(c).update(image="facemill:0.0.9"), "is not version"),
-    ("no limit", lambda c: container(c)["resources"]["limits"].pop("memory"), "no limit of memory"),
-    ("more than the limit", lambda c: container(c)["resources"]["requests"].update(memory="9Gi"), "asks for more memory"),
+    ("no limit", lambda c: container(c)["resources"]["limits"].pop("memory"), "no limit for memory"),
+    ("more than the limit", lambda c: container(c)["resources"]["requests"].update(memory="9Gi"), "requests more memory"),
     ("no probe", lambda c: container(c).pop("readinessProbe"), "no readinessProbe"),
-    ("a probe elsewhere", lambda c: container(c)["livenessProbe"]["httpGet"].update(port="web"), "port web"),
-    ("a probe of nothing", lambda c: container(c)["livenessProbe"]["httpGet"].update(path="/health"), "/health"),
-    ("another port", lambda c: settings(c).update(FACEMILL_LISTEN="0.0.0.0:9000"), "none of its ports"),
-    ("a selector beside its pods", lambda c: template_of(c.find("Deployment", "detect"))["metadata"]["labels"].update(
-        {"app.kubernetes.io/component": "detector"}), "misses its own pods"),
+    ("a probe of another port", lambda c: container(c)["livenessProbe"]["httpGet"].update(port="web"), "port web"),
+    ("a probe of an unknown path", lambda c: container(c)["livenessProbe"]["httpGet"].update(path="/health"), "/health"),
+    ("another port", lambda c: settings(c).update(FACEMILL_LISTEN="0.0.0.0:9000"), "not one of its ports"),
+    ("a selector without pods", lambda c: template_of(c.find("Deployment", "detect"))["metadata"]["labels"].update(
+        {"app.kubernetes.io/component": "detector"}), "does not select its own pods"),
     ("a selector too wide", lambda c: c.find("Deployment", "detect")["spec"]["selector"].update(
-        matchLabels={"role": "worker"}), "takes pods of"),
-    ("a budget for nobody", lambda c: c.find("PodDisruptionBudget", "crop")["spec"]["selector"]["matchLabels"].update(
+        matchLabels={"role": "worker"}), "selects pods of"),
+    ("a budget without pods", lambda c: c.find("PodDisruptionBudget", "crop")["spec"]["selector"]["matchLabels"].update(
         {"app.kubernetes.io/component": "cut"}), "selects no pods"),
     ("no budget", lambda c: c.items.remove(c.find("PodDisruptionBudget", "crop")), "0 disruption budgets"),
     ("a service for nobody", lambda c: c.find("Service", "redis")["spec"].update(selector={"a": "b"}), "selects no pods"),
@@ -149,31 +149,31 @@ MUTANTS = [
     ("no ledger", lambda c: without_env(c, "FACEMILL_REDIS_URL"), "FACEMILL_REDIS_URL is not set"),
     ("no bucket", lambda c: settings(c).pop("FACEMILL_S3_BUCKET"), "FACEMILL_S3_BUCKET"),
     ("no key", lambda c: without_env(c, "AWS_SECRET_ACCESS_KEY"), "AWS_SECRET_ACCESS_KEY"),
-    ("a value not understood", lambda c: settings(c).update(FACEMILL_GRACE="two minutes"), "environment: "),
-    ("an address not understood", lambda c: c.find("Secret", "facemill-servers").update(
+    ("an invalid value", lambda c: settings(c).update(FACEMILL_GRACE="two minutes"), "environment: "),
+    ("an invalid address", lambda c: c.find("Secret", "facemill-servers").update(
         stringData={"amqp-url": "rabbitmq:5672"}), "--amqp"),
-    ("an argument not understood", lambda c: container(c)["args"].append("--colour"), "--colour"),
+    ("an unknown argument", lambda c: container(c)["args"].append("--colour"), "--colour"),
     ("an unknown stage", lambda c: container(c).update(args=["work", "detekt"]), "detekt"),
     ("a short grace", lambda c: settings(c).update(FACEMILL_GRACE="45"), "a stage may take"),
-    ("killed early", lambda c: pod(c).update(terminationGracePeriodSeconds=120), "is shorter than"),
+    ("a short termination", lambda c: pod(c).update(terminationGracePeriodSeconds=120), "is shorter than"),
     ("no preStop", lambda c: container(c).pop("lifecycle"), "no preStop"),
     ("an update with a gap", lambda c: c.find("Deployment", "detect")["spec"]["strategy"]["rollingUpdate"].update(
-        maxUnavailable=1), "takes workers away"),
-    ("open by default", lambda c: c.items.remove(c.find("NetworkPolicy", "nothing")), "closes everything"),
-    ("fetch inside", lambda c: policy(c, "internet")["egress"][0]["to"][0]["ipBlock"]["except"].remove("10.0.0.0/8"),
-     "reach 10.0.0.0/8"),
-    ("detect outside", lambda c: policy(c, "internet").update(podSelector={"matchLabels": {"role": "worker"}}),
-     "opens the internet to Deployment/detect"),
-    ("fetch shut in", lambda c: c.items.remove(c.find("NetworkPolicy", "internet")), "does not reach the internet"),
-    ("a hole outside its block", lambda c: policy(c, "internet")["egress"][0]["to"][0]["ipBlock"]["except"].append("::/8"),
+        maxUnavailable=1), "stops workers"),
+    ("not blocked by default", lambda c: c.items.remove(c.find("NetworkPolicy", "nothing")), "blocks everything"),
+    ("fetch reaches private networks", lambda c: policy(c, "internet")["egress"][0]["to"][0]["ipBlock"]["except"].remove("10.0.0.0/8"),
+     "to reach 10.0.0.0/8"),
+    ("detect reaches the internet", lambda c: policy(c, "internet").update(podSelector={"matchLabels": {"role": "worker"}}),
+     "allows Deployment/detect to reach the internet"),
+    ("fetch without internet", lambda c: c.items.remove(c.find("NetworkPolicy", "internet")), "cannot reach the internet"),
+    ("an exception outside its block", lambda c: policy(c, "internet")["egress"][0]["to"][0]["ipBlock"]["except"].append("::/8"),
      "is not in"),
-    ("anywhere", lambda c: policy(c, "servers")["egress"].append({"ports": [{"port": 1}]}), "opens every address"),
-    ("a server shut out", lambda c: policy(c, "servers")["egress"][0]["ports"].pop(2), "FACEMILL_REDIS_URL is on port"),
+    ("any address", lambda c: policy(c, "servers")["egress"].append({"ports": [{"port": 1}]}), "to reach every address"),
+    ("a blocked server", lambda c: policy(c, "servers")["egress"][0]["ports"].pop(2), "FACEMILL_REDIS_URL is on port"),
 ]
 
 
 def found_in(cluster):
-    """Faults by check. A check may stumble over what another one has found."""
+    """Faults by check. A check may fail because of a defect that another check finds."""
     found = {}
     for check in manifests.CHECKS:
         try:
@@ -183,18 +183,18 @@ def found_in(cluster):
     return found
 
 
-class EachCheck(unittest.TestCase):
-    def test_finds_the_fault_that_it_is_there_for(self):
-        found_something = set()
-        for name, break_it, told in MUTANTS:
+class Checks(unittest.TestCase):
+    def test_every_defect_is_found_and_every_check_finds_one(self):
+        useful = set()
+        for name, break_it, message in MUTANTS:
             with self.subTest(name):
                 cluster = Cluster(copy.deepcopy(RENDERED["dev with keda"]), PROGRAM)
                 break_it(cluster)
                 found = found_in(cluster)
-                checks = {check for check, faults in found.items() if any(told in fault for fault in faults)}
+                checks = {check for check, faults in found.items() if any(message in fault for fault in faults)}
                 self.assertTrue(checks, found)
-                found_something |= checks
-        self.assertEqual({check.__name__ for check in manifests.CHECKS} - found_something, set(), "never find anything")
+                useful |= checks
+        self.assertEqual({check.__name__ for check in manifests.CHECKS} - useful, set(), "these checks found nothing")
 
 
 if __name__ == "__main__":
