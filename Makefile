@@ -12,7 +12,7 @@ CARGO ?= cargo
 PYTHON ?= python3
 BINARY = $${CARGO_TARGET_DIR:-target}/release/facemill
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n1)
-SCRIPTS := deploy/setup.sh deploy/submit.sh .ci/run
+SCRIPTS := deploy/setup.sh deploy/submit.sh tests/support/trixie.sh .ci/run
 
 ifdef DUMP
 OUT ?= out
@@ -22,10 +22,10 @@ endif
 # Recipes read these from the environment, so that a path may contain any character.
 export DUMP OUT RUN CONTEXT
 
-.PHONY: help setup setup-tests run test chaos check-scripts check-deploy cluster-test image submit bench lint advisories
+.PHONY: help setup setup-tests run test test-rabbitmq4 chaos check-scripts check-deploy cluster-test image submit bench lint advisories
 
 help: ## lists the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo 'make run DUMP=dump.sql.gz OUT=dir   processes your own dump; ARGS="--limit 100" passes options to facemill'
 
 setup: ## installs missing system libraries and fetches the pinned models and sample photographs
@@ -52,6 +52,13 @@ PHOTOS ?= 400
 chaos: export FACEMILL_CHAOS_SEED = $(SEED)
 chaos: export FACEMILL_CHAOS_PHOTOS = $(PHOTOS)
 chaos: setup-tests ## kills workers and servers during a run and checks that no photo is lost: SEED=7 PHOTOS=500
+	@$(CARGO) test --locked --test chaos
+
+# Debian 13 has RabbitMQ 4. The filters select the tests that depend on the version of the broker.
+test-rabbitmq4: export FACEMILL_TEST_RABBITMQ_ROOT = $(CURDIR)/.cache/trixie
+test-rabbitmq4: setup-tests ## runs the broker, worker and chaos tests on RabbitMQ 4 in a chroot; needs root
+	@tests/support/trixie.sh "$$FACEMILL_TEST_RABBITMQ_ROOT"
+	@$(CARGO) test --locked --test integration -- conformance::broker rabbitmq:: worker::
 	@$(CARGO) test --locked --test chaos
 
 # `cargo build` would build the program again without the features of the test crates.

@@ -189,7 +189,7 @@ fn main() {
     }
     let photos = std::env::var("FACEMILL_BENCH_PHOTOS").ok().and_then(|count| count.parse().ok()).unwrap_or(3000);
     let figures: Vec<Figures> = runtime.block_on(async {
-        let rabbit = rabbitmq::alone().await;
+        let rabbit = rabbitmq::exclusive().await;
         let (redis, s3) =
             tokio::task::block_in_place(|| (redis::RedisServer::start(&[]), seaweedfs::SeaweedFs::start()));
         let servers = Servers { rabbit, redis, s3 };
@@ -229,7 +229,7 @@ async fn work(orders: Orders) {
 }
 
 struct Servers {
-    rabbit: rabbitmq::Alone,
+    rabbit: rabbitmq::ExclusiveServer,
     redis: redis::RedisServer,
     s3: seaweedfs::SeaweedFs,
 }

@@ -51,7 +51,7 @@ fn main() {
     let photos = std::env::var("FACEMILL_BENCH_PHOTOS").ok().and_then(|count| count.parse().ok()).unwrap_or(240);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
     let figures = runtime.block_on(async {
-        let rabbit = rabbitmq::alone().await;
+        let rabbit = rabbitmq::exclusive().await;
         let (redis, s3) =
             tokio::task::block_in_place(|| (redis::RedisServer::start(&[]), seaweedfs::SeaweedFs::start()));
         let site = Site { rabbit, redis, s3, limits };
@@ -81,7 +81,7 @@ fn print(figures: &[Figures]) {
 }
 
 struct Site {
-    rabbit: rabbitmq::Alone,
+    rabbit: rabbitmq::ExclusiveServer,
     redis: redis::RedisServer,
     s3: seaweedfs::SeaweedFs,
     limits: Limits,
@@ -189,7 +189,7 @@ struct Detector {
 impl Detector {
     fn is_ready(&self) {
         process::wait_for("a worker that is ready", || {
-            let answer = process::ask(self.port, "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+            let answer = process::send_request(self.port, "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
             (answer.split(' ').nth(1) == Some("200")).then_some(())
         });
     }

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use super::child::Endpoints;
 use super::plan::ServerFault;
 use super::worker_processes::Environment;
-use support::servers::rabbitmq::{self, Alone};
+use support::servers::rabbitmq::{self, ExclusiveServer};
 use support::servers::redis::RedisServer;
 use support::servers::seaweedfs::SeaweedFs;
 
 pub struct Servers {
-    rabbit: Alone,
+    rabbit: ExclusiveServer,
     redis: RedisServer,
     s3: SeaweedFs,
 }
@@ -18,7 +18,7 @@ pub struct Servers {
 impl Servers {
     pub async fn start() -> Self {
         let others = tokio::task::spawn_blocking(|| (RedisServer::start(&[]), SeaweedFs::start()));
-        let (rabbit, others) = tokio::join!(rabbitmq::alone(), others);
+        let (rabbit, others) = tokio::join!(rabbitmq::exclusive(), others);
         let (redis, s3) = others.expect("the servers start");
         Self { rabbit, redis, s3 }
     }
@@ -50,8 +50,8 @@ impl Servers {
         noticed(environment, fault, mentions).await;
         match fault {
             ServerFault::RestartRabbitMq => {
-                self.rabbit.start_again();
-                self.rabbit.is_up().await;
+                self.rabbit.restart();
+                self.rabbit.wait_until_up().await;
             }
             ServerFault::RestartRedis => tokio::task::block_in_place(|| self.redis.restart()),
             ServerFault::FreezeS3 => self.s3.signal("CONT"),

@@ -14,16 +14,16 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
-use server::Server;
+use server::RabbitServer;
 
 /// Far longer than anything here takes; a test that waits for it has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn settings(server: &Server, prefix: &str) -> Settings {
+fn settings(server: &RabbitServer, prefix: &str) -> Settings {
     Settings::new(&server.url()).unwrap().with_prefix(prefix).unwrap()
 }
 
-fn broker(server: &Server, prefix: &str) -> RabbitMq {
+fn broker(server: &RabbitServer, prefix: &str) -> RabbitMq {
     RabbitMq::new(settings(server, prefix)).unwrap()
 }
 
@@ -64,12 +64,12 @@ async fn depth(broker: &RabbitMq, stage: Option<StageName>) -> Depth {
 }
 
 /// What the management API says of the AMQP connections of a user.
-async fn connections(server: &Server) -> Vec<Value> {
+async fn connections(server: &RabbitServer) -> Vec<Value> {
     let (_, body) = server.api(Method::GET, "connections", Value::Null).await;
     serde_json::from_str(&body).unwrap()
 }
 
-async fn close_connections(server: &Server, purpose: &str) -> usize {
+async fn close_connections(server: &RabbitServer, purpose: &str) -> usize {
     let mut closed = 0;
     for connection in connections(server).await {
         let ours =
@@ -86,7 +86,7 @@ async fn close_connections(server: &Server, purpose: &str) -> usize {
 /// 500 photos are published and consumed while RabbitMQ is killed and started again: what was confirmed arrives.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_server_loses_nothing_that_it_confirmed() {
-    let server = server::alone().await;
+    let server = server::exclusive().await;
     let broker = Arc::new(broker(&server, "killed"));
     broker.check().await.unwrap();
     let mut consumer = broker.consume(StageName::Detect, 20).await.unwrap();
@@ -114,19 +114,19 @@ async fn a_killed_server_loses_nothing_that_it_confirmed() {
     let disturb = async {
         told.wait_for(|published| *published >= 150).await.unwrap();
         server.kill();
-        server.start_again();
+        server.restart();
     };
     let ((), seen, ()) = tokio::join!(publish, consume, disturb);
     assert_eq!(seen, (0..500).map(|i| format!("k{i}")).collect());
     consumer.stop().await;
     let rest = depth(&broker, Some(StageName::Detect)).await;
     assert!(rest.ready < 40, "only copies whose acknowledgement was lost may be left: {rest:?}");
-    server.is_up().await;
+    server.wait_until_up().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_alarm_is_told_within_bounds_and_passes() {
-    let server = server::alone().await;
+    let server = server::exclusive().await;
     let mut settings = settings(&server, "alarm");
     settings.patience = Duration::from_millis(500);
     let broker = RabbitMq::new(settings).unwrap();
@@ -150,7 +150,7 @@ async fn an_alarm_is_told_within_bounds_and_passes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_outlives_its_connection_channel_and_queue() {
-    let server = server::alone().await;
+    let server = server::exclusive().await;
     let broker = broker(&server, "outlives");
     let mut consumer = broker.consume(StageName::Classify, 4).await.unwrap();
     broker.publish(&message("one", StageName::Classify)).await.unwrap();
@@ -190,7 +190,7 @@ async fn a_consumer_outlives_its_connection_channel_and_queue() {
 /// RabbitMQ closes the channel of a consumer that keeps a message for too long.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_outlives_a_channel_that_is_closed() {
-    let server = server::alone().await;
+    let server = server::exclusive().await;
     let impatient = |milliseconds: u32, tick: u32| {
         format!(
             "application:set_env(rabbit, consumer_timeout, {milliseconds}), \

@@ -62,7 +62,7 @@ async fn end(ledger: &dyn Ledger, message: &Message, ending: Ending) -> Result<M
 
 /// Sends a command over a connection of its own.
 fn send_command(server: &RedisServer, command: &str) {
-    let answer = process::ask(server.port, &format!("{command}\r\n")).unwrap_or_default();
+    let answer = process::send_request(server.port, &format!("{command}\r\n")).unwrap_or_default();
     assert!(answer.starts_with("+OK") || answer.starts_with(':'), "{command}: {answer}");
 }
 
@@ -92,10 +92,10 @@ async fn calls_to_a_hanging_server_time_out() {
 }
 
 /// Retries until the ledger is available again.
-async fn eventually<T>(ask: impl AsyncFn() -> Result<T, LedgerError>) -> T {
+async fn eventually<T>(attempt: impl AsyncFn() -> Result<T, LedgerError>) -> T {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     loop {
-        match ask().await {
+        match attempt().await {
             Ok(value) => return value,
             Err(error) => {
                 assert!(error.is_retryable(), "{error}");

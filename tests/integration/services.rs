@@ -22,7 +22,7 @@ use facemill::services::servers::Servers;
 use facemill::services::status::RunStatus;
 use facemill::services::work::Work;
 use facemill::telemetry::prometheus::PrometheusReader;
-use support::servers::process::ask;
+use support::servers::process::send_request;
 use support::servers::rabbitmq;
 use support::servers::redis::RedisServer;
 use support::servers::seaweedfs::SeaweedFs;
@@ -91,7 +91,7 @@ async fn the_queues_are_measured_once_for_all_workers() {
 }
 
 /// Clients of the shared servers, under a prefix of their own.
-fn servers(rabbit: &rabbitmq::Server, prefix: &str) -> Servers {
+fn servers(rabbit: &rabbitmq::RabbitServer, prefix: &str) -> Servers {
     let settings = Settings::new(&rabbit.url()).unwrap().with_prefix(prefix).unwrap();
     Servers {
         broker: RabbitMq::new(settings).unwrap(),
@@ -157,7 +157,7 @@ async fn a_worker_serves_its_state_and_ends_in_order() {
     assert_eq!(status.ended, BTreeMap::from([(Ending::Gone, 1)]));
     assert_eq!(status.cluster.unwrap().workers.len(), 1, "the worker reports itself");
     let get = move |path: &'static str| {
-        tokio::task::spawn_blocking(move || ask(port, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")))
+        tokio::task::spawn_blocking(move || send_request(port, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")))
     };
     assert!(get("/readyz").await.unwrap().unwrap().starts_with("HTTP/1.1 200"));
     shutdown.cancel();

@@ -15,7 +15,7 @@ use support::servers::seaweedfs::SeaweedFs;
 
 /// An installation of its own: servers that other tests use too, under a prefix that nobody else has.
 pub struct Installation {
-    pub rabbit: rabbitmq::Shared,
+    pub rabbit: rabbitmq::SharedServer,
     pub environment: Vec<(&'static str, String)>,
     /// What the program caches.
     pub cache: tempfile::TempDir,
@@ -117,7 +117,7 @@ impl Drop for Worker {
 }
 
 /// Sends a request by hand; None: nobody is there. Answers the status and the body.
-pub fn ask(port: u16, request: &str) -> Option<(u16, String)> {
+pub fn send_request(port: u16, request: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     stream.write_all(request.as_bytes()).ok()?;
@@ -128,5 +128,5 @@ pub fn ask(port: u16, request: &str) -> Option<(u16, String)> {
 }
 
 pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
-    ask(port, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+    send_request(port, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
 }

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::process::Stdio;
 
 use super::ended;
-use super::installation::{Installation, ask, get};
+use super::installation::{Installation, get, send_request};
 use support::collection::Collection;
 use support::servers::process::{free_ports, wait_for};
 use support::servers::redis::RedisServer;
@@ -31,9 +31,9 @@ fn a_worker_tells_whether_it_is_ready_and_what_it_did() {
     assert_eq!(get(port, "/healthz").unwrap(), (200, "ok\n".into()));
 
     assert_eq!(get(port, "/secrets").unwrap().0, 404);
-    assert_eq!(ask(port, "POST /readyz HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").unwrap().0, 405);
-    assert_eq!(ask(port, "\u{1} no HTTP at all\r\n\r\n").unwrap().0, 400);
-    let _ = ask(port, &format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(1 << 20)));
+    assert_eq!(send_request(port, "POST /readyz HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").unwrap().0, 405);
+    assert_eq!(send_request(port, "\u{1} no HTTP at all\r\n\r\n").unwrap().0, 400);
+    let _ = send_request(port, &format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(1 << 20)));
 
     let status = installation.until("over", |status| ended(status) == candidates);
     let (_, metrics) = get(port, "/metrics").unwrap();

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::installation::Installation;
 use super::{ended, records};
 use support::collection::Collection;
-use support::servers::process::ask;
+use support::servers::process::send_request;
 use support::servers::redis::RedisServer;
 
 #[test]
@@ -27,7 +27,7 @@ fn a_lost_ledger_is_made_again_from_records_and_dump() {
     assert_eq!(worker.terminate(), Some(0));
     let had = installation.json(&["status"]);
     assert_eq!(had["ended"]["predicted"].as_u64().unwrap_or(0), 0, "{had}");
-    let forget = || assert!(ask(redis.port, "FLUSHALL\r\n").unwrap().starts_with("+OK"));
+    let forget = || assert!(send_request(redis.port, "FLUSHALL\r\n").unwrap().starts_with("+OK"));
     forget();
 
     let rebuilt = installation.json(&["rebuild", dump]);

@@ -269,7 +269,7 @@ async fn over_a_loss<L: Ledger>(ledger: L, lose: impl AsyncFnOnce(L) -> L) {
 async fn a_redis_ledger_that_was_lost_has_another_epoch() {
     let server = RedisServer::start(&[]);
     over_a_loss(server.ledger(), async |ledger| {
-        let answer = support::servers::process::ask(server.port, "FLUSHALL\r\n").unwrap();
+        let answer = support::servers::process::send_request(server.port, "FLUSHALL\r\n").unwrap();
         assert!(answer.starts_with("+OK"), "{answer}");
         ledger
     })

@@ -1,13 +1,14 @@
-//! Servers that a test starts, and that end with it whatever happens.
+//! Servers that a test starts. They end with the test process, even if that is killed.
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Starts the server, tells its pid, and kills it when nobody holds the other end of standard input any more: that is
-/// so too when the test process panics, is killed, or keeps the server in a static.
-const WARDEN: &str = r#"
+/// Starts the server, prints its process id, and kills it at the end of standard input. Standard input also ends if the
+/// test process panics or is killed.
+const WATCHDOG: &str = r#"
     trap '' INT TERM HUP
     folder=$1; shift
     "$@" </dev/null >>"$folder/log" 2>&1 &
@@ -19,28 +20,28 @@ const WARDEN: &str = r#"
     rm -rf "$folder"
 "#;
 
-/// A server in a folder of its own, which is removed with it.
+/// A running server and its folder, which is removed at its end.
 pub struct Process {
-    _warden: Child,
-    _leash: ChildStdin,
+    _watchdog: Child,
+    _stdin: ChildStdin,
     pid: u32,
 }
 
 impl Process {
     pub fn start(folder: &Path, command: &[String]) -> Self {
-        let mut warden = Command::new("sh")
-            .args(["-c", WARDEN, "warden"])
+        let mut watchdog = Command::new("sh")
+            .args(["-c", WATCHDOG, "watchdog"])
             .arg(folder)
             .args(command)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .expect("there is a shell");
-        let leash = warden.stdin.take().unwrap();
+            .expect("sh is installed");
+        let stdin = watchdog.stdin.take().unwrap();
         let mut pid = String::new();
-        BufReader::new(warden.stdout.take().unwrap()).read_line(&mut pid).unwrap();
-        Self { _warden: warden, _leash: leash, pid: pid.trim().parse().expect("the shell tells the pid") }
+        BufReader::new(watchdog.stdout.take().unwrap()).read_line(&mut pid).unwrap();
+        Self { _watchdog: watchdog, _stdin: stdin, pid: pid.trim().parse().expect("the shell prints the process id") }
     }
 
     pub fn pid(&self) -> u32 {
@@ -53,56 +54,56 @@ impl Process {
     }
 
     pub fn is_alive(&self) -> bool {
-        // A zombie is no server any more; its warden waits for it only at the end.
+        // A killed server is a zombie until its watchdog waits for it at the end.
         std::fs::read_to_string(format!("/proc/{}/stat", self.pid))
             .is_ok_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z')))
     }
 
-    /// kill -9, and waits until it is gone.
+    /// Kills the server with SIGKILL and waits until it has ended.
     pub fn kill(&self) {
         self.signal("KILL");
         wait_for("the end of a killed server", || (!self.is_alive()).then_some(()));
     }
 }
 
-/// A scratch folder for a server, removed by its warden.
+/// A folder for a server. Its watchdog removes it.
 pub fn folder() -> PathBuf {
     tempfile::Builder::new().prefix("facemill-server-").tempdir().unwrap().keep()
 }
 
-/// Ports of the loopback that are free now.
+/// Free ports of the loopback interface.
 pub fn free_ports<const N: usize>() -> [u16; N] {
     let listeners: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
-/// Asks again and again until there is an answer; panics after half a minute.
-pub fn wait_for<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
+/// Polls until there is a result. Panics after half a minute.
+pub fn wait_for<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
-        if let Some(answer) = answer() {
-            return answer;
+        if let Some(result) = poll() {
+            return result;
         }
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
-        // The server tells nobody when this becomes true: asking again, up to a deadline, is all there is.
+        assert!(Instant::now() < deadline, "timeout: {what}");
+        // There is no signal to wait for, so this polls up to a deadline.
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// The end of the server's log, for a test that fails at its start.
+/// The end of the log of a server, for the message of a failed start.
 pub fn log_tail(folder: &Path) -> String {
     let log = std::fs::read(folder.join("log")).unwrap_or_default();
     String::from_utf8_lossy(&log[log.len().saturating_sub(2000)..]).into_owned()
 }
 
-/// Sends `request` to a port of the loopback and answers what comes back, if anybody is there.
-pub fn ask(port: u16, request: &str) -> Option<String> {
+/// Sends a request to a port of the loopback interface. Returns the response, or `None` if the port is closed.
+pub fn send_request(port: u16, request: &str) -> Option<String> {
     use std::io::Read;
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
     let mut stream = std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
     stream.write_all(request.as_bytes()).ok()?;
-    let mut answer = [0; 64];
-    let length = stream.read(&mut answer).ok()?;
-    Some(String::from_utf8_lossy(&answer[..length]).into_owned())
+    let mut response = [0; 64];
+    let length = stream.read(&mut response).ok()?;
+    Some(String::from_utf8_lossy(&response[..length]).into_owned())
 }

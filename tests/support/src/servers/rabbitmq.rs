@@ -1,7 +1,8 @@
-//! A private RabbitMQ for the tests of one process, from Debian's package, on free ports of the loopback interface.
+//! A private RabbitMQ for the tests of one process, on free ports of the loopback interface.
 //!
-//! It ends with the test process, however that ends: a shell that holds one end of a pipe kills what is left when the
-//! other end is gone.
+//! `FACEMILL_TEST_RABBITMQ_ROOT` names a folder with another system, whose RabbitMQ is started by chroot instead of the
+//! installed one. The server ends with the test process, even if that is killed: a shell waits for the end of a pipe and
+//! kills the server then.
 
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -14,82 +15,94 @@ use std::time::{Duration, Instant};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 const SCRIPTS: &str = "/usr/lib/rabbitmq/bin";
-/// Far longer than the server takes to start.
+const ROOT: &str = "FACEMILL_TEST_RABBITMQ_ROOT";
+/// Runs a program in the folder `$2`, with the system in the folder `$1` as its root.
+const CHROOT: &str = r#"
+    root=$1 folder=$2; shift 2
+    mount -t proc proc "$root/proc"
+    mount -t tmpfs tmpfs "$root/tmp"
+    mkdir -p "$root$folder"
+    mount --bind "$folder" "$root$folder"
+    exec chroot "$root" env --chdir="$folder" "$@"
+"#;
+/// The server starts in a few seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 const USER: &str = "mill";
 const PASSWORD: &str = "geheim";
 
-pub struct Server {
+pub struct RabbitServer {
     folder: PathBuf,
     amqp: u16,
     management: u16,
     epmd: u16,
     distribution: u16,
-    /// The server's process group. Nothing else may start or kill it meanwhile.
+    /// The process group of the server.
     running: Mutex<Child>,
-    /// Erlang's name server, which RabbitMQ would start as a daemon.
-    _names: Child,
-    /// Its standard input is the pipe.
+    /// The name server of Erlang. RabbitMQ would start it as a daemon.
+    _epmd: Child,
+    /// The shell that kills the process groups written to its standard input.
     reaper: Mutex<Child>,
-    /// Held for writing by a test that disturbs the others.
-    peace: RwLock<()>,
+    /// Locked for writing by a test that stops the server or makes it raise an alarm.
+    usage: RwLock<()>,
 }
 
-/// The server, shared with other tests that leave it in peace.
-pub struct Shared {
-    server: &'static Server,
-    _peace: RwLockReadGuard<'static, ()>,
+/// The server, shared with other tests that do not disturb it.
+pub struct SharedServer {
+    server: &'static RabbitServer,
+    _usage: RwLockReadGuard<'static, ()>,
 }
 
-/// The server for one test alone, which may stop it or make it raise an alarm.
-pub struct Alone {
-    server: &'static Server,
-    _peace: RwLockWriteGuard<'static, ()>,
+/// The server for one test only, which may stop it or make it raise an alarm.
+pub struct ExclusiveServer {
+    server: &'static RabbitServer,
+    _usage: RwLockWriteGuard<'static, ()>,
 }
 
-impl std::ops::Deref for Shared {
-    type Target = Server;
+impl std::ops::Deref for SharedServer {
+    type Target = RabbitServer;
 
-    fn deref(&self) -> &Server {
+    fn deref(&self) -> &RabbitServer {
         self.server
     }
 }
 
-impl std::ops::Deref for Alone {
-    type Target = Server;
+impl std::ops::Deref for ExclusiveServer {
+    type Target = RabbitServer;
 
-    fn deref(&self) -> &Server {
+    fn deref(&self) -> &RabbitServer {
         self.server
     }
 }
 
-pub async fn shared() -> Shared {
+pub async fn shared() -> SharedServer {
     let server = server().await;
-    Shared { server, _peace: server.peace.read().await }
+    SharedServer { server, _usage: server.usage.read().await }
 }
 
-pub async fn alone() -> Alone {
+pub async fn exclusive() -> ExclusiveServer {
     let server = server().await;
-    Alone { server, _peace: server.peace.write().await }
+    ExclusiveServer { server, _usage: server.usage.write().await }
 }
 
-async fn server() -> &'static Server {
-    static SERVER: OnceLock<Server> = OnceLock::new();
-    tokio::task::spawn_blocking(|| SERVER.get_or_init(Server::start)).await.unwrap()
+async fn server() -> &'static RabbitServer {
+    static SERVER: OnceLock<RabbitServer> = OnceLock::new();
+    tokio::task::spawn_blocking(|| SERVER.get_or_init(RabbitServer::start)).await.unwrap()
 }
 
 fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
-impl Server {
+impl RabbitServer {
     fn start() -> Self {
+        let root = std::env::var_os(ROOT).map_or_else(|| PathBuf::from("/"), PathBuf::from);
         assert!(
-            Path::new(SCRIPTS).join("rabbitmq-server").exists(),
-            "rabbitmq-server is not installed: run `make setup`, which installs what the tests need"
+            root.join(SCRIPTS.trim_start_matches('/')).join("rabbitmq-server").exists(),
+            "rabbitmq-server is not installed in {}: run `make setup-tests`",
+            root.display()
         );
         let folder = tempfile::Builder::new().prefix("facemill-rabbitmq-").tempdir().unwrap().keep();
-        let (amqp, management, epmd, distribution) = (free_port(), free_port(), free_port(), free_port());
+        let (amqp, management, epmd_port, distribution) = (free_port(), free_port(), free_port(), free_port());
         let config = format!(
             "listeners.tcp.1 = 127.0.0.1:{amqp}\n\
              management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management}\n\
@@ -100,34 +113,34 @@ impl Server {
         std::fs::write(folder.join("rabbitmq.conf"), config).unwrap();
         std::fs::write(folder.join("plugins"), "[rabbitmq_management].").unwrap();
         let mut reaper = reaper(&folder);
-        let names = Command::new("epmd")
-            .args(["-port", &epmd.to_string(), "-address", "127.0.0.1"])
+        let epmd = program(&folder, Path::new("epmd"))
+            .args(["-port", &epmd_port.to_string(), "-address", "127.0.0.1"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0)
             .spawn()
-            .expect("epmd, which comes with rabbitmq-server");
-        tell(&mut reaper, &names);
-        await_port(epmd, "epmd", &folder);
-        let unstarted = Self {
-            running: Mutex::new(launch(&folder, amqp, epmd, distribution, &mut reaper)),
-            _names: names,
+            .expect("epmd is installed with rabbitmq-server");
+        register(&mut reaper, &epmd);
+        await_port(epmd_port, "epmd", &folder);
+        let server = Self {
+            running: Mutex::new(launch(&folder, amqp, epmd_port, distribution, &mut reaper)),
+            _epmd: epmd,
             reaper: Mutex::new(reaper),
-            peace: RwLock::new(()),
+            usage: RwLock::new(()),
             folder,
             amqp,
             management,
-            epmd,
+            epmd: epmd_port,
             distribution,
         };
-        unstarted.await_up();
-        unstarted
+        server.await_up();
+        server
     }
 
     fn await_up(&self) {
         await_port(self.amqp, "RabbitMQ", &self.folder);
-        await_port(self.management, "RabbitMQ's management API", &self.folder);
+        await_port(self.management, "the management API of RabbitMQ", &self.folder);
     }
 
     pub fn url(&self) -> String {
@@ -146,18 +159,18 @@ impl Server {
         self.amqp
     }
 
-    /// Of the script that runs the server.
+    /// The process id of the script that runs the server.
     pub fn pid(&self) -> u32 {
         self.running.lock().unwrap().id()
     }
 
-    /// Asks the management API.
+    /// Sends a request to the management API. Returns status and body.
     pub async fn api(&self, method: reqwest::Method, path: &str, body: serde_json::Value) -> (u16, String) {
         let client = reqwest::Client::builder().tls_backend_preconfigured(no_tls()).no_proxy().build().unwrap();
         let request = client.request(method, format!("{}/api/{path}", self.management_url()));
         let request = request.basic_auth(USER, Some(PASSWORD)).header("content-type", "application/json");
-        let answer = request.body(body.to_string()).send().await.unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
+        let response = request.body(body.to_string()).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
     }
 
     /// Runs `rabbitmqctl` against this server.
@@ -172,25 +185,26 @@ impl Server {
     }
 }
 
-impl Alone {
-    /// As kill -9 does it; returns when nobody listens any more.
+impl ExclusiveServer {
+    /// Kills the server with SIGKILL. Returns once its port is closed.
     pub fn kill(&self) {
         let mut running = self.running.lock().unwrap();
         kill_group(&running);
         running.wait().unwrap();
-        // The script has ended; the server that it ran may take a moment longer.
+        // The script has ended, but the server may take a moment longer.
         while TcpStream::connect((Ipv4Addr::LOCALHOST, self.amqp)).is_ok() {
             std::thread::yield_now();
         }
     }
 
-    /// Starts it again after a kill; returns before it can be reached.
-    pub fn start_again(&self) {
+    /// Starts the killed server again. Returns before it is reachable.
+    pub fn restart(&self) {
         *self.running.lock().unwrap() =
             launch(&self.folder, self.amqp, self.epmd, self.distribution, &mut self.reaper.lock().unwrap());
     }
 
-    pub async fn is_up(&self) {
+    /// Waits until the server is reachable.
+    pub async fn wait_until_up(&self) {
         let server = self.server;
         tokio::task::spawn_blocking(|| server.await_up()).await.unwrap();
     }
@@ -205,15 +219,13 @@ fn launch(folder: &Path, amqp: u16, epmd: u16, distribution: u16, reaper: &mut C
         .process_group(0)
         .spawn()
         .unwrap();
-    tell(reaper, &child);
+    register(reaper, &child);
     child
 }
 
 fn script(folder: &Path, name: &str, amqp: u16, epmd: u16, distribution: u16) -> Command {
-    let mut command = Command::new(Path::new(SCRIPTS).join(name));
+    let mut command = program(folder, &Path::new(SCRIPTS).join(name));
     command
-        // Mnesia dumps its core where it was started.
-        .current_dir(folder)
         .env("HOME", folder)
         .env("RABBITMQ_NODENAME", format!("facemill-{amqp}@localhost"))
         .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
@@ -234,7 +246,21 @@ fn script(folder: &Path, name: &str, amqp: u16, epmd: u16, distribution: u16) ->
     command
 }
 
-/// Kills the process groups it is told, and removes the folder, once this process is gone.
+/// A command that runs a program of the system with RabbitMQ. Its working folder is `folder`, because Mnesia writes its
+/// core dumps there.
+fn program(folder: &Path, program: &Path) -> Command {
+    let Some(root) = std::env::var_os(ROOT) else {
+        let mut command = Command::new(program);
+        command.current_dir(folder);
+        return command;
+    };
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-ec", CHROOT, "sh"]);
+    command.arg(root).arg(folder).arg(program);
+    command
+}
+
+/// Starts the shell that kills the registered process groups and removes the folder once this process has ended.
 fn reaper(folder: &Path) -> Child {
     const SCRIPT: &str = "trap '' INT TERM HUP; groups=; while read -r group; do groups=\"$groups -$group\"; done; \
                           kill -s KILL -- $groups; until rm -rf \"$0\"; do :; done";
@@ -250,7 +276,7 @@ fn reaper(folder: &Path) -> Child {
         .unwrap()
 }
 
-fn tell(reaper: &mut Child, child: &Child) {
+fn register(reaper: &mut Child, child: &Child) {
     writeln!(reaper.stdin.as_mut().unwrap(), "{}", child.id()).unwrap();
 }
 
@@ -264,14 +290,14 @@ fn await_port(port: u16, what: &str, folder: &Path) {
     while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
         if Instant::now() > deadline {
             let console = std::fs::read_to_string(folder.join("console")).unwrap_or_default();
-            panic!("{what} did not come up within {PATIENCE:?}: {console}");
+            panic!("{what} did not start within {PATIENCE:?}: {console}");
         }
-        // A port that opens tells nobody: knocking again, up to a deadline, is all there is.
+        // There is no signal for a port that opens, so this polls up to a deadline.
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// The API is plain HTTP; the client wants a TLS backend all the same.
+/// The API is plain HTTP, but the client needs a TLS backend.
 fn no_tls() -> rustls::ClientConfig {
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
     rustls::ClientConfig::builder_with_provider(provider)

@@ -59,7 +59,7 @@ impl RedisServer {
     /// Waits until it answers; false when it has ended.
     fn is_up(&self) -> bool {
         process::wait_for("redis-server", || {
-            let answer = process::ask(self.port, "PING\r\n").unwrap_or_default();
+            let answer = process::send_request(self.port, "PING\r\n").unwrap_or_default();
             // A server with a password answers that it wants one.
             (answer.starts_with("+PONG") || answer.starts_with("-NOAUTH"))
                 .then_some(true)

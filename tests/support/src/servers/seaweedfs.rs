@@ -69,7 +69,7 @@ impl SeaweedFs {
 
     fn is_up(&self) -> bool {
         process::wait_for("weed", || {
-            let answer = process::ask(self.port, "GET /healthz HTTP/1.0\r\n\r\n").unwrap_or_default();
+            let answer = process::send_request(self.port, "GET /healthz HTTP/1.0\r\n\r\n").unwrap_or_default();
             let up = answer.split(' ').nth(1) == Some("200");
             up.then_some(true).or_else(|| (!self.process().is_alive()).then_some(false))
         })
