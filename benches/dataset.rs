@@ -112,9 +112,9 @@ fn at_size(faces: u64) {
             let mut after = None;
             // The first pages, as a person turns them.
             for _ in 0..5 {
-                let began = Instant::now();
-                let page = index.page(&query, order, THRESHOLD, after.as_ref(), 60).expect("a page");
-                of_query.push(began.elapsed());
+                let (page, took) =
+                    Took::of(|| index.page(&query, order, THRESHOLD, after.as_ref(), 60).expect("a page"));
+                of_query.push(took);
                 after = page.next;
                 if after.is_none() {
                     break;
@@ -148,8 +148,8 @@ fn at_size(faces: u64) {
     });
     println!("histogram {:.1} ms, OK and NG {:.1} ms (longest)", longest(&histogram), longest(&split));
     counts.extend(histogram.into_iter().chain(split));
-    summary("pages of 60", &mut pages);
-    summary("counts", &mut counts);
+    summary("pages of 60", &pages);
+    summary("counts", &counts);
 
     let classifier = |threshold, model: &[u8]| {
         let (model_sha256, model, by, why) = (ContentHash::of(model), "a model".into(), "bench".into(), String::new());
@@ -180,20 +180,44 @@ fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
     done
 }
 
-fn times(mut work: impl FnMut()) -> Vec<Duration> {
-    let time = |_| {
-        let began = Instant::now();
-        work();
-        began.elapsed()
-    };
-    (0..ROUNDS).map(time).collect()
+/// The time of a piece of work of one thread. On a busy machine, the time of its processor is what an idle one takes.
+#[derive(Clone, Copy)]
+struct Took {
+    wall: Duration,
+    processor: Duration,
 }
 
-fn longest(times: &[Duration]) -> f64 {
-    times.iter().max().map_or(0.0, |time| time.as_secs_f64() * 1e3)
+impl Took {
+    fn of<T>(work: impl FnOnce() -> T) -> (T, Self) {
+        let (began, processor) = (Instant::now(), processor_time());
+        let done = work();
+        (done, Self { wall: began.elapsed(), processor: processor_time() - processor })
+    }
 }
 
-fn summary(what: &str, times: &mut [Duration]) {
+fn processor_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes to `time` only.
+    let answer = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    assert_eq!(answer, 0);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+fn times(mut work: impl FnMut()) -> Vec<Took> {
+    (0..ROUNDS).map(|_| Took::of(&mut work).1).collect()
+}
+
+/// Milliseconds.
+fn longest(times: &[Took]) -> f64 {
+    times.iter().map(|took| took.processor).max().map_or(0.0, |time| time.as_secs_f64() * 1e3)
+}
+
+fn summary(what: &str, times: &[Took]) {
+    spread(&format!("{what}, processor"), times.iter().map(|took| took.processor).collect());
+    spread(&format!("{what}, wall clock"), times.iter().map(|took| took.wall).collect());
+}
+
+fn spread(what: &str, mut times: Vec<Duration>) {
     times.sort();
     let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize].as_secs_f64() * 1e3;
     let (least, median, p99) = (at(0.0), at(0.5), at(0.99));
