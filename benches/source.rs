@@ -1,8 +1,8 @@
-//! How fast dumps stream through: `cargo bench --bench source`.
+//! The speed of reading dumps: `cargo bench --bench source`.
 //!
-//! Prints MB/s of plain dump for a COPY and an extended-INSERT dump with the proportions of the original collection
-//! (photos first, then more faces, a tenth of them labelled), for one with an INSERT and the names of the columns for
-//! each row, and for one whose bulk is in tables that are not ours.
+//! Prints MB/s of uncompressed dump for four dumps: COPY, and INSERT with many rows, both with the proportions of the
+//! original collection (photos, then more faces, a tenth of them labelled); INSERT with one row and column names; and a
+//! dump that consists mostly of unused tables.
 
 use std::fmt::Write;
 use std::io::Cursor;
@@ -29,13 +29,13 @@ fn main() {
     }
 }
 
-/// A number that looks like chance, the same at every run.
+/// A pseudorandom number that is the same in every run.
 fn mix(number: u64) -> u64 {
     let mixed = (number ^ (number >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
 }
 
-/// Shows every row of a table: numbers are bare, texts quoted, None is NULL.
+/// Calls `show` for every row of a table. A text starts with a quote, and `None` is NULL.
 fn rows(table: &str, mut show: impl FnMut(&[Option<String>])) {
     let time = |seed: u64| {
         let at = |range: u64, shift: u32| (mix(seed) >> shift) % range;
@@ -145,7 +145,7 @@ fn one_each() -> Vec<u8> {
     dump.into_bytes()
 }
 
-/// The same bulk under other names, and the smallest tables of ours.
+/// The same amount of data in unused tables, and small tables of photos, faces and labels.
 fn other() -> Vec<u8> {
     let mut dump = String::new();
     insert_table(&mut dump, "old_faces", "faces", TABLES[2].1);

@@ -1,7 +1,7 @@
-//! What tracing everything costs a real run: `cargo bench --bench tracing -- [--pairs N] [--json]`.
+//! The cost of tracing: `cargo bench --bench tracing -- [--pairs N] [--json]`.
 //!
-//! The demonstration's pictures are run with tracing off and on, in turn; what is compared is the CPU time of the whole
-//! process, its own start and the sending of the spans included. Host and collector are in this process.
+//! Runs the pictures of the demonstration alternately without and with tracing. Compares the CPU time of the whole process,
+//! including its start and the sending of the spans. Host and collector are in this process.
 
 use support::collection;
 use support::collector;
@@ -12,19 +12,19 @@ use collection::Collection;
 use collector::Collector;
 use serde_json::json;
 
-/// Seconds of CPU that ended children have used.
+/// CPU time of the child processes that have ended, in seconds.
 fn children() -> f64 {
-    // SAFETY: all zeroes is a valid rusage, and getrusage writes one.
+    // SAFETY: a zeroed rusage is valid, and getrusage writes to it.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
-        assert_eq!(libc::getrusage(libc::RUSAGE_CHILDREN, &mut usage), 0, "the times of children can be read");
+        assert_eq!(libc::getrusage(libc::RUSAGE_CHILDREN, &mut usage), 0, "the CPU time of children can be read");
         usage
     };
     let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 * 1e-6;
     seconds(usage.ru_utime) + seconds(usage.ru_stime)
 }
 
-/// Seconds of CPU of one run into a folder of its own.
+/// CPU time of one run in a new folder, in seconds.
 fn run(collection: &Collection, collector: Option<&Collector>) -> f64 {
     let scratch = tempfile::tempdir().expect("a folder for the run");
     let out = scratch.path().join("out");
@@ -52,7 +52,7 @@ fn main() {
     let (collection, collector) = (Collection::of(usize::MAX), Collector::start());
     let (mut off, mut on) = (Vec::new(), Vec::new());
     for pair in 0..pairs {
-        // Whoever goes second finds warmer caches: they take turns.
+        // The second run of a pair finds warmer caches, so the order alternates.
         if pair % 2 == 0 {
             off.push(run(&collection, None));
             on.push(run(&collection, Some(&collector)));
@@ -62,7 +62,7 @@ fn main() {
         }
     }
     let (off_s, on_s) = (median(&mut off), median(&mut on));
-    // What else goes on at the machine only ever adds.
+    // Other load on the machine only adds CPU time, so the minimum is compared, too.
     let least = on[0] / off[0];
     let (photos, spans) = (collection.candidates().len(), collector.spans().len() / pairs);
     if arguments.iter().any(|argument| argument == "--json") {

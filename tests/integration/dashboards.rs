@@ -1,4 +1,4 @@
-//! The queries of the dashboard and of the alerts, as Prometheus itself answers them from what the program exports.
+//! Evaluates the queries of the dashboard and of the alerts in Prometheus, on the series that the program exports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -15,7 +15,7 @@ use opentelemetry::metrics::MeterProvider;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use serde_json::{Value, json};
 
-/// What `/metrics` says after everything that is counted has happened once.
+/// The text of `/metrics` after every counted event has happened once.
 fn exported() -> String {
     let reader = PrometheusReader::default();
     let provider = SdkMeterProvider::builder().with_reader(reader.clone()).build();
@@ -23,18 +23,18 @@ fn exported() -> String {
     let instruments = Instruments::new(&meter);
     Instruments::watch(&meter, std::sync::Arc::default());
     process::watch(&meter, "facemill-detect");
-    let moment = Duration::from_millis(1);
+    let instant = Duration::from_millis(1);
     for stage in StageName::ALL {
         for outcome in EventKind::ALL.map(EventKind::as_str) {
             let cause = if ["advanced", "predicted"].contains(&outcome) { "" } else { "timeout" };
-            instruments.photo(stage, outcome, cause, moment);
+            instruments.photo(stage, outcome, cause, instant);
             instruments.fetch("photos.test", outcome);
         }
         instruments.dead_letter(Some(stage), "timeout");
-        instruments.sent(stage, moment, None);
-        instruments.sent(stage, moment, Some("timeout"));
+        instruments.sent(stage, instant, None);
+        instruments.sent(stage, instant, Some("timeout"));
         instruments.delivery_started(stage);
-        instruments.delivery_finished(stage, moment);
+        instruments.delivery_finished(stage, instant);
         for state in ["ready", "in_flight", "delayed"] {
             instruments.queue(stage, state, 1);
         }
@@ -43,7 +43,7 @@ fn exported() -> String {
     }
     instruments.dead_letters_kept(1);
     instruments.host_pause("photos.test");
-    instruments.host_wait(moment);
+    instruments.host_wait(instant);
     instruments.object(Io::Get, 1);
     instruments.object(Io::Put, 1);
     instruments.batch(1);
@@ -53,19 +53,19 @@ fn exported() -> String {
 /// One series: its metric, and the values of its labels.
 type Series = (String, BTreeMap<String, String>);
 
-/// Reads `name{label="value",...}`; the values that are used here have neither commas nor quotes.
+/// Parses `name{label="value",...}`. The values in these tests contain neither commas nor quotes.
 fn series(text: &str) -> Series {
     let (name, labels) = text.split_once('{').unwrap_or((text, ""));
     let pairs = labels.trim_end_matches('}').split(',').filter_map(|pair| pair.split_once('='));
     (name.to_owned(), pairs.map(|(label, value)| (label.to_owned(), value.trim_matches('"').to_owned())).collect())
 }
 
-/// The series of an exposition, each with its value as it was written.
+/// The series of an exposition, each with its value as text.
 fn lines(exposition: &str) -> impl Iterator<Item = (&str, &str)> {
     exposition.lines().filter(|line| !line.starts_with('#')).map(|line| line.rsplit_once(' ').unwrap())
 }
 
-/// The same as promtool's input: for two hours what counts grows by its value every 15 seconds, and the rest stays.
+/// The exposition as input of promtool: for two hours, counters grow by their value every 15 seconds, and gauges stay.
 fn two_hours_of(exposition: &str) -> Vec<Value> {
     let gauges: BTreeSet<&str> =
         exposition.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" gauge")).collect();
@@ -77,34 +77,34 @@ fn two_hours_of(exposition: &str) -> Vec<Value> {
     lines(exposition).map(values).collect()
 }
 
-fn at_home(file: &str) -> PathBuf {
+fn in_repository(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(file)
 }
 
 fn read(file: &str) -> String {
-    std::fs::read_to_string(at_home(file)).unwrap()
+    std::fs::read_to_string(in_repository(file)).unwrap()
 }
 
-/// What promtool complains of.
-fn complaint(arguments: &[&str], file: &Path) -> Option<String> {
-    let told = match Command::new("promtool").args(arguments).arg(file).output() {
+/// Runs promtool. Returns its output if it fails.
+fn promtool_error(arguments: &[&str], file: &Path) -> Option<String> {
+    let output = match Command::new("promtool").args(arguments).arg(file).output() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            panic!("promtool is not installed: run `make setup-tests`, which installs what the tests need")
+            panic!("promtool is not installed: run `make setup-tests`")
         }
-        told => told.unwrap(),
+        output => output.unwrap(),
     };
-    let text = [told.stdout, told.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
-    (!told.status.success()).then_some(text)
+    let text = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+    (!output.status.success()).then_some(text)
 }
 
-/// A query of the dashboard, with what Grafana puts in place of its variables, and the labels in its legend.
+/// A query of the dashboard with its variables replaced, and the labels in its legend.
 #[derive(Debug)]
 struct Query {
     expr: String,
     legend: Vec<String>,
 }
 
-fn of_dashboard() -> Vec<Query> {
+fn dashboard_queries() -> Vec<Query> {
     let dashboard: Value = serde_json::from_str(&read("deploy/grafana/facemill.json")).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
     let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
@@ -117,8 +117,8 @@ fn of_dashboard() -> Vec<Query> {
     targets.map(query).collect()
 }
 
-/// The labels that a text of selectors compares with something.
-fn compared(text: &str) -> BTreeSet<&str> {
+/// The labels that the selectors in a text compare with a value.
+fn compared_labels(text: &str) -> BTreeSet<&str> {
     let label = |(at, _): (usize, &str)| {
         let before = text[..at].trim_end_matches(['=', '!', '~']);
         (before.len() < at).then(|| before.rsplit(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap())
@@ -126,41 +126,41 @@ fn compared(text: &str) -> BTreeSet<&str> {
     text.match_indices('"').filter_map(label).collect()
 }
 
-/// What is wrong with queries: one is no PromQL, selects nothing, compares or shows a label that is not there, or has an
-/// answer where there is nothing to ask.
+/// Returns a fault of the queries: invalid PromQL, an empty result, a label that no metric has, or a result without any
+/// series.
 fn fault(queries: &[Query], exposition: &str) -> Option<String> {
     let known: BTreeSet<String> = lines(exposition).flat_map(|(text, _)| series(text).1.into_keys()).collect();
     for query in queries {
-        // To differ from something is true of a label that is not there.
-        if let Some(label) = compared(&query.expr).into_iter().find(|label| !known.contains(*label)) {
+        // `!=` is also true if the label is missing.
+        if let Some(label) = compared_labels(&query.expr).into_iter().find(|label| !known.contains(*label)) {
             return Some(format!("{query:?}: no metric has a label {label}"));
         }
     }
-    let is_there = |expr: &str| {
+    let has_result = |expr: &str| {
         json!({
             "expr": format!("count({expr}) > bool 0"), "eval_time": "2h", "exp_samples": [{ "labels": "{}", "value": 1 }]
         })
     };
-    let is_not_there = |query: &Query| json!({ "expr": query.expr, "eval_time": "2h", "exp_samples": [] });
-    let answers = queries.iter().flat_map(|query| {
+    let has_no_result = |query: &Query| json!({ "expr": query.expr, "eval_time": "2h", "exp_samples": [] });
+    let expectations = queries.iter().flat_map(|query| {
         let labelled =
-            query.legend.iter().map(|label| is_there(&format!("{} unless on ({label}) vector(1)", query.expr)));
-        labelled.chain([is_there(&query.expr)]).collect::<Vec<_>>()
+            query.legend.iter().map(|label| has_result(&format!("{} unless on ({label}) vector(1)", query.expr)));
+        labelled.chain([has_result(&query.expr)]).collect::<Vec<_>>()
     });
     let tests = json!({ "tests": [
-        { "interval": "15s", "input_series": two_hours_of(exposition), "promql_expr_test": answers.collect::<Vec<_>>() },
-        { "interval": "15s", "promql_expr_test": queries.iter().map(is_not_there).collect::<Vec<_>>() },
+        { "interval": "15s", "input_series": two_hours_of(exposition), "promql_expr_test": expectations.collect::<Vec<_>>() },
+        { "interval": "15s", "promql_expr_test": queries.iter().map(has_no_result).collect::<Vec<_>>() },
     ] });
     let folder = tempfile::tempdir().unwrap();
-    // JSON is YAML.
+    // JSON is valid YAML.
     let file = folder.path().join("queries.yml");
     std::fs::write(&file, tests.to_string()).unwrap();
-    complaint(&["test", "rules"], &file)
+    promtool_error(&["test", "rules"], &file)
 }
 
 #[test]
-fn every_panel_shows_something() {
-    let queries = of_dashboard();
+fn every_panel_has_data() {
+    let queries = dashboard_queries();
     assert!(queries.len() >= 19, "{}", queries.len());
     if let Some(fault) = fault(&queries, &exported()) {
         panic!("{fault}");
@@ -168,7 +168,7 @@ fn every_panel_shows_something() {
 }
 
 #[test]
-fn a_query_for_what_is_not_there_is_found_out() {
+fn queries_without_data_are_found() {
     let exported = exported();
     let fault = |expr: &str, legend: &[&str]| {
         fault(&[Query { expr: expr.into(), legend: legend.iter().map(ToString::to_string).collect() }], &exported)
@@ -189,10 +189,9 @@ fn a_query_for_what_is_not_there_is_found_out() {
     }
 }
 
-/// Whoever looks at the dashboard sees all that there is, and whoever reads the documentation finds it explained.
 #[test]
-fn every_metric_is_shown_and_explained() {
-    let shown: String = of_dashboard().into_iter().map(|query| query.expr + " ").collect();
+fn every_metric_is_on_the_dashboard_and_in_the_docs() {
+    let shown: String = dashboard_queries().into_iter().map(|query| query.expr + " ").collect();
     let explained = read("docs/tracing.md").replace("`..._sent", "`messaging_client_sent");
     let names: BTreeSet<String> = lines(&exported()).map(|(text, _)| series(text).0).collect();
     for name in names.iter().filter(|name| *name != "target_info") {
@@ -203,31 +202,33 @@ fn every_metric_is_shown_and_explained() {
 }
 
 #[test]
-fn alerts_fire_when_they_should() {
+fn alerts_fire_in_their_scenarios() {
     let rules = read("deploy/prometheus/alerts.yml");
-    assert_eq!(complaint(&["check", "rules", "--lint-fatal"], &at_home("deploy/prometheus/alerts.yml")), None);
-    if let Some(complaint) = complaint(&["test", "rules"], &at_home("tests/alerts.yml")) {
-        panic!("{complaint}");
+    assert_eq!(
+        promtool_error(&["check", "rules", "--lint-fatal"], &in_repository("deploy/prometheus/alerts.yml")),
+        None
+    );
+    if let Some(error) = promtool_error(&["test", "rules"], &in_repository("tests/alerts.yml")) {
+        panic!("{error}");
     }
     let scenarios = read("tests/alerts.yml");
     for alert in rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
-        assert!(scenarios.contains(&format!("alertname: {alert}\n")), "nobody has seen {alert} fire");
+        assert!(scenarios.contains(&format!("alertname: {alert}\n")), "{alert} fires in no scenario");
     }
 }
 
-/// A scenario is worth nothing if the program never exports such a series.
 #[test]
-fn scenarios_are_of_what_there_is() {
+fn scenarios_use_series_that_the_program_exports() {
     let text = exported();
     let exported: Vec<Series> = lines(&text).map(|(text, _)| series(text)).collect();
     let (rules, scenarios) = (read("deploy/prometheus/alerts.yml"), read("tests/alerts.yml"));
-    let told: BTreeSet<&str> =
+    let used: BTreeSet<&str> =
         scenarios.split("{series: '").skip(1).map(|rest| rest.split('\'').next().unwrap()).collect();
-    assert!(told.len() >= 30, "{}", told.len());
-    for text in told {
+    assert!(used.len() >= 30, "{}", used.len());
+    for text in used {
         let (name, mut labels) = series(text);
         assert!(labels.remove("instance").is_some(), "{text}");
-        // RabbitMQ's own, and what OpenTelemetry makes of too many hosts.
+        // Series of RabbitMQ, and the series of OpenTelemetry for hosts beyond the limit.
         if name.starts_with("rabbitmq_") || labels.keys().eq(["otel_metric_overflow"]) {
             continue;
         }
@@ -240,14 +241,14 @@ fn scenarios_are_of_what_there_is() {
         assert!(exported.iter().any(|series| is_like(&series)), "{text}");
     }
     let known: BTreeSet<&str> = exported.iter().flat_map(|(_, labels)| labels.keys().map(String::as_str)).collect();
-    for label in compared(&rules) {
+    for label in compared_labels(&rules) {
         assert!(known.contains(label) || ["queue", "alertname", "alertstate"].contains(&label), "{label}");
     }
 }
 
 /// `facemill simulate --metrics` reads the same text.
 #[test]
-fn a_simulation_can_be_fed_with_it() {
+fn the_simulation_reads_the_metrics() {
     for stage in facemill::capacity::measured(&[exported()]).unwrap() {
         assert!((0.000_5..0.002).contains(&stage.seconds), "{stage:?}: each photo took a millisecond");
         assert!((0.0..1.0).contains(&stage.passed), "{stage:?}");

@@ -1,4 +1,4 @@
-//! Dead letters and requeued photos, on servers; a dump that lies in S3.
+//! Dead letters and requeued photos on servers, and a dump in S3.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -21,7 +21,7 @@ impl Installation {
         &self.environment.iter().find(|(known, _)| *known == name).unwrap().1
     }
 
-    /// Puts a dump into the bucket and answers its address, which says nothing of what it is.
+    /// Stores a dump in the bucket. Returns its address, which does not contain its format.
     async fn upload(&self, dump: String) -> String {
         let prefix = format!("dumps-{}/", std::process::id());
         let settings = s3::Settings { prefix: prefix.clone(), ..SeaweedFs::shared().settings() };
@@ -30,12 +30,12 @@ impl Installation {
         format!("s3://{}/{prefix}{key}", self.setting("FACEMILL_S3_BUCKET"))
     }
 
-    /// As someone who has nothing to do with us would.
+    /// Publishes a dead letter that is not a message of facemill.
     async fn dead_letter_foreign(&self) {
         let settings = Settings::new(self.setting("FACEMILL_AMQP_URL")).unwrap();
         let broker = RabbitMq::new(settings.with_prefix(self.setting("FACEMILL_PREFIX")).unwrap()).unwrap();
-        let (stage, cause) = (None, Cause::new(CauseCode::ForeignMessage, "a letter that went astray"));
-        let body = "who are you?".to_owned();
+        let (stage, cause) = (None, Cause::new(CauseCode::ForeignMessage, "a foreign message"));
+        let body = "a foreign body".to_owned();
         let letter = DeadLetter { stage, cause, attempt: 0, first_at: 1, last_at: 1, trace_id: None, body };
         broker.dead_letter(&letter).await.unwrap();
     }
@@ -44,17 +44,17 @@ impl Installation {
         self.json(&["dead", "list"]).as_array().unwrap().clone()
     }
 
-    /// Fetches until all four photos are at their end.
+    /// Fetches until all four photos have ended.
     fn fetch(&self, collection: &Collection) {
         let mut worker = self.worker(&["fetch"], collection);
-        self.until("four photos at their end", |status| ended(status) == 4);
-        // It has dead_lettered what it had to dead_letter when it has ended.
+        self.until("four ended photos", |status| ended(status) == 4);
+        // Once the worker has ended, its dead letters are published.
         assert_eq!(worker.terminate(), Some(0));
     }
 }
 
 #[test]
-fn photos_are_sent_back_and_letters_removed() {
+fn photos_are_requeued_and_their_letters_removed() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let collection = Collection::serve();
     let installation = Installation::new();
@@ -76,17 +76,17 @@ fn photos_are_sent_back_and_letters_removed() {
     assert!(shown[0]["body"].as_str().unwrap().contains("/broken.jpg"));
     runtime.block_on(installation.dead_letter_foreign());
 
-    // The ledger has let go of their messages: they come from the records.
+    // The ledger has deleted these messages, so they are restored from the records.
     let gone = installation.json(&["retry", "--where", "outcome=gone"]);
     assert_eq!((&gone["requeued"], &gone["letters_removed"]), (&2.into(), &0.into()));
     let replayed = installation.json(&["dead", "replay"]);
     assert_eq!((&replayed["requeued"], &replayed["foreign"]), (&1.into(), &1.into()));
-    let [foreign] = &installation.dead()[..] else { panic!("what is not ours stays") };
+    let [foreign] = &installation.dead()[..] else { panic!("the foreign letter remains") };
     assert_eq!(foreign["photo_id"], Value::Null);
     installation.until("three photos in the queue", |status| status["stages"]["fetch"]["ready"] == 3);
 
     installation.fetch(&collection);
-    assert_eq!(installation.dead().len(), 2, "it failed again");
+    assert_eq!(installation.dead().len(), 2, "the photo failed again");
     let failed = installation.json(&["retry", "--where", "cause=http-500"]);
     assert_eq!((&failed["requeued"], &failed["letters_removed"]), (&1.into(), &1.into()));
     let kept = installation.facemill(&["dead", "drop"]);
@@ -96,9 +96,9 @@ fn photos_are_sent_back_and_letters_removed() {
 
     let mut watch = installation.command(&["status", "--watch", "1", "--json"]);
     let mut watch = Worker(watch.stdout(Stdio::piped()).spawn().unwrap());
-    let mut looks = BufReader::new(watch.0.stdout.take().unwrap()).lines();
-    let mut look = || serde_json::from_str::<Value>(&looks.next().unwrap().unwrap()).unwrap();
-    let (first, second) = (look(), look());
+    let mut statuses = BufReader::new(watch.0.stdout.take().unwrap()).lines();
+    let mut next = || serde_json::from_str::<Value>(&statuses.next().unwrap().unwrap()).unwrap();
+    let (first, second) = (next(), next());
     assert_eq!((first.get("rate"), &second["rate"], &second["seconds_left"]), (None, &0.0.into(), &Value::Null));
     assert_eq!(watch.signal("-INT"), Some(0));
 }

@@ -1,4 +1,4 @@
-//! HostLimits of several fetch workers together.
+//! The limits of hosts for several fetch workers together.
 
 use std::time::Duration;
 
@@ -8,41 +8,40 @@ use super::ended;
 use super::installation::{self, Installation, Worker};
 use support::servers::process;
 
-/// Two processes that would each ask three at a time.
 #[test]
-fn two_workers_together_ask_a_host_no_more_than_one_may() {
+fn two_workers_share_the_limit_of_a_host() {
     const PHOTOS: usize = 40;
-    let heap = Heap::new(PHOTOS, &["photos.test"], Duration::from_millis(60));
+    let enqueued = EnqueuedPhotos::new(PHOTOS, &["photos.test"], Duration::from_millis(60));
     let more = ["--per-host", "3", "--concurrency", "8"];
-    let mut workers = [heap.worker(&more), heap.worker(&more)];
-    heap.all_fetched();
+    let mut workers = [enqueued.worker(&more), enqueued.worker(&more)];
+    enqueued.all_fetched();
     for worker in &mut workers {
         assert_eq!(worker.terminate(), Some(0));
     }
-    let traffic = heap.host.traffic();
-    assert_eq!(traffic.all_hits(), PHOTOS, "each was fetched once");
+    let traffic = enqueued.host.traffic();
+    assert_eq!(traffic.all_hits(), PHOTOS, "every photo is fetched once");
     assert!((2..=3).contains(&traffic.peak), "{} at a time", traffic.peak);
-    assert_eq!(ended(&heap.installation.json(&["status"])), 0);
+    assert_eq!(ended(&enqueued.installation.json(&["status"])), 0);
 }
 
-/// Photos wait for their hosts in memory, and not in delay queues while their hosts wait for them.
+/// Photos queue for their hosts in memory, so few are deferred to the delay queues.
 #[test]
-fn few_photos_are_sent_away_from_busy_hosts() {
+fn few_photos_of_busy_hosts_are_deferred() {
     const PHOTOS: usize = 300;
-    let heap = Heap::new(PHOTOS, &["one.test", "two.test"], Duration::from_millis(5));
+    let enqueued = EnqueuedPhotos::new(PHOTOS, &["one.test", "two.test"], Duration::from_millis(5));
     let ports: [u16; 2] = process::free_ports();
-    let mut workers = ports.map(|port| heap.worker(&["--listen", &format!("127.0.0.1:{port}")]));
-    heap.all_fetched();
-    let sent_away: usize = ports.into_iter().map(times_busy).sum();
-    // Those that find the lines full, and the few of them that find them full again.
-    assert!(sent_away <= PHOTOS, "{sent_away} times");
+    let mut workers = ports.map(|port| enqueued.worker(&["--listen", &format!("127.0.0.1:{port}")]));
+    enqueued.all_fetched();
+    let deferred: usize = ports.into_iter().map(times_deferred).sum();
+    // Photos that find the queue full; few of them find it full again.
+    assert!(deferred <= PHOTOS, "{deferred} times");
     for worker in &mut workers {
         assert_eq!(worker.terminate(), Some(0));
     }
 }
 
-/// How often the worker sent a photo away as its host was busy.
-fn times_busy(port: u16) -> usize {
+/// How often the worker deferred a photo because its host was busy.
+fn times_deferred(port: u16) -> usize {
     let (_, metrics) = installation::get(port, "/metrics").unwrap();
     let counts = metrics.lines().filter(|line| {
         line.starts_with("facemill_photos_total{") && line.contains("\"host-busy\"") && line.contains("\"retried\"")
@@ -50,8 +49,8 @@ fn times_busy(port: u16) -> usize {
     counts.map(|line| line.rsplit_once(' ').unwrap().1.parse::<usize>().unwrap()).sum()
 }
 
-/// Photos that were enqueued, and the host that serves them under some names.
-struct Heap {
+/// Enqueued photos, and the host that serves them under several names.
+struct EnqueuedPhotos {
     installation: Installation,
     host: WebHost,
     photos: usize,
@@ -59,12 +58,12 @@ struct Heap {
     _runtime: tokio::runtime::Runtime,
 }
 
-impl Heap {
-    fn new(photos: usize, names: &[&str], visit: Duration) -> Self {
+impl EnqueuedPhotos {
+    fn new(photos: usize, names: &[&str], delay: Duration) -> Self {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        // Looks like a photo; a while passes before it is there.
+        // Bytes that look like a JPEG, sent after a delay.
         let picture = [&[0xff, 0xd8, 0xff, 0xe0][..], &[7; 2000]].concat();
-        let slow = HostResponse::photo(picture).after(ResponseStep::Pause(visit));
+        let slow = HostResponse::photo(picture).after(ResponseStep::Pause(delay));
         let routes: Routes = (0..photos).map(|n| (format!("/{n}.jpg"), Route::from(slow.clone()))).collect();
         let host = runtime.block_on(WebHost::start("127.0.0.1:0", routes)).unwrap();
         let scratch = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! An installation and its workers, as a test of the whole program needs them.
+//! An installation and its worker processes.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,11 +13,11 @@ use support::servers::rabbitmq;
 use support::servers::redis::RedisServer;
 use support::servers::seaweedfs::SeaweedFs;
 
-/// An installation of its own: servers that other tests use too, under a prefix that nobody else has.
+/// An installation on servers that other tests use, too, with a prefix of its own.
 pub struct Installation {
     pub rabbit: rabbitmq::SharedServer,
     pub environment: Vec<(&'static str, String)>,
-    /// What the program caches.
+    /// The cache folder of the program.
     pub cache: tempfile::TempDir,
 }
 
@@ -26,7 +26,7 @@ impl Installation {
         Self::on(RedisServer::shared())
     }
 
-    /// With a Redis server of its own.
+    /// An installation on the given Redis server.
     pub fn on(redis: &RedisServer) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -42,7 +42,7 @@ impl Installation {
             ("AWS_ACCESS_KEY_ID", store.keys.access_key_id.clone()),
             ("AWS_SECRET_ACCESS_KEY", store.keys.secret_access_key.clone()),
             ("FACEMILL_PREFIX", format!("cluster-{}-{number}", std::process::id())),
-            // They share a bucket, where the run alone tells their records apart.
+            // The installations share a bucket, so each needs another run.
             ("FACEMILL_RUN", format!("faces-{number}")),
         ];
         Self { rabbit, environment, cache }
@@ -73,30 +73,30 @@ impl Installation {
         Worker(self.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
 
-    /// Waits until `enough` is true of the run's status.
-    pub fn until(&self, what: &str, enough: impl Fn(&Value) -> bool) -> Value {
+    /// Waits until the status of the run satisfies the condition.
+    pub fn until(&self, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
         const PATIENCE: Duration = Duration::from_secs(240);
         let began = Instant::now();
         loop {
             let status = self.json(&["status"]);
-            if enough(&status) {
+            if condition(&status) {
                 return status;
             }
-            assert!(began.elapsed() < PATIENCE, "still not {what}: {status:#}");
+            assert!(began.elapsed() < PATIENCE, "timeout: {what}: {status:#}");
         }
     }
 }
 
-/// A worker's process, killed with the test.
+/// A worker process that is killed when this is dropped.
 pub struct Worker(pub Child);
 
 impl Worker {
-    /// As Kubernetes ends a pod; answers the exit code.
+    /// Sends SIGTERM. Returns the exit code.
     pub fn terminate(&mut self) -> Option<i32> {
         self.signal("-TERM")
     }
 
-    /// Answers the exit code.
+    /// Sends a signal. Returns the exit code.
     pub fn signal(&mut self, signal: &str) -> Option<i32> {
         let pid = self.0.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
@@ -116,14 +116,14 @@ impl Drop for Worker {
     }
 }
 
-/// Sends a request by hand; None: nobody is there. Answers the status and the body.
+/// Sends a request. Returns status and body, or `None` if the port is closed.
 pub fn send_request(port: u16, request: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     stream.write_all(request.as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response).ok()?;
+    let (head, body) = response.split_once("\r\n\r\n")?;
     Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }
 

@@ -1,4 +1,4 @@
-//! The distributed system as its user runs it: produce once, many workers, real servers.
+//! An installation with worker processes on real servers.
 
 use support::collection;
 mod dead_letters;
@@ -27,7 +27,7 @@ fn records(folder: &Path) -> (String, String) {
 }
 
 #[test]
-fn a_cluster_makes_the_same_faces_as_one_process_whoever_is_killed() {
+fn workers_make_the_same_faces_as_one_process_also_after_kills() {
     let collection = Collection::serve();
     let scratch = tempfile::tempdir().unwrap();
     let alone = scratch.path().join("alone");
@@ -45,14 +45,14 @@ fn a_cluster_makes_the_same_faces_as_one_process_whoever_is_killed() {
     let mut fetch = installation.worker(&["fetch"], &collection);
     let mut detect = installation.worker(&["detect"], &collection);
     let mut rest = installation.worker(&["crop", "classify"], &collection);
-    // One is killed amid its work, one is ended in order; others take over.
-    installation.until("five photos at their end", |status| ended(status) >= 5);
+    // One worker is killed, another is terminated; new workers continue.
+    installation.until("five ended photos", |status| ended(status) >= 5);
     detect.kill();
     let mut second = installation.worker(&["detect"], &collection);
-    installation.until("twenty photos at their end", |status| ended(status) >= 20);
+    installation.until("twenty ended photos", |status| ended(status) >= 20);
     assert_eq!(rest.terminate(), Some(0));
     let mut third = installation.worker(&["classify", "crop"], &collection);
-    let status = installation.until("over", |status| ended(status) == candidates);
+    let status = installation.until("the end of all photos", |status| ended(status) == candidates);
     for worker in [&mut fetch, &mut second, &mut third] {
         assert_eq!(worker.terminate(), Some(0));
     }
@@ -70,7 +70,7 @@ fn a_cluster_makes_the_same_faces_as_one_process_whoever_is_killed() {
     drop(installation.rabbit);
 }
 
-/// The report has left an index. The second reader needs the records no more; a deleted index is made again.
+/// `report` leaves an index. A second reader uses it; a deleted index is made again.
 fn index_is_cached(installation: &Installation, faces: u64) {
     let folder = installation.cache.path().join("facemill");
     let files = || -> Vec<_> { std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).collect() };
@@ -78,7 +78,7 @@ fn index_is_cached(installation: &Installation, faces: u64) {
     assert!(index.file_name().unwrap().to_str().unwrap().starts_with("index-faces-"), "{index:?}");
     let made = std::fs::metadata(index).unwrap().modified().unwrap();
     assert_eq!(installation.json(&["faces", "--count"]), faces);
-    assert_eq!(std::fs::metadata(index).unwrap().modified().unwrap(), made, "nothing was new");
+    assert_eq!(std::fs::metadata(index).unwrap().modified().unwrap(), made, "the index is not changed");
     std::fs::remove_file(index).unwrap();
     assert_eq!(installation.json(&["faces", "--count"]), faces);
     let other = installation.cache.path().join("other.sqlite");
@@ -87,27 +87,27 @@ fn index_is_cached(installation: &Installation, faces: u64) {
 }
 
 #[test]
-fn what_is_wrong_with_the_servers_is_said_plainly() {
+fn doctor_and_commands_name_the_faulty_server_or_setting() {
     let installation = Installation::new();
     let doctor = installation.facemill(&["doctor"]);
-    let told = String::from_utf8(doctor.stdout).unwrap();
-    assert!(doctor.status.success(), "{told}");
+    let output = String::from_utf8(doctor.stdout).unwrap();
+    assert!(doctor.status.success(), "{output}");
 
     let mut wrong = installation.command(&["doctor"]);
     wrong.env("AWS_SECRET_ACCESS_KEY", "wrong").env("FACEMILL_REDIS_URL", "redis://:hidden-word@127.0.0.1:1/");
     let wrong = wrong.output().unwrap();
     assert_eq!(wrong.status.code(), Some(1));
-    let told = String::from_utf8(wrong.stdout).unwrap();
-    assert!(told.contains("✗ redis") && told.contains("✗ s3") && told.contains("✓ rabbitmq"), "{told}");
-    assert!(!told.contains("hidden-word"), "{told}");
+    let output = String::from_utf8(wrong.stdout).unwrap();
+    assert!(output.contains("✗ redis") && output.contains("✗ s3") && output.contains("✓ rabbitmq"), "{output}");
+    assert!(!output.contains("hidden-word"), "{output}");
 
-    let unknown = installation.facemill(&["status", "--run", "nobody"]);
+    let unknown = installation.facemill(&["status", "--run", "unknown"]);
     assert_eq!(unknown.status.code(), Some(3));
-    assert!(String::from_utf8(unknown.stderr).unwrap().contains("there is no run nobody"));
+    assert!(String::from_utf8(unknown.stderr).unwrap().contains("there is no run unknown"));
 
     let nothing = Command::new(env!("CARGO_BIN_EXE_facemill")).args(["produce", "x.sql"]).output().unwrap();
-    let told = String::from_utf8(nothing.stderr).unwrap();
+    let output = String::from_utf8(nothing.stderr).unwrap();
     for name in ["FACEMILL_AMQP_URL", "FACEMILL_REDIS_URL", "FACEMILL_S3_BUCKET"] {
-        assert!(told.contains(name), "{told}");
+        assert!(output.contains(name), "{output}");
     }
 }

@@ -1,4 +1,4 @@
-//! What a worker answers to whoever watches it.
+//! The probes and the metrics of a worker.
 
 use std::net::TcpListener;
 use std::process::Stdio;
@@ -9,14 +9,14 @@ use support::collection::Collection;
 use support::servers::process::{free_ports, wait_for};
 use support::servers::redis::RedisServer;
 
-/// The sum of the series of a metric whose labels all of `labels` are among.
+/// The sum of the series of a metric that have all the labels.
 fn number(metrics: &str, name: &str, labels: &[&str]) -> u64 {
     let of_it = |line: &&str| line.starts_with(&format!("{name}{{")) && labels.iter().all(|label| line.contains(label));
     metrics.lines().filter(of_it).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 #[test]
-fn a_worker_tells_whether_it_is_ready_and_what_it_did() {
+fn a_worker_serves_probes_and_metrics() {
     let redis = RedisServer::start(&[]);
     let collection = Collection::serve();
     let installation = Installation::on(&redis);
@@ -27,24 +27,24 @@ fn a_worker_tells_whether_it_is_ready_and_what_it_did() {
     let stages = ["fetch", "detect", "crop", "classify"];
     let mut worker = installation.worker_with(&stages, &collection, &["--listen", &address]);
     let ready = |status: u16| move || get(port, "/readyz").filter(|(found, _)| *found == status);
-    wait_for("a worker that is ready", ready(200));
+    wait_for("a ready worker", ready(200));
     assert_eq!(get(port, "/healthz").unwrap(), (200, "ok\n".into()));
 
     assert_eq!(get(port, "/secrets").unwrap().0, 404);
     assert_eq!(send_request(port, "POST /readyz HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").unwrap().0, 405);
-    assert_eq!(send_request(port, "\u{1} no HTTP at all\r\n\r\n").unwrap().0, 400);
+    assert_eq!(send_request(port, "\u{1} not HTTP\r\n\r\n").unwrap().0, 400);
     let _ = send_request(port, &format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(1 << 20)));
 
-    let status = installation.until("over", |status| ended(status) == candidates);
+    let status = installation.until("the end of all photos", |status| ended(status) == candidates);
     let (_, metrics) = get(port, "/metrics").unwrap();
     let predicted = number(&metrics, "facemill_photos_total", &["stage=\"classify\"", "outcome=\"predicted\""]);
     assert_eq!(predicted, status["ended"]["predicted"].as_u64().unwrap(), "{metrics}");
     let not_found =
         number(&metrics, "facemill_photos_total", &["stage=\"fetch\"", "outcome=\"gone\"", "cause=\"http-404\""]);
     assert!(not_found > 0, "{metrics}");
-    // A photo that is tried again takes a fetch each time.
+    // A retried photo is fetched several times.
     assert!(number(&metrics, "facemill_stage_duration_seconds_count", &["stage=\"fetch\""]) >= candidates, "{metrics}");
-    wait_for("idle hands", || {
+    wait_for("an idle worker", || {
         let (_, metrics) = get(port, "/metrics")?;
         stages
             .iter()
@@ -56,8 +56,8 @@ fn a_worker_tells_whether_it_is_ready_and_what_it_did() {
     for stage in stages {
         let of_stage = format!("facemill_stage=\"{stage}\"");
         for series in ["facemill_queue_messages{", "facemill_queue_oldest_seconds{"] {
-            let told = metrics.lines().any(|line| line.starts_with(series) && line.contains(&of_stage));
-            assert!(told, "{series} of {stage}: {metrics}");
+            let exported = metrics.lines().any(|line| line.starts_with(series) && line.contains(&of_stage));
+            assert!(exported, "{series} of {stage}: {metrics}");
         }
     }
 
@@ -81,21 +81,21 @@ fn a_worker_tells_whether_it_is_ready_and_what_it_did() {
     }
 
     redis.signal("STOP");
-    let (_, faults) = wait_for("a worker that misses Redis", ready(503));
+    let (_, faults) = wait_for("an unready worker", ready(503));
     assert!(faults.starts_with("redis: ") && !faults.contains("s3"), "{faults}");
-    assert_eq!(get(port, "/healthz").unwrap().0, 200, "a new process would help nobody");
+    assert_eq!(get(port, "/healthz").unwrap().0, 200, "a restart would not help");
     redis.signal("CONT");
-    wait_for("a worker that is ready again", ready(200));
+    wait_for("a ready worker", ready(200));
     assert_eq!(worker.terminate(), Some(0));
 }
 
 #[test]
-fn a_port_that_is_taken_is_said_plainly() {
+fn a_port_in_use_is_reported() {
     let installation = Installation::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let worker = installation.command(&["work", "fetch", "--listen", &address]).stdout(Stdio::null()).output().unwrap();
-    let told = String::from_utf8(worker.stderr).unwrap();
-    assert_eq!(worker.status.code(), Some(3), "{told}");
-    assert!(told.contains(&format!("cannot listen on {address}")), "{told}");
+    let error = String::from_utf8(worker.stderr).unwrap();
+    assert_eq!(worker.status.code(), Some(3), "{error}");
+    assert!(error.contains(&format!("cannot listen on {address}")), "{error}");
 }

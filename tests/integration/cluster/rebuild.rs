@@ -1,4 +1,4 @@
-//! A ledger that is lost, and made again.
+//! Restoring a lost ledger and lost queues.
 
 use facemill::broker::Broker;
 use facemill::broker::rabbitmq::{self, RabbitMq};
@@ -12,7 +12,7 @@ use support::servers::process::send_request;
 use support::servers::redis::RedisServer;
 
 #[test]
-fn a_lost_ledger_is_made_again_from_records_and_dump() {
+fn a_lost_ledger_is_restored_from_records_and_dump() {
     let redis = RedisServer::start(&[]);
     let collection = Collection::serve();
     let installation = Installation::on(&redis);
@@ -20,22 +20,22 @@ fn a_lost_ledger_is_made_again_from_records_and_dump() {
     let candidates = collection.candidates().len() as u64;
     installation.json(&["produce", dump]);
     let stages = ["fetch", "detect", "crop", "classify"];
-    // Half of the way: some photos have records, others are anywhere, and none comes past the last stage.
+    // Some photos have ended, others are at any stage, and none passes the last stage.
     installation.json(&["pause", "classify"]);
     let mut worker = installation.worker(&stages, &collection);
-    installation.until("ten photos at their end", |status| ended(status) >= 10);
+    installation.until("ten ended photos", |status| ended(status) >= 10);
     assert_eq!(worker.terminate(), Some(0));
     let had = installation.json(&["status"]);
     assert_eq!(had["ended"]["predicted"].as_u64().unwrap_or(0), 0, "{had}");
-    let forget = || assert!(send_request(redis.port, "FLUSHALL\r\n").unwrap().starts_with("+OK"));
-    forget();
+    let clear_redis = || assert!(send_request(redis.port, "FLUSHALL\r\n").unwrap().starts_with("+OK"));
+    clear_redis();
 
     let rebuilt = installation.json(&["rebuild", dump]);
     assert_eq!(rebuilt["restored"], ended(&had), "{rebuilt}");
     assert_eq!(rebuilt["enqueued"], candidates - ended(&had), "{rebuilt}");
     assert_eq!(installation.json(&["status"])["ended"], had["ended"]);
     let mut worker = installation.worker(&stages, &collection);
-    let over = installation.until("over", |status| ended(status) == candidates);
+    let over = installation.until("the end of all photos", |status| ended(status) == candidates);
     assert_eq!(worker.terminate(), Some(0));
 
     let scratch = tempfile::tempdir().unwrap();
@@ -46,7 +46,7 @@ fn a_lost_ledger_is_made_again_from_records_and_dump() {
         records(&to)
     };
     let before = report("before");
-    forget();
+    clear_redis();
     let rebuilt = installation.json(&["rebuild", dump]);
     assert_eq!(
         rebuilt,
@@ -63,20 +63,20 @@ fn a_lost_ledger_is_made_again_from_records_and_dump() {
     assert_eq!(report("after"), before);
 }
 
-/// RabbitMQ comes back without what lay in its queues; the ledger knows what did.
+/// RabbitMQ has lost the messages in its queues. The ledger knows the position of each photo.
 #[test]
-fn queues_that_were_lost_are_filled_again() {
+fn lost_queues_are_filled_from_the_ledger() {
     let collection = Collection::serve();
     let installation = Installation::new();
     let dump = collection.dump.to_str().unwrap();
     installation.json(&["produce", dump]);
     let mut fetch = installation.worker(&["fetch"], &collection);
-    let fetched = installation.until("all fetched that can be", |status| {
+    let fetched = installation.until("the end of fetch", |status| {
         let fetch = &status["stages"]["fetch"];
         fetch["oldest"].is_null() && fetch["ready"] == 0 && fetch["delayed"] == 0
     });
     assert_eq!(fetch.terminate(), Some(0));
-    // What has not ended waits for detect. RabbitMQ counts a message some time after it has confirmed it.
+    // All other photos wait for detect. RabbitMQ counts a message some time after its confirm.
     let lost = collection.candidates().len() as u64 - ended(&fetched);
     assert!(lost > 20, "{fetched}");
     installation.until("all messages counted", |status| status["stages"]["detect"]["ready"] == lost);
@@ -85,16 +85,16 @@ fn queues_that_were_lost_are_filled_again() {
     let settings = rabbitmq::Settings::new(&setting("FACEMILL_AMQP_URL")).unwrap();
     let broker = RabbitMq::new(settings.with_prefix(&setting("FACEMILL_PREFIX")).unwrap()).unwrap();
     tokio::runtime::Runtime::new().unwrap().block_on(async {
-        let mut taker = broker.consume(StageName::Detect, 10).await.unwrap();
+        let mut consumer = broker.consume(StageName::Detect, 10).await.unwrap();
         for _ in 0..lost {
-            taker.next().await.unwrap().ack().await;
+            consumer.next().await.unwrap().ack().await;
         }
-        taker.stop().await;
+        consumer.stop().await;
     });
-    assert_eq!(installation.json(&["rebuild", dump])["published"], 0, "nobody asked for it");
+    assert_eq!(installation.json(&["rebuild", dump])["published"], 0, "only with --queues");
     let rebuilt = installation.json(&["rebuild", dump, "--queues"]);
     assert_eq!((&rebuilt["published"], &rebuilt["enqueued"]), (&lost.into(), &0.into()), "{rebuilt}");
     let mut rest = installation.worker(&["detect", "crop", "classify"], &collection);
-    installation.until("over", |status| ended(status) == collection.candidates().len() as u64);
+    installation.until("the end of all photos", |status| ended(status) == collection.candidates().len() as u64);
     assert_eq!(rest.terminate(), Some(0));
 }

@@ -1,4 +1,4 @@
-//! Settings from a file.
+//! Settings in a file, and their precedence.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -20,7 +20,7 @@ impl File {
         Self { path, _scratch: scratch }
     }
 
-    /// Nothing but the file says anything.
+    /// A command that takes its settings from the file only.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_facemill"));
         command.arg("--settings").arg(&self.path).args(arguments);
@@ -39,7 +39,7 @@ impl File {
     }
 }
 
-fn told(output: &Output) -> String {
+fn text_of(output: &Output) -> String {
     [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned()).concat()
 }
 
@@ -53,7 +53,7 @@ fn of<'a>(shown: &'a Value, name: &str, command: &str) -> (&'a Value, &'a str) {
 }
 
 #[test]
-fn flags_come_before_the_environment_and_that_before_the_file() {
+fn flags_override_the_environment_and_the_environment_the_file() {
     let file =
         File::new("per-host = 2\nattempts = 5\nredis = \"redis://:hunter2@h:1/\"\n[work]\nattempts = 6\ngrace = 9\n");
     let environment = [("FACEMILL_PER_HOST", "3"), ("AWS_SECRET_ACCESS_KEY", "hunter2")];
@@ -72,19 +72,19 @@ fn flags_come_before_the_environment_and_that_before_the_file() {
     assert_eq!(of(&shown, "per-host", "work"), (&"4".into(), "flag"));
     assert_eq!(of(&shown, "grace", "work"), (&"9".into(), "file"));
 
-    let text = told(&file.command(&["settings"]).output().unwrap());
+    let text = text_of(&file.command(&["settings"]).output().unwrap());
     assert!(text.contains("file") && !text.contains("hunter2"), "{text}");
     for help in [&["work", "--help"][..], &["help", "status"]] {
-        let help = told(&file.command(help).env("FACEMILL_REDIS_URL", "redis://:hunter2@h/").output().unwrap());
+        let help = text_of(&file.command(help).env("FACEMILL_REDIS_URL", "redis://:hunter2@h/").output().unwrap());
         assert!(help.contains("--redis") && !help.contains("hunter2"), "{help}");
     }
 }
 
 #[test]
-fn all_faults_of_a_file_are_told_at_once() {
+fn all_faults_of_a_file_are_reported_at_once() {
     let file = File::new("per-host = 0\nper-hots = 3\nredis = \"hunter2\"\n[work]\nconcurrency = \"many\"\n");
     let output = file.command(&["status"]).output().unwrap();
-    let faults = told(&output);
+    let faults = text_of(&output);
     assert_eq!(output.status.code(), Some(3), "{faults}");
     let path = file.path.to_str().unwrap();
     for fault in ["per-host 0: expected 1", "per-hots: no such setting", "redis: ", "work.concurrency: `many`"] {
@@ -94,15 +94,15 @@ fn all_faults_of_a_file_are_told_at_once() {
     assert_eq!(
         file.command(&["status", "--help"]).output().unwrap().status.code(),
         Some(0),
-        "help is given all the same"
+        "help works without valid settings"
     );
 
     let missing = File { path: "/nowhere/facemill.toml".into(), _scratch: tempfile::tempdir().unwrap() };
-    assert!(told(&missing.command(&["status"]).output().unwrap()).contains("/nowhere/facemill.toml"));
+    assert!(text_of(&missing.command(&["status"]).output().unwrap()).contains("/nowhere/facemill.toml"));
 }
 
 #[test]
-fn an_installation_is_known_from_a_file_alone() {
+fn a_file_alone_configures_an_installation() {
     let installation = Installation::new();
     let value = |name: &str| installation.environment.iter().find(|(known, _)| *known == name).unwrap().1.clone();
     let known = [
@@ -122,5 +122,5 @@ fn an_installation_is_known_from_a_file_alone() {
     let table = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/integration/source_data/expected.csv");
     let produced = file.command(&["produce", "--limit", "2", table.to_str().unwrap()]).output().unwrap();
     assert!(produced.status.success(), "{produced:?}");
-    assert_eq!(installation.json(&["status"])["candidates"], 2, "the environment means the same");
+    assert_eq!(installation.json(&["status"])["candidates"], 2, "the environment selects the same run");
 }

@@ -1,4 +1,4 @@
-//! What a person sees in Jaeger: the whole trace of a photo that passed, was tried again, was rejected, killed a worker.
+//! The traces of photos that pass, are retried, are rejected, or whose worker is killed.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,31 +11,31 @@ use std::sync::{Arc, Mutex};
 
 use super::ended;
 use super::installation::{Installation, Worker};
-use support::collector::{Collector, Seen, value};
+use support::collector::{Collector, ReceivedSpan, value};
 use support::servers::process::wait_for;
 
-/// A host whose photos behave: `/late` fails once, `/stuck` says so and never answers the first time.
-struct HeaderHost {
+/// A host of photos. `/late` fails once. `/stuck` reports its first request and does not respond to it.
+struct PhotoHost {
     address: SocketAddr,
     stuck: Receiver<()>,
 }
 
-impl HeaderHost {
+impl PhotoHost {
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (tell, stuck) = channel();
+        let (sender, stuck) = channel();
         std::thread::spawn(move || {
-            let seen: Arc<Mutex<BTreeMap<String, u32>>> = Arc::default();
+            let hits: Arc<Mutex<BTreeMap<String, u32>>> = Arc::default();
             for stream in listener.incoming().map_while(Result::ok) {
-                let (seen, tell) = (seen.clone(), tell.clone());
-                std::thread::spawn(move || Self::answer(stream, &seen, &tell));
+                let (hits, sender) = (hits.clone(), sender.clone());
+                std::thread::spawn(move || Self::respond(stream, &hits, &sender));
             }
         });
         Self { address, stuck }
     }
 
-    fn answer(mut stream: TcpStream, seen: &Mutex<BTreeMap<String, u32>>, stuck: &Sender<()>) {
+    fn respond(mut stream: TcpStream, hits: &Mutex<BTreeMap<String, u32>>, stuck: &Sender<()>) {
         let mut head = Vec::new();
         let mut byte = [0];
         while !head.ends_with(b"\r\n\r\n") {
@@ -46,20 +46,20 @@ impl HeaderHost {
         }
         let head = String::from_utf8_lossy(&head).into_owned();
         let path = head.split(' ').nth(1).unwrap_or_default().split('?').next().unwrap_or_default().to_owned();
-        let visits = {
-            let mut seen = seen.lock().unwrap();
-            let visits = seen.entry(path.clone()).or_default();
-            *visits += 1;
-            *visits
+        let hit = {
+            let mut hits = hits.lock().unwrap();
+            let hit = hits.entry(path.clone()).or_default();
+            *hit += 1;
+            *hit
         };
         let photo = |name: &str| {
             std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/photos").join(name))
-                .expect("`make setup` fetches the photographs that the tests need")
+                .expect("a photograph: run `make setup`")
         };
-        let (status, body) = match (path.as_str(), visits) {
+        let (status, body) = match (path.as_str(), hit) {
             ("/stuck", 1) => {
                 stuck.send(()).unwrap();
-                // Until the other side is gone.
+                // Until the client disconnects.
                 let _ = stream.read(&mut byte);
                 return;
             }
@@ -72,7 +72,7 @@ impl HeaderHost {
     }
 }
 
-/// The photos of the table, by id.
+/// The ids and paths of the photos.
 const PHOTOS: [(&str, &str); 4] = [("1", "passes"), ("2", "late"), ("3", "faceless"), ("4", "stuck")];
 
 fn table(folder: &Path) -> std::path::PathBuf {
@@ -86,7 +86,7 @@ fn table(folder: &Path) -> std::path::PathBuf {
 }
 
 impl Installation {
-    /// A command that is traced.
+    /// A command with tracing.
     fn traced(&self, arguments: &[&str], collector: &Collector, protocol: &str) -> std::process::Command {
         let endpoint = if protocol == "grpc" { collector.grpc } else { collector.http };
         let mut command = self.command(arguments);
@@ -102,19 +102,19 @@ impl Installation {
     }
 }
 
-/// The spans of one photo's trace.
-struct Trace(Vec<Seen>);
+/// The spans of the trace of a photo.
+struct Trace(Vec<ReceivedSpan>);
 
 impl Trace {
     fn of(collector: &Collector, trace_id: &str) -> Self {
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let mut spans: Vec<Seen> =
-            collector.spans().into_iter().filter(|seen| hex(&seen.span.trace_id) == trace_id).collect();
-        spans.sort_by_key(|seen| seen.span.start_time_unix_nano);
+        let mut spans: Vec<ReceivedSpan> =
+            collector.spans().into_iter().filter(|received| hex(&received.span.trace_id) == trace_id).collect();
+        spans.sort_by_key(|received| received.span.start_time_unix_nano);
         Self(spans)
     }
 
-    /// As a tree, a line a span: its service, name and kind, and those of `attributes` that it has. An error is marked.
+    /// The trace as a tree, one line per span: name, kind, the given attributes, and a mark for an error.
     fn tree(&self, attributes: &[&str]) -> String {
         let mut text = String::new();
         self.branch(&[], 0, attributes, &mut text);
@@ -122,30 +122,30 @@ impl Trace {
     }
 
     fn branch(&self, parent: &[u8], depth: usize, attributes: &[&str], text: &mut String) {
-        for seen in self.0.iter().filter(|seen| seen.span.parent_span_id == parent) {
-            write!(text, "{:1$}{2}", "", 2 * depth, seen.span.name).unwrap();
-            if seen.kind() != "internal" {
-                write!(text, " ({})", seen.kind()).unwrap();
+        for received in self.0.iter().filter(|received| received.span.parent_span_id == parent) {
+            write!(text, "{:1$}{2}", "", 2 * depth, received.span.name).unwrap();
+            if received.kind() != "internal" {
+                write!(text, " ({})", received.kind()).unwrap();
             }
             for name in attributes {
-                if let Some(value) = seen.attribute(name) {
+                if let Some(value) = received.attribute(name) {
                     write!(text, " {}={value}", name.rsplit('.').next().unwrap()).unwrap();
                 }
             }
-            text.push_str(if seen.is_error() { " !\n" } else { "\n" });
-            self.branch(&seen.span.span_id, depth + 1, attributes, text);
+            text.push_str(if received.is_error() { " !\n" } else { "\n" });
+            self.branch(&received.span.span_id, depth + 1, attributes, text);
         }
     }
 
-    fn named(&self, name: &str) -> Vec<&Seen> {
-        self.0.iter().filter(|seen| seen.span.name == name).collect()
+    fn named(&self, name: &str) -> Vec<&ReceivedSpan> {
+        self.0.iter().filter(|received| received.span.name == name).collect()
     }
 }
 
 #[test]
-fn traces_tell_the_whole_story_of_a_photo() {
+fn a_trace_has_all_spans_of_a_photo() {
     let scratch = tempfile::tempdir().unwrap();
-    let (collector, host, installation) = (Collector::start(), HeaderHost::start(), Installation::new());
+    let (collector, host, installation) = (Collector::start(), PhotoHost::start(), Installation::new());
     let prefix = installation.environment.iter().find(|(name, _)| *name == "FACEMILL_PREFIX").unwrap().1.clone();
     let dump = table(scratch.path());
     let produced = installation.traced(&["produce", dump.to_str().unwrap()], &collector, "grpc").status().unwrap();
@@ -160,7 +160,7 @@ fn traces_tell_the_whole_story_of_a_photo() {
     ]
     .concat();
     let mut first = Worker(installation.traced(&arguments, &collector, "grpc").spawn().unwrap());
-    installation.until("three photos at their end", |status| ended(status) == 3);
+    installation.until("three ended photos", |status| ended(status) == 3);
     host.stuck.recv().unwrap();
     let trace_ids: BTreeMap<&str, String> = PHOTOS
         .iter()
@@ -168,13 +168,13 @@ fn traces_tell_the_whole_story_of_a_photo() {
         .collect();
     let trace = |name: &str| Trace::of(&collector, &trace_ids[name]);
     let classify = format!("process {prefix}.classify");
-    wait_for("the last span of the photos that passed", || {
+    wait_for("the last span of the passed photos", || {
         (["passes", "late"].iter().all(|name| !trace(name).named(&classify).is_empty())).then_some(())
     });
     first.kill();
     let mut second = Worker(installation.traced(&arguments, &collector, "http/protobuf").spawn().unwrap());
-    installation.until("all photos at their end", |status| ended(status) == 4);
-    assert_eq!(second.terminate(), Some(0), "and it has sent what it had to send");
+    installation.until("four ended photos", |status| ended(status) == 4);
+    assert_eq!(second.terminate(), Some(0), "the worker ends in order");
 
     let shown = ["facemill.attempt", "facemill.redelivered", "facemill.outcome", "facemill.cause"];
     let tree = |name: &str| without_rereads(&trace(name).tree(&shown).replace(&prefix, "Q"));
@@ -184,7 +184,7 @@ fn traces_tell_the_whole_story_of_a_photo() {
         format!("photo\n{}", fetched("1 redelivered=true", 1) + &the_rest(2)),
         "by another worker"
     );
-    let tried_again = "photo
+    let retried = "photo
   send Q.fetch (producer) attempt=1
     process Q.fetch (consumer) attempt=1 redelivered=false outcome=retried cause=http-503 !
       begin (client)
@@ -194,7 +194,7 @@ fn traces_tell_the_whole_story_of_a_photo() {
           dns
       advance (client)
 ";
-    assert_eq!(tree("late"), tried_again.to_owned() + &fetched("2 redelivered=false", 3) + &the_rest(4));
+    assert_eq!(tree("late"), retried.to_owned() + &fetched("2 redelivered=false", 3) + &the_rest(4));
     let rejected = "      send Q.detect (producer) attempt=1
         process Q.detect (consumer) attempt=1 redelivered=false outcome=rejected cause=no-face
           begin (client)
@@ -217,15 +217,15 @@ fn traces_tell_the_whole_story_of_a_photo() {
     let root = &faceless.named("photo")[0].span.span_id;
     let sent = faceless.named(&format!("send {prefix}.detect"));
     let [_, requeued] = &sent[..] else { panic!("{sent:?}") };
-    assert_eq!(&requeued.span.parent_span_id, root, "a photo that is sent back goes on in its trace");
+    assert_eq!(&requeued.span.parent_span_id, root, "a requeued photo keeps its trace");
     assert_eq!(requeued.attribute("facemill.delivery").as_deref(), Some("2"));
 
     let spans = collector.spans();
-    let of = |protocol: &str| spans.iter().filter(|seen| seen.protocol == protocol).count();
+    let of = |protocol: &str| spans.iter().filter(|received| received.protocol == protocol).count();
     assert!(of("grpc") > 0 && of("http/protobuf") > 0);
-    assert!(spans.iter().all(|seen| seen.header.as_deref() == Some("faces")), "the headers of the environment");
-    let told = format!("{spans:?}");
-    assert!(!told.contains("key=secret"), "a URL's query may be a secret");
+    assert!(spans.iter().all(|received| received.header.as_deref() == Some("faces")), "the headers of the environment");
+    let text = format!("{spans:?}");
+    assert!(!text.contains("key=secret"), "the query of a URL may be secret");
     let metrics = collector.metrics();
     for (name, unit) in [
         ("facemill.photos", "{photo}"),
@@ -239,7 +239,7 @@ fn traces_tell_the_whole_story_of_a_photo() {
     }
 }
 
-/// The lines of a fetch that ended well.
+/// The lines of a successful fetch.
 fn fetched(attempt: &str, depth: usize) -> String {
     let sent = attempt.split(' ').next().unwrap();
     indented(
@@ -260,8 +260,7 @@ fn fetched(attempt: &str, depth: usize) -> String {
     )
 }
 
-/// The lines of a photo that is fetched and passes. `depth` is that of the span of fetch. `new`: no earlier photo had the
-/// same crop, whose stored prediction counts.
+/// The lines of a fetched photo that passes. `depth`: that of the span of fetch.
 fn the_rest(depth: usize) -> String {
     let process = |stage: &str| format!("process Q.{stage} (consumer) attempt=1 redelivered=false outcome=advanced");
     let detect = format!(
@@ -305,7 +304,8 @@ fn the_rest(depth: usize) -> String {
     indented(depth, &(detect + &crop + &classify))
 }
 
-/// The photos share a crop. Whichever is classified first stores the prediction; the others find it there and read it.
+/// Removes the line that differs between photos: they share a crop, and only the first one stores the prediction. The
+/// others read it.
 fn without_rereads(tree: &str) -> String {
     let mut lines: Vec<&str> = Vec::new();
     for line in tree.lines() {
@@ -321,8 +321,8 @@ fn indented(depth: usize, lines: &str) -> String {
     lines.lines().map(|line| format!("{:1$}{line}\n", "", 2 * depth)).collect()
 }
 
-/// Names and values of OpenTelemetry's conventions, and ours.
-fn assert_attributes(passed: &Trace, late: &Trace, prefix: &str, host: &HeaderHost) {
+/// Checks the attributes of the OpenTelemetry conventions and those of facemill.
+fn assert_attributes(passed: &Trace, late: &Trace, prefix: &str, host: &PhotoHost) {
     let only = |trace: &Trace, name: &str| trace.named(name)[0].clone();
     let root = only(passed, "photo");
     assert_eq!(root.service, "facemill-producer");
@@ -377,12 +377,12 @@ fn assert_attributes(passed: &Trace, late: &Trace, prefix: &str, host: &HeaderHo
     assert_eq!(only(late, "GET").attribute("http.response.status_code").as_deref(), Some("503"));
 }
 
-/// A batch of crops has a trace of its own; it and the photos' spans name each other.
+/// Checks the batch of crops: it has its own trace, and its span and those of the photos are linked.
 fn assert_links(collector: &Collector, passed: &Trace) {
     let inference = passed.named("inference")[0];
     let [link] = &inference.span.links[..] else { panic!("{inference:?}") };
     let spans = collector.spans();
-    let batch = spans.iter().find(|seen| seen.span.span_id == link.span_id).expect("the batch");
+    let batch = spans.iter().find(|received| received.span.span_id == link.span_id).expect("the batch");
     assert_eq!(batch.span.name, "inference batch");
     assert!(batch.span.parent_span_id.is_empty() && batch.span.trace_id != inference.span.trace_id);
     assert!(batch.span.links.iter().any(|link| link.span_id == inference.span.span_id), "{batch:?}");
@@ -390,11 +390,10 @@ fn assert_links(collector: &Collector, passed: &Trace) {
     assert_eq!(size, batch.span.links.len());
 }
 
-/// One photo in a thousand is sampled, but the one that failed is there.
 #[test]
-fn what_fails_is_kept_whatever_the_ratio() {
+fn failed_deliveries_are_kept_at_any_sampling_ratio() {
     let scratch = tempfile::tempdir().unwrap();
-    let (collector, host, installation) = (Collector::start(), HeaderHost::start(), Installation::new());
+    let (collector, host, installation) = (Collector::start(), PhotoHost::start(), Installation::new());
     let prefix = installation.environment.iter().find(|(name, _)| *name == "FACEMILL_PREFIX").unwrap().1.clone();
     let dump = table(scratch.path());
     let sampled = |arguments: &[&str]| {
@@ -414,14 +413,16 @@ fn what_fails_is_kept_whatever_the_ratio() {
     let [failed] = &late[..] else { panic!("{kept:?}") };
     assert_eq!(failed.attribute("facemill.keep").as_deref(), Some("true"));
     assert_eq!(failed.attribute("facemill.photo_id").as_deref(), Some("2"));
-    let names: Vec<&str> = kept.iter().map(|seen| seen.span.name.as_str()).collect();
-    assert!(names.contains(&"GET") && names.contains(&"connect"), "with all that was done: {names:?}");
-    assert!(kept.iter().all(|seen| seen.span.trace_id == failed.span.trace_id), "and nobody else: {names:?}");
+    let names: Vec<&str> = kept.iter().map(|received| received.span.name.as_str()).collect();
+    assert!(names.contains(&"GET") && names.contains(&"connect"), "all spans of the delivery: {names:?}");
+    assert!(
+        kept.iter().all(|received| received.span.trace_id == failed.span.trace_id),
+        "only the failed photo: {names:?}"
+    );
 }
 
-/// Its certificate is signed by somebody that this machine does not know.
 #[test]
-fn a_collector_is_spoken_to_in_private() {
+fn the_certificate_of_a_collector_is_verified() {
     let scratch = tempfile::tempdir().unwrap();
     let (collector, authority) = Collector::start_encrypted();
     let installation = Installation::new();
@@ -438,19 +439,19 @@ fn a_collector_is_spoken_to_in_private() {
                 .envs(authority.map(|file| ("OTEL_EXPORTER_OTLP_CERTIFICATE", file)));
             assert!(command.status().unwrap().success());
         };
-        let arrived = || collector.spans().iter().filter(|seen| seen.protocol == protocol).count();
-        produce("stranger", None);
-        assert_eq!(arrived(), 0, "a stranger's certificate is not trusted");
-        produce("friend", Some(&file));
+        let arrived = || collector.spans().iter().filter(|received| received.protocol == protocol).count();
+        produce("untrusted", None);
+        assert_eq!(arrived(), 0, "an unknown certificate is refused");
+        produce("trusted", Some(&file));
         assert_eq!(arrived(), 2 * PHOTOS.len(), "a root and a message for each photo, over {protocol}");
     }
 }
 
-/// Nothing listens there. The photos do not notice; the loss is told at the end.
+/// Photos are processed without a collector, and the lost spans are reported at the end.
 #[test]
-fn a_collector_that_is_away_costs_the_spans_and_nothing_else() {
+fn an_unavailable_collector_costs_only_the_spans() {
     let scratch = tempfile::tempdir().unwrap();
-    let (host, installation) = (HeaderHost::start(), Installation::new());
+    let (host, installation) = (PhotoHost::start(), Installation::new());
     let dump = table(scratch.path());
     let resolve = format!("photos.test={}", host.address);
     for (protocol, photos) in [("grpc", 1), ("http/protobuf", 2)] {
@@ -466,10 +467,10 @@ fn a_collector_that_is_away_costs_the_spans_and_nothing_else() {
             .stderr(Stdio::piped());
         let mut worker = Worker(worker.spawn().unwrap());
         installation.until("two photos fetched", |status| status["stages"]["detect"]["ready"] == photos);
-        let mut told = worker.0.stderr.take().unwrap();
+        let mut stderr = worker.0.stderr.take().unwrap();
         assert_eq!(worker.terminate(), Some(0));
         let mut text = String::new();
-        told.read_to_string(&mut text).unwrap();
+        stderr.read_to_string(&mut text).unwrap();
         let line = text.lines().find(|line| line.contains("spans did not reach the collector")).expect(&text);
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         assert!(line["refused"].as_u64().unwrap() >= 8, "{protocol}: {line}");

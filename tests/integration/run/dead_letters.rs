@@ -1,4 +1,4 @@
-//! Dead letters and requeued photos, in a folder.
+//! Dead letters and requeued photos of a run in a folder.
 
 use facemill::broker::{Broker, DeadLetter};
 use facemill::domain::CauseCode;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Collection, Running, facemill, path};
 
-/// A run over photos that fail, are gone, or do not qualify.
+/// A finished run over photos that fail, are gone or are rejected.
 struct Ended {
     collection: Collection,
     scratch: tempfile::TempDir,
@@ -22,12 +22,12 @@ impl Ended {
         let table = collection.table_of(&["/broken.jpg", "/410.jpg", "/403.jpg", "/loop.jpg"]);
         std::fs::write(scratch.path().join("few.csv"), table).unwrap();
         let ended = Self { collection, scratch };
-        ended.go_on();
+        ended.resume();
         ended
     }
 
-    /// Answers the summary.
-    fn go_on(&self) -> Value {
+    /// Runs again. Returns the summary.
+    fn resume(&self) -> Value {
         let (table, out) = (self.scratch.path().join("few.csv"), self.scratch.path().join("out"));
         let mut arguments = vec!["run", path(&table), "--out", path(&out), "--json"];
         arguments.extend(self.collection.stage_arguments());
@@ -36,7 +36,7 @@ impl Ended {
         serde_json::from_str(String::from_utf8(run.stdout).unwrap().lines().last().unwrap()).unwrap()
     }
 
-    /// Answers the exit code and what was printed.
+    /// Returns the exit code and the output.
     fn text(&self, arguments: &[&str]) -> (i32, String) {
         let out = self.scratch.path().join("out");
         let done = facemill(&[arguments, &["--out", path(&out)]].concat());
@@ -62,7 +62,7 @@ impl Ended {
         PhotoKey { run: RunName::default(), photo_id }
     }
 
-    /// Works in the folder as another process would.
+    /// Accesses the ledger and the queues of the folder.
     fn within(&self, work: impl AsyncFnOnce(&LockedRunDir)) {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
@@ -72,7 +72,7 @@ impl Ended {
 }
 
 #[test]
-fn letters_are_listed_shown_replayed_and_dropped() {
+fn dead_letters_are_listed_shown_replayed_and_dropped() {
     let ended = Ended::run();
     let id = ended.failed().photo_id.to_string();
     let [letter] = &ended.dead()[..] else { panic!("one photo failed") };
@@ -86,57 +86,57 @@ fn letters_are_listed_shown_replayed_and_dropped() {
     let (_, shown) = ended.text(&["dead", "show", &id]);
     assert!(shown.contains("/broken.jpg") && shown.contains("dead-lettered at fetch"), "{shown}");
     assert_eq!(ended.text(&["dead", "show", "987654321"]).0, 1);
-    let (code, told) = ended.text(&["dead", "list", "--where", "colour=red"]);
-    assert!(code == 2 && told.contains("the fields are stage, cause, host"), "{told}");
+    let (code, output) = ended.text(&["dead", "list", "--where", "colour=red"]);
+    assert!(code == 2 && output.contains("the fields are stage, cause, host"), "{output}");
 
-    // It is requeued, fails again, and leaves another letter.
-    let (_, told) = ended.text(&["dead", "replay", "--where", "cause=http-500"]);
-    assert!(told.contains("1 photos requeued") && told.contains("the next `facemill run`"), "{told}");
+    // The photo is requeued, fails again and is dead-lettered again.
+    let (_, output) = ended.text(&["dead", "replay", "--where", "cause=http-500"]);
+    assert!(output.contains("1 photos requeued") && output.contains("the next `facemill run`"), "{output}");
     assert_eq!((ended.dead(), ended.ready()), (vec![], 1.into()));
-    ended.go_on();
+    ended.resume();
     assert_eq!(ended.dead()[0]["photo_id"].to_string(), id);
 
-    let (code, told) = ended.text(&["dead", "drop", "--where", "cause=http-500"]);
-    assert!(code == 1 && told.contains("would delete 1 dead letters"), "{told}");
+    let (code, output) = ended.text(&["dead", "drop", "--where", "cause=http-500"]);
+    assert!(code == 1 && output.contains("would delete 1 dead letters"), "{output}");
     assert_eq!(ended.dead().len(), 1);
     assert_eq!(ended.json(&["dead", "drop", "--yes"])["dropped"], 1);
     assert_eq!((ended.dead(), ended.ready()), (vec![], 0.into()));
 }
 
 #[test]
-fn a_replay_that_died_is_repeated_and_what_is_not_ours_stays() {
+fn an_interrupted_replay_is_completed_and_foreign_letters_stay() {
     let ended = Ended::run();
     let key = ended.failed();
     ended.within(async |folder| {
-        // As if a replay had died between ledger and queue.
+        // As after a crash of a replay between the writes to ledger and queue.
         folder.ledger.reopen(&key, None, 1).await.unwrap().unwrap();
         let cause = Cause::new(CauseCode::ForeignMessage, "\u{1b}[2J");
-        let (stage, body) = (None, "who are you?".to_owned());
+        let (stage, body) = (None, "a foreign body".to_owned());
         let foreign = DeadLetter { stage, cause, attempt: 0, first_at: 1, last_at: 1, trace_id: None, body };
         folder.broker.dead_letter(&foreign).await.unwrap();
     });
     assert_eq!(ended.ready(), 0);
     let replayed = ended.json(&["dead", "replay"]);
     assert_eq!((&replayed["requeued"], &replayed["foreign"]), (&1.into(), &1.into()));
-    assert_eq!(ended.ready(), 1, "the photo is on its way");
-    let [foreign] = &ended.dead()[..] else { panic!("only the foreign letter is left") };
+    assert_eq!(ended.ready(), 1, "the photo is in the queue");
+    let [foreign] = &ended.dead()[..] else { panic!("only the foreign letter remains") };
     let (_, shown) = ended.text(&["dead", "show", foreign["id"].as_str().unwrap()]);
-    assert!(shown.contains("who are you?") && !shown.contains('\u{1b}'), "{shown}");
+    assert!(shown.contains("a foreign body") && !shown.contains('\u{1b}'), "{shown}");
 
-    // The same, but it died later: the message is in the queue, and the letter not yet removed.
-    ended.go_on();
-    assert_eq!(ended.dead().len(), 2, "it failed again");
+    // As after a later crash: the message is in the queue, but the letter is not removed yet.
+    ended.resume();
+    assert_eq!(ended.dead().len(), 2, "the photo failed again");
     ended.within(async |folder| {
         let message = folder.ledger.reopen(&key, None, 1).await.unwrap().unwrap();
         folder.broker.publish(&message).await.unwrap();
     });
     let replayed = ended.json(&["dead", "replay"]);
-    assert_eq!((&replayed["requeued"], ended.ready()), (&1.into(), 1.into()), "no photo lies in the queue twice");
+    assert_eq!((&replayed["requeued"], ended.ready()), (&1.into(), 1.into()), "no photo is in the queue twice");
     assert_eq!(ended.dead().len(), 1);
 }
 
 #[test]
-fn photos_that_ended_for_a_cause_are_sent_back() {
+fn photos_are_requeued_by_their_cause() {
     let ended = Ended::run();
     let gone = ended.json(&["retry", "--where", "outcome=gone,cause=http-410"]);
     assert_eq!((&gone["requeued"], &gone["letters_removed"], ended.ready()), (&1.into(), &0.into(), 1.into()));
@@ -145,12 +145,12 @@ fn photos_that_ended_for_a_cause_are_sent_back() {
     let failed = ended.json(&["retry", "--where", "outcome=failed,stage=fetch"]);
     assert_eq!((&failed["requeued"], &failed["letters_removed"]), (&1.into(), &1.into()));
     assert_eq!((ended.dead(), ended.ready()), (vec![], 3.into()));
-    let nothing = ended.json(&["retry", "--where", "host=nobody.test"]);
+    let nothing = ended.json(&["retry", "--where", "host=unknown.test"]);
     assert_eq!(nothing["requeued"], 0);
-    assert_eq!(ended.go_on()["complete"], true);
+    assert_eq!(ended.resume()["complete"], true);
     assert_eq!((ended.dead().len(), ended.ready()), (1, 0.into()));
 
-    // Died between ledger and queue: told so, it publishes once more.
+    // As after a crash between the writes to ledger and queue. With --again, the photo is published again.
     let photo_id = Id::from(ended.collection.id_of("/403.jpg") as i64);
     ended.within(async |folder| {
         let key = PhotoKey { run: RunName::default(), photo_id };
@@ -162,7 +162,7 @@ fn photos_that_ended_for_a_cause_are_sent_back() {
 }
 
 #[test]
-fn a_folder_that_is_in_use_is_left_alone() {
+fn a_folder_in_use_is_refused() {
     let collection = Collection::serve();
     let scratch = tempfile::tempdir().unwrap();
     let mut running = Running::start(&collection, scratch.path(), &[]);
@@ -176,5 +176,5 @@ fn a_folder_that_is_in_use_is_left_alone() {
     running.child.wait().unwrap();
     let nothing = facemill(&["dead", "list", "--out", path(&scratch.path().join("nowhere"))]);
     assert_eq!(nothing.status.code(), Some(3));
-    assert!(!scratch.path().join("nowhere").exists(), "who looks makes no folder");
+    assert!(!scratch.path().join("nowhere").exists(), "a listing creates no folder");
 }

@@ -1,4 +1,4 @@
-//! The program as its user runs it: a dump goes in, faces come out, whatever happens on the way.
+//! `facemill run` as a process: from a dump to faces, also after kills and interruptions.
 
 use support::collection;
 mod dead_letters;
@@ -28,13 +28,13 @@ fn lines(file: &Path) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// The databases: their pages depend on the order in which photos ended.
+/// The databases. Their pages depend on the order in which photos ended.
 const DATABASES: [&str; 2] = ["ledger.sqlite", "index.sqlite"];
 
-/// Files that hold times or locks, and so differ between two runs.
+/// Files that contain times or locks and therefore differ between runs.
 const TIMED: [&str; 3] = ["report.html", ".lock", "runs/default/classifier.json"];
 
-/// Every file below `folder` that the run promises to make the same each time, with its content's hash.
+/// All reproducible files below a folder, with the hashes of their content.
 fn files(folder: &Path) -> BTreeMap<String, ContentHash> {
     fn walk(root: &Path, folder: &Path, found: &mut BTreeMap<String, ContentHash>) {
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -52,11 +52,11 @@ fn files(folder: &Path) -> BTreeMap<String, ContentHash> {
     found
 }
 
-/// A whole run that nobody disturbed. Several tests look at it; none changes it.
+/// A complete run without a kill. Several tests read it; none changes it.
 struct Undisturbed {
     collection: Collection,
     scratch: tempfile::TempDir,
-    /// What it printed.
+    /// The events that it printed.
     events: Vec<Value>,
 }
 
@@ -76,7 +76,7 @@ static UNDISTURBED: LazyLock<Undisturbed> = LazyLock::new(|| {
     Undisturbed { collection, scratch, events }
 });
 
-/// A run that was started and prints its events.
+/// A run in progress.
 struct Running {
     child: Child,
     events: std::io::Lines<BufReader<std::process::ChildStdout>>,
@@ -95,7 +95,7 @@ impl Running {
         Self { child, events }
     }
 
-    /// The next event; none when the program has ended.
+    /// The next event, or `None` once the program has ended.
     fn next(&mut self) -> Option<Value> {
         self.events.next().map(|line| serde_json::from_str(&line.unwrap()).unwrap())
     }
@@ -107,14 +107,14 @@ fn a_dump_becomes_faces() {
     let out = UNDISTURBED.out();
     let summary = events.last().unwrap();
 
-    // Every candidate has its line, in the order of the ids, and its answer is the right one.
+    // Every candidate has a line, in the order of the ids, with the expected ending.
     let photos = lines(&out.join("photos.jsonl"));
     let ids: Vec<u64> = photos.iter().map(|photo| photo["photo_id"].as_u64().unwrap()).collect();
     assert_eq!(ids, collection.candidates());
     assert_eq!(summary["candidates"], ids.len());
     for photo in &photos {
         let url = photo["photo_url"].as_str().unwrap();
-        let told = (photo["outcome"].as_str().unwrap(), photo["cause"].as_str().unwrap_or(""));
+        let found = (photo["outcome"].as_str().unwrap(), photo["cause"].as_str().unwrap_or(""));
         let (host, path) = url.split_once("://").and_then(|(_, rest)| rest.split_once('/')).unwrap_or_default();
         let expected = match (host, path) {
             ("archive.test", path) if path.starts_with("deleted/") => ("gone", "http-404"),
@@ -131,17 +131,17 @@ fn a_dump_becomes_faces() {
             ("busy.test", "broken.jpg") => ("failed", "http-500"),
             ("busy.test", _) | ("hostile.test", "twin.jpg") => ("predicted", ""),
             ("photos.test", "moved.jpg") | ("archive.test", "moved/there.jpg") => ("predicted", ""),
-            // The pictures; `check_angles` knows what is on each.
+            // `check_angles` checks these photos.
             ("photos.test" | "archive.test", _) => continue,
             ("169.254.169.254" | "localhost" | "2130706433" | "[::ffff:10.0.0.1]", _) => {
                 ("rejected", "forbidden-address")
             }
             _ => ("rejected", "bad-url"),
         };
-        assert_eq!(told, expected, "{url}");
+        assert_eq!(found, expected, "{url}");
     }
 
-    // Every face has a crop whose name is its hash, of the size and with the landmarks that its record tells.
+    // Every face has a crop with its hash as name, and with the size and the landmarks of its record.
     let faces = lines(&out.join("faces.jsonl"));
     assert_eq!(summary["faces"], faces.len());
     for face in &faces {
@@ -155,11 +155,11 @@ fn a_dump_becomes_faces() {
         assert!((0.0..=1.0).contains(&p_ok));
         assert_eq!((face["search"].as_str(), face["align"].as_str()), (Some("guided"), Some("paper")));
     }
-    let found: BTreeMap<u64, f64> =
+    let angles: BTreeMap<u64, f64> =
         faces.iter().map(|face| (face["photo_id"].as_u64().unwrap(), face["angle"].as_f64().unwrap())).collect();
-    collection.check_angles(&found);
+    collection.check_angles(&angles);
 
-    // The page stands alone, and the other commands agree with it.
+    // The page loads nothing from elsewhere, and the other commands agree with it.
     let page = std::fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains("faces/") && !page.contains("src=\"http"));
     let audit = facemill(&["audit", path(&collection.dump), "--out", path(out), "--json"]);
@@ -173,7 +173,7 @@ fn a_dump_becomes_faces() {
 }
 
 #[test]
-fn killed_anywhere_it_goes_on_and_ends_in_the_same_files() {
+fn a_killed_run_continues_and_ends_with_the_same_files() {
     let collection = Collection::serve();
     let scratch = tempfile::tempdir().unwrap();
     let out = scratch.path();
@@ -182,9 +182,9 @@ fn killed_anywhere_it_goes_on_and_ends_in_the_same_files() {
     let mut kills = 0;
     loop {
         let mut running = Running::start(&collection, out, &[]);
-        let patience = events_before_the_kill.next().unwrap_or(usize::MAX);
+        let limit = events_before_the_kill.next().unwrap_or(usize::MAX);
         let mut seen = 0;
-        while seen < patience
+        while seen < limit
             && let Some(event) = running.next()
         {
             seen += 1;
@@ -193,8 +193,8 @@ fn killed_anywhere_it_goes_on_and_ends_in_the_same_files() {
                 assert!(fetched.insert(id), "photo {id} was fetched twice");
             }
         }
-        if seen == patience {
-            // SIGKILL: no destructor runs, no buffer is flushed.
+        if seen == limit {
+            // SIGKILL: no destructor runs and no buffer is flushed.
             running.child.kill().unwrap();
             running.child.wait().unwrap();
             kills += 1;
@@ -206,12 +206,12 @@ fn killed_anywhere_it_goes_on_and_ends_in_the_same_files() {
     assert_eq!(kills, 4);
     let files = files(out);
     let undisturbed = self::files(UNDISTURBED.out());
-    let wanted = lines(&UNDISTURBED.out().join("photos.jsonl"));
-    let answers = lines(&out.join("photos.jsonl"));
-    let differing: Vec<_> = answers.iter().zip(&wanted).filter(|(a, b)| a != b).collect();
+    let expected = lines(&UNDISTURBED.out().join("photos.jsonl"));
+    let found = lines(&out.join("photos.jsonl"));
+    let differing: Vec<_> = found.iter().zip(&expected).filter(|(a, b)| a != b).collect();
     assert!(differing.is_empty(), "{differing:#?}");
     let names = |files: &BTreeMap<String, ContentHash>| files.keys().cloned().collect::<Vec<_>>();
-    // A file that was being written at the kill may be left over, under a name that says so.
+    // A kill may leave a partly written file, with the extension `part`.
     let files: BTreeMap<_, _> = files.into_iter().filter(|(name, _)| !name.ends_with(".part")).collect();
     assert_eq!(names(&files), names(&undisturbed));
     for (name, hash) in &files {
@@ -222,7 +222,7 @@ fn killed_anywhere_it_goes_on_and_ends_in_the_same_files() {
 }
 
 #[test]
-fn told_to_stop_it_says_how_to_go_on() {
+fn an_interrupted_run_can_be_continued() {
     let collection = Collection::serve();
     let scratch = tempfile::tempdir().unwrap();
     let mut running = Running::start(&collection, scratch.path(), &["--limit", "25"]);
@@ -244,13 +244,13 @@ fn told_to_stop_it_says_how_to_go_on() {
     let queued: u64 = stages
         .map(|stage| ["ready", "in_flight", "delayed"].iter().map(|of| stage[of].as_u64().unwrap()).sum::<u64>())
         .sum();
-    assert_eq!(queued, waiting, "what was in flight is in the queues again");
+    assert_eq!(queued, waiting, "photos in flight are back in the queues");
     let rest = [collection.run_text(scratch.path()), vec!["--limit", "25"]].concat();
     assert!(facemill(&rest).status.success());
 }
 
 #[test]
-fn why_tells_the_story_of_a_photo() {
+fn why_prints_the_history_of_a_photo() {
     let Undisturbed { collection, .. } = &*UNDISTURBED;
     let out = path(UNDISTURBED.out());
     let id = collection.id_of("/broken.jpg").to_string();
@@ -267,12 +267,12 @@ fn why_tells_the_story_of_a_photo() {
     assert_eq!(story["trace_id"].as_str().unwrap().len(), 32);
     let text = String::from_utf8(facemill(&["why", &id, "--out", out]).stdout).unwrap();
     assert!(text.contains("failed at fetch") && text.contains(story["trace_id"].as_str().unwrap()), "{text}");
-    let nobody = facemill(&["why", "987654321", "--out", out]);
-    assert_eq!(nobody.status.code(), Some(1));
+    let unknown = facemill(&["why", "987654321", "--out", out]);
+    assert_eq!(unknown.status.code(), Some(1));
 }
 
 #[test]
-fn an_audit_finds_what_is_missing() {
+fn the_audit_finds_missing_photos_and_objects() {
     let collection = Collection::serve();
     let scratch = tempfile::tempdir().unwrap();
     let out = scratch.path();
@@ -291,7 +291,7 @@ fn an_audit_finds_what_is_missing() {
 }
 
 #[test]
-fn two_runs_do_not_mix() {
+fn other_settings_and_a_second_process_are_refused() {
     let collection = Collection::serve();
     let scratch = tempfile::tempdir().unwrap();
     let out = scratch.path();
@@ -299,8 +299,8 @@ fn two_runs_do_not_mix() {
     assert!(facemill(&few).status.success());
     let other = facemill(&[few.clone(), vec!["--align", "ffhq"]].concat());
     assert_eq!(other.status.code(), Some(3));
-    let said = String::from_utf8(other.stderr).unwrap();
-    assert!(said.contains("--align paper (now ffhq)"), "{said}");
+    let error = String::from_utf8(other.stderr).unwrap();
+    assert!(error.contains("--align paper (now ffhq)"), "{error}");
 
     let mut first = Running::start(&collection, out, &[]);
     first.next().unwrap();
@@ -330,7 +330,7 @@ fn a_run_changes_its_classifier() {
     assert_eq!((&first["current"], first["changes"].as_array().unwrap().len()), (&Value::from(true), 1));
     assert!(predictions(first).is_dir());
 
-    // The same model with another hash: readers ignore the unknown field at the end.
+    // The same model with another hash, because readers ignore an unknown field at the end.
     let mut bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/models/classifier.onnx")).unwrap();
     bytes.extend([0xa0, 0x06, 0x01]);
     let file = out.join("other.onnx");
@@ -374,11 +374,11 @@ fn a_run_changes_its_classifier() {
 }
 
 #[test]
-fn faults_in_the_settings_are_told_together() {
+fn all_faults_of_the_settings_are_reported_at_once() {
     let run = facemill(&["run", "x.sql", "--min-face", "3", "--attempts", "0", "--resolve", "nonsense"]);
     assert_eq!(run.status.code(), Some(3));
-    let said = String::from_utf8(run.stderr).unwrap();
+    let error = String::from_utf8(run.stderr).unwrap();
     for word in ["--min-face 3", "--attempts 0", "nonsense"] {
-        assert!(said.contains(word), "{said}");
+        assert!(error.contains(word), "{error}");
     }
 }

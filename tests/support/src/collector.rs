@@ -1,4 +1,4 @@
-//! A real receiver of OTLP, over gRPC and over HTTP, that keeps what it gets.
+//! An OTLP collector over gRPC and HTTP that stores what it receives.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -26,16 +26,16 @@ use tonic::codec::CompressionEncoding;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
-/// A span, and who sent it how.
+/// A received span, with its service and protocol.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct ReceivedSpan {
     pub service: String,
     pub protocol: &'static str,
     pub header: Option<String>,
     pub span: Span,
 }
 
-impl Seen {
+impl ReceivedSpan {
     pub fn attribute(&self, name: &str) -> Option<String> {
         self.span.attributes.iter().find(|attribute| attribute.key == name).map(|found| text(found.value.as_ref()))
     }
@@ -50,35 +50,35 @@ impl Seen {
 }
 
 #[derive(Default)]
-struct Kept {
-    spans: Vec<Seen>,
+struct Received {
+    spans: Vec<ReceivedSpan>,
     metrics: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Default)]
-struct Store(Arc<Mutex<Kept>>);
+struct Store(Arc<Mutex<Received>>);
 
 impl Store {
-    fn keep(&self, request: ExportTraceServiceRequest, protocol: &'static str, header: Option<String>) {
-        let mut kept = self.0.lock().unwrap();
+    fn add_spans(&self, request: ExportTraceServiceRequest, protocol: &'static str, header: Option<String>) {
+        let mut received = self.0.lock().unwrap();
         for resource in request.resource_spans {
             let attributes = resource.resource.map(|resource| resource.attributes).unwrap_or_default();
             let service = attributes.iter().find(|attribute| attribute.key == "service.name");
             let service = service.map(|service| text(service.value.as_ref())).unwrap_or_default();
             for span in resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
-                kept.spans.push(Seen { service: service.clone(), protocol, header: header.clone(), span });
+                received.spans.push(ReceivedSpan { service: service.clone(), protocol, header: header.clone(), span });
             }
         }
     }
 
-    fn keep_metrics(&self, request: ExportMetricsServiceRequest) {
-        let mut kept = self.0.lock().unwrap();
+    fn add_metrics(&self, request: ExportMetricsServiceRequest) {
+        let mut received = self.0.lock().unwrap();
         let scopes = request.resource_metrics.into_iter().flat_map(|resource| resource.scope_metrics);
-        kept.metrics.extend(scopes.flat_map(|scope| scope.metrics).map(|metric| (metric.name, metric.unit)));
+        received.metrics.extend(scopes.flat_map(|scope| scope.metrics).map(|metric| (metric.name, metric.unit)));
     }
 }
 
-/// Receives as long as it lives.
+/// A running collector. Dropping it stops it.
 pub struct Collector {
     pub grpc: SocketAddr,
     pub http: SocketAddr,
@@ -87,20 +87,20 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Anybody may send.
+    /// Starts a collector without TLS.
     pub fn start() -> Self {
-        Self::begin(None)
+        Self::start_with(None)
     }
 
-    /// Speaks TLS; answers the PEM of who signed its certificate, which is for `localhost`, too.
+    /// Starts a collector with TLS. Returns it with the PEM of its certificate, which is valid for `localhost`.
     pub fn start_encrypted() -> (Self, String) {
         let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let (certificate, key) = (signed.cert.pem(), signed.signing_key.serialize_pem());
-        (Self::begin(Some((&certificate, &key))), certificate.clone())
+        (Self::start_with(Some((&certificate, &key))), certificate.clone())
     }
 
-    /// `tls`: certificate and key, in PEM.
-    fn begin(tls: Option<(&str, &str)>) -> Self {
+    /// `tls`: certificate and key in PEM.
+    fn start_with(tls: Option<(&str, &str)>) -> Self {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let store = Store::default();
         let (grpc, http) = runtime.block_on(async {
@@ -122,11 +122,11 @@ impl Collector {
         Self { grpc, http, store, _runtime: runtime }
     }
 
-    pub fn spans(&self) -> Vec<Seen> {
+    pub fn spans(&self) -> Vec<ReceivedSpan> {
         self.store.0.lock().unwrap().spans.clone()
     }
 
-    /// The names of the metrics that came over OTLP, with their units.
+    /// The names and units of the received metrics.
     pub fn metrics(&self) -> BTreeMap<String, String> {
         self.store.0.lock().unwrap().metrics.clone()
     }
@@ -139,7 +139,7 @@ impl TraceService for Store {
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         let header = request.metadata().get("x-tenant").and_then(|value| value.to_str().ok()).map(str::to_owned);
-        self.keep(request.into_inner(), "grpc", header);
+        self.add_spans(request.into_inner(), "grpc", header);
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
@@ -150,7 +150,7 @@ impl MetricsService for Store {
         &self,
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
-        self.keep_metrics(request.into_inner());
+        self.add_metrics(request.into_inner());
         Ok(Response::new(ExportMetricsServiceResponse::default()))
     }
 }
@@ -167,7 +167,7 @@ async fn serve_http(listener: TcpListener, store: Store, tls: Option<TlsAcceptor
     while let Ok((stream, _)) = listener.accept().await {
         let (store, tls) = (store.clone(), tls.clone());
         tokio::spawn(async move {
-            let service = service_fn(move |request| answer(store.clone(), request));
+            let service = service_fn(move |request| respond(store.clone(), request));
             let http = hyper::server::conn::http1::Builder::new();
             match tls {
                 None => http.serve_connection(TokioIo::new(stream), service).await.ok(),
@@ -180,19 +180,19 @@ async fn serve_http(listener: TcpListener, store: Store, tls: Option<TlsAcceptor
     }
 }
 
-async fn answer(store: Store, request: hyper::Request<Incoming>) -> Result<hyper::Response<String>, Infallible> {
+async fn respond(store: Store, request: hyper::Request<Incoming>) -> Result<hyper::Response<String>, Infallible> {
     let path = request.uri().path().to_owned();
     let header = request.headers().get("x-tenant").and_then(|value| value.to_str().ok()).map(str::to_owned);
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let taken = match path.as_str() {
-        "/v1/traces" => {
-            ExportTraceServiceRequest::decode(body).map(|request| store.keep(request, "http/protobuf", header)).is_ok()
-        }
-        "/v1/metrics" => ExportMetricsServiceRequest::decode(body).map(|request| store.keep_metrics(request)).is_ok(),
+    let accepted = match path.as_str() {
+        "/v1/traces" => ExportTraceServiceRequest::decode(body)
+            .map(|request| store.add_spans(request, "http/protobuf", header))
+            .is_ok(),
+        "/v1/metrics" => ExportMetricsServiceRequest::decode(body).map(|request| store.add_metrics(request)).is_ok(),
         _ => false,
     };
     let mut response = hyper::Response::new(String::new());
-    *response.status_mut() = if taken { hyper::StatusCode::OK } else { hyper::StatusCode::BAD_REQUEST };
+    *response.status_mut() = if accepted { hyper::StatusCode::OK } else { hyper::StatusCode::BAD_REQUEST };
     Ok(response)
 }
 
