@@ -101,7 +101,7 @@ impl Database {
         Ok(())
     }
 
-    /// From now on, tells whether something was committed to the file.
+    /// Starts to report commits to the file.
     pub fn watch(&self) -> Result<Watch, DatabaseError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let open = || {

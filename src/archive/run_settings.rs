@@ -1,6 +1,6 @@
 //! The settings that shape the crops of a run: `runs/RUN/settings.json`.
 //!
-//! They are fixed by whoever starts the run, because crops of different shapes ruin a training set.
+//! The first command of a run fixes them, because crops of different shapes ruin a training set.
 
 use std::fmt;
 use std::sync::Arc;

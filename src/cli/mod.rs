@@ -24,7 +24,7 @@ use settings::show_settings;
 
 use failure::Failure;
 
-/// Turns a heap of photo URLs into a clean, aligned face dataset.
+/// Turns a dump of photo URLs into a clean, aligned face dataset.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, max_term_width = 100)]
 pub struct Cli {

@@ -41,7 +41,7 @@ struct Cut {
     size: u32,
 }
 
-/// Faces are above the middle of most portraits. The tight cuts lose a chin or some hair, as selfies do.
+/// Faces are above the middle of most portraits. The tight cuts lose a chin or some hair, as photos at arm's length do.
 const CUTS: [Cut; 5] = [
     Cut { name: "whole", width: 1.0, height: 1.0, centre: (0.5, 0.5), size: 900 },
     Cut { name: "upright", width: 0.75, height: 0.95, centre: (0.5, 0.48), size: 1000 },
@@ -235,7 +235,7 @@ impl Scene {
 
     fn candidate(&mut self, url: &str) {
         let photo = self.photo(url, "");
-        let label = self.label("somebody");
+        let label = self.label("unknown");
         self.face(photo, Some(label), 0.0);
     }
 
@@ -244,7 +244,7 @@ impl Scene {
         for faces in [&[true, true][..], &[true, true, false], &[false], &[false, false], &[]] {
             let photo = self.photo("http://photos.test/not-a-candidate.jpg", "not a candidate");
             for labelled in faces {
-                let label = labelled.then(|| self.label("somebody"));
+                let label = labelled.then(|| self.label("unknown"));
                 self.face(photo, label, 0.0);
             }
         }

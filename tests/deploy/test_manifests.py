@@ -138,7 +138,7 @@ MUTANTS = [
     ("a budget without pods", lambda c: c.find("PodDisruptionBudget", "crop")["spec"]["selector"]["matchLabels"].update(
         {"app.kubernetes.io/component": "cut"}), "selects no pods"),
     ("no budget", lambda c: c.items.remove(c.find("PodDisruptionBudget", "crop")), "0 disruption budgets"),
-    ("a service for nobody", lambda c: c.find("Service", "redis")["spec"].update(selector={"a": "b"}), "selects no pods"),
+    ("a service without pods", lambda c: c.find("Service", "redis")["spec"].update(selector={"a": "b"}), "selects no pods"),
     ("a service without port", lambda c: c.find("Service", "redis")["spec"]["ports"][0].update(targetPort="r"), "no port r"),
     ("no account", lambda c: c.items.remove(c.find("ServiceAccount", "facemill-worker")), "no ServiceAccount"),
     ("no secret", lambda c: c.items.remove(c.find("Secret", "facemill-servers")), "has no key amqp-url"),

@@ -1,4 +1,4 @@
-//! Downloads from a real HTTP server that misbehaves in every known way.
+//! Downloads from a real HTTP server with scripted faults.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -48,13 +48,13 @@ fn fetcher(rules: Rules) -> Fetcher {
     Fetcher::new(rules).unwrap()
 }
 
-/// Downloads `http://photos.test/x`, for which the server sends `answer`.
-async fn fetch(answer: impl Into<Route>) -> Result<Download, FetchError> {
-    fetch_under(answer, |_| ()).await
+/// Downloads `http://photos.test/x`, for which the server sends `response`.
+async fn fetch(response: impl Into<Route>) -> Result<Download, FetchError> {
+    fetch_under(response, |_| ()).await
 }
 
-async fn fetch_under(answer: impl Into<Route>, change: impl FnOnce(&mut Rules)) -> Result<Download, FetchError> {
-    let host = host([("/x", answer)]).await;
+async fn fetch_under(response: impl Into<Route>, change: impl FnOnce(&mut Rules)) -> Result<Download, FetchError> {
+    let host = host([("/x", response)]).await;
     let mut rules = rules(host.address());
     change(&mut rules);
     fetcher(rules).fetch("http://photos.test/x").await
@@ -145,7 +145,7 @@ async fn server_errors_are_retried() {
 }
 
 #[tokio::test]
-async fn a_pause_holds_for_the_whole_host() {
+async fn a_pause_applies_to_the_whole_host() {
     for status in [429, 503] {
         let host = host([("/x", HostResponse::retry_after(status, "120")), ("/y", HostResponse::photo(photo()))]).await;
         let fetcher = fetcher(rules(host.address()));
@@ -202,7 +202,7 @@ async fn broken_connections_are_retried() {
     let short_chunk =
         HostResponse::head(200, &[("Transfer-Encoding", "chunked")]).then(ResponseStep::Send(chunk.into()));
     let two_lengths = HostResponse::full(200, &[("Content-Length", "7")], photo());
-    for (answer, code) in [
+    for (response, code) in [
         (HostResponse::with_length(100_000, photo()), "truncated"),
         (short_chunk, "truncated"),
         (half_chunk, "truncated"),
@@ -213,8 +213,8 @@ async fn broken_connections_are_retried() {
         (garbage, "bad-response"),
         (two_lengths, "bad-response"),
     ] {
-        let what = format!("{answer:.200?}");
-        assert_eq!(failed(fetch(answer).await), code, "{}", &what[..what.len().min(200)]);
+        let what = format!("{response:.200?}");
+        assert_eq!(failed(fetch(response).await), code, "{}", &what[..what.len().min(200)]);
     }
 }
 
@@ -265,7 +265,7 @@ async fn waits_during_a_network_outage_cost_no_attempt() {
 
     fetch("photos.test").await.unwrap();
     for name in unreachable {
-        assert_eq!(failed(fetch(name).await), "timeout", "only {name} does not answer");
+        assert_eq!(failed(fetch(name).await), "timeout", "only {name} does not response");
     }
 }
 
@@ -281,15 +281,15 @@ async fn large_bodies_are_rejected() {
         "too-large"
     );
     assert_eq!(rejected(fetch_under(HostResponse::endless_body(photo()), limit).await), "too-large");
-    let claims = HostResponse::with_length(1 << 40, "").then(ResponseStep::Hang);
-    assert_eq!(rejected(fetch(claims).await), "too-large", "the Content-Length is enough");
+    let oversized = HostResponse::with_length(1 << 40, "").then(ResponseStep::Hang);
+    assert_eq!(rejected(fetch(oversized).await), "too-large", "the Content-Length is enough");
 }
 
 #[tokio::test]
 async fn other_content_is_rejected() {
     let endless_page =
         HostResponse::head(200, &[("Content-Type", "image/jpeg")]).then(ResponseStep::Forever("<html>".into()));
-    for (answer, code) in [
+    for (response, code) in [
         (HostResponse::html_page(), "not-an-image"),
         (endless_page, "not-an-image"),
         (HostResponse::photo("GIF"), "not-an-image"),
@@ -298,7 +298,7 @@ async fn other_content_is_rejected() {
         (HostResponse::photo(""), "empty-body"),
         (HostResponse::head(204, &[]), "empty-body"),
     ] {
-        assert_eq!(rejected(fetch(answer).await), code);
+        assert_eq!(rejected(fetch(response).await), code);
     }
     assert!(fetch(HostResponse::full(200, &[("Content-Encoding", "identity")], photo())).await.is_ok());
 }
@@ -533,7 +533,7 @@ async fn a_busy_host_does_not_block_another() {
 
 /// The result of the first attempt for each URL in the demo's dump.
 #[tokio::test]
-async fn the_demo_has_every_kind_of_answer() {
+async fn the_demo_has_every_kind_of_ending() {
     let folder = tempfile::tempdir().unwrap();
     let drawing = image::RgbImage::from_fn(40, 50, |x, y| image::Rgb([4 * x as u8, 4 * y as u8, 0]));
     drawing.save(folder.path().join("ann.jpg")).unwrap();
@@ -547,15 +547,15 @@ async fn the_demo_has_every_kind_of_answer() {
     let rules = Rules { max_bytes: 2_000_000, hosts: demo.rules.hosts, ..rules(demo.host.address()) };
     let usual = fetcher(rules.clone());
     let mut answers: BTreeMap<String, usize> = BTreeMap::new();
-    // The slow host is left out: its answers depend on timing.
+    // The slow host is left out: its responses depend on timing.
     for url in urls.iter().filter(|url| !url.contains("slow.test") && !url.contains("not-a-candidate")) {
         // The busy host asks for a pause, which a shared fetcher would apply to its other photos.
         let other = url.contains("busy.test").then(|| fetcher(rules.clone()));
-        let answer = match other.as_ref().unwrap_or(&usual).fetch(url).await {
+        let response = match other.as_ref().unwrap_or(&usual).fetch(url).await {
             Ok(_) => "photo".to_owned(),
             Err(error) => error.cause().code.to_string(),
         };
-        *answers.entry(answer).or_default() += 1;
+        *answers.entry(response).or_default() += 1;
     }
     let others: Vec<_> = answers.iter().filter(|(code, _)| *code != "photo").map(|(s, n)| (s.as_str(), *n)).collect();
     let expected = [

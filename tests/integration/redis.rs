@@ -177,7 +177,7 @@ async fn login_errors_name_the_reason_without_passwords() {
     for (login, reason) in [
         ("", "password"),
         (":hunter2@", "wrong user or password"),
-        ("nobody:hunter2@", "wrong user or password"),
+        ("unknown:hunter2@", "wrong user or password"),
         ("reader:sesame@", "lacks the permission"),
     ] {
         let error = check(login).await.unwrap_err();

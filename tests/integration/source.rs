@@ -1,7 +1,7 @@
-//! Dumps of every kind, whole and broken: each gives the result of the query or an error, and nothing else.
+//! Dumps of every kind, whole and broken. Each gives the result of the query or an error, and nothing else.
 //!
-//! `tests/integration/source_data` holds one small collection with every special case, as three databases dump it. The reference data,
-//! if present, holds the output of the real tools.
+//! `tests/integration/source_data` has one small collection with every special case, as three databases dump it. The
+//! reference data, if present, has the output of the real tools.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -407,7 +407,7 @@ fn broken_dumps_report_the_position_and_print_nothing() {
 }
 
 #[test]
-fn closed_output_is_no_error() {
+fn a_closed_output_is_not_an_error() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_facemill"))
         .args(["candidates", "-"])
         .stdin(Stdio::piped())

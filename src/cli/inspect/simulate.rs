@@ -84,7 +84,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         })?;
     }
     let predicted = plan.predict();
-    if args.json { print_json(&told(&plan, &predicted)) } else { print_text(&text(&plan, &predicted)) }?;
+    if args.json { print_json(&as_json(&plan, &predicted)) } else { print_text(&text(&plan, &predicted)) }?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -123,7 +123,7 @@ impl Args {
     }
 }
 
-fn told(plan: &Plan, predicted: &Forecast) -> serde_json::Value {
+fn as_json(plan: &Plan, predicted: &Forecast) -> serde_json::Value {
     let stage = |name: StageName| {
         let (k, pools) = (name as usize, plan.stages[name as usize]);
         json!({
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn durations_have_a_fitting_unit() {
-        let told: Vec<String> = [3.2, 300.0, 9000.0, 500_000.0].map(duration).into();
-        assert_eq!(told, ["3 s", "5 min", "2.5 h", "5.8 days"]);
+        let texts: Vec<String> = [3.2, 300.0, 9000.0, 500_000.0].map(duration).into();
+        assert_eq!(texts, ["3 s", "5 min", "2.5 h", "5.8 days"]);
     }
 }

@@ -281,7 +281,7 @@ mod tests {
             x = 1
             "#,
         );
-        let told = faults.join("\n");
+        let report = faults.join("\n");
         for start in [
             "redis: cannot use the Redis URL",
             "amqp: expected a text",
@@ -299,10 +299,10 @@ mod tests {
             "work.out: `facemill work` has no such setting",
             "[worker]: no such command",
         ] {
-            assert!(faults.iter().any(|fault| fault.starts_with(start)), "{start} is not in\n{told}");
+            assert!(faults.iter().any(|fault| fault.starts_with(start)), "{start} is not in\n{report}");
         }
-        assert_eq!(faults.len(), 15, "{told}");
-        assert!(!told.contains("hunter2"), "{told}");
+        assert_eq!(faults.len(), 15, "{report}");
+        assert!(!report.contains("hunter2"), "{report}");
         let (_, faults) = parse("a = 1\nredis = \"hunter2\n");
         assert!(faults[0].starts_with("line 2: ") && !faults[0].contains("hunter2"), "{faults:?}");
     }

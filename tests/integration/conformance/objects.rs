@@ -65,7 +65,7 @@ async fn listing(store: &dyn Objects) {
         }
         assert_eq!(listed, keys, "in pages of {limit}");
     }
-    let none = store.list("records/nobody/", None, 10).await.unwrap();
+    let none = store.list("records/unknown/", None, 10).await.unwrap();
     assert!(none.keys.is_empty() && !none.more);
 }
 

@@ -14,20 +14,20 @@ pub struct Collection {
     truths: Vec<Truth>,
     resolve: Vec<String>,
     _scratch: tempfile::TempDir,
-    /// Serves as long as it lives.
+    /// Serves the photos until it is dropped.
     _runtime: tokio::runtime::Runtime,
     _host: WebHost,
 }
 
 impl Collection {
-    /// Part of the demonstration: few pictures, and none that only wait for a time-out.
+    /// A part of the demonstration: few pictures, and none that only wait for a time-out.
     pub fn serve() -> Self {
         Self::of(24)
     }
 
-    /// With so many pictures, or as many as there are.
+    /// A collection with at most this many pictures.
     pub fn of(pictures: usize) -> Self {
-        // Making the pictures costs more than anything else here.
+        // Most of the time is spent on making the pictures.
         static SCENE: LazyLock<Scene> = LazyLock::new(|| {
             let photos = crate::project().join(".cache/photos");
             Scene::make(&photos).expect("`make setup` fetches the photographs that the tests need")
@@ -63,13 +63,13 @@ impl Collection {
         }
     }
 
-    /// The arguments that run it into `out` and print events.
+    /// The arguments of a run in the folder `out` that prints events.
     pub fn run_text<'a>(&'a self, out: &'a Path) -> Vec<&'a str> {
         let run = ["run", self.dump.to_str().unwrap(), "--out", out.to_str().unwrap(), "--json"];
         run.into_iter().chain(self.stage_arguments()).collect()
     }
 
-    /// The arguments that lead the stages to its host, and have them try again soon.
+    /// The arguments that direct the stages to the host of the collection and shorten the retry delays.
     pub fn stage_arguments(&self) -> Vec<&str> {
         let mut arguments = vec!["--waits", "0.05,0.1", "--attempts", "3", "--timeout", "20"];
         self.resolve.iter().for_each(|entry| arguments.extend(["--resolve", entry]));
@@ -85,7 +85,7 @@ impl Collection {
         labelled.into_iter().filter(|(_, faces)| *faces == 1).map(|(photo, _)| photo).collect()
     }
 
-    /// A table of some of its candidates, by what their URLs end with.
+    /// A table of the candidates whose URLs have the given endings.
     pub fn table_of(&self, ends: &[&str]) -> String {
         let listed = Command::new(crate::program()).arg("candidates").arg(&self.dump).output().unwrap();
         let listed = String::from_utf8(listed.stdout).unwrap();
@@ -101,8 +101,8 @@ impl Collection {
         self.collection.photos.iter().find(|photo| photo.photo_url.ends_with(end_of_url)).unwrap().id
     }
 
-    /// The angle found must differ from that of the untilted photograph by the tilt; where there is no face, none
-    /// must be found.
+    /// Checks that each angle differs from that of the untilted photograph by the tilt, and that photos without a face
+    /// have none.
     pub fn check_angles(&self, found: &BTreeMap<u64, f64>) {
         let angle = |truth: &Truth| found.get(&(truth.photo_id as u64)).copied();
         let upright: BTreeMap<&str, f64> = self
@@ -111,7 +111,7 @@ impl Collection {
             .filter(|truth| truth.cut == "original" && truth.kind == FaceCount::One)
             .filter_map(|truth| Some((truth.photograph.as_str(), angle(truth)?)))
             .collect();
-        assert!(upright.len() >= 3, "the photographs themselves show faces: {upright:?}");
+        assert!(upright.len() >= 3, "too few faces in the untilted photographs: {upright:?}");
         let (mut compared, mut portraits) = (0, 0);
         for truth in &self.truths {
             if truth.kind == FaceCount::None {
@@ -120,7 +120,7 @@ impl Collection {
             }
             portraits += 1;
             if let (Some(angle), Some(upright)) = (angle(truth), upright.get(truth.photograph.as_str())) {
-                // Beyond 48 degrees nobody promises anything.
+                // The search covers 48 degrees.
                 if (upright + truth.tilt).abs() > 48.0 {
                     continue;
                 }

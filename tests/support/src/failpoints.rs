@@ -1,4 +1,4 @@
-//! Adapters with faults: a process that dies at a chosen write, and a broker that delivers every message twice.
+//! Adapters with faults: a process that crashes at a chosen write, and a broker that delivers every message twice.
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -37,10 +37,10 @@ pub enum Step {
     Reopen,
 }
 
-/// Counts writes, and stops everything at the chosen one.
+/// Counts writes and stops the process at the chosen one.
 #[derive(Clone)]
 pub struct Failpoint {
-    /// The writes that count. None: all.
+    /// The type of the writes that count; `None` for all.
     step: Option<Step>,
     left: Arc<AtomicI64>,
     after: bool,
@@ -49,9 +49,9 @@ pub struct Failpoint {
 
 #[derive(Clone)]
 enum Death {
-    /// No further write is made, and waiters are notified: the process stands for several.
+    /// Blocks all further writes and notifies waiters, for several simulated processes in one.
     Stop(CancellationToken),
-    /// kill -9 of this process.
+    /// Kills this process with SIGKILL.
     Kill,
 }
 
@@ -105,17 +105,17 @@ impl Failpoint {
     }
 }
 
-/// Ledger and broker of a process that dies when its failpoint triggers.
+/// Ledger and broker of a process that crashes when its failpoint triggers.
 pub struct Failing {
     pub ledger: Arc<dyn Ledger>,
     pub broker: Arc<dyn Broker>,
     pub failpoint: Failpoint,
-    /// The moves whose first answer was lost. None: no answer is lost.
+    /// The moves whose first response was lost; `None` if no response is lost.
     pub lost_answers: Option<Mutex<HashSet<String>>>,
 }
 
 impl Failing {
-    /// Whether to lose the answer to this try of a move: true for the first try.
+    /// Whether to lose the response to this call: true for the first call of a move.
     fn loses_answer(&self, step: &Move<'_>) -> bool {
         let name = format!("{} {:?}", step.key, step.from);
         self.lost_answers.as_ref().is_some_and(|lost| lost.lock().unwrap().insert(name))
@@ -281,7 +281,7 @@ impl Receipt for FailpointReceipt {
     }
 }
 
-/// The object store of a process that dies when its failpoint triggers.
+/// The object store of a process that crashes when its failpoint triggers.
 pub struct FailpointObjects {
     pub objects: Arc<dyn Objects>,
     pub failpoint: Failpoint,
@@ -333,7 +333,7 @@ impl Objects for FailpointObjects {
     }
 }
 
-/// Delivers every message twice, the copy first, as a broker does that has lost an acknowledgement.
+/// Delivers every message twice, the copy first, like a broker that has lost an acknowledgement.
 pub struct Twice(pub Arc<dyn Broker>);
 
 #[async_trait]

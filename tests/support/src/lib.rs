@@ -1,4 +1,4 @@
-//! What several tests and benchmarks share: real servers, doubles of ports, synthetic data.
+//! Code that tests and benchmarks share: real servers, test doubles, synthetic data.
 
 pub mod collection;
 pub mod collector;

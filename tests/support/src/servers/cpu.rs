@@ -1,9 +1,8 @@
-//! CPU time of processes, from the kernel's books.
+//! CPU time of processes, as the kernel counts it.
 
 use facemill::telemetry::process::Stat;
 
-/// User and system time of a process and all that it has started, in seconds: those that are there and those that were
-/// waited for.
+/// User and system time of a process and its children, in seconds. Ended children count once they were waited for.
 pub fn seconds_of_tree(pid: u32) -> f64 {
     let books: Vec<Book> = processes().filter_map(Book::of).collect();
     let mut family = vec![pid];
@@ -22,7 +21,7 @@ struct Book {
 }
 
 impl Book {
-    /// None: it has just ended.
+    /// `None` if the process has ended.
     fn of(pid: u32) -> Option<Self> {
         /// Times of the process, and of its children that it has waited for.
         const TIMES: [usize; 4] = [Stat::USER, Stat::SYSTEM, Stat::SYSTEM + 1, Stat::SYSTEM + 2];

@@ -1,4 +1,5 @@
 //! A private Redis server.
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -12,18 +13,18 @@ pub struct RedisServer {
     folder: PathBuf,
     pub port: u16,
     command: Vec<String>,
-    /// The last one is alive. The folder is removed with the first that is let go.
+    /// The last process is running. The folder is removed when the first is dropped.
     processes: Vec<Process>,
 }
 
 impl RedisServer {
-    /// One for the whole test process.
+    /// The server that the tests of this process share.
     pub fn shared() -> &'static Self {
         static SERVER: OnceLock<RedisServer> = OnceLock::new();
         SERVER.get_or_init(|| Self::start(&[]))
     }
 
-    /// One for a test that kills it.
+    /// A server for one test, which may kill it.
     pub fn start(settings: &[&str]) -> Self {
         for _ in 0..5 {
             if let Some(server) = Self::try_start(settings) {
@@ -33,10 +34,10 @@ impl RedisServer {
         panic!("redis-server does not start");
     }
 
-    /// None: somebody else was faster to take the port.
+    /// Returns `None` if another process has taken the port.
     fn try_start(settings: &[&str]) -> Option<Self> {
         let folder = process::folder();
-        // Debian's binary does what its name says; `redis-tools` has it under another one.
+        // The binary acts according to its name. `redis-tools` installs it under another name.
         let program = folder.join("redis-server");
         std::os::unix::fs::symlink(binary(), &program).unwrap();
         let [port] = process::free_ports();
@@ -53,15 +54,15 @@ impl RedisServer {
         command.extend(settings.iter().map(|&setting| setting.to_owned()));
         let process = Process::start(&folder, &command);
         let server = Self { folder, port, command, processes: vec![process] };
-        server.is_up().then_some(server)
+        server.wait_until_up().then_some(server)
     }
 
-    /// Waits until it answers; false when it has ended.
-    fn is_up(&self) -> bool {
+    /// Waits until the server responds. Returns false if it has ended.
+    fn wait_until_up(&self) -> bool {
         process::wait_for("redis-server", || {
-            let answer = process::send_request(self.port, "PING\r\n").unwrap_or_default();
-            // A server with a password answers that it wants one.
-            (answer.starts_with("+PONG") || answer.starts_with("-NOAUTH"))
+            let response = process::send_request(self.port, "PING\r\n").unwrap_or_default();
+            // A server with a password responds with NOAUTH.
+            (response.starts_with("+PONG") || response.starts_with("-NOAUTH"))
                 .then_some(true)
                 .or_else(|| (!self.process().is_alive()).then_some(false))
         })
@@ -71,7 +72,7 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    /// A ledger with keys of its own.
+    /// A ledger with its own key prefix.
     pub fn ledger(&self) -> Redis {
         Self::ledger_with(self.settings())
     }
@@ -87,7 +88,7 @@ impl RedisServer {
     }
 
     fn process(&self) -> &Process {
-        self.processes.last().expect("it was started")
+        self.processes.last().expect("a started server")
     }
 
     pub fn pid(&self) -> u32 {
@@ -102,10 +103,10 @@ impl RedisServer {
         self.process().kill();
     }
 
-    /// Starts it again on the same port and data.
+    /// Starts the server again with the same port and data.
     pub fn restart(&mut self) {
         self.processes.push(Process::start(&self.folder, &self.command));
-        assert!(self.is_up(), "{}", process::log_tail(&self.folder));
+        assert!(self.wait_until_up(), "{}", process::log_tail(&self.folder));
     }
 }
 
@@ -114,5 +115,5 @@ fn binary() -> &'static Path {
         .iter()
         .map(Path::new)
         .find(|path| path.is_file())
-        .expect("redis-server is not installed: run `make setup`")
+        .expect("redis-server is not installed: run `make setup-tests`")
 }

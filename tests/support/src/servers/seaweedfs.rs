@@ -1,4 +1,5 @@
-//! A private S3 service: SeaweedFS, master, volume, filer and gateway in one process.
+//! A private S3 service: SeaweedFS with master, volume, filer and gateway in one process.
+
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +13,7 @@ pub struct SeaweedFs {
     folder: PathBuf,
     port: u16,
     command: Vec<String>,
-    /// The last one is alive. The folder is removed with the first that is let go.
+    /// The last process is running. The folder is removed when the first is dropped.
     processes: Vec<Process>,
 }
 
@@ -21,13 +22,13 @@ impl SeaweedFs {
     const ACCESS_KEY: &'static str = "test-access-key";
     const SECRET_KEY: &'static str = "test-secret-key";
 
-    /// One for the whole test process.
+    /// The server that the tests of this process share.
     pub fn shared() -> &'static Self {
         static SERVER: OnceLock<SeaweedFs> = OnceLock::new();
         SERVER.get_or_init(Self::start)
     }
 
-    /// One for a test that kills it. It has the bucket.
+    /// A service with a bucket, for one test, which may kill it.
     pub fn start() -> Self {
         for _ in 0..5 {
             if let Some(server) = Self::try_start() {
@@ -38,10 +39,10 @@ impl SeaweedFs {
         panic!("weed does not start");
     }
 
-    /// None: somebody else was faster to take a port.
+    /// Returns `None` if another process has taken a port.
     fn try_start() -> Option<Self> {
         let weed = crate::project().join(".cache/bin/weed");
-        assert!(weed.is_file(), "weed is not installed: run `make setup`");
+        assert!(weed.is_file(), "weed is not installed: run `make setup-tests`");
         let folder = process::folder();
         let (access, secret) = (Self::ACCESS_KEY, Self::SECRET_KEY);
         let config = format!(
@@ -64,18 +65,18 @@ impl SeaweedFs {
             [weed.display().to_string()].into_iter().chain(command.split_whitespace().map(str::to_owned)).collect();
         let process = Process::start(&folder, &command);
         let server = Self { folder, port: s3, command, processes: vec![process] };
-        server.is_up().then_some(server)
+        server.wait_until_up().then_some(server)
     }
 
-    fn is_up(&self) -> bool {
+    fn wait_until_up(&self) -> bool {
         process::wait_for("weed", || {
-            let answer = process::send_request(self.port, "GET /healthz HTTP/1.0\r\n\r\n").unwrap_or_default();
-            let up = answer.split(' ').nth(1) == Some("200");
+            let response = process::send_request(self.port, "GET /healthz HTTP/1.0\r\n\r\n").unwrap_or_default();
+            let up = response.split(' ').nth(1) == Some("200");
             up.then_some(true).or_else(|| (!self.process().is_alive()).then_some(false))
         })
     }
 
-    /// Outside of any test's runtime: a shared server outlives the one that started it.
+    /// Creates the bucket in its own runtime, because a shared service outlives the runtime of the test that started it.
     fn make_bucket(&self) {
         let settings = self.settings();
         std::thread::spawn(move || {
@@ -102,7 +103,7 @@ impl SeaweedFs {
         .unwrap();
     }
 
-    /// For a test of its own: with a prefix that nobody else has.
+    /// Settings with a prefix of their own.
     pub fn settings(&self) -> Settings {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let keys = Keys {
@@ -125,7 +126,7 @@ impl SeaweedFs {
     }
 
     fn process(&self) -> &Process {
-        self.processes.last().expect("it was started")
+        self.processes.last().expect("a started server")
     }
 
     pub fn pid(&self) -> u32 {
@@ -140,9 +141,9 @@ impl SeaweedFs {
         self.process().kill();
     }
 
-    /// Starts it again on the same ports and data.
+    /// Starts the service again with the same ports and data.
     pub fn restart(&mut self) {
         self.processes.push(Process::start(&self.folder, &self.command));
-        assert!(self.is_up(), "{}", process::log_tail(&self.folder));
+        assert!(self.wait_until_up(), "{}", process::log_tail(&self.folder));
     }
 }
