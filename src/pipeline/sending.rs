@@ -14,7 +14,7 @@ pub async fn send(broker: &dyn Broker, message: &Message, delay: Option<Duration
     let span = spans::send(message, broker);
     let begun = Instant::now();
     let sent = match context::of(&span) {
-        // Whoever takes the message goes on from here.
+        // The worker that receives the message continues the trace.
         Some(place) => {
             let message = Message { traceparent: Some(context::write(&place)), ..message.clone() };
             publish(broker, &message, delay).instrument(span.clone()).await
