@@ -97,7 +97,7 @@ fn head(file: &mut dyn Write, about: &About, tally: &ReportTally) -> io::Result<
         waiting => writeln!(file, ". <strong>{} have not ended.</strong></p>", Grouped(waiting))?,
     }
     if tally.unscored > 0 {
-        writeln!(file, "<p>{} faces have no P(OK) of the run's classifier yet.</p>", Grouped(tally.unscored))?;
+        writeln!(file, "<p>Faces without a P(OK) of the run's classifier: {}.</p>", Grouped(tally.unscored))?;
     }
     let (unrecorded, ids) = &tally.unrecorded;
     if *unrecorded > 0 {
@@ -105,7 +105,7 @@ fn head(file: &mut dyn Write, about: &About, tally: &ReportTally) -> io::Result<
         let more = if *unrecorded > ids.len() as u64 { ", ..." } else { "" };
         writeln!(
             file,
-            "<p><strong>{} photos ended without a record</strong> (photo {}{more}): run <code>facemill audit</code>.</p>",
+            "<p><strong>Photos that ended without a record: {}</strong> (ids: {}{more}). Run <code>facemill audit</code>.</p>",
             Grouped(*unrecorded),
             EscapedHtml(&ids.join(", ")),
         )?;

@@ -181,7 +181,7 @@ fn the_threshold_is_the_runs_unless_another_is_given() {
     assert_eq!(report::write(dir.path(), &index, vec![], &own).unwrap().funnel.ok, 1);
     assert_eq!(write(dir.path(), &index).unwrap().funnel.ok, 4);
     let page = std::fs::read_to_string(dir.path().join("report.html")).unwrap();
-    assert!(page.contains("1 faces have no P(OK) of the run's classifier yet."), "the ninth");
+    assert!(page.contains("Faces without a P(OK) of the run's classifier: 1."), "the ninth");
     assert_eq!(cards(&page)[8][1][0], serde_json::Value::Null);
     let faces: Vec<FaceRecord> = lines(&dir.path().join("faces.jsonl"));
     assert_eq!((faces[7].p_ok, faces[8].p_ok, &faces[8].model), (Some(0.8), None, &None));
@@ -258,7 +258,7 @@ fn photos_without_a_usable_record_are_counted_and_named() {
     assert_eq!(written.unrecorded, (2, vec![7.into(), 12.into()]));
     assert_eq!((written.funnel.candidates, written.funnel.faces), (3, 1));
     let page = std::fs::read_to_string(written.page).unwrap();
-    assert!(page.contains("<strong>2 photos ended without a record</strong> (photo 7, 12): run"), "{page}");
+    assert!(page.contains("<strong>Photos that ended without a record: 2</strong> (ids: 7, 12). Run"), "{page}");
     let photos: Vec<PhotoRecord> = lines(&dir.path().join("photos.jsonl"));
     let of_12 = photos.last().unwrap();
     assert_eq!((&of_12.photo_id, &of_12.photo_url, of_12.attempts), (&12.into(), &None, 2));
