@@ -44,8 +44,8 @@ else
 	@exec "$(BINARY)" demo --out "$$OUT" $(ARGS)
 endif
 
-test: lint setup-tests check-scripts check-deploy ## runs the lints and all tests
-	@$(CARGO) test --locked $(ARGS)
+test: lint setup-tests check-scripts check-deploy ## runs the lints and all tests; prints what was ignored, and the slowest
+	@$(PYTHON) -B tests/run.py $(ARGS)
 
 SEED ?= $(shell date +%s)
 PHOTOS ?= 400
@@ -82,6 +82,7 @@ submit: ## uploads DUMP and starts the producer in the cluster: DUMP=dump.sql.gz
 check-scripts: ## checks the syntax of the scripts and runs their tests
 	@for script in $(SCRIPTS); do bash -n "$$script"; done
 	@$(PYTHON) -B -m unittest discover --quiet models
+	@$(PYTHON) -B -m unittest discover --quiet tests
 
 bench: setup-tests ## measures speed and agreement with the original method
 	@$(CARGO) bench --locked --bench '*' $(ARGS)

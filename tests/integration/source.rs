@@ -22,27 +22,13 @@ fn gallery(name: &str) -> Vec<u8> {
     fs::read(ours(name)).unwrap()
 }
 
-/// The directory of the reference dumps, if present.
-fn reference() -> Option<PathBuf> {
-    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data");
-    let data = std::env::var_os("FACEMILL_TEST_DATA").map_or_else(default, PathBuf::from).join("dumps");
-    if !data.is_dir() {
-        println!("skipped: no reference data at {}", data.display());
-        return None;
-    }
-    Some(data)
+/// The directory of the reference dumps.
+fn reference() -> PathBuf {
+    support::reference::required_data().join("dumps")
 }
 
 const REFERENCE: [&str; 5] =
     ["source.pg.sql", "source.pg-inserts.sql", "source.mysql.sql", "source.mysql-complete.sql", "source.mysql.sql.gz"];
-
-fn has_pg_restore() -> bool {
-    let there = Command::new("pg_restore").arg("--version").output().is_ok_and(|output| output.status.success());
-    if !there {
-        println!("skipped: pg_restore is not installed");
-    }
-    there
-}
 
 /// Returns at most a fixed number of bytes per read.
 struct SlowReader(io::Cursor<Vec<u8>>, usize);
@@ -101,13 +87,10 @@ fn all_kinds_of_dumps_give_the_same_candidates() {
 }
 
 #[test]
+#[ignore = "needs the reference data: FACEMILL_TEST_DATA, or shared/data beside the project"]
 fn reference_dumps_give_postgresqls_result_byte_for_byte() {
-    let Some(data) = reference() else { return };
-    let mut names = REFERENCE.to_vec();
-    if has_pg_restore() {
-        names.push("source.pg.dump");
-    }
-    for name in names {
+    let data = reference();
+    for name in REFERENCE.into_iter().chain(["source.pg.dump"]) {
         let path = data.join(name);
         for (format, answer) in [("csv", "candidates.csv"), ("tsv", "candidates.tsv")] {
             let answer = fs::read_to_string(data.join(answer)).unwrap();
@@ -135,7 +118,12 @@ fn read_size_does_not_matter() {
             assert_eq!(read_as(&dump, piece, &[]).unwrap(), expected(), "{name} in reads of {piece}");
         }
     }
-    let Some(data) = reference() else { return };
+}
+
+#[test]
+#[ignore = "needs the reference data: FACEMILL_TEST_DATA, or shared/data beside the project"]
+fn read_size_does_not_matter_to_reference_dumps() {
+    let data = reference();
     for name in REFERENCE {
         let dump = fs::read(data.join(name)).unwrap();
         let whole = read(&dump).unwrap();
@@ -164,15 +152,18 @@ fn truncated_dumps_are_errors() {
     for name in GALLERY {
         assert_truncations_are_errors(name, &gallery(name), 1);
     }
-    let Some(data) = reference() else { return };
+}
+
+#[test]
+#[ignore = "needs the reference data: FACEMILL_TEST_DATA, or shared/data beside the project"]
+fn truncated_reference_dumps_are_errors() {
+    let data = reference();
     for name in REFERENCE {
         let dump = fs::read(data.join(name)).unwrap();
         assert_truncations_are_errors(name, &dump, dump.len() / 97);
     }
-    if has_pg_restore() {
-        let dump = fs::read(data.join("source.pg.dump")).unwrap();
-        assert_truncations_are_errors("source.pg.dump", &dump, dump.len() / 7);
-    }
+    let dump = fs::read(data.join("source.pg.dump")).unwrap();
+    assert_truncations_are_errors("source.pg.dump", &dump, dump.len() / 7);
 }
 
 const NASTY: &[u8] = b"'\"\\;(),\n\t`-/*$0x\0\xff";
@@ -435,12 +426,10 @@ fn missing_pg_restore_error_names_the_package() {
     assert_eq!(output.status.code(), Some(3));
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("`pg_restore`") && error.contains("postgresql-client"), "{error}");
-    if has_pg_restore() {
-        let output = facemill(&[dump.to_str().unwrap()], b"");
-        assert_eq!(output.status.code(), Some(3));
-        assert!(
-            String::from_utf8_lossy(&output.stderr).contains("pg_restore: error"),
-            "the message of pg_restore is passed on"
-        );
-    }
+    let output = facemill(&[dump.to_str().unwrap()], b"");
+    assert_eq!(output.status.code(), Some(3));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("pg_restore: error"),
+        "the message of pg_restore is passed on"
+    );
 }

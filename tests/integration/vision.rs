@@ -46,11 +46,9 @@ fn picture(sample: &Sample) -> RgbImage {
 }
 
 #[test]
+#[ignore = "needs the reference data: FACEMILL_TEST_DATA, or shared/data beside the project"]
 fn guided_search_finds_the_faces_of_the_original_scripts() {
-    let Some(data) = reference::data() else {
-        println!("skipped: no reference photographs");
-        return;
-    };
+    let data = reference::required_data();
     let detector = detector();
     let samples = reference::samples(&data);
     let squares: Vec<Option<Square>> = parallel_map(&samples, |sample| {
@@ -82,11 +80,9 @@ fn guided_search_finds_the_faces_of_the_original_scripts() {
 /// The published method takes seconds per photo, so the test uses every 17th photograph. `make bench` compares all of
 /// them.
 #[test]
+#[ignore = "needs the reference data: FACEMILL_TEST_DATA, or shared/data beside the project"]
 fn full_search_agrees_with_the_original_scripts() {
-    let Some(data) = reference::data() else {
-        println!("skipped: no reference photographs");
-        return;
-    };
+    let data = reference::required_data();
     let detector = detector();
     let samples: Vec<Sample> = reference::samples(&data).into_iter().step_by(17).collect();
     let results: Vec<(&str, Option<Square>)> = parallel_map(&samples, |sample| {
@@ -115,7 +111,7 @@ fn full_search_agrees_with_the_original_scripts() {
 
 /// Portraits from packages, which are available without the reference data.
 fn portraits() -> Vec<RgbImage> {
-    let Some(folder) = reference::package_photos() else { return Vec::new() };
+    let folder = reference::package_photos();
     let names = ["obama.jpg", "obama2.jpg", "astronaut.png"];
     names
         .iter()
@@ -127,9 +123,6 @@ fn portraits() -> Vec<RgbImage> {
 #[test]
 fn rotating_a_portrait_rotates_the_angle() {
     let (detector, portraits) = (detector(), portraits());
-    if portraits.is_empty() {
-        println!("skipped: no package photographs (`make setup` fetches them)");
-    }
     let find = |picture: &RgbImage, search| detector.find(picture, search, 1, FacePolicy::One).expect("one face");
     for portrait in &portraits {
         let original = find(portrait, Search::Guided);
@@ -153,13 +146,12 @@ fn images_without_a_face_have_no_face() {
     let detector = detector();
     let mut pictures =
         vec![RgbImage::new(1, 1), RgbImage::new(3000, 2), RgbImage::from_pixel(640, 480, image::Rgb([90; 3]))];
-    if let Some(folder) = reference::package_photos() {
-        let names = ["coffee.png", "chelsea.png", "brick.png", "rocket.jpg", "hubble_deep_field.jpg"];
-        pictures.extend(names.iter().map(|name| {
-            let bytes = std::fs::read(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-            decode(&bytes, Limits::default()).unwrap_or_else(|error| panic!("{name}: {error}"))
-        }));
-    }
+    let folder = reference::package_photos();
+    let names = ["coffee.png", "chelsea.png", "brick.png", "rocket.jpg", "hubble_deep_field.jpg"];
+    pictures.extend(names.iter().map(|name| {
+        let bytes = std::fs::read(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        decode(&bytes, Limits::default()).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }));
     for picture in &pictures {
         let found = detector.find(picture, Search::Guided, 1, FacePolicy::One);
         assert_eq!(found.unwrap_err().code(), Some(CauseCode::NoFace), "{:?}", picture.dimensions());
@@ -204,17 +196,13 @@ fn rejected(outcome: &Outcome) -> String {
     }
 }
 
-fn any_portrait() -> Option<RgbImage> {
-    let reference = || Some(picture(reference::samples(&reference::data()?).iter().find(|s| s.kind == Kind::Tilted)?));
-    portraits().into_iter().next().or_else(reference)
+fn any_portrait() -> RgbImage {
+    portraits().swap_remove(0)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_photo_becomes_a_crop_with_reproducible_bytes() {
-    let Some(portrait) = any_portrait() else {
-        println!("skipped: no photographs (`make setup` fetches some)");
-        return;
-    };
+    let portrait = any_portrait();
     let objects = Arc::new(MemoryObjects::default());
     let detector = detector();
     let photo = fetched(&objects, encode(&reference::rotated(&portrait, 20.0), ImageFormat::Jpeg).unwrap()).await;
@@ -301,10 +289,7 @@ async fn bad_photos_are_rejected_and_a_missing_object_is_retried() {
 
 #[test]
 fn several_faces_are_rejected_unless_the_policy_is_largest() {
-    let Some(portrait) = any_portrait() else {
-        println!("skipped: no photographs (`make setup` fetches some)");
-        return;
-    };
+    let portrait = any_portrait();
     let detector = detector();
     let (width, height) = portrait.dimensions();
     let smaller = resample::resize(&portrait, width * 3 / 4, height * 3 / 4);

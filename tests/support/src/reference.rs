@@ -7,17 +7,24 @@ use facemill::vision::geometry::{self, Square};
 use facemill::vision::resample::{BorderMode, warp};
 use image::RgbImage;
 
-/// The folder of the reference data: `FACEMILL_TEST_DATA`, else `shared/data` beside the project.
+/// The folder of the reference data: `FACEMILL_TEST_DATA`, else `shared/data` beside the project. It is not part of the
+/// repository: tests that need it are ignored, and `make test` includes them where it is present.
 pub fn data() -> Option<PathBuf> {
     let beside = || crate::project().join("../shared/data");
     let folder = std::env::var_os("FACEMILL_TEST_DATA").map_or_else(beside, PathBuf::from);
     folder.join("photos/manifest.tsv").is_file().then_some(folder)
 }
 
+/// The same, for tests that need it.
+pub fn required_data() -> PathBuf {
+    data().expect("the reference data is in FACEMILL_TEST_DATA, or in shared/data beside the project")
+}
+
 /// Photographs from packages. `make setup` fetches them.
-pub fn package_photos() -> Option<PathBuf> {
+pub fn package_photos() -> PathBuf {
     let folder = crate::project().join(".cache/photos");
-    folder.is_dir().then_some(folder)
+    assert!(folder.is_dir(), "{} is missing: run `make setup`", folder.display());
+    folder
 }
 
 /// A photograph, known facts about it, and the result of the original scripts.

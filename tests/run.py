@@ -1,0 +1,82 @@
+"""Runs the tests of cargo, and says at the end what a reader of the log needs: which tests did not run, and the slowest.
+
+Tests that need the reference data are ignored. They run where the data is present. Every other ignored test must be in
+tests/ignored.txt with its reason, so that no test is left out unnoticed.
+
+    tests/run.py [FILTER...]
+"""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+IGNORED = ROOT / "tests" / "ignored.txt"
+RESULT = re.compile(r"^test (\S+) \.\.\. (ok|FAILED|ignored)(?:, (.*?))?(?: <([0-9.]+)s>)?$")
+SLOWEST = 10
+
+
+def reference_data():
+    """The folder of the reference data, if it is present."""
+    folder = pathlib.Path(os.environ.get("FACEMILL_TEST_DATA") or ROOT / "../shared/data")
+    return folder if (folder / "photos/manifest.tsv").is_file() else None
+
+
+def expected():
+    """Names of the tests that may be ignored, with their reasons."""
+    lines = [line.strip() for line in IGNORED.read_text().splitlines()]
+    pairs = [line.split(": ", 1) for line in lines if line and not line.startswith("#")]
+    return dict(pairs)
+
+
+def environment():
+    """The times of tests are an unstable option of the test harness. The runner sets the variable that permits it for the
+    test programs alone: set for cargo, it would build everything anew."""
+    host = subprocess.run(["rustc", "-vV"], capture_output=True, text=True, check=True).stdout
+    target = re.search(r"^host: (.*)$", host, re.MULTILINE).group(1)
+    name = "CARGO_TARGET_" + target.upper().replace("-", "_").replace(".", "_") + "_RUNNER"
+    return {**os.environ, name: "env RUSTC_BOOTSTRAP=1"}
+
+
+def run(filters):
+    """Runs the tests and prints their output as it comes. Returns the exit code, the times and the ignored tests."""
+    arguments = ["-Zunstable-options", "--report-time"]
+    if reference_data():
+        arguments.append("--include-ignored")
+    command = [os.environ.get("CARGO", "cargo"), "test", "--locked", "--", *arguments, *filters]
+    times, ignored = {}, {}
+    with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True) as tests:
+        for line in tests.stdout:
+            print(line, end="", flush=True)
+            found = RESULT.match(line.strip())
+            if found and found[2] == "ignored":
+                ignored[found[1]] = found[3] or "no reason"
+            elif found:
+                times[found[1]] = float(found[4] or 0)
+    return tests.returncode, times, ignored
+
+
+def main():
+    filters = sys.argv[1:]
+    code, times, ignored = run(filters)
+    if code == 0 and not times:
+        print("no test ran", file=sys.stderr)
+        return 1
+    print("the slowest tests:")
+    for name, seconds in sorted(times.items(), key=lambda item: -item[1])[:SLOWEST]:
+        print(f"{seconds:8.1f} s  {name}")
+    print(f"{len(ignored)} tests were ignored")
+    for name, reason in sorted(ignored.items()):
+        print(f"  {name}: {reason}")
+    known = expected()
+    # With the reference data all of them run.
+    surprises = sorted(ignored.keys() - known.keys())
+    for name in surprises:
+        print(f"{name} is ignored and is not in {IGNORED.relative_to(ROOT)}", file=sys.stderr)
+    return code or (1 if surprises else 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

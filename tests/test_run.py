@@ -1,0 +1,51 @@
+"""Tests of run.py, with a script in place of cargo."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+RUN = pathlib.Path(__file__).resolve().parent / "run.py"
+
+
+class Run(unittest.TestCase):
+    def run_with(self, output, code=0, data=None):
+        with tempfile.TemporaryDirectory() as folder:
+            cargo = pathlib.Path(folder) / "cargo"
+            cargo.write_text(f"#!/bin/sh\necho \"$@\"\ncat <<'END'\n{output}\nEND\nexit {code}\n")
+            cargo.chmod(0o755)
+            environment = {**os.environ, "CARGO": str(cargo), "FACEMILL_TEST_DATA": data or folder}
+            command = [sys.executable, "-B", str(RUN), "worker"]
+            return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    def test_the_slowest_tests_are_printed_first(self):
+        done = self.run_with("test a::fast ... ok <0.010s>\ntest b::slow ... ok <61.500s>")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("    61.5 s  b::slow\n     0.0 s  a::fast\n0 tests were ignored", done.stdout)
+        self.assertIn("test --locked -- -Zunstable-options --report-time worker", done.stdout)
+
+    def test_an_ignored_test_must_be_in_the_list(self):
+        known = "source::truncated_reference_dumps_are_errors"
+        done = self.run_with(f"test a::b ... ok <0.010s>\ntest {known} ... ignored, needs the reference data")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn(f"1 tests were ignored\n  {known}: needs the reference data", done.stdout)
+        done = self.run_with("test a::b ... ok <0.010s>\ntest c::d ... ignored")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("c::d is ignored and is not in tests/ignored.txt", done.stderr)
+
+    def test_a_failure_and_an_empty_run_are_failures(self):
+        self.assertEqual(self.run_with("test a::b ... FAILED <0.010s>", code=101).returncode, 101)
+        self.assertEqual(self.run_with("nothing").returncode, 1)
+
+    def test_reference_data_includes_the_ignored_tests(self):
+        with tempfile.TemporaryDirectory() as data:
+            (pathlib.Path(data) / "photos").mkdir()
+            (pathlib.Path(data) / "photos/manifest.tsv").write_text("")
+            done = self.run_with("test a::b ... ok <0.010s>", data=data)
+        self.assertIn("--report-time --include-ignored worker", done.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()
