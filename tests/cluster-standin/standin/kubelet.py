@@ -365,14 +365,14 @@ class Runner(threading.Thread):
     def forget_drops(self):
         with self.kubelet.enforcing:
             self.dropped = set()
-            for direction in policies.DIRECTIONS if self.has_network else ():
+            for direction in policies.DIRECTIONS if self.has_network and self.rules else ():
                 name = f"{policies.TABLE} dropped_{direction.lower()}"
                 run(*self.in_network(), policies.NFT, "flush", "set", *name.split())
 
     def drops(self):
         """What its rules have dropped so far: (direction, the other end's address, protocol, port) each."""
         with self.kubelet.enforcing:
-            if self.has_network:
+            if self.has_network and self.rules:
                 told = run(*self.in_network(), policies.NFT, "--json", "list", "table", *policies.TABLE.split())
                 self.dropped |= set(policies.dropped(told))
             return self.dropped
