@@ -86,6 +86,12 @@ class Dockerfile(unittest.TestCase):
         self.assertNotIn("0", users[0])
         self.assertIn(f"ARG VERSION={PROGRAM.version}\n", DOCKERFILE)
 
+    def test_rust_is_the_same_version_everywhere(self):
+        pinned = re.search(r'channel = "(.+)"', (ROOT / "rust-toolchain.toml").read_text(encoding="utf-8"))[1]
+        oldest = re.search(r'rust-version = "(.+)"', (ROOT / "Cargo.toml").read_text(encoding="utf-8"))[1]
+        image = re.search(r"RUST_IMAGE=rust:([0-9.]+)-", DOCKERFILE)[1]
+        self.assertEqual((oldest, image), (pinned.rsplit(".", 1)[0],) * 2)
+
     def test_every_model_is_copied(self):
         config = (ROOT / "src/config.rs").read_text(encoding="utf-8")
         names = re.findall(r'"([\w-]+\.(?:dat|onnx|pth|so))"', config)
