@@ -14,7 +14,7 @@
 //! broker/  objects/  net/  source/  classifier/     interfaces to the outside, and their adapters
 //! vision/                                           faces, pixels and geometry
 //! inference/  redis/  sqlite  telemetry/            onnxruntime and shared clients; logs, metrics, traces
-//! tls  config                                       certificates, settings
+//! tls  config  retry  server_error                   certificates, settings, waits, errors of servers
 //! domain/                                           the data types of the pipeline
 //! ```
 
@@ -37,6 +37,7 @@ pub mod objects;
 pub mod pipeline;
 pub mod redis;
 pub mod report;
+pub mod retry;
 pub mod server_error;
 pub mod services;
 pub mod source;

@@ -1,6 +1,6 @@
 //! Typed documents in the object store: records, run settings, models, classifiers of runs, predictions.
 //!
-//! A document is JSON, except a model. A damaged document is an [`ObjectError::Refused`] that names its key.
+//! A document is JSON, except a model. A damaged document is an [`ServerError::Refused`] that names its key.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::objects::{ObjectError, ObjectKey, Objects};
+use crate::server_error::ServerError;
 
 pub mod models;
 pub mod predictions;
@@ -26,7 +27,7 @@ const READERS: usize = 16;
 fn encode<T: Serialize>(key: &ObjectKey, document: &T) -> Result<Bytes, ObjectError> {
     serde_json::to_vec(document)
         .map(Bytes::from)
-        .map_err(|error| ObjectError::Refused { what: format!("cannot write {key}"), detail: error.to_string() })
+        .map_err(|error| ServerError::Refused { what: format!("cannot write {key}"), detail: error.to_string() }.into())
 }
 
 fn decode<T: DeserializeOwned>(key: &ObjectKey, body: &[u8]) -> Result<T, ObjectError> {
@@ -34,7 +35,7 @@ fn decode<T: DeserializeOwned>(key: &ObjectKey, body: &[u8]) -> Result<T, Object
 }
 
 fn damaged(key: &ObjectKey, detail: &str) -> ObjectError {
-    ObjectError::Refused { what: format!("cannot read {key}"), detail: detail.to_owned() }
+    ServerError::Refused { what: format!("cannot read {key}"), detail: detail.to_owned() }.into()
 }
 
 /// None: the object does not exist.

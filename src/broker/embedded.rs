@@ -1,7 +1,7 @@
-//! The broker of a laptop: queues in the run's SQLite file.
+//! The broker of a run in one process: queues in the run's SQLite file.
 //!
-//! A killed process leaves what it had taken marked as taken; the next one to open the file finds it redelivered. So
-//! the stages need to know nothing of restarts, and memory holds only what is prefetched.
+//! A killed process leaves its unacknowledged messages marked as taken. The next process that opens the file gets them as
+//! redelivered. Memory holds only prefetched messages.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -13,11 +13,12 @@ use bytes::Bytes;
 use rusqlite::{Connection, params};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use super::{Broker, BrokerError, Choice, Consumer, DeadLetter, Delivery, Depth, Message, Receipt};
+use super::{Broker, BrokerError, Consumer, DeadLetter, DeadLetterFilter, Delivery, Depth, Message, Receipt};
 use crate::domain::StageName;
+use crate::retry::Backoff;
 use crate::sqlite::{Access, Database, DatabaseError};
 
-/// Queues in a SQLite file that this process alone works on. Clones share them.
+/// Queues in a SQLite file that only this process consumes. Clones share them.
 #[derive(Clone)]
 pub struct Embedded {
     database: Database,
@@ -25,18 +26,18 @@ pub struct Embedded {
 }
 
 struct Shared {
-    /// Rings when something arrived in a stage's queue.
+    /// Notifies that a message has entered a stage's queue.
     arrived: HashMap<StageName, Notify>,
-    /// Rings when something left a stage's queue.
+    /// Notifies that a message has left a stage's queue.
     left: HashMap<StageName, Notify>,
-    /// Stages whose taker was stopped: nobody makes room in their queues any more.
+    /// Stages whose consumer was stopped: nothing makes room in their queues any more.
     stopped: HashMap<StageName, AtomicBool>,
     capacity: usize,
 }
 
 impl Embedded {
-    /// How many messages may wait between two stages: enough to keep every core busy, few enough that a photo is
-    /// cropped while its original is still in the page cache.
+    /// How many messages may wait between two stages: enough to use every core, and few enough that the original of a photo
+    /// is still in the page cache when it is cropped.
     pub const CAPACITY: usize = 256;
 
     const SCHEMA: &'static str = "
@@ -54,7 +55,7 @@ impl Embedded {
             id TEXT NOT NULL UNIQUE,
             letter TEXT NOT NULL);";
 
-    /// Opens the queues of the file for the one process that works on them: what a dead one had taken comes back.
+    /// Opens the queues for the one process that consumes them. Unacknowledged messages of a killed process return.
     pub async fn open(database: Database, capacity: usize) -> Result<Self, BrokerError> {
         database
             .call(|c| {
@@ -63,29 +64,29 @@ impl Embedded {
             })
             .await
             .map_err(|error| unavailable("open the queues", &error))?;
-        let bells = || StageName::ALL.into_iter().map(|stage| (stage, Notify::new())).collect();
+        let notifiers = || StageName::ALL.into_iter().map(|stage| (stage, Notify::new())).collect();
         let stopped = StageName::ALL.into_iter().map(|stage| (stage, AtomicBool::new(false))).collect();
-        let shared = Shared { arrived: bells(), left: bells(), stopped, capacity };
+        let shared = Shared { arrived: notifiers(), left: notifiers(), stopped, capacity };
         Ok(Self { database, shared: Arc::new(shared) })
     }
 
-    /// How much lies where, for a process that only looks.
+    /// The number of messages in each queue, for a process that only reads.
     pub async fn peek(path: &std::path::Path) -> Result<Vec<Depth>, BrokerError> {
-        let database = Database::open(path, Access::Read).map_err(|error| unavailable("look at the queues", &error))?;
+        let database = Database::open(path, Access::Read).map_err(|error| unavailable("read the queues", &error))?;
         depths(&database).await
     }
 
-    /// The ids of all messages that lie in a queue or are in work, for a process that only looks.
+    /// The ids of all messages, unacknowledged ones included, for a process that only reads.
     pub async fn message_ids(path: &std::path::Path) -> Result<HashSet<String>, BrokerError> {
-        let database = Database::open(path, Access::Read).map_err(|error| unavailable("look at the queues", &error))?;
+        let database = Database::open(path, Access::Read).map_err(|error| unavailable("read the queues", &error))?;
         let read = database.call(|c| {
             let mut rows = c.prepare("SELECT id FROM queue")?;
             rows.query_map([], |row| row.get(0))?.collect()
         });
-        read.await.map_err(|error| unavailable("look at the queues", &error))
+        read.await.map_err(|error| unavailable("read the queues", &error))
     }
 
-    /// False: there is no room.
+    /// Returns false if there is no room.
     async fn enqueue(&self, message: &Message, due_ms: i64, capacity: Option<usize>) -> Result<bool, BrokerError> {
         let (stage, id, body) = (message.position.stage, message.id(), message.encode());
         let enqueue = self.database.call(move |c| {
@@ -97,7 +98,7 @@ impl Embedded {
                     return Ok(false);
                 }
             }
-            // The same turn of the same photo twice is the same message: the first one stays.
+            // A second copy of a message changes nothing.
             c.prepare_cached("INSERT OR IGNORE INTO queue(id, stage, due_ms, body) VALUES (?1, ?2, ?3, ?4)")?
                 .execute(params![id, stage.as_str(), due_ms, body])?;
             Ok(true)
@@ -118,7 +119,7 @@ fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64
 }
 
-/// Depths by stage; under None the dead letters.
+/// The depths by stage. None: the dead letters.
 fn count(c: &Connection) -> rusqlite::Result<HashMap<Option<StageName>, Depth>> {
     let now = now_ms();
     let empty = |stage| Depth { stage, ready: 0, in_flight: 0, delayed: 0, oldest_age: None };
@@ -165,7 +166,7 @@ impl Broker for Embedded {
             let left = self.shared.left[&stage].notified();
             tokio::pin!(left);
             left.as_mut().enable();
-            // The first queue is not bounded: the producer hands over the whole collection and ends.
+            // The first queue is not bounded: the producer enqueues the whole collection and ends.
             let is_bounded = stage != StageName::Fetch && !self.shared.stopped[&stage].load(Ordering::Acquire);
             let capacity = is_bounded.then_some(self.shared.capacity);
             if self.enqueue(message, now_ms(), capacity).await? {
@@ -181,14 +182,14 @@ impl Broker for Embedded {
     }
 
     async fn dead_letter(&self, letter: &DeadLetter) -> Result<(), BrokerError> {
-        let (id, letter) = (letter.id(), serde_json::to_string(letter).expect("a letter has only string keys"));
+        let (id, letter) = (letter.id(), serde_json::to_string(letter).expect("a dead letter has only string keys"));
         let dead_letter = self.database.call(move |c| {
             c.execute(
                 "INSERT INTO dead(id, letter) VALUES (?1, ?2) ON CONFLICT(id) DO UPDATE SET letter = ?2",
                 params![id, letter],
             )
         });
-        dead_letter.await.map(drop).map_err(|error| unavailable("lay among the dead letters", &error))
+        dead_letter.await.map(drop).map_err(|error| unavailable("add a dead letter", &error))
     }
 
     async fn consume(&self, stage: StageName, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
@@ -196,7 +197,7 @@ impl Broker for Embedded {
         Ok(Box::new(EmbeddedConsumer {
             broker: self.clone(),
             stage,
-            unanswered: Arc::new(Semaphore::new(usize::from(prefetch.max(1)))),
+            permits: Arc::new(Semaphore::new(usize::from(prefetch.max(1)))),
             buffer: VecDeque::new(),
             stopped: false,
         }))
@@ -206,7 +207,7 @@ impl Broker for Embedded {
         depths(&self.database).await
     }
 
-    async fn dead(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
         let read = self.database.call(move |c| {
             let mut rows = c.prepare("SELECT letter FROM dead ORDER BY seq LIMIT ?1")?;
             rows.query_map([limit as i64], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()
@@ -215,53 +216,54 @@ impl Broker for Embedded {
         Ok(letters.iter().filter_map(|letter| serde_json::from_str(letter).ok()).collect())
     }
 
-    async fn take_dead_letters(&self, chosen: &Choice<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
-        let mut letters = self.dead(usize::MAX >> 1).await?;
-        letters.retain(|letter| chosen(letter));
+    async fn take_dead_letters(&self, filter: &DeadLetterFilter<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
+        let mut letters = self.dead_letters(usize::MAX >> 1).await?;
+        letters.retain(|letter| filter(letter));
         let ids: Vec<String> = letters.iter().map(DeadLetter::id).collect();
         let removal = self
             .database
             .call(move |c| ids.iter().try_for_each(|id| c.execute("DELETE FROM dead WHERE id = ?1", [id]).map(drop)));
-        removal.await.map_err(|error| unavailable("take from the dead letters", &error))?;
+        removal.await.map_err(|error| unavailable("remove dead letters", &error))?;
         Ok(letters)
     }
 
     async fn check(&self) -> Result<(), BrokerError> {
         let check = self.database.call(|c| c.query_row("SELECT count(*) FROM queue", [], |row| row.get::<_, i64>(0)));
-        check.await.map(drop).map_err(|error| unavailable("look at the queues", &error))
+        check.await.map(drop).map_err(|error| unavailable("read the queues", &error))
     }
 }
 
-/// Takes from one stage's queue.
+/// A consumer of one stage's queue.
 struct EmbeddedConsumer {
     broker: Embedded,
     stage: StageName,
-    /// A permit for every message that may be taken and not yet answered.
-    unanswered: Arc<Semaphore>,
+    /// A permit for each message that may be unacknowledged.
+    permits: Arc<Semaphore>,
     buffer: VecDeque<Unacked>,
     stopped: bool,
 }
 
-/// A message taken and not yet answered. Dropped, it goes back.
+/// An unacknowledged message. Dropping it returns it to its queue.
 struct Unacked {
     broker: Embedded,
     stage: StageName,
     seq: i64,
     redelivered: bool,
     body: Bytes,
-    handed_out: bool,
-    answered: bool,
+    /// [`Consumer::next`] has returned it.
+    delivered: bool,
+    settled: bool,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl EmbeddedConsumer {
-    /// Takes what is due, up to the prefetch; answers when the next message is due where there was none.
+    /// Takes the messages that are due, up to the prefetch. Returns in how long the next message is due, if there is one.
     ///
-    /// It may be dropped at any moment: the messages are guards from the moment they are marked as taken.
+    /// It may be dropped at any time: a message that is marked as taken has a guard.
     async fn fill(&mut self) -> Result<Option<Duration>, DatabaseError> {
         let (broker, stage) = (self.broker.clone(), self.stage);
-        let mut permits = self.unanswered.clone().acquire_owned().await.expect("this semaphore is never closed");
-        if let Ok(rest) = self.unanswered.clone().try_acquire_many_owned(self.unanswered.available_permits() as u32) {
+        let mut permits = self.permits.clone().acquire_owned().await.expect("this semaphore is never closed");
+        if let Ok(rest) = self.permits.clone().try_acquire_many_owned(self.permits.available_permits() as u32) {
             permits.merge(rest);
         }
         let (taken, next) = self
@@ -282,8 +284,8 @@ impl EmbeddedConsumer {
                         seq: row.get(0)?,
                         redelivered: row.get(1)?,
                         body: row.get::<_, Vec<u8>>(2)?.into(),
-                        handed_out: false,
-                        answered: false,
+                        delivered: false,
+                        settled: false,
                         _permit: permits.split(1),
                     })
                 })?;
@@ -306,11 +308,11 @@ impl EmbeddedConsumer {
 #[async_trait]
 impl Consumer for EmbeddedConsumer {
     async fn next(&mut self) -> Option<Delivery> {
-        /// How long a file that cannot be read just now is left alone.
-        const PAUSE: Duration = Duration::from_secs(1);
+        const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         while !self.stopped {
             if let Some(mut taken) = self.buffer.pop_front() {
-                taken.handed_out = true;
+                taken.delivered = true;
                 return Some(Delivery::new(self.stage, taken.body.clone(), taken.redelivered, Box::new(taken)));
             }
             let shared = self.broker.shared.clone();
@@ -322,8 +324,9 @@ impl Consumer for EmbeddedConsumer {
                 Ok(None) => arrived.await,
                 Ok(Some(wait)) => drop(tokio::time::timeout(wait, arrived).await),
                 Err(error) => {
-                    tracing::warn!(%error, stage = %self.stage, "the queue cannot be read; trying again");
-                    tokio::time::sleep(PAUSE).await;
+                    let wait = backoff.next_wait();
+                    tracing::warn!(%error, stage = %self.stage, retry_in = ?wait, "cannot read the queue");
+                    tokio::time::sleep(wait).await;
                 }
             }
         }
@@ -333,22 +336,22 @@ impl Consumer for EmbeddedConsumer {
     async fn stop(&mut self) {
         self.stopped = true;
         self.buffer.clear();
-        // Who is in flight before this stage must not wait for room until the grace period is over.
+        // A publisher must not wait for room during the whole grace period.
         self.broker.shared.stopped[&self.stage].store(true, Ordering::Release);
         self.broker.shared.left[&self.stage].notify_waiters();
-        // Jobs are done in order: after this one the messages lie in the queue again.
+        // The database runs calls in order: after this one the messages are in the queue again.
         let _ = self.broker.check().await;
     }
 }
 
 impl Unacked {
-    /// What nobody began with is not redelivered, only late.
-    fn put_back(&mut self) {
-        if std::mem::replace(&mut self.answered, true) {
+    /// Returns the message to its queue. A message that was only prefetched does not count as redelivered.
+    fn release(&mut self) {
+        if std::mem::replace(&mut self.settled, true) {
             return;
         }
         let (seq, stage, shared) = (self.seq, self.stage, self.broker.shared.clone());
-        let redelivered = self.redelivered || self.handed_out;
+        let redelivered = self.redelivered || self.delivered;
         self.broker.database.cast(move |c| {
             c.prepare_cached("UPDATE queue SET taken = 0, redelivered = ?2 WHERE seq = ?1")?
                 .execute(params![seq, redelivered])?;
@@ -361,22 +364,22 @@ impl Unacked {
 #[async_trait]
 impl Receipt for Unacked {
     async fn ack(mut self: Box<Self>) {
-        self.answered = true;
+        self.settled = true;
         let seq = self.seq;
         let removal =
             self.broker.database.call(move |c| c.prepare_cached("DELETE FROM queue WHERE seq = ?1")?.execute([seq]));
         if let Err(error) = removal.await {
-            tracing::warn!(%error, "an acknowledgement was lost; the message will come again and be recognised");
+            tracing::warn!(%error, "an acknowledgement was lost; the message is delivered again");
         }
     }
 
-    async fn hand_back(mut self: Box<Self>) {
-        self.put_back();
+    async fn nack(mut self: Box<Self>) {
+        self.release();
     }
 }
 
 impl Drop for Unacked {
     fn drop(&mut self) {
-        self.put_back();
+        self.release();
     }
 }

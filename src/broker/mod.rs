@@ -1,4 +1,4 @@
-//! What carries a photo from stage to stage: RabbitMQ, or queues in this process.
+//! The queues between the stages: RabbitMQ, or queues in this process.
 
 use std::time::Duration;
 
@@ -15,36 +15,36 @@ pub mod rabbitmq;
 /// The error of a broker operation.
 pub type BrokerError = ServerError;
 
-/// Takes durable responsibility for messages and hands them out, each at least once.
+/// Stores messages durably and delivers each at least once.
 #[async_trait]
 pub trait Broker: Send + Sync {
-    /// Enqueues for the message's stage. Returns when the broker has confirmed it. In-process queues are bounded:
-    /// there this waits for room.
+    /// Enqueues a message for its stage. Returns when the broker has confirmed it. Queues in this process are bounded: the
+    /// call waits for room.
     async fn publish(&self, message: &Message) -> Result<(), BrokerError>;
 
-    /// Enqueues for the message's stage once `delay` has passed (rounded up to the next tier where there are tiers).
+    /// Enqueues a message for its stage after `delay`. A broker with tiers of delay rounds it up to the next one.
     async fn publish_after(&self, message: &Message, delay: Duration) -> Result<(), BrokerError>;
 
-    /// Lays a letter among the dead.
+    /// Adds a dead letter.
     async fn dead_letter(&self, letter: &DeadLetter) -> Result<(), BrokerError>;
 
-    /// Begins to take from a stage's queue, at most `prefetch` unacknowledged at a time. An adapter re-opens a
-    /// stream that ended by itself; the receiver never has to.
+    /// Starts to consume a stage's queue, with at most `prefetch` unacknowledged messages. The adapter subscribes again if
+    /// the subscription ends for another reason than [`Consumer::stop`].
     async fn consume(&self, stage: StageName, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError>;
 
-    /// How much lies where.
+    /// The number of messages in each queue.
     async fn depths(&self) -> Result<Vec<Depth>, BrokerError>;
 
-    /// Looks at up to `limit` dead letters, oldest first, and leaves them where they are.
-    async fn dead(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError>;
+    /// Up to `limit` dead letters, oldest first. They stay in their queue.
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError>;
 
-    /// Takes out the dead letters that `chosen` says yes to. What it returned is gone from the queue.
-    async fn take_dead_letters(&self, chosen: &Choice<'_>) -> Result<Vec<DeadLetter>, BrokerError>;
+    /// Removes the dead letters that match, and returns them.
+    async fn take_dead_letters(&self, filter: &DeadLetterFilter<'_>) -> Result<Vec<DeadLetter>, BrokerError>;
 
-    /// Whether the broker can be reached and the topology is right, for `doctor` and readiness.
+    /// Checks that the broker can be reached and has the right topology, for `doctor` and readiness.
     async fn check(&self) -> Result<(), BrokerError>;
 
-    /// Its kind, as traces name it.
+    /// The messaging system, as traces name it.
     fn system(&self) -> &'static str {
         "facemill"
     }
@@ -58,18 +58,18 @@ pub trait Broker: Send + Sync {
 /// A stream of deliveries.
 #[async_trait]
 pub trait Consumer: Send {
-    /// The next delivery; none when the consumer was stopped and everything it had taken was handed out.
+    /// The next delivery. None: the consumer was stopped.
     async fn next(&mut self) -> Option<Delivery>;
 
-    /// Takes no more from the queue. What was prefetched and not yet handed out goes back.
+    /// Consumes no more messages. Prefetched messages that [`next`](Self::next) has not returned go back to the queue.
     async fn stop(&mut self);
 }
 
-/// A message in the hands of a worker, with its acknowledgement. Dropped unanswered, it goes back to its queue.
+/// A message that a worker processes, with its acknowledgement. Dropping it returns the message to its queue.
 pub struct Delivery {
     pub stage: StageName,
     pub body: Bytes,
-    /// It was handed out before, and whoever had it did not answer. Such a message runs alone.
+    /// The message was delivered before and not acknowledged. It is processed alone.
     pub redelivered: bool,
     receipt: Box<dyn Receipt>,
 }
@@ -79,41 +79,42 @@ impl Delivery {
         Self { stage, body, redelivered, receipt }
     }
 
-    /// The work is done and stored, and the next message confirmed. A lost acknowledgement is no error: the message
-    /// comes again and is recognised.
+    /// Acknowledges the message: its results are stored, and the next message is confirmed. A lost acknowledgement is no
+    /// error: the message is delivered again, and the ledger recognises it.
     pub async fn ack(self) {
         self.receipt.ack().await;
     }
 
-    /// Not now: back to the head of its queue.
-    pub async fn hand_back(self) {
-        self.receipt.hand_back().await;
+    /// Returns the message to the head of its queue.
+    pub async fn nack(self) {
+        self.receipt.nack().await;
     }
 }
 
-/// An adapter's side of a [`Delivery`].
+/// An adapter's part of a [`Delivery`].
 #[async_trait]
 pub trait Receipt: Send + Sync {
     async fn ack(self: Box<Self>);
-    async fn hand_back(self: Box<Self>);
+    async fn nack(self: Box<Self>);
 }
 
-/// A message nobody will try again by itself, and why.
+/// A message that no worker tries again by itself, with its cause.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DeadLetter {
     pub stage: Option<StageName>,
     pub cause: Cause,
     pub attempt: u32,
-    /// Seconds since 1970, UTC: when the photo was first enqueued, and when it was given up.
+    /// When the photo was first enqueued, in seconds since 1970, UTC.
     pub first_at: u64,
+    /// When the photo failed for good, in seconds since 1970, UTC.
     pub last_at: u64,
     pub trace_id: Option<String>,
-    /// The message as it was; base64 where it is not UTF-8.
+    /// The unchanged message; base64 if it is not UTF-8.
     pub body: String,
 }
 
 impl DeadLetter {
-    /// The same for every burial of the same message, so that one that was dead_lettered twice counts once.
+    /// The same for every dead letter of one message, so that copies count once.
     pub fn id(&self) -> String {
         match Message::decode(self.body.as_bytes()) {
             Ok(message) => message.id(),
@@ -122,10 +123,10 @@ impl DeadLetter {
     }
 }
 
-/// Says of a dead letter whether it is meant.
-pub type Choice<'a> = dyn Fn(&DeadLetter) -> bool + Sync + 'a;
+/// Whether a dead letter matches.
+pub type DeadLetterFilter<'a> = dyn Fn(&DeadLetter) -> bool + Sync + 'a;
 
-/// What lies in a stage's queues.
+/// The number of messages in a stage's queues.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Depth {
     /// None: the dead letters.
@@ -133,6 +134,6 @@ pub struct Depth {
     pub ready: u64,
     pub in_flight: u64,
     pub delayed: u64,
-    /// Seconds the oldest waiting message has waited, where the broker can tell.
+    /// How long the oldest ready message has waited, in seconds. None: the broker does not report it.
     pub oldest_age: Option<u64>,
 }

@@ -9,6 +9,7 @@ use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 use crate::domain::{Cause, CauseCode};
+use crate::retry::LONGEST_WAIT;
 
 /// Why a photo was not downloaded.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,9 +50,6 @@ impl From<io::Error> for ResolveError {
         if again { Self::ServerUnreachable(error) } else { Self::NotFound(error) }
     }
 }
-
-/// The longest wait that a host can ask for; longer ones are shortened to it.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 impl FetchError {
     pub fn cause(&self) -> &Cause {

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use super::error::LONGEST_WAIT;
+pub use crate::retry::LONGEST_WAIT;
+use crate::retry::TIERS;
 
 /// The quiet period of a host that asks for one without a duration. It doubles each time in a row, up to
 /// [`LONGEST_WAIT`].
-pub const FIRST_WAIT: Duration = Duration::from_secs(5);
+pub const FIRST_WAIT: Duration = TIERS[0];
 
 /// Limits the requests that all processes of an installation together send to each host.
 #[async_trait]

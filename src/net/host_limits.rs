@@ -45,12 +45,13 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::host_limiter::{FIRST_WAIT, Feedback, HostLimiter, LONGEST_WAIT, Lease, LeaseDecision};
 use super::rules::Rules;
+use crate::retry::TIERS;
 
 /// How many hosts are remembered. Above it, hosts without requests are dropped.
 const MAX_HOSTS: usize = 20_000;
 /// How long a photo of a busy host is deferred: the shorter delays of the broker. With longer ones, a host that is faster
 /// than estimated would be idle for too long.
-pub const DEFERRALS: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(120)];
+pub const DEFERRALS: [Duration; 3] = [TIERS[0], TIERS[1], TIERS[2]];
 /// The shortest deferral during a quiet period: a shorter one is not worth the delivery.
 const MIN_QUIET_DEFERRAL: Duration = Duration::from_secs(1);
 /// The assumed duration of a request until one was measured.
@@ -58,7 +59,7 @@ const INITIAL_REQUEST_TIME: Duration = Duration::from_millis(200);
 /// The least and the longest time between two requests for a lease.
 const LEASE_POLL: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(500));
 /// The shortest and the longest deferral of a photo whose host is paused.
-const PAUSED_DEFERRAL: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
+const PAUSED_DEFERRAL: (Duration, Duration) = (TIERS[0], TIERS[3]);
 /// The deferral while the limiter is unavailable.
 const UNAVAILABLE_DEFERRAL: Duration = Duration::from_secs(10);
 /// How often a process tries to return a lease. After that the lease expires.
@@ -631,7 +632,6 @@ mod tests {
         queue: impl IntoIterator<Item = &'static str>,
         request: impl Fn(&str) -> Duration,
     ) -> (BTreeMap<&'static str, Duration>, usize) {
-        const TIERS: [u64; 5] = [5, 30, 120, 600, 3600];
         let begin = Instant::now();
         let mut queue: VecDeque<_> = queue.into_iter().collect();
         let (mut working, mut delayed) = (FuturesUnordered::new(), FuturesUnordered::new());
@@ -656,7 +656,7 @@ mod tests {
                     None => drop(served.insert(host, begin.elapsed())),
                     Some(after) => {
                         deferrals += 1;
-                        let tier = TIERS.map(Duration::from_secs).into_iter().find(|tier| *tier >= after).unwrap();
+                        let tier = crate::retry::tier_for(after);
                         delayed.push(async move {
                             sleep(tier).await;
                             host

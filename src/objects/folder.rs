@@ -11,6 +11,7 @@ use tempfile::NamedTempFile;
 
 use super::{ObjectError, ObjectKey, Objects, Page, PutIfAbsent, Swap, Version, nonce};
 use crate::domain::ContentHash;
+use crate::server_error::ServerError;
 
 /// Keys are relative paths. A writer writes a temporary file in the same folder and renames it, so that a reader or a
 /// restart never sees a partial object.
@@ -39,8 +40,8 @@ impl Folder {
     ) -> Result<T, ObjectError> {
         match tokio::task::spawn_blocking(work).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(failure(what, &error)),
-            Err(error) => Err(ObjectError::Unavailable { what, detail: error.to_string() }),
+            Ok(Err(error)) => Err(failure(what, &error).into()),
+            Err(error) => Err(ServerError::Unavailable { what, detail: error.to_string() }.into()),
         }
     }
 
@@ -52,12 +53,12 @@ impl Folder {
 }
 
 /// A full disk or a missing permission lasts until a person acts. Other file errors may be temporary.
-fn failure(what: String, error: &io::Error) -> ObjectError {
+fn failure(what: String, error: &io::Error) -> ServerError {
     use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     let detail = error.to_string();
     match error.kind() {
-        PermissionDenied | ReadOnlyFilesystem | StorageFull | QuotaExceeded => ObjectError::Refused { what, detail },
-        _ => ObjectError::Unavailable { what, detail },
+        PermissionDenied | ReadOnlyFilesystem | StorageFull | QuotaExceeded => ServerError::Refused { what, detail },
+        _ => ServerError::Unavailable { what, detail },
     }
 }
 

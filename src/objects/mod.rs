@@ -103,16 +103,14 @@ impl fmt::Display for ObjectKey {
     }
 }
 
+/// The error of an operation on the object store.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ObjectError {
     #[error("object {0} does not exist")]
     Missing(ObjectKey),
-    /// Temporary: the store is unreachable, slow or busy.
-    #[error("{what}: {detail}")]
-    Unavailable { what: String, detail: String },
-    /// Permanent until a person acts: credentials, bucket, permissions, a full disk.
-    #[error("{what}: {detail}")]
-    Refused { what: String, detail: String },
+    /// The store is unavailable or refuses the operation.
+    #[error(transparent)]
+    Server(#[from] ServerError),
 }
 
 impl ObjectError {
@@ -120,13 +118,12 @@ impl ObjectError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Missing(_) => "missing",
-            Self::Unavailable { .. } => "unavailable",
-            Self::Refused { .. } => "refused",
+            Self::Server(error) => error.kind(),
         }
     }
 
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. })
+        matches!(self, Self::Server(error) if error.is_retryable())
     }
 }
 
@@ -137,8 +134,7 @@ impl From<ObjectError> for ServerError {
             ObjectError::Missing(key) => {
                 Self::Refused { what: format!("cannot read {key}"), detail: "the object does not exist".into() }
             }
-            ObjectError::Unavailable { what, detail } => Self::Unavailable { what, detail },
-            ObjectError::Refused { what, detail } => Self::Refused { what, detail },
+            ObjectError::Server(error) => error,
         }
     }
 }
@@ -208,7 +204,7 @@ pub trait Objects: Send + Sync {
     /// Replaces the object if it has the version `expected`. Of several concurrent callers with the same `expected`
     /// exactly one succeeds.
     ///
-    /// After [`ObjectError::Unavailable`] the write may have happened. A caller reads the object again before it
+    /// After [`ServerError::Unavailable`] the write may have happened. A caller reads the object again before it
     /// repeats the change.
     async fn compare_and_swap(
         &self,

@@ -20,6 +20,8 @@ use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
 use super::{ObjectError, ObjectKey, Objects, Page, PutIfAbsent, Swap, Version, nonce};
+use crate::retry::Backoff;
+use crate::server_error::ServerError;
 
 /// The credentials. `Debug` shows only the id of the access key.
 #[derive(Clone)]
@@ -154,8 +156,8 @@ impl S3 {
     const MAX_LISTED: usize = 1000;
     /// Attempts at a conditional write while the service answers that another one is in progress.
     const CONDITIONAL_ATTEMPTS: u32 = 8;
-    /// The first pause between such attempts; it doubles with each.
-    const CONDITIONAL_PAUSE: Duration = Duration::from_millis(20);
+    /// The first and the longest back-off between such attempts.
+    const CONDITIONAL_BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(3));
     /// The metadata entry that tells whose write an object is.
     const WRITER: &'static str = "facemill-write";
 
@@ -258,8 +260,7 @@ impl S3 {
         media_type: &str,
         mark: &str,
     ) -> Result<bool, ObjectError> {
-        let mut attempt = 1;
-        let mut pause = Self::CONDITIONAL_PAUSE;
+        let mut backoff = Backoff::new(Self::CONDITIONAL_BACKOFF.0, Self::CONDITIONAL_BACKOFF.1);
         loop {
             let request = self.put_request(key, body.clone(), media_type);
             let request = request.set_metadata((!mark.is_empty()).then(|| [(Self::WRITER.into(), mark.into())].into()));
@@ -274,11 +275,8 @@ impl S3 {
                     return Ok(false);
                 }
                 // Another conditional write of this key is in progress.
-                Some(409) if attempt < Self::CONDITIONAL_ATTEMPTS => {
-                    let share = (nonce() % 1000) as f64 / 1000.0;
-                    tokio::time::sleep(pause.mul_f64(0.5 + share)).await;
-                    pause *= 2;
-                    attempt += 1;
+                Some(409) if backoff.failures() + 1 < Self::CONDITIONAL_ATTEMPTS => {
+                    tokio::time::sleep(backoff.next_wait()).await;
                 }
                 _ => return Err(self.failure(format!("write {key}"), &error)),
             }
@@ -332,11 +330,13 @@ impl S3 {
     }
 
     fn unavailable(&self, what: String, detail: impl fmt::Display) -> ObjectError {
-        ObjectError::Unavailable { what: format!("cannot {what}"), detail: format!("{}: {detail}", self.name) }
+        let detail = format!("{}: {detail}", self.name);
+        ServerError::Unavailable { what: format!("cannot {what}"), detail }.into()
     }
 
     fn refused(&self, what: String, detail: impl fmt::Display) -> ObjectError {
-        ObjectError::Refused { what: format!("cannot {what}"), detail: format!("{}: {detail}", self.name) }
+        let detail = format!("{}: {detail}", self.name);
+        ServerError::Refused { what: format!("cannot {what}"), detail }.into()
     }
 
     fn failure<E>(&self, what: String, error: &SdkError<E>) -> ObjectError
@@ -383,11 +383,12 @@ pub struct Download {
 
 impl Download {
     const ATTEMPTS: u32 = 5;
-    const PAUSE: Duration = Duration::from_millis(500);
+    /// The first and the longest back-off.
+    const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(4));
 
     /// The next part. None: the object is complete.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ObjectError> {
-        let mut failed = 0;
+        let mut backoff = Backoff::new(Self::BACKOFF.0, Self::BACKOFF.1);
         loop {
             let error = match self.try_next().await {
                 Ok(part) => {
@@ -396,11 +397,10 @@ impl Download {
                 }
                 Err(error) => error,
             };
-            failed += 1;
-            if failed == Self::ATTEMPTS || self.version.is_none() {
+            if backoff.failures() + 1 == Self::ATTEMPTS || self.version.is_none() {
                 return Err(error);
             }
-            tokio::time::sleep(Self::PAUSE * failed).await;
+            tokio::time::sleep(backoff.next_wait()).await;
             match self.resume().await {
                 Err(error) if error.is_retryable() => {}
                 other => other?,

@@ -243,6 +243,7 @@ mod tests {
     use super::*;
     use crate::domain::{Align, Candidate, ImageFormat};
     use crate::objects::{ObjectError, Page, PutIfAbsent, Swap, Version};
+    use crate::server_error::ServerError;
     use crate::vision::image::encode;
 
     /// Objects in memory. A key that it does not have is missing, or the store is unavailable or refuses access.
@@ -278,9 +279,9 @@ mod tests {
         async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
             match self.objects.get(key) {
                 Some(body) => Ok(body.clone()),
-                None if self.refuses => Err(ObjectError::Refused { what: key.to_string(), detail: "no".into() }),
+                None if self.refuses => Err(ServerError::Refused { what: key.to_string(), detail: "no".into() }.into()),
                 None if self.unavailable => {
-                    Err(ObjectError::Unavailable { what: key.to_string(), detail: "down".into() })
+                    Err(ServerError::Unavailable { what: key.to_string(), detail: "down".into() }.into())
                 }
                 None => Err(ObjectError::Missing(key.clone())),
             }

@@ -9,7 +9,6 @@ pub mod fetch;
 pub mod local;
 pub mod pause;
 pub mod producer;
-pub mod retry;
 pub mod run_shapes;
 pub mod sending;
 pub mod spans;

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use crate::domain::{Cause, CauseCode, Ending, Photo, StageName};
 use crate::objects::ObjectError;
+use crate::server_error::ServerError;
 
 /// One stage of the pipeline.
 ///
@@ -67,9 +68,13 @@ pub fn store_failed(error: &ObjectError) -> Outcome {
     match error {
         // An eventually consistent store may return the object later; a lost object costs all attempts.
         ObjectError::Missing(_) => Retry::failed(Cause::new(CauseCode::ObjectMissing, detail)),
-        ObjectError::Unavailable { .. } => Retry::wait(Cause::new(CauseCode::StoreUnavailable, detail), None),
+        ObjectError::Server(ServerError::Unavailable { .. }) => {
+            Retry::wait(Cause::new(CauseCode::StoreUnavailable, detail), None)
+        }
         // The photo has not failed; an operator has to fix the store.
-        ObjectError::Refused { .. } => Retry::wait(Cause::new(CauseCode::StoreRefused, detail), None),
+        ObjectError::Server(ServerError::Refused { .. }) => {
+            Retry::wait(Cause::new(CauseCode::StoreRefused, detail), None)
+        }
     }
 }
 

@@ -18,7 +18,6 @@ use tracing::{Instrument, Span};
 
 use super::event::{Observer, PhotoEvent};
 use super::pause::Pause;
-use super::retry::Waits;
 use super::sending::send;
 use super::spans;
 use super::stage::{Outcome, Retry, Stage, panic_text};
@@ -27,6 +26,7 @@ use crate::broker::{Broker, Consumer, DeadLetter, Delivery};
 use crate::domain::clock::now;
 use crate::domain::{Cause, CauseCode, Ending, Message, Position, Record, StageName, State};
 use crate::ledger::{Event, EventKind, Ledger, Move, Moved, Permission, PhotoStatus};
+use crate::retry::{self, Backoff, Waits};
 use crate::server_error::ServerError;
 use crate::telemetry::instruments;
 
@@ -56,7 +56,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             concurrency: 1,
-            attempts: 5,
+            attempts: retry::ATTEMPTS,
             waits: Waits::default(),
             free_wait_period: Duration::from_secs(24 * 3600),
             time_limit: Duration::from_secs(120),
@@ -179,7 +179,7 @@ impl Worker {
                 None
             }
             Err(interruption) => {
-                delivery.hand_back().await;
+                delivery.nack().await;
                 match interruption {
                     Interruption::ShuttingDown => None,
                     Interruption::Fatal(error) => Some(error),
@@ -335,7 +335,7 @@ impl Worker {
                 }
                 let position = message.position.next_delivery();
                 let default = self.settings.waits.after(message.attempt, &message.id());
-                let wait = retry.after.map_or(default, |after| after.min(Waits::LONGEST));
+                let wait = retry.after.map_or(default, |after| after.min(retry::LONGEST_WAIT));
                 let attempt = message.attempt + u32::from(costs_attempt);
                 Step {
                     to: State::Waiting(position),
@@ -471,7 +471,7 @@ impl Worker {
     {
         const FIRST: Duration = Duration::from_millis(100);
         const LONGEST: Duration = Duration::from_secs(10);
-        let mut wait = FIRST;
+        let mut backoff = Backoff::new(FIRST, LONGEST);
         loop {
             let error: ServerError = tokio::select! {
                 result = action() => match result {
@@ -483,9 +483,10 @@ impl Worker {
             if !error.is_retryable() {
                 return Err(Interruption::Fatal(WorkerError { stage: self.stage.name(), error }));
             }
+            let wait = backoff.next_wait();
             tracing::warn!(stage = %self.stage.name(), %error, retry_in = ?wait, "cannot {what}");
             tokio::select! {
-                () = tokio::time::sleep(wait) => wait = (wait * 2).min(LONGEST),
+                () = tokio::time::sleep(wait) => {}
                 () = aborted.cancelled() => return Err(Interruption::ShuttingDown),
             }
         }

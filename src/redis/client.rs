@@ -1,7 +1,6 @@
 //! One shared connection to a Redis server. It is replaced when it breaks or stops answering.
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use futures::Stream;
@@ -12,10 +11,11 @@ use tokio::time::{Instant, timeout};
 
 use super::RedisSettings;
 use super::error::{cannot, is_connection_broken, map_error};
+use crate::retry::Backoff;
 use crate::server_error::ServerError;
 
-/// A client of one Redis server. A call that fails on the way drops the connection. The next call connects again, not
-/// more often than [`RedisClient::backoff`] allows.
+/// A client of one Redis server. A call that fails on the way drops the connection. The next call connects again, with
+/// a back-off after a failure.
 pub struct RedisClient {
     client: Client,
     settings: RedisSettings,
@@ -24,14 +24,20 @@ pub struct RedisClient {
     connection: Mutex<ConnectionState>,
 }
 
-#[derive(Default)]
 struct ConnectionState {
     connection: Option<MultiplexedConnection>,
     /// Counts connections, so that a late failure of an old connection does not drop its successor.
     number: u64,
-    failures: u32,
+    backoff: Backoff,
     not_before: Option<Instant>,
     last_error: Option<ServerError>,
+}
+
+impl ConnectionState {
+    fn new(connection: Option<MultiplexedConnection>, number: u64) -> Self {
+        let backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+        Self { connection, number, backoff, not_before: None, last_error: None }
+    }
 }
 
 /// Text: written by [`RedisClient::check`]; expires after a few seconds.
@@ -40,9 +46,6 @@ pub fn check_key(prefix: &str) -> String {
 }
 
 impl RedisClient {
-    const FIRST_BACKOFF: Duration = Duration::from_millis(50);
-    const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
-
     /// Does not connect yet: the first call does.
     pub fn new(settings: RedisSettings) -> Result<Self, ServerError> {
         let name = settings.to_string();
@@ -51,7 +54,7 @@ impl RedisClient {
             what: "cannot use the Redis URL".into(),
             detail: "expected redis://[user[:password]@]host[:port][/database], or rediss:// for TLS".into(),
         })?;
-        Ok(Self { client, settings, name, connection: Mutex::default() })
+        Ok(Self { client, settings, name, connection: Mutex::new(ConnectionState::new(None, 0)) })
     }
 
     /// The server's name in messages.
@@ -177,17 +180,16 @@ impl RedisClient {
         }
         let error = match self.connect(self.settings.answer_timeout).await {
             Ok(connection) => {
-                if state.failures > 0 {
+                if state.backoff.failures() > 0 {
                     tracing::info!(server = self.name, "reconnected");
                 }
                 let number = state.number + 1;
-                *state = ConnectionState { connection: Some(connection.clone()), number, ..ConnectionState::default() };
+                *state = ConnectionState::new(Some(connection.clone()), number);
                 return Ok((connection, number));
             }
             Err(error) => error,
         };
-        state.not_before = Some(Instant::now() + Self::backoff(state.failures));
-        state.failures = state.failures.saturating_add(1);
+        state.not_before = Some(Instant::now() + state.backoff.next_wait());
         state.last_error = Some(error.clone());
         Err(error)
     }
@@ -202,13 +204,6 @@ impl RedisClient {
             Ok(connected) => connected.map_err(|error| map_error(&self.name, "connect", &error)),
             Err(_) => Err(self.no_answer("connect", self.settings.connect_timeout)),
         }
-    }
-
-    /// Doubles with each failure. Half of it is random, so that the workers of a cluster do not reconnect at once.
-    fn backoff(failures: u32) -> Duration {
-        let wait = (Self::FIRST_BACKOFF * 2_u32.pow(failures.min(10))).min(Self::LONGEST_BACKOFF);
-        let random = RandomState::new().hash_one(failures) as f64 / u64::MAX as f64;
-        wait.mul_f64(0.5 + 0.5 * random)
     }
 
     fn no_answer(&self, what: &str, waited: Duration) -> ServerError {
@@ -237,12 +232,5 @@ mod tests {
             assert!(!shown.contains("hunter2"), "{shown}");
         }
         assert_eq!(RedisSettings::new("redis://me:x@localhost:7/2").to_string(), "redis at localhost:7/2");
-    }
-
-    #[test]
-    fn backoff_grows_to_a_bound() {
-        assert!(RedisClient::backoff(0) <= RedisClient::FIRST_BACKOFF);
-        assert!(RedisClient::backoff(3) >= 4 * RedisClient::FIRST_BACKOFF);
-        assert!((0..100).all(|failures| RedisClient::backoff(failures) <= RedisClient::LONGEST_BACKOFF));
     }
 }

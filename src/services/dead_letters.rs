@@ -102,7 +102,7 @@ impl DeadLetters<'_> {
 
     async fn matching(&self, filter: &Filter) -> Result<Vec<DeadLetter>, ServerError> {
         const ALL: usize = usize::MAX >> 1;
-        let mut letters = self.requeue.broker.dead(ALL).await?;
+        let mut letters = self.requeue.broker.dead_letters(ALL).await?;
         letters.retain(|letter| self.has(letter, filter));
         Ok(letters)
     }

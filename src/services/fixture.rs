@@ -99,7 +99,7 @@ impl Fixture {
     }
 
     pub async fn letters(&self) -> Vec<DeadLetter> {
-        self.broker.dead(100).await.unwrap()
+        self.broker.dead_letters(100).await.unwrap()
     }
 
     /// The messages that the queues of all stages hold.

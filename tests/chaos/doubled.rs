@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use facemill::broker::{Broker, BrokerError, Choice, Consumer, DeadLetter, Depth};
+use facemill::broker::{Broker, BrokerError, Consumer, DeadLetter, DeadLetterFilter, Depth};
 use facemill::domain::{Message, StageName};
 
 pub struct Doubled(pub Arc<dyn Broker>);
@@ -34,12 +34,12 @@ impl Broker for Doubled {
         self.0.depths().await
     }
 
-    async fn dead(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
-        self.0.dead(limit).await
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
+        self.0.dead_letters(limit).await
     }
 
-    async fn take_dead_letters(&self, chosen: &Choice<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
-        self.0.take_dead_letters(chosen).await
+    async fn take_dead_letters(&self, filter: &DeadLetterFilter<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
+        self.0.take_dead_letters(filter).await
     }
 
     async fn check(&self) -> Result<(), BrokerError> {

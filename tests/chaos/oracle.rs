@@ -182,7 +182,7 @@ async fn whole(objects: &dyn Objects, keys: impl Iterator<Item = &ObjectKey>) ->
 }
 
 async fn dead_letters(environment: &Environment, candidates: &[Candidate]) -> [Finding; 2] {
-    let letters = environment.endpoints.broker().dead(10_000).await.expect("RabbitMQ is up");
+    let letters = environment.endpoints.broker().dead_letters(10_000).await.expect("RabbitMQ is up");
     let mut found: Vec<(Id, CauseCode)> = Vec::new();
     for letter in &letters {
         let message = Message::decode(letter.body.as_bytes()).expect("a dead letter of facemill");

@@ -38,7 +38,7 @@ fn step_name(step: Step) -> &'static str {
         Step::PutRecord => "put record",
         Step::Recorded => "recorded",
         Step::Acknowledge => "acknowledge",
-        Step::HandBack => "hand back",
+        Step::Nack => "nack",
         Step::TakeDeadLetters => "take dead letters",
         Step::Restore => "restore",
         Step::Reopen => "reopen",

@@ -1,4 +1,4 @@
-//! What only RabbitMQ does: it restarts, runs out of memory, closes channels, loses queues and refuses.
+//! Behaviour that only RabbitMQ has: restarts, alarms, closed channels, lost queues, refusals.
 
 use support::servers::rabbitmq as server;
 
@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use server::RabbitServer;
 
-/// Far longer than anything here takes; a test that waits for it has failed.
+/// The time limit of each step; a test that reaches it fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn settings(server: &RabbitServer, prefix: &str) -> Settings {
@@ -42,19 +42,19 @@ fn message(id: &str, stage: StageName) -> Message {
 }
 
 async fn take(consumer: &mut Box<dyn Consumer>) -> Delivery {
-    timeout(PATIENCE, consumer.next()).await.expect("nothing came").expect("the stream ended")
+    timeout(PATIENCE, consumer.next()).await.expect("no delivery within the time limit").expect("the stream ended")
 }
 
 fn id_of(delivery: &Delivery) -> String {
     Message::decode(&delivery.body).unwrap().photo.candidate.photo_id.to_string()
 }
 
-/// Asks again until the condition holds.
+/// Waits until the condition holds.
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds().await {
-        assert!(Instant::now() < deadline, "still not: {what}");
-        // It is about another process, which rings no bell: asking again, up to a deadline, is all there is.
+        assert!(Instant::now() < deadline, "not within the time limit: {what}");
+        // The condition is about the server, which sends no notice.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -63,12 +63,13 @@ async fn depth(broker: &RabbitMq, stage: Option<StageName>) -> Depth {
     broker.depths().await.unwrap().into_iter().find(|depth| depth.stage == stage).unwrap()
 }
 
-/// What the management API says of the AMQP connections of a user.
+/// The AMQP connections, from the management API.
 async fn connections(server: &RabbitServer) -> Vec<Value> {
     let (_, body) = server.api(Method::GET, "connections", Value::Null).await;
     serde_json::from_str(&body).unwrap()
 }
 
+/// Closes the connections whose name ends with `purpose`. Returns their number.
 async fn close_connections(server: &RabbitServer, purpose: &str) -> usize {
     let mut closed = 0;
     for connection in connections(server).await {
@@ -83,23 +84,23 @@ async fn close_connections(server: &RabbitServer, purpose: &str) -> usize {
     closed
 }
 
-/// 500 photos are published and consumed while RabbitMQ is killed and started again: what was confirmed arrives.
+/// RabbitMQ is killed and restarted while 500 messages are published and consumed. Every confirmed message arrives.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_server_loses_nothing_that_it_confirmed() {
+async fn a_killed_server_loses_no_confirmed_message() {
     let server = server::exclusive().await;
     let broker = Arc::new(broker(&server, "killed"));
     broker.check().await.unwrap();
     let mut consumer = broker.consume(StageName::Detect, 20).await.unwrap();
-    let (tell, mut told) = tokio::sync::watch::channel(0);
+    let (sender, mut published) = tokio::sync::watch::channel(0);
     let publish = async {
         for i in 0..500 {
             let message = message(&format!("k{i}"), StageName::Detect);
             while let Err(error) = broker.publish(&message).await {
                 assert!(error.is_retryable(), "{error}");
-                // The pause of a worker that tries again, as part of what is tested; RabbitMQ is away for seconds.
+                // The back-off of a worker. RabbitMQ takes seconds to restart.
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
-            tell.send_replace(i + 1);
+            sender.send_replace(i + 1);
         }
     };
     let consume = async {
@@ -112,7 +113,7 @@ async fn a_killed_server_loses_nothing_that_it_confirmed() {
         seen
     };
     let disturb = async {
-        told.wait_for(|published| *published >= 150).await.unwrap();
+        published.wait_for(|count| *count >= 150).await.unwrap();
         server.kill();
         server.restart();
     };
@@ -120,12 +121,12 @@ async fn a_killed_server_loses_nothing_that_it_confirmed() {
     assert_eq!(seen, (0..500).map(|i| format!("k{i}")).collect());
     consumer.stop().await;
     let rest = depth(&broker, Some(StageName::Detect)).await;
-    assert!(rest.ready < 40, "only copies whose acknowledgement was lost may be left: {rest:?}");
+    assert!(rest.ready < 40, "only messages whose acknowledgement was lost may be left: {rest:?}");
     server.wait_until_up().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_alarm_is_told_within_bounds_and_passes() {
+async fn an_alarm_is_an_error_within_the_time_limit_and_ends() {
     let server = server::exclusive().await;
     let mut settings = settings(&server, "alarm");
     settings.patience = Duration::from_millis(500);
@@ -135,11 +136,12 @@ async fn an_alarm_is_told_within_bounds_and_passes() {
     let before = take(&mut consumer).await;
     server.ctl(&["set_vm_memory_high_watermark", "absolute", "1MB"]).await;
     until("the alarm", async || {
-        let attempt = timeout(PATIENCE, broker.publish(&message("during", StageName::Crop))).await.expect("it hangs");
+        let attempt =
+            timeout(PATIENCE, broker.publish(&message("during", StageName::Crop))).await.expect("publish blocks");
         attempt.is_err_and(|error| error.is_retryable() && error.to_string().contains("alarm"))
     })
     .await;
-    // Who only consumes is not held up.
+    // Consumers continue during the alarm.
     before.ack().await;
     until("the acknowledgement", async || depth(&broker, Some(StageName::Crop)).await.in_flight == 0).await;
     server.ctl(&["set_vm_memory_high_watermark", "absolute", "512MiB"]).await;
@@ -149,7 +151,7 @@ async fn an_alarm_is_told_within_bounds_and_passes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_outlives_its_connection_channel_and_queue() {
+async fn a_consumer_survives_the_loss_of_its_connection_and_queue() {
     let server = server::exclusive().await;
     let broker = broker(&server, "outlives");
     let mut consumer = broker.consume(StageName::Classify, 4).await.unwrap();
@@ -157,18 +159,18 @@ async fn a_consumer_outlives_its_connection_channel_and_queue() {
     let held = take(&mut consumer).await;
     assert!(!held.redelivered);
 
-    until("the connection's closing", async || close_connections(&server, "consuming").await > 0).await;
+    until("a closed connection", async || close_connections(&server, "consuming").await > 0).await;
     let again = take(&mut consumer).await;
     assert_eq!((id_of(&again).as_str(), again.redelivered), ("one", true));
-    // The old delivery's acknowledgement went with its channel and must not hit another message.
+    // The channel of the first delivery is lost. Its acknowledgement must not apply to another message.
     held.ack().await;
     again.ack().await;
     broker.publish(&message("two", StageName::Classify)).await.unwrap();
     let two = take(&mut consumer).await;
     assert_eq!((id_of(&two).as_str(), two.redelivered), ("two", false));
 
-    // The queue goes, with what is in it, and the consumer is cancelled. It declares the queue anew; what was published
-    // meanwhile was caught and comes too.
+    // The queue is deleted, and RabbitMQ cancels the consumer. The consumer declares the queue again. Messages that were
+    // published meanwhile were unroutable, and arrive too.
     let (status, answer) = server.api(Method::DELETE, "queues/%2F/outlives.classify", Value::Null).await;
     assert_eq!(status, 204, "{answer}");
     two.ack().await;
@@ -187,31 +189,31 @@ async fn a_consumer_outlives_its_connection_channel_and_queue() {
     assert!(consumer.next().await.is_none());
 }
 
-/// RabbitMQ closes the channel of a consumer that keeps a message for too long.
+/// RabbitMQ closes the channel of a consumer that does not acknowledge a message in time.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_outlives_a_channel_that_is_closed() {
+async fn a_consumer_survives_a_closed_channel() {
     let server = server::exclusive().await;
-    let impatient = |milliseconds: u32, tick: u32| {
+    let timeouts = |milliseconds: u32, tick: u32| {
         format!(
             "application:set_env(rabbit, consumer_timeout, {milliseconds}), \
              application:set_env(rabbit, channel_tick_interval, {tick})."
         )
     };
-    server.ctl(&["eval", &impatient(500, 250)]).await;
+    server.ctl(&["eval", &timeouts(500, 250)]).await;
     let broker = broker(&server, "closed");
     let mut consumer = broker.consume(StageName::Crop, 2).await.unwrap();
-    broker.publish(&message("kept-too-long", StageName::Crop)).await.unwrap();
-    let kept = take(&mut consumer).await;
+    broker.publish(&message("late", StageName::Crop)).await.unwrap();
+    let late = take(&mut consumer).await;
     let again = take(&mut consumer).await;
-    assert_eq!((id_of(&again).as_str(), again.redelivered), ("kept-too-long", true));
-    kept.ack().await;
+    assert_eq!((id_of(&again).as_str(), again.redelivered), ("late", true));
+    late.ack().await;
     again.ack().await;
     consumer.stop().await;
-    server.ctl(&["eval", &impatient(1_800_000, 60_000)]).await;
+    server.ctl(&["eval", &timeouts(1_800_000, 60_000)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn prefetched_messages_are_no_suspects_after_a_stop() {
+async fn prefetched_messages_are_not_redelivered_after_a_stop() {
     let server = server::shared().await;
     let broker = broker(&server, "stopped");
     for i in 0..4 {
@@ -230,7 +232,7 @@ async fn prefetched_messages_are_no_suspects_after_a_stop() {
     let mut seen = BTreeSet::new();
     for _ in 0..4 {
         let delivery = take(&mut consumer).await;
-        assert!(!delivery.redelivered, "nobody had begun with it");
+        assert!(!delivery.redelivered, "no worker had begun with it");
         seen.insert(id_of(&delivery));
         delivery.ack().await;
     }
@@ -239,7 +241,7 @@ async fn prefetched_messages_are_no_suspects_after_a_stop() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unroutable_messages_are_kept_or_refused() {
+async fn unroutable_messages_are_kept_or_returned() {
     let server = server::shared().await;
     let broker = broker(&server, "unroutable");
     broker.check().await.unwrap();
@@ -262,8 +264,47 @@ async fn unroutable_messages_are_kept_or_refused() {
     broker.publish(&message("fine", StageName::Detect)).await.unwrap();
 }
 
+/// Declarations of queues since the server started, as RabbitMQ counts them. Passive declarations do not count.
+async fn declarations(server: &RabbitServer) -> u64 {
+    let expression = "io:format(\"~p\", [lists:sum([element(6, Churn) + element(7, Churn) \
+                      || Churn <- ets:tab2list(connection_churn_metrics)])]).";
+    let printed = server.ctl(&["eval", expression]).await;
+    printed.split_whitespace().next().unwrap().trim_end_matches("ok").parse().unwrap_or_else(|_| panic!("{printed}"))
+}
+
+/// The topology has 26 queues. A process declares them once, and once more after RabbitMQ has restarted.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_with_other_arguments_is_named() {
+async fn a_process_declares_the_topology_once_for_each_restart_of_the_server() {
+    const QUEUES: u64 = 26;
+    let server = server::exclusive().await;
+    let broker = broker(&server, "declared-once");
+    let before = declarations(&server).await;
+    broker.check().await.unwrap();
+    let mut consumers = Vec::new();
+    for stage in StageName::ALL {
+        consumers.push(broker.consume(stage, 1).await.unwrap());
+        broker.publish(&message("m", stage)).await.unwrap();
+    }
+    for consumer in &mut consumers {
+        take(consumer).await.ack().await;
+    }
+    consumers[0].stop().await;
+    consumers[0] = broker.consume(StageName::Fetch, 1).await.unwrap();
+    assert_eq!(declarations(&server).await - before, QUEUES, "two connections, five consumers");
+
+    server.kill();
+    server.restart();
+    server.wait_until_up().await;
+    for (stage, consumer) in StageName::ALL.into_iter().zip(&mut consumers) {
+        let after = message("after", stage);
+        until("a publish after the restart", async || broker.publish(&after).await.is_ok()).await;
+        while id_of(&take(consumer).await) != "after" {}
+    }
+    assert_eq!(declarations(&server).await, QUEUES, "the restart resets the server's counter");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_error_names_a_queue_with_other_arguments() {
     let server = server::shared().await;
     let arguments = json!({
         "x-queue-type": "quorum",
@@ -277,7 +318,7 @@ async fn a_queue_with_other_arguments_is_named() {
     let (status, answer) = server.api(Method::PUT, "queues/%2F/foreign.detect", foreign).await;
     assert_eq!(status, 201, "{answer}");
     let broker = broker(&server, "foreign");
-    let Err(error @ BrokerError::Refused { .. }) = broker.check().await else { panic!("it took the queue") };
+    let Err(error @ BrokerError::Refused { .. }) = broker.check().await else { panic!("the queue was accepted") };
     let text = error.to_string();
     for part in ["foreign.detect", "x-delivery-limit", "'20'", "'7'", "delete it once it is empty", "prefix"] {
         assert!(text.contains(part), "{part}: {text}");
@@ -286,7 +327,7 @@ async fn a_queue_with_other_arguments_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_not_let_in_is_told_why() {
+async fn errors_say_why_access_is_denied() {
     let server = server::shared().await;
     let (status, answer) =
         server.api(Method::PUT, "users/poor", json!({"password": "geheim-poor", "tags": "monitoring"})).await;
@@ -305,7 +346,7 @@ async fn who_is_not_let_in_is_told_why() {
     refused(server.url_of("poor", "geheim-poor", "%2F"), "`poor`").await;
     refused(format!("amqps://mill:geheim@127.0.0.1:{}", server.port()), "TLS").await;
 
-    // It may see everything, and not even publish.
+    // A user that may read everything and not publish.
     broker(&server, "poor").check().await.unwrap();
     let may = json!({"configure": ".*", "write": "^$", "read": ".*"});
     let (status, answer) = server.api(Method::PUT, "permissions/%2F/poor", may).await;
@@ -314,15 +355,15 @@ async fn who_is_not_let_in_is_told_why() {
     let denied = error(poor).await;
     assert!(denied.to_string().contains("write") && matches!(denied, BrokerError::Refused { .. }), "{denied}");
 
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let away = error(Settings::new(&format!("amqp://mill:geheim@127.0.0.1:{nobody}"))).await;
-    assert!(away.is_retryable() && away.to_string().contains("cannot be reached"), "{away}");
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let unavailable = error(Settings::new(&format!("amqp://mill:geheim@127.0.0.1:{closed}"))).await;
+    assert!(unavailable.is_retryable() && unavailable.to_string().contains("cannot be reached"), "{unavailable}");
 
-    let hangs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("amqp://mill:geheim@{}", hangs.local_addr().unwrap());
-    let mut soon = Settings::new(&url);
-    soon.as_mut().unwrap().connect_timeout = Duration::from_millis(100);
-    assert!(error(soon).await.to_string().contains("no answer within"));
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("amqp://mill:geheim@{}", silent.local_addr().unwrap());
+    let mut short = Settings::new(&url);
+    short.as_mut().unwrap().connect_timeout = Duration::from_millis(100);
+    assert!(error(short).await.to_string().contains("no answer within"));
 
     let managed = |url: &str| settings(&server, "management").with_management(url);
     assert!(error(managed("http://mill:geheim@127.0.0.1:1")).await.is_retryable());
@@ -343,76 +384,76 @@ fn letter(id: &str, last_at: u64) -> DeadLetter {
     }
 }
 
-/// Looking takes nothing away, however often and however little is looked at, and keeps the order.
+/// Repeated reads of any size remove nothing and keep the order.
 #[tokio::test(flavor = "multi_thread")]
-async fn dead_letters_bear_being_looked_at() {
+async fn reading_dead_letters_removes_none() {
     let server = server::shared().await;
-    let broker = broker(&server, "looked-at");
+    let broker = broker(&server, "read");
     let letters: Vec<DeadLetter> = (0..6).map(|i| letter(&format!("d{i}"), 1_700_000_900)).collect();
     for letter in &letters {
         broker.dead_letter(letter).await.unwrap();
     }
     for limit in (0..25).map(|i| [1, 3, 6, 100, 2][i % 5]) {
-        assert_eq!(broker.dead(limit).await.unwrap(), letters[..limit.min(6)], "{limit}");
+        assert_eq!(broker.dead_letters(limit).await.unwrap(), letters[..limit.min(6)], "{limit}");
     }
     let chosen = |letter: &DeadLetter| letter.body.contains("\"d1\"") || letter.body.contains("\"d4\"");
     assert_eq!(broker.take_dead_letters(&chosen).await.unwrap(), [letters[1].clone(), letters[4].clone()]);
     let rest = [&letters[0], &letters[2], &letters[3], &letters[5]].map(Clone::clone);
     for _ in 0..3 {
-        assert_eq!(broker.dead(10).await.unwrap(), rest);
+        assert_eq!(broker.dead_letters(10).await.unwrap(), rest);
     }
     until("four letters", async || depth(&broker, None).await.ready == 4).await;
     assert_eq!(broker.take_dead_letters(&|_: &DeadLetter| false).await.unwrap(), []);
     assert_eq!(broker.take_dead_letters(&|_: &DeadLetter| true).await.unwrap(), rest);
-    assert_eq!(broker.dead(10).await.unwrap(), []);
+    assert_eq!(broker.dead_letters(10).await.unwrap(), []);
 }
 
-/// A process that dies while it looks, or while it takes letters out, leaves them all.
+/// A process that ends while it reads or removes dead letters removes none.
 #[tokio::test(flavor = "multi_thread")]
-async fn letters_in_the_hands_of_the_dying_come_back() {
+async fn unacknowledged_dead_letters_return() {
     let server = server::shared().await;
-    let alive = broker(&server, "dying");
+    let other = broker(&server, "interrupted");
     let letters: Vec<DeadLetter> = (0..3).map(|i| letter(&format!("d{i}"), 1_700_000_900)).collect();
     for letter in &letters {
-        alive.dead_letter(letter).await.unwrap();
+        other.dead_letter(letter).await.unwrap();
     }
-    let dying = broker(&server, "dying");
-    let mut looking = Box::pin(async move { dying.take_dead_letters(&|_: &DeadLetter| true).await });
-    until("someone holds a letter", async || {
-        let _ = futures::poll!(&mut looking);
-        alive.dead(10).await.unwrap().len() < 3
+    let interrupted = broker(&server, "interrupted");
+    let mut taking = Box::pin(async move { interrupted.take_dead_letters(&|_: &DeadLetter| true).await });
+    until("the first process holds a dead letter", async || {
+        let _ = futures::poll!(&mut taking);
+        other.dead_letters(10).await.unwrap().len() < 3
     })
     .await;
-    drop(looking);
-    until("all are back", async || alive.dead(10).await.unwrap().len() == 3).await;
+    drop(taking);
+    until("all dead letters are back", async || other.dead_letters(10).await.unwrap().len() == 3).await;
 }
 
-/// A message whose consumers die over it again and again is laid among the dead by RabbitMQ itself.
+/// RabbitMQ dead-letters a message whose consumers never acknowledge it.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_delivery_limit_makes_a_dead_letter() {
     let server = server::shared().await;
     let broker = broker(&server, "limit");
-    let killer = message("killer", StageName::Detect);
-    broker.publish(&killer).await.unwrap();
-    let mut deaths = 0;
+    let crashing = message("crashing", StageName::Detect);
+    broker.publish(&crashing).await.unwrap();
+    let mut deliveries = 0;
     while depth(&broker, None).await.ready == 0 {
         let mut consumer = broker.consume(StageName::Detect, 1).await.unwrap();
         tokio::select! {
             delivery = take(&mut consumer) => {
-                assert_eq!(delivery.redelivered, deaths > 0);
-                deaths += 1;
+                assert_eq!(delivery.redelivered, deliveries > 0);
+                deliveries += 1;
                 drop((delivery, consumer));
             }
             () = until("a dead letter", async || depth(&broker, None).await.ready > 0) => {}
         }
-        assert!(deaths <= 30, "there is no limit");
+        assert!(deliveries <= 30, "there is no limit");
     }
-    let letters = broker.dead(10).await.unwrap();
+    let letters = broker.dead_letters(10).await.unwrap();
     let [letter] = letters.as_slice() else { panic!("{letters:?}") };
     assert_eq!((letter.stage, letter.cause.code.clone()), (Some(StageName::Detect), CauseCode::DeliveryLimit));
-    assert_eq!(letter.body.as_bytes(), killer.encode());
+    assert_eq!(letter.body.as_bytes(), crashing.encode());
     assert_eq!((letter.attempt, letter.first_at), (1, 1_700_000_000));
-    assert_eq!(letter.trace_id, Some(killer.photo.key().trace().trace_id_hex()));
+    assert_eq!(letter.trace_id, Some(crashing.photo.key().trace().trace_id_hex()));
     assert!(letter.last_at > 1_700_000_000);
     assert_eq!(
         broker
@@ -424,7 +465,7 @@ async fn the_delivery_limit_makes_a_dead_letter() {
     );
 }
 
-/// Whoever finds a message in RabbitMQ's own page can read it.
+/// A person can read a message in RabbitMQ's management page.
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_carry_their_properties() {
     let server = server::shared().await;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use facemill::domain::{ContentHash, Id, ImageFormat, PhotoKey, RunName};
 use facemill::objects::s3::{Keys, Prefix, Reader, S3, Settings, Timeouts};
 use facemill::objects::{ObjectError, ObjectKey, Objects, PutIfAbsent, Swap};
+use facemill::server_error::ServerError;
 
 use seaweedfs::SeaweedFs;
 use tokio::io::AsyncReadExt;
@@ -26,7 +27,7 @@ fn impatient(settings: Settings) -> Settings {
 
 async fn refusal(settings: Settings) -> String {
     let error = S3::new(settings).check().await.unwrap_err();
-    assert!(matches!(error, ObjectError::Refused { .. }), "{error:?}");
+    assert!(matches!(error, ObjectError::Server(ServerError::Refused { .. })), "{error:?}");
     let text = format!("{error} {error:?}");
     assert!(!text.contains("secret-key"), "{text}");
     text
@@ -48,9 +49,12 @@ async fn a_refusal_names_its_cause() {
     assert!(text.contains("does not belong to the access key"), "{text}");
     let (key, body) = original("not stored");
     let foreign = S3::new(with(|settings| settings.bucket = "nobodys".into()));
-    assert!(matches!(foreign.put(&key, body, "image/jpeg").await, Err(ObjectError::Refused { .. })));
+    assert!(matches!(
+        foreign.put(&key, body, "image/jpeg").await,
+        Err(ObjectError::Server(ServerError::Refused { .. }))
+    ));
     assert!(
-        matches!(foreign.get(&key).await, Err(ObjectError::Refused { .. })),
+        matches!(foreign.get(&key).await, Err(ObjectError::Server(ServerError::Refused { .. }))),
         "the bucket is missing, not the object"
     );
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use facemill::broker::rabbitmq::{RabbitMq, Settings};
-use facemill::broker::{Broker, BrokerError, Choice, Consumer, DeadLetter, Depth};
+use facemill::broker::{Broker, BrokerError, Consumer, DeadLetter, DeadLetterFilter, Depth};
 use facemill::config::Models;
 use facemill::demo::host::{HostResponse, Routes, WebHost};
 use facemill::domain::{Candidate, Ending, Message, RunName, StageName};
@@ -59,11 +59,11 @@ impl Broker for Depths {
         unreachable!("{ONLY_DEPTHS}")
     }
 
-    async fn dead(&self, _: usize) -> Result<Vec<DeadLetter>, BrokerError> {
+    async fn dead_letters(&self, _: usize) -> Result<Vec<DeadLetter>, BrokerError> {
         unreachable!("{ONLY_DEPTHS}")
     }
 
-    async fn take_dead_letters(&self, _: &Choice<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
+    async fn take_dead_letters(&self, _: &DeadLetterFilter<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
         unreachable!("{ONLY_DEPTHS}")
     }
 

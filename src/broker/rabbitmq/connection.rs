@@ -1,6 +1,7 @@
-//! A connection that is made anew when it is lost.
+//! A connection that is replaced when it is lost.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -9,56 +10,63 @@ use tokio::sync::{Mutex, watch};
 
 use super::error::{map_connect_error, map_error};
 use super::settings::Settings;
-use super::topology::Names;
+use super::topology::Topology;
 use crate::broker::BrokerError;
 
-/// One connection to RabbitMQ, opened when it is first asked for and again when it was lost.
+/// One connection to RabbitMQ. It is opened at the first use, and again at the first use after it was lost.
 ///
-/// An alarm stops RabbitMQ from reading what a publishing connection sends, acknowledgements included: so there is one
+/// During an alarm RabbitMQ reads nothing from a connection that publishes, not even acknowledgements. So there is one
 /// connection for publishing and one for everything else.
-pub(super) struct Link {
+pub(super) struct Connector {
     settings: Arc<Settings>,
-    names: Names,
+    topology: Arc<Topology>,
     purpose: &'static str,
     state: Mutex<State>,
 }
 
 enum State {
     Idle,
-    Live(Arc<Live>),
+    Open(Arc<OpenConnection>),
     Failed { at: Instant, error: BrokerError },
 }
 
-pub(super) struct Live {
+pub(super) struct OpenConnection {
     connection: Connection,
-    /// Why RabbitMQ takes no messages now.
+    /// The [`Generation`](super::topology::Generation) of the topology at the last use.
+    generation: AtomicU64,
+    /// Why RabbitMQ accepts no messages. None: it accepts them.
     alarm: watch::Receiver<Option<String>>,
 }
 
-impl Link {
-    /// Many callers that wait for the same connection share the answer of an attempt that failed so recently.
+impl Connector {
+    /// Callers that wait for the same connection share the error of an attempt that failed this recently.
     const SAME_FAILURE: Duration = Duration::from_millis(100);
-    /// For some thirty queues, each of which all nodes have to agree on.
+    /// Time limit for about 30 queues. All nodes have to agree on each.
     const DECLARING: Duration = Duration::from_secs(30);
 
-    pub fn new(settings: Arc<Settings>, purpose: &'static str) -> Self {
-        let names = Names::new(settings.prefix());
-        Self { settings, names, purpose, state: Mutex::new(State::Idle) }
+    pub fn new(settings: Arc<Settings>, topology: Arc<Topology>, purpose: &'static str) -> Self {
+        Self { settings, topology, purpose, state: Mutex::new(State::Idle) }
     }
 
-    /// The connection, with the topology declared since it was made.
-    pub async fn live(&self) -> Result<Arc<Live>, BrokerError> {
+    /// The connection, with the topology declared.
+    pub async fn open(&self) -> Result<Arc<OpenConnection>, BrokerError> {
         let mut state = self.state.lock().await;
         match &*state {
-            State::Live(live) if live.connection.status().connected() => return Ok(live.clone()),
+            State::Open(open) if open.connection.status().connected() => {
+                let open = open.clone();
+                self.declare(&open).await?;
+                return Ok(open);
+            }
             State::Failed { at, error } if at.elapsed() < Self::SAME_FAILURE => return Err(error.clone()),
-            _ => {}
+            // The server may have restarted without its queues.
+            State::Open(lost) => self.topology.invalidate(lost.generation.load(Ordering::Relaxed)),
+            State::Idle | State::Failed { .. } => {}
         }
         match self.connect().await {
-            Ok(live) => {
-                let live = Arc::new(live);
-                *state = State::Live(live.clone());
-                Ok(live)
+            Ok(open) => {
+                let open = Arc::new(open);
+                *state = State::Open(open.clone());
+                Ok(open)
             }
             Err(error) => {
                 *state = State::Failed { at: Instant::now(), error: error.clone() };
@@ -67,7 +75,7 @@ impl Link {
         }
     }
 
-    async fn connect(&self) -> Result<Live, BrokerError> {
+    async fn connect(&self) -> Result<OpenConnection, BrokerError> {
         let endpoint = self.settings.endpoint();
         let name = format!("facemill {} {}", env!("CARGO_PKG_VERSION"), self.purpose);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
@@ -78,15 +86,23 @@ impl Link {
         };
         let connection = within(self.settings.connect_timeout, what(), connecting).await?;
         let alarm = watch_alarms(&connection);
-        let live = Live { connection, alarm };
-        let declaring = async { self.names.declare(&live.channel().await?).await };
-        within(Self::DECLARING, format!("declare our queues at {endpoint}"), declaring).await?;
+        let open = OpenConnection { connection, generation: AtomicU64::default(), alarm };
+        self.declare(&open).await?;
         tracing::debug!(%endpoint, purpose = self.purpose, "connected to RabbitMQ");
-        Ok(live)
+        Ok(open)
+    }
+
+    /// Declares the topology if this process has not done so since it was lost.
+    async fn declare(&self, open: &OpenConnection) -> Result<(), BrokerError> {
+        let what = format!("declare the queues at {}", self.settings.endpoint());
+        let declaring = async { self.topology.ensure(|| open.channel()).await };
+        let generation = within(Self::DECLARING, what, declaring).await?;
+        open.generation.store(generation, Ordering::Relaxed);
+        Ok(())
     }
 }
 
-/// A server that takes connections and then says nothing must not hold up whoever waits for it.
+/// A server that accepts a connection and then does not respond must not block its callers.
 async fn within<T>(
     limit: Duration,
     what: String,
@@ -97,20 +113,20 @@ async fn within<T>(
         .unwrap_or_else(|_| Err(BrokerError::Unavailable { what, detail: format!("no answer within {limit:?}") }))
 }
 
-/// Follows RabbitMQ's word on whether it takes messages.
+/// Follows RabbitMQ's notices of whether it accepts messages.
 fn watch_alarms(connection: &Connection) -> watch::Receiver<Option<String>> {
-    let (tell, alarm) = watch::channel(None);
+    let (sender, alarm) = watch::channel(None);
     let mut events = connection.events_listener();
     tokio::spawn(async move {
         while let Some(event) = events.next().await {
             match event {
                 Event::ConnectionBlocked(reason) => {
-                    tracing::warn!(reason, "RabbitMQ has raised an alarm and takes no messages");
-                    tell.send_replace(Some(reason));
+                    tracing::warn!(reason, "RabbitMQ has raised an alarm and accepts no messages");
+                    sender.send_replace(Some(reason));
                 }
                 Event::ConnectionUnblocked => {
-                    tracing::info!("RabbitMQ takes messages again");
-                    tell.send_replace(None);
+                    tracing::info!("RabbitMQ accepts messages again");
+                    sender.send_replace(None);
                 }
                 Event::Error(_) => return,
                 _ => {}
@@ -120,17 +136,17 @@ fn watch_alarms(connection: &Connection) -> watch::Receiver<Option<String>> {
     alarm
 }
 
-impl Live {
+impl OpenConnection {
     pub async fn channel(&self) -> Result<Channel, BrokerError> {
         self.connection.create_channel().await.map_err(|error| map_error("open a channel".into(), &error))
     }
 
-    /// Why RabbitMQ takes no messages now, if so.
+    /// Why RabbitMQ accepts no messages. None: it accepts them.
     pub fn alarm(&self) -> Option<String> {
         self.alarm.borrow().clone()
     }
 
-    /// Waits while there is an alarm, or until the connection is gone.
+    /// Waits until there is no alarm, or until the connection is lost.
     pub async fn no_alarm(&self) {
         let _ = self.alarm.clone().wait_for(Option::is_none).await;
     }

@@ -1,4 +1,4 @@
-//! Takes from a stage's queue, over and over, whatever happens to the connection.
+//! Consumes a stage's queue, and subscribes again after any loss of connection, channel or queue.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,15 +14,15 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::Backoff;
-use super::error::map_error;
-use super::publisher::{Parcel, traceparent};
+use super::error::{is_not_found, map_error};
+use super::publisher::{OutgoingMessage, traceparent};
 use super::shared::Shared;
-use super::topology::DELIVERY_COUNT;
+use super::topology::{DELIVERY_COUNT, Generation};
 use crate::broker::{BrokerError, Consumer, Delivery, Receipt};
 use crate::domain::StageName;
+use crate::retry::Backoff;
 
-/// The receiver's end. A task of its own keeps the stream open and fills the buffer.
+/// The receiver's side. A task keeps the subscription open and fills the buffer.
 pub(super) struct RabbitMqConsumer {
     shared: Arc<Shared>,
     stage: StageName,
@@ -31,43 +31,45 @@ pub(super) struct RabbitMqConsumer {
     task: Option<JoinHandle<()>>,
 }
 
-/// What was prefetched and not yet handed out; the prefetch bounds it.
+/// Prefetched messages that [`Consumer::next`] has not returned yet. The prefetch count limits them.
 #[derive(Default)]
 struct Buffer {
-    taken: Mutex<VecDeque<Unacked>>,
+    messages: Mutex<VecDeque<Unacked>>,
     arrived: Notify,
 }
 
-/// An open stream of deliveries.
-struct Stream {
+/// A subscription.
+struct Subscription {
+    /// The generation of the topology at its start.
+    generation: Generation,
     channel: Channel,
-    consumer: lapin::Consumer,
+    deliveries: lapin::Consumer,
 }
 
-/// A message that RabbitMQ waits for an answer on. Dropped, it goes back.
+/// A message that is neither acknowledged nor rejected. Dropping it returns it to its queue.
 struct Unacked {
     delivery: lapin::message::Delivery,
-    /// RabbitMQ takes back what is unanswered when the channel closes, and it closes with its last owner.
+    /// The channel closes with its last owner, and RabbitMQ then takes back what is unacknowledged.
     _channel: Channel,
 }
 
 impl RabbitMqConsumer {
-    /// Opens the stream. RabbitMQ's refusal is an error; if it is merely away, the stream opens as soon as it is back.
+    /// Subscribes. Fails if RabbitMQ refuses. If RabbitMQ is unavailable, the task subscribes as soon as it is available.
     pub async fn open(shared: Arc<Shared>, stage: StageName, prefetch: u16) -> Result<Self, BrokerError> {
         let buffer = Arc::<Buffer>::default();
         let stop = CancellationToken::new();
-        let keeper = ConsumerTask {
+        let task = ConsumerTask {
             shared: shared.clone(),
             stage,
             prefetch: prefetch.max(1),
             buffer: buffer.clone(),
             stop: stop.clone(),
         };
-        let first = keeper.subscribe().await;
+        let first = task.subscribe().await;
         if let Err(error @ BrokerError::Refused { .. }) = first {
             return Err(error);
         }
-        let task = tokio::spawn(keeper.keep(first));
+        let task = tokio::spawn(task.run(first));
         Ok(Self { shared, stage, buffer, stop, task: Some(task) })
     }
 }
@@ -76,10 +78,10 @@ impl RabbitMqConsumer {
 impl Consumer for RabbitMqConsumer {
     async fn next(&mut self) -> Option<Delivery> {
         loop {
-            while let Some(taken) = self.buffer.pop() {
-                if taken.delivery.acker.usable() {
-                    let (body, redelivered) = (taken.delivery.data.clone(), taken.is_redelivered());
-                    return Some(Delivery::new(self.stage, Bytes::from(body), redelivered, Box::new(taken)));
+            while let Some(message) = self.buffer.pop() {
+                if message.delivery.acker.usable() {
+                    let (body, redelivered) = (message.delivery.data.clone(), message.is_redelivered());
+                    return Some(Delivery::new(self.stage, Bytes::from(body), redelivered, Box::new(message)));
                 }
             }
             if self.stop.is_cancelled() {
@@ -92,35 +94,35 @@ impl Consumer for RabbitMqConsumer {
     async fn stop(&mut self) {
         self.stop.cancel();
         if let Some(task) = self.task.take() {
-            // It ends by itself soon; if it panicked there is nothing more to come either.
+            // After a panic of the task, no more messages arrive either.
             let _ = task.await;
         }
-        let taken = std::mem::take(&mut *self.buffer.lock());
-        futures::future::join_all(taken.into_iter().map(|taken| self.put_back(taken))).await;
+        let messages = std::mem::take(&mut *self.buffer.lock());
+        futures::future::join_all(messages.into_iter().map(|message| self.return_unused(message))).await;
     }
 }
 
 impl RabbitMqConsumer {
-    /// Sends a message that nobody has begun with to the end of its queue, as good as new: handed back it would count as
-    /// redelivered, and bouncing between workers that are being stopped would use up its delivery limit.
-    async fn put_back(&self, taken: Unacked) {
-        if taken.is_redelivered() {
-            // It may have killed its worker: that must not be forgotten.
-            return Box::new(taken).hand_back().await;
+    /// Publishes a message that no worker has begun with to the end of its queue. A rejected message would count as
+    /// redelivered, and workers that stop one after the other would use up its delivery limit.
+    async fn return_unused(&self, message: Unacked) {
+        if message.is_redelivered() {
+            // It may have crashed its worker: the count must be kept.
+            return Box::new(message).nack().await;
         }
-        let properties = &taken.delivery.properties;
-        let parcel = Parcel {
-            queue: &self.shared.names.stage(self.stage),
+        let properties = &message.delivery.properties;
+        let copy = OutgoingMessage {
+            queue: &self.shared.topology.names.stage(self.stage),
             id: properties.message_id().as_ref().map_or("", |id| id.as_str()),
             kind: None,
             traceparent: traceparent(properties),
-            body: &taken.delivery.data,
+            body: &message.delivery.data,
         };
-        match self.shared.publisher.publish(&parcel).await {
-            Ok(()) => Box::new(taken).ack().await,
+        match self.shared.publisher.publish(&copy).await {
+            Ok(()) => Box::new(message).ack().await,
             Err(error) => {
-                tracing::debug!(%error, "a prefetched message goes back as redelivered");
-                Box::new(taken).hand_back().await;
+                tracing::debug!(%error, "a prefetched message returns to its queue as redelivered");
+                Box::new(message).nack().await;
             }
         }
     }
@@ -134,20 +136,20 @@ impl Drop for RabbitMqConsumer {
 
 impl Buffer {
     fn lock(&self) -> MutexGuard<'_, VecDeque<Unacked>> {
-        self.taken.lock().unwrap_or_else(|error| error.into_inner())
+        self.messages.lock().unwrap_or_else(|error| error.into_inner())
     }
 
     fn pop(&self) -> Option<Unacked> {
         self.lock().pop_front()
     }
 
-    fn push(&self, taken: Unacked) {
-        self.lock().push_back(taken);
+    fn push(&self, message: Unacked) {
+        self.lock().push_back(message);
         self.arrived.notify_one();
     }
 }
 
-/// Keeps the stream open.
+/// Keeps the subscription open.
 struct ConsumerTask {
     shared: Arc<Shared>,
     stage: StageName,
@@ -157,14 +159,16 @@ struct ConsumerTask {
 }
 
 impl ConsumerTask {
-    async fn keep(self, first: Result<Stream, BrokerError>) {
-        let mut backoff = Backoff::new();
-        let mut opened = first;
+    const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
+
+    async fn run(self, first: Result<Subscription, BrokerError>) {
+        let mut backoff = Backoff::new(Self::BACKOFF.0, Self::BACKOFF.1);
+        let mut subscribed = first;
         loop {
-            let lost = match opened {
-                Ok(stream) => {
+            let reason = match subscribed {
+                Ok(subscription) => {
                     backoff.reset();
-                    self.pump(stream).await
+                    self.receive(subscription).await
                 }
                 Err(error) => error.to_string(),
             };
@@ -172,73 +176,96 @@ impl ConsumerTask {
                 self.buffer.arrived.notify_one();
                 return;
             }
-            // RabbitMQ hands these out again.
+            // RabbitMQ delivers these again.
             self.buffer.lock().clear();
-            let wait = backoff.next();
-            tracing::warn!(stage = %self.stage, again_in = ?wait, "no messages from RabbitMQ: {lost}");
-            opened = tokio::select! {
+            let wait = backoff.next_wait();
+            tracing::warn!(stage = %self.stage, retry_in = ?wait, "no messages from RabbitMQ: {reason}");
+            subscribed = tokio::select! {
                 () = self.stop.cancelled() => return,
-                opened = async { tokio::time::sleep(wait).await; self.subscribe().await } => opened,
+                subscribed = async { tokio::time::sleep(wait).await; self.subscribe().await } => subscribed,
             };
         }
     }
 
-    async fn subscribe(&self) -> Result<Stream, BrokerError> {
-        let queue = self.shared.names.stage(self.stage);
-        let live = self.shared.link.live().await?;
-        let channel = live.channel().await?;
-        // The connection may be an old one and the queue gone since.
-        self.shared.names.declare(&channel).await?;
-        if let Err(error) = self.shared.rescue(&live.channel().await?).await {
-            tracing::warn!(%error, "unroutable messages stay where they are until the next consumer starts");
+    /// Subscribes, also if the queue is missing.
+    async fn subscribe(&self) -> Result<Subscription, BrokerError> {
+        if let Err(error) = self.shared.republish_unroutable().await {
+            tracing::warn!(%error, "unroutable messages stay in their queue until the next consumer starts");
         }
-        let failed = |error: lapin::Error| map_error(format!("take from {queue}"), &error);
-        channel.basic_qos(self.prefetch, BasicQosOptions::default()).await.map_err(failed)?;
-        let consumer = channel
-            .basic_consume(queue.as_str().into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
-            .await
-            .map_err(failed)?;
-        Ok(Stream { channel, consumer })
+        match self.consume().await? {
+            Ok(subscription) => Ok(subscription),
+            // The queue was deleted after this process had declared it. The second attempt declares it again.
+            Err(_) => self.consume().await?.map_err(|error| self.subscription_error(&error)),
+        }
     }
 
-    /// Fills the buffer until the stream ends, and tells why it did.
-    async fn pump(&self, mut stream: Stream) -> String {
+    /// The inner error: the queue is missing.
+    async fn consume(&self) -> Result<Result<Subscription, lapin::Error>, BrokerError> {
+        let channel = self.shared.connector.open().await?.channel().await?;
+        let generation = self.shared.topology.generation();
+        let queue = self.shared.topology.names.stage(self.stage);
+        let qos = channel.basic_qos(self.prefetch, BasicQosOptions::default()).await;
+        qos.map_err(|error| self.subscription_error(&error))?;
+        let consumed = channel
+            .basic_consume(queue.as_str().into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
+            .await;
+        match consumed {
+            Ok(deliveries) => Ok(Ok(Subscription { generation, channel, deliveries })),
+            Err(error) if is_not_found(&error) => {
+                self.shared.topology.invalidate(generation);
+                Ok(Err(error))
+            }
+            Err(error) => Err(self.subscription_error(&error)),
+        }
+    }
+
+    fn subscription_error(&self, error: &lapin::Error) -> BrokerError {
+        map_error(format!("consume {}", self.shared.topology.names.stage(self.stage)), error)
+    }
+
+    /// Fills the buffer until the subscription ends. Returns the reason of its end.
+    async fn receive(&self, mut subscription: Subscription) -> String {
         loop {
             let item = tokio::select! {
                 () = self.stop.cancelled() => break,
-                item = stream.consumer.next() => item,
+                item = subscription.deliveries.next() => item,
             };
             match item {
-                Some(Ok(delivery)) => self.buffer.push(Unacked { delivery, _channel: stream.channel.clone() }),
+                Some(Ok(delivery)) => self.buffer.push(Unacked { delivery, _channel: subscription.channel.clone() }),
                 Some(Err(error)) => return error.to_string(),
-                None => return "the consumer was cancelled (is the queue gone?)".into(),
+                None => {
+                    // RabbitMQ cancels the consumers of a queue that is deleted.
+                    self.shared.topology.invalidate(subscription.generation);
+                    return "RabbitMQ cancelled the consumer: was the queue deleted?".into();
+                }
             }
         }
-        self.cancel(stream).await;
+        self.cancel(subscription).await;
         String::new()
     }
 
-    /// Ends the subscription in an orderly way: what was under way meanwhile still reaches the buffer.
-    async fn cancel(&self, mut stream: Stream) {
-        const PATIENCE: Duration = Duration::from_secs(5);
-        let orderly = async {
-            stream.channel.basic_cancel(stream.consumer.tag(), BasicCancelOptions::default()).await?;
-            while let Some(delivery) = stream.consumer.next().await {
-                self.buffer.push(Unacked { delivery: delivery?, _channel: stream.channel.clone() });
+    /// Cancels the subscription. Messages that arrive meanwhile still enter the buffer.
+    async fn cancel(&self, mut subscription: Subscription) {
+        const LIMIT: Duration = Duration::from_secs(5);
+        let cancelling = async {
+            let tag = subscription.deliveries.tag();
+            subscription.channel.basic_cancel(tag, BasicCancelOptions::default()).await?;
+            while let Some(delivery) = subscription.deliveries.next().await {
+                self.buffer.push(Unacked { delivery: delivery?, _channel: subscription.channel.clone() });
             }
             Ok::<_, lapin::Error>(())
         };
-        match tokio::time::timeout(PATIENCE, orderly).await {
+        match tokio::time::timeout(LIMIT, cancelling).await {
             Ok(Ok(())) => {}
-            // The channel closes when the last delivery has its answer, and the subscription with it.
-            Ok(Err(error)) => tracing::debug!(%error, "could not cancel a subscription"),
+            // The channel closes after the last acknowledgement, and the subscription with it.
+            Ok(Err(error)) => tracing::debug!(%error, "cannot cancel a subscription"),
             Err(_) => tracing::warn!(stage = %self.stage, "RabbitMQ did not confirm the end of a subscription"),
         }
     }
 }
 
 impl Unacked {
-    /// RabbitMQ's flag, and the count of quorum queues, which RabbitMQ 4 leaves out where it is 0.
+    /// RabbitMQ's flag, or the delivery count of a quorum queue. RabbitMQ 4 omits a count of 0.
     fn is_redelivered(&self) -> bool {
         let headers = self.delivery.properties.headers().as_ref();
         let count =
@@ -246,9 +273,9 @@ impl Unacked {
         self.delivery.redelivered || count.is_some_and(|count| count > 0)
     }
 
-    async fn requeue(&self) {
+    async fn reject(&self) {
         let options = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
-        // A lost channel has handed it back already.
+        // If the channel is lost, RabbitMQ has returned the message already.
         let _ = self.delivery.acker.nack(options).await;
     }
 }
@@ -258,21 +285,23 @@ impl Receipt for Unacked {
     async fn ack(self: Box<Self>) {
         match self.delivery.acker.ack(BasicAckOptions::default()).await {
             Ok(true) => {}
-            Ok(false) => tracing::warn!("an acknowledgement was lost with its channel; the message will come again"),
-            Err(error) => tracing::warn!(%error, "an acknowledgement was lost; the message will come again"),
+            Ok(false) => {
+                tracing::warn!("an acknowledgement was lost with its channel; the message is delivered again");
+            }
+            Err(error) => tracing::warn!(%error, "an acknowledgement was lost; the message is delivered again"),
         }
     }
 
-    async fn hand_back(self: Box<Self>) {
-        self.requeue().await;
+    async fn nack(self: Box<Self>) {
+        self.reject().await;
     }
 }
 
 impl Drop for Unacked {
     fn drop(&mut self) {
         if self.delivery.acker.usable() {
-            // The first poll passes it on to the connection; only whether it was sent would come later.
-            let _ = self.requeue().now_or_never();
+            // The first poll passes the frame to the connection. The result would only say whether it was sent.
+            let _ = self.reject().now_or_never();
         }
     }
 }

@@ -1,7 +1,6 @@
-//! The dead letters: looked at without being lost, taken out one by one.
+//! Reads dead letters without removing them, and removes chosen ones.
 
-use crate::domain::CauseCode;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::collections::HashMap;
 
 use base64::Engine;
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions};
@@ -9,101 +8,101 @@ use lapin::types::AMQPValue;
 use lapin::{BasicProperties, Channel};
 
 use super::error::map_error;
-use super::topology::{DEATHS, LETTER_TYPE, Names};
-use crate::broker::{BrokerError, Choice, DeadLetter};
-use crate::domain::Message;
-use crate::domain::{Cause, StageName};
+use super::topology::{DEAD_LETTER_TYPE, DEATHS, Names};
+use crate::broker::{BrokerError, DeadLetter, DeadLetterFilter};
+use crate::domain::clock::now;
+use crate::domain::{Cause, CauseCode, Message, StageName};
 
-/// All dead letters, held by a channel. What is not answered lies in the queue again when the channel is closed, also
-/// when this process dies.
+/// All dead letters, unacknowledged on a channel. When the channel closes, also because this process ends, RabbitMQ
+/// returns to the queue what is unacknowledged.
 ///
-/// A quorum queue hands out again what was put back in the order in which it was put back, before all that is new. So
-/// letters keep their order only if they are all taken and all put back.
+/// A quorum queue delivers returned messages before new ones, in the order of their return. So dead letters keep their
+/// order only if all of them are read and all are returned.
 pub(super) struct DeadLetterQueue<'a> {
     names: &'a Names,
     channel: Channel,
-    letters: Vec<DeadLettered>,
+    letters: Vec<Copies>,
 }
 
-/// A letter and the delivery tags of its burials, the last of which counts.
-type DeadLettered = (DeadLetter, Vec<u64>);
+/// A dead letter, and the delivery tags of its copies. The last copy counts.
+type Copies = (DeadLetter, Vec<u64>);
 
 impl<'a> DeadLetterQueue<'a> {
-    /// Takes all letters into its hands. Someone else who looks meanwhile misses them.
+    /// Reads all dead letters. Until they are returned, other readers do not see them.
     pub async fn open(names: &'a Names, channel: Channel) -> Result<Self, BrokerError> {
         let mut open = Self { names, channel, letters: Vec::new() };
-        let mut places = std::collections::HashMap::new();
+        let mut indexes = HashMap::new();
         loop {
-            let got = open.channel.basic_get(open.names.dead().into(), BasicGetOptions::default()).await;
+            let got = open.channel.basic_get(open.names.dead_letters().into(), BasicGetOptions::default()).await;
             let Some(got) = got.map_err(|error| map_error("read the dead letters".into(), &error))? else {
                 return Ok(open);
             };
             let letter = read(open.names, &got.data, &got.properties);
-            let place = *places.entry(letter.id()).or_insert(open.letters.len());
-            if place == open.letters.len() {
+            let index = *indexes.entry(letter.id()).or_insert(open.letters.len());
+            if index == open.letters.len() {
                 open.letters.push((letter, vec![got.delivery_tag]));
             } else {
-                open.letters[place].0 = letter;
-                open.letters[place].1.push(got.delivery_tag);
+                open.letters[index].0 = letter;
+                open.letters[index].1.push(got.delivery_tag);
             }
         }
     }
 
-    /// Puts everything back and tells the first `limit` letters.
-    pub async fn look(mut self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
-        self.put_back(&self.letters).await?;
+    /// The first `limit` dead letters. All of them return to the queue.
+    pub async fn list(mut self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
+        self.release(&self.letters).await?;
         self.close().await?;
         self.letters.truncate(limit);
         Ok(contents(self.letters))
     }
 
-    /// Takes out the chosen letters. Nothing is removed before all the rest is back, and then everything at once: there
-    /// is no moment at which a crash removes some of them only.
-    pub async fn take_dead_letters(mut self, chosen: &Choice<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
+    /// Removes the dead letters that match. First returns all others to the queue, then removes the matching ones with one
+    /// acknowledgement, so that a crash cannot remove only some of them.
+    pub async fn take(mut self, filter: &DeadLetterFilter<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
         let letters = std::mem::take(&mut self.letters);
-        let (out, rest): (Vec<_>, Vec<_>) = letters.into_iter().partition(|(letter, _)| chosen(letter));
-        self.put_back(&rest).await?;
-        if let Some(last) = out.iter().flat_map(|(_, tags)| tags).max() {
+        let (taken, rest): (Vec<_>, Vec<_>) = letters.into_iter().partition(|(letter, _)| filter(letter));
+        self.release(&rest).await?;
+        if let Some(last) = taken.iter().flat_map(|(_, tags)| tags).max() {
             let removed = self.channel.basic_ack(*last, BasicAckOptions { multiple: true }).await;
             removed.map_err(|error| map_error("remove dead letters".into(), &error))?;
         }
         self.close().await?;
-        Ok(contents(out))
+        Ok(contents(taken))
     }
 
-    async fn put_back(&self, letters: &[DeadLettered]) -> Result<(), BrokerError> {
+    /// Returns letters to the queue, in their order.
+    async fn release(&self, letters: &[Copies]) -> Result<(), BrokerError> {
         let options = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
         let mut tags: Vec<u64> = letters.iter().flat_map(|(_, tags)| tags.iter().copied()).collect();
         tags.sort_unstable();
         for tag in tags {
-            let put_back = self.channel.basic_nack(tag, options).await;
-            put_back.map_err(|error| map_error("put dead letters back".into(), &error))?;
+            let released = self.channel.basic_nack(tag, options).await;
+            released.map_err(|error| map_error("return dead letters to their queue".into(), &error))?;
         }
         Ok(())
     }
 
-    /// RabbitMQ's answer to the closing comes after it has dealt with all that was sent before.
+    /// RabbitMQ confirms the close after it has processed everything sent before.
     async fn close(&self) -> Result<(), BrokerError> {
         const SUCCESS: u16 = 200;
         let closed = self.channel.close(SUCCESS, "OK".into()).await;
-        closed.map_err(|error| map_error("put dead letters back".into(), &error))
+        closed.map_err(|error| map_error("return dead letters to their queue".into(), &error))
     }
 }
 
-fn contents(letters: Vec<DeadLettered>) -> Vec<DeadLetter> {
+fn contents(letters: Vec<Copies>) -> Vec<DeadLetter> {
     letters.into_iter().map(|(letter, _)| letter).collect()
 }
 
-/// A letter that a worker wrote, or a message that RabbitMQ itself laid here.
+/// Reads a dead letter that a worker wrote, or a message that RabbitMQ dead-lettered itself.
 fn read(names: &Names, body: &[u8], properties: &BasicProperties) -> DeadLetter {
-    let ours = properties.kind().as_ref().is_some_and(|kind| kind.as_str() == LETTER_TYPE);
-    if ours && let Ok(letter) = serde_json::from_slice(body) {
+    let is_ours = properties.kind().as_ref().is_some_and(|kind| kind.as_str() == DEAD_LETTER_TYPE);
+    if is_ours && let Ok(letter) = serde_json::from_slice(body) {
         return letter;
     }
     let message = Message::decode(body).ok();
     let death = Death::read(names, properties);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let last_at = death.at.unwrap_or(now);
+    let last_at = death.at.unwrap_or_else(|| now().as_secs());
     DeadLetter {
         stage: message.as_ref().map(|message| message.position.stage).or(death.stage),
         cause: death.cause,
@@ -118,7 +117,7 @@ fn read(names: &Names, body: &[u8], properties: &BasicProperties) -> DeadLetter 
     }
 }
 
-/// Whence, why and when RabbitMQ dead-lettered a message.
+/// From which queue, why and when RabbitMQ dead-lettered a message.
 struct Death {
     stage: Option<StageName>,
     cause: Cause,
@@ -133,7 +132,7 @@ impl Death {
             _ => None,
         });
         let Some(AMQPValue::FieldTable(death)) = latest else {
-            let cause = Cause::new(CauseCode::ForeignMessage, "it was put among the dead letters by someone else");
+            let cause = Cause::new(CauseCode::ForeignMessage, "another program published it to the dead letters");
             return Self { stage: None, cause, at: None };
         };
         let text = |key: &str| match death.inner().get(key) {
@@ -147,7 +146,9 @@ impl Death {
         };
         // RabbitMQ's reasons: rejected, expired, maxlen, delivery_limit.
         let detail = match reason.as_str() {
-            "delivery_limit" => format!("RabbitMQ handed it out of {queue} again and again and had no answer"),
+            "delivery_limit" => {
+                format!("RabbitMQ delivered it from {queue} again and again without an acknowledgement")
+            }
             _ => format!("RabbitMQ moved it here from {queue}: {reason}"),
         };
         Self { stage: names.stage_of(&queue), cause: Cause::new(reason.replace('_', "-"), detail), at }

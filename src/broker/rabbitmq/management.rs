@@ -1,4 +1,4 @@
-//! What only RabbitMQ's management API can tell.
+//! A client of RabbitMQ's management API, for what AMQP does not report.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,31 +8,31 @@ use serde::Deserialize;
 use super::settings::Settings;
 use crate::broker::BrokerError;
 
-/// A client of the management API.
-pub(super) struct Api {
+pub(super) struct ManagementClient {
     client: reqwest::Client,
-    page: url::Url,
+    /// The list of our queues.
+    url: url::Url,
     user: String,
     password: String,
     prefix: String,
 }
 
 #[derive(Deserialize)]
-struct Page {
-    items: Vec<Queue>,
+struct QueueList {
+    items: Vec<QueueItem>,
 }
 
 #[derive(Deserialize)]
-struct Queue {
+struct QueueItem {
     name: String,
-    /// Missing while the server has no figures of a new queue yet.
+    /// Missing until the server has figures of a new queue.
     #[serde(default)]
     messages_unacknowledged: u64,
 }
 
-impl Api {
-    /// None: no such API is set.
-    pub fn of(settings: &Settings) -> Result<Option<Self>, BrokerError> {
+impl ManagementClient {
+    /// None: the settings name no management API.
+    pub fn new(settings: &Settings) -> Result<Option<Self>, BrokerError> {
         let Some(management) = settings.management() else { return Ok(None) };
         let refused = |detail: String| BrokerError::Refused { what: "set up the management client".into(), detail };
         let tls = crate::tls::client_config(None).map_err(|error| refused(error.to_string()))?;
@@ -42,34 +42,37 @@ impl Api {
             .timeout(Duration::from_secs(10))
             .build()
             .map_err(|error| refused(error.to_string()))?;
-        let mut page = management.url.clone();
-        page.path_segments_mut().map_err(|()| refused("its URL has no path".into()))?.pop_if_empty().extend([
+        let mut url = management.url.clone();
+        url.path_segments_mut().map_err(|()| refused("its URL has no path".into()))?.pop_if_empty().extend([
             "api",
             "queues",
             &settings.endpoint().vhost,
         ]);
-        page.query_pairs_mut()
+        url.query_pairs_mut()
             .append_pair("page", "1")
             .append_pair("page_size", "500")
             .append_pair("name", settings.prefix())
             .append_pair("use_regex", "false")
             .append_pair("columns", "name,messages_unacknowledged");
         let (user, password) = (management.user.clone(), management.password.clone());
-        Ok(Some(Self { client, page, user, password, prefix: settings.prefix().into() }))
+        Ok(Some(Self { client, url, user, password, prefix: settings.prefix().into() }))
     }
 
-    /// How many messages of each queue are in the hands of consumers. The server's figures are some seconds old.
+    /// The number of delivered and unacknowledged messages by queue. The server's figures are some seconds old.
     pub async fn in_flight(&self) -> Result<HashMap<String, u64>, BrokerError> {
-        let what = || format!("ask RabbitMQ's management API on {}", self.page.authority());
+        let what = || format!("query RabbitMQ's management API on {}", self.url.authority());
         let unavailable =
             |error: reqwest::Error| BrokerError::Unavailable { what: what(), detail: error.without_url().to_string() };
-        let request = self.client.get(self.page.clone()).basic_auth(&self.user, Some(&self.password));
+        let request = self.client.get(self.url.clone()).basic_auth(&self.user, Some(&self.password));
         let answer = request.send().await.map_err(unavailable)?;
         let status = answer.status();
         if !status.is_success() {
             let detail = match status.as_u16() {
                 401 | 403 => {
-                    format!("{status}; the user `{}` needs the tag `monitoring` and a right password", self.user)
+                    format!(
+                        "{status}; check the password of the user `{}`, and give it the tag `monitoring`",
+                        self.user
+                    )
                 }
                 _ => status.to_string(),
             };
@@ -79,11 +82,11 @@ impl Api {
             });
         }
         let body = answer.bytes().await.map_err(unavailable)?;
-        let page: Page = serde_json::from_slice(&body).map_err(|error| BrokerError::Refused {
+        let list: QueueList = serde_json::from_slice(&body).map_err(|error| BrokerError::Refused {
             what: what(),
-            detail: format!("that is not the answer of a management API: {error}"),
+            detail: format!("the answer is not one of a management API: {error}"),
         })?;
-        let ours = page.items.into_iter().filter(|queue| queue.name.starts_with(&self.prefix));
+        let ours = list.items.into_iter().filter(|queue| queue.name.starts_with(&self.prefix));
         Ok(ours.map(|queue| (queue.name, queue.messages_unacknowledged)).collect())
     }
 }

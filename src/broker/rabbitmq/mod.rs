@@ -1,6 +1,4 @@
-//! The broker of a cluster: RabbitMQ, 3.10 or newer.
-//!
-//! `design.md` beside this file says what it guarantees and why.
+//! The broker of an installation: RabbitMQ, 3.10 or newer. `design.md` describes its guarantees and their reasons.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,14 +6,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::try_join_all;
-use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
+use lapin::options::{BasicGetOptions, BasicNackOptions, BasicPublishOptions};
 use lapin::{BasicProperties, Channel};
 
-use super::{Broker, BrokerError, Choice, Consumer, DeadLetter, Depth, Message};
+use super::{Broker, BrokerError, Consumer, DeadLetter, DeadLetterFilter, Depth, Message};
 use crate::domain::StageName;
+use crate::retry::TIERS;
 
-mod backoff;
 mod connection;
 mod consumer;
 mod dead_letters;
@@ -26,15 +23,15 @@ mod settings;
 mod shared;
 pub mod topology;
 
-use connection::Link;
+use connection::Connector;
 use consumer::RabbitMqConsumer;
 use dead_letters::DeadLetterQueue;
 use error::map_error;
-use management::Api;
-use publisher::{Parcel, Publisher};
+use management::ManagementClient;
+use publisher::{OutgoingMessage, Publisher};
 pub use settings::{BadSettings, Settings};
 use shared::Shared;
-use topology::{LETTER_TYPE, Names, TIERS};
+use topology::{DEAD_LETTER_TYPE, Names, Topology};
 
 /// RabbitMQ. Clones share its connections.
 #[derive(Clone)]
@@ -43,25 +40,28 @@ pub struct RabbitMq {
 }
 
 impl RabbitMq {
-    /// Connects when it is first used; [`Broker::check`] tells whether that works.
+    /// Does not connect yet: the first call does. [`Broker::check`] reports whether that succeeds.
     pub fn new(settings: Settings) -> Result<Self, BrokerError> {
-        let names = Names::new(settings.prefix());
-        let management = Api::of(&settings)?;
+        let topology = Arc::new(Topology::new(settings.prefix()));
+        let management = ManagementClient::new(&settings)?;
         let settings = Arc::new(settings);
         let patience = settings.patience;
-        let publisher = Publisher::new(settings.clone());
-        let link = Link::new(settings, "consuming");
-        Ok(Self { shared: Arc::new(Shared { names, publisher, link, management, patience }) })
+        let publisher = Publisher::new(settings.clone(), topology.clone());
+        let connector = Connector::new(settings, topology.clone(), "consuming");
+        Ok(Self { shared: Arc::new(Shared { topology, publisher, connector, management, patience }) })
     }
 
-    async fn try_out(&self) -> Result<(), BrokerError> {
-        let names = &self.shared.names;
-        let channel = self.shared.publisher.live().await?.channel().await?;
-        may_write(&channel, names.exchange()).await.map_err(|error| map_error("publish".into(), &error))?;
+    fn names(&self) -> &Names {
+        &self.shared.topology.names
+    }
+
+    async fn check_permissions(&self) -> Result<(), BrokerError> {
+        let channel = self.shared.publisher.open().await?.channel().await?;
+        may_write(&channel, self.names().exchange()).await.map_err(|error| map_error("publish".into(), &error))?;
         let channel = self.channel().await?;
-        may_read(&channel, names).await.map_err(|error| map_error("take messages".into(), &error))?;
+        may_read(&channel, self.names()).await.map_err(|error| map_error("read messages".into(), &error))?;
         match &self.shared.management {
-            Some(api) => api.in_flight().await.map(drop),
+            Some(management) => management.in_flight().await.map(drop),
             None => Ok(()),
         }
     }
@@ -69,57 +69,57 @@ impl RabbitMq {
     async fn send(&self, message: &Message, queue: &str) -> Result<(), BrokerError> {
         let (id, body) = (message.id(), message.encode());
         let traceparent = message.traceparent.as_deref();
-        let parcel = Parcel { queue, id: &id, kind: None, traceparent, body: &body };
-        self.shared.publisher.publish(&parcel).await
+        self.shared.publisher.publish(&OutgoingMessage { queue, id: &id, kind: None, traceparent, body: &body }).await
     }
 
     async fn channel(&self) -> Result<Channel, BrokerError> {
-        self.shared.link.live().await?.channel().await
+        self.shared.connector.open().await?.channel().await
     }
 }
 
 #[async_trait]
 impl Broker for RabbitMq {
     async fn publish(&self, message: &Message) -> Result<(), BrokerError> {
-        self.send(message, &self.shared.names.stage(message.position.stage)).await
+        self.send(message, &self.names().stage(message.position.stage)).await
     }
 
     async fn publish_after(&self, message: &Message, delay: Duration) -> Result<(), BrokerError> {
         if delay.is_zero() {
             return self.publish(message).await;
         }
-        self.send(message, &self.shared.names.retry_for(message.position.stage, delay)).await
+        self.send(message, &self.names().retry_for(message.position.stage, delay)).await
     }
 
     async fn dead_letter(&self, letter: &DeadLetter) -> Result<(), BrokerError> {
-        let (id, queue) = (letter.id(), self.shared.names.dead());
-        let body = serde_json::to_vec(letter).expect("a letter has only string keys");
-        let parcel = Parcel { queue: &queue, id: &id, kind: Some(LETTER_TYPE), traceparent: None, body: &body };
-        self.shared.publisher.publish(&parcel).await
+        let (id, queue) = (letter.id(), self.names().dead_letters());
+        let body = serde_json::to_vec(letter).expect("a dead letter has only string keys");
+        let kind = Some(DEAD_LETTER_TYPE);
+        let message = OutgoingMessage { queue: &queue, id: &id, kind, traceparent: None, body: &body };
+        self.shared.publisher.publish(&message).await
     }
 
     async fn consume(&self, stage: StageName, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
         Ok(Box::new(RabbitMqConsumer::open(self.shared.clone(), stage, prefetch).await?))
     }
 
-    /// What is in flight is known where the management API is set, a few seconds late; otherwise it is reported as 0.
-    /// `delayed` is what lies in the delay queues.
+    /// `in_flight` comes from the management API, some seconds late; it is 0 if the settings name none. `delayed` counts
+    /// the messages in the delay queues.
     async fn depths(&self) -> Result<Vec<Depth>, BrokerError> {
-        let names = &self.shared.names;
+        let names = self.names();
         let channel = self.channel().await?;
         let in_flight = match &self.shared.management {
-            Some(api) => api.in_flight().await?,
+            Some(management) => management.in_flight().await?,
             None => Default::default(),
         };
         let mut depths = Vec::new();
         for stage in StageName::ALL.into_iter().map(Some).chain([None]) {
-            let queue = stage.map_or_else(|| names.dead(), |stage| names.stage(stage));
+            let queue = stage.map_or_else(|| names.dead_letters(), |stage| names.stage(stage));
             let retries = stage.map(|stage| TIERS.map(|tier| names.retry(stage, tier)));
-            let counts = retries.iter().flatten().map(|retry| count(&channel, retry));
+            let counts = retries.iter().flatten().map(|retry| self.shared.count(&channel, retry));
             let delayed: Vec<u64> = try_join_all(counts).await?;
             depths.push(Depth {
                 stage,
-                ready: count(&channel, &queue).await?,
+                ready: self.shared.count(&channel, &queue).await?,
                 in_flight: in_flight.get(&queue).copied().unwrap_or(0),
                 delayed: delayed.iter().sum(),
                 oldest_age: None,
@@ -128,14 +128,12 @@ impl Broker for RabbitMq {
         Ok(depths)
     }
 
-    async fn dead(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
-        let dead_letters = DeadLetterQueue::open(&self.shared.names, self.channel().await?).await?;
-        dead_letters.look(limit).await
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
+        DeadLetterQueue::open(self.names(), self.channel().await?).await?.list(limit).await
     }
 
-    async fn take_dead_letters(&self, chosen: &Choice<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
-        let dead_letters = DeadLetterQueue::open(&self.shared.names, self.channel().await?).await?;
-        dead_letters.take_dead_letters(chosen).await
+    async fn take_dead_letters(&self, filter: &DeadLetterFilter<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
+        DeadLetterQueue::open(self.names(), self.channel().await?).await?.take(filter).await
     }
 
     fn system(&self) -> &'static str {
@@ -143,63 +141,38 @@ impl Broker for RabbitMq {
     }
 
     fn queue(&self, stage: StageName) -> String {
-        self.shared.names.stage(stage)
+        self.names().stage(stage)
     }
 
-    /// Connects, declares the topology, and checks the permissions. Leaves nothing behind.
+    /// Connects, declares the topology, and checks the permissions. Publishes nothing.
     async fn check(&self) -> Result<(), BrokerError> {
         let patience = self.shared.patience;
-        match tokio::time::timeout(patience, self.try_out()).await {
-            Ok(tried) => tried,
+        match tokio::time::timeout(patience, self.check_permissions()).await {
+            Ok(checked) => checked,
             Err(_) => Err(BrokerError::Unavailable {
-                what: "try RabbitMQ out".into(),
-                detail: format!("no answer within {patience:?}: {}", self.shared.why_silent()),
+                what: "check RabbitMQ".into(),
+                detail: format!("no answer within {patience:?}: {}", self.likely_cause()),
             }),
         }
     }
 }
 
-impl Shared {
-    /// A guess at why RabbitMQ takes connections and does not answer.
-    fn why_silent(&self) -> String {
-        let live = self.publisher.live().now_or_never().and_then(Result::ok);
-        match live.and_then(|live| live.alarm()) {
-            Some(reason) => format!("RabbitMQ has raised an alarm ({reason}) and takes no messages"),
+impl RabbitMq {
+    /// The likely reason why RabbitMQ accepts connections and does not answer.
+    fn likely_cause(&self) -> String {
+        let open = self.shared.publisher.open().now_or_never().and_then(Result::ok);
+        match open.and_then(|open| open.alarm()) {
+            Some(reason) => format!("RabbitMQ has raised an alarm ({reason}) and accepts no messages"),
             None => format!(
-                "if it is well otherwise, {0} has lost its leader in a crash: `rabbitmqctl delete_queue {0}`, and the \
-                 next worker declares it anew",
-                self.names.unroutable()
+                "the queue {0} may have lost its leader in a crash: run `rabbitmqctl delete_queue {0}` and restart a \
+                 worker, which declares it again",
+                self.names().unroutable()
             ),
         }
     }
-
-    /// Publishes again what could not be routed while a queue was missing. What still cannot be comes back here.
-    async fn rescue(&self, channel: &Channel) -> Result<(), BrokerError> {
-        let unroutable = self.names.unroutable();
-        let failed = |error: lapin::Error| map_error(format!("empty {unroutable}"), &error);
-        for _ in 0..count(channel, &unroutable).await? {
-            let got = channel.basic_get(unroutable.as_str().into(), BasicGetOptions::default()).await;
-            let Some(got) = got.map_err(failed)? else { break };
-            let id = got.properties.message_id().as_ref().map_or("", |id| id.as_str());
-            tracing::warn!(id, queue = %got.routing_key, "a message could not be routed; trying again");
-            let (queue, traceparent) = (got.routing_key.as_str(), publisher::traceparent(&got.properties));
-            let kind = got.properties.kind().as_ref().map(|kind| kind.as_str());
-            let parcel = Parcel { queue, id, kind, traceparent, body: &got.data };
-            self.publisher.publish(&parcel).await?;
-            channel.basic_ack(got.delivery_tag, BasicAckOptions::default()).await.map_err(failed)?;
-        }
-        Ok(())
-    }
 }
 
-/// Messages of a queue that wait to be handed out.
-async fn count(channel: &Channel, queue: &str) -> Result<u64, BrokerError> {
-    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
-    let declared = channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
-    Ok(declared.map_err(|error| map_error(format!("count the messages of {queue}"), &error))?.message_count().into())
-}
-
-/// RabbitMQ checks the right to publish when it meets a message; the transaction that holds it is rolled back.
+/// RabbitMQ checks the permission to publish when a message arrives. The transaction of this message is rolled back.
 async fn may_write(channel: &Channel, exchange: &str) -> lapin::Result<()> {
     channel.tx_select().await?;
     let options = BasicPublishOptions::default();
@@ -207,7 +180,7 @@ async fn may_write(channel: &Channel, exchange: &str) -> lapin::Result<()> {
     channel.tx_rollback().await
 }
 
-/// The queue of the unroutable is nearly always empty, so that nobody's message is touched.
+/// Reads from the queue of unroutable messages, since it is nearly always empty.
 async fn may_read(channel: &Channel, names: &Names) -> lapin::Result<()> {
     if let Some(got) = channel.basic_get(names.unroutable().into(), BasicGetOptions::default()).await? {
         got.acker.nack(BasicNackOptions { requeue: true, ..BasicNackOptions::default() }).await?;

@@ -1,140 +1,145 @@
-//! Publishes and waits for RabbitMQ's confirm.
+//! Publishes messages and waits for RabbitMQ's confirms.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::sync::Semaphore;
 
-use super::connection::{Link, Live};
+use super::connection::{Connector, OpenConnection};
 use super::error::map_error;
 use super::settings::Settings;
-use super::topology::{CONTENT_TYPE, Names, TRACEPARENT};
+use super::topology::{CONTENT_TYPE, TRACEPARENT, Topology};
 use crate::broker::BrokerError;
 use crate::domain::ContentHash;
 
-/// Publishes many messages at a time, each on a channel of its own while it waits for its confirm.
+/// Publishes many messages at the same time, each on a channel of its own until its confirm arrives.
 ///
-/// RabbitMQ says of a message it cannot route that it returns it, and then confirms it like any other; the two can only
-/// be brought together for sure where nothing else is in flight on the channel.
+/// RabbitMQ first returns a message that it cannot route, and then confirms it like any other. Return and confirm can only
+/// be matched reliably if the channel has one message in flight.
 pub(super) struct Publisher {
-    link: Link,
-    names: Names,
+    connector: Connector,
+    topology: Arc<Topology>,
     settings: Arc<Settings>,
-    idle: std::sync::Mutex<Vec<Channel>>,
-    room: Semaphore,
+    idle: Mutex<Vec<Channel>>,
+    permits: Semaphore,
 }
 
-/// A message as RabbitMQ is to keep it.
-pub(super) struct Parcel<'a> {
-    /// Name of the queue that it is for.
+/// A message to publish.
+pub(super) struct OutgoingMessage<'a> {
+    /// The name of its queue.
     pub queue: &'a str,
     pub id: &'a str,
-    /// [`super::topology::LETTER_TYPE`], for dead letters.
+    /// [`super::topology::DEAD_LETTER_TYPE`] for a dead letter.
     pub kind: Option<&'a str>,
     pub traceparent: Option<&'a str>,
     pub body: &'a [u8],
 }
 
 impl Publisher {
-    /// Messages on their way at a time; more wait their turn. Each costs RabbitMQ a process.
+    /// Messages in flight at the same time. Each channel costs RabbitMQ a process.
     const CHANNELS: usize = 64;
 
-    pub fn new(settings: Arc<Settings>) -> Self {
+    pub fn new(settings: Arc<Settings>, topology: Arc<Topology>) -> Self {
         Self {
-            link: Link::new(settings.clone(), "publishing"),
-            names: Names::new(settings.prefix()),
+            connector: Connector::new(settings.clone(), topology.clone(), "publishing"),
+            topology,
             settings,
-            idle: std::sync::Mutex::default(),
-            room: Semaphore::new(Self::CHANNELS),
+            idle: Mutex::default(),
+            permits: Semaphore::new(Self::CHANNELS),
         }
     }
 
-    pub async fn live(&self) -> Result<Arc<Live>, BrokerError> {
-        self.link.live().await
+    pub async fn open(&self) -> Result<Arc<OpenConnection>, BrokerError> {
+        self.connector.open().await
     }
 
-    /// Returns when RabbitMQ has the message on disk. After an error it may have it all the same.
-    pub async fn publish(&self, parcel: &Parcel<'_>) -> Result<(), BrokerError> {
-        let _room = self.room.acquire().await.expect("this semaphore is never closed");
-        let live = self.link.live().await?;
-        let attempt = tokio::time::timeout(self.settings.patience, self.attempt(&live, parcel));
+    /// Returns when RabbitMQ has the message on disk. After an error, RabbitMQ may have it nevertheless.
+    pub async fn publish(&self, message: &OutgoingMessage<'_>) -> Result<(), BrokerError> {
+        let _permit = self.permits.acquire().await.expect("this semaphore is never closed");
+        let open = self.connector.open().await?;
+        let attempt = tokio::time::timeout(self.settings.patience, self.attempt(&open, message));
         attempt.await.unwrap_or_else(|_| {
-            let detail = match live.alarm() {
+            let detail = match open.alarm() {
                 Some(reason) => format!(
-                    "RabbitMQ has raised an alarm ({reason}) and takes no messages until it has memory and disk again"
+                    "RabbitMQ has raised an alarm ({reason}) and accepts no messages until it has enough memory and disk"
                 ),
                 None => format!("no confirm within {:?}", self.settings.patience),
             };
-            Err(BrokerError::Unavailable { what: publish_to(parcel), detail })
+            Err(BrokerError::Unavailable { what: publish_to(message), detail })
         })
     }
 
-    async fn attempt(&self, live: &Live, parcel: &Parcel<'_>) -> Result<(), BrokerError> {
-        live.no_alarm().await;
-        let failed = |error: lapin::Error| map_error(publish_to(parcel), &error);
-        let channel = self.channel(live).await?;
+    async fn attempt(&self, open: &OpenConnection, message: &OutgoingMessage<'_>) -> Result<(), BrokerError> {
+        open.no_alarm().await;
+        let failed = |error: lapin::Error| map_error(publish_to(message), &error);
+        let unavailable = |detail| Err(BrokerError::Unavailable { what: publish_to(message), detail });
+        let generation = self.topology.generation();
+        let channel = self.channel(open).await?;
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let exchange = ShortString::from(self.names.exchange());
-        let key = ShortString::from(parcel.queue);
-        let confirm = channel.basic_publish(exchange, key, options, parcel.body, properties(parcel)).await;
+        let exchange = ShortString::from(self.topology.names.exchange());
+        let key = ShortString::from(message.queue);
+        let confirm = channel.basic_publish(exchange, key, options, message.body, properties(message)).await;
         match confirm.map_err(failed)?.await.map_err(failed)? {
             Confirmation::Ack(None) => {
-                self.idle.lock().unwrap_or_else(|error| error.into_inner()).push(channel);
+                self.idle().push(channel);
                 Ok(())
             }
-            Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => Err(BrokerError::Unavailable {
-                what: publish_to(parcel),
-                detail: format!(
-                    "RabbitMQ returned the message: {} {}; the queue is missing, and so is {}: restart a worker, which \
-                     declares them",
+            Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => {
+                self.topology.invalidate(generation);
+                unavailable(format!(
+                    "RabbitMQ returned the message: {} {}; the queue and {} are missing, and are declared again before \
+                     the next message",
                     returned.reply_code,
                     returned.reply_text,
-                    self.names.unroutable()
-                ),
-            }),
-            Confirmation::Nack(None) | Confirmation::NotRequested => Err(BrokerError::Unavailable {
-                what: publish_to(parcel),
-                detail: "RabbitMQ could not store the message (it answered with a nack)".into(),
-            }),
+                    self.topology.names.unroutable()
+                ))
+            }
+            Confirmation::Nack(None) | Confirmation::NotRequested => {
+                unavailable("RabbitMQ could not store the message (it answered with a nack)".into())
+            }
         }
     }
 
-    /// A channel on which nothing is in flight.
-    async fn channel(&self, live: &Live) -> Result<Channel, BrokerError> {
+    /// A channel without a message in flight.
+    async fn channel(&self, open: &OpenConnection) -> Result<Channel, BrokerError> {
         loop {
-            let idle = self.idle.lock().unwrap_or_else(|error| error.into_inner()).pop();
+            let idle = self.idle().pop();
             match idle {
                 Some(channel) if channel.status().connected() => return Ok(channel),
-                // It belonged to a connection that is gone.
+                // A channel of a lost connection.
                 Some(_) => {}
                 None => break,
             }
         }
-        let channel = live.channel().await?;
+        let channel = open.channel().await?;
         let confirms = channel.confirm_select(ConfirmSelectOptions::default()).await;
-        confirms.map_err(|error| map_error("ask for confirms".into(), &error))?;
+        confirms.map_err(|error| map_error("request confirms".into(), &error))?;
         Ok(channel)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Channel>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn publish_to(parcel: &Parcel<'_>) -> String {
-    format!("publish to {}", parcel.queue)
+fn publish_to(message: &OutgoingMessage) -> String {
+    format!("publish to {}", message.queue)
 }
 
-fn properties(parcel: &Parcel<'_>) -> BasicProperties {
+fn properties(message: &OutgoingMessage) -> BasicProperties {
     const PERSISTENT: u8 = 2;
-    let id = ShortString::try_new(parcel.id)
-        .unwrap_or_else(|_| ContentHash::of(parcel.id.as_bytes()).to_string().as_str().into());
+    let id = ShortString::try_new(message.id)
+        .unwrap_or_else(|_| ContentHash::of(message.id.as_bytes()).to_string().as_str().into());
     let mut properties = BasicProperties::default()
         .with_delivery_mode(PERSISTENT)
         .with_content_type(CONTENT_TYPE.into())
         .with_message_id(id);
-    if let Some(kind) = parcel.kind {
+    if let Some(kind) = message.kind {
         properties = properties.with_type(kind.into());
     }
-    if let Some(traceparent) = parcel.traceparent {
+    if let Some(traceparent) = message.traceparent {
         let mut headers = FieldTable::default();
         headers.insert(TRACEPARENT.into(), AMQPValue::LongString(LongString::from(traceparent)));
         properties = properties.with_headers(headers);
@@ -142,7 +147,7 @@ fn properties(parcel: &Parcel<'_>) -> BasicProperties {
     properties
 }
 
-/// The trace context that a message came with.
+/// The trace context in the headers of a message.
 pub(super) fn traceparent(properties: &BasicProperties) -> Option<&str> {
     match properties.headers().as_ref()?.inner().get(TRACEPARENT)? {
         AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),

@@ -1,4 +1,4 @@
-//! Where RabbitMQ is and how we name our things there.
+//! The address of RabbitMQ and the prefix of all names.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,19 +7,19 @@ use std::time::Duration;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use url::Url;
 
-/// How to reach RabbitMQ. Printed without its passwords.
+/// How to reach RabbitMQ. `Debug` shows no passwords.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Settings {
     endpoint: Endpoint,
     prefix: String,
     management: Option<Management>,
-    /// How long to wait for TCP, TLS and the handshake.
+    /// Time limit for TCP, TLS and the handshake.
     pub connect_timeout: Duration,
-    /// How long a message may wait for its confirm, alarms included.
+    /// Time limit for the confirm of a message, alarms included.
     pub patience: Duration,
 }
 
-/// What an `amqp` URL says.
+/// The content of an `amqp` URL.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Endpoint {
     tls: bool,
@@ -30,7 +30,7 @@ pub(super) struct Endpoint {
     pub vhost: String,
 }
 
-/// The management API, which knows what is in flight.
+/// The management API, which reports unacknowledged messages.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Management {
     /// Scheme, host, port and path, without a user.
@@ -41,12 +41,10 @@ pub(super) struct Management {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadSettings {
-    // The URL itself is not quoted: it may hold a password.
+    // The message does not quote the URL, since it may contain a password.
     #[error("the RabbitMQ URL {0}: write amqp://user:password@host:5672/vhost, or amqps:// for TLS")]
     Url(String),
-    #[error(
-        "the RabbitMQ prefix `{0}` is not good: take 1 to 60 of a-z, 0-9, `-`, `_` and `.`, beginning with a letter"
-    )]
+    #[error("the RabbitMQ prefix `{0}` is not valid: use 1 to 60 of a-z, 0-9, `-`, `_` and `.`, with a letter first")]
     Prefix(String),
     #[error("the URL of RabbitMQ's management API {0}: write http://user:password@host:15672 or https://...")]
     Management(String),
@@ -55,8 +53,8 @@ pub enum BadSettings {
 impl Settings {
     pub const PREFIX: &'static str = "facemill";
 
-    /// Reads `amqp(s)://user:password@host:port/vhost`. User and password are `guest` and the virtual host is `/`
-    /// where they are left out; a `/` in a virtual host is written `%2F`.
+    /// Parses `amqp(s)://user:password@host:port/vhost`. Without a user, user and password are `guest`. Without a virtual
+    /// host, it is `/`. A `/` in a virtual host is written `%2F`.
     pub fn new(url: &str) -> Result<Self, BadSettings> {
         Ok(Self {
             endpoint: Endpoint::parse(url)?,
@@ -67,13 +65,13 @@ impl Settings {
         })
     }
 
-    /// Begins every name with `prefix`, so that several installations can share a virtual host.
+    /// `prefix` starts every name, so that several installations can share a virtual host.
     pub fn with_prefix(self, prefix: &str) -> Result<Self, BadSettings> {
         Self::check_prefix(prefix)?;
         Ok(Self { prefix: prefix.into(), ..self })
     }
 
-    /// Whether names may begin so.
+    /// Whether a prefix is valid.
     pub fn check_prefix(prefix: &str) -> Result<(), BadSettings> {
         let legal = prefix.len() <= 60
             && prefix.starts_with(|c: char| c.is_ascii_lowercase())
@@ -81,10 +79,10 @@ impl Settings {
         if legal { Ok(()) } else { Err(BadSettings::Prefix(prefix.into())) }
     }
 
-    /// Asks the management API at `url` for what is in flight. Without a user of its own it gets that of the broker.
+    /// Reads the unacknowledged messages from the management API at `url`. A URL without a user uses that of the broker.
     pub fn with_management(self, url: &str) -> Result<Self, BadSettings> {
         let bad = |what: String| BadSettings::Management(what);
-        let mut url = Url::parse(url).map_err(|error| bad(format!("is not one ({error})")))?;
+        let mut url = Url::parse(url).map_err(|error| bad(format!("is not valid ({error})")))?;
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
             return Err(bad(format!("begins with {}:", url.scheme())));
         }
@@ -127,13 +125,13 @@ impl fmt::Debug for Settings {
 impl Endpoint {
     fn parse(url: &str) -> Result<Self, BadSettings> {
         let bad = |what: String| BadSettings::Url(what);
-        let url = Url::parse(url).map_err(|error| bad(format!("is not one ({error})")))?;
+        let url = Url::parse(url).map_err(|error| bad(format!("is not valid ({error})")))?;
         let tls = match url.scheme() {
             "amqp" => false,
             "amqps" => true,
             other => return Err(bad(format!("begins with {other}:"))),
         };
-        let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| bad("names no host".into()))?;
+        let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| bad("has no host".into()))?;
         if url.query().is_some() || url.fragment().is_some() {
             return Err(bad("has options after its path, which are not supported".into()));
         }
@@ -142,11 +140,11 @@ impl Endpoint {
         };
         let path = url.path().strip_prefix('/').unwrap_or_default();
         if path.contains('/') {
-            return Err(bad("names more than a virtual host in its path (write %2F for a / in its name)".into()));
+            return Err(bad("has more than a virtual host in its path (write %2F for a / in a name)".into()));
         }
         Ok(Self {
             tls,
-            // An IPv6 address wears brackets only inside a URL.
+            // An IPv6 address has brackets only inside a URL.
             host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
             port: url.port().unwrap_or(if tls { 5671 } else { 5672 }),
             user: named(url.username(), "guest")?,
@@ -160,7 +158,7 @@ impl Endpoint {
     }
 
     pub fn uri(&self) -> AMQPUri {
-        /// Seconds. A server that hangs is given up after twice that.
+        /// Seconds. After twice this time without data the connection counts as lost.
         const HEARTBEAT: u16 = 10;
         AMQPUri {
             scheme: if self.tls { AMQPScheme::AMQPS } else { AMQPScheme::AMQP },
@@ -175,7 +173,7 @@ impl Endpoint {
     }
 }
 
-/// Without the password.
+/// Shows no password.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls { "amqps" } else { "amqp" };
@@ -184,13 +182,13 @@ impl fmt::Display for Endpoint {
 }
 
 fn decode(text: &str) -> Result<String, String> {
-    // The crate leaves an invalid escape as it is: reject it here.
+    // The crate ignores an invalid escape.
     let is_escape = |part: &str| part.len() >= 2 && part.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
     if !text.split('%').skip(1).all(is_escape) {
         return Err("has a % that is not followed by two hex digits (write %25 for a %)".into());
     }
     let decoded = percent_encoding::percent_decode_str(text).decode_utf8();
-    decoded.map(Cow::into_owned).map_err(|_| "is not UTF-8 once its %.. are decoded".into())
+    decoded.map(Cow::into_owned).map_err(|_| "is not UTF-8 after decoding its %.. escapes".into())
 }
 
 #[cfg(test)]
@@ -202,19 +200,19 @@ mod tests {
     }
 
     #[test]
-    fn urls_are_read() {
+    fn urls_are_parsed() {
         let all = endpoint("amqps://us%40er:p%2Fw@mq.example:5999/fa%2Fces");
         assert_eq!((all.tls, all.host.as_str(), all.port), (true, "mq.example", 5999));
         assert_eq!((all.user.as_str(), all.password.as_str(), all.vhost.as_str()), ("us@er", "p/w", "fa/ces"));
         let least = endpoint("amqp://[::1]");
         assert_eq!((least.host.as_str(), least.port, least.vhost.as_str()), ("::1", 5672, "/"));
         assert_eq!((least.user.as_str(), least.password.as_str()), ("guest", "guest"));
-        assert_eq!(endpoint("amqp://h/").vhost, "/", "a trailing slash names no virtual host");
+        assert_eq!(endpoint("amqp://h/").vhost, "/", "a trailing slash is no virtual host");
         assert_eq!(endpoint("amqps://h").port, 5671);
     }
 
     #[test]
-    fn faults_are_told_without_the_password() {
+    fn errors_do_not_show_the_password() {
         let bad = [
             "",
             "localhost:5672",

@@ -1,19 +1,70 @@
-//! What all clones of the broker, and its consumers, share.
+//! What the clones of the broker and its consumers share.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::connection::Link;
-use super::management::Api;
-use super::publisher::Publisher;
-use super::topology::Names;
+use lapin::Channel;
+use lapin::options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+
+use super::connection::Connector;
+use super::error::{is_not_found, map_error};
+use super::management::ManagementClient;
+use super::publisher::{OutgoingMessage, Publisher, traceparent};
+use super::topology::Topology;
+use crate::broker::BrokerError;
 
 /// The connections to one RabbitMQ.
 pub(super) struct Shared {
-    pub names: Names,
+    pub topology: Arc<Topology>,
     pub publisher: Publisher,
     /// For everything but publishing.
-    pub link: Link,
-    pub management: Option<Api>,
+    pub connector: Connector,
+    pub management: Option<ManagementClient>,
     /// Time limit for the answer to a check.
     pub patience: Duration,
+}
+
+impl Shared {
+    /// Publishes unroutable messages again, after the missing queues are declared. A message that is still unroutable
+    /// returns to the queue of unroutable messages.
+    pub async fn republish_unroutable(&self) -> Result<(), BrokerError> {
+        let unroutable = self.topology.names.unroutable();
+        let mut channel = self.connector.open().await?.channel().await?;
+        let generation = self.topology.generation();
+        let waiting = self.count(&channel, &unroutable).await?;
+        if waiting == 0 {
+            return Ok(());
+        }
+        self.topology.invalidate(generation);
+        channel = self.connector.open().await?.channel().await?;
+        let failed = |error: lapin::Error| map_error(format!("empty {unroutable}"), &error);
+        for _ in 0..waiting {
+            let got = channel.basic_get(unroutable.as_str().into(), BasicGetOptions::default()).await;
+            let Some(got) = got.map_err(failed)? else { break };
+            let id = got.properties.message_id().as_ref().map_or("", |id| id.as_str());
+            tracing::warn!(id, queue = %got.routing_key, "a message could not be routed; publishing it again");
+            let (queue, traceparent) = (got.routing_key.as_str(), traceparent(&got.properties));
+            let kind = got.properties.kind().as_ref().map(|kind| kind.as_str());
+            let message = OutgoingMessage { queue, id, kind, traceparent, body: &got.data };
+            self.publisher.publish(&message).await?;
+            channel.basic_ack(got.delivery_tag, BasicAckOptions::default()).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// The number of messages in a queue that are ready for delivery.
+    pub async fn count(&self, channel: &Channel, queue: &str) -> Result<u64, BrokerError> {
+        let generation = self.topology.generation();
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+        match channel.queue_declare(queue.into(), passive, FieldTable::default()).await {
+            Ok(declared) => Ok(declared.message_count().into()),
+            Err(error) => {
+                if is_not_found(&error) {
+                    self.topology.invalidate(generation);
+                }
+                Err(map_error(format!("count the messages of {queue}"), &error))
+            }
+        }
+    }
 }

@@ -1,5 +1,6 @@
-//! Every name that we use in RabbitMQ, and what stands behind it. The table in `docs/names.md` lists the same.
+//! All names that facemill uses in RabbitMQ, and their declaration. The tables in `docs/names.md` list the same names.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
@@ -9,35 +10,32 @@ use lapin::{Channel, ExchangeKind};
 use super::error::map_error;
 use crate::broker::BrokerError;
 use crate::domain::StageName;
+use crate::retry::{TIERS, tier_for};
 
-/// The tiers of delay, seconds. A message waits in the queue of the shortest tier that is long enough.
-pub const TIERS: [u32; 5] = [5, 30, 120, 600, 3600];
-
-/// How often RabbitMQ hands a message to consumers that die over it before it is a dead letter. A safety net below the
-/// worker's own limit, for messages that kill even the code which counts.
+/// After so many deliveries without an acknowledgement, RabbitMQ dead-letters a message. A safety net below the worker's
+/// own limit, for messages that crash even the code that counts.
 pub const DELIVERY_LIMIT: i64 = 20;
 
-/// For queues whose letters are only looked at: RabbitMQ 3 knows no word for "unlimited" and RabbitMQ 4 has a limit of
-/// 20 where none is given.
+/// For queues whose messages are only read: RabbitMQ 3 has no value for "unlimited", and RabbitMQ 4 has a default of 20.
 pub const NO_DELIVERY_LIMIT: i64 = i32::MAX as i64;
 
 /// Header of a message: the W3C trace context of the span that published it.
 pub const TRACEPARENT: &str = "traceparent";
-/// Header that RabbitMQ adds: how often the message was handed out without an answer. Missing means 0.
+/// Header that RabbitMQ adds: the number of deliveries without an acknowledgement. Missing means 0.
 pub const DELIVERY_COUNT: &str = "x-delivery-count";
-/// Header that RabbitMQ adds when it dead-letters a message: whence, why and when.
+/// Header that RabbitMQ adds when it dead-letters a message: from which queue, why and when.
 pub const DEATHS: &str = "x-death";
-/// `type` of a dead letter that a worker wrote; what RabbitMQ itself laid among the dead has none.
-pub const LETTER_TYPE: &str = "facemill.dead-letter";
+/// `type` of a dead letter that a worker wrote. A message that RabbitMQ dead-letters itself has none.
+pub const DEAD_LETTER_TYPE: &str = "facemill.dead-letter";
 pub const CONTENT_TYPE: &str = "application/json";
 
-/// The names, all of which begin with the installation's prefix. A queue's routing key is its name.
+/// The names. All begin with the installation's prefix. The routing key of a queue is its name.
 #[derive(Debug, Clone)]
 pub struct Names {
     prefix: String,
 }
 
-/// A queue and the arguments that it is declared with.
+/// A queue and the arguments of its declaration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Queue {
     pub name: String,
@@ -50,17 +48,79 @@ pub enum Argument {
     Number(i64),
 }
 
+/// Numbers the declarations of the topology by this process, from 1. 0: none yet.
+pub(super) type Generation = u64;
+
+/// The exchanges and queues, which this process declares once, and again when the server may have lost them.
+pub(super) struct Topology {
+    pub names: Names,
+    state: Mutex<TopologyState>,
+    declaring: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct TopologyState {
+    generation: Generation,
+    is_declared: bool,
+}
+
+impl Topology {
+    pub fn new(prefix: &str) -> Self {
+        Self { names: Names::new(prefix), state: Mutex::default(), declaring: tokio::sync::Mutex::default() }
+    }
+
+    pub fn generation(&self) -> Generation {
+        self.state().generation
+    }
+
+    /// Declares the topology on a new channel, unless that was done and nothing was lost since. Concurrent callers share
+    /// one declaration.
+    pub async fn ensure<F>(&self, channel: impl FnOnce() -> F) -> Result<Generation, BrokerError>
+    where
+        F: Future<Output = Result<Channel, BrokerError>>,
+    {
+        if let Some(generation) = self.declared() {
+            return Ok(generation);
+        }
+        let _declaring = self.declaring.lock().await;
+        if let Some(generation) = self.declared() {
+            return Ok(generation);
+        }
+        self.names.declare(&channel().await?).await?;
+        let mut state = self.state();
+        *state = TopologyState { generation: state.generation + 1, is_declared: true };
+        Ok(state.generation)
+    }
+
+    /// Notes that the server may have lost a part of this generation. Without effect if a later one was declared.
+    pub fn invalidate(&self, generation: Generation) {
+        let mut state = self.state();
+        if state.generation == generation {
+            state.is_declared = false;
+        }
+    }
+
+    fn declared(&self) -> Option<Generation> {
+        let state = *self.state();
+        state.is_declared.then_some(state.generation)
+    }
+
+    fn state(&self) -> MutexGuard<'_, TopologyState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Names {
     pub fn new(prefix: &str) -> Self {
         Self { prefix: prefix.into() }
     }
 
-    /// The direct exchange that everything is published to.
+    /// The direct exchange to which every message is published.
     pub fn exchange(&self) -> &str {
         &self.prefix
     }
 
-    /// Exchange and queue that catch what the exchange cannot route.
+    /// The exchange and the queue for messages that the direct exchange cannot route.
     pub fn unroutable(&self) -> String {
         format!("{}.unroutable", self.prefix)
     }
@@ -69,42 +129,40 @@ impl Names {
         format!("{}.{stage}", self.prefix)
     }
 
-    pub fn retry(&self, stage: StageName, tier: u32) -> String {
-        format!("{}.{stage}.retry.{tier}", self.prefix)
+    pub fn retry(&self, stage: StageName, tier: Duration) -> String {
+        format!("{}.{stage}.retry.{}", self.prefix, tier.as_secs())
     }
 
-    pub fn dead(&self) -> String {
+    pub fn dead_letters(&self) -> String {
         format!("{}.dead", self.prefix)
     }
 
-    /// The stage whose queue or delay queue has this name.
+    /// The stage to which the queue or delay queue of this name belongs.
     pub fn stage_of(&self, queue: &str) -> Option<StageName> {
         let rest = queue.strip_prefix(self.prefix.as_str())?.strip_prefix('.')?;
         rest.split('.').next()?.parse().ok()
     }
 
-    /// The delay queue for a wait: the tier is rounded up, and the longest serves for all longer waits.
-    pub fn retry_for(&self, stage: StageName, delay: Duration) -> String {
-        let long_enough = |tier: &&u32| Duration::from_secs(u64::from(**tier)) >= delay;
-        let tier = TIERS.iter().find(long_enough).unwrap_or(&TIERS[TIERS.len() - 1]);
-        self.retry(stage, *tier)
+    /// The delay queue for a wait, which is rounded up to a tier.
+    pub fn retry_for(&self, stage: StageName, wait: Duration) -> String {
+        self.retry(stage, tier_for(wait))
     }
 
-    /// All queues. They are quorum queues: replicated where there are several nodes, with confirms that mean "on disk",
-    /// and with dead-lettering that takes a message from one queue only when the next has it.
+    /// All queues. They are quorum queues: they are replicated if there are several nodes, a confirm means "on disk", and
+    /// dead-lettering removes a message from one queue only after the next has it.
     pub fn queues(&self) -> Vec<Queue> {
         let mut queues = Vec::new();
         for stage in StageName::ALL {
             let mut arguments = vec![("x-delivery-limit", Argument::Number(DELIVERY_LIMIT))];
-            arguments.extend(self.dead_lettered_to(self.dead()));
+            arguments.extend(self.dead_lettered_to(self.dead_letters()));
             queues.push(quorum(self.stage(stage), arguments));
             for tier in TIERS {
-                let mut arguments = vec![("x-message-ttl", Argument::Number(i64::from(tier) * 1000))];
+                let mut arguments = vec![("x-message-ttl", Argument::Number(tier.as_secs() as i64 * 1000))];
                 arguments.extend(self.dead_lettered_to(self.stage(stage)));
                 queues.push(quorum(self.retry(stage, tier), arguments));
             }
         }
-        for name in [self.dead(), self.unroutable()] {
+        for name in [self.dead_letters(), self.unroutable()] {
             queues.push(quorum(name, vec![("x-delivery-limit", Argument::Number(NO_DELIVERY_LIMIT))]));
         }
         queues
@@ -116,13 +174,13 @@ impl Names {
             ("x-dead-letter-exchange", text(self.exchange())),
             ("x-dead-letter-routing-key", Argument::Text(queue)),
             ("x-dead-letter-strategy", text("at-least-once")),
-            // At-least-once dead-lettering asks for it. Our queues have no length limit, so nothing is ever rejected.
+            // At-least-once dead-lettering requires it. Without a length limit, it rejects nothing.
             ("x-overflow", text("reject-publish")),
         ]
     }
 
-    /// Declares exchanges, queues and bindings. What is there already stays as it is.
-    pub(super) async fn declare(&self, channel: &Channel) -> Result<(), BrokerError> {
+    /// Declares exchanges, queues and bindings. Existing ones do not change.
+    async fn declare(&self, channel: &Channel) -> Result<(), BrokerError> {
         self.declare_exchanges(channel).await.map_err(|error| refused(&error))?;
         for queue in self.queues() {
             let arguments = table(queue.arguments);
@@ -171,17 +229,16 @@ fn table(arguments: Vec<(&'static str, Argument)>) -> FieldTable {
     table
 }
 
-/// RabbitMQ's own words name the queue and the argument: "inequivalent arg 'x-message-ttl' for queue 'q' in vhost '/':
+/// RabbitMQ's message names the queue and the argument: "inequivalent arg 'x-message-ttl' for queue 'q' in vhost '/':
 /// received '5000' but current is '7000'".
 fn refused(error: &lapin::Error) -> BrokerError {
     const PRECONDITION_FAILED: u16 = 406;
     match error.kind() {
-        lapin::ErrorKind::ProtocolError(said) if said.get_id() == PRECONDITION_FAILED => BrokerError::Refused {
+        lapin::ErrorKind::ProtocolError(reply) if reply.get_id() == PRECONDITION_FAILED => BrokerError::Refused {
             what: "declare the queues".into(),
             detail: format!(
-                "{}; something of that name was made by hand or by another program: delete it once it is empty, or \
-                 choose another prefix",
-                said.get_message()
+                "{}; it was created by hand or by another program: delete it once it is empty, or choose another prefix",
+                reply.get_message()
             ),
         },
         _ => map_error("declare the queues".into(), error),
@@ -193,27 +250,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_are_rounded_up_to_a_tier() {
-        let names = Names::new("p");
-        let tier = |seconds: f64| names.retry_for(StageName::Crop, Duration::from_secs_f64(seconds));
-        for (wait, queue) in [(0.0, "5"), (5.0, "5"), (5.001, "30"), (30.0, "30"), (599.0, "600"), (9e9, "3600")] {
-            assert_eq!(tier(wait), format!("p.crop.retry.{queue}"), "{wait} s");
-        }
-    }
-
-    #[test]
-    fn a_queue_tells_its_stage() {
+    fn the_stage_of_a_queue_is_parsed() {
         let names = Names::new("my.mill");
         for stage in StageName::ALL {
             assert_eq!(names.stage_of(&names.stage(stage)), Some(stage));
-            assert_eq!(names.stage_of(&names.retry(stage, 5)), Some(stage));
+            assert_eq!(names.stage_of(&names.retry(stage, TIERS[0])), Some(stage));
         }
         for foreign in ["my.mill.dead", "my.millfetch", "other.fetch", ""] {
             assert_eq!(names.stage_of(foreign), None, "{foreign}");
         }
     }
 
-    /// The rows of the table under a heading of `docs/names.md`, cells stripped of their backticks.
+    /// The rows of the table under a heading of `docs/names.md`, without backticks.
     fn rows(heading: &str) -> Vec<Vec<String>> {
         let section = include_str!("../../../docs/names.md").split("\n## ").find(|part| part.starts_with(heading));
         let lines = section.unwrap_or_else(|| panic!("no `{heading}`")).lines().filter(|line| line.starts_with('|'));
@@ -235,13 +283,11 @@ mod tests {
         let mut listed = Vec::new();
         for row in rows("RabbitMQ: queues") {
             for stage in StageName::ALL {
-                let spelt = |cell: &str| cell.replace("STAGE", stage.as_str());
-                let tiers = if row[0].contains("SECONDS") { TIERS.to_vec() } else { vec![0] };
+                let tiers = if row[0].contains("SECONDS") { &TIERS[..] } else { &TIERS[..1] };
                 for tier in tiers {
-                    let spelt = |cell: &str| {
-                        spelt(cell).replace("SECONDS000", &format!("{tier}000")).replace("SECONDS", &tier.to_string())
-                    };
-                    listed.push((spelt(&row[0]), spelt(&row[1])));
+                    let seconds = tier.as_secs().to_string();
+                    let fill = |cell: &str| cell.replace("STAGE", stage.as_str()).replace("SECONDS", &seconds);
+                    listed.push((fill(&row[0]), fill(&row[1])));
                 }
             }
         }
@@ -259,7 +305,7 @@ mod tests {
         let fields = ["message_id", "content_type", "type", TRACEPARENT, DELIVERY_COUNT, DEATHS];
         assert_eq!(first("RabbitMQ: properties"), fields);
         let text = include_str!("../../../docs/names.md");
-        for value in [CONTENT_TYPE, LETTER_TYPE] {
+        for value in [CONTENT_TYPE, DEAD_LETTER_TYPE] {
             assert!(text.contains(&format!("`{value}`")), "{value}");
         }
     }

@@ -12,7 +12,7 @@ use crate::cli::run;
 use crate::cli::settings::process_args::ProcessArgs;
 use crate::demo;
 use crate::net::Rules;
-use crate::pipeline::retry::Waits;
+use crate::retry::{ATTEMPTS, Waits};
 use crate::source::{self, Input};
 
 #[derive(Debug, clap::Args)]
@@ -31,10 +31,11 @@ pub fn run(mut args: Args) -> Result<ExitCode, Failure> {
     if let Some(address) = args.serve {
         return crate::cli::process::block_on(serve(&args, address));
     }
-    let waits = &mut args.process.stages.waits;
-    if *waits == Waits::default() {
-        // The host is local and recovers fast, so short waits do.
-        *waits = Waits::short();
+    let stages = &mut args.process.stages;
+    if stages.waits == Waits::default() && stages.attempts == ATTEMPTS {
+        // The host is in this process and recovers fast.
+        stages.waits = Waits::short();
+        stages.attempts = stages.waits.attempts();
     }
     let mut settings = args.process.settings()?;
     let (bars, _telemetry) = run::begin(&args.process)?;

@@ -14,8 +14,8 @@ use crate::domain::{Align, ImageFormat, Search};
 use crate::net::Rules;
 use crate::pipeline::crop::CropSettings;
 use crate::pipeline::detect::DetectSettings;
-use crate::pipeline::retry::Waits;
 use crate::pipeline::stages;
+use crate::retry::{self, Waits};
 use crate::vision::image::Limits;
 
 /// The settings that shape the crops of a run. They are fixed when the run starts.
@@ -46,17 +46,11 @@ pub struct FaceArgs {
 pub struct StageArgs {
     #[command(flatten)]
     faces: FaceArgs,
-    /// Attempts for a photo at each stage
-    #[arg(long, env = "FACEMILL_ATTEMPTS", default_value_t = 4, value_name = "N", help_heading = "Work")]
+    /// Attempts for a photo at each stage; with the defaults, a photo that fails every time has failed after 73 minutes
+    #[arg(long, env = "FACEMILL_ATTEMPTS", default_value_t = retry::ATTEMPTS, value_name = "N", help_heading = "Work")]
     pub attempts: u32,
-    /// Seconds to wait after the first, second, ... failed attempt
-    #[arg(
-        long,
-        env = "FACEMILL_WAITS",
-        default_value = "5,30,120,600,3600",
-        value_name = "LIST",
-        help_heading = "Work"
-    )]
+    /// Seconds to wait after the first, second, ... failed attempt; RabbitMQ rounds them up to 5, 30, 120, 600 or 3600
+    #[arg(long, env = "FACEMILL_WAITS", default_value_t, value_name = "LIST", help_heading = "Work")]
     pub waits: Waits,
     /// Larger files are not fetched
     #[arg(long, env = "FACEMILL_MAX_MEGABYTES", default_value_t = 30, value_name = "N", help_heading = "Fetching")]

@@ -12,15 +12,15 @@ use super::first;
 
 use support::servers::rabbitmq as server;
 
-/// Far longer than anything here takes; a test that waits for it has failed.
+/// The time limit of each step; a test that reaches it fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What back ends may differ in.
+/// How exact the depths of an adapter are.
 #[derive(Clone, Copy, PartialEq)]
 enum Counts {
-    /// Depths tell what is true now.
+    /// They are those of now.
     Exact,
-    /// A server publishes its figures now and then.
+    /// The server updates its figures at intervals.
     Lag,
 }
 
@@ -28,8 +28,8 @@ async fn suite(broker: &dyn Broker, counts: Counts) {
     broker.check().await.unwrap();
     in_order_and_unchanged(broker, counts).await;
     at_most_prefetch(broker, counts).await;
-    unanswered_comes_back(broker, counts).await;
-    stopping_hands_back(broker, counts).await;
+    unacknowledged_messages_return(broker, counts).await;
+    prefetched_messages_return_at_a_stop(broker, counts).await;
     delays(broker, counts).await;
     stages_do_not_mix(broker).await;
     dead_letters(broker).await;
@@ -41,14 +41,17 @@ fn message(id: &str, stage: StageName) -> Message {
 }
 
 async fn take(consumer: &mut Box<dyn Consumer>) -> Delivery {
-    tokio::time::timeout(PATIENCE, consumer.next()).await.expect("nothing came").expect("the stream ended")
+    tokio::time::timeout(PATIENCE, consumer.next())
+        .await
+        .expect("no delivery within the time limit")
+        .expect("the stream ended")
 }
 
 fn read(delivery: &Delivery) -> Message {
     Message::decode(&delivery.body).unwrap()
 }
 
-/// Expects so many messages of the stage to be ready, in flight and delayed.
+/// Asserts how many messages of the stage are ready, in flight and delayed.
 async fn assert_depth(broker: &dyn Broker, counts: Counts, stage: StageName, expected: (u64, u64, u64)) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
@@ -59,7 +62,7 @@ async fn assert_depth(broker: &dyn Broker, counts: Counts, stage: StageName, exp
             assert_eq!(found, expected, "{stage}: ready, in flight, delayed");
             return;
         }
-        // The server tells nobody when this becomes true: asking again, up to a deadline, is all there is.
+        // The server sends no notice of its figures.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -99,29 +102,29 @@ async fn at_most_prefetch(broker: &dyn Broker, counts: Counts) {
     consumer.stop().await;
 }
 
-async fn unanswered_comes_back(broker: &dyn Broker, counts: Counts) {
+async fn unacknowledged_messages_return(broker: &dyn Broker, counts: Counts) {
     for id in ["u1", "u2"] {
         broker.publish(&message(id, StageName::Classify)).await.unwrap();
     }
     let mut consumer = broker.consume(StageName::Classify, 2).await.unwrap();
-    take(&mut consumer).await.hand_back().await;
+    take(&mut consumer).await.nack().await;
     drop(take(&mut consumer).await);
     let mut seen = BTreeSet::new();
     while seen.len() < 2 {
         let delivery = take(&mut consumer).await;
-        // One of the two may have been dropped untouched.
+        // The consumer may have dropped one of the two before it returned it.
         if delivery.redelivered {
             seen.insert(read(&delivery).id());
             delivery.ack().await;
         } else {
-            delivery.hand_back().await;
+            delivery.nack().await;
         }
     }
     consumer.stop().await;
     assert_depth(broker, counts, StageName::Classify, (0, 0, 0)).await;
 }
 
-async fn stopping_hands_back(broker: &dyn Broker, counts: Counts) {
+async fn prefetched_messages_return_at_a_stop(broker: &dyn Broker, counts: Counts) {
     for i in 0..6 {
         broker.publish(&message(&format!("s{i}"), StageName::Detect)).await.unwrap();
     }
@@ -145,7 +148,7 @@ async fn delays(broker: &dyn Broker, counts: Counts) {
     let mut consumer = broker.consume(StageName::Fetch, 2).await.unwrap();
     let delivery = take(&mut consumer).await;
     assert_eq!(read(&delivery), later);
-    assert!(!delivery.redelivered, "waiting is no redelivery");
+    assert!(!delivery.redelivered, "a wait is no redelivery");
     delivery.ack().await;
     assert_depth(broker, counts, StageName::Fetch, (0, 0, 1)).await;
     consumer.stop().await;
@@ -182,12 +185,12 @@ async fn dead_letters(broker: &dyn Broker) {
     for letter in [&letter("d1"), &letter("d2"), &letter("d1"), &foreign] {
         broker.dead_letter(letter).await.unwrap();
     }
-    let lying = broker.dead(10).await.unwrap();
-    assert_eq!(lying, [letter("d1"), letter("d2"), foreign.clone()], "dead_lettered twice, there once");
-    assert_eq!(broker.dead(1).await.unwrap(), [letter("d1")]);
-    let exhumed = broker.take_dead_letters(&|letter: &DeadLetter| letter.stage.is_some()).await.unwrap();
-    assert_eq!(exhumed, [letter("d1"), letter("d2")]);
-    assert_eq!(broker.dead(10).await.unwrap(), [foreign]);
+    let letters = broker.dead_letters(10).await.unwrap();
+    assert_eq!(letters, [letter("d1"), letter("d2"), foreign.clone()], "a second copy counts once");
+    assert_eq!(broker.dead_letters(1).await.unwrap(), [letter("d1")]);
+    let taken = broker.take_dead_letters(&|letter: &DeadLetter| letter.stage.is_some()).await.unwrap();
+    assert_eq!(taken, [letter("d1"), letter("d2")]);
+    assert_eq!(broker.dead_letters(10).await.unwrap(), [foreign]);
     assert_eq!(broker.depths().await.unwrap().iter().find(|depth| depth.stage.is_none()).unwrap().ready, 1);
 }
 
@@ -225,26 +228,26 @@ async fn embedded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rabbitmq() {
     let server = server::shared().await;
-    // In flight is what RabbitMQ tells by its management API only.
+    // Only the management API reports unacknowledged messages.
     let settings = Settings::new(&server.url()).unwrap().with_management(&server.management_url()).unwrap();
     suite(&RabbitMq::new(settings.with_prefix("conformance").unwrap()).unwrap(), Counts::Lag).await;
 }
 
 #[tokio::test]
-async fn embedded_redelivers_what_a_dead_process_held() {
+async fn embedded_redelivers_the_messages_of_a_killed_process() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("queues.sqlite");
     let open = async || Embedded::open(Database::open(&path, Access::Write).unwrap(), 100).await.unwrap();
-    let dead = open().await;
+    let killed = open().await;
     for id in ["a", "b"] {
-        dead.publish(&message(id, StageName::Crop)).await.unwrap();
+        killed.publish(&message(id, StageName::Crop)).await.unwrap();
     }
-    let mut consumer = dead.consume(StageName::Crop, 1).await.unwrap();
+    let mut consumer = killed.consume(StageName::Crop, 1).await.unwrap();
     // Forgotten, not dropped: a killed process runs no destructor.
     std::mem::forget(take(&mut consumer).await);
     std::mem::forget(consumer);
-    let alive = open().await;
-    let mut consumer = alive.consume(StageName::Crop, 5).await.unwrap();
+    let restarted = open().await;
+    let mut consumer = restarted.consume(StageName::Crop, 5).await.unwrap();
     let (a, b) = (take(&mut consumer).await, take(&mut consumer).await);
     assert_eq!((read(&a).photo.candidate.photo_id.as_str(), a.redelivered), ("a", true));
     assert_eq!((read(&b).photo.candidate.photo_id.as_str(), b.redelivered), ("b", false));
@@ -272,12 +275,12 @@ async fn embedded_queues_between_stages_are_bounded() {
     take(&mut consumer).await.ack().await;
     take(&mut consumer).await.ack().await;
     let (published, _) = tokio::join!(tokio::time::timeout(PATIENCE, third), take(&mut consumer));
-    published.expect("there was room and nobody rang").unwrap();
+    published.expect("the publisher was not notified of the room").unwrap();
 }
 
-/// At a shutdown the takers stop first; what is in flight before them has to get away.
+/// At a shutdown the consumers stop first. Publishers to their queues must not wait for room.
 #[tokio::test]
-async fn an_embedded_queue_that_nobody_takes_from_any_more_holds_nobody_up() {
+async fn a_stopped_consumer_releases_the_publishers_of_an_embedded_queue() {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(&folder.path().join("queues.sqlite"), Access::Write).unwrap();
     let broker = Embedded::open(database, 1).await.unwrap();
@@ -289,7 +292,7 @@ async fn an_embedded_queue_that_nobody_takes_from_any_more_holds_nobody_up() {
     broker.check().await.unwrap();
     assert!(futures::poll!(&mut second).is_pending(), "there is no room");
     let (published, ()) = tokio::join!(tokio::time::timeout(PATIENCE, second), consumer.stop());
-    published.expect("nobody makes room any more").unwrap();
+    published.expect("the publisher still waits for room").unwrap();
     let mut consumer = broker.consume(StageName::Crop, 2).await.unwrap();
     take(&mut consumer).await.ack().await;
     take(&mut consumer).await.ack().await;

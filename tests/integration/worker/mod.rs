@@ -260,7 +260,7 @@ async fn assert_accounted_for_on(rig: &TestRun, broker: &dyn Broker, context: &s
         assert_eq!(left, if depth.stage.is_none() { 3 } else { 0 }, "{context}: {depth:?}");
     }
     let mut dead: Vec<String> =
-        broker.dead(10).await.unwrap().iter().map(|letter| letter.cause.code.to_string()).collect();
+        broker.dead_letters(10).await.unwrap().iter().map(|letter| letter.cause.code.to_string()).collect();
     dead.sort();
     assert_eq!(dead, ["panic", "poison", "timeout"], "{context}");
     for id in CAST {
@@ -399,7 +399,7 @@ async fn foreign_messages_are_dead_lettered() {
         .unwrap();
     producer::enqueue(&rig.run, &photos(&["passes"]), &*ledger, &*broker, &|_| ()).await.unwrap();
     assert_eq!(rig.live(&[], Failpoint::endless()).await, Some(Finish::Complete));
-    let dead = broker.dead(10).await.unwrap();
+    let dead = broker.dead_letters(10).await.unwrap();
     assert_eq!(dead.len(), 3);
     assert!(dead.iter().all(|letter| letter.cause.code == CauseCode::ForeignMessage));
     assert!(dead.iter().any(|letter| letter.cause.detail.contains("schema 99")));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use facemill::broker::{Broker, BrokerError, Choice, Consumer, DeadLetter, Delivery, Depth, Receipt};
+use facemill::broker::{Broker, BrokerError, Consumer, DeadLetter, DeadLetterFilter, Delivery, Depth, Receipt};
 use facemill::domain::Message;
 use facemill::domain::{Candidate, Cause, Ending, Id, PhotoKey, Position, RunName, StageName};
 use facemill::ledger::{
@@ -31,7 +31,7 @@ pub enum Step {
     PutRecord,
     Recorded,
     Acknowledge,
-    HandBack,
+    Nack,
     TakeDeadLetters,
     Restore,
     Reopen,
@@ -229,12 +229,12 @@ impl Broker for Failing {
         self.broker.depths().await
     }
 
-    async fn dead(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
-        self.broker.dead(limit).await
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
+        self.broker.dead_letters(limit).await
     }
 
-    async fn take_dead_letters(&self, chosen: &Choice<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
-        self.failpoint.around(Step::TakeDeadLetters, self.broker.take_dead_letters(chosen)).await
+    async fn take_dead_letters(&self, filter: &DeadLetterFilter<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
+        self.failpoint.around(Step::TakeDeadLetters, self.broker.take_dead_letters(filter)).await
     }
 
     async fn check(&self) -> Result<(), BrokerError> {
@@ -276,8 +276,8 @@ impl Receipt for FailpointReceipt {
         self.failpoint.around(Step::Acknowledge, self.delivery.ack()).await;
     }
 
-    async fn hand_back(self: Box<Self>) {
-        self.failpoint.around(Step::HandBack, self.delivery.hand_back()).await;
+    async fn nack(self: Box<Self>) {
+        self.failpoint.around(Step::Nack, self.delivery.nack()).await;
     }
 }
 
@@ -358,12 +358,12 @@ impl Broker for Twice {
         self.0.depths().await
     }
 
-    async fn dead(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
-        self.0.dead(limit).await
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
+        self.0.dead_letters(limit).await
     }
 
-    async fn take_dead_letters(&self, chosen: &Choice<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
-        self.0.take_dead_letters(chosen).await
+    async fn take_dead_letters(&self, filter: &DeadLetterFilter<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
+        self.0.take_dead_letters(filter).await
     }
 
     async fn check(&self) -> Result<(), BrokerError> {
@@ -401,5 +401,5 @@ struct Copy;
 impl Receipt for Copy {
     async fn ack(self: Box<Self>) {}
 
-    async fn hand_back(self: Box<Self>) {}
+    async fn nack(self: Box<Self>) {}
 }

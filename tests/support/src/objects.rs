@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use facemill::domain::ContentHash;
 use facemill::objects::{ObjectError, ObjectKey, Objects, Page, PutIfAbsent, Swap, Version};
+use facemill::server_error::ServerError;
 
 /// An object store in memory that can be made unavailable.
 #[derive(Default)]
@@ -31,7 +32,7 @@ impl MemoryObjects {
 
     fn check_available(&self) -> Result<(), ObjectError> {
         match self.unavailable.load(Ordering::SeqCst) {
-            true => Err(ObjectError::Unavailable { what: "memory".into(), detail: "down".into() }),
+            true => Err(ServerError::Unavailable { what: "memory".into(), detail: "down".into() }.into()),
             false => Ok(()),
         }
     }

@@ -173,11 +173,12 @@ impl RabbitServer {
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
-    /// Runs `rabbitmqctl` against this server.
-    pub async fn ctl(&self, arguments: &[&str]) {
+    /// Runs `rabbitmqctl` against this server. Returns its output.
+    pub async fn ctl(&self, arguments: &[&str]) -> String {
         let mut command = tokio::process::Command::from(self.script("rabbitmqctl"));
         let output = command.args(arguments).output().await.unwrap();
         assert!(output.status.success(), "rabbitmqctl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
     }
 
     fn script(&self, name: &str) -> Command {
