@@ -1,5 +1,7 @@
 //! Logs, traces, the runtime and signals of a command.
 
+use std::time::Duration;
+
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::failure::Failure;
@@ -16,10 +18,19 @@ pub fn observe(log: &str, bars: &Bars, service: &str, scraped: bool) -> Result<T
     Telemetry::start(settings).map_err(Failure::broken)
 }
 
-/// Runs a command's asynchronous part.
+/// How long the end of a command waits for its blocking threads.
+const THREAD_LIMIT: Duration = Duration::from_secs(5);
+
+/// Runs a command's asynchronous part. Threads whose native code does not end are left behind.
 pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    block_on_within(THREAD_LIMIT, work)
+}
+
+fn block_on_within<T>(thread_limit: Duration, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::broken)?;
-    runtime.block_on(work)
+    let result = runtime.block_on(work);
+    runtime.shutdown_timeout(thread_limit);
+    result
 }
 
 /// Shuts down in order after the first Ctrl-C or SIGTERM, and exits at once after the second.
@@ -36,4 +47,26 @@ pub async fn signals(shutdown: CancellationToken) {
     shutdown.cancel();
     next().await;
     std::process::exit(INTERRUPTED.into());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_does_not_end_does_not_block_the_end() {
+        let (sender, receiver) = mpsc::channel::<()>();
+        let (ended, has_ended) = mpsc::channel();
+        std::thread::spawn(move || {
+            let result = block_on_within(Duration::from_millis(10), async {
+                tokio::task::spawn_blocking(move || receiver.recv());
+                Ok(7)
+            });
+            let _ = ended.send(result.is_ok_and(|answer| answer == 7));
+        });
+        assert_eq!(has_ended.recv_timeout(Duration::from_secs(60)), Ok(true));
+        drop(sender);
+    }
 }

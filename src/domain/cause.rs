@@ -65,6 +65,8 @@ pub enum CauseCode {
     HostLimiter,
     /// No host can be reached from this machine.
     NoNetwork,
+    /// The downloads of this process use all the memory that they may use.
+    DownloadMemory,
     // The image.
     NotAnImage,
     TooLarge,
@@ -122,6 +124,7 @@ static FIXED: &[(CauseCode, &str)] = {
         (HostPaused, "host-paused"),
         (HostLimiter, "host-limiter"),
         (NoNetwork, "no-network"),
+        (DownloadMemory, "download-memory"),
         (NotAnImage, "not-an-image"),
         (TooLarge, "too-large"),
         (Undecodable, "undecodable"),
@@ -160,7 +163,8 @@ impl CauseCode {
     /// Whether the photo waits for this installation and not for its host: such a wait never costs an attempt, however
     /// long it takes.
     pub fn is_local_wait(&self) -> bool {
-        matches!(self, Self::HostPaused | Self::HostBusy | Self::HostLimiter | Self::NoNetwork | Self::RunSettings)
+        use CauseCode::{DownloadMemory, HostBusy, HostLimiter, HostPaused, NoNetwork, RunSettings};
+        matches!(self, HostPaused | HostBusy | HostLimiter | NoNetwork | DownloadMemory | RunSettings)
     }
 
     /// Whether the photo is gone when the cause outlasts all attempts: no server is at that address any more. After

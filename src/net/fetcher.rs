@@ -15,11 +15,13 @@ use url::Url;
 use super::error::FetchError;
 use super::host_limiter::HostLimiter;
 use super::host_limits::{Admission, DeferReason, HostLimits, Permit};
+use super::memory::{DownloadMemory, Reservation};
 use super::network::NetworkMonitor;
 use super::resolver::Resolver;
 use super::rules::Rules;
 use super::{photo_url, robots, spans};
 use crate::domain::{CauseCode, ContentHash, ImageFormat};
+use crate::retry::TIERS;
 use crate::telemetry::instruments;
 
 /// The length in bytes of the longest magic number of an image format.
@@ -28,11 +30,13 @@ const MAGIC: usize = 12;
 const MAX_RESERVED: u64 = 256 * 1024;
 
 /// A downloaded photo, unchanged.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Download {
     pub bytes: Bytes,
     pub sha256: ContentHash,
     pub format: ImageFormat,
+    /// The share of `bytes` in the memory of all downloads. Keep it as long as `bytes`.
+    pub reservation: Reservation,
 }
 
 /// Why a fetcher cannot be created.
@@ -50,6 +54,7 @@ pub struct Fetcher {
     rules: Arc<Rules>,
     client: Client,
     host_limits: HostLimits,
+    memory: DownloadMemory,
     network: NetworkMonitor,
 }
 
@@ -64,7 +69,8 @@ impl Fetcher {
         let rules = Arc::new(rules);
         let client = client(&rules)?;
         let host_limits = HostLimits::new(&rules);
-        Ok(Self { rules, client, host_limits, network: NetworkMonitor::default() })
+        let memory = DownloadMemory::new(rules.max_memory.max(rules.max_bytes));
+        Ok(Self { rules, client, host_limits, memory, network: NetworkMonitor::default() })
     }
 
     /// Also applies the limits that all fetching processes share.
@@ -179,11 +185,12 @@ impl Fetcher {
     /// Reads the body, unless it is too large or no photo.
     async fn photo(&self, mut answer: Response, host: &str) -> Result<Download, FetchError> {
         check_headers(answer.headers())?;
-        let claimed = answer.content_length().unwrap_or(0);
-        if claimed > self.rules.max_bytes {
+        let length = answer.content_length();
+        if length.is_some_and(|length| length > self.rules.max_bytes) {
             return Err(self.too_large());
         }
-        let mut bytes = Vec::with_capacity(claimed.min(MAX_RESERVED) as usize);
+        let mut reservation = self.reserve(length.unwrap_or(self.rules.max_bytes)).await?;
+        let mut bytes = Vec::with_capacity(length.unwrap_or(0).min(MAX_RESERVED) as usize);
         let mut hash = Sha256::new();
         while let Some(chunk) = self.chunk(&mut answer, host).await? {
             if (bytes.len() + chunk.len()) as u64 > self.rules.max_bytes {
@@ -199,7 +206,16 @@ impl Fetcher {
         Span::current().set_attribute("facemill.bytes", bytes.len() as i64);
         let format = sniff(&bytes)?;
         let sha256 = ContentHash::from_digest(hash.finalize().into());
-        Ok(Download { bytes: bytes.into(), sha256, format })
+        reservation.shrink_to(bytes.len() as u64);
+        Ok(Download { bytes: bytes.into(), sha256, format, reservation })
+    }
+
+    /// Waits for memory, for `queue_timeout` at most.
+    async fn reserve(&self, bytes: u64) -> Result<Reservation, FetchError> {
+        timeout(self.rules.queue_timeout, self.memory.reserve(bytes)).await.map_err(|_| {
+            let detail = format!("other downloads hold the {} bytes of memory for downloads", self.rules.max_memory);
+            FetchError::wait(CauseCode::DownloadMemory, detail, Some(TIERS[0]))
+        })
     }
 
     async fn chunk(&self, answer: &mut Response, host: &str) -> Result<Option<Bytes>, FetchError> {

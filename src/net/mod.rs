@@ -18,6 +18,7 @@ pub mod error;
 pub mod fetcher;
 pub mod host_limiter;
 pub mod host_limits;
+mod memory;
 mod network;
 mod photo_url;
 mod resolver;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::address;
 
-/// The limits of a download, with careful defaults. A download takes at most 1.5 times `max_bytes` of memory; a photo in
-/// the queue of its host takes almost none.
+/// The limits of a download, with careful defaults. All downloads together take at most 1.5 times `max_memory` of memory; a
+/// photo in the queue of its host takes almost none.
 #[derive(Debug, Clone)]
 pub struct Rules {
     /// Requests to one host at the same time.
@@ -26,10 +26,12 @@ pub struct Rules {
     pub first_byte: Duration,
     /// The time limit between two chunks of the body.
     pub idle: Duration,
-    /// The time limit for the download, redirects included. Time in a queue does not count.
+    /// The time limit for the download, redirects and the wait for memory included. Time in a queue does not count.
     pub total: Duration,
 
     pub max_bytes: u64,
+    /// Bytes of photos that all downloads together hold in memory; at least one photo of `max_bytes` fits always.
+    pub max_memory: u64,
     pub max_redirects: usize,
 
     /// The contact of the operator, for the owners of the hosts: a URL or an e-mail address. Part of the user agent.
@@ -56,6 +58,7 @@ impl Default for Rules {
             idle: Duration::from_secs(10),
             total: Duration::from_secs(30),
             max_bytes: 30_000_000,
+            max_memory: 256_000_000,
             max_redirects: 5,
             contact: None,
             hosts: BTreeMap::new(),

@@ -10,6 +10,7 @@ use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::current_classifier::CurrentClassifier;
+use super::gate::{self, GateGuard};
 use super::stage::{Outcome, Retry, Stage, panic_text, store_failed};
 use crate::archive::predictions::Predictions;
 use crate::classifier::model::{Input, Model, ModelError, ModelFile, mirrors_of};
@@ -83,8 +84,7 @@ impl Classify {
             self.objects.get(&ObjectKey::face(crop.sha256, crop.format)).await.map_err(|error| store_failed(&error))?;
         let poison = |detail: String| Outcome::Poison(Cause::new(CauseCode::BadCrop, detail));
         let mirrors = mirrors_of(crop).map_err(poison)?;
-        let span = Span::current();
-        let input = tokio::task::spawn_blocking(move || span.in_scope(|| Input::decode(&bytes, mirrors)))
+        let input = gate::spawn_blocking(move || Input::decode(&bytes, mirrors))
             .await
             .map_err(|error| poison(format!("the decoder panicked: {error}")))?
             .map_err(poison)?;
@@ -101,7 +101,9 @@ impl Classify {
         let (answer, answered) = oneshot::channel();
         let span = tracing::trace_span!("inference", facemill.model = model.name);
         let stopped = || "the threads of the classifier have ended".to_owned();
-        self.queue.send(Job { input, model, answer, span: span.clone() }).map_err(|_| stopped())?;
+        self.queue
+            .send(Job { input, model, answer, span: span.clone(), guard: gate::current() })
+            .map_err(|_| stopped())?;
         answered.instrument(span).await.unwrap_or_else(|_| Err(stopped()))
     }
 }
@@ -137,6 +139,8 @@ struct Job {
     answer: oneshot::Sender<Result<f64, String>>,
     /// The span of the caller's wait, in the trace of its photo.
     span: Span,
+    /// Held until the crop is scored.
+    guard: Option<Arc<GateGuard>>,
 }
 
 /// Scores a batch of crops. Implemented by the models of a thread and by a test double.
@@ -184,10 +188,12 @@ fn serve_batch(scorer: &mut impl Scorer, model: &ModelFile, batch: Vec<Job>) {
         instruments.batch(batch.len());
     }
     let span = batch_span(&batch);
-    let (inputs, answers): (Vec<Input>, Vec<_>) = batch.into_iter().map(|job| (job.input, job.answer)).unzip();
+    let (inputs, answers): (Vec<Input>, Vec<_>) =
+        batch.into_iter().map(|job| (job.input, (job.answer, job.guard))).unzip();
     let scores = span.in_scope(|| scores(scorer, model, &inputs));
     drop(span);
-    for (answer, score) in answers.into_iter().zip(scores) {
+    for ((answer, guard), score) in answers.into_iter().zip(scores) {
+        drop(guard);
         // A caller that has stopped waiting needs no answer.
         let _ = answer.send(score);
     }
@@ -395,7 +401,7 @@ mod tests {
             let mirrors = mirrors_of(photo(&png(), mirrored).facts.crop.as_ref().unwrap()).unwrap();
             let input = Input::decode(&png(), mirrors).unwrap();
             let model = Arc::new(ModelFile::example());
-            classify.queue.send(Job { input, model, answer, span: Span::none() }).unwrap();
+            classify.queue.send(Job { input, model, answer, span: Span::none(), guard: None }).unwrap();
             waiting.push(answered);
         }
         tokio::task::spawn_blocking(move || barrier.wait()).await.unwrap();

@@ -6,8 +6,8 @@ use ::image::RgbImage;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::task::JoinError;
-use tracing::Span;
 
+use super::gate;
 pub use super::run_shapes::DetectSettings;
 use super::run_shapes::RunShapes;
 use super::stage::{Outcome, Retry, Stage, panic_text, store_failed};
@@ -116,8 +116,7 @@ pub(super) fn original(photo: &Photo) -> Result<&Original, Outcome> {
 pub(super) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Outcome> + Send + 'static,
 ) -> Result<T, Outcome> {
-    let span = Span::current();
-    tokio::task::spawn_blocking(move || span.in_scope(work)).await.map_err(panicked).flatten()
+    gate::spawn_blocking(work).await.map_err(panicked).flatten()
 }
 
 fn panicked(error: JoinError) -> Outcome {

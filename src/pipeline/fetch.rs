@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::domain::{Cause, Ending, Original, Photo, StageName};
-use crate::net::{FetchError, Fetcher};
+use crate::net::{Download, FetchError, Fetcher};
 use crate::objects::{ObjectError, ObjectKey, Objects};
 
 use super::stage::{Outcome, Retry, Stage, store_failed};
@@ -46,13 +46,15 @@ impl Stage for Fetch {
             Ok(download) => download,
             Err(error) => return error.into(),
         };
-        let key = ObjectKey::original(download.sha256, download.format);
-        let bytes = download.bytes.len() as u64;
-        if let Err(error) = self.objects.put(&key, download.bytes, download.format.media_type()).await {
+        let Download { bytes, sha256, format, reservation } = download;
+        let original = Original { sha256, bytes: bytes.len() as u64, format };
+        let stored = self.objects.put(&ObjectKey::original(sha256, format), bytes, format.media_type()).await;
+        drop(reservation);
+        if let Err(error) = stored {
             return store_failed(&error);
         }
         let mut photo = Box::new(photo.clone());
-        photo.facts.original = Some(Original { sha256: download.sha256, bytes, format: download.format });
+        photo.facts.original = Some(original);
         Outcome::Advance(photo)
     }
 

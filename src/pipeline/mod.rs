@@ -6,6 +6,7 @@ pub mod current_classifier;
 pub mod detect;
 pub mod event;
 pub mod fetch;
+pub mod gate;
 pub mod local;
 pub mod pause;
 pub mod producer;

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use super::event::{Observer, PhotoEvent};
+use super::gate::{Gate, GateGuard};
 use super::pause::Pause;
 use super::sending::send;
 use super::spans;
@@ -63,26 +63,6 @@ impl Default for Settings {
             crash_limit: 3,
             grace: Duration::from_secs(45),
             pause: Pause::default(),
-        }
-    }
-}
-
-/// Runs redelivered photos alone, and others in parallel. All workers of a process that run native code share one gate. So
-/// if the process crashes again, the cause is known, and no other photo is interrupted twice.
-#[derive(Debug, Clone, Default)]
-pub struct Gate(Arc<RwLock<()>>);
-
-/// Held while a stage runs.
-enum GateGuard<'a> {
-    Shared { _guard: RwLockReadGuard<'a, ()> },
-    Exclusive { _guard: RwLockWriteGuard<'a, ()> },
-}
-
-impl Gate {
-    async fn enter(&self, alone: bool) -> GateGuard<'_> {
-        match alone {
-            true => GateGuard::Exclusive { _guard: self.0.write().await },
-            false => GateGuard::Shared { _guard: self.0.read().await },
         }
     }
 }
@@ -210,10 +190,7 @@ impl Worker {
         redelivered: bool,
         aborted: &CancellationToken,
     ) -> Result<(), Interruption> {
-        let guard = match &self.gate {
-            Some(gate) => Some(gate.enter(redelivered).await),
-            None => None,
-        };
+        let guard = self.enter_gate(redelivered, aborted).await?;
         let begin = || self.ledger.begin(&message, &self.name, redelivered).instrument(self.ledger_span("begin"));
         let crashes = match self.retry_until_shutdown("begin a photo", begin, aborted).await? {
             Permission::Granted { crashes } => crashes,
@@ -229,7 +206,7 @@ impl Worker {
             Outcome::Poison(Cause::new(CauseCode::KillsWorkers, detail))
         } else {
             tokio::select! {
-                outcome = self.attempt(&message) => outcome,
+                outcome = self.attempt(&message, guard.clone()) => outcome,
                 () = aborted.cancelled() => {
                     let _ = self.ledger.release(&message.photo.key(), message.position, &self.name).await;
                     return Err(Interruption::ShuttingDown);
@@ -240,13 +217,40 @@ impl Worker {
         self.commit(message, outcome, started.elapsed(), aborted).await
     }
 
-    /// Runs the stage. A panic or a timeout is a failed attempt.
-    async fn attempt(&self, message: &Message) -> Outcome {
-        let run = AssertUnwindSafe(self.stage.run(&message.photo)).catch_unwind();
-        match tokio::time::timeout(self.settings.time_limit, run).await {
+    /// None: the worker has no gate.
+    async fn enter_gate(
+        &self,
+        alone: bool,
+        aborted: &CancellationToken,
+    ) -> Result<Option<Arc<GateGuard>>, Interruption> {
+        let Some(gate) = &self.gate else { return Ok(None) };
+        tokio::select! {
+            entered = gate.enter(alone, self.settings.time_limit) => entered.map(Some).map_err(|stuck| {
+                let what = "run a photo alone".into();
+                let error = ServerError::Refused { what, detail: stuck.to_string() };
+                Interruption::Fatal(WorkerError { stage: self.stage.name(), error })
+            }),
+            () = aborted.cancelled() => Err(Interruption::ShuttingDown),
+        }
+    }
+
+    /// Runs the stage. A panic or a timeout is a failed attempt. After a timeout the stage's native code may still run: it
+    /// keeps the guard until it ends.
+    async fn attempt(&self, message: &Message, guard: Option<Arc<GateGuard>>) -> Outcome {
+        let overdue = guard.clone();
+        let run = async {
+            match guard {
+                Some(guard) => guard.hold(self.stage.run(&message.photo)).await,
+                None => self.stage.run(&message.photo).await,
+            }
+        };
+        match tokio::time::timeout(self.settings.time_limit, AssertUnwindSafe(run).catch_unwind()).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(panic)) => Retry::failed(Cause::new(CauseCode::Panic, panic_text(panic.as_ref()))),
             Err(_) => {
+                if let Some(guard) = overdue {
+                    guard.set_overdue();
+                }
                 let detail = format!("{} took longer than {:?}", self.stage.name(), self.settings.time_limit);
                 Retry::failed(Cause::new(CauseCode::TimeLimit, detail))
             }

@@ -7,10 +7,11 @@ use crate::broker::Broker;
 use crate::domain::StageName;
 use crate::ledger::Ledger;
 use crate::pipeline::event::Observer;
+use crate::pipeline::gate::Gate;
 use crate::pipeline::pause::Pause;
 use crate::pipeline::stage::Stage;
 use crate::pipeline::stages::runs_native_code;
-use crate::pipeline::worker::{Gate, Settings, Worker};
+use crate::pipeline::worker::{Settings, Worker};
 
 /// What the workers of a process share.
 pub struct Shared {

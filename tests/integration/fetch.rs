@@ -492,6 +492,40 @@ async fn download_errors_become_outcomes() {
     assert!(objects.all().is_empty());
 }
 
+/// Two downloads that stall hold all the memory. A third one waits without using up an attempt.
+#[tokio::test]
+async fn the_memory_of_all_downloads_is_limited() {
+    let gate = Gate::new();
+    let stalled = HostResponse::with_length(20_004, photo().slice(..100));
+    let stalled = stalled.then(ResponseStep::Wait(gate.clone())).then(ResponseStep::Send(photo().slice(100..)));
+    let host = host([("/stalled", stalled), ("/x", HostResponse::photo(photo()))]).await;
+    let kib = 1024;
+    let queue_timeout = Duration::from_millis(20);
+    let rules = Rules { max_bytes: 20 * kib, max_memory: 40 * kib, queue_timeout, ..rules(host.address()) };
+    let fetcher = fetcher(rules);
+    let stalled = ["http://photos.test/stalled", "http://other.test/stalled"].map(|url| fetcher.fetch(url));
+    let mut stalled = futures::future::join_all(stalled);
+    let deferred = async {
+        loop {
+            // Until both of the others have received their headers, this one finds memory.
+            if let Err(error) = fetcher.fetch("http://photos.test/x").await {
+                return error;
+            }
+        }
+    };
+    let deferred = tokio::select! {
+        _ = &mut stalled => panic!("the gate is closed"),
+        error = timeout(Duration::from_secs(60), deferred) => error.expect("the memory has no limit"),
+    };
+    assert_eq!(deferred.cause().code, CauseCode::DownloadMemory);
+    assert!(!deferred.costs_attempt() && deferred.is_retryable());
+    gate.open();
+    for download in stalled.await {
+        assert_eq!(download.unwrap().bytes, photo());
+    }
+    fetcher.fetch("http://photos.test/x").await.unwrap();
+}
+
 /// Many photos of a host that does not respond, and one photo of another host after them.
 #[tokio::test]
 async fn a_busy_host_does_not_block_another() {

@@ -45,6 +45,7 @@ pub fn run(mut args: Args) -> Result<ExitCode, Failure> {
         settings.rules = Rules {
             contact: settings.rules.contact.take(),
             max_bytes: settings.rules.max_bytes,
+            max_memory: settings.rules.max_memory,
             per_host: settings.rules.per_host,
             max_requests: settings.rules.max_requests,
             ..demo.rules

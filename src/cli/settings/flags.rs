@@ -55,6 +55,15 @@ pub struct StageArgs {
     /// Larger files are not fetched
     #[arg(long, env = "FACEMILL_MAX_MEGABYTES", default_value_t = 30, value_name = "N", help_heading = "Fetching")]
     max_megabytes: u64,
+    /// Memory for all downloads together, in megabytes: at least --max-megabytes; further downloads wait
+    #[arg(
+        long,
+        env = "FACEMILL_DOWNLOAD_MEGABYTES",
+        default_value_t = 256,
+        value_name = "N",
+        help_heading = "Fetching"
+    )]
+    download_megabytes: u64,
     /// Requests to one host at a time
     #[arg(long, env = "FACEMILL_PER_HOST", default_value_t = 4, value_name = "N", help_heading = "Fetching")]
     per_host: usize,
@@ -133,6 +142,7 @@ impl StageArgs {
         let mut between = |flag, value, least, most| faults.extend(out_of_range(flag, value, least, most));
         between("attempts", u64::from(self.attempts), 1, 100);
         between("max-megabytes", self.max_megabytes, 1, 1000);
+        between("download-megabytes", self.download_megabytes, 1, 100_000);
         between("per-host", self.per_host as u64, 1, 1000);
         between("timeout", self.timeout, 1, 3600);
         faults.extend(self.faces.faults());
@@ -157,6 +167,7 @@ impl StageArgs {
             rules: Rules {
                 per_host: self.per_host,
                 max_bytes: self.max_megabytes * 1_000_000,
+                max_memory: self.download_megabytes * 1_000_000,
                 contact: self.contact.clone(),
                 hosts,
                 allowed,
@@ -183,4 +194,28 @@ pub fn out_of_range(flag: &str, value: u64, least: u64, most: u64) -> Option<Str
 /// The cores of this machine, as far as this process may use them.
 pub fn cores() -> usize {
     available_parallelism().map_or(1, usize::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::StageArgs;
+    use crate::net::Rules;
+    use crate::pipeline::worker;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        stages: StageArgs,
+    }
+
+    #[test]
+    fn the_defaults_of_the_flags_are_those_of_the_code() {
+        let stages = Command::parse_from(["facemill"]).stages;
+        let (worker, rules) = (worker::Settings::default(), Rules::default());
+        assert_eq!((stages.attempts, &stages.waits), (worker.attempts, &worker.waits));
+        let settings = stages.settings(1, Vec::new()).unwrap();
+        assert_eq!((settings.rules.max_bytes, settings.rules.max_memory), (rules.max_bytes, rules.max_memory));
+    }
 }

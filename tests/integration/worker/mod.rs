@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use facemill::archive::records::Records;
-use facemill::broker::Broker;
 use facemill::broker::embedded::Embedded;
+use facemill::broker::rabbitmq::topology::Names;
 use facemill::broker::rabbitmq::{self, RabbitMq};
+use facemill::broker::{Broker, BrokerError, Consumer, DeadLetter, DeadLetterFilter, Depth};
 use facemill::domain::{
     Candidate, Cause, CauseCode, Ending, Id, Message, Photo, PhotoKey, Position, RunName, StageName, State,
 };
@@ -20,10 +21,11 @@ use facemill::ledger::sqlite::Sqlite;
 use facemill::ledger::{EventKind, Filter, Ledger};
 use facemill::objects::folder::Folder;
 use facemill::pipeline::event::Observer;
+use facemill::pipeline::gate::{self, Gate};
 use facemill::pipeline::local::{Countdown, Finish, drive};
 use facemill::pipeline::producer;
 use facemill::pipeline::stage::{Outcome, Retry, Stage};
-use facemill::pipeline::worker::{Gate, Settings, Worker};
+use facemill::pipeline::worker::{Settings, Worker};
 use facemill::sqlite::{Access, Database};
 use tokio_util::sync::CancellationToken;
 
@@ -423,6 +425,144 @@ async fn a_stage_over_its_time_limit_is_a_failed_attempt() {
     let (ledger, _) = rig.open().await;
     let history = ledger.history(&PhotoKey { run: rig.run.clone(), photo_id: Id::from("hangs") }).await.unwrap();
     assert!(history.iter().any(|event| event.cause.as_ref().is_some_and(|cause| cause.code == CauseCode::TimeLimit)));
+}
+
+/// Publishes at once what has to wait, and notes the delay queue that RabbitMQ would use.
+struct WithoutWaits {
+    broker: Arc<Embedded>,
+    tiers: Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl Broker for WithoutWaits {
+    async fn publish(&self, message: &Message) -> Result<(), BrokerError> {
+        self.broker.publish(message).await
+    }
+
+    async fn publish_after(&self, message: &Message, delay: Duration) -> Result<(), BrokerError> {
+        self.tiers.lock().unwrap().push(Names::new("p").retry_for(message.position.stage, delay));
+        self.broker.publish_after(message, Duration::ZERO).await
+    }
+
+    async fn dead_letter(&self, letter: &DeadLetter) -> Result<(), BrokerError> {
+        self.broker.dead_letter(letter).await
+    }
+
+    async fn consume(&self, stage: StageName, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
+        self.broker.consume(stage, prefetch).await
+    }
+
+    async fn depths(&self) -> Result<Vec<Depth>, BrokerError> {
+        self.broker.depths().await
+    }
+
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
+        self.broker.dead_letters(limit).await
+    }
+
+    async fn take_dead_letters(&self, filter: &DeadLetterFilter<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
+        self.broker.take_dead_letters(filter).await
+    }
+
+    async fn check(&self) -> Result<(), BrokerError> {
+        self.broker.check().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_photo_that_always_fails_uses_every_delay_tier_by_default() {
+    let rig = TestRun::new(HashMap::from([((StageName::Crop, "always-fails"), vec![Action::Fail])]));
+    let (ledger, broker) = rig.open().await;
+    let broker = Arc::new(WithoutWaits { broker, tiers: Mutex::default() });
+    let countdown = Arc::new(Countdown::default());
+    producer::enqueue(&rig.run, &photos(&["always-fails"]), &*ledger, &*broker, &|_| ()).await.unwrap();
+    let workers = rig.workers(ledger.clone(), broker.clone(), countdown.clone(), &Settings::default());
+    let finish = drive(&rig.run, &*ledger, &*broker, workers, countdown, CancellationToken::new()).await.unwrap();
+    assert_eq!(finish, Finish::Complete);
+    let expected = [5, 30, 120, 600, 3600].map(|seconds| format!("p.crop.retry.{seconds}"));
+    assert_eq!(*broker.tiers.lock().unwrap(), expected);
+    assert_eq!(rig.endings().await["always-fails"], (Ending::Failed, "timeout".into()));
+}
+
+/// A stage whose blocking work exceeds the time limit for the photo `slow`.
+struct BlockingStage {
+    slow: Mutex<Option<std::sync::mpsc::Receiver<()>>>,
+    runs: tokio::sync::watch::Sender<Vec<String>>,
+}
+
+#[async_trait]
+impl Stage for BlockingStage {
+    fn name(&self) -> StageName {
+        StageName::Detect
+    }
+
+    async fn run(&self, photo: &Photo) -> Outcome {
+        let id = photo.candidate.photo_id.to_string();
+        let slow = (id == "slow").then(|| self.slow.lock().unwrap().take()).flatten();
+        self.runs.send_modify(|runs| runs.push(id));
+        let blocked = gate::spawn_blocking(move || slow.map(|slow| slow.recv())).await;
+        blocked.map_or_else(|error| panic!("{error}"), |_| Outcome::Advance(Box::new(photo.clone())))
+    }
+}
+
+/// A redelivered photo may crash the process. While native code of another photo runs, that one would be blamed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redelivered_photo_waits_for_native_code_that_exceeds_its_time_limit() {
+    let rig = TestRun::new(Script::new());
+    let (ledger, broker) = rig.open().await;
+    let (release, slow) = std::sync::mpsc::channel();
+    let (runs, mut has_run) = tokio::sync::watch::channel(Vec::new());
+    let stage = Arc::new(BlockingStage { slow: Mutex::new(Some(slow)), runs });
+    let enqueue = async |id: &str| {
+        let photo = Photo::new(rig.run.clone(), photos(&[id]).remove(0));
+        let message = Message { position: Position::entering(StageName::Detect), ..Message::first(photo, 1) };
+        ledger.begin(&message, "registers", false).await.unwrap();
+        ledger.release(&message.photo.key(), message.position, "registers").await.unwrap();
+        broker.publish(&message).await.unwrap();
+    };
+    let redeliver = async |id: &str| {
+        enqueue(id).await;
+        let mut consumer = broker.consume(StageName::Detect, 1).await.unwrap();
+        consumer.next().await.unwrap().nack().await;
+        consumer.stop().await;
+    };
+    let waits = "3600".parse().unwrap();
+    let settings = Settings { waits, time_limit: Duration::from_millis(200), ..TestRun::settings() };
+    let shared = rig.workers(ledger.clone(), broker.clone(), Arc::new(Countdown::default()), &settings);
+    let worker = Worker { stage, ..shared.into_iter().nth(1).unwrap() };
+    let shutdown = CancellationToken::new();
+    enqueue("slow").await;
+    let running = tokio::spawn({
+        let (worker, shutdown) = (worker.clone(), shutdown.clone());
+        async move { worker.run(shutdown).await }
+    });
+    let retried = async || {
+        let key = PhotoKey { run: rig.run.clone(), photo_id: Id::from("slow") };
+        ledger.history(&key).await.unwrap().iter().any(|event| event.what == EventKind::Retried)
+    };
+    while !retried().await {
+        tokio::task::yield_now().await;
+    }
+    // The attempt has ended and its native code has not.
+    shutdown.cancel();
+    running.await.unwrap().unwrap();
+    redeliver("suspect").await;
+    let error = worker.run(CancellationToken::new()).await.expect_err("the photo must not run beside native code");
+    assert!(error.to_string().contains("native code still runs"), "{error}");
+    assert_eq!(*has_run.borrow_and_update(), ["slow"]);
+
+    release.send(()).unwrap();
+    let gate = worker.gate.clone().unwrap();
+    drop(gate.enter(true, Duration::from_secs(60)).await.unwrap());
+    let shutdown = CancellationToken::new();
+    let again = worker.run(shutdown.clone());
+    let stop = async {
+        has_run.wait_for(|runs| runs.len() == 2).await.unwrap();
+        shutdown.cancel();
+    };
+    let (result, ()) = tokio::join!(again, stop);
+    result.unwrap();
+    assert_eq!(*has_run.borrow(), ["slow", "suspect"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
