@@ -57,6 +57,7 @@ if $tests; then
     need nftables "network policies for the cluster test" bash -c 'command -v nft || test -x /usr/sbin/nft'
     need curl "uploads of deploy/submit.sh" command -v curl
     need shellcheck "lints the scripts" command -v shellcheck
+    need strace "shows which addresses the program contacts" command -v strace
     need rabbitmq-server "RabbitMQ server of the tests" test -x /usr/lib/rabbitmq/bin/rabbitmq-server
     need prometheus "promtool checks the alerts and the dashboard" command -v promtool
 fi

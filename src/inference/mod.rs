@@ -11,6 +11,18 @@ use crate::domain::ContentHash;
 
 pub mod onnx;
 
+/// Disables the telemetry of onnxruntime.
+///
+/// Since version 1.32 the library creates a database in `~/.cache/Microsoft` when it is loaded, and uploads events from
+/// it. [`Environment`] can switch this off only afterwards. The library reads this variable while it is loaded.
+///
+/// # Safety
+/// No other thread may read or write the environment meanwhile, so call it before any thread is started.
+pub unsafe fn disable_telemetry() {
+    // SAFETY: the caller guarantees it.
+    unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum InferenceError {
     #[error("cannot read {}: {cause}; `make setup` fetches it", path.display())]

@@ -345,6 +345,10 @@ def references(cluster):
 REQUIRED = ("FACEMILL_REDIS_URL", "FACEMILL_AMQP_URL")
 
 
+# Variables of native libraries, which the program does not list.
+LIBRARY_VARIABLES = {"ORT_DISABLE_TELEMETRY"}
+
+
 def environment(cluster):
     """The program knows each variable, gets all required ones, and accepts their values and its arguments."""
     for item, _, container in cluster.programs():
@@ -356,7 +360,9 @@ def environment(cluster):
             known = set().union(*cluster.program.variables.values())
             arguments = ["produce", "dump.sql"]
         used = {name for variable in container.get("env", []) for name in re.findall(r"\$\((\w+)\)", variable.get("value", ""))}
-        for name in sorted(set(given) - known - used):
+        if given.get("ORT_DISABLE_TELEMETRY") != "1":
+            yield f"{where}: the telemetry of onnxruntime is not disabled"
+        for name in sorted(set(given) - known - used - LIBRARY_VARIABLES):
             yield f"{where}: `facemill {' '.join(arguments)}` does not know {name}"
         for missing in REQUIRED:
             with_all_but_one = {name: value for name, value in given.items() if name != missing and value != "?"}

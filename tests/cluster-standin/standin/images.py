@@ -25,7 +25,7 @@ class Facemill(Image):
 
     def start(self, container, environment):
         arguments = container.get("args", [])
-        environment = {"FACEMILL_MODELS": "/opt/facemill/models", "OPENBLAS_NUM_THREADS": "1"} | environment
+        environment = {"FACEMILL_MODELS": "/opt/facemill/models", "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"} | environment
         # In a pod the limit is a quota, from which the program takes it. Fetch waits more than it computes.
         if arguments[:1] == ["work"] and arguments[1:] != ["fetch"]:
             environment["FACEMILL_CONCURRENCY"] = str(container["resources"]["limits"]["cpu"])
