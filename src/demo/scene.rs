@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::{self, FilterType};
-use image::{ImageOutputFormat, Rgb, RgbImage};
+use image::{ImageFormat, Rgb, RgbImage};
 
 use super::dump::{Collection, FaceRow, PhotoRow, START};
 use super::host::{HostResponse, ResponseStep, Route, Routes};
@@ -373,7 +373,7 @@ fn jpeg(picture: &RgbImage) -> Result<Bytes, SceneError> {
 
 fn png(picture: &RgbImage) -> Result<Bytes, SceneError> {
     let mut bytes = Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, ImageOutputFormat::Png)?;
+    picture.write_to(&mut bytes, ImageFormat::Png)?;
     Ok(bytes.into_inner().into())
 }
 

@@ -85,8 +85,8 @@ struct Shared {
 /// The detectors that one call uses.
 struct Tools {
     yunet: Yunet,
-    /// Finds faces of any size.
-    hog: Hog,
+    /// Finds faces of any size. Only the full search needs it.
+    hog: Option<Hog>,
     /// Finds faces of 80 to 170 pixels.
     region_hog: Hog,
     landmarker: Landmarker,
@@ -166,7 +166,7 @@ impl Shared {
     fn tools(&self) -> Result<Tools, OpenError> {
         Ok(Tools {
             yunet: Yunet::new(&self.runtime, &self.yunet)?,
-            hog: Hog::new(None)?,
+            hog: None,
             region_hog: Hog::new(Some(REGION_LEVELS))?,
             landmarker: self.landmarker.clone(),
         })
@@ -349,7 +349,7 @@ impl Tools {
         let mut most_faces = 0;
         for step in -4..=4 {
             let (canvas, rotated) = on_canvas(picture, 12.0 * f64::from(step));
-            let found = self.hog.find_rgb(&rotated, 0.0)?;
+            let found = self.full_hog()?.find_rgb(&rotated, 0.0)?;
             most_faces = most_faces.max(found.len());
             if let Some(face) = chosen_face(&found, policy)
                 && best.as_ref().is_none_or(|(score, ..)| face.score > *score)
@@ -361,10 +361,15 @@ impl Tools {
         let (_, canvas, rotated, face) = best.ok_or_else(|| rejection(most_faces))?;
         let tilted = self.with_landmarks_on_canvas(&rotated, &face, &canvas);
         let (canvas, levelled) = on_canvas(picture, tilted.angle);
-        let found = self.hog.find_rgb(&levelled, 0.0)?;
+        let found = self.full_hog()?.find_rgb(&levelled, 0.0)?;
         let face = chosen_face(&found, policy).ok_or_else(|| rejection(found.len()))?;
         let candidate = self.with_landmarks_on_canvas(&levelled, &face, &canvas);
         Ok(Candidate { faces: found.len() as u32, ..candidate })
+    }
+
+    fn full_hog(&mut self) -> Result<&mut Hog, DlibError> {
+        let hog = self.hog.take().map_or_else(|| Hog::new(None), Ok)?;
+        Ok(self.hog.insert(hog))
     }
 
     /// Predicts the landmarks of a face that was found on the canvas.

@@ -60,14 +60,16 @@ struct Box {
 struct Functions {
     new: unsafe extern "C" fn(u32) -> *mut c_void,
     free: unsafe extern "C" fn(*mut c_void),
+    decoded: unsafe extern "C" fn() -> u64,
     find: unsafe extern "C" fn(*mut c_void, *const u8, i64, i64, i32, f64, *mut Box, usize) -> i64,
 }
 
 macro_rules! functions {
-    ($new:ident, $free:ident, $find:ident) => {{
+    ($new:ident, $free:ident, $decoded:ident, $find:ident) => {{
         unsafe extern "C" {
             fn $new(levels: u32) -> *mut c_void;
             fn $free(hog: *mut c_void);
+            fn $decoded() -> u64;
             fn $find(
                 hog: *mut c_void,
                 pixels: *const u8,
@@ -79,7 +81,7 @@ macro_rules! functions {
                 capacity: usize,
             ) -> i64;
         }
-        &Functions { new: $new, free: $free, find: $find }
+        &Functions { new: $new, free: $free, decoded: $decoded, find: $find }
     }};
 }
 
@@ -87,13 +89,18 @@ macro_rules! functions {
 fn functions() -> &'static Functions {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-        return functions!(facemill_hog_avx2_new, facemill_hog_avx2_free, facemill_hog_avx2_find);
+        return functions!(
+            facemill_hog_avx2_new,
+            facemill_hog_avx2_free,
+            facemill_hog_avx2_decoded,
+            facemill_hog_avx2_find
+        );
     }
     portable()
 }
 
 fn portable() -> &'static Functions {
-    functions!(facemill_hog_base_new, facemill_hog_base_free, facemill_hog_base_find)
+    functions!(facemill_hog_base_new, facemill_hog_base_free, facemill_hog_base_decoded, facemill_hog_base_find)
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -115,12 +122,19 @@ pub struct Hog {
 unsafe impl Send for Hog {}
 
 impl Hog {
-    /// Creates a detector for faces of 80 pixels, 96 pixels, and so on, with at most `levels` steps of the pyramid.
+    /// Creates a detector for faces of 80 pixels, 96 pixels, and so on, with at most `levels` steps of the pyramid. The
+    /// first of a process decodes the detector; all others are copies.
     ///
     /// # Errors
     /// Out of memory.
     pub fn new(levels: Option<u32>) -> Result<Self, DlibError> {
         Self::with(functions(), levels)
+    }
+
+    /// How often this process has decoded the detector.
+    pub fn times_decoded() -> u64 {
+        // SAFETY: it only reads an atomic number.
+        unsafe { (functions().decoded)() }
     }
 
     fn with(functions: &'static Functions, levels: Option<u32>) -> Result<Self, DlibError> {
@@ -213,7 +227,10 @@ impl Landmarker {
 
     /// Prepares an image for the landmarks of any number of faces.
     pub fn on(&self, picture: &RgbImage) -> LandmarkImage<'_> {
-        LandmarkImage { predictor: &self.predictor, matrix: ImageMatrix::from_image(picture) }
+        let (width, height) = (picture.width() as usize, picture.height() as usize);
+        // SAFETY: an `RgbImage` holds width x height x 3 bytes in rows without padding. The matrix is a copy.
+        let matrix = unsafe { ImageMatrix::new(width, height, picture.as_ptr()) };
+        LandmarkImage { predictor: &self.predictor, matrix }
     }
 }
 

@@ -1,45 +1,22 @@
 //! Reads the EXIF orientation from JPEG, PNG, WebP and TIFF. Invalid data counts as upright.
+//!
+//! `image` reads the block, but only some of its decoders find it: that of PNG not after the pixels, that of WebP not
+//! with the prefix of JPEG, and that of JPEG not in files that only libjpeg-turbo decodes.
+
+use image::metadata::Orientation;
 
 use crate::domain::ImageFormat;
 
-/// The change that makes the stored image upright.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Orientation {
-    /// Swap rows and columns. Applied first.
-    pub transpose: bool,
-    pub mirror_x: bool,
-    pub mirror_y: bool,
-}
-
-impl Orientation {
-    pub const UPRIGHT: Self = Self { transpose: false, mirror_x: false, mirror_y: false };
-
-    /// The values 1 to 8 of EXIF and TIFF.
-    fn from_tag(value: u16) -> Self {
-        let of = |transpose, mirror_x, mirror_y| Self { transpose, mirror_x, mirror_y };
-        match value {
-            2 => of(false, true, false),
-            3 => of(false, true, true),
-            4 => of(false, false, true),
-            5 => of(true, false, false),
-            6 => of(true, true, false),
-            7 => of(true, true, true),
-            8 => of(true, false, true),
-            _ => Self::UPRIGHT,
-        }
-    }
-}
-
 /// The orientation of an image file.
 pub fn orientation(bytes: &[u8], format: ImageFormat) -> Orientation {
-    let tag = match format {
-        ImageFormat::Jpeg => jpeg(bytes).and_then(tiff),
-        ImageFormat::Png => png(bytes).and_then(tiff),
-        ImageFormat::Webp => webp(bytes).and_then(tiff),
-        ImageFormat::Tiff => tiff(bytes),
+    let block = match format {
+        ImageFormat::Jpeg => jpeg(bytes),
+        ImageFormat::Png => png(bytes),
+        ImageFormat::Webp => webp(bytes),
+        ImageFormat::Tiff => Some(bytes),
         ImageFormat::Gif | ImageFormat::Bmp => None,
     };
-    tag.map_or(Orientation::UPRIGHT, Orientation::from_tag)
+    block.and_then(Orientation::from_exif_chunk).unwrap_or(Orientation::NoTransforms)
 }
 
 const HEADER: &[u8] = b"Exif\0\0";
@@ -92,31 +69,6 @@ fn webp(bytes: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// The orientation in the first directory of a TIFF block.
-fn tiff(block: &[u8]) -> Option<u16> {
-    const ORIENTATION: u16 = 0x0112;
-    const SHORT: u16 = 3;
-    let little = match block.get(..4)? {
-        [b'I', b'I', 42, 0] => true,
-        [b'M', b'M', 0, 42] => false,
-        _ => return None,
-    };
-    let short = |at: usize| {
-        let pair = *block.get(at..)?.first_chunk::<2>()?;
-        Some(if little { u16::from_le_bytes(pair) } else { u16::from_be_bytes(pair) })
-    };
-    let four = *block.get(4..)?.first_chunk::<4>()?;
-    let directory = if little { u32::from_le_bytes(four) } else { u32::from_be_bytes(four) } as usize;
-    let entries = usize::from(short(directory)?);
-    // An entry: tag, type, count (4 bytes), value (4 bytes, left-aligned).
-    let first = directory.checked_add(2)?;
-    (0..entries)
-        .map(|i| first + 12 * i)
-        .take_while(|&at| at + 12 <= block.len())
-        .find(|&at| short(at) == Some(ORIENTATION) && short(at + 2) == Some(SHORT))
-        .and_then(|at| short(at + 8))
-}
-
 /// A JPEG APP1 segment that contains only an orientation, for tests.
 #[cfg(test)]
 pub(super) fn segment(value: u16) -> Vec<u8> {
@@ -144,7 +96,7 @@ mod tests {
 
     #[test]
     fn the_tag_is_read_in_every_format() {
-        let expected = Orientation::from_tag(6);
+        let expected = Orientation::Rotate90;
         let block = &segment(6)[10..];
         assert_eq!(orientation(&jpeg_with(6), ImageFormat::Jpeg), expected);
         assert_eq!(orientation(block, ImageFormat::Tiff), expected);
@@ -154,17 +106,21 @@ mod tests {
         png.extend_from_slice(b"eXIf");
         png.extend_from_slice(block);
         assert_eq!(orientation(&png, ImageFormat::Png), expected);
+        png.splice(20..20, *b"cccc\0\0\0\x01IDATx");
+        assert_eq!(orientation(&png, ImageFormat::Png), expected, "after the pixels");
 
         let mut webp = b"RIFF\0\0\0\0WEBPVP8X\x03\0\0\0abc\0".to_vec();
         webp.extend_from_slice(b"EXIF");
         webp.extend_from_slice(&(block.len() as u32).to_le_bytes());
         webp.extend_from_slice(block);
         assert_eq!(orientation(&webp, ImageFormat::Webp), expected);
+        let prefixed = [&webp[..24], b"EXIF", &(6 + block.len() as u32).to_le_bytes(), HEADER, block].concat();
+        assert_eq!(orientation(&prefixed, ImageFormat::Webp), expected, "with the prefix of JPEG");
     }
 
     #[test]
     fn invalid_data_counts_as_upright() {
-        assert_eq!(orientation(&jpeg_with(77), ImageFormat::Jpeg), Orientation::UPRIGHT);
+        assert_eq!(orientation(&jpeg_with(77), ImageFormat::Jpeg), Orientation::NoTransforms);
         let whole = jpeg_with(8);
         for end in 0..whole.len() {
             orientation(&whole[..end], ImageFormat::Jpeg);

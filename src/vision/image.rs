@@ -6,9 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use image::{DynamicImage, ImageEncoder, RgbImage};
+use image::metadata::Orientation;
+use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageReader, RgbImage};
 
-use super::exif::{self, Orientation};
+use super::exif;
 use crate::domain::{CauseCode, ContentHash, ImageFormat};
 
 /// Limits for untrusted images.
@@ -76,7 +77,7 @@ pub fn decode(bytes: &[u8], limits: Limits) -> Result<RgbImage, DecodeError> {
     if decoded.is_empty() {
         return Err(undecodable("it has no pixels".into()));
     }
-    Ok(orient(decoded, exif::orientation(bytes, format)))
+    Ok(apply(exif::orientation(bytes, format), decoded))
 }
 
 /// Decodes a JPEG with libjpeg-turbo, and with the slower decoder where that fails (CMYK, unusual sampling).
@@ -84,7 +85,8 @@ fn jpeg(bytes: &[u8], limits: Limits) -> Result<RgbImage, DecodeError> {
     // A small file with very many progressive scans of a large image takes minutes to decode. Real files have about
     // ten.
     const MAX_SCANS: usize = 100;
-    if scans(bytes) > MAX_SCANS {
+    let markers = JpegMarkers::of(bytes);
+    if markers.scans > MAX_SCANS {
         let detail = format!("it has more than {MAX_SCANS} scans");
         return Err(DecodeError::Undecodable { format: "jpg", detail });
     }
@@ -105,30 +107,44 @@ fn jpeg(bytes: &[u8], limits: Limits) -> Result<RgbImage, DecodeError> {
     };
     match decoder.decompress(bytes, output) {
         Ok(()) => Ok(picture),
+        // The other decoder fills what is missing with grey.
+        Err(_) if !markers.ended => {
+            Err(DecodeError::Undecodable { format: "jpg", detail: "the file is truncated".into() })
+        }
         // libjpeg-turbo also reports warnings as errors. The other decoder decides.
         Err(_) => decode_with_image(bytes, ImageFormat::Jpeg, limits),
     }
 }
 
-/// Counts the scans of a JPEG up to its end marker. Data after it, such as a video that a camera appends, is ignored.
-fn scans(bytes: &[u8]) -> usize {
-    const START_OF_SCAN: u8 = 0xda;
-    const END: u8 = 0xd9;
-    let (mut count, mut at) = (0, 2);
-    while let Some(marker) = memchr::memchr(0xff, bytes.get(at..).unwrap_or_default()) {
-        at += marker + 1;
-        let length = || bytes.get(at + 1..at + 3).map_or(0, |two| usize::from(u16::from_be_bytes([two[0], two[1]])));
-        match bytes.get(at) {
-            None | Some(&END) => break,
-            // Stuffing and markers within a scan have no length.
-            Some(0x00 | 0x01 | 0xd0..=0xd8 | 0xff) => {}
-            Some(&marker) => {
-                count += usize::from(marker == START_OF_SCAN);
-                at += 1 + length();
+struct JpegMarkers {
+    scans: usize,
+    /// There is an end marker.
+    ended: bool,
+}
+
+impl JpegMarkers {
+    /// Reads up to the end marker. Data after it, such as a video that a camera appends, is ignored.
+    fn of(bytes: &[u8]) -> Self {
+        const START_OF_SCAN: u8 = 0xda;
+        const END: u8 = 0xd9;
+        let (mut scans, mut at) = (0, 2);
+        while let Some(marker) = memchr::memchr(0xff, bytes.get(at..).unwrap_or_default()) {
+            at += marker + 1;
+            let length =
+                || bytes.get(at + 1..at + 3).map_or(0, |two| usize::from(u16::from_be_bytes([two[0], two[1]])));
+            match bytes.get(at) {
+                None => break,
+                Some(&END) => return Self { scans, ended: true },
+                // Stuffing and markers within a scan have no length.
+                Some(0x00 | 0x01 | 0xd0..=0xd8 | 0xff) => {}
+                Some(&marker) => {
+                    scans += usize::from(marker == START_OF_SCAN);
+                    at += 1 + length();
+                }
             }
         }
+        Self { scans, ended: false }
     }
-    count
 }
 
 /// Decodes any format with the `image` crate.
@@ -140,17 +156,17 @@ fn decode_with_image(bytes: &[u8], format: ImageFormat, limits: Limits) -> Resul
     if format == ImageFormat::Webp {
         check_webp(bytes.get(12..).unwrap_or_default(), limits, false)?;
     }
-    let reader = || image::io::Reader::with_format(Cursor::new(bytes), library_format(format));
-    let (width, height) = reader().into_dimensions().map_err(undecodable)?;
-    check(u64::from(width), u64::from(height), limits)?;
-    let mut reader = reader();
-    let mut bounds = image::io::Limits::no_limits();
-    bounds.max_image_width = Some(width);
-    bounds.max_image_height = Some(height);
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), library_format(format));
+    let mut bounds = image::Limits::no_limits();
     // 16-bit RGBA, and the same for the decoder itself.
     bounds.max_alloc = Some(limits.pixels.saturating_mul(16).max(1 << 20));
-    reader.limits(bounds);
-    Ok(flatten(reader.decode().map_err(undecodable)?))
+    reader.limits(bounds.clone());
+    let mut decoder = reader.into_decoder().map_err(undecodable)?;
+    let (width, height) = decoder.dimensions();
+    check(u64::from(width), u64::from(height), limits)?;
+    bounds.reserve(decoder.total_bytes()).map_err(undecodable)?;
+    decoder.set_limits(bounds).map_err(undecodable)?;
+    Ok(flatten(DynamicImage::from_decoder(decoder).map_err(undecodable)?))
 }
 
 /// Checks every size in the chunks of a WebP, because its decoder decodes before it reports a size.
@@ -213,35 +229,10 @@ fn flatten(picture: DynamicImage) -> RgbImage {
     flat
 }
 
-/// Applies the orientation.
-fn orient(picture: RgbImage, orientation: Orientation) -> RgbImage {
-    if orientation == Orientation::UPRIGHT {
-        return picture;
-    }
-    let (width, height) = (picture.width() as usize, picture.height() as usize);
-    // Steps in the stored image for one step to the right and one step down in the result.
-    let (columns, rows, mut right, mut down) =
-        if orientation.transpose { (height, width, width as isize, 1) } else { (width, height, 1, width as isize) };
-    let mut start = 0;
-    if orientation.mirror_x {
-        start += (columns as isize - 1) * right;
-        right = -right;
-    }
-    if orientation.mirror_y {
-        start += (rows as isize - 1) * down;
-        down = -down;
-    }
-    let stored = picture.as_raw();
-    let mut oriented = RgbImage::new(columns as u32, rows as u32);
-    for (y, row) in oriented.chunks_exact_mut(3 * columns.max(1)).enumerate() {
-        let mut from = start + y as isize * down;
-        for pixel in row.chunks_exact_mut(3) {
-            let at = 3 * from as usize;
-            pixel.copy_from_slice(&stored[at..at + 3]);
-            from += right;
-        }
-    }
-    oriented
+fn apply(orientation: Orientation, picture: RgbImage) -> RgbImage {
+    let mut picture = DynamicImage::from(picture);
+    picture.apply_orientation(orientation);
+    picture.into_rgb8()
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -264,7 +255,7 @@ pub fn encode(picture: &RgbImage, format: ImageFormat) -> Result<Vec<u8>, Encode
         ImageFormat::Png => {
             let mut bytes = Vec::with_capacity(picture.len());
             PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Up)
-                .write_image(picture, width, height, image::ColorType::Rgb8)
+                .write_image(picture, width, height, ExtendedColorType::Rgb8)
                 .map_err(|error| failed(error.to_string()))?;
             Ok(bytes)
         }
@@ -338,7 +329,7 @@ mod tests {
         })
     }
 
-    fn encoded(picture: DynamicImage, format: image::ImageOutputFormat) -> Vec<u8> {
+    fn encoded(picture: DynamicImage, format: image::ImageFormat) -> Vec<u8> {
         let mut bytes = Cursor::new(Vec::new());
         picture.write_to(&mut bytes, format).unwrap();
         bytes.into_inner()
@@ -352,16 +343,16 @@ mod tests {
 
     #[test]
     fn every_format_decodes() {
-        use image::ImageOutputFormat as F;
+        use image::ImageFormat as F;
         let original = picture(60, 40);
         for format in [F::Png, F::Bmp, F::Tiff, F::WebP] {
-            let bytes = encoded(original.clone().into(), format.clone());
+            let bytes = encoded(original.clone().into(), format);
             assert_eq!(decode(&bytes, Limits::default()).unwrap(), original, "{format:?}");
         }
         let gif = encoded(DynamicImage::from(original.clone()).into_rgba8().into(), F::Gif);
         assert!(difference(&decode(&gif, Limits::default()).unwrap(), &original) < 40);
         let grey = DynamicImage::from(original.clone()).into_luma8();
-        let jpeg = encoded(grey.clone().into(), F::Jpeg(95));
+        let jpeg = encoded(grey.clone().into(), F::Jpeg);
         assert!(difference(&decode(&jpeg, Limits::default()).unwrap(), &DynamicImage::from(grey).into_rgb8()) < 30);
     }
 
@@ -392,14 +383,14 @@ mod tests {
         for (value, stored) in (1u16..).zip(stored) {
             let block = &exif::segment(value)[10..];
             let orientation = exif::orientation(block, ImageFormat::Tiff);
-            assert_eq!(orient(stored.into_rgb8(), orientation), upright_picture, "orientation {value}");
+            assert_eq!(apply(orientation, stored.into_rgb8()), upright_picture, "orientation {value}");
         }
     }
 
     #[test]
     fn transparent_pixels_become_white() {
         let clear = image::RgbaImage::from_pixel(4, 4, image::Rgba([0, 0, 0, 0]));
-        let bytes = encoded(clear.into(), image::ImageOutputFormat::Png);
+        let bytes = encoded(clear.into(), image::ImageFormat::Png);
         assert!(decode(&bytes, Limits::default()).unwrap().iter().all(|&value| value == 255));
     }
 
@@ -412,7 +403,7 @@ mod tests {
             let error = decode(&bytes, limits).unwrap_err();
             assert_eq!(error, DecodeError::TooLarge { width: 60, height: 40, limit: limits.pixels });
         }
-        let webp = encoded(picture(60, 40).into(), image::ImageOutputFormat::WebP);
+        let webp = encoded(picture(60, 40).into(), image::ImageFormat::WebP);
         let frame = [b"ANMF\x1d\0\0\0", &[0; 16][..], b"VP8L\x05\0\0\0\x2f", &[0xff; 4]].concat();
         let animated = [b"RIFF\0\0\0\0WEBP", &frame[..]].concat();
         for (bytes, size) in [(webp, (60, 40)), (animated, (16384, 16384))] {
@@ -429,10 +420,10 @@ mod tests {
     fn hostile_bytes_are_errors() {
         assert_eq!(decode(b"<html>", Limits::default()), Err(DecodeError::NotAnImage));
         assert_eq!(decode(b"", Limits::default()), Err(DecodeError::NotAnImage));
-        use image::ImageOutputFormat as F;
+        use image::ImageFormat as F;
         let original = picture(40, 30);
         let small = Limits { pixels: 100_000 };
-        for format in [F::Png, F::Bmp, F::Tiff, F::WebP, F::Jpeg(90)] {
+        for format in [F::Png, F::Bmp, F::Tiff, F::WebP, F::Jpeg] {
             let whole = encoded(original.clone().into(), format);
             for end in (0..whole.len()).step_by(7) {
                 let _ = decode(&whole[..end], small);
@@ -446,6 +437,9 @@ mod tests {
         let mut jpeg = encode(&original, ImageFormat::Jpeg).unwrap();
         jpeg.truncate(jpeg.len() / 2);
         assert!(matches!(decode(&jpeg, small), Err(DecodeError::Undecodable { .. })), "a truncated image");
+        let without_end = encode(&original, ImageFormat::Jpeg).unwrap();
+        let truncated = decode(&without_end[..without_end.len() - 2], small).unwrap_err();
+        assert!(truncated.to_string().contains("truncated"), "{truncated}");
         let with_video = [encode(&original, ImageFormat::Jpeg).unwrap(), b"\xff\xda\0\x02".repeat(500)].concat();
         assert!(decode(&with_video, small).is_ok(), "an appended video has no scans of the image");
         let without_pixels = b"GIF89a\0\0\0\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0;";

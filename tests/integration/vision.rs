@@ -13,6 +13,7 @@ use facemill::pipeline::crop::{Crop, CropSettings};
 use facemill::pipeline::detect::{Detect, DetectSettings};
 use facemill::pipeline::stage::{Outcome, Retry, Stage};
 use facemill::vision::detector::Detector;
+use facemill::vision::dlib::Hog;
 use facemill::vision::geometry::{self, Square};
 use facemill::vision::image::{ImageCache, Limits, decode, encode};
 use facemill::vision::{align, resample};
@@ -107,6 +108,20 @@ fn full_search_agrees_with_the_original_scripts() {
     let angles: Vec<f64> = squares().map(|(a, b)| geometry::wrap(a.angle - b.angle).abs()).collect();
     assert!(quantile(&overlaps, 0.5) >= 0.98, "{overlaps:?}");
     assert!(quantile(&angles, 0.5) <= 0.5 && quantile(&angles, 0.9) <= 2.0, "{angles:?}");
+}
+
+#[test]
+fn dlibs_detector_is_decoded_once_however_many_threads_search() {
+    let detector = detector();
+    let picture = RgbImage::from_pixel(200, 200, image::Rgb([90; 3]));
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| detector.check_crop(&picture).unwrap_err());
+        }
+    });
+    let found = detector.find(&RgbImage::new(90, 90), Search::Full, 1, FacePolicy::One);
+    assert_eq!(found.unwrap_err().code(), Some(CauseCode::NoFace));
+    assert_eq!(Hog::times_decoded(), 1);
 }
 
 /// Portraits from packages, which are available without the reference data.

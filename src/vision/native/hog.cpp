@@ -13,10 +13,14 @@
 #include <dlib/pixel.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <map>
 #include <memory>
+#include <mutex>
+#include <sstream>
 #include <vector>
 
 #define JOIN2(a, b) a##b
@@ -32,17 +36,50 @@ struct Hog {
     std::vector<dlib::rect_detection> found;
 };
 
-// The published detector, limited to `levels` steps of the image pyramid.
-dlib::frontal_face_detector limited(unsigned long levels) {
-    const dlib::frontal_face_detector published = dlib::get_frontal_face_detector();
+std::atomic<uint64_t> decoded{0};
+
+// dlib's frontal face detector as it is stored. dlib::get_frontal_face_detector() also computes the filters.
+struct Published {
     dlib::frontal_face_detector::image_scanner_type scanner;
-    scanner.copy_configuration(published.get_scanner());
-    scanner.set_max_pyramid_levels(levels);
+    dlib::test_box_overlap overlap;
     std::vector<dlib::frontal_face_detector::feature_vector_type> weights;
-    for (unsigned long i = 0; i < published.num_detectors(); ++i) {
-        weights.push_back(published.get_w(i));
+
+    Published() {
+        ++decoded;
+        std::istringstream in(dlib::get_serialized_frontal_faces());
+        int version = 0;
+        unsigned long count = 0;
+        dlib::deserialize(version, in);
+        if (version != 2) {
+            throw dlib::serialization_error("unknown version of the face detector");
+        }
+        dlib::deserialize(scanner, in);
+        dlib::deserialize(overlap, in);
+        dlib::deserialize(count, in);
+        weights.resize(count);
+        for (auto& weight : weights) {
+            dlib::deserialize(weight, in);
+        }
     }
-    return dlib::frontal_face_detector(scanner, published.get_overlap_tester(), weights);
+};
+
+// The detector, limited to `levels` steps of the image pyramid. Decoding it and computing its filters takes most of the
+// time of a start, so both are done once, and each user gets a copy.
+const dlib::frontal_face_detector& prototype(unsigned long levels) {
+    static const Published published;
+    static std::mutex mutex;
+    static std::map<unsigned long, dlib::frontal_face_detector> prototypes;
+
+    const std::lock_guard<std::mutex> lock(mutex);
+    const auto known = prototypes.find(levels);
+    if (known != prototypes.end()) {
+        return known->second;
+    }
+    dlib::frontal_face_detector::image_scanner_type scanner;
+    scanner.copy_configuration(published.scanner);
+    scanner.set_max_pyramid_levels(levels);
+    const dlib::frontal_face_detector detector(scanner, published.overlap, published.weights);
+    return prototypes.emplace(levels, detector).first->second;
 }
 
 template <typename Pixel>
@@ -69,12 +106,15 @@ struct NAME(_box) {
 void* NAME(_new)(uint32_t levels) {
     try {
         std::unique_ptr<Hog> hog(new Hog);
-        hog->detector = limited(levels == 0 ? 1000 : levels);
+        hog->detector = prototype(levels == 0 ? 1000 : levels);
         return hog.release();
     } catch (...) {
         return nullptr;
     }
 }
+
+// Returns how often this process has decoded dlib's detector.
+uint64_t NAME(_decoded)() { return decoded; }
 
 void NAME(_free)(void* hog) { delete static_cast<Hog*>(hog); }
 
