@@ -14,13 +14,14 @@
 //! broker/  objects/  net/  source/  classifier/     interfaces to the outside, and their adapters
 //! vision/                                           faces, pixels and geometry
 //! inference/  redis/  sqlite  telemetry/            onnxruntime and shared clients; logs, metrics, traces
-//! tls  config  retry  server_error                   certificates, settings, waits, errors of servers
+//! tls  config  retry  server_error  atomic_file     certificates, settings, waits, errors of servers, whole files
 //! domain/                                           the data types of the pipeline
 //! ```
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod archive;
+pub mod atomic_file;
 pub mod broker;
 pub mod capacity;
 pub mod classifier;

@@ -1,15 +1,14 @@
 //! The object store as files in a folder.
 
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tempfile::NamedTempFile;
 
 use super::{ObjectError, ObjectKey, Objects, Page, PutIfAbsent, Swap, Version, nonce};
+use crate::atomic_file::{AtomicFile, PARTIAL, sync_folder_of};
 use crate::domain::ContentHash;
 use crate::server_error::ServerError;
 
@@ -21,8 +20,6 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// The suffix of temporary files. A killed process may leave some behind; listings skip them.
-    const PARTIAL: &'static str = ".part";
     /// Whoever replaces or deletes an object holds a lock on this file, so that two processes exclude each other.
     const LOCK: &'static str = ".objects.lock";
 
@@ -70,46 +67,16 @@ fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-fn folder_of(path: &Path) -> &Path {
-    path.parent().unwrap_or(Path::new("."))
-}
-
-/// The content in a temporary file beside `path`, written to the disk.
-fn write_partial(path: &Path, body: &[u8]) -> io::Result<NamedTempFile> {
-    let folder = folder_of(path);
-    std::fs::create_dir_all(folder)?;
-    let mut file = tempfile::Builder::new()
-        .suffix(Folder::PARTIAL)
-        // As any new file: the umask decides who may read it.
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(folder)?;
-    file.write_all(body)?;
-    file.as_file().sync_data()?;
-    Ok(file)
-}
-
-/// A name is on the disk only after its folder is.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(folder_of(path))?.sync_all()
-}
-
-fn store(path: &Path, body: &[u8]) -> io::Result<()> {
-    write_partial(path, body)?.persist(path).map_err(|error| error.error)?;
-    sync_folder(path)
-}
-
 fn store_if_absent(path: &Path, body: &[u8]) -> io::Result<PutIfAbsent> {
     let put = if path.try_exists()? {
+        // The writer of the object may not have done this yet.
+        sync_folder_of(path)?;
         PutIfAbsent::AlreadyThere
     } else {
-        match write_partial(path, body)?.persist_noclobber(path) {
-            Ok(_) => PutIfAbsent::Created,
-            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => PutIfAbsent::AlreadyThere,
-            Err(error) => return Err(error.error),
-        }
+        let mut file = AtomicFile::create(path)?;
+        file.write_all(body)?;
+        if file.publish_if_absent()? { PutIfAbsent::Created } else { PutIfAbsent::AlreadyThere }
     };
-    // Also when another writer was first: that writer may not have done this yet.
-    sync_folder(path)?;
     Ok(put)
 }
 
@@ -133,7 +100,7 @@ impl Objects for Folder {
             if hashed && path.try_exists()? {
                 return Ok(false);
             }
-            store(&path, &body)?;
+            AtomicFile::write(&path, &body)?;
             Ok(true)
         })
         .await
@@ -157,7 +124,7 @@ impl Objects for Folder {
             if read_file(&path)?.is_none_or(|present| version_of(&present) != expected) {
                 return Ok(Swap::Conflict);
             }
-            store(&path, &body)?;
+            AtomicFile::write(&path, &body)?;
             Ok(Swap::Done)
         })
         .await
@@ -187,7 +154,7 @@ impl Objects for Folder {
             let _lock = lock(&root)?;
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                removed => removed.and_then(|()| sync_folder(&path)),
+                removed => removed.and_then(|()| sync_folder_of(&path)),
             }
         })
         .await
@@ -206,9 +173,10 @@ impl Objects for Folder {
     }
 
     async fn check(&self) -> Result<(), ObjectError> {
-        let probe = self.root.join(format!(".check-{:x}{}", nonce(), Self::PARTIAL));
+        let root = self.root.clone();
+        let probe = root.join(format!(".check-{:x}{PARTIAL}", nonce()));
         Self::blocking(format!("write to {}", self.root.display()), move || {
-            std::fs::create_dir_all(folder_of(&probe))?;
+            std::fs::create_dir_all(&root)?;
             std::fs::write(&probe, b"facemill")?;
             std::fs::remove_file(&probe)
         })
@@ -252,7 +220,7 @@ impl Walk<'_> {
             if name.ends_with('/') {
                 self.below(&name)?;
             } else if name.as_str() > self.after
-                && !name.ends_with(Folder::PARTIAL)
+                && !name.ends_with(PARTIAL)
                 && let Some(key) = ObjectKey::parse(&name)
             {
                 self.take(key);

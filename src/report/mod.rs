@@ -2,12 +2,12 @@
 //!
 //! Faces, endings and counts come from the index of faces, photos that have not ended from the ledger.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::atomic_file::AtomicFile;
 use crate::dataset::index::{Index, IndexError};
 use crate::dataset::page::{Direction, Order, Sort};
 use crate::dataset::{FollowError, IndexSource, Query};
@@ -103,7 +103,6 @@ pub fn write(dir: &Path, index: &Index, waiting: Vec<WaitingPhoto>, about: &Abou
         Err(error) => Some(Err(error)),
     };
     let waiting = waiting.into_iter().filter_map(still_waits).collect::<Result<Vec<_>, _>>()?;
-    std::fs::create_dir_all(dir).map_err(|source| ReportError::File { path: dir.to_owned(), source })?;
     let mut faces = Draft::create(dir.join("faces.jsonl"))?;
     let mut photos = Draft::create(dir.join("photos.jsonl"))?;
     let mut page = Draft::create(dir.join("report.html"))?;
@@ -142,24 +141,22 @@ fn write_photos(photos: &mut Draft, index: &Index, waiting: &[WaitingPhoto]) -> 
     waiting.try_for_each(|record| photos.line(record))
 }
 
-/// A file that is written under a temporary name and renamed when it is complete.
+/// A file that appears when it is complete.
 struct Draft {
     path: PathBuf,
-    draft: PathBuf,
-    file: BufWriter<File>,
+    file: BufWriter<AtomicFile>,
 }
 
 impl Draft {
     fn create(path: PathBuf) -> Result<Self, ReportError> {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".part");
-        let draft = path.with_file_name(name);
-        let file = File::create(&draft).map_err(|source| ReportError::File { path: draft.clone(), source })?;
-        Ok(Self { path, draft, file: BufWriter::with_capacity(1 << 16, file) })
+        match AtomicFile::create(&path) {
+            Ok(file) => Ok(Self { path, file: BufWriter::with_capacity(1 << 16, file) }),
+            Err(source) => Err(ReportError::File { path, source }),
+        }
     }
 
     fn write<T>(&mut self, write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> Result<T, ReportError> {
-        write(&mut self.file).map_err(|source| ReportError::File { path: self.draft.clone(), source })
+        write(&mut self.file).map_err(|source| ReportError::File { path: self.path.clone(), source })
     }
 
     fn line(&mut self, record: &impl Serialize) -> Result<(), ReportError> {
@@ -169,12 +166,9 @@ impl Draft {
         })
     }
 
-    fn publish(mut self) -> Result<(), ReportError> {
-        self.write(|file| file.flush())?;
-        self.file
-            .get_ref()
-            .sync_all()
-            .and_then(|()| std::fs::rename(&self.draft, &self.path))
-            .map_err(|source| ReportError::File { path: self.path, source })
+    fn publish(self) -> Result<(), ReportError> {
+        let Self { path, file } = self;
+        let file = file.into_inner().map_err(io::IntoInnerError::into_error);
+        file.and_then(AtomicFile::publish).map_err(|source| ReportError::File { path, source })
     }
 }

@@ -23,7 +23,7 @@ const LAYERS: &[&[&str]] = &[
     &["broker", "objects", "net", "source", "classifier"],
     &["vision"],
     &["inference", "redis", "sqlite", "telemetry"],
-    &["tls", "config", "retry", "server_error"],
+    &["atomic_file", "tls", "config", "retry", "server_error"],
     &["domain"],
 ];
 

@@ -268,15 +268,16 @@ fn photos_without_a_usable_record_are_counted_and_named() {
 fn a_report_that_fails_leaves_the_old_one() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), &index_of((1..=1500).map(|id| predicted(with_face(id, 0.5))))).unwrap();
-    let read =
-        || ["faces.jsonl", "photos.jsonl", "report.html"].map(|name| std::fs::read(dir.path().join(name)).unwrap());
+    let read = || ["photos.jsonl", "report.html"].map(|name| std::fs::read(dir.path().join(name)).unwrap());
     let before = read();
-    let blocked = dir.path().join("report.html.part");
+    let blocked = dir.path().join("faces.jsonl");
+    std::fs::remove_file(&blocked).unwrap();
     std::fs::create_dir(&blocked).unwrap();
     let index = index_of((1..=1200).map(|id| predicted(with_face(id, 0.1))));
     let error = write(dir.path(), &index).unwrap_err();
     assert!(matches!(error, ReportError::File { .. }), "{error}");
     assert!(read() == before);
+    assert_eq!(names(dir.path()), ["faces.jsonl", "photos.jsonl", "report.html"]);
 
     std::fs::remove_dir(&blocked).unwrap();
     assert_eq!(write(dir.path(), &index).unwrap().funnel.faces, 1200);

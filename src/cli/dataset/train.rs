@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::atomic_file::AtomicFile;
 use crate::classifier::model::Model;
 use crate::cli::failure::Failure;
 use crate::config::Models;
@@ -69,7 +70,7 @@ fn train(args: &Args, out: &Path, labels: &[LabelledCrop], models: &Models, runt
     let trained = train::train(labels, models, runtime, &settings, &|done| bar.set_position(done as u64))
         .map_err(Failure::broken)?;
     bar.finish_and_clear();
-    write_whole(out, &trained.bytes)
+    AtomicFile::write(out, &trained.bytes)
         .map_err(|error| Failure::broken(format!("cannot write {}: {error}", out.display())))?;
     let name = Model::from_bytes(&out.display().to_string(), &trained.bytes, runtime).map_err(Failure::broken)?;
     if args.json {
@@ -132,12 +133,4 @@ pub(super) fn progress_bar(len: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} crops, {per_sec}, {eta} left");
     let bar = ProgressBar::with_draw_target(Some(len as u64), target);
     if let Ok(style) = style { bar.with_style(style) } else { bar }
-}
-
-/// Writes a temporary file and renames it, so that a reader never sees half a model.
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".part");
-    std::fs::write(&beside, bytes)?;
-    std::fs::rename(&beside, path)
 }
