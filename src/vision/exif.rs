@@ -106,7 +106,7 @@ mod tests {
         png.extend_from_slice(b"eXIf");
         png.extend_from_slice(block);
         assert_eq!(orientation(&png, ImageFormat::Png), expected);
-        png.splice(20..20, *b"cccc\0\0\0\x01IDATx");
+        png.splice(21..21, *b"\0\0\0\x01IDATxcccc");
         assert_eq!(orientation(&png, ImageFormat::Png), expected, "after the pixels");
 
         let mut webp = b"RIFF\0\0\0\0WEBPVP8X\x03\0\0\0abc\0".to_vec();
