@@ -1,14 +1,17 @@
 //! Builds the C++ shim around dlib's face detector, once for AVX2 and once for any processor.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const SOURCE: &str = "src/vision/native/hog.cpp";
+const DETECTOR_SOURCE: &str = "src/vision/native/detector.cpp";
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed={SOURCE}");
+    println!("cargo:rerun-if-changed={DETECTOR_SOURCE}");
     let x86 = env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
 
     let mut archive = cc::Build::new();
@@ -20,6 +23,24 @@ fn main() {
     }
     archive.compile("facemill_hog");
     println!("cargo:rustc-link-lib=dlib");
+    write_detector();
+}
+
+/// Writes dlib's detector, decompressed, to `detector.bin`. The format is portable, so the program that does it is built
+/// for this machine even when the target is another one.
+fn write_detector() {
+    let host = env::var("HOST").expect("cargo sets HOST");
+    let program = out_dir().join("detector");
+    let compiler = cc::Build::new().cpp(true).target(&host).opt_level(1).warnings(false).get_compiler();
+    run(compiler.to_command().args(["-std=c++14", DETECTOR_SOURCE, "-o"]).arg(&program).arg("-ldlib"));
+    let output = Command::new(&program).output().unwrap_or_else(|error| panic!("cannot run {program:?}: {error}"));
+    assert!(output.status.success() && !output.stdout.is_empty(), "{program:?} failed: {output:?}");
+    let file = out_dir().join("detector.bin");
+    fs::write(&file, output.stdout).unwrap_or_else(|error| panic!("cannot write {file:?}: {error}"));
+}
+
+fn out_dir() -> PathBuf {
+    PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"))
 }
 
 /// Compiles the shim with all its functions named `prefix…` and all other symbols hidden.
@@ -50,7 +71,7 @@ fn variant(prefix: &str, flags: &[&str]) -> PathBuf {
 /// one copy of each: a processor without AVX2 could get code of the other build. Dissolving the groups first makes the
 /// copies ordinary functions, which can be local.
 fn hide_symbols(object: &Path, prefix: &str) -> PathBuf {
-    let folder = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let folder = out_dir();
     let merged = folder.join(format!("{prefix}.merged.o"));
     let local = folder.join(format!("{prefix}.o"));
     run(Command::new("ld").args(["-r", "--force-group-allocation", "-o"]).arg(&merged).arg(object));

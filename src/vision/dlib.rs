@@ -57,19 +57,22 @@ struct Box {
     bottom: i64,
 }
 
+/// The detector, written by build.rs.
+const DETECTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/detector.bin"));
+
 struct Functions {
-    new: unsafe extern "C" fn(u32) -> *mut c_void,
+    new: unsafe extern "C" fn(*const u8, usize, u32) -> *mut c_void,
     free: unsafe extern "C" fn(*mut c_void),
-    decoded: unsafe extern "C" fn() -> u64,
+    loaded: unsafe extern "C" fn() -> u64,
     find: unsafe extern "C" fn(*mut c_void, *const u8, i64, i64, i32, f64, *mut Box, usize) -> i64,
 }
 
 macro_rules! functions {
-    ($new:ident, $free:ident, $decoded:ident, $find:ident) => {{
+    ($new:ident, $free:ident, $loaded:ident, $find:ident) => {{
         unsafe extern "C" {
-            fn $new(levels: u32) -> *mut c_void;
+            fn $new(serialized: *const u8, length: usize, levels: u32) -> *mut c_void;
             fn $free(hog: *mut c_void);
-            fn $decoded() -> u64;
+            fn $loaded() -> u64;
             fn $find(
                 hog: *mut c_void,
                 pixels: *const u8,
@@ -81,7 +84,7 @@ macro_rules! functions {
                 capacity: usize,
             ) -> i64;
         }
-        &Functions { new: $new, free: $free, decoded: $decoded, find: $find }
+        &Functions { new: $new, free: $free, loaded: $loaded, find: $find }
     }};
 }
 
@@ -92,7 +95,7 @@ fn functions() -> &'static Functions {
         return functions!(
             facemill_hog_avx2_new,
             facemill_hog_avx2_free,
-            facemill_hog_avx2_decoded,
+            facemill_hog_avx2_loaded,
             facemill_hog_avx2_find
         );
     }
@@ -100,7 +103,7 @@ fn functions() -> &'static Functions {
 }
 
 fn portable() -> &'static Functions {
-    functions!(facemill_hog_base_new, facemill_hog_base_free, facemill_hog_base_decoded, facemill_hog_base_find)
+    functions!(facemill_hog_base_new, facemill_hog_base_free, facemill_hog_base_loaded, facemill_hog_base_find)
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -123,7 +126,7 @@ unsafe impl Send for Hog {}
 
 impl Hog {
     /// Creates a detector for faces of 80 pixels, 96 pixels, and so on, with at most `levels` steps of the pyramid. The
-    /// first of a process decodes the detector; all others are copies.
+    /// first of a process reads the detector; all others are copies.
     ///
     /// # Errors
     /// Out of memory.
@@ -131,15 +134,15 @@ impl Hog {
         Self::with(functions(), levels)
     }
 
-    /// How often this process has decoded the detector.
-    pub fn times_decoded() -> u64 {
+    /// How often this process has read the detector.
+    pub fn times_loaded() -> u64 {
         // SAFETY: it only reads an atomic number.
-        unsafe { (functions().decoded)() }
+        unsafe { (functions().loaded)() }
     }
 
     fn with(functions: &'static Functions, levels: Option<u32>) -> Result<Self, DlibError> {
-        // SAFETY: any number is valid.
-        let raw = unsafe { (functions.new)(levels.unwrap_or(0)) };
+        // SAFETY: the shim reads the given bytes only. Any number of levels is valid.
+        let raw = unsafe { (functions.new)(DETECTOR.as_ptr(), DETECTOR.len(), levels.unwrap_or(0)) };
         Ok(Self { raw: NonNull::new(raw).ok_or(DlibError::Memory)?, functions })
     }
 

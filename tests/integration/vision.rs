@@ -111,7 +111,7 @@ fn full_search_agrees_with_the_original_scripts() {
 }
 
 #[test]
-fn dlibs_detector_is_decoded_once_however_many_threads_search() {
+fn dlibs_detector_is_read_once_however_many_threads_search() {
     let detector = detector();
     let picture = RgbImage::from_pixel(200, 200, image::Rgb([90; 3]));
     thread::scope(|scope| {
@@ -121,7 +121,7 @@ fn dlibs_detector_is_decoded_once_however_many_threads_search() {
     });
     let found = detector.find(&RgbImage::new(90, 90), Search::Full, 1, FacePolicy::One);
     assert_eq!(found.unwrap_err().code(), Some(CauseCode::NoFace));
-    assert_eq!(Hog::times_decoded(), 1);
+    assert_eq!(Hog::times_loaded(), 1);
 }
 
 /// Portraits from packages, which are available without the reference data.

@@ -21,6 +21,7 @@
 #include <memory>
 #include <mutex>
 #include <sstream>
+#include <string>
 #include <vector>
 
 #define JOIN2(a, b) a##b
@@ -36,17 +37,17 @@ struct Hog {
     std::vector<dlib::rect_detection> found;
 };
 
-std::atomic<uint64_t> decoded{0};
+std::atomic<uint64_t> loaded{0};
 
-// dlib's frontal face detector as it is stored. dlib::get_frontal_face_detector() also computes the filters.
+// dlib's frontal face detector, as dlib::get_serialized_frontal_faces() returns it.
 struct Published {
     dlib::frontal_face_detector::image_scanner_type scanner;
     dlib::test_box_overlap overlap;
     std::vector<dlib::frontal_face_detector::feature_vector_type> weights;
 
-    Published() {
-        ++decoded;
-        std::istringstream in(dlib::get_serialized_frontal_faces());
+    explicit Published(const std::string& serialized) {
+        ++loaded;
+        std::istringstream in(serialized);
         int version = 0;
         unsigned long count = 0;
         dlib::deserialize(version, in);
@@ -63,10 +64,9 @@ struct Published {
     }
 };
 
-// The detector, limited to `levels` steps of the image pyramid. Decoding it and computing its filters takes most of the
-// time of a start, so both are done once, and each user gets a copy.
-const dlib::frontal_face_detector& prototype(unsigned long levels) {
-    static const Published published;
+// The detector, limited to `levels` steps of the image pyramid. Each is made once a process; its users get copies.
+const dlib::frontal_face_detector& prototype(const std::string& serialized, unsigned long levels) {
+    static const Published published(serialized);
     static std::mutex mutex;
     static std::map<unsigned long, dlib::frontal_face_detector> prototypes;
 
@@ -102,19 +102,21 @@ struct NAME(_box) {
     int64_t left, top, right, bottom;
 };
 
-// Returns a detector, or null when out of memory. With `levels` 0 the pyramid is not limited.
-void* NAME(_new)(uint32_t levels) {
+// Returns a detector, or null when out of memory. With `levels` 0 the pyramid is not limited. `serialized` are the
+// `length` bytes of dlib's detector; only the first call of a process reads them.
+void* NAME(_new)(const uint8_t* serialized, size_t length, uint32_t levels) {
     try {
         std::unique_ptr<Hog> hog(new Hog);
-        hog->detector = prototype(levels == 0 ? 1000 : levels);
+        const std::string bytes(reinterpret_cast<const char*>(serialized), length);
+        hog->detector = prototype(bytes, levels == 0 ? 1000 : levels);
         return hog.release();
     } catch (...) {
         return nullptr;
     }
 }
 
-// Returns how often this process has decoded dlib's detector.
-uint64_t NAME(_decoded)() { return decoded; }
+// Returns how often this process has read dlib's detector.
+uint64_t NAME(_loaded)() { return loaded; }
 
 void NAME(_free)(void* hog) { delete static_cast<Hog*>(hog); }
 
