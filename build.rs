@@ -26,8 +26,8 @@ fn main() {
     write_detector();
 }
 
-/// Writes dlib's detector, decompressed, to `detector.bin`. The format is portable, so the program that does it is built
-/// for this machine even when the target is another one.
+/// Writes dlib's detector, decompressed, to `detector.bin`. The format is portable, so the program that does it is
+/// built for this machine even when the target is another one.
 fn write_detector() {
     let host = env::var("HOST").expect("cargo sets HOST");
     let program = out_dir().join("detector");

@@ -1,7 +1,7 @@
 //! The index of faces at size: how long it takes to make, to open, to page and to count.
 //!
-//! `FACEMILL_BENCH_FACES=1000000 cargo bench --bench dataset`. `FACEMILL_BENCH_RECORDS`: faces that are read from a ledger
-//! and from files of records.
+//! `FACEMILL_BENCH_FACES=1000000 cargo bench --bench dataset`. `FACEMILL_BENCH_RECORDS`: faces that are read from a
+//! ledger and from files of records.
 
 use std::path::Path;
 use std::sync::Arc;

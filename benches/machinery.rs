@@ -1,8 +1,9 @@
-//! The cost of the pipeline without image processing: `cargo bench --bench machinery [-- --json]`, `FACEMILL_BENCH_PHOTOS=20000`.
+//! The cost of the pipeline without image processing: `cargo bench --bench machinery [-- --json]`,
+//! `FACEMILL_BENCH_PHOTOS=20000`.
 //!
-//! Runs stages without computation on real servers. Measures photos per second through all four queues, and the CPU time
-//! of workers and servers for one photo at one stage. Each worker is a process of its own, so that its CPU time contains
-//! nothing else.
+//! Runs stages without computation on real servers. Measures photos per second through all four queues, and the CPU
+//! time of workers and servers for one photo at one stage. Each worker is a process of its own, so that its CPU time
+//! contains nothing else.
 
 use support::servers::cpu;
 use support::servers::rabbitmq;

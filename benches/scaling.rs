@@ -1,8 +1,8 @@
 //! The speed-up by more workers: `cargo bench --bench scaling [-- --json]`.
 //!
-//! Processes the same photos with 1, 2 and 4 processes of `facemill work detect`. A cgroup limits each to a share of a core,
-//! so that four of them leave CPU time for the servers on a machine with two cores. The photos are those beside the
-//! project (`../shared/data/photos`, or `FACEMILL_TEST_DATA`), or else the sample photographs.
+//! Processes the same photos with 1, 2 and 4 processes of `facemill work detect`. A cgroup limits each to a share of a
+//! core, so that four of them leave CPU time for the servers on a machine with two cores. The photos are those beside
+//! the project (`../shared/data/photos`, or `FACEMILL_TEST_DATA`), or else the sample photographs.
 
 use support::servers::process;
 use support::servers::rabbitmq;

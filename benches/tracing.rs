@@ -1,7 +1,7 @@
 //! The cost of tracing: `cargo bench --bench tracing -- [--pairs N] [--json]`.
 //!
-//! Runs the pictures of the demonstration alternately without and with tracing. Compares the CPU time of the whole process,
-//! including its start and the sending of the spans. Host and collector are in this process.
+//! Runs the pictures of the demonstration alternately without and with tracing. Compares the CPU time of the whole
+//! process, including its start and the sending of the spans. Host and collector are in this process.
 
 use support::collection;
 use support::collector;

@@ -10,8 +10,8 @@ use tempfile::NamedTempFile;
 /// The suffix of temporary files. A killed process may leave some behind.
 pub const PARTIAL: &str = ".part";
 
-/// A file that is written under a temporary name in its folder, and renamed when it is complete. It is deleted when it is
-/// dropped before.
+/// A file that is written under a temporary name in its folder, and renamed when it is complete. It is deleted when it
+/// is dropped before.
 #[derive(Debug)]
 pub struct AtomicFile {
     file: NamedTempFile,

@@ -1,6 +1,7 @@
 //! facemill turns the dump of a photo database into a clean, aligned face dataset.
 //!
-//! The layers, from the top down. A module imports only from layers below its own; `tests/integration/layers.rs` checks this.
+//! The layers, from the top down. A module imports only from layers below its own; `tests/integration/layers.rs` checks
+//! this.
 //!
 //! ```text
 //! cli/                                              flags in, text or JSON out

@@ -1,7 +1,7 @@
 //! The retry policy: back-off between the calls to a server, and waits between the attempts of a photo.
 //!
-//! A *back-off* lasts seconds and is spent in memory, while a server is unavailable. A *wait* lasts up to an hour and is
-//! spent in a queue of the broker, while a photo waits for its next attempt at a stage.
+//! A *back-off* lasts seconds and is spent in memory, while a server is unavailable. A *wait* lasts up to an hour and
+//! is spent in a queue of the broker, while a photo waits for its next attempt at a stage.
 
 use std::fmt;
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
@@ -98,9 +98,9 @@ impl Waits {
         u32::try_from(self.0.len()).unwrap_or(u32::MAX).saturating_add(1)
     }
 
-    /// The wait after `attempt` (from 1). It is up to 20 % shorter than listed, so that photos that failed together do not
-    /// come back together. It is never longer: a broker with tiers would round it up to the next tier. Messages with the
-    /// same `id` get the same wait.
+    /// The wait after `attempt` (from 1). It is up to 20 % shorter than listed, so that photos that failed together do
+    /// not come back together. It is never longer: a broker with tiers would round it up to the next tier. Messages
+    /// with the same `id` get the same wait.
     pub fn after(&self, attempt: u32, id: &str) -> Duration {
         let index = (attempt.max(1) as usize - 1).min(self.0.len() - 1);
         self.0[index].mul_f64(0.8 + 0.2 * fraction(&id))

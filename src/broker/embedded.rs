@@ -1,7 +1,7 @@
 //! The broker of a run in one process: queues in the run's SQLite file.
 //!
-//! A killed process leaves its unacknowledged messages marked as taken. The next process that opens the file gets them as
-//! redelivered. Memory holds only prefetched messages.
+//! A killed process leaves its unacknowledged messages marked as taken. The next process that opens the file gets them
+//! as redelivered. Memory holds only prefetched messages.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -36,8 +36,8 @@ struct Shared {
 }
 
 impl Embedded {
-    /// How many messages may wait between two stages: enough to use every core, and few enough that the original of a photo
-    /// is still in the page cache when it is cropped.
+    /// How many messages may wait between two stages: enough to use every core, and few enough that the original of a
+    /// photo is still in the page cache when it is cropped.
     pub const CAPACITY: usize = 256;
 
     const SCHEMA: &'static str = "
@@ -257,7 +257,8 @@ struct Unacked {
 }
 
 impl EmbeddedConsumer {
-    /// Takes the messages that are due, up to the prefetch. Returns in how long the next message is due, if there is one.
+    /// Takes the messages that are due, up to the prefetch. Returns in how long the next message is due, if there is
+    /// one.
     ///
     /// It may be dropped at any time: a message that is marked as taken has a guard.
     async fn fill(&mut self) -> Result<Option<Duration>, DatabaseError> {

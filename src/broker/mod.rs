@@ -18,8 +18,8 @@ pub type BrokerError = ServerError;
 /// Stores messages durably and delivers each at least once.
 #[async_trait]
 pub trait Broker: Send + Sync {
-    /// Enqueues a message for its stage. Returns when the broker has confirmed it. Queues in this process are bounded: the
-    /// call waits for room.
+    /// Enqueues a message for its stage. Returns when the broker has confirmed it. Queues in this process are bounded:
+    /// the call waits for room.
     async fn publish(&self, message: &Message) -> Result<(), BrokerError>;
 
     /// Enqueues a message for its stage after `delay`. A broker with tiers of delay rounds it up to the next one.
@@ -28,8 +28,8 @@ pub trait Broker: Send + Sync {
     /// Adds a dead letter.
     async fn dead_letter(&self, letter: &DeadLetter) -> Result<(), BrokerError>;
 
-    /// Starts to consume a stage's queue, with at most `prefetch` unacknowledged messages. The adapter subscribes again if
-    /// the subscription ends for another reason than [`Consumer::stop`].
+    /// Starts to consume a stage's queue, with at most `prefetch` unacknowledged messages. The adapter subscribes again
+    /// if the subscription ends for another reason than [`Consumer::stop`].
     async fn consume(&self, stage: StageName, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError>;
 
     /// The number of messages in each queue.
@@ -79,8 +79,8 @@ impl Delivery {
         Self { stage, body, redelivered, receipt }
     }
 
-    /// Acknowledges the message: its results are stored, and the next message is confirmed. A lost acknowledgement is no
-    /// error: the message is delivered again, and the ledger recognises it.
+    /// Acknowledges the message: its results are stored, and the next message is confirmed. A lost acknowledgement is
+    /// no error: the message is delivered again, and the ledger recognises it.
     pub async fn ack(self) {
         self.receipt.ack().await;
     }

@@ -72,8 +72,8 @@ impl Plan {
         let (mut taken, mut cpu_seconds) = ([0.0; 4], 0.0);
         let mut elapsed = 0.0;
         let mut longest = (0.0, Bottleneck::Stage(StageName::Fetch));
-        // Each phase ends when a queue runs empty, and an empty queue refills at most as often as one before it changes.
-        // The bound only guards against rounding.
+        // Each phase ends when a queue runs empty, and an empty queue refills at most as often as one before it
+        // changes. The bound only guards against rounding.
         for _ in 0..64 {
             let Flow { rates, bottleneck } = self.flow(&waiting);
             let change = std::array::from_fn(|k| inflow(self, &rates, k) - rates[k]);

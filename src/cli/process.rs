@@ -11,8 +11,8 @@ use crate::telemetry::{Telemetry, TelemetrySettings};
 /// The exit code of an interrupted command, as shells report Ctrl-C.
 pub const INTERRUPTED: u8 = 130;
 
-/// Starts logging, and sends traces and metrics if the environment says so. `scraped`: Prometheus reads the metrics of this
-/// process. Keep the value until the command ends.
+/// Starts logging, and sends traces and metrics if the environment says so. `scraped`: Prometheus reads the metrics of
+/// this process. Keep the value until the command ends.
 pub fn observe(log: &str, bars: &Bars, service: &str, scraped: bool) -> Result<Telemetry, Failure> {
     let settings = TelemetrySettings { log, sink: bars.sink(), service: service.to_owned(), scraped };
     Telemetry::start(settings).map_err(Failure::broken)

@@ -393,7 +393,8 @@ fn id_rank(id: &Id) -> u64 {
     u64::from_be_bytes(rank)
 }
 
-/// The rows of `within` that have a number and whose number fulfils the comparison. Each operator has a loop of its own.
+/// The rows of `within` that have a number and whose number fulfils the comparison. Each operator has a loop of its
+/// own.
 fn compare_numbers(within: &Rows, column: &[f32], operator: Operator, number: f32) -> Rows {
     match operator {
         Operator::Equal => within.select(column, |value| *value == number),

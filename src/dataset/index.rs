@@ -318,8 +318,8 @@ impl Index {
         counts.into_iter().map(|(text, count)| (text.map(str::to_owned), count)).collect()
     }
 
-    /// How many of them have a number in each of `bins` equal parts of `from..=to`; others are in the nearest part. Faces
-    /// without a value are in no part.
+    /// How many of them have a number in each of `bins` equal parts of `from..=to`; others are in the nearest part.
+    /// Faces without a value are in no part.
     pub fn histogram(
         &self,
         number: Number,

@@ -1,19 +1,20 @@
 //! The index of faces: what curation, reports, exports and training read.
 //!
-//! The index is a SQLite file that is derived from the records of a run. It can be deleted at any time and is made again.
-//! Whoever opens it keeps the fields that can be filtered and sorted in memory, in columns ([`columns`]): any filter over
-//! a million faces is then a scan of a few milliseconds, whatever it combines, and no SQL index has to fit it.
-//! [`query`] has the language of the filters.
+//! The index is a SQLite file that is derived from the records of a run. It can be deleted at any time and is made
+//! again. Whoever opens it keeps the fields that can be filtered and sorted in memory, in columns ([`columns`]): any
+//! filter over a million faces is then a scan of a few milliseconds, whatever it combines, and no SQL index has to fit
+//! it. [`query`] has the language of the filters.
 //!
 //! What it is filled from ([`follow`]):
-//! - Faces and endings come from the feed of endings and the records behind it. The index stores its position in the feed
-//!   together with what it read; a feed of another epoch starts it again.
+//! - Faces and endings come from the feed of endings and the records behind it. The index stores its position in the
+//!   feed together with what it read; a feed of another epoch starts it again.
 //! - Predictions are those of the run's current classifier. A change of the classifier empties the table `predictions`,
 //!   which is filled again from the archive by (crop, model); the records are not read again. A change of the threshold
 //!   changes one number.
-//! - Verdicts belong to crops. They join as predictions do: a table by the key of the face, filled by the hash of its crop
-//!   (`faces.crop`) from the log of verdicts, with its own position in that log; and a column in memory, so that queries,
-//!   sorts and counts can name it. A face whose photo ends again with other bytes has another crop, and so no verdict.
+//! - Verdicts belong to crops. They join as predictions do: a table by the key of the face, filled by the hash of its
+//!   crop (`faces.crop`) from the log of verdicts, with its own position in that log; and a column in memory, so that
+//!   queries, sorts and counts can name it. A face whose photo ends again with other bytes has another crop, and so no
+//!   verdict.
 
 mod columns;
 mod ending;

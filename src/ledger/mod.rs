@@ -227,8 +227,9 @@ pub trait Ledger: Send + Sync {
     /// cursor of the last answer sees each entry once, also over restarts of the reader, the workers and the server.
     async fn endings(&self, run: &RunName, after: Option<&Cursor>, limit: usize) -> Result<Endings, LedgerError>;
 
-    /// As [`Ledger::endings`], but waits if there is nothing new: at most for `patience`, then the answer is empty. A wait
-    /// blocks no other call. An ending is noticed within half a second, the loss of the ledger at the end of the wait.
+    /// As [`Ledger::endings`], but waits if there is nothing new: at most for `patience`, then the answer is empty. A
+    /// wait blocks no other call. An ending is noticed within half a second, the loss of the ledger at the end of the
+    /// wait.
     async fn wait_for_endings(
         &self,
         run: &RunName,

@@ -186,8 +186,8 @@ fn source<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stat
     }
 }
 
-/// The duration of a `Retry-After` header in seconds or with a date (RFC 9110, 10.2.3), at most [`LONGEST_WAIT`]. Zero for
-/// a date in the past.
+/// The duration of a `Retry-After` header in seconds or with a date (RFC 9110, 10.2.3), at most [`LONGEST_WAIT`]. Zero
+/// for a date in the past.
 fn parse_retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -15,7 +15,8 @@ pub const FIRST_WAIT: Duration = TIERS[0];
 /// Limits the requests that all processes of an installation together send to each host.
 #[async_trait]
 pub trait HostLimiter: fmt::Debug + Send + Sync {
-    /// How long ago an operator paused the host; nothing if it is not paused. Called for every photo: it must not block.
+    /// How long ago an operator paused the host; nothing if it is not paused. Called for every photo: it must not
+    /// block.
     fn paused_for(&self, host: &str) -> Option<Duration>;
 
     /// Requests a lease, which permits one request.

@@ -26,11 +26,11 @@
 //!
 //! # Several processes
 //!
-//! All of this applies to one process. Where several processes fetch, a photo with a slot also needs a lease of the shared
-//! [`HostLimiter`], and returns it before the slot. So a process holds at most as many leases as slots, and the photos
-//! that exceed them cause no calls. While all leases are in use, one photo of the process asks again at intervals; the
-//! more processes share the host, the longer the intervals and the shorter each queue. While the limiter is
-//! unavailable, no request starts.
+//! All of this applies to one process. Where several processes fetch, a photo with a slot also needs a lease of the
+//! shared [`HostLimiter`], and returns it before the slot. So a process holds at most as many leases as slots, and the
+//! photos that exceed them cause no calls. While all leases are in use, one photo of the process asks again at
+//! intervals; the more processes share the host, the longer the intervals and the shorter each queue. While the limiter
+//! is unavailable, no request starts.
 //!
 //! An operator can pause a host. Its photos are deferred for half of the time that the pause has lasted: a short pause
 //! delays them little, and a long pause causes few deliveries.
@@ -49,8 +49,8 @@ use crate::retry::TIERS;
 
 /// How many hosts are remembered. Above it, hosts without requests are dropped.
 const MAX_HOSTS: usize = 20_000;
-/// How long a photo of a busy host is deferred: the shorter delays of the broker. With longer ones, a host that is faster
-/// than estimated would be idle for too long.
+/// How long a photo of a busy host is deferred: the shorter delays of the broker. With longer ones, a host that is
+/// faster than estimated would be idle for too long.
 pub const DEFERRALS: [Duration; 3] = [TIERS[0], TIERS[1], TIERS[2]];
 /// The shortest deferral during a quiet period: a shorter one is not worth the delivery.
 const MIN_QUIET_DEFERRAL: Duration = Duration::from_secs(1);
@@ -669,8 +669,8 @@ mod tests {
         }
     }
 
-    /// Serves photos of two hosts that answer within 50 ms. The spacing of 50 ms is the only limit. Returns the number of
-    /// deferrals.
+    /// Serves photos of two hosts that answer within 50 ms. The spacing of 50 ms is the only limit. Returns the number
+    /// of deferrals.
     async fn serve_two_hosts(photos: u32) -> usize {
         let rules = Rules::default();
         let host_limits = HostLimits::new(&rules);

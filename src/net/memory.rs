@@ -7,8 +7,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// The unit of a reservation, in bytes, so that a semaphore can count gigabytes.
 const UNIT: u64 = 1024;
 
-/// The memory for the bodies of all downloads. It is given out in the order of the requests, so that a large photo does not
-/// wait for ever.
+/// The memory for the bodies of all downloads. It is given out in the order of the requests, so that a large photo does
+/// not wait for ever.
 pub(super) struct DownloadMemory {
     units: Arc<Semaphore>,
     total: u32,

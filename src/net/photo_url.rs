@@ -33,8 +33,8 @@ pub(super) fn join(from: &Url, location: &str, rules: &Rules) -> Result<Url, Fet
     Ok(url)
 }
 
-/// Requires http(s), no credentials, no port of another protocol, and no forbidden IP literal. The `url` crate has already
-/// parsed every notation of an IPv4 literal (decimal, octal, hexadecimal, short).
+/// Requires http(s), no credentials, no port of another protocol, and no forbidden IP literal. The `url` crate has
+/// already parsed every notation of an IPv4 literal (decimal, octal, hexadecimal, short).
 fn check(url: &Url, rules: &Rules) -> Result<(), FetchError> {
     let bad = |what: &str| Err(FetchError::rejected(CauseCode::BadUrl, format!("`{url}`: {what}")));
     if !matches!(url.scheme(), "http" | "https") {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::address;
 
-/// The limits of a download, with careful defaults. All downloads together take at most 1.5 times `max_memory` of memory; a
-/// photo in the queue of its host takes almost none.
+/// The limits of a download, with careful defaults. All downloads together take at most 1.5 times `max_memory` of
+/// memory; a photo in the queue of its host takes almost none.
 #[derive(Debug, Clone)]
 pub struct Rules {
     /// Requests to one host at the same time.
@@ -90,7 +90,8 @@ impl Rules {
         }
     }
 
-    /// How many photos a fetcher is given at the same time. With fewer, photos in the queue of one host would block others.
+    /// How many photos a fetcher is given at the same time. With fewer, photos in the queue of one host would block
+    /// others.
     pub fn prefetch(&self) -> usize {
         self.max_requests.saturating_mul(Self::PER_REQUEST).clamp(1, Self::MAX_PREFETCH)
     }

@@ -239,8 +239,8 @@ impl S3 {
 
     /// Writes an object if the condition holds. False: it does not hold, and the object is unchanged.
     ///
-    /// The client repeats a request whose answer was lost. If the lost request wrote the object, the service refuses the
-    /// repetition. A random mark on the object then shows that this call wrote it.
+    /// The client repeats a request whose answer was lost. If the lost request wrote the object, the service refuses
+    /// the repetition. A random mark on the object then shows that this call wrote it.
     async fn write_if(&self, condition: &If, key: &str, body: Bytes, media_type: &str) -> Result<bool, ObjectError> {
         let mark = format!("{:x}", nonce());
         if self.try_write_if(condition, key, body, media_type, &mark).await? {

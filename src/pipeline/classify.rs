@@ -306,8 +306,8 @@ mod tests {
         }
     }
 
-    /// Scores a crop by its mirrored share, and panics at 1. Notes the sizes of its batches. Waits twice at the barrier of
-    /// its first batch, if it has one.
+    /// Scores a crop by its mirrored share, and panics at 1. Notes the sizes of its batches. Waits twice at the barrier
+    /// of its first batch, if it has one.
     struct FakeScorer {
         sizes: Arc<Mutex<Vec<usize>>>,
         barrier: Option<Arc<Barrier>>,

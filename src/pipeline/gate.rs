@@ -9,8 +9,8 @@ use tokio::task::JoinError;
 use tokio::time::timeout;
 use tracing::Span;
 
-/// Runs redelivered photos alone, and others in parallel. All workers of a process that run native code share one gate. So
-/// if the process crashes again, the cause is known, and no other photo is interrupted twice.
+/// Runs redelivered photos alone, and others in parallel. All workers of a process that run native code share one gate.
+/// So if the process crashes again, the cause is known, and no other photo is interrupted twice.
 #[derive(Debug, Clone, Default)]
 pub struct Gate(Arc<GateState>);
 
@@ -98,8 +98,8 @@ pub fn current() -> Option<Arc<GateGuard>> {
     GUARD.try_with(Arc::clone).ok()
 }
 
-/// Runs native or blocking work of a stage off the async threads, within the caller's span. The gate stays held until the
-/// work has ended, even if the caller no longer waits for it.
+/// Runs native or blocking work of a stage off the async threads, within the caller's span. The gate stays held until
+/// the work has ended, even if the caller no longer waits for it.
 pub async fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
     let (span, guard) = (Span::current(), current());
     tokio::task::spawn_blocking(move || {

@@ -139,8 +139,8 @@ impl Observer for Countdown {
     }
 }
 
-/// Runs the workers until every photo has ended and the queues are empty, or until `shutdown`. `countdown` must be among
-/// the observers of the workers.
+/// Runs the workers until every photo has ended and the queues are empty, or until `shutdown`. `countdown` must be
+/// among the observers of the workers.
 pub async fn drive(
     run: &RunName,
     ledger: &dyn Ledger,

@@ -80,8 +80,8 @@ pub async fn enqueue(
     Ok(enqueued)
 }
 
-/// Publishes the messages that the ledger keeps of the waiting photos, for queues that were lost, and returns how many. If
-/// a queue still has such a message, the copy is recognised.
+/// Publishes the messages that the ledger keeps of the waiting photos, for queues that were lost, and returns how many.
+/// If a queue still has such a message, the copy is recognised.
 pub async fn enqueue_waiting(run: &RunName, ledger: &dyn Ledger, broker: &dyn Broker) -> Result<u64, ServerError> {
     let waiting = Filter { waiting: true, ..Filter::default() };
     let (mut enqueued, mut after) = (0, None);

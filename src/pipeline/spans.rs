@@ -15,8 +15,8 @@ use crate::domain::{Cause, Facts, Photo, StageName};
 use crate::net::spans::without_secrets;
 use crate::telemetry::{LogContext, context};
 
-/// The root of a photo's trace: from its registration until its first message is confirmed. Its ids are derived from run
-/// and photo id.
+/// The root of a photo's trace: from its registration until its first message is confirmed. Its ids are derived from
+/// run and photo id.
 pub fn root(photo: &Photo) -> Span {
     let span = tracing::trace_span!(parent: None, "photo");
     if !span.is_disabled() {

@@ -43,8 +43,8 @@ pub struct Settings {
     pub free_wait_period: Duration,
     /// The time limit of a stage for one photo.
     pub time_limit: Duration,
-    /// With a gate, a photo is dead-lettered after this many crashes. With 3, one of them happened beside other photos and
-    /// two alone, of which one may have had another reason.
+    /// With a gate, a photo is dead-lettered after this many crashes. With 3, one of them happened beside other photos
+    /// and two alone, of which one may have had another reason.
     pub crash_limit: u32,
     /// How long a shutdown waits for the photos in flight.
     pub grace: Duration,
@@ -234,8 +234,8 @@ impl Worker {
         }
     }
 
-    /// Runs the stage. A panic or a timeout is a failed attempt. After a timeout the stage's native code may still run: it
-    /// keeps the guard until it ends.
+    /// Runs the stage. A panic or a timeout is a failed attempt. After a timeout the stage's native code may still run:
+    /// it keeps the guard until it ends.
     async fn attempt(&self, message: &Message, guard: Option<Arc<GateGuard>>) -> Outcome {
         let overdue = guard.clone();
         let run = async {
@@ -407,8 +407,8 @@ impl Worker {
         spans::ledger(self.ledger.system(), operation)
     }
 
-    /// Stores the record of an ended photo, then lets the ledger drop its message. This follows the move in the ledger, so
-    /// that a record never contains an ending that did not count.
+    /// Stores the record of an ended photo, then lets the ledger drop its message. This follows the move in the ledger,
+    /// so that a record never contains an ending that did not count.
     async fn record(
         &self,
         ending: Ending,

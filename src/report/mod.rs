@@ -54,8 +54,8 @@ pub enum ReportError {
     Stopped(String),
 }
 
-/// Brings the index up to date and writes the report from it: see [`write`]. `progress` receives the number of photos of
-/// each batch that the index takes in.
+/// Brings the index up to date and writes the report from it: see [`write`]. `progress` receives the number of photos
+/// of each batch that the index takes in.
 ///
 /// # Errors
 /// When the ledger or the archive cannot be read, or a file cannot be written.
@@ -89,10 +89,11 @@ async fn waiting(source: &IndexSource) -> Result<Vec<WaitingPhoto>, LedgerError>
     }
 }
 
-/// Writes `faces.jsonl`, `photos.jsonl` and `report.html` into `dir`, in the order of photo ids. Each file is replaced as
-/// a whole or stays as it is.
+/// Writes `faces.jsonl`, `photos.jsonl` and `report.html` into `dir`, in the order of photo ids. Each file is replaced
+/// as a whole or stays as it is.
 ///
-/// `waiting`: the photos that have not ended, in the order of their ids; those that the index knows as ended are left out.
+/// `waiting`: the photos that have not ended, in the order of their ids; those that the index knows as ended are left
+/// out.
 ///
 /// # Errors
 /// When the index cannot be read, or a file cannot be written.

@@ -62,8 +62,8 @@ impl DeadLetters<'_> {
         Ok(shown.filter(|letter| letter.is_called(id)).collect())
     }
 
-    /// Requeues the photos of the matching letters, then removes these letters. After an error no letter is removed, and
-    /// the call can be repeated.
+    /// Requeues the photos of the matching letters, then removes these letters. After an error no letter is removed,
+    /// and the call can be repeated.
     pub async fn replay(&self, filter: &Filter) -> Result<ReplaySummary, RequeueError> {
         let letters = self.matching(filter).await?;
         let replayed: Vec<(&DeadLetter, Option<Replayed>)> = stream::iter(&letters)

@@ -28,7 +28,8 @@ impl Health {
     /// A server that takes longer to answer counts as unavailable.
     const TIMEOUT: Duration = Duration::from_secs(3);
 
-    /// Begins without faults: a worker checks the servers before it starts. After `shutdown` the process takes no photo.
+    /// Begins without faults: a worker checks the servers before it starts. After `shutdown` the process takes no
+    /// photo.
     pub fn new(shutdown: CancellationToken) -> Self {
         Self { shutdown, broken: CancellationToken::new(), faults: Mutex::default() }
     }

@@ -43,8 +43,8 @@ const CONCURRENCY: usize = 32;
 /// Restores every photo of the run that has a record, then enqueues the candidates that have none. `restored` and
 /// `enqueued` receive how many are done.
 ///
-/// It may be repeated after any failure and while workers run: a photo that the ledger knows stays as it is. Photos that
-/// were in the pipeline start again, and their stages reuse the objects that exist.
+/// It may be repeated after any failure and while workers run: a photo that the ledger knows stays as it is. Photos
+/// that were in the pipeline start again, and their stages reuse the objects that exist.
 pub async fn rebuild(
     run: &RunName,
     candidates: &[Candidate],

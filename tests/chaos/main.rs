@@ -1,5 +1,5 @@
-//! The chaos suite: processes and servers are killed while photos pass through the pipeline, and the results are counted.
-//! `make chaos SEED=7 PHOTOS=500`.
+//! The chaos suite: processes and servers are killed while photos pass through the pipeline, and the results are
+//! counted. `make chaos SEED=7 PHOTOS=500`.
 //!
 //! `plan.rs` plans the faults, `stages.rs` defines the photos, `oracle.rs` checks the results. The test program starts
 //! itself again as the workers that are killed, because the facemill program has no failpoints.

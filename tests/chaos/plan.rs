@@ -100,7 +100,8 @@ impl Plan {
         Step::Acknowledge,
     ];
 
-    /// `thorough`: every failpoint at every stage, and every server fault twice. Otherwise every failpoint at one stage.
+    /// `thorough`: every failpoint at every stage, and every server fault twice. Otherwise every failpoint at one
+    /// stage.
     pub fn new(seed: u64, photos: u64, thorough: bool) -> Self {
         let mut random = Random::seeded(seed);
         let mut below = |bound: u64| random.bits() % bound;
@@ -131,8 +132,8 @@ impl Plan {
         let mut server_faults =
             vec![ServerFault::RestartRabbitMq, ServerFault::RestartRedis, ServerFault::FreezeS3, ServerFault::KillS3];
         random.shuffle(&mut server_faults);
-        // RabbitMQ 3.10 that is killed within a second of its first queue declarations can leave a queue without a leader
-        // for good. That is a bug of RabbitMQ.
+        // RabbitMQ 3.10 that is killed within a second of its first queue declarations can leave a queue without a
+        // leader for good. That is a bug of RabbitMQ.
         if server_faults[0] == ServerFault::RestartRabbitMq {
             server_faults.swap(0, 2);
         }

@@ -108,7 +108,8 @@ impl Environment {
         }
     }
 
-    /// Starts this program with a specification. The child ends when its standard input is closed, so with this process.
+    /// Starts this program with a specification. The child ends when its standard input is closed, so with this
+    /// process.
     fn spawn(&self, spec: &ChildSpec) -> Process {
         let file = self.folder.join(format!("{}.json", spec.name));
         std::fs::write(&file, serde_json::to_vec(spec).expect("JSON")).expect("a scratch folder");

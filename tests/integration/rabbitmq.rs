@@ -169,8 +169,8 @@ async fn a_consumer_survives_the_loss_of_its_connection_and_queue() {
     let two = take(&mut consumer).await;
     assert_eq!((id_of(&two).as_str(), two.redelivered), ("two", false));
 
-    // The queue is deleted, and RabbitMQ cancels the consumer. The consumer declares the queue again. Messages that were
-    // published meanwhile were unroutable, and arrive too.
+    // The queue is deleted, and RabbitMQ cancels the consumer. The consumer declares the queue again. Messages that
+    // were published meanwhile were unroutable, and arrive too.
     let (status, answer) = server.api(Method::DELETE, "queues/%2F/outlives.classify", Value::Null).await;
     assert_eq!(status, 204, "{answer}");
     two.ack().await;

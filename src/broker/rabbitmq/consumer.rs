@@ -54,7 +54,8 @@ struct Unacked {
 }
 
 impl RabbitMqConsumer {
-    /// Subscribes. Fails if RabbitMQ refuses. If RabbitMQ is unavailable, the task subscribes as soon as it is available.
+    /// Subscribes. Fails if RabbitMQ refuses. If RabbitMQ is unavailable, the task subscribes as soon as it is
+    /// available.
     pub async fn open(shared: Arc<Shared>, stage: StageName, prefetch: u16) -> Result<Self, BrokerError> {
         let buffer = Arc::<Buffer>::default();
         let stop = CancellationToken::new();

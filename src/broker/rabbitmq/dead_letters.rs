@@ -56,8 +56,8 @@ impl<'a> DeadLetterQueue<'a> {
         Ok(contents(self.letters))
     }
 
-    /// Removes the dead letters that match. First returns all others to the queue, then removes the matching ones with one
-    /// acknowledgement, so that a crash cannot remove only some of them.
+    /// Removes the dead letters that match. First returns all others to the queue, then removes the matching ones with
+    /// one acknowledgement, so that a crash cannot remove only some of them.
     pub async fn take(mut self, filter: &DeadLetterFilter<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
         let letters = std::mem::take(&mut self.letters);
         let (taken, rest): (Vec<_>, Vec<_>) = letters.into_iter().partition(|(letter, _)| filter(letter));

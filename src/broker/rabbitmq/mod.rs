@@ -102,8 +102,8 @@ impl Broker for RabbitMq {
         Ok(Box::new(RabbitMqConsumer::open(self.shared.clone(), stage, prefetch).await?))
     }
 
-    /// `in_flight` comes from the management API, some seconds late; it is 0 if the settings name none. `delayed` counts
-    /// the messages in the delay queues.
+    /// `in_flight` comes from the management API, some seconds late; it is 0 if the settings name none. `delayed`
+    /// counts the messages in the delay queues.
     async fn depths(&self) -> Result<Vec<Depth>, BrokerError> {
         let names = self.names();
         let channel = self.channel().await?;

@@ -16,8 +16,8 @@ use crate::domain::ContentHash;
 
 /// Publishes many messages at the same time, each on a channel of its own until its confirm arrives.
 ///
-/// RabbitMQ first returns a message that it cannot route, and then confirms it like any other. Return and confirm can only
-/// be matched reliably if the channel has one message in flight.
+/// RabbitMQ first returns a message that it cannot route, and then confirms it like any other. Return and confirm can
+/// only be matched reliably if the channel has one message in flight.
 pub(super) struct Publisher {
     connector: Connector,
     topology: Arc<Topology>,

@@ -53,8 +53,8 @@ pub enum BadSettings {
 impl Settings {
     pub const PREFIX: &'static str = "facemill";
 
-    /// Parses `amqp(s)://user:password@host:port/vhost`. Without a user, user and password are `guest`. Without a virtual
-    /// host, it is `/`. A `/` in a virtual host is written `%2F`.
+    /// Parses `amqp(s)://user:password@host:port/vhost`. Without a user, user and password are `guest`. Without a
+    /// virtual host, it is `/`. A `/` in a virtual host is written `%2F`.
     pub fn new(url: &str) -> Result<Self, BadSettings> {
         Ok(Self {
             endpoint: Endpoint::parse(url)?,
@@ -79,7 +79,8 @@ impl Settings {
         if legal { Ok(()) } else { Err(BadSettings::Prefix(prefix.into())) }
     }
 
-    /// Reads the unacknowledged messages from the management API at `url`. A URL without a user uses that of the broker.
+    /// Reads the unacknowledged messages from the management API at `url`. A URL without a user uses that of the
+    /// broker.
     pub fn with_management(self, url: &str) -> Result<Self, BadSettings> {
         let bad = |what: String| BadSettings::Management(what);
         let mut url = Url::parse(url).map_err(|error| bad(format!("is not valid ({error})")))?;

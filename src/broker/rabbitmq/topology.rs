@@ -12,11 +12,12 @@ use crate::broker::BrokerError;
 use crate::domain::StageName;
 use crate::retry::{TIERS, tier_for};
 
-/// After so many deliveries without an acknowledgement, RabbitMQ dead-letters a message. A safety net below the worker's
-/// own limit, for messages that crash even the code that counts.
+/// After so many deliveries without an acknowledgement, RabbitMQ dead-letters a message. A safety net below the
+/// worker's own limit, for messages that crash even the code that counts.
 pub const DELIVERY_LIMIT: i64 = 20;
 
-/// For queues whose messages are only read: RabbitMQ 3 has no value for "unlimited", and RabbitMQ 4 has a default of 20.
+/// For queues whose messages are only read: RabbitMQ 3 has no value for "unlimited", and RabbitMQ 4 has a default of
+/// 20.
 pub const NO_DELIVERY_LIMIT: i64 = i32::MAX as i64;
 
 /// Header of a message: the W3C trace context of the span that published it.
@@ -73,8 +74,8 @@ impl Topology {
         self.state().generation
     }
 
-    /// Declares the topology on a new channel, unless that was done and nothing was lost since. Concurrent callers share
-    /// one declaration.
+    /// Declares the topology on a new channel, unless that was done and nothing was lost since. Concurrent callers
+    /// share one declaration.
     pub async fn ensure<F>(&self, channel: impl FnOnce() -> F) -> Result<Generation, BrokerError>
     where
         F: Future<Output = Result<Channel, BrokerError>>,
@@ -148,8 +149,8 @@ impl Names {
         self.retry(stage, tier_for(wait))
     }
 
-    /// All queues. They are quorum queues: they are replicated if there are several nodes, a confirm means "on disk", and
-    /// dead-lettering removes a message from one queue only after the next has it.
+    /// All queues. They are quorum queues: they are replicated if there are several nodes, a confirm means "on disk",
+    /// and dead-lettering removes a message from one queue only after the next has it.
     pub fn queues(&self) -> Vec<Queue> {
         let mut queues = Vec::new();
         for stage in StageName::ALL {

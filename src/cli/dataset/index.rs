@@ -11,8 +11,8 @@ use crate::services::run_target::RunTarget;
 
 #[derive(Debug, clap::Args)]
 pub struct IndexArgs {
-    /// The index of faces, a SQLite file that is made again if it is deleted [default: index.sqlite in the run's folder;
-    /// for a run on servers, a file in $XDG_CACHE_HOME/facemill]
+    /// The index of faces, a SQLite file that is made again if it is deleted [default: index.sqlite in the run's
+    /// folder; for a run on servers, a file in $XDG_CACHE_HOME/facemill]
     #[arg(long, value_name = "FILE")]
     index: Option<PathBuf>,
 }

@@ -1,5 +1,5 @@
-//! `facemill describe`: the names of queues and variables that a deployment uses. The checks of the manifests read it, so
-//! that there is no second list.
+//! `facemill describe`: the names of queues and variables that a deployment uses. The checks of the manifests read it,
+//! so that there is no second list.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

@@ -36,7 +36,8 @@ pub struct Args {
 /// A dump and its run on an installation.
 #[derive(Debug, clap::Args)]
 pub struct CollectionArgs {
-    /// The dump, of any kind and compression, or a table of candidates: a file, s3://BUCKET/KEY, or `-` for standard input
+    /// The dump, of any kind and compression, or a table of candidates: a file, s3://BUCKET/KEY, or `-` for standard
+    /// input
     #[arg(value_parser = Dump::parser())]
     pub dump: Dump,
     #[command(flatten)]

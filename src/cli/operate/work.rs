@@ -24,8 +24,8 @@ pub struct Args {
     /// fetch, detect, crop, classify: one or more
     #[arg(required = true, value_name = "STAGE")]
     stages: Vec<StageName>,
-    /// Photos that each of these stages processes at a time: 8, or fetch=64,detect=2 [default: 64 for fetch, the cores of
-    /// this machine for the others]
+    /// Photos that each of these stages processes at a time: 8, or fetch=64,detect=2 [default: 64 for fetch, the cores
+    /// of this machine for the others]
     #[arg(long, env = "FACEMILL_CONCURRENCY", value_name = "N", help_heading = "Work")]
     concurrency: Option<Concurrency>,
     /// Seconds for photos in flight to finish after SIGTERM

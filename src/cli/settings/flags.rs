@@ -136,8 +136,8 @@ impl FaceArgs {
 }
 
 impl StageArgs {
-    /// Reports every fault, not only the first. `faults`: those that the caller has found. `cores`: how many photos a stage
-    /// of native code processes at a time.
+    /// Reports every fault, not only the first. `faults`: those that the caller has found. `cores`: how many photos a
+    /// stage of native code processes at a time.
     pub fn settings(&self, cores: usize, mut faults: Vec<String>) -> Result<stages::Settings, Failure> {
         let mut between = |flag, value, least, most| faults.extend(out_of_range(flag, value, least, most));
         between("attempts", u64::from(self.attempts), 1, 100);

@@ -1,5 +1,5 @@
-//! The settings file: TOML with the long flags as keys. A key at the top applies to every command that has the flag, a key
-//! in the table of a command to that command. The values become the defaults of the flags, so that flags and the
+//! The settings file: TOML with the long flags as keys. A key at the top applies to every command that has the flag, a
+//! key in the table of a command to that command. The values become the defaults of the flags, so that flags and the
 //! environment override them.
 
 use std::collections::BTreeMap;
@@ -57,8 +57,8 @@ pub struct SettingsFile {
 impl SettingsFile {
     const LARGEST: u64 = 1 << 20;
 
-    /// Reads the file and checks it against the flags of all commands. Reports every fault with file and key, and no value of
-    /// a secret.
+    /// Reads the file and checks it against the flags of all commands. Reports every fault with file and key, and no
+    /// value of a secret.
     pub fn read(path: &Path, command: &Command) -> Result<Self, Failure> {
         let failed = |why: String| Failure::broken(format!("{}: {why}", path.display()));
         let length = path.metadata().map_err(|error| failed(error.to_string()))?.len();

@@ -1,8 +1,8 @@
 //! A private RabbitMQ for the tests of one process, on free ports of the loopback interface.
 //!
 //! `FACEMILL_TEST_RABBITMQ_ROOT` names a folder with another system, whose RabbitMQ is started by chroot instead of the
-//! installed one. The server ends with the test process, even if that is killed: a shell waits for the end of a pipe and
-//! kills the server then.
+//! installed one. The server ends with the test process, even if that is killed: a shell waits for the end of a pipe
+//! and kills the server then.
 
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};

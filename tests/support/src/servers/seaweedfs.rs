@@ -76,7 +76,8 @@ impl SeaweedFs {
         })
     }
 
-    /// Creates the bucket in its own runtime, because a shared service outlives the runtime of the test that started it.
+    /// Creates the bucket in its own runtime, because a shared service outlives the runtime of the test that started
+    /// it.
     fn make_bucket(&self) {
         let settings = self.settings();
         std::thread::spawn(move || {
