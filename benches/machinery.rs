@@ -18,21 +18,21 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use facemill::archive::records::Records;
-use facemill::broker::rabbitmq::{RabbitMq, Settings as BrokerSettings};
+use facemill::broker::rabbitmq::{RabbitMq, RabbitMqSettings};
 use facemill::domain::{
     Align, Candidate, ContentHash, Crop, Face, ImageFormat, Original, Photo, Prediction, RunName, Search, StageName,
 };
 use facemill::domain::{Cause, CauseCode};
 use facemill::ledger::Ledger;
 use facemill::ledger::redis::Redis;
-use facemill::objects::s3::{Keys, S3, Settings as StoreSettings};
+use facemill::objects::s3::{Keys, S3, S3Settings};
 use facemill::objects::{ObjectKey, Objects};
 use facemill::pipeline::event::NullObserver;
 use facemill::pipeline::gate::Gate;
 use facemill::pipeline::producer;
 use facemill::pipeline::stage::{Outcome, Retry, Stage};
 use facemill::pipeline::stages::runs_native_code;
-use facemill::pipeline::worker::{Settings, Worker};
+use facemill::pipeline::worker::{Worker, WorkerSettings};
 use facemill::redis::{RedisClient, RedisSettings};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -86,7 +86,7 @@ struct Place {
 
 impl Place {
     fn broker(&self) -> RabbitMq {
-        let settings = BrokerSettings::new(&self.amqp).expect("a URL").with_prefix(&self.prefix).expect("a prefix");
+        let settings = RabbitMqSettings::new(&self.amqp).expect("a URL").with_prefix(&self.prefix).expect("a prefix");
         RabbitMq::new(settings).expect("settings that can be used")
     }
 
@@ -101,8 +101,8 @@ impl Place {
             secret_access_key: self.secret_access_key.clone(),
             session_token: None,
         };
-        let settings = StoreSettings::new(&self.bucket, keys);
-        S3::new(StoreSettings { endpoint: Some(self.endpoint.clone()), path_style: true, ..settings })
+        let settings = S3Settings::new(&self.bucket, keys);
+        S3::new(S3Settings { endpoint: Some(self.endpoint.clone()), path_style: true, ..settings })
     }
 }
 
@@ -219,7 +219,7 @@ async fn work(orders: Orders) {
         observer: Arc::new(NullObserver),
         gate: runs_native_code(stage).then(Gate::default),
         name: format!("{stage}-{}", std::process::id()),
-        settings: Settings { concurrency, ..Settings::default() },
+        settings: WorkerSettings { concurrency, ..WorkerSettings::default() },
     };
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();

@@ -18,12 +18,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use facemill::broker::Broker;
-use facemill::broker::rabbitmq::{RabbitMq, Settings as BrokerSettings};
+use facemill::broker::rabbitmq::{RabbitMq, RabbitMqSettings};
 use facemill::domain::Message;
 use facemill::domain::{ContentHash, ImageFormat, Original, Photo, Position, RunName, StageName};
 use facemill::ledger::redis::Redis;
 use facemill::ledger::{Counts, Ledger};
-use facemill::objects::s3::{S3, Settings as StoreSettings};
+use facemill::objects::s3::{S3, S3Settings};
 use facemill::objects::{ObjectKey, Objects};
 use facemill::redis::{RedisClient, RedisSettings};
 use serde::Serialize;
@@ -90,7 +90,7 @@ struct Site {
 impl Site {
     /// Stores the photos as fetch does.
     async fn store(&self, count: usize) -> Vec<Original> {
-        let objects = S3::new(StoreSettings { prefix: String::new(), ..self.s3.settings() });
+        let objects = S3::new(S3Settings { prefix: String::new(), ..self.s3.settings() });
         let mut originals = Vec::new();
         for file in photographs().iter().cycle().take(count) {
             let body = Bytes::from(std::fs::read(file).expect("a photograph"));
@@ -107,7 +107,7 @@ impl Site {
     async fn measure(&self, workers: usize, originals: &[Original]) -> f64 {
         let run: RunName = format!("scaling-{workers}").parse().expect("a name");
         let broker = RabbitMq::new(
-            BrokerSettings::new(&self.rabbit.url()).expect("a URL").with_prefix(PREFIX).expect("a prefix"),
+            RabbitMqSettings::new(&self.rabbit.url()).expect("a URL").with_prefix(PREFIX).expect("a prefix"),
         );
         let broker = broker.expect("settings that can be used");
         let ledger = RedisSettings { prefix: PREFIX.into(), ..RedisSettings::new(self.redis.url()) };

@@ -92,17 +92,17 @@ impl Reading {
 
 /// One bar for each stage, and one for the photos that have ended.
 pub struct Board {
-    stages: BTreeMap<StageName, Row>,
+    stages: BTreeMap<StageName, StageRow>,
     ended: ProgressBar,
 }
 
-struct Row {
+struct StageRow {
     bar: ProgressBar,
     tally: Mutex<BTreeMap<&'static str, u64>>,
     arrived: AtomicU64,
 }
 
-impl Row {
+impl StageRow {
     fn arrive(&self, photos: u64) {
         self.bar.set_length(self.arrived.fetch_add(photos, Ordering::Relaxed) + photos);
     }
@@ -120,7 +120,7 @@ impl Board {
     pub fn new(bars: &Bars, counts: &Counts) -> Self {
         let row = |stage: StageName| {
             let bar = bars.count(stage.as_str(), 0);
-            (stage, Row { bar, tally: Mutex::default(), arrived: AtomicU64::new(0) })
+            (stage, StageRow { bar, tally: Mutex::default(), arrived: AtomicU64::new(0) })
         };
         let stages: BTreeMap<_, _> = StageName::ALL.into_iter().map(row).collect();
         let ended = bars.count("photos", counts.candidates);

@@ -98,7 +98,7 @@ impl IndexSource {
     }
 
     /// Looks up the predictions of the run's current classifier for the faces that have none, and answers how many
-    /// there are. Nothing announces predictions: whoever follows the feed for long calls this from time to time.
+    /// there are. Predictions are not announced: a reader that follows the feed for long calls this from time to time.
     pub async fn score(&self, index: &mut Index, progress: &(dyn Fn(u64) + Sync)) -> Result<u64, FollowError> {
         let Some(model) = index.model() else { return Ok(0) };
         let mut unscored = index.unscored()?;

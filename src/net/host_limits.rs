@@ -67,7 +67,7 @@ const RELEASE_ATTEMPTS: u32 = 5;
 
 /// The limits of one process for all hosts. Cheap to share.
 pub struct HostLimits {
-    settings: Settings,
+    settings: HostLimitSettings,
     hosts: Mutex<HashMap<Box<str>, Arc<Host>>>,
     /// A permit for each request that may run at the same time, to all hosts together.
     requests: Arc<Semaphore>,
@@ -76,7 +76,7 @@ pub struct HostLimits {
 }
 
 #[derive(Clone, Copy)]
-struct Settings {
+struct HostLimitSettings {
     per_host: usize,
     spacing: Duration,
     queue_timeout: Duration,
@@ -156,7 +156,7 @@ pub struct Permit {
 impl HostLimits {
     pub fn new(rules: &Rules) -> Self {
         let max_requests = rules.max_requests.clamp(1, Semaphore::MAX_PERMITS);
-        let settings = Settings {
+        let settings = HostLimitSettings {
             per_host: rules.per_host.clamp(1, max_requests),
             spacing: rules.spacing,
             queue_timeout: rules.queue_timeout,

@@ -17,12 +17,12 @@ const MAX_HOSTS: usize = 10_000;
 /// Watches the results of the requests to all hosts.
 #[derive(Default)]
 pub(super) struct NetworkMonitor {
-    state: Mutex<State>,
+    state: Mutex<NetworkState>,
     recovered: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct NetworkState {
     /// Unreachable hosts since the last answer of any host, without `dead`.
     unreachable: HashSet<String>,
     /// When the first of `unreachable` was added.
@@ -32,7 +32,7 @@ struct State {
     dead: HashSet<String>,
 }
 
-impl State {
+impl NetworkState {
     fn is_down(&self) -> bool {
         self.unreachable.len() >= MIN_HOSTS && self.since.is_some_and(|since| since.elapsed() < MAX_OUTAGE)
     }
@@ -81,7 +81,7 @@ impl NetworkMonitor {
         is_down
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, NetworkState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -51,7 +51,7 @@ impl fmt::Debug for Keys {
 
 /// The bucket, and how to reach it.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct S3Settings {
     /// `http(s)://host:port` of the service. None: Amazon's service in the region.
     pub endpoint: Option<String>,
     pub region: String,
@@ -115,7 +115,7 @@ impl Default for Timeouts {
     }
 }
 
-impl Settings {
+impl S3Settings {
     pub const REGION: &'static str = "us-east-1";
 
     pub fn new(bucket: impl Into<String>, keys: Keys) -> Self {
@@ -162,8 +162,8 @@ impl S3 {
     const WRITER: &'static str = "facemill-write";
 
     /// Connects on the first call.
-    pub fn new(settings: Settings) -> Self {
-        let Settings { endpoint, region, bucket, prefix, path_style, keys, timeouts } = settings;
+    pub fn new(settings: S3Settings) -> Self {
+        let S3Settings { endpoint, region, bucket, prefix, path_style, keys, timeouts } = settings;
         let name = match &endpoint {
             Some(endpoint) => format!("bucket {bucket} at {}", without_login(endpoint)),
             None => format!("bucket {bucket} in {region}"),
@@ -628,7 +628,7 @@ mod tests {
     #[test]
     fn debug_and_name_show_no_secrets() {
         let settings =
-            Settings { endpoint: Some("http://me:hunter2@127.0.0.1:1/".into()), ..Settings::new("b", keys()) };
+            S3Settings { endpoint: Some("http://me:hunter2@127.0.0.1:1/".into()), ..S3Settings::new("b", keys()) };
         assert!(!format!("{:?} {:?}", settings.keys, S3::new(settings.clone())).contains("hunter2"));
         assert_eq!(S3::new(settings).name(), "bucket b at http://127.0.0.1:1");
     }

@@ -90,7 +90,7 @@ mod tests {
         let rules = Rules::default();
         let queueing = rules.queue_timeout * (1 + rules.max_redirects as u32);
         assert!(
-            queueing + rules.total < worker::Settings::default().time_limit,
+            queueing + rules.total < worker::WorkerSettings::default().time_limit,
             "a photo may be in a queue before each redirect"
         );
     }

@@ -21,7 +21,7 @@ use crate::vision::image::ImageCache;
 
 /// The settings of all stages.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct StageSettings {
     pub models: Models,
     /// How many photos detect, crop and classify each process at the same time.
     pub cores: usize,
@@ -35,7 +35,7 @@ pub struct Settings {
     pub per_run: bool,
 }
 
-impl Settings {
+impl StageSettings {
     /// The settings of a run that starts with these. Reads the landmark model, to hash it.
     pub fn of_run(&self) -> Result<RunSettings, InferenceError> {
         Ok(run_settings(&self.detect, &self.crop, inference::sha256(&self.models.landmarks())?))
@@ -68,7 +68,11 @@ impl Stages {
     const PICTURES: usize = 64 << 20;
 
     /// Opens the stages in `names`, with the models that they need.
-    pub fn open(names: &[StageName], settings: &Settings, objects: &Arc<dyn Objects>) -> Result<Self, StagesError> {
+    pub fn open(
+        names: &[StageName],
+        settings: &StageSettings,
+        objects: &Arc<dyn Objects>,
+    ) -> Result<Self, StagesError> {
         let has = |name| names.contains(&name);
         let mut stages = Self { all: Vec::new(), classifier: None };
         if has(StageName::Fetch) {

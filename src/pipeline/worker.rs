@@ -32,7 +32,7 @@ use crate::telemetry::instruments;
 
 /// The settings of a worker.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct WorkerSettings {
     /// How many photos are processed at the same time.
     pub concurrency: usize,
     /// Attempts of a photo at one stage.
@@ -52,7 +52,7 @@ pub struct Settings {
     pub pause: Pause,
 }
 
-impl Default for Settings {
+impl Default for WorkerSettings {
     fn default() -> Self {
         Self {
             concurrency: 1,
@@ -95,7 +95,7 @@ pub struct Worker {
     pub gate: Option<Gate>,
     /// Unique among all processes, including restarts.
     pub name: String,
-    pub settings: Settings,
+    pub settings: WorkerSettings,
 }
 
 impl Worker {

@@ -26,7 +26,7 @@ pub use page::About;
 pub use records::{FaceRecord, PhotoRecord, WaitingPhoto};
 pub use tally::Funnel;
 
-use page::Page;
+use page::ReportPage;
 use tally::ReportTally;
 
 /// The counts of a written report, and the path of its page.
@@ -111,7 +111,7 @@ pub fn write(dir: &Path, index: &Index, waiting: Vec<WaitingPhoto>, about: &Abou
     let tally = ReportTally::of(index, &waiting, threshold)?;
 
     write_photos(&mut photos, index, &waiting)?;
-    let mut sheet = page.write(|file| Page::begin(file, about))?;
+    let mut sheet = page.write(|file| ReportPage::begin(file, about))?;
     let by_id = Order { sort: Sort::Id, direction: Direction::Ascending };
     index.each_face(&Query::ALL, by_id, threshold, |face| {
         let record = FaceRecord::of(&face);

@@ -31,11 +31,11 @@ pub struct About {
 }
 
 /// The page while it is written.
-pub struct Page {
+pub struct ReportPage {
     faces: u64,
 }
 
-impl Page {
+impl ReportPage {
     pub fn begin(file: &mut dyn Write, about: &About) -> io::Result<Self> {
         let script_hash = base64::engine::general_purpose::STANDARD.encode(sha2::Sha256::digest(SCRIPT));
         write!(

@@ -12,12 +12,12 @@ use crate::redis::RedisClient;
 
 /// Counts the photos that a worker processes and has processed.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct DeliveryTally {
     in_flight: AtomicU64,
     done: AtomicU64,
 }
 
-impl Observer for Tally {
+impl Observer for DeliveryTally {
     fn on_event(&self, _: &PhotoEvent<'_>) {
         self.done.fetch_add(1, Ordering::Relaxed);
     }
@@ -34,14 +34,14 @@ impl Observer for Tally {
 /// The reports of one worker process.
 pub struct Heartbeat {
     redis: Arc<RedisClient>,
-    tally: Arc<Tally>,
+    tally: Arc<DeliveryTally>,
     name: String,
     stages: Vec<StageName>,
     since: u64,
 }
 
 impl Heartbeat {
-    pub fn new(redis: Arc<RedisClient>, tally: Arc<Tally>, name: &str, stages: &[StageName]) -> Self {
+    pub fn new(redis: Arc<RedisClient>, tally: Arc<DeliveryTally>, name: &str, stages: &[StageName]) -> Self {
         let mut stages = stages.to_vec();
         stages.sort_unstable();
         stages.dedup();

@@ -42,13 +42,13 @@ pub struct LocalRun {
     /// The settings that shape the run's crops.
     pub settings: RunSettings,
     pub stages: Stages,
-    stage_settings: stages::Settings,
+    stage_settings: stages::StageSettings,
 }
 
 impl LocalRun {
     /// Locks the folder, fixes the settings of a new run or compares them with those of an existing one, and opens the
     /// stages.
-    pub async fn open(dir: &RunDir, stage_settings: stages::Settings) -> Result<Self, LocalRunError> {
+    pub async fn open(dir: &RunDir, stage_settings: stages::StageSettings) -> Result<Self, LocalRunError> {
         let (run, dir) = (RunName::default(), dir.lock().await?);
         let objects: Arc<dyn Objects> = Arc::new(dir.objects.clone());
         let settings = agree_on_settings(&run, &stage_settings, objects.clone()).await?;
@@ -75,7 +75,7 @@ impl LocalRun {
     /// Processes photos until every photo has ended, or until `shutdown`.
     pub async fn process(
         &self,
-        settings: worker::Settings,
+        settings: worker::WorkerSettings,
         mut observers: Vec<Arc<dyn Observer>>,
         shutdown: CancellationToken,
     ) -> Result<Finish, LocalError> {
@@ -101,7 +101,7 @@ impl LocalRun {
 /// Opens stages on a thread of their own, because their models are large.
 pub async fn open_stages(
     names: &[StageName],
-    settings: &stages::Settings,
+    settings: &stages::StageSettings,
     objects: Arc<dyn Objects>,
 ) -> Result<Stages, LocalRunError> {
     let (names, settings) = (names.to_vec(), settings.clone());
@@ -112,7 +112,7 @@ pub async fn open_stages(
 /// training set.
 pub async fn agree_on_settings(
     run: &RunName,
-    settings: &stages::Settings,
+    settings: &stages::StageSettings,
     objects: Arc<dyn Objects>,
 ) -> Result<RunSettings, LocalRunError> {
     let settings = settings.clone();

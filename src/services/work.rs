@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::health::Health;
-use super::heartbeat::{Heartbeat, Tally};
+use super::heartbeat::{DeliveryTally, Heartbeat};
 use super::local_run::{LocalRunError, open_stages};
 use super::servers::{ServerFaults, Servers};
 use super::workers::{self, Shared};
@@ -41,8 +41,8 @@ pub enum WorkError {
 pub struct Work {
     /// Photos that each stage processes at a time.
     pub concurrency: BTreeMap<StageName, usize>,
-    pub stages: stages::Settings,
-    pub worker: worker::Settings,
+    pub stages: stages::StageSettings,
+    pub worker: worker::WorkerSettings,
     /// Where `/healthz`, `/readyz` and `/metrics` are served.
     pub listener: Option<TcpListener>,
     pub metrics: PrometheusReader,
@@ -66,7 +66,7 @@ impl Work {
         if let Some(instruments) = instruments::get() {
             names.iter().for_each(|stage| instruments.register_stage(*stage));
         }
-        let tally = Arc::<Tally>::default();
+        let tally = Arc::<DeliveryTally>::default();
         let shared = Shared {
             broker: Arc::new(servers.broker.clone()),
             ledger: servers.ledger.clone(),

@@ -10,11 +10,11 @@ use axum::routing::get;
 
 use super::health::Health;
 use crate::telemetry::prometheus::{self, PrometheusReader};
-use crate::web::Limits;
+use crate::web::HttpLimits;
 
 /// Probes and scrapes are few and small.
-pub const LIMITS: Limits =
-    Limits { connections: 32, head: Duration::from_secs(5), request: Duration::from_secs(5), buffer: 16 << 10 };
+pub const LIMITS: HttpLimits =
+    HttpLimits { connections: 32, head: Duration::from_secs(5), request: Duration::from_secs(5), buffer: 16 << 10 };
 
 pub fn router(health: Arc<Health>, metrics: PrometheusReader) -> Router {
     let ready = health.clone();

@@ -11,7 +11,7 @@ use crate::pipeline::gate::Gate;
 use crate::pipeline::pause::Pause;
 use crate::pipeline::stage::Stage;
 use crate::pipeline::stages::runs_native_code;
-use crate::pipeline::worker::{Settings, Worker};
+use crate::pipeline::worker::{Worker, WorkerSettings};
 
 /// What the workers of a process share.
 pub struct Shared {
@@ -23,7 +23,7 @@ pub struct Shared {
     /// Unique among all processes, including restarts.
     pub name: String,
     /// Each worker gets its own concurrency and pause.
-    pub settings: Settings,
+    pub settings: WorkerSettings,
 }
 
 /// One worker for each stage. Those whose stages run native code share a gate.
@@ -42,7 +42,7 @@ pub fn assemble(
         observer: shared.observer.clone(),
         gate: runs_native_code(stage.name()).then(|| gate.clone()),
         name: shared.name.clone(),
-        settings: Settings {
+        settings: WorkerSettings {
             concurrency: concurrency(stage.name()),
             pause: pause(stage.name()),
             ..shared.settings.clone()

@@ -2,4 +2,4 @@
 
 mod server;
 
-pub use server::{Limits, serve};
+pub use server::{HttpLimits, serve};

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Limits of a server. A client that exceeds one of them is disconnected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct HttpLimits {
     /// Connections at the same time; further ones wait in the listener's backlog.
     pub connections: usize,
     /// The time in which the head of a request must arrive.
@@ -30,7 +30,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves `router` until `shutdown`, then finishes the requests in flight. Each connection takes one request: idle
 /// connections would use up the limit.
-pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdown: CancellationToken) {
+pub async fn serve(listener: TcpListener, router: Router, limits: HttpLimits, shutdown: CancellationToken) {
     let room = Arc::new(Semaphore::new(limits.connections));
     let mut connections = JoinSet::new();
     loop {
@@ -67,7 +67,7 @@ async fn accept(
     Ok((stream, place))
 }
 
-async fn serve_connection(stream: TcpStream, router: Router, limits: Limits) {
+async fn serve_connection(stream: TcpStream, router: Router, limits: HttpLimits) {
     let connection = http1::Builder::new()
         .keep_alive(false)
         .timer(TokioTimer::new())
@@ -88,10 +88,14 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits =
-        Limits { connections: 1, head: Duration::from_millis(200), request: Duration::from_secs(5), buffer: 16 << 10 };
+    const LIMITS: HttpLimits = HttpLimits {
+        connections: 1,
+        head: Duration::from_millis(200),
+        request: Duration::from_secs(5),
+        buffer: 16 << 10,
+    };
 
-    async fn start(router: Router, limits: Limits) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
+    async fn start(router: Router, limits: HttpLimits) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, shutdown) = (listener.local_addr().unwrap(), CancellationToken::new());
         (address, shutdown.clone(), tokio::spawn(serve(listener, router, limits, shutdown)))

@@ -14,7 +14,7 @@ use facemill::pipeline::event::Observer;
 use facemill::pipeline::gate::Gate;
 use facemill::pipeline::producer;
 use facemill::pipeline::stages::runs_native_code;
-use facemill::pipeline::worker::{Settings, Worker};
+use facemill::pipeline::worker::{Worker, WorkerSettings};
 use facemill::redis::{RedisClient, RedisSettings};
 use facemill::telemetry::{self, Telemetry};
 use serde::{Deserialize, Serialize};
@@ -64,7 +64,8 @@ pub const CRASH_LIMIT: u32 = 4;
 
 impl Endpoints {
     pub fn broker(&self) -> RabbitMq {
-        let settings = rabbitmq::Settings::new(&self.amqp).expect("a URL").with_prefix(&self.prefix).expect("a prefix");
+        let settings =
+            rabbitmq::RabbitMqSettings::new(&self.amqp).expect("a URL").with_prefix(&self.prefix).expect("a prefix");
         RabbitMq::new(settings).expect("settings that can be used")
     }
 
@@ -80,22 +81,22 @@ impl Endpoints {
             session_token: None,
         };
         let seconds = Duration::from_secs;
-        S3::new(s3::Settings {
+        S3::new(s3::S3Settings {
             endpoint: Some(self.endpoint.clone()),
             path_style: true,
             // Short, so that a stopped server is noticed soon.
             timeouts: Timeouts { connect: seconds(1), attempt: seconds(1), total: seconds(3) },
-            ..s3::Settings::new(&self.bucket, keys)
+            ..s3::S3Settings::new(&self.bucket, keys)
         })
     }
 }
 
-pub fn settings(stage: StageName) -> Settings {
-    Settings {
+pub fn settings(stage: StageName) -> WorkerSettings {
+    WorkerSettings {
         concurrency: if stage == StageName::Fetch { 6 } else { 3 },
         attempts: ATTEMPTS,
         crash_limit: CRASH_LIMIT,
-        ..Settings::default()
+        ..WorkerSettings::default()
     }
 }
 

@@ -15,7 +15,7 @@ use facemill::ledger::{EventKind, Filter, Ledger};
 use facemill::objects::{ObjectKey, Objects};
 use facemill::pipeline::local::{Countdown, Finish, RunDir, drive};
 use facemill::pipeline::producer;
-use facemill::pipeline::worker::{Settings, Worker};
+use facemill::pipeline::worker::{Worker, WorkerSettings};
 use futures::TryStreamExt;
 use tokio_util::sync::CancellationToken;
 
@@ -150,7 +150,7 @@ async fn undisturbed(folder: &Path, run: &RunName, candidates: &[Candidate]) -> 
         observer: countdown.clone(),
         gate: None,
         name: format!("undisturbed-{name}"),
-        settings: Settings { waits: "0.001".parse().expect("a wait"), ..settings(name) },
+        settings: WorkerSettings { waits: "0.001".parse().expect("a wait"), ..settings(name) },
     };
     let produced = producer::enqueue(run, &harmless, &*ledger, &*broker, &|_| ()).await;
     produced.expect("the folder accepts photos");

@@ -1,4 +1,4 @@
-//! The program contacts nobody but the hosts of the photos, and writes nowhere but into its folder.
+//! The program connects only to the hosts of the photos, and writes only into its folder.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use facemill::broker::rabbitmq::{RabbitMq, Settings};
+use facemill::broker::rabbitmq::{RabbitMq, RabbitMqSettings};
 use facemill::broker::{Broker, BrokerError, Consumer, DeadLetter, Delivery, Depth};
 use facemill::domain::Message;
 use facemill::domain::{Candidate, Cause, CauseCode, Id, Photo, Position, StageName};
@@ -19,8 +19,8 @@ use server::RabbitServer;
 /// The time limit of each step; a test that reaches it fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn settings(server: &RabbitServer, prefix: &str) -> Settings {
-    Settings::new(&server.url()).unwrap().with_prefix(prefix).unwrap()
+fn settings(server: &RabbitServer, prefix: &str) -> RabbitMqSettings {
+    RabbitMqSettings::new(&server.url()).unwrap().with_prefix(prefix).unwrap()
 }
 
 fn broker(server: &RabbitServer, prefix: &str) -> RabbitMq {
@@ -332,13 +332,13 @@ async fn errors_say_why_access_is_denied() {
     let (status, answer) =
         server.api(Method::PUT, "users/poor", json!({"password": "geheim-poor", "tags": "monitoring"})).await;
     assert_eq!(status, 201, "{answer}");
-    let error = async |settings: Result<Settings, _>| {
+    let error = async |settings: Result<RabbitMqSettings, _>| {
         let error = RabbitMq::new(settings.unwrap()).unwrap().check().await.unwrap_err();
         assert!(!error.to_string().contains("geheim"), "{error}");
         error
     };
     let refused = async |url: String, part: &str| {
-        let error = error(Settings::new(&url)).await;
+        let error = error(RabbitMqSettings::new(&url)).await;
         assert!(matches!(error, BrokerError::Refused { .. }) && error.to_string().contains(part), "{error}");
     };
     refused(server.url_of("mill", "geheim-wrong", "%2F"), "wrong user name or password for `mill`").await;
@@ -351,17 +351,17 @@ async fn errors_say_why_access_is_denied() {
     let may = json!({"configure": ".*", "write": "^$", "read": ".*"});
     let (status, answer) = server.api(Method::PUT, "permissions/%2F/poor", may).await;
     assert_eq!(status, 201, "{answer}");
-    let poor = Settings::new(&server.url_of("poor", "geheim-poor", "%2F")).unwrap().with_prefix("poor");
+    let poor = RabbitMqSettings::new(&server.url_of("poor", "geheim-poor", "%2F")).unwrap().with_prefix("poor");
     let denied = error(poor).await;
     assert!(denied.to_string().contains("write") && matches!(denied, BrokerError::Refused { .. }), "{denied}");
 
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let unavailable = error(Settings::new(&format!("amqp://mill:geheim@127.0.0.1:{closed}"))).await;
+    let unavailable = error(RabbitMqSettings::new(&format!("amqp://mill:geheim@127.0.0.1:{closed}"))).await;
     assert!(unavailable.is_retryable() && unavailable.to_string().contains("cannot be reached"), "{unavailable}");
 
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("amqp://mill:geheim@{}", silent.local_addr().unwrap());
-    let mut short = Settings::new(&url);
+    let mut short = RabbitMqSettings::new(&url);
     short.as_mut().unwrap().connect_timeout = Duration::from_millis(100);
     assert!(error(short).await.to_string().contains("no answer within"));
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use facemill::domain::{ContentHash, Id, ImageFormat, PhotoKey, RunName};
-use facemill::objects::s3::{Keys, Prefix, Reader, S3, Settings, Timeouts};
+use facemill::objects::s3::{Keys, Prefix, Reader, S3, S3Settings, Timeouts};
 use facemill::objects::{ObjectError, ObjectKey, Objects, PutIfAbsent, Swap};
 use facemill::server_error::ServerError;
 
@@ -20,12 +20,12 @@ fn original(body: &'static str) -> (ObjectKey, Bytes) {
 }
 
 /// Short timeouts.
-fn impatient(settings: Settings) -> Settings {
+fn impatient(settings: S3Settings) -> S3Settings {
     let (connect, attempt) = (Duration::from_millis(200), Duration::from_millis(300));
-    Settings { timeouts: Timeouts { connect, attempt, total: Duration::from_secs(1) }, ..settings }
+    S3Settings { timeouts: Timeouts { connect, attempt, total: Duration::from_secs(1) }, ..settings }
 }
 
-async fn refusal(settings: Settings) -> String {
+async fn refusal(settings: S3Settings) -> String {
     let error = S3::new(settings).check().await.unwrap_err();
     assert!(matches!(error, ObjectError::Server(ServerError::Refused { .. })), "{error:?}");
     let text = format!("{error} {error:?}");
@@ -36,7 +36,7 @@ async fn refusal(settings: Settings) -> String {
 #[tokio::test]
 async fn a_refusal_names_its_cause() {
     let server = SeaweedFs::shared();
-    let with = |change: fn(&mut Settings)| {
+    let with = |change: fn(&mut S3Settings)| {
         let mut settings = server.settings();
         change(&mut settings);
         settings
@@ -64,7 +64,7 @@ async fn an_unreachable_service_is_a_temporary_error() {
     let [port] = process::free_ports();
     let keys = Keys { access_key_id: "a".into(), secret_access_key: "b".into(), session_token: None };
     let endpoint = Some(format!("http://127.0.0.1:{port}"));
-    let settings = Settings { endpoint, path_style: true, ..Settings::new("bucket", keys) };
+    let settings = S3Settings { endpoint, path_style: true, ..S3Settings::new("bucket", keys) };
     let error = S3::new(impatient(settings)).check().await.unwrap_err();
     assert!(error.is_retryable() && error.to_string().contains(&port.to_string()), "{error}");
 }
@@ -132,18 +132,18 @@ async fn break_off(port: u16, broken: usize, bytes: u64) -> u16 {
 }
 
 /// Stores a record of 5 MB in the shared service. A record may be replaced.
-async fn large_record(settings: &Settings) -> (ObjectKey, Bytes) {
+async fn large_record(settings: &S3Settings) -> (ObjectKey, Bytes) {
     let body: Bytes = (0..5_000_000_u32).map(|i| (i ^ (i >> 8)) as u8).collect::<Vec<_>>().into();
     let key = ObjectKey::record(&PhotoKey { run: RunName::default(), photo_id: Id::from(1) });
     S3::new(settings.clone()).put(&key, body.clone(), "application/json").await.unwrap();
     (key, body)
 }
 
-fn through(port: u16, settings: &Settings) -> Settings {
-    Settings { endpoint: Some(format!("http://127.0.0.1:{port}")), ..settings.clone() }
+fn through(port: u16, settings: &S3Settings) -> S3Settings {
+    S3Settings { endpoint: Some(format!("http://127.0.0.1:{port}")), ..settings.clone() }
 }
 
-fn port_of(settings: &Settings) -> u16 {
+fn port_of(settings: &S3Settings) -> u16 {
     settings.endpoint.as_ref().unwrap().rsplit(':').next().unwrap().parse().unwrap()
 }
 
@@ -185,7 +185,7 @@ async fn a_download_fails_when_the_object_changes() {
 async fn listings_skip_foreign_objects() {
     let server = SeaweedFs::shared();
     let outer = server.settings();
-    let inner = Settings { prefix: format!("{}originals/", outer.prefix), ..outer.clone() };
+    let inner = S3Settings { prefix: format!("{}originals/", outer.prefix), ..outer.clone() };
     let (key, body) = original("listed");
     let store = S3::new(outer);
     store.put(&key, body, "image/jpeg").await.unwrap();
@@ -204,7 +204,7 @@ async fn prefixes_separate_installations() {
     let base = server.settings();
     let under = |prefix: &str| {
         let prefix = base.prefix.clone() + prefix.parse::<Prefix>().unwrap().as_str();
-        S3::new(Settings { prefix, ..base.clone() })
+        S3::new(S3Settings { prefix, ..base.clone() })
     };
     let (one, other) = (under("team/one"), under("team/on"));
     let key = ObjectKey::record(&PhotoKey { run: RunName::default(), photo_id: Id::from("1") });

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use facemill::broker::rabbitmq::{RabbitMq, Settings};
+use facemill::broker::rabbitmq::{RabbitMq, RabbitMqSettings};
 use facemill::broker::{Broker, BrokerError, Consumer, DeadLetter, DeadLetterFilter, Depth};
 use facemill::config::Models;
 use facemill::demo::host::{HostResponse, Routes, WebHost};
@@ -92,7 +92,7 @@ async fn the_queues_are_measured_once_for_all_workers() {
 
 /// Clients of the shared servers, under a prefix of their own.
 fn servers(rabbit: &rabbitmq::RabbitServer, prefix: &str) -> Servers {
-    let settings = Settings::new(&rabbit.url()).unwrap().with_prefix(prefix).unwrap();
+    let settings = RabbitMqSettings::new(&rabbit.url()).unwrap().with_prefix(prefix).unwrap();
     Servers {
         broker: RabbitMq::new(settings).unwrap(),
         ledger: Arc::new(RedisServer::shared().ledger()),
@@ -124,7 +124,7 @@ async fn a_worker_serves_its_state_and_ends_in_order() {
     let port = listener.local_addr().unwrap().port();
     let work = Work {
         concurrency: BTreeMap::from([(StageName::Fetch, 2)]),
-        stages: stages::Settings {
+        stages: stages::StageSettings {
             models: Models::find(None),
             cores: 1,
             rules: Rules {
@@ -137,7 +137,7 @@ async fn a_worker_serves_its_state_and_ends_in_order() {
             crop: Default::default(),
             per_run: true,
         },
-        worker: worker::Settings::default(),
+        worker: worker::WorkerSettings::default(),
         listener: Some(listener),
         metrics: PrometheusReader::default(),
     };

@@ -9,7 +9,7 @@ use lapin::{Channel, Connection, ConnectionProperties, Event};
 use tokio::sync::{Mutex, watch};
 
 use super::error::{map_connect_error, map_error};
-use super::settings::Settings;
+use super::settings::RabbitMqSettings;
 use super::topology::Topology;
 use crate::broker::BrokerError;
 
@@ -18,13 +18,13 @@ use crate::broker::BrokerError;
 /// During an alarm RabbitMQ reads nothing from a connection that publishes, not even acknowledgements. So there is one
 /// connection for publishing and one for everything else.
 pub(super) struct Connector {
-    settings: Arc<Settings>,
+    settings: Arc<RabbitMqSettings>,
     topology: Arc<Topology>,
     purpose: &'static str,
-    state: Mutex<State>,
+    state: Mutex<ConnectionState>,
 }
 
-enum State {
+enum ConnectionState {
     Idle,
     Open(Arc<OpenConnection>),
     Failed { at: Instant, error: BrokerError },
@@ -44,32 +44,32 @@ impl Connector {
     /// Time limit for about 30 queues. All nodes have to agree on each.
     const DECLARING: Duration = Duration::from_secs(30);
 
-    pub fn new(settings: Arc<Settings>, topology: Arc<Topology>, purpose: &'static str) -> Self {
-        Self { settings, topology, purpose, state: Mutex::new(State::Idle) }
+    pub fn new(settings: Arc<RabbitMqSettings>, topology: Arc<Topology>, purpose: &'static str) -> Self {
+        Self { settings, topology, purpose, state: Mutex::new(ConnectionState::Idle) }
     }
 
     /// The connection, with the topology declared.
     pub async fn open(&self) -> Result<Arc<OpenConnection>, BrokerError> {
         let mut state = self.state.lock().await;
         match &*state {
-            State::Open(open) if open.connection.status().connected() => {
+            ConnectionState::Open(open) if open.connection.status().connected() => {
                 let open = open.clone();
                 self.declare(&open).await?;
                 return Ok(open);
             }
-            State::Failed { at, error } if at.elapsed() < Self::SAME_FAILURE => return Err(error.clone()),
+            ConnectionState::Failed { at, error } if at.elapsed() < Self::SAME_FAILURE => return Err(error.clone()),
             // The server may have restarted without its queues.
-            State::Open(lost) => self.topology.invalidate(lost.generation.load(Ordering::Relaxed)),
-            State::Idle | State::Failed { .. } => {}
+            ConnectionState::Open(lost) => self.topology.invalidate(lost.generation.load(Ordering::Relaxed)),
+            ConnectionState::Idle | ConnectionState::Failed { .. } => {}
         }
         match self.connect().await {
             Ok(open) => {
                 let open = Arc::new(open);
-                *state = State::Open(open.clone());
+                *state = ConnectionState::Open(open.clone());
                 Ok(open)
             }
             Err(error) => {
-                *state = State::Failed { at: Instant::now(), error: error.clone() };
+                *state = ConnectionState::Failed { at: Instant::now(), error: error.clone() };
                 Err(error)
             }
         }

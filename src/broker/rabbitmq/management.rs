@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::settings::Settings;
+use super::settings::RabbitMqSettings;
 use crate::broker::BrokerError;
 
 pub(super) struct ManagementClient {
@@ -32,7 +32,7 @@ struct QueueItem {
 
 impl ManagementClient {
     /// None: the settings name no management API.
-    pub fn new(settings: &Settings) -> Result<Option<Self>, BrokerError> {
+    pub fn new(settings: &RabbitMqSettings) -> Result<Option<Self>, BrokerError> {
         let Some(management) = settings.management() else { return Ok(None) };
         let refused = |detail: String| BrokerError::Refused { what: "set up the management client".into(), detail };
         let tls = crate::tls::client_config(None).map_err(|error| refused(error.to_string()))?;

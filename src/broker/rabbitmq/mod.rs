@@ -29,7 +29,7 @@ use dead_letters::DeadLetterQueue;
 use error::map_error;
 use management::ManagementClient;
 use publisher::{OutgoingMessage, Publisher};
-pub use settings::{BadSettings, Settings};
+pub use settings::{BadSettings, RabbitMqSettings};
 use shared::Shared;
 use topology::{DEAD_LETTER_TYPE, Names, Topology};
 
@@ -41,7 +41,7 @@ pub struct RabbitMq {
 
 impl RabbitMq {
     /// Does not connect yet: the first call does. [`Broker::check`] reports whether that succeeds.
-    pub fn new(settings: Settings) -> Result<Self, BrokerError> {
+    pub fn new(settings: RabbitMqSettings) -> Result<Self, BrokerError> {
         let topology = Arc::new(Topology::new(settings.prefix()));
         let management = ManagementClient::new(&settings)?;
         let settings = Arc::new(settings);

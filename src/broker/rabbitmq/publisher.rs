@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::connection::{Connector, OpenConnection};
 use super::error::map_error;
-use super::settings::Settings;
+use super::settings::RabbitMqSettings;
 use super::topology::{CONTENT_TYPE, TRACEPARENT, Topology};
 use crate::broker::BrokerError;
 use crate::domain::ContentHash;
@@ -21,7 +21,7 @@ use crate::domain::ContentHash;
 pub(super) struct Publisher {
     connector: Connector,
     topology: Arc<Topology>,
-    settings: Arc<Settings>,
+    settings: Arc<RabbitMqSettings>,
     idle: Mutex<Vec<Channel>>,
     permits: Semaphore,
 }
@@ -41,7 +41,7 @@ impl Publisher {
     /// Messages in flight at the same time. Each channel costs RabbitMQ a process.
     const CHANNELS: usize = 64;
 
-    pub fn new(settings: Arc<Settings>, topology: Arc<Topology>) -> Self {
+    pub fn new(settings: Arc<RabbitMqSettings>, topology: Arc<Topology>) -> Self {
         Self {
             connector: Connector::new(settings.clone(), topology.clone(), "publishing"),
             topology,

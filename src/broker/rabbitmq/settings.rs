@@ -9,7 +9,7 @@ use url::Url;
 
 /// How to reach RabbitMQ. `Debug` shows no passwords.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Settings {
+pub struct RabbitMqSettings {
     endpoint: Endpoint,
     prefix: String,
     management: Option<Management>,
@@ -50,7 +50,7 @@ pub enum BadSettings {
     Management(String),
 }
 
-impl Settings {
+impl RabbitMqSettings {
     pub const PREFIX: &'static str = "facemill";
 
     /// Parses `amqp(s)://user:password@host:port/vhost`. Without a user, user and password are `guest`. Without a
@@ -111,9 +111,9 @@ impl Settings {
     }
 }
 
-impl fmt::Debug for Settings {
+impl fmt::Debug for RabbitMqSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings")
+        f.debug_struct("RabbitMqSettings")
             .field("endpoint", &format_args!("{}", self.endpoint))
             .field("prefix", &self.prefix)
             .field("management", &self.management.as_ref().map(|management| management.url.as_str()))
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     fn endpoint(url: &str) -> Endpoint {
-        Settings::new(url).unwrap().endpoint
+        RabbitMqSettings::new(url).unwrap().endpoint
     }
 
     #[test]
@@ -225,10 +225,10 @@ mod tests {
             "amqp://u:geheim@h:99999",
         ];
         for url in bad {
-            let error = Settings::new(url).unwrap_err().to_string();
+            let error = RabbitMqSettings::new(url).unwrap_err().to_string();
             assert!(!error.contains("geheim") && error.contains("amqp://user"), "{url}: {error}");
         }
-        let settings = Settings::new("amqp://h").unwrap();
+        let settings = RabbitMqSettings::new("amqp://h").unwrap();
         for prefix in ["", "Faces", "1a", "a b", "ä", &"x".repeat(61)] {
             assert!(settings.clone().with_prefix(prefix).is_err(), "{prefix}");
         }
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn passwords_are_not_printed() {
-        let settings = Settings::new("amqp://u:geheim@h/v").unwrap();
+        let settings = RabbitMqSettings::new("amqp://u:geheim@h/v").unwrap();
         let settings = settings.with_management("https://w:verborgen@h:15671/api?x=1").unwrap();
         let printed = format!("{settings:?} {settings:#?} {}", settings.endpoint());
         assert!(!printed.contains("geheim") && !printed.contains("verborgen"), "{printed}");

@@ -33,7 +33,7 @@ pub fn run(args: &Args, root: &clap::Command) -> Result<ExitCode, Failure> {
         "environment": environment(root),
         "stage_queues": stages,
         "queues": queues,
-        "stage_time_limit_seconds": worker::Settings::default().time_limit.as_secs(),
+        "stage_time_limit_seconds": worker::WorkerSettings::default().time_limit.as_secs(),
     }))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -26,7 +26,7 @@ pub struct Args {
 
 /// The result for the run.
 #[derive(Debug, Serialize)]
-struct Outcome {
+struct RebuildOutcome {
     #[serde(flatten)]
     rebuilt: Rebuilt,
     /// Messages that were published again.
@@ -55,7 +55,7 @@ pub fn run(Args { collection: args, queues }: Args) -> Result<ExitCode, Failure>
             true => producer::enqueue_waiting(&args.run, ledger, broker).await,
             false => Ok(0),
         };
-        Ok(Outcome { rebuilt, published: published.map_err(|error| again(error.to_string()))? })
+        Ok(RebuildOutcome { rebuilt, published: published.map_err(|error| again(error.to_string()))? })
     })?;
     if args.json { print_json(&outcome) } else { print_text(&text(&outcome, &args.run)) }?;
     match outcome.rebuilt.unreadable.len() {
@@ -65,7 +65,7 @@ pub fn run(Args { collection: args, queues }: Args) -> Result<ExitCode, Failure>
     }
 }
 
-fn text(Outcome { rebuilt, published }: &Outcome, run: &RunName) -> String {
+fn text(RebuildOutcome { rebuilt, published }: &RebuildOutcome, run: &RunName) -> String {
     let Rebuilt { restored, stood, enqueued, refused, unreadable } = rebuilt;
     let mut text = format!("run {run}: {restored} restored, {stood} known before, {enqueued} enqueued, ");
     let _ = writeln!(text, "{} refused", refused.len());

@@ -63,11 +63,11 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         let work = Work {
             concurrency: args.stages.iter().map(|stage| (*stage, concurrency.of(*stage))).collect(),
             stages: settings,
-            worker: worker::Settings {
+            worker: worker::WorkerSettings {
                 attempts: args.settings.attempts,
                 waits: args.settings.waits.clone(),
                 grace: Duration::from_secs(args.grace),
-                ..worker::Settings::default()
+                ..worker::WorkerSettings::default()
             },
             listener,
             metrics: telemetry.prometheus.clone().unwrap_or_default(),

@@ -84,7 +84,7 @@ pub fn begin(process: &ProcessArgs) -> Result<(Bars, Telemetry), Failure> {
 /// Runs all stages on the candidates. `again`: the command that continues after an interruption.
 pub async fn execute(
     mut candidates: Vec<Candidate>,
-    settings: stages::Settings,
+    settings: stages::StageSettings,
     process: &ProcessArgs,
     bars: &Bars,
     again: &str,
@@ -107,12 +107,12 @@ pub async fn execute(
         true => Arc::new(Lines),
         false => Arc::new(Board::new(bars, &ledger.counts(&local.run).await.map_err(Failure::broken)?)),
     };
-    let worker_settings = worker::Settings {
+    let worker_settings = worker::WorkerSettings {
         attempts: process.stages.attempts,
         waits: process.stages.waits.clone(),
         // On a laptop, most crashes are a user who kills the process.
         crash_limit: 5,
-        ..worker::Settings::default()
+        ..worker::WorkerSettings::default()
     };
     let shutdown = CancellationToken::new();
     let signals = tokio::spawn(crate::cli::process::signals(shutdown.clone()));

@@ -138,7 +138,7 @@ impl FaceArgs {
 impl StageArgs {
     /// Reports every fault, not only the first. `faults`: those that the caller has found. `cores`: how many photos a
     /// stage of native code processes at a time.
-    pub fn settings(&self, cores: usize, mut faults: Vec<String>) -> Result<stages::Settings, Failure> {
+    pub fn settings(&self, cores: usize, mut faults: Vec<String>) -> Result<stages::StageSettings, Failure> {
         let mut between = |flag, value, least, most| faults.extend(out_of_range(flag, value, least, most));
         between("attempts", u64::from(self.attempts), 1, 100);
         between("max-megabytes", self.max_megabytes, 1, 1000);
@@ -161,7 +161,7 @@ impl StageArgs {
             return Err(Failure::all(faults));
         }
         let total = Duration::from_secs(self.timeout);
-        Ok(stages::Settings {
+        Ok(stages::StageSettings {
             models: self.models.find(),
             cores,
             rules: Rules {
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn the_defaults_of_the_flags_are_those_of_the_code() {
         let stages = Command::parse_from(["facemill"]).stages;
-        let (worker, rules) = (worker::Settings::default(), Rules::default());
+        let (worker, rules) = (worker::WorkerSettings::default(), Rules::default());
         assert_eq!((stages.attempts, &stages.waits), (worker.attempts, &worker.waits));
         let settings = stages.settings(1, Vec::new()).unwrap();
         assert_eq!((settings.rules.max_bytes, settings.rules.max_memory), (rules.max_bytes, rules.max_memory));

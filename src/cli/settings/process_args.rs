@@ -35,7 +35,7 @@ pub struct ProcessArgs {
 pub const FETCHES: usize = 64;
 
 impl ProcessArgs {
-    pub fn settings(&self) -> Result<stages::Settings, Failure> {
+    pub fn settings(&self) -> Result<stages::StageSettings, Failure> {
         let cores = self.cores.unwrap_or_else(flags::cores);
         let faults = [
             flags::out_of_range("cores", cores as u64, 1, 1024),

@@ -39,7 +39,7 @@ pub struct ServerArgs {
     #[arg(long, env = "FACEMILL_S3_ENDPOINT", hide_env_values = true, value_name = "URL", help_heading = "Servers")]
     s3_endpoint: Option<String>,
     /// The bucket's region
-    #[arg(long, env = "AWS_REGION", default_value = s3::Settings::REGION, value_name = "NAME", help_heading = "Servers")]
+    #[arg(long, env = "AWS_REGION", default_value = s3::S3Settings::REGION, value_name = "NAME", help_heading = "Servers")]
     region: String,
     /// Credentials for the bucket. Prefer the environment: other users of the machine can see flags
     #[arg(long, env = "AWS_ACCESS_KEY_ID", hide_env_values = true, value_name = "KEY", help_heading = "Servers")]
@@ -91,7 +91,7 @@ impl ServerArgs {
     fn broker(&self) -> Result<RabbitMq, String> {
         let missing = "--amqp or FACEMILL_AMQP_URL: the URL of RabbitMQ, amqp://user:password@host:5672/vhost";
         let url = self.amqp.as_ref().ok_or(missing)?;
-        let mut settings = rabbitmq::Settings::new(url).map_err(|error| format!("--amqp: {error}"))?;
+        let mut settings = rabbitmq::RabbitMqSettings::new(url).map_err(|error| format!("--amqp: {error}"))?;
         settings = settings.with_prefix(&self.prefix).map_err(|error| format!("--prefix: {error}"))?;
         if let Some(url) = &self.amqp_management {
             settings = settings.with_management(url).map_err(|error| format!("--amqp-management: {error}"))?;
@@ -102,7 +102,7 @@ impl ServerArgs {
     fn redis_client(&self) -> Result<Arc<RedisClient>, String> {
         let missing = "--redis or FACEMILL_REDIS_URL: the URL of Redis, redis://host:6379";
         let url = self.redis.as_ref().ok_or(missing)?;
-        rabbitmq::Settings::check_prefix(&self.prefix).map_err(|error| format!("--prefix: {error}"))?;
+        rabbitmq::RabbitMqSettings::check_prefix(&self.prefix).map_err(|error| format!("--prefix: {error}"))?;
         let settings = RedisSettings { prefix: self.prefix.clone(), ..RedisSettings::new(url) };
         RedisClient::new(settings).map(Arc::new).map_err(|error| format!("--redis: {error}"))
     }
@@ -117,12 +117,12 @@ impl ServerArgs {
             _ => None,
         });
         let keys = keys.ok_or("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: the keys of the bucket")?;
-        Ok(S3::new(s3::Settings {
+        Ok(S3::new(s3::S3Settings {
             endpoint: self.s3_endpoint.clone(),
             region: self.region.clone(),
             path_style: self.s3_endpoint.is_some(),
             prefix: self.s3_prefix.as_ref().map_or("", s3::Prefix::as_str).into(),
-            ..s3::Settings::new(bucket, keys)
+            ..s3::S3Settings::new(bucket, keys)
         }))
     }
 }

@@ -47,7 +47,7 @@ struct Setting {
 }
 
 #[derive(Debug, Serialize)]
-struct Row {
+struct SettingRow {
     #[serde(flatten)]
     setting: Setting,
     commands: Vec<String>,
@@ -56,7 +56,7 @@ struct Row {
 #[derive(Debug, Serialize)]
 struct Shown {
     file: Option<PathBuf>,
-    settings: Vec<Row>,
+    settings: Vec<SettingRow>,
 }
 
 pub fn run(args: &Args, definition: &Definition) -> Result<ExitCode, Failure> {
@@ -72,7 +72,7 @@ pub fn run(args: &Args, definition: &Definition) -> Result<ExitCode, Failure> {
             rows.entry(look(arg, matches, file, &name)).or_default().push(name.clone());
         }
     }
-    let settings = rows.into_iter().map(|(setting, commands)| Row { setting, commands }).collect();
+    let settings = rows.into_iter().map(|(setting, commands)| SettingRow { setting, commands }).collect();
     let shown = Shown { file: file.map(|file| file.path.clone()), settings };
     if args.json { print_json(&shown) } else { print_text(&shown.text()) }?;
     Ok(ExitCode::SUCCESS)
@@ -114,7 +114,7 @@ impl Shown {
             Some(file) => format!("settings file: {}\n\n", file.display()),
             None => String::new(),
         };
-        for Row { setting: Setting { setting, values, from, variable }, commands } in &self.settings {
+        for SettingRow { setting: Setting { setting, values, from, variable }, commands } in &self.settings {
             let value = if values.is_empty() { "-".to_owned() } else { values.join(" ") };
             let from = match (from, variable) {
                 (Origin::Flag, _) => "flag".to_owned(),

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use bytes::Bytes;
-use facemill::broker::rabbitmq::{RabbitMq, Settings};
+use facemill::broker::rabbitmq::{RabbitMq, RabbitMqSettings};
 use facemill::broker::{Broker, DeadLetter};
 use facemill::domain::{Cause, CauseCode, ContentHash, ImageFormat};
 use facemill::objects::s3::{self, S3};
@@ -24,7 +24,7 @@ impl Installation {
     /// Stores a dump in the bucket. Returns its address, which does not contain its format.
     async fn upload(&self, dump: String) -> String {
         let prefix = format!("dumps-{}/", std::process::id());
-        let settings = s3::Settings { prefix: prefix.clone(), ..SeaweedFs::shared().settings() };
+        let settings = s3::S3Settings { prefix: prefix.clone(), ..SeaweedFs::shared().settings() };
         let key = ObjectKey::original(ContentHash::of(dump.as_bytes()), ImageFormat::Jpeg);
         S3::new(settings).put(&key, Bytes::from(dump), "image/jpeg").await.unwrap();
         format!("s3://{}/{prefix}{key}", self.setting("FACEMILL_S3_BUCKET"))
@@ -32,7 +32,7 @@ impl Installation {
 
     /// Publishes a dead letter that is not a message of facemill.
     async fn dead_letter_foreign(&self) {
-        let settings = Settings::new(self.setting("FACEMILL_AMQP_URL")).unwrap();
+        let settings = RabbitMqSettings::new(self.setting("FACEMILL_AMQP_URL")).unwrap();
         let broker = RabbitMq::new(settings.with_prefix(self.setting("FACEMILL_PREFIX")).unwrap()).unwrap();
         let (stage, cause) = (None, Cause::new(CauseCode::ForeignMessage, "a foreign message"));
         let body = "a foreign body".to_owned();

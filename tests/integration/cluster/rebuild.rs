@@ -82,7 +82,7 @@ fn lost_queues_are_filled_from_the_ledger() {
     installation.until("all messages counted", |status| status["stages"]["detect"]["ready"] == lost);
 
     let setting = |name: &str| installation.environment.iter().find(|(known, _)| *known == name).unwrap().1.clone();
-    let settings = rabbitmq::Settings::new(&setting("FACEMILL_AMQP_URL")).unwrap();
+    let settings = rabbitmq::RabbitMqSettings::new(&setting("FACEMILL_AMQP_URL")).unwrap();
     let broker = RabbitMq::new(settings.with_prefix(&setting("FACEMILL_PREFIX")).unwrap()).unwrap();
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let mut consumer = broker.consume(StageName::Detect, 10).await.unwrap();

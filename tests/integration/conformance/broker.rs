@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use facemill::broker::embedded::Embedded;
-use facemill::broker::rabbitmq::{RabbitMq, Settings};
+use facemill::broker::rabbitmq::{RabbitMq, RabbitMqSettings};
 use facemill::broker::{Broker, Consumer, DeadLetter, Delivery};
 use facemill::domain::Message;
 use facemill::domain::{Cause, CauseCode, Position, StageName};
@@ -229,7 +229,7 @@ async fn embedded() {
 async fn rabbitmq() {
     let server = server::shared().await;
     // Only the management API reports unacknowledged messages.
-    let settings = Settings::new(&server.url()).unwrap().with_management(&server.management_url()).unwrap();
+    let settings = RabbitMqSettings::new(&server.url()).unwrap().with_management(&server.management_url()).unwrap();
     suite(&RabbitMq::new(settings.with_prefix("conformance").unwrap()).unwrap(), Counts::Lag).await;
 }
 

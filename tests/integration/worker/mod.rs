@@ -25,7 +25,7 @@ use facemill::pipeline::gate::{self, Gate};
 use facemill::pipeline::local::{Countdown, Finish, drive};
 use facemill::pipeline::producer;
 use facemill::pipeline::stage::{Outcome, Retry, Stage};
-use facemill::pipeline::worker::{Settings, Worker};
+use facemill::pipeline::worker::{Worker, WorkerSettings};
 use facemill::sqlite::{Access, Database};
 use tokio_util::sync::CancellationToken;
 
@@ -114,13 +114,13 @@ impl TestRun {
         Records::new(Arc::new(Folder::at(self.folder.path())))
     }
 
-    fn settings() -> Settings {
-        Settings {
+    fn settings() -> WorkerSettings {
+        WorkerSettings {
             concurrency: 3,
             attempts: 3,
             waits: "0.002,0.004".parse().unwrap(),
             time_limit: Duration::from_millis(300),
-            ..Settings::default()
+            ..WorkerSettings::default()
         }
     }
 
@@ -129,7 +129,7 @@ impl TestRun {
         ledger: Arc<dyn Ledger>,
         broker: Arc<dyn Broker>,
         observer: Arc<dyn Observer>,
-        settings: &Settings,
+        settings: &WorkerSettings,
     ) -> Vec<Worker> {
         let gate = Gate::default();
         let worker = |name| Worker {
@@ -296,7 +296,7 @@ async fn every_outcome_has_its_ending() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_outcome_has_its_ending_on_rabbitmq() {
     let server = server::shared().await;
-    let settings = rabbitmq::Settings::new(&server.url()).unwrap().with_prefix("outcomes").unwrap();
+    let settings = rabbitmq::RabbitMqSettings::new(&server.url()).unwrap().with_prefix("outcomes").unwrap();
     let broker: Arc<dyn Broker> = Arc::new(RabbitMq::new(settings).unwrap());
     let mut script = script();
     script.insert((StageName::Fetch, "waits"), vec![Action::Wait, Action::Wait, Action::Pass]);
@@ -476,7 +476,7 @@ async fn a_photo_that_always_fails_uses_every_delay_tier_by_default() {
     let broker = Arc::new(WithoutWaits { broker, tiers: Mutex::default() });
     let countdown = Arc::new(Countdown::default());
     producer::enqueue(&rig.run, &photos(&["always-fails"]), &*ledger, &*broker, &|_| ()).await.unwrap();
-    let workers = rig.workers(ledger.clone(), broker.clone(), countdown.clone(), &Settings::default());
+    let workers = rig.workers(ledger.clone(), broker.clone(), countdown.clone(), &WorkerSettings::default());
     let finish = drive(&rig.run, &*ledger, &*broker, workers, countdown, CancellationToken::new()).await.unwrap();
     assert_eq!(finish, Finish::Complete);
     let expected = [5, 30, 120, 600, 3600].map(|seconds| format!("p.crop.retry.{seconds}"));
@@ -527,7 +527,7 @@ async fn a_redelivered_photo_waits_for_native_code_that_exceeds_its_time_limit()
         consumer.stop().await;
     };
     let waits = "3600".parse().unwrap();
-    let settings = Settings { waits, time_limit: Duration::from_millis(200), ..TestRun::settings() };
+    let settings = WorkerSettings { waits, time_limit: Duration::from_millis(200), ..TestRun::settings() };
     let shared = rig.workers(ledger.clone(), broker.clone(), Arc::new(Countdown::default()), &settings);
     let worker = Worker { stage, ..shared.into_iter().nth(1).unwrap() };
     let shutdown = CancellationToken::new();
@@ -572,7 +572,7 @@ async fn a_shutdown_waits_for_the_grace_period_and_returns_the_rest() {
     let countdown = Arc::new(Countdown::default());
     producer::enqueue(&rig.run, &photos(&["hangs"]), &*ledger, &*broker, &|_| ()).await.unwrap();
     let settings =
-        Settings { grace: Duration::from_millis(20), time_limit: Duration::from_secs(60), ..TestRun::settings() };
+        WorkerSettings { grace: Duration::from_millis(20), time_limit: Duration::from_secs(60), ..TestRun::settings() };
     let workers = rig.workers(ledger.clone(), broker.clone(), countdown.clone(), &settings);
     let shutdown = CancellationToken::new();
     let driven = drive(&rig.run, &*ledger, &*broker, workers, countdown, shutdown.clone());

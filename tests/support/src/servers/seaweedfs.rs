@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use facemill::objects::s3::{Keys, S3, Settings, Timeouts};
+use facemill::objects::s3::{Keys, S3, S3Settings, Timeouts};
 
 use super::process::{self, Process};
 
@@ -105,7 +105,7 @@ impl SeaweedFs {
     }
 
     /// Settings with a prefix of their own.
-    pub fn settings(&self) -> Settings {
+    pub fn settings(&self) -> S3Settings {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let keys = Keys {
             access_key_id: Self::ACCESS_KEY.into(),
@@ -113,12 +113,12 @@ impl SeaweedFs {
             session_token: None,
         };
         let seconds = Duration::from_secs;
-        Settings {
+        S3Settings {
             endpoint: Some(format!("http://127.0.0.1:{}", self.port)),
             prefix: format!("test{}/", NUMBER.fetch_add(1, Ordering::Relaxed)),
             path_style: true,
             timeouts: Timeouts { connect: seconds(1), attempt: seconds(20), total: seconds(40) },
-            ..Settings::new(Self::BUCKET, keys)
+            ..S3Settings::new(Self::BUCKET, keys)
         }
     }
 
