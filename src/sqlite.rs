@@ -123,7 +123,7 @@ impl Database {
         &self.path
     }
 
-    /// Runs `work` in a transaction and answers after the commit. An error of `work` rolls back its own changes only.
+    /// Runs `work` in a transaction and returns after the commit. An error of `work` rolls back its own changes only.
     pub async fn call<T, F>(&self, work: F) -> Result<T, DatabaseError>
     where
         T: Send + 'static,

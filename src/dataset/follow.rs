@@ -59,7 +59,7 @@ impl IndexSource {
         Ok(())
     }
 
-    /// Applies the run's current classifier and everything that is new in the feed, and answers how many photos
+    /// Applies the run's current classifier and everything that is new in the feed, and returns how many photos
     /// changed. An interrupted call loses nothing: the index and its position in the feed are written together.
     ///
     /// After a change of the classifier, the faces have no predictions until [`IndexSource::score`].
@@ -97,7 +97,7 @@ impl IndexSource {
         }
     }
 
-    /// Looks up the predictions of the run's current classifier for the faces that have none, and answers how many
+    /// Looks up the predictions of the run's current classifier for the faces that have none, and returns how many
     /// there are. Predictions are not announced: a reader that follows the feed for long calls this from time to time.
     pub async fn score(&self, index: &mut Index, progress: &(dyn Fn(u64) + Sync)) -> Result<u64, FollowError> {
         let Some(model) = index.model() else { return Ok(0) };

@@ -165,7 +165,7 @@ impl Index {
     }
 
     /// Makes the index hold the predictions of the run's current classifier, and its threshold. Of another model than
-    /// before, the index has no predictions yet: see [`Index::unscored`]. Answers whether the model is another one.
+    /// before, the index has no predictions yet: see [`Index::unscored`]. Returns whether the model is another one.
     pub fn set_classifier(&mut self, history: &ClassifierHistory) -> Result<bool, IndexError> {
         let model = history.current().map(|current| current.model_sha256);
         self.refresh()?;
@@ -248,7 +248,7 @@ impl Index {
         Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)
     }
 
-    /// Writes in a transaction. Answers also the version of the file before it.
+    /// Writes in a transaction. Returns also the version of the file before it.
     fn write<T>(&self, write: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<(T, i64), IndexError> {
         let write = || {
             let transaction = self.transaction()?;
@@ -515,7 +515,7 @@ fn apply(
     Ok(applied)
 }
 
-/// Adds the photo, and its face if it has one, which it answers with the key.
+/// Adds the photo, and its face if it has one, which it returns with the key.
 fn add_record(
     transaction: &Transaction<'_>,
     statements: &mut Statements<'_>,

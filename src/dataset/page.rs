@@ -175,7 +175,7 @@ pub fn select(
     (kept.into_iter().map(|candidate| candidate.row).collect(), next)
 }
 
-/// Keeps the `limit` least of more candidates, and answers the highest rank of these.
+/// Keeps the `limit` least of more candidates, and returns the highest rank of these.
 fn keep_least(candidates: &mut Vec<Candidate<'_>>, limit: usize) -> u64 {
     let (_, last, _) = candidates.select_nth_unstable(limit - 1);
     let rank = last.rank;

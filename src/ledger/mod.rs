@@ -187,7 +187,7 @@ pub struct Filter {
 
 #[async_trait]
 pub trait Ledger: Send + Sync {
-    /// Adds candidates at the first stage. Answers, in their order, the state of each; a known photo is not changed.
+    /// Adds candidates at the first stage. Returns, in their order, the state of each; a known photo is not changed.
     async fn register(
         &self,
         run: &RunName,
@@ -250,7 +250,7 @@ pub trait Ledger: Send + Sync {
     /// photo is further, and is not changed.
     async fn restore(&self, message: &Message, ending: Ending, cause: Option<&Cause>) -> Result<bool, LedgerError>;
 
-    /// Moves a photo that has ended back to the stage that ended it, with attempt 1. Answers the message to publish;
+    /// Moves a photo that has ended back to the stage that ended it, with attempt 1. Returns the message to publish;
     /// `None`: the photo has not ended. `record`: the message of the photo's record, for a ledger that deleted its own.
     async fn reopen(&self, key: &PhotoKey, record: Option<&Message>, now: u64) -> Result<Option<Message>, LedgerError>;
 

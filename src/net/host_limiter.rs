@@ -22,7 +22,7 @@ pub trait HostLimiter: fmt::Debug + Send + Sync {
     /// Requests a lease, which permits one request.
     async fn acquire(&self, host: &str) -> Result<LeaseDecision, Unavailable>;
 
-    /// Returns a lease. Answers how much of the host's quiet period is left.
+    /// Releases a lease. Returns how much of the host's quiet period is left.
     async fn release(&self, host: &str, lease: &Lease, feedback: Feedback) -> Result<Duration, Unavailable>;
 }
 

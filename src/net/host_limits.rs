@@ -624,7 +624,7 @@ mod tests {
     }
 
     /// Simulates a worker: it takes photos, each named by its host, from a queue, at most `prefetch` at the same time.
-    /// Deferred photos pass a delay queue of the broker. `request` answers how long a request to a host takes. Returns
+    /// Deferred photos pass a delay queue of the broker. `request` returns how long a request to a host takes. Returns
     /// when the last photo of each host was served, and the number of deferrals.
     async fn serve(
         host_limits: &HostLimits,

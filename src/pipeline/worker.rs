@@ -149,7 +149,7 @@ impl Worker {
         fault.map_or(Ok(()), Err)
     }
 
-    /// Processes a delivery, then acknowledges or returns it. Answers the error that must stop the worker.
+    /// Processes a delivery, then acknowledges or returns it. Returns the error that must stop the worker.
     async fn handle(self, delivery: Delivery, aborted: CancellationToken) -> Option<WorkerError> {
         let _in_progress = InProgress::new(&*self.observer, self.stage.name());
         match self.process(&delivery.body, delivery.redelivered, &aborted).await {

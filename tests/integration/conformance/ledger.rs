@@ -33,7 +33,7 @@ pub async fn begin(ledger: &dyn Ledger, message: &Message) {
     assert_eq!(ledger.begin(message, "w", false).await.unwrap(), Permission::Granted { crashes: 0 });
 }
 
-/// Moves the photo of `message` to the next stage. Answers the next message.
+/// Moves the photo of `message` to the next stage. Returns the next message.
 async fn advance(ledger: &dyn Ledger, message: &Message) -> Message {
     let position = Position::entering(message.position.stage.next().unwrap());
     let next = Message { position, attempt: 1, ..message.clone() };
