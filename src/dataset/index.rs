@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, Statement, Transaction, TransactionBehavior, params};
 
@@ -92,7 +92,7 @@ impl Index {
         if application != Self::APPLICATION_ID && (application != 0 || tables > 0) {
             return Err(IndexError::Foreign(path.into()));
         }
-        connection.pragma_update(None, "journal_mode", "wal").map_err(failed)?;
+        Self::use_write_ahead_log(&connection).map_err(failed)?;
         // What a power failure takes is made again.
         connection.pragma_update(None, "synchronous", "off").map_err(failed)?;
         connection.set_prepared_statement_cache_capacity(32);
@@ -110,6 +110,24 @@ impl Index {
         }
         index.load()?;
         Ok(index)
+    }
+
+    /// Changes the journal mode, which needs the file for itself. SQLite does not call its busy handler for this: two
+    /// processes that open a new file at the same moment would both fail.
+    fn use_write_ahead_log(connection: &Connection) -> rusqlite::Result<()> {
+        const PAUSE: Duration = Duration::from_millis(5);
+        let deadline = Instant::now() + Self::BUSY;
+        loop {
+            match connection.pragma_update(None, "journal_mode", "wal") {
+                Err(error)
+                    if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
+                        && Instant::now() < deadline =>
+                {
+                    std::thread::sleep(PAUSE);
+                }
+                result => return result,
+            }
+        }
     }
 
     /// Whether the file is an index of the run in the present schema.
