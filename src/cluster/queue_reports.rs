@@ -51,15 +51,14 @@ impl<'a> QueueReports<'a> {
         Ok(set.is_some())
     }
 
-    /// Stores a report and releases the claim.
+    /// Stores a report. The claim stays until it expires: a worker that looked for a report just before this would claim
+    /// the measurement again.
     pub async fn write(&self, report: &QueueReport) -> Result<(), ServerError> {
         const WHAT: &str = "write the queue report";
         let json = serde_json::to_string(report).map_err(|error| self.redis.refused(WHAT, error))?;
         let prefix = self.redis.prefix();
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("SET").arg(keys::queue_report(prefix)).arg(json).arg("PX");
-        pipeline.arg(Self::VALIDITY.as_millis() as u64).ignore();
-        pipeline.cmd("DEL").arg(keys::queue_claim(prefix)).ignore();
-        self.redis.pipeline(WHAT, &pipeline).await
+        let mut command = redis::cmd("SET");
+        command.arg(keys::queue_report(prefix)).arg(json).arg("PX").arg(Self::VALIDITY.as_millis() as u64);
+        self.redis.command(WHAT, &command).await
     }
 }
