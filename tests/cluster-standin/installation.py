@@ -1,4 +1,4 @@
-"""An installation in a cluster, as a person sees it: through kubectl and deploy/submit.sh."""
+"""Controls an installation in a cluster through kubectl and deploy/submit.sh."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from standin.controllers import is_going, is_ready
 from manifests import ROOT
 
 STAGES = ("fetch", "detect", "crop", "classify")
-# Who each of them is, and where it may write.
+# The user of each workload, and a path that it can write to.
 USERS = {f"deployment/{stage}": (65532, "/tmp") for stage in STAGES} | {
     "statefulset/rabbitmq": (999, "/var/lib/rabbitmq"), "statefulset/redis": (999, "/data"),
     "statefulset/seaweedfs": (1000, "/data"),
@@ -30,11 +30,11 @@ def say(text):
 
 
 def until(what, answer, patience=PATIENCE, pause=1):
-    """Asks until there is an answer: nobody tells when something becomes true."""
+    """Polls until `answer` returns a true value, and returns that value."""
     deadline = time.monotonic() + patience
     while not (found := answer()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited {patience} s in vain: {what}")
+            raise AssertionError(f"timeout after {patience} s: {what}")
         time.sleep(pause)
     return found
 
@@ -44,7 +44,7 @@ def names(items):
 
 
 class Installation:
-    """One of them; `check_ways` looks whether its pods reach each other as they should."""
+    """One installation. `check_ways` checks the connections between its pods."""
 
     def __init__(self, overlay, environment, context=None, check_ways=lambda: None, has_users=True):
         self.overlay, self.environment, self.context = overlay, os.environ | environment, context
@@ -67,7 +67,7 @@ class Installation:
 
     def apply(self):
         self.kubectl("apply", "--kustomize", self.overlay)
-        # Before anybody is waited for: what is shut out starts again and again.
+        # This comes before the waits: a pod that a policy blocks restarts repeatedly.
         self.check_ways()
         self.kubectl("wait", "--for=condition=complete", "job/bucket", "--timeout=300s")
         self.settle()
@@ -78,70 +78,70 @@ class Installation:
             self.kubectl("rollout", "status", f"deployment/{stage}", "--timeout=600s")
 
     def check_powers(self):
-        """Everybody is who the manifests say, has no powers, and writes where a volume is and nowhere else."""
+        """Checks that each container has the user of the manifest, no capabilities, and only volumes to write to."""
         faults = []
         for target, (user, writable) in USERS.items():
             script = f"cat /proc/self/status; touch {writable}/it; rm {writable}/it; touch /it /usr/it 2>&1 || true"
-            said = self.kubectl("exec", target, "--", "sh", "-ec", script)
-            told = {name: value.split() for name, _, value in (line.partition(":") for line in said.splitlines())}
+            output = self.kubectl("exec", target, "--", "sh", "-ec", script)
+            fields = {name: value.split() for name, _, value in (line.partition(":") for line in output.splitlines())}
             wanted = {"NoNewPrivs": ["1"]} | {f"Cap{kind}": ["0" * 16] for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")}
             if self.has_users:
                 wanted |= {"Uid": 4 * [str(user)], "Gid": 4 * [str(user)]}
-                if str(user) not in told["Groups"] or "0" in told["Groups"]:
-                    faults.append(f"{target}: its other groups are {told['Groups']}")
-            faults += [f"{target}: {key} is {told[key]}" for key in wanted if told[key] != wanted[key]]
-            if said.count("Read-only file system") != 2:
-                faults.append(f"{target}: its root can be written to")
+                if str(user) not in fields["Groups"] or "0" in fields["Groups"]:
+                    faults.append(f"{target}: the supplementary groups are {fields['Groups']}")
+            faults += [f"{target}: {key} is {fields[key]}" for key in wanted if fields[key] != wanted[key]]
+            if output.count("Read-only file system") != 2:
+                faults.append(f"{target}: the root is writable")
         assert not faults, "\n".join(faults)
-        say(f"{len(USERS)} containers run without powers on a read-only root")
+        say(f"{len(USERS)} containers run without capabilities on a read-only root")
 
     def submit(self, dump, run=RUN):
-        """Returns how many photos were enqueued."""
+        """Submits a dump. Returns the number of enqueued and known photos."""
         more = {"DUMP": str(dump), "RUN": run, "CONTEXT": self.context or ""}
-        said = self.run(ROOT / "deploy/submit.sh", more=more)
-        self.dump = re.search(r"s3://\S+", said)[0]
-        # The last line is the command that shows the log.
-        shows_log = shlex.split(said.splitlines()[-1])
-        self.kubectl("wait", "--for=condition=complete", shows_log[-1], "--timeout=3600s")
-        new, known = re.search(r"(\d+) enqueued, (\d+) known", self.run(*shows_log)).groups()
+        output = self.run(ROOT / "deploy/submit.sh", more=more)
+        self.dump = re.search(r"s3://\S+", output)[0]
+        # The last line is the command that prints the log.
+        log_command = shlex.split(output.splitlines()[-1])
+        self.kubectl("wait", "--for=condition=complete", log_command[-1], "--timeout=3600s")
+        new, known = re.search(r"(\d+) enqueued, (\d+) known", self.run(*log_command)).groups()
         return int(new) + int(known)
 
     def as_job(self, *arguments):
-        """Runs facemill in a Job made from the cluster's form, and returns what it says."""
+        """Runs facemill in a Job from the CronJob in the cluster. Returns the output."""
         name = f"{arguments[0]}-{time.time_ns()}"
-        filled_in = ("--from=cronjob/facemill", "--dry-run=client", "--output=json")
-        job = json.loads(self.kubectl("create", "job", name, *filled_in))
+        options = ("--from=cronjob/facemill", "--dry-run=client", "--output=json")
+        job = json.loads(self.kubectl("create", "job", name, *options))
         job["spec"]["template"]["spec"]["containers"][0]["args"] = list(arguments)
         job["spec"]["backoffLimit"] = 0
         self.kubectl("create", "--filename=-", input=json.dumps(job))
-        return self.said_by(name)
+        return self.job_output(name)
 
-    def said_by(self, name):
-        """What a Job says, once it has ended. Then it is deleted."""
+    def job_output(self, name):
+        """Waits for the end of a Job, deletes it, and returns its output."""
         ends = until(f"job {name} ends", lambda: self.conditions(name) & {"Complete", "Failed"})
-        said = self.kubectl("logs", f"job/{name}")
-        assert "Complete" in ends, said
+        output = self.kubectl("logs", f"job/{name}")
+        assert "Complete" in ends, output
         self.kubectl("delete", f"job/{name}")
-        return said
+        return output
 
     def conditions(self, job):
         found = self.kubectl("get", "job", job, "--output=jsonpath={.status.conditions[?(@.status=='True')].type}")
         return set(found.split())
 
     def status(self):
-        said = self.kubectl("exec", "deployment/detect", "--", "facemill", "status", "--run", RUN, "--json")
-        return json.loads(said)
+        output = self.kubectl("exec", "deployment/detect", "--", "facemill", "status", "--run", RUN, "--json")
+        return json.loads(output)
 
     def ended(self):
         return sum(self.status()["ended"].values())
 
     def workers(self, stage=None):
-        """The pods of workers that have not been told to end."""
+        """Returns the worker pods that are not terminating."""
         component = f",app.kubernetes.io/component={stage}" if stage else ""
         return [pod for pod in self.get("pods", f"--selector=role=worker{component}") if not is_going(pod)]
 
     def is_empty(self):
-        """No worker is there, not even one that has been told to end."""
+        """Returns whether no worker pod exists. A terminating pod counts as existing."""
         return not self.get("pods", "--selector=role=worker")
 
     def share_of_work(self, stage):
@@ -156,30 +156,30 @@ class Installation:
         self.settle()
 
     def kill(self, stage):
-        """Without a warning; and waits for the one that takes its place."""
+        """Deletes a worker without a grace period. Waits for the replacement."""
         lost = self.workers(stage)[0]["metadata"]["name"]
         self.kubectl("delete", "pod", lost, "--force", "--grace-period=0")
         until(f"another {stage} worker is ready",
               lambda: any(is_ready(pod) and pod["metadata"]["name"] != lost for pod in self.workers(stage)))
 
     def kill_node(self, power_off=None):
-        """One that has workers, at once and without a goodbye. With kubectl alone, it is all of its workers."""
+        """Removes a node with workers without a grace period. Without `power_off`, deletes only its workers."""
         in_work = sum(worker["in_flight"] for worker in self.status()["workers"])
         node = self.workers("fetch")[0]["spec"]["nodeName"]
         lost = names(pod for pod in self.workers() if pod["spec"]["nodeName"] == node)
         if power_off:
             power_off(node)
-            # What a cloud's node controller does when the machine is gone. Kubernetes alone waits for five minutes.
+            # The node controller of a cloud deletes the node of a lost machine. Kubernetes alone waits for 5 min.
             self.kubectl("delete", "node", node)
         else:
             self.kubectl("delete", "pod", *lost, "--force", "--grace-period=0")
         for stage in STAGES:
             until(f"another {stage} worker is ready",
                   lambda: any(is_ready(pod) and pod["metadata"]["name"] not in lost for pod in self.workers(stage)))
-        return f"{node} with {len(lost)} workers, which had said that they work on {in_work} photos"
+        return f"{node} with {len(lost)} workers; all workers report {in_work} photos in work"
 
     def do_as_the_manual_says(self, dump, photo):
-        """Every `kubectl exec` and `port-forward` of docs/kubernetes.md, and its doctor."""
+        """Runs every `kubectl exec`, every `port-forward` and the doctor Job of docs/kubernetes.md."""
         for line in (ROOT / "docs/kubernetes.md").read_text(encoding="utf-8").splitlines():
             line = line.partition("#")[0].rstrip()
             command = shlex.join(self.to_cluster) + line.removeprefix("kubectl")
@@ -189,31 +189,31 @@ class Installation:
                 say(line)
             elif line.startswith("kubectl -n facemill create job doctor "):
                 self.run("bash", "-c", command)
-                say(f"{line}: {self.said_by('doctor').strip()}".replace("\n", "; "))
+                say(f"{line}: {self.job_output('doctor').strip()}".replace("\n", "; "))
             elif line.startswith("kubectl -n facemill port-forward "):
-                say(f"{line}: {self.page_through(command)}")
+                say(f"{line}: {self.forwarded_page(command)}")
 
-    def page_through(self, command):
-        """What a browser shows of a forwarded port."""
+    def forwarded_page(self, command):
+        """Returns the page title that a forwarded port serves."""
         service = re.search(r" service/(\S+)", command)[1]
         if not any(is_ready(pod) for pod in self.get("pods", f"--selector=app.kubernetes.io/name={service}")):
             assert service == "jaeger", f"no pod of {service} is ready"
-            return "not tried, since its pod waits for an image"
+            return "not tried: the pod waits for an image"
         with forwarding(shlex.split(command), self.environment) as (_, port):
             with urllib.request.urlopen(f"http://localhost:{port}/", timeout=30) as answer:
                 title = re.search(r"<title>(.*?)</title>", answer.read().decode())[1]
-        assert service in title.lower(), f"{service}'s page is {title!r}"
+        assert service in title.lower(), f"the page title of {service} is {title!r}"
         return title
 
     def hold(self, stage):
-        """KEDA is to leave it with nobody, as docs/kubernetes.md has it."""
+        """Pauses a stage at zero workers, as described in docs/kubernetes.md."""
         self.kubectl("annotate", f"scaledobject/{stage}", f"{PAUSED_REPLICAS}=0")
 
     def let_go(self, stage):
         self.kubectl("annotate", f"scaledobject/{stage}", f"{PAUSED_REPLICAS}-")
 
     def restarts(self):
-        """Workers whose container was started more than once."""
+        """Returns the workers with a container restart."""
         return [f"{pod['metadata']['name']}: {container['restartCount']} restarts" for pod in self.workers()
                 for container in pod["status"].get("containerStatuses", []) if container["restartCount"]]
 

@@ -1,4 +1,4 @@
-"""A cluster on this machine, without Kubernetes, and the hosts of the photos beside it."""
+"""A stand-in for a cluster on this machine, without Kubernetes, and the photo hosts outside it."""
 
 import csv
 import io
@@ -17,16 +17,16 @@ from ways import Ways
 
 from manifests import PACKAGES, ROOT
 
-# So many that no host is asked as often as would be impolite: the workers are tried here, not their patience.
+# The number of photo hosts. With this many, the rate limit per host does not slow the workers.
 HOSTS = 64
-# So many seconds of KEDA and HPA go by in one: the cool-down takes five, and RabbitMQ's figures are two old.
-HASTE = 60
-# The photos' host: a network namespace, and an address that is public by its number, but nobody's (AS112, RFC 7535).
+# KEDA and HPA run this many times faster. The cool-down takes 5 s. The RabbitMQ figures are 2 s old.
+SPEED_UP = 60
+# The photo host: a network namespace and a public address without an owner (AS112, RFC 7535).
 OUTSIDE = "outside", "192.31.196.10"
 
 
 class StandIn:
-    """A cluster without Kubernetes: for one process in namespaces of its own."""
+    """A cluster without Kubernetes. It needs a process in separate namespaces."""
 
     def __init__(self, scratch, program):
         self.scratch, self.program = scratch, program
@@ -51,12 +51,12 @@ class StandIn:
         self.kubelet = Kubelet(store, Images(program, pods / "bin"), pods / "pods", hosts, self.names / "hosts")
         self.ways = Ways(self.kubelet, OUTSIDE)
         self.api = Server(Api(store, keda=True, kubelet=self.kubelet))
-        # From the pod of KEDA's namespace.
-        self.autoscaler = Autoscaler(store, HASTE, lambda: inside(self.ways.runner("keda").netns), say)
+        # The autoscaler connects from the pod in the namespace of KEDA.
+        self.autoscaler = Autoscaler(store, SPEED_UP, lambda: inside(self.ways.runner("keda").netns), say)
         self.api.kubeconfig(scratch / "kubeconfig")
 
     def connect_outside(self):
-        """What is not in the cluster, on the same wire: nobody needs to route."""
+        """Connects the photo host to the bridge of the pods, so that no router is necessary."""
         name, address = OUTSIDE
         shell("ip", "netns", "add", name)
         shell("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
@@ -67,27 +67,27 @@ class StandIn:
             shell("ip", "-n", name, *command.split())
 
     def installation(self):
-        # Its names lead to pods, too, but the dump is to go through the API server.
+        # An empty S3_URL sends the dump through the API server. The host names also resolve to pods.
         installation = Installation(ROOT / "tests/cluster-standin/overlays/stand-in", {
             "S3_URL": "", "KUBECONFIG": str(self.scratch / "kubeconfig"), "KUBECACHEDIR": str(self.scratch / "cache"),
             "PATH": f"{PACKAGES / 'bin'}:{os.environ['PATH']}",
         }, check_ways=self.check_ways, has_users=not self.kubelet.only_root)
-        around = (ROOT / "tests/deploy/neighbours.yaml").read_text(encoding="utf-8")
-        installation.run("kubectl", "apply", "--filename=-", input=around.replace("NAMES", str(self.names)))
+        neighbours = (ROOT / "tests/deploy/neighbours.yaml").read_text(encoding="utf-8")
+        installation.run("kubectl", "apply", "--filename=-", input=neighbours.replace("NAMES", str(self.names)))
         ready = ("--for=condition=Ready", "pod", "--all", "--all-namespaces", "--timeout=60s")
         installation.run("kubectl", "wait", *ready)
         return installation
 
     def check_ways(self):
-        """What was dropped while policies came one by one is not their fault."""
-        until("every pod has its network", self.ways.are_there, pause=0.1)
+        """Checks the connections. Ignores drops from before all policies are in force."""
+        until("every pod has a network", self.ways.are_there, pause=0.1)
         self.kubelet.enforce()
         for runner in self.kubelet.all_runners():
             runner.forget_drops()
         say(self.ways.check())
 
     def make_dump(self, copies):
-        """A dump with each photo of the demonstration several times, and the host that serves them."""
+        """Writes a dump with several copies of each demonstration photo. Starts the photo host."""
         photos = self.scratch / "photos"
         with open(self.scratch / "photos.log", "wb") as log:
             name, address = OUTSIDE
@@ -111,21 +111,21 @@ class StandIn:
         return dump
 
     def judge(self):
-        """Who was told to end did so in order; policies were in nobody's way; `port-forward` was the dump's."""
+        """Checks the worker exits, the drops of the policies, and that the dump used `port-forward`."""
         assert ("seaweedfs-0", 8333) in self.kubelet.reached, self.kubelet.reached
         faults = []
-        told = [runner for runner in self.kubelet.all_runners() if runner.told_to_end and not runner.powerless]
-        for runner in told:
+        stopped = [runner for runner in self.kubelet.all_runners() if runner.told_to_end and not runner.powerless]
+        for runner in stopped:
             if runner.killed or runner.code != 0:
                 tail = runner.log_file.read_text(encoding="utf-8", errors="replace")[-1500:]
-                faults.append(f"{runner.name} did not end in order: {runner.code}\n{tail}")
-        faults += [f"dropped by the policies: {surprise}" for surprise in self.ways.surprises()]
+                faults.append(f"{runner.name} did not exit cleanly: {runner.code}\n{tail}")
+        faults += [f"the policies dropped {surprise}" for surprise in self.ways.surprises()]
         assert not faults, "\n".join(faults)
-        say(f"{len(told)} workers were told to end: each did so in order, within its grace period")
-        say("the policies have dropped nothing that anybody needed")
+        say(f"{len(stopped)} workers received a stop signal: each exited cleanly within its grace period")
+        say("the policies dropped only the connections of this test")
 
     def measurements(self, installation, folder):
-        """What all workers have measured, for `facemill simulate`."""
+        """Stores the metrics of all workers for `facemill simulate`."""
         folder.mkdir(parents=True, exist_ok=True)
         for pod in installation.workers():
             with urllib.request.urlopen(f"http://{pod['status']['podIP']}:9100/metrics", timeout=5) as answer:

@@ -1,4 +1,4 @@
-"""kubectl and the stand-in of the API server: the lines of docs/kubernetes.md that need no pods."""
+"""Tests the stand-in of the API server with kubectl: the commands of docs/kubernetes.md that need no pods."""
 
 import json
 import os
@@ -17,7 +17,7 @@ SCHEMAS = patches.Schemas()
 
 
 class Kubectl:
-    """A server without nodes, so that all pods wait, and kubectl for it."""
+    """A server without nodes, and kubectl for it. All pods stay pending."""
 
     def __init__(self, keda=False, kubelet=None):
         self.store = Store()
@@ -29,16 +29,16 @@ class Kubectl:
         self.environment = {"KUBECONFIG": str(folder / "kubeconfig"), "KUBECACHEDIR": str(folder / "cache"),
                             "HOME": str(folder), "PATH": f"{PACKAGES / 'bin'}:{os.environ['PATH']}"}
 
-    def run(self, line, given=None):
-        """The exit code and everything that was said."""
-        done = subprocess.run(["kubectl", *line.split()], env=self.environment, cwd=ROOT, input=given, text=True,
+    def run(self, line, stdin=None):
+        """Returns the exit code and the output."""
+        done = subprocess.run(["kubectl", *line.split()], env=self.environment, cwd=ROOT, input=stdin, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=False)
         return done.returncode, done.stdout
 
-    def __call__(self, line, given=None):
-        code, said = self.run(line, given)
-        assert code == 0, f"kubectl {line}: exit {code}: {said}"
-        return said
+    def __call__(self, line, stdin=None):
+        code, output = self.run(line, stdin)
+        assert code == 0, f"kubectl {line}: exit {code}: {output}"
+        return output
 
     def get(self, line):
         return json.loads(self(f"-n facemill get {line} -o json"))
@@ -50,9 +50,9 @@ class Kubectl:
 
 
 def finish(store, job):
-    """Says of a Job that it is complete, as if somebody had run it."""
+    """Sets the status of a Job to complete."""
     done = {"finishedAt": time.time(), "conditions": [condition("Complete", True, "Completed")]}
-    store.update(store.get("jobs", "facemill", job), lambda there: there | {"status": done})
+    store.update(store.get("jobs", "facemill", job), lambda item: item | {"status": done})
 
 
 class WithKubectl(unittest.TestCase):
@@ -63,28 +63,28 @@ class WithKubectl(unittest.TestCase):
         self.addCleanup(self.kubectl.close)
 
     def until(self, line, wanted):
-        """Controllers take their steps a moment later, and kubectl has no word for it."""
+        """Polls until the condition holds. Controllers act with a delay, and kubectl cannot wait for this."""
         for _ in range(200):
             if wanted(self.kubectl.get(line)):
                 return
         self.fail(f"{line}: {self.kubectl.get(line)}")
 
 
-class TheDevOverlay(WithKubectl):
-    def test_is_applied_and_applied_again(self):
-        made = self.kubectl("apply -k k8s/overlays/dev").splitlines()
-        self.assertEqual(made[0], "namespace/facemill created")
-        self.assertTrue(all(line.endswith(" created") for line in made), made)
-        again = self.kubectl("apply -k k8s/overlays/dev").splitlines()
-        # kubectl sends a budget's selector anew each time.
-        changed = [line for line in again if not line.endswith(" unchanged") and "disruptionbudget" not in line]
-        self.assertEqual((len(again), changed), (len(made), []))
+class DevOverlay(WithKubectl):
+    def test_second_apply_changes_nothing(self):
+        first = self.kubectl("apply -k k8s/overlays/dev").splitlines()
+        self.assertEqual(first[0], "namespace/facemill created")
+        self.assertTrue(all(line.endswith(" created") for line in first), first)
+        second = self.kubectl("apply -k k8s/overlays/dev").splitlines()
+        # kubectl sends the selector of a disruption budget each time.
+        changed = [line for line in second if not line.endswith(" unchanged") and "disruptionbudget" not in line]
+        self.assertEqual((len(second), changed), (len(first), []))
 
-    def test_takes_another_setting(self):
+    def test_apply_changes_settings_and_keeps_replicas(self):
         self.kubectl("apply -k k8s/overlays/dev")
         self.kubectl("-n facemill scale deployment/detect --replicas=3")
         before = self.kubectl.get("deployment/detect")
-        # Nobody runs it here; and its name is free again when it is done.
+        # No kubelet runs the Job. The deletion of the completed Job frees its name.
         self.kubectl("-n facemill patch job bucket -p {\"spec\":{\"ttlSecondsAfterFinished\":0}}")
         finish(self.kubectl.store, "bucket")
         self.until("jobs", lambda found: not found["items"])
@@ -92,9 +92,9 @@ class TheDevOverlay(WithKubectl):
         after = self.kubectl.get("deployment/detect")
         settings = lambda item: item["spec"]["template"]["spec"]["containers"][0]["envFrom"][0]["configMapRef"]["name"]
         self.assertNotEqual(settings(before), settings(after))
-        self.assertEqual(after["spec"]["replicas"], 3, "apply leaves a scaling alone")
+        self.assertEqual(after["spec"]["replicas"], 3, "apply keeps the number of replicas")
 
-    def test_is_updated_and_the_update_undone(self):
+    def test_image_update_and_rollback(self):
         self.kubectl("apply -k k8s/overlays/dev")
         image = lambda item: item["spec"]["template"]["spec"]["containers"][0]["image"]
         old = image(self.kubectl.get("deployment/detect"))
@@ -110,14 +110,14 @@ class TheDevOverlay(WithKubectl):
         self.assertEqual(annotations.keys() - {"kubectl.kubernetes.io/restartedAt"},
                          {"prometheus.io/scrape", "prometheus.io/port", "prometheus.io/path"})
 
-    def test_gives_a_job_from_its_form(self):
+    def test_jobs_from_the_cron_job_are_kept_up_to_the_limit(self):
         self.kubectl("apply -k k8s/overlays/dev")
         for number in range(5):
             self.kubectl(f"-n facemill create job doctor-{number} --from=cronjob/facemill")
             finish(self.kubectl.store, f"doctor-{number}")
         kept = lambda: self.kubectl.get("jobs -l app.kubernetes.io/component=job")["items"]
         self.kubectl.controllers.cron_jobs()
-        self.assertEqual(len(kept()), 5, "finished Jobs are kept")
+        self.assertEqual(len(kept()), 5, "the default limit keeps finished Jobs")
         self.assertEqual(kept()[0]["spec"]["template"]["spec"]["containers"][0]["args"], ["doctor"])
         for limit, left in ((6, 5), (3, 3)):
             patch = json.dumps({"spec": {"successfulJobsHistoryLimit": limit}}, separators=(",", ":"))
@@ -125,60 +125,60 @@ class TheDevOverlay(WithKubectl):
             self.kubectl.controllers.cron_jobs()
             self.assertEqual(len(kept()), left)
 
-    def test_goes_with_everything_in_it(self):
+    def test_delete_removes_all_objects(self):
         self.kubectl("apply -k k8s/overlays/dev")
         self.kubectl("delete -k k8s/overlays/dev --ignore-not-found")
         self.assertEqual([key for key in self.kubectl.store.objects if key[0] != "nodes"], [])
 
-    def test_is_refused_where_a_field_is_misspelt_or_may_not_change(self):
+    def test_unknown_and_immutable_fields_are_errors(self):
         self.kubectl("apply -f k8s/base/namespace.yaml")
         policy = (ROOT / "k8s/base/network.yaml").read_text(encoding="utf-8")
-        code, said = self.kubectl.run("-n facemill apply -f -", policy.replace("policyTypes", "policyType"))
-        self.assertEqual(code, 1, said)
-        self.assertIn("policyType", said)
+        code, output = self.kubectl.run("-n facemill apply -f -", policy.replace("policyTypes", "policyType"))
+        self.assertEqual(code, 1, output)
+        self.assertIn("policyType", output)
         self.kubectl("apply -k k8s/overlays/dev")
         label = {"metadata": {"labels": {"app.kubernetes.io/component": "other"}}}
         patch = json.dumps({"spec": {"selector": {"matchLabels": label["metadata"]["labels"]}, "template": label}})
-        code, said = self.kubectl.run(f"-n facemill patch deployment detect -p {patch.replace(' ', '')}")
-        self.assertEqual(code, 1, said)
-        self.assertIn("field is immutable", said)
+        code, output = self.kubectl.run(f"-n facemill patch deployment detect -p {patch.replace(' ', '')}")
+        self.assertEqual(code, 1, output)
+        self.assertIn("field is immutable", output)
 
 
-class TheProductionOverlay(WithKubectl):
+class ProductionOverlay(WithKubectl):
     keda = True
 
-    def test_is_applied_after_its_namespace_and_secret(self):
+    def test_apply_after_namespace_and_secret(self):
         self.kubectl("apply -f k8s/base/namespace.yaml")
         self.kubectl("--namespace facemill create -f k8s/overlays/production/secret.example.yaml")
-        code, said = self.kubectl.run("diff -k k8s/overlays/production")
-        self.assertEqual(code, 1, "there is a difference")
-        self.assertIn("+kind: ScaledObject", said)
+        code, output = self.kubectl.run("diff -k k8s/overlays/production")
+        self.assertEqual(code, 1, "diff finds a difference")
+        self.assertIn("+kind: ScaledObject", output)
         self.kubectl("apply -k k8s/overlays/production")
-        code, said = self.kubectl.run("diff -k k8s/overlays/production")
-        self.assertEqual((code, said), (0, ""))
+        code, output = self.kubectl.run("diff -k k8s/overlays/production")
+        self.assertEqual((code, output), (0, ""))
         self.kubectl("-n facemill annotate scaledobject/detect autoscaling.keda.sh/paused-replicas=0")
         paused = self.kubectl.get("scaledobject/detect")["metadata"]["annotations"]
         self.assertEqual(paused["autoscaling.keda.sh/paused-replicas"], "0")
         self.kubectl("-n facemill annotate scaledobject/detect autoscaling.keda.sh/paused-replicas-")
-        going_on = self.kubectl.get("scaledobject/detect")["metadata"]["annotations"]
-        self.assertNotIn("autoscaling.keda.sh/paused-replicas", going_on)
+        resumed = self.kubectl.get("scaledobject/detect")["metadata"]["annotations"]
+        self.assertNotIn("autoscaling.keda.sh/paused-replicas", resumed)
         self.kubectl("delete -k k8s/overlays/production --ignore-not-found")
 
 
 class WithoutKeda(WithKubectl):
-    def test_production_is_told_what_is_missing(self):
-        code, said = self.kubectl.run("apply -k k8s/overlays/production")
-        self.assertEqual(code, 1, said)
-        self.assertIn('no matches for kind "ScaledObject"', said)
+    def test_production_overlay_fails_without_the_keda_kinds(self):
+        code, output = self.kubectl.run("apply -k k8s/overlays/production")
+        self.assertEqual(code, 1, output)
+        self.assertIn('no matches for kind "ScaledObject"', output)
 
 
 class Patches(unittest.TestCase):
-    def test_a_merge_patch_takes_away_what_is_null(self):
+    def test_merge_patch_removes_null_fields(self):
         merged = patches.merge({"a": 1, "b": {"c": 2, "d": 3}, "e": [1]}, {"a": None, "b": {"c": None}, "e": [2]})
         self.assertEqual(merged, {"b": {"d": 3}, "e": [2]})
         self.assertEqual(patches.merge({"a": "text"}, {"a": {"b": None, "c": 1}}), {"a": {"c": 1}})
 
-    def test_a_strategic_one_finds_a_lists_items_by_their_names(self):
+    def test_strategic_patch_matches_list_items_by_name(self):
         def patched(current, patch):
             wrap = lambda spec: {"spec": {"template": {"spec": spec}}}
             done = patches.strategic(wrap(current), wrap(patch), SCHEMAS.of("apps/v1", "Deployment"), SCHEMAS)

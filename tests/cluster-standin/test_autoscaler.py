@@ -1,4 +1,4 @@
-"""What autoscaler.py makes of what RabbitMQ tells, against a server that answers as RabbitMQ's management API does."""
+"""Tests autoscaler.py against a server with the RabbitMQ management API."""
 
 import base64
 import copy
@@ -16,7 +16,7 @@ PASSWORD = "p:w/d"
 
 
 class RabbitMq(http.server.ThreadingHTTPServer):
-    """Knows the queues of one virtual host, and one user."""
+    """A management API with one virtual host and one user."""
 
     daemon_threads = True
 
@@ -66,8 +66,8 @@ def trigger(mode, **more):
     return Trigger({"type": "rabbitmq", "metadata": meta}, {})
 
 
-class ATrigger(unittest.TestCase):
-    def test_asks_where_keda_asks(self):
+class TriggerTests(unittest.TestCase):
+    def test_queue_url_is_the_one_of_keda(self):
         for host, vhost, wanted in (
             ("http://u:p@rabbitmq.ns:15672/", "facemill", "http://u:p@rabbitmq.ns:15672/api/queues/facemill/q.a"),
             ("http://h:15672", None, "http://h:15672/api/queues/%2F/q.a"),
@@ -79,7 +79,7 @@ class ATrigger(unittest.TestCase):
             self.assertEqual(queue_url(host, vhost, "q.a"), wanted)
         self.assertEqual(queue_url("http://a:b@h/", "v", "q", "u", "p@"), "http://u:p%40@h/api/queues/v/q")
 
-    def test_judges_as_its_mode_says(self):
+    def test_each_mode_computes_value_and_activity(self):
         for mode, figures, wanted in (
             ("QueueLength", (3, 0, 0), (3, True)),
             ("QueueLength", (0, 9, 9), (0, False)),
@@ -91,12 +91,12 @@ class ATrigger(unittest.TestCase):
             ("PublishedToDeliveredRatio", (0, 3, 0), (0, True)),
             ("PublishedToDeliveredRatio", (9, 0, 0), (0, False)),
             ("ExpectedQueueConsumptionTime", (100, 2, 4), (24.5, True)),
-            # Nobody takes any: how long it will be is unknown, but there is something to do.
+            # Without deliveries the time is unknown, but the trigger is active.
             ("ExpectedQueueConsumptionTime", (100, 2, 0), (0, True)),
-            # Before 2.21 an empty queue was never idle.
+            # Before KEDA 2.21, an empty queue is always active.
             ("ExpectedQueueConsumptionTime", (0, 0, 0), (0, False)),
             ("ExpectedQueueConsumptionTime", (0, 0, 5), (0, False)),
-            # The last one is being worked on.
+            # The last message is in work.
             ("ExpectedQueueConsumptionTime", (1, 0, 5), (-0.8, False)),
         ):
             self.assertEqual(trigger(mode).judge(*figures), wanted, (mode, figures))
@@ -104,15 +104,15 @@ class ATrigger(unittest.TestCase):
         late = trigger("ExpectedQueueConsumptionTime", activationValue="5")
         self.assertEqual(late.judge(10, 0, 0), (5, True))
 
-    def test_counts_photos_in_work_unless_told_otherwise(self):
+    def test_queue_length_includes_photos_in_work_by_default(self):
         info = {"messages": 7, "messages_ready": 4}
         self.assertEqual(trigger("QueueLength").read(lambda _: info).value, 7)
         self.assertEqual(trigger("QueueLength", excludeUnacknowledged="true").read(lambda _: info).value, 4)
-        # A RabbitMQ that keeps no figures looks like an empty queue.
+        # Without figures from RabbitMQ, the queue counts as empty.
         self.assertEqual(trigger("QueueLength").read(lambda _: {}), Reading(10, True, 0, False))
 
-    def test_is_refused(self):
-        for more, told in (
+    def test_invalid_metadata_is_an_error(self):
+        for more, error in (
             ({"protocol": "amqp"}, "must be amqp"),
             ({"protocol": "amqp", "mode": "ExpectedQueueConsumptionTime"}, "must be HTTP"),
             ({"protocol": "auto", "host": "amqp://h/"}, "not asked for here"),
@@ -120,45 +120,45 @@ class ATrigger(unittest.TestCase):
             ({"value": "0"}, "must be specified"),
             ({"host": ""}, "missing required parameter host"),
         ):
-            with self.subTest(more), self.assertRaisesRegex(Trouble, told):
+            with self.subTest(more), self.assertRaisesRegex(Trouble, error):
                 trigger(**{"mode": "QueueLength"} | more)
         self.assertEqual(trigger("QueueLength", protocol="auto").url, "http://127.0.0.1:1/api/queues/%2F/q")
 
 
-class TheHpa(unittest.TestCase):
+class HpaTests(unittest.TestCase):
     def setUp(self):
         self.behavior = objects("detect")["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
         self.hpa = Hpa(0, 50, self.behavior, 0, 1)
 
     def wanted(self, now, current, *values, ready=None):
-        """Of the length and the age, with the thresholds of detect; None is a trigger that failed."""
+        """Returns the replicas for a queue length and an age, with the targets of detect. None is a failed trigger."""
         readings = [Reading(target, target == 2000, value) for target, value in zip((2000, 600), values)]
         return self.hpa.wanted(now, current, current, current if ready is None else ready, readings)
 
-    def test_shares_a_length_out(self):
-        length = lambda value, there: proposal(Reading(2000, True, value), there, there, there)
+    def test_queue_length_is_divided_by_the_target(self):
+        length = lambda value, replicas: proposal(Reading(2000, True, value), replicas, replicas, replicas)
         self.assertEqual([length(value, 1) for value in (0, 1, 2000, 2200, 2201, 9000)], [0, 1, 1, 1, 2, 5])
         self.assertEqual([length(value, 4) for value in (7199, 7201, 8800, 8801)], [4, 4, 4, 5])
         self.assertEqual(length(5, 0), 1)
 
-    def test_multiplies_those_who_are_late(self):
+    def test_age_scales_the_ready_pods(self):
         age = lambda value, ready=4: proposal(Reading(600, False, value), 4, 4, ready)
         self.assertEqual([age(value) for value in (0, 10, 539, 541, 660, 661, 1200, -1)], [0, 1, 4, 4, 4, 5, 8, 0])
-        self.assertEqual(age(1200, 1), 2, "those that are not ready do not count")
+        self.assertEqual(age(1200, 1), 2, "pods that are not ready do not count")
 
-    def test_takes_the_greatest(self):
+    def test_largest_proposal_applies(self):
         self.assertEqual(self.wanted(0, 2, 6000, 0), 3)
         self.assertEqual(self.wanted(15, 3, 6000, 800), 4)
 
-    def test_grows_as_fast_as_its_policies_say(self):
-        self.assertEqual(self.wanted(0, 1, 1_000_000, 0), 5, "four more in half a minute")
+    def test_scale_up_policies_limit_growth(self):
+        self.assertEqual(self.wanted(0, 1, 1_000_000, 0), 5, "at most four more in 30 s")
         self.assertEqual(self.wanted(15, 5, 1_000_000, 0), 5)
-        self.assertEqual(self.wanted(31, 5, 1_000_000, 0), 10, "or twice as many")
+        self.assertEqual(self.wanted(31, 5, 1_000_000, 0), 10, "or at most double")
         self.assertEqual(self.wanted(62, 10, 1_000_000, 0), 20)
         self.assertEqual(self.wanted(93, 20, 1_000_000, 0), 40)
-        self.assertEqual(self.wanted(124, 40, 1_000_000, 0), 50, "the most")
+        self.assertEqual(self.wanted(124, 40, 1_000_000, 0), 50, "the maximum")
 
-    def test_shrinks_when_five_minutes_agree_and_by_half_a_minute(self):
+    def test_scale_down_waits_five_minutes_and_halves_per_minute(self):
         self.hpa = Hpa(0, 50, self.behavior, 0, 8)
         self.assertEqual(self.wanted(10, 8, 15_000, 0), 8)
         self.assertEqual(self.wanted(305, 8, 100, 0), 8)
@@ -166,16 +166,16 @@ class TheHpa(unittest.TestCase):
         self.assertEqual(self.wanted(326, 4, 100, 0), 4)
         self.assertEqual(self.wanted(372, 4, 0, 0), 2)
         self.assertEqual(self.wanted(433, 2, 0, 0), 1)
-        self.assertEqual(self.wanted(500, 1, 0, 0), 1, "the last one is KEDA's to end")
+        self.assertEqual(self.wanted(500, 1, 0, 0), 1, "only KEDA removes the last replica")
 
-    def test_leaves_alone_what_it_knows_nothing_of(self):
+    def test_failed_triggers_prevent_scale_down(self):
         self.assertEqual(self.wanted(0, 4, None, None), 4)
-        self.assertEqual(self.wanted(400, 4, 100, None), 4, "half of it is not enough to take anybody away")
+        self.assertEqual(self.wanted(400, 4, 100, None), 4, "one of two readings does not allow a scale-down")
         self.assertEqual(self.wanted(415, 4, 20_000, None), 8)
-        self.assertEqual(self.wanted(430, 0, 20_000, 0), 0, "the first one is KEDA's to start")
+        self.assertEqual(self.wanted(430, 0, 20_000, 0), 0, "only KEDA adds the first replica")
         self.assertEqual(self.wanted(445, 60, 0, 0), 50)
 
-    def test_keeps_to_other_policies(self):
+    def test_other_policies_apply(self):
         for up, wanted in (({"selectPolicy": "Min"}, 4), ({"selectPolicy": "Disabled"}, 2),
                            ({"stabilizationWindowSeconds": 60}, 2)):
             behavior = copy.deepcopy(self.behavior)
@@ -184,8 +184,8 @@ class TheHpa(unittest.TestCase):
             self.assertEqual(self.wanted(15, 2, 1_000_000, 0), wanted, up)
 
 
-class AScaledObject(unittest.TestCase):
-    """The component's own manifest of detect, with a Deployment and a RabbitMQ."""
+class ScaledObjectTests(unittest.TestCase):
+    """The ScaledObject of detect from the component, with a Deployment and a RabbitMQ server."""
 
     def setUp(self):
         self.rabbitmq = RabbitMq()
@@ -211,13 +211,13 @@ class AScaledObject(unittest.TestCase):
 
     def change(self, item, change):
         found = self.store.list(item)[0]
-        self.store.update(found, lambda there: change(there) or there)
+        self.store.update(found, lambda stored: change(stored) or stored)
 
     def annotate(self, **annotations):
         self.change("scaledobjects", lambda item: item["metadata"].update(annotations=annotations))
 
     def after(self, seconds=15):
-        """How many are wanted after so long, looked at every fifteen seconds."""
+        """Returns the replicas after a time with a poll every 15 s."""
         for _ in range(seconds // 15):
             self.now += 15
             self.autoscaler.look(self.store.list("scaledobjects")[0], self.now)
@@ -226,18 +226,18 @@ class AScaledObject(unittest.TestCase):
     def trouble(self):
         return self.autoscaler.of("detect").trouble
 
-    def test_wakes_the_first_and_ends_the_last(self):
+    def test_first_photo_adds_a_replica_and_idle_queue_removes_the_last(self):
         self.assertEqual(self.after(60), 0)
         self.rabbitmq.has("facemill.detect", ready=1)
         self.assertEqual(self.after(), 1)
         self.rabbitmq.has("facemill.detect", in_work=1)
-        self.assertEqual(self.after(900), 1, "as long as it is in work")
+        self.assertEqual(self.after(900), 1, "a photo in work keeps the replica")
         self.rabbitmq.has("facemill.detect")
         self.assertEqual(self.after(300), 1)
         self.assertEqual(self.after(), 0)
         self.assertEqual(set(self.rabbitmq.asked), {"/api/queues/facemill/facemill.detect"})
 
-    def test_cools_down_anew_with_each_photo(self):
+    def test_each_photo_restarts_the_cool_down(self):
         self.rabbitmq.has("facemill.detect", ready=1)
         self.assertEqual(self.after(), 1)
         for _ in range(3):
@@ -246,36 +246,36 @@ class AScaledObject(unittest.TestCase):
             self.rabbitmq.has("facemill.detect", ready=1)
             self.assertEqual(self.after(), 1)
 
-    def test_ends_at_once_whom_somebody_else_has_started(self):
+    def test_manual_replicas_without_photos_are_removed_at_once(self):
         self.change("deployments", lambda item: item["spec"].update(replicas=3))
         self.assertEqual(self.after(), 0)
 
-    def test_grows_with_its_queue(self):
+    def test_replicas_follow_the_queue(self):
         self.rabbitmq.has("facemill.detect", ready=5000)
         self.assertEqual(self.after(), 3)
 
-    def test_does_nothing_while_rabbitmq_tells_nothing(self):
+    def test_replicas_stay_unchanged_without_rabbitmq(self):
         self.change("deployments", lambda item: item["spec"].update(replicas=2))
-        for name, spoil in (
+        for name, fail in (
             ("404", lambda: self.rabbitmq.queues.clear()),
             ("refused", lambda: self.rabbitmq.server_close()),
         ):
-            spoil()
+            fail()
             self.assertEqual(self.after(900), 2)
             self.assertIn(name, self.trouble())
 
-    def test_needs_the_right_secret(self):
+    def test_wrong_secret_is_an_error(self):
         right = copy.deepcopy(self.store.list("secrets")[0]["data"])
         rabbitmq = f"http://facemill:{{}}@{{}}:{self.rabbitmq.server_port}/"
         self.rabbitmq.has("facemill.detect", ready=1)
         selector = {"selector": {"app": "detect"}}
         self.make("services", {"kind": "Service", "metadata": {"name": "rabbitmq"}, "spec": selector})
         user = PASSWORD.replace(":", "%3A").replace("/", "%2F")
-        for data, told in (
+        for data, error in (
             ({}, "missing required parameter host"),
             ({"amqp-management": rabbitmq.format("guest", "127.0.0.1")}, "401"),
             ({"amqp-management": "amqp://127.0.0.1/facemill"}, "unsupported protocol scheme amqp"),
-            # That is a Service of KEDA's own namespace, where there is none.
+            # The short name is a Service in the namespace of KEDA, which has none.
             ({"amqp-management": rabbitmq.format(user, "rabbitmq")}, "no such host"),
             ({"amqp-management": rabbitmq.format(user, "rabbitmq.facemill.example")}, "no such host"),
             ({"amqp-management": rabbitmq.format(user, "rabbitmq.facemill.svc")}, ""),
@@ -285,23 +285,23 @@ class AScaledObject(unittest.TestCase):
                      for key, value in data.items()}
             self.change("secrets", lambda item: item.update(data=plain))
             self.change("deployments", lambda item: item["spec"].update(replicas=0))
-            self.assertEqual(self.after(), 0 if told else 1, told)
-            self.assertIn(told, self.trouble())
-            self.assertEqual(bool(told), bool(self.trouble()))
+            self.assertEqual(self.after(), 0 if error else 1, error)
+            self.assertIn(error, self.trouble())
+            self.assertEqual(bool(error), bool(self.trouble()))
 
-    def test_stops_altogether_where_one_trigger_is_refused(self):
+    def test_one_invalid_trigger_stops_the_scaling(self):
         self.rabbitmq.has("facemill.detect", ready=1)
         self.change("scaledobjects", lambda item: item["spec"]["triggers"][1]["metadata"].update(protocol="amqp"))
         self.assertEqual(self.after(60), 0)
         self.assertIn("must be HTTP", self.trouble())
         self.assertEqual(self.rabbitmq.asked, [])
 
-    def test_says_what_is_left_out(self):
+    def test_unsupported_field_is_an_error(self):
         self.change("scaledobjects", lambda item: item["spec"].update(fallback={"failureThreshold": 3, "replicas": 1}))
         self.after()
         self.assertIn("fallback is not known here", self.trouble())
 
-    def test_is_held_and_let_go(self):
+    def test_pause_and_resume(self):
         self.rabbitmq.has("facemill.detect", ready=5000)
         self.annotate(**{PAUSED_REPLICAS: "0"})
         self.assertEqual(self.after(3600), 0)

@@ -1,4 +1,4 @@
-"""The stand-in's DNS server answers as resolvers expect it to."""
+"""Tests the answers of the DNS server of the stand-in."""
 
 import struct
 import tempfile
@@ -23,26 +23,26 @@ class Answers(unittest.TestCase):
             self.names = known_names(Path(folder) / "hosts")
 
     def ask(self, name, kind=A):
-        """The code, and the data of the records."""
-        asked = query(name, kind)
-        said = answer(asked, self.names)
-        number, flags, questions, count, *_ = struct.unpack("!HHHHHH", said[:12])
+        """Returns the response code and the data of the records."""
+        request = query(name, kind)
+        reply = answer(request, self.names)
+        number, flags, questions, count, *_ = struct.unpack("!HHHHHH", reply[:12])
         self.assertEqual((number, flags & 0x8000, questions), (4711, 0x8000, 1))
-        self.assertTrue(said[12:].startswith(asked[12:]))
-        records = said[len(asked):]
+        self.assertTrue(reply[12:].startswith(request[12:]))
+        records = reply[len(request):]
         self.assertEqual(len(records), 16 * count)
         return flags & 15, [records[place + 12:place + 16] for place in range(0, len(records), 16)]
 
-    def test_with_addresses(self):
+    def test_known_name_has_addresses(self):
         self.assertEqual(self.ask("redis.facemill.svc.cluster.local"), (0, [bytes([10, 88, 1, 7])]))
         self.assertEqual(self.ask("Photos.Test"), (0, [bytes([192, 31, 196, 10])]))
 
-    def test_that_a_name_has_no_such_record(self):
+    def test_known_name_without_the_record_type(self):
         self.assertEqual(self.ask("photos.test", AAAA), (0, []))
 
-    def test_that_there_is_no_such_name(self):
+    def test_unknown_name(self):
         self.assertEqual(self.ask("photos.test.svc.cluster.local"), (3, []))
-        # The asker's list of domains completes it, not the server.
+        # The resolver appends the search domains. The server does not.
         self.assertEqual(self.ask("redis"), (3, []))
 
 

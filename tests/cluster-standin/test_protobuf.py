@@ -1,4 +1,4 @@
-"""What kubectl writes in protobuf is what it would have written in JSON, or is refused."""
+"""Tests that protobuf from kubectl decodes to the same object as its JSON, or is an error."""
 
 import json
 import unittest
@@ -12,27 +12,27 @@ from test_apiserver import WithKubectl
 EVERYTHING = Path(__file__).parent / "everything.yaml"
 
 
-class AJob(WithKubectl):
-    """`kubectl create job` shows the same Job in JSON with --dry-run=client."""
+class JobFromCronJob(WithKubectl):
+    """`kubectl create job` sends protobuf, and prints the same Job as JSON with --dry-run=client."""
 
     def setUp(self):
         super().setUp()
         self.kubectl("apply -k k8s/overlays/dev")
 
     def of(self, form):
-        """As it was sent, and as it was shown."""
+        """Returns the Job from the protobuf request and the Job from the JSON output."""
         line = f"--namespace facemill create job one --from=cronjob/{form} --dry-run"
         with unittest.mock.patch.object(protobuf, "read", wraps=protobuf.read) as read:
             self.kubectl(f"{line}=server")
-        self.assertEqual(read.call_count, 1, "it was not protobuf")
+        self.assertEqual(read.call_count, 1, "the request is not protobuf")
         return protobuf.read(read.call_args.args[0]), json.loads(self.kubectl(f"{line}=client --output json"))
 
-    def test_of_ours_is_the_same(self):
+    def test_own_job_is_the_same(self):
         sent, shown = self.of("facemill")
         self.assertEqual(sent, shown)
         self.assertEqual(sent["spec"]["template"]["spec"]["containers"][0]["args"], ["doctor"])
 
-    def test_with_everything_is_the_same(self):
+    def test_job_with_all_supported_fields_is_the_same(self):
         self.kubectl(f"--namespace facemill create --filename {EVERYTHING}")
         sent, shown = self.of("everything")
         self.assertEqual(sent, shown)
@@ -41,22 +41,22 @@ class AJob(WithKubectl):
             container.setdefault("resources", {})
         self.assertEqual(sent["spec"], form)
 
-    def test_with_more_is_refused(self):
+    def test_unsupported_field_is_an_error(self):
         more = {"backoffLimitPerIndex": 0}
         patch = json.dumps({"spec": {"jobTemplate": {"spec": more}}}, separators=(",", ":"))
         self.kubectl(f"--namespace facemill patch cronjob facemill --patch {patch}")
-        code, said = self.kubectl.run("--namespace facemill create job one --from=cronjob/facemill")
+        code, output = self.kubectl.run("--namespace facemill create job one --from=cronjob/facemill")
         self.assertEqual(code, 1)
-        self.assertIn("JobSpec has a field 12, which the stand-in does not know", said)
+        self.assertIn("JobSpec has a field 12, which the stand-in does not know", output)
 
-    def test_is_the_only_thing_that_is_read(self):
-        code, said = self.kubectl.run("--namespace facemill create configmap one --from-literal=a=b")
+    def test_other_kind_is_an_error(self):
+        code, output = self.kubectl.run("--namespace facemill create configmap one --from-literal=a=b")
         self.assertEqual(code, 1)
-        self.assertIn("not of a ConfigMap", said)
+        self.assertIn("not of a ConfigMap", output)
 
 
-class Nonsense(unittest.TestCase):
-    def test_is_refused(self):
+class InvalidInput(unittest.TestCase):
+    def test_is_an_error(self):
         envelope = lambda job: b"k8s\0\x0a\x05\x12\x03Job\x12" + bytes([len(job)]) + job
         self.assertEqual(protobuf.read(envelope(b"\x0a\x03\x0a\x01n")), {"kind": "Job", "metadata": {"name": "n"}})
         for job, fault in (

@@ -1,4 +1,4 @@
-"""deploy/submit.sh with kubectl: the dump goes to a store in the cluster, through `kubectl port-forward` or S3_URL."""
+"""Tests deploy/submit.sh with kubectl. The dump goes to an S3 store through `kubectl port-forward` or S3_URL."""
 
 import hashlib
 import http.server
@@ -16,7 +16,7 @@ from manifests import ROOT
 
 
 class Store(http.server.ThreadingHTTPServer):
-    """Takes what is put there, and looks at no signature."""
+    """An S3 store. It keeps each PUT request and does not check signatures."""
 
     daemon_threads = True
 
@@ -51,19 +51,19 @@ class Submit(WithKubectl):
         self.kubectl("apply --kustomize k8s/overlays/dev")
         self.until("pods", lambda found: "seaweedfs-0" in {pod["metadata"]["name"] for pod in found["items"]})
         pod = self.kubectl.store.get("pods", "facemill", "seaweedfs-0")
-        self.kubectl.store.update(pod, lambda there: there | {"status": {"phase": "Running"}})
+        self.kubectl.store.update(pod, lambda item: item | {"status": {"phase": "Running"}})
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.dump = Path(folder.name) / "a dump.sql"
         self.dump.write_bytes(MEGABYTES)
 
     def submit(self, **more):
-        # A proxy of this machine's is not for what is on it.
+        # The upload to a local address ignores the proxy.
         more |= {"DUMP": str(self.dump), "RUN": "faces", "http_proxy": "http://127.0.0.1:9"}
         return subprocess.run([ROOT / "deploy/submit.sh"], env=self.kubectl.environment | more, cwd=ROOT, text=True,
                               capture_output=True, timeout=PATIENCE, check=False)
 
-    def test_uploads_and_starts_the_producer(self):
+    def test_upload_and_producer_job(self):
         store = Store()
         self.addCleanup(store.close)
         self.kubelet.moved[8333] = store.server_port
@@ -80,14 +80,14 @@ class Submit(WithKubectl):
         self.assertEqual(arguments, ["produce", f"s3://facemill/{key}", "--run", "faces"])
         self.until("pods", lambda _: not self.running_kubectls())
 
-    def test_uploads_where_it_is_told(self):
+    def test_s3_url_sets_the_upload_target(self):
         store = Store()
         self.addCleanup(store.close)
         done = self.submit(S3_URL=f"http://127.0.0.1:{store.server_port}/")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual([(path.split("/")[1], body == MEGABYTES) for path, _, body in store.put], [("facemill", True)])
 
-    def test_tells_why_the_store_does_not_answer(self):
+    def test_unreachable_store_is_an_error(self):
         bound = socket.socket()
         self.addCleanup(bound.close)
         bound.bind(("127.0.0.1", 0))
@@ -98,7 +98,7 @@ class Submit(WithKubectl):
         self.assertNotIn("create", done.stdout)
 
     def running_kubectls(self):
-        """Those that forward a port of this test's cluster."""
+        """Returns the kubectl processes that forward a port of this test."""
         ours = self.kubectl.environment["KUBECONFIG"].encode()
         found = []
         for process in Path("/proc").glob("[0-9]*"):
@@ -106,7 +106,7 @@ class Submit(WithKubectl):
                 if ours in (process / "environ").read_bytes() and b"port-forward" in (process / "cmdline").read_bytes():
                     found.append(process.name)
             except OSError:
-                # It ended in the meantime, or is somebody else's.
+                # The process has ended or belongs to another user.
                 pass
         return found
 

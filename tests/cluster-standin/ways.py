@@ -1,7 +1,7 @@
 """Tries the connections of tests/deploy/connections.py between the pods of the stand-in.
 
-A way is open when somebody at its other end answers, be it that nobody listens there; it is closed when the rules of
-one of its ends say that they have dropped it. A silence that nobody answers for is neither.
+A connection is open if its target answers. A refusal is an answer. A connection is closed if the rules of one of its
+ends report a drop. A connection with neither result is an error.
 """
 
 import contextlib
@@ -15,52 +15,52 @@ from standin.kubelet import inside
 from connections import ALLOWED, BLOCKED, names_of, parsed
 
 KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
-# DNS: who answers for the root?
+# A DNS query for the name servers of the root.
 QUESTION = bytes.fromhex("000101000001000000000000" "0000020001")
 PATIENCE = 20
-# It is taken; nobody listens; who has listened is just ending.
+# Connection accepted, no listener, listener closing.
 ANSWERS = 0, errno.ECONNREFUSED, errno.ECONNRESET
 
 
 class Ways:
-    """`outside`: name and address of a network namespace that is no pod's."""
+    """`outside`: name and address of a network namespace without a pod."""
 
     def __init__(self, kubelet, outside):
         self.kubelet, self.outside = kubelet, outside
-        # (address, address, protocol, port) of each attempt.
+        # (source address, target address, protocol, port) of each attempt.
         self.tried = set()
 
     def runner(self, name):
-        """The youngest such pod that lives."""
+        """Returns the runner of the newest pod with this name and a network."""
         alive = (runner for runner in reversed(self.kubelet.all_runners()) if runner.has_network)
         return next((runner for runner in alive if name in names_of(runner.pod)), None)
 
     def are_there(self):
-        """Whether every pod of the tables has its network."""
+        """Returns whether every pod of the tables has its network."""
         names = {name for way in parsed(ALLOWED) for name in way[:2]}
         return all(self.runner(name) for name in names - {"outside"})
 
     def end(self, name):
-        """Its runner, where it has one; its network namespace; its address."""
+        """Returns the runner or None, the network namespace, and the address of an end."""
         if name == "outside":
             return None, *self.outside
         if runner := self.runner(name):
             return runner, runner.netns, runner.address
-        # An address: where it is, nobody starts.
+        # An end that is only an address starts no connections.
         return None, None, name
 
     def check(self):
-        """Every way of both tables is as it is there."""
+        """Checks that the connections of both tables are open or closed as listed."""
         wanted = {way: "open" for way in parsed(ALLOWED)} | {way: "closed" for way in parsed(BLOCKED)}
         found = self.try_all(wanted)
-        faults = [f"{way[0]} -> {way[1]}, {way[2]} {way[3]}, is not {wanted[way]}, but {is_now}"
-                  for way, is_now in found.items() if is_now != wanted[way]]
+        faults = [f"{way[0]} -> {way[1]}, {way[2]} {way[3]}, is {result}, not {wanted[way]}"
+                  for way, result in found.items() if result != wanted[way]]
         assert not faults, "\n".join(faults)
         count = list(wanted.values()).count
-        return f"{count('open')} ways are open and {count('closed')} closed, as they should be"
+        return f"{count('open')} connections are open and {count('closed')} are closed, as expected"
 
     def try_all(self, ways):
-        """What became of each: `open`, `closed`, or why it is neither."""
+        """Returns the result for each connection: `open`, `closed`, or an error text."""
         found, waiting = {}, {}
         for start in dict.fromkeys(way[0] for way in ways):
             targets = {way: (self.end(way[1])[2], way[3]) for way in ways if way[0] == start}
@@ -72,25 +72,28 @@ class Ways:
             for way in found.keys() & waiting.keys():
                 waiting.pop(way).close()
         for way, attempt in waiting.items():
-            found[way] = "neither: nobody answers, and nobody has dropped it"
+            found[way] = "neither open nor closed: no answer and no drop"
             attempt.close()
         return found
 
     def dropped(self, ways):
-        said = {}
+        drops = {}
         for way in ways:
             start, end, *what = way
             (sender, _, source), (receiver, _, target) = self.end(start), self.end(end)
             self.tried.add((source, target, *what))
             for runner, direction, other in ((sender, "egress", target), (receiver, "ingress", source)):
-                if runner is not None and runner not in said:
-                    said[runner] = runner.drops()
-                if runner is not None and (direction, other, *what) in said[runner]:
+                if runner is not None and runner not in drops:
+                    drops[runner] = runner.drops()
+                if runner is not None and (direction, other, *what) in drops[runner]:
                     yield way, "closed"
 
     def surprises(self):
-        """What was dropped though nobody here has tried it: somebody needed it. Who is lost without a goodbye is
-        forgotten at once by everybody else's rules, and may still say a last word."""
+        """Yields the drops that this test did not cause.
+
+        Ignores the drops of pods that end without notice: the rules of the other pods remove these pods at once, and
+        their last packets can arrive later.
+        """
         lost = {runner.address for runner in self.kubelet.all_runners() if runner.lost}
         for runner in self.kubelet.all_runners():
             for direction, other, protocol, port in sorted(runner.drops()):
@@ -100,22 +103,22 @@ class Ways:
 
 
 def connecting(netns, targets):
-    """Sockets of a network namespace that have begun to connect."""
-    begun = {}
+    """Returns sockets of a network namespace that have started to connect."""
+    sockets = {}
     with inside(netns):
         for way, target in targets.items():
-            begun[way] = socket.socket(type=KINDS[way[2]])
-            begun[way].setblocking(False)
-            begun[way].connect_ex(target)
+            sockets[way] = socket.socket(type=KINDS[way[2]])
+            sockets[way].setblocking(False)
+            sockets[way].connect_ex(target)
             if way[2] == "udp":
-                # Where its own rules drop it, the kernel says so at once, and they have it in writing.
+                # If the egress rules drop it, the kernel returns an error at once, and the rules list the drop.
                 with contextlib.suppress(PermissionError):
-                    begun[way].send(QUESTION)
-    return begun
+                    sockets[way].send(QUESTION)
+    return sockets
 
 
 def answered(waiting, patience=0.1):
-    """Those of whom somebody has said something within so many seconds."""
+    """Yields the connections that have an answer within `patience` seconds, with the result."""
     ways = {attempt.fileno(): way for way, attempt in waiting.items()}
     poll = select.poll()
     for number, way in ways.items():
@@ -124,4 +127,4 @@ def answered(waiting, patience=0.1):
         way = ways[number]
         error = waiting[way].getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         is_open = error in ANSWERS
-        yield way, "open" if is_open else f"neither: {errno.errorcode[error]}"
+        yield way, "open" if is_open else f"neither open nor closed: {errno.errorcode[error]}"

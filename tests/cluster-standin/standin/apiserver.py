@@ -1,9 +1,9 @@
-"""A small stand-in of the Kubernetes API server: as much of it as kubectl asks for.
+"""A small stand-in of the Kubernetes API server: the part that kubectl uses.
 
-It keeps objects in memory, with versions and watches; validates them against the published schemas, and tells kubectl
-so, which then leaves its own validation aside; takes the patches that kubectl sends. Pods' logs, commands and ports are
-those of whoever runs the pods. It has no authentication, no admission and no server-side apply; and of protobuf, in
-which `kubectl create job` writes where `kubectl create --filename` writes JSON, it reads Jobs alone.
+It keeps objects in memory, with versions and watches. It validates them against the published schemas and declares
+this, so kubectl skips its own validation. It applies the patches that kubectl sends. The kubelet serves the logs,
+commands and ports of pods. There is no authentication, admission or server-side apply. `kubectl create job` sends
+protobuf, `kubectl create --filename` sends JSON. The server reads only Jobs in protobuf.
 """
 
 import base64
@@ -54,7 +54,7 @@ RESOURCES = [
     Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", short=("pdb",)),
     Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", short=("netpol",)),
     Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", short=("hpa",)),
-    # Where kubectl looks whether it is its own fault that it does not know a kind.
+    # kubectl reads these when it does not know a kind.
     Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False),
 ]
 KEDA_RESOURCES = [
@@ -64,13 +64,13 @@ KEDA_RESOURCES = [
 VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
 # What `kubectl get all` shows.
 ALL = {"Pod", "Service", "Deployment", "ReplicaSet", "StatefulSet", "Job", "CronJob", "HorizontalPodAutoscaler"}
-# Of an object's spec, once it is there; of a StatefulSet everything else.
+# Fields of an existing object's spec. In a StatefulSet, all fields except MUTABLE are immutable.
 IMMUTABLE = {"Deployment": {"selector"}, "ReplicaSet": {"selector"}, "Job": {"selector", "template", "completions"}}
 MUTABLE = {"StatefulSet": {"replicas", "ordinals", "template", "updateStrategy", "minReadySeconds"}}
 
 
 class Refused(Exception):
-    """An answer that is an error, as the API server words it."""
+    """An error response in the format of the API server."""
 
     def __init__(self, code, reason, message, **details):
         super().__init__(message)
@@ -95,7 +95,7 @@ def now():
 
 
 class Store:
-    """Objects by (plural, namespace, name). What is stored is never changed, but replaced."""
+    """Objects by (plural, namespace, name). A stored object is never modified, only replaced."""
 
     def __init__(self):
         self.changed = threading.Condition()
@@ -131,7 +131,7 @@ class Store:
             return self._put("ADDED", key, item)
 
     def update(self, item, change):
-        """Replaces an object by what `change` makes of it; None where it is gone."""
+        """Replaces an object with the result of `change`. Returns None if the object does not exist."""
         with self.changed:
             if (key := self._key(item)) is None:
                 return None
@@ -150,7 +150,7 @@ class Store:
                 del self.objects[key]
 
     def _key(self, item):
-        """Where this very object is, and not a later one of the same name."""
+        """The key of the object with this uid. A later object of the same name does not match."""
         uid = item["metadata"]["uid"]
         return next((key for key, there in self.objects.items() if there["metadata"]["uid"] == uid), None)
 
@@ -163,15 +163,15 @@ class Store:
         return item
 
     def after(self, version, patience):
-        """Waits until there is something newer than this version, or for so many seconds."""
+        """Waits up to `patience` seconds for events after this version."""
         with self.changed:
             self.changed.wait_for(lambda: self.version > version, patience)
-            # Versions are counted from 1, without a gap.
+            # Versions start at 1 and have no gaps.
             return self.events[version:]
 
 
 def with_defaults(item):
-    """What the API server fills in, as far as somebody here looks at it."""
+    """Adds the API server's defaults that the stand-in or its tests use."""
     spec, meta = item.get("spec", {}), item["metadata"]
     match item["kind"]:
         case "Namespace":
@@ -210,7 +210,7 @@ def select_own_pods(job):
 
 
 def check(resource, item, strictly):
-    """Refuses what the API server would refuse: unknown fields where it is strict, wrong types, a name that is none."""
+    """Refuses unknown fields (if strict), wrong types and invalid names, like the API server."""
     name = item["metadata"].get("name", "")
     try:
         if resource in KEDA_RESOURCES:
@@ -235,7 +235,7 @@ def check_change(resource, before, after):
 
 
 class Api:
-    """What can be asked, and the answers; pods are run by `kubelet`, which may be nobody."""
+    """Handles the requests. `kubelet` runs the pods; it may be None."""
 
     def __init__(self, store, keda=False, kubelet=None):
         self.store, self.kubelet = store, kubelet
@@ -253,7 +253,7 @@ class Api:
         return list(dict.fromkeys((resource.group, resource.version) for resource in self.resources))
 
     def page(self, path):
-        """What does not belong to an object: versions, discovery, OpenAPI."""
+        """Pages without an object: versions, discovery, OpenAPI."""
         parts = path.strip("/").split("/")
         if path == "/version":
             major, minor = VERSIONS[-1].split(".")
@@ -294,7 +294,7 @@ class Api:
         return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": listed}
 
     def openapi(self, group, version):
-        """No schemas: only that this server validates fields and knows dry runs, so that kubectl leaves both to it."""
+        """Declares field validation and dry runs, so kubectl leaves both to the server. Has no schemas."""
         known = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in ("dryRun", "fieldValidation")]
         paths = {}
         for resource in self.resources:
@@ -331,7 +331,7 @@ class Api:
         return item if query.get("dryRun") else self.store.create(resource.plural, item)
 
     def change(self, resource, there, change, query):
-        """Stores what `change` makes of an object, after a look at it."""
+        """Checks the result of `change` and stores it."""
         def checked(before):
             after = self.typed(resource, change(before))
             for name in ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp"):
@@ -352,7 +352,7 @@ class Api:
 
     def typed(self, resource, item):
         if (item.get("apiVersion"), item.get("kind")) != (resource.api_version, resource.kind):
-            raise Refused(400, "BadRequest", f"this is no {resource.kind} of {resource.api_version}")
+            raise Refused(400, "BadRequest", f"the object is not a {resource.kind} of {resource.api_version}")
         return item
 
     def patch(self, resource, there, kind, patch, query):
@@ -364,7 +364,7 @@ class Api:
             raise Refused(415, "UnsupportedMediaType", str(error)) from None
 
     def delete(self, resource, there, options, query):
-        """A pod goes when its kubelet has ended it, a namespace when it is empty; the rest at once."""
+        """A pod is removed after its kubelet stops it, a namespace when it is empty, other objects at once."""
         if query.get("dryRun"):
             return there
         meta = there["metadata"]
@@ -391,7 +391,7 @@ class Api:
 
 
 def ended(item, grace):
-    """Marks an object that is to go."""
+    """Marks an object for deletion."""
     meta = item["metadata"]
     if "deletionTimestamp" not in meta:
         meta["deletionTimestamp"] = now()
@@ -404,7 +404,7 @@ def ended(item, grace):
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # Headers and body in one piece.
+    # Headers and body are sent together.
     wbufsize = -1
 
     def log_message(self, *_):
@@ -446,7 +446,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.command == "GET" and (page := api.page(path)) is not None:
             return self.answer(200, page)
         if path == "/openapi/v2":
-            # An empty one, `swagger: "2.0"`: kubectl looks there for kinds that it has not found in the other.
+            # An empty document, `swagger: "2.0"`. kubectl reads it for kinds that are not in OpenAPI v3.
             return self.answer(200, b"\x0a\x032.0", "application/com.github.proto-openapi.spec.v2.v1.0+protobuf")
         if not path.startswith(("/api/", "/apis/")):
             raise Refused(404, "NotFound", "the server could not find the requested resource")
@@ -484,7 +484,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 return self.answer(200, api.delete(resource, there, given, first))
 
     def given(self, body):
-        """The object that was sent. The answer is always JSON, which kubectl takes, too."""
+        """The object in the request. Responses are always JSON, which kubectl accepts."""
         kind = self.headers.get("Content-Type", "").split(";")[0]
         try:
             if kind == protobuf.MEDIA_TYPE:
@@ -492,7 +492,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except ValueError as error:
             raise Refused(400, "BadRequest", f"this protobuf cannot be read: {error}") from None
         if body and not kind.endswith("json"):
-            raise Refused(415, "UnsupportedMediaType", f"{kind} is not taken")
+            raise Refused(415, "UnsupportedMediaType", f"{kind} is not supported")
         return json.loads(body) if body else {}
 
     def wanted(self, namespace, query):
@@ -512,24 +512,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def watch(self, store, resource, namespace, query):
         wanted = self.wanted(namespace, query)
-        tell = lambda event, item: self.chunk(json.dumps({"type": event, "object": item}).encode() + b"\n")
+        send = lambda event, item: self.chunk(json.dumps({"type": event, "object": item}).encode() + b"\n")
         self.begin_stream("application/json")
         version = int(query.get("resourceVersion") or 0)
         if query.get("sendInitialEvents") == "true" or not version:
             version = store.version
             for item in filter(wanted, store.list(resource.plural)):
-                tell("ADDED", item)
+                send("ADDED", item)
             mark = {"resourceVersion": str(version), "annotations": {"k8s.io/initial-events-end": "true"}}
-            tell("BOOKMARK", {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": mark})
+            send("BOOKMARK", {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": mark})
         while True:
             for version, event, plural, item in store.after(version, patience=60):
                 if plural == resource.plural and wanted(item):
-                    tell(event, item)
+                    send(event, item)
 
     def respond_for_pod(self, api, pod, rest, query):
         first = {key: values[0] for key, values in query.items()}
         if api.kubelet is None:
-            raise Refused(503, "ServiceUnavailable", "nobody runs pods here")
+            raise Refused(503, "ServiceUnavailable", "there is no kubelet")
         match rest:
             case ["log"]:
                 self.begin_stream("text/plain")
@@ -547,7 +547,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves in threads of its own until it is closed."""
+    """Serves requests in separate threads until it is closed."""
 
     daemon_threads = True
 
@@ -557,12 +557,12 @@ class Server(http.server.ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def handle_error(self, request, client_address):
-        """A caller that has heard enough is no fault."""
+        """A connection that the client closes is not an error."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
     def kubeconfig(self, file):
-        """Writes what kubectl needs to find it."""
+        """Writes the kubeconfig for this server."""
         address = f"http://127.0.0.1:{self.server_port}"
         config = {
             "apiVersion": "v1", "kind": "Config", "current-context": "stand-in",

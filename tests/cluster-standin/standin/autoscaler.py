@@ -1,4 +1,4 @@
-"""What KEDA and the HPA that it makes do with the ScaledObjects of the stand-in. KEDA itself is not here.
+"""Simulates KEDA and its HPAs for the ScaledObjects of the stand-in. KEDA itself does not run.
 
 Written after their sources: KEDA's pkg/scalers/rabbitmq_scaler.go and pkg/scaling/executor with what 2.21 changed in
 them, and Kubernetes' pkg/controller/podautoscaler. RabbitMQ is asked over HTTP by the very addresses that KEDA would
@@ -22,7 +22,7 @@ from manifests import matches
 
 from .controllers import give_up, is_ready
 
-# What KEDA and Kubernetes take where a manifest says nothing.
+# Defaults of KEDA and Kubernetes.
 POLLING, COOLDOWN, MOST = 30, 300, 100
 SYNC, TOLERANCE, HTTP_TIMEOUT = 15, 0.1, 3
 UP = {"stabilizationWindowSeconds": 0, "policies": [
@@ -35,12 +35,12 @@ PAUSED, PAUSED_REPLICAS = "autoscaling.keda.sh/paused", "autoscaling.keda.sh/pau
 
 
 class Trouble(Exception):
-    """KEDA would have no value for a trigger, and say this."""
+    """KEDA reports this error and has no value for the trigger."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a trigger has found, beside what it is to be held against; no value where it could not be had."""
+    """A trigger's value and target. The value is None if the query fails."""
 
     target: float
     average: bool
@@ -49,14 +49,14 @@ class Reading:
 
 
 class Trigger:
-    """One trigger of the kind rabbitmq. Refuses what KEDA refuses, before anything is asked."""
+    """One trigger of the kind rabbitmq. Refuses invalid settings like KEDA, before any request."""
 
-    def __init__(self, told, secrets):
-        if told["type"] != "rabbitmq":
-            raise Trouble(f"no scaler found for type: {told['type']}")
-        meta = told["metadata"]
+    def __init__(self, spec, secrets):
+        if spec["type"] != "rabbitmq":
+            raise Trouble(f"no scaler found for type: {spec['type']}")
+        meta = spec["metadata"]
         both = secrets | meta
-        self.average = told.get("metricType", "AverageValue") == "AverageValue"
+        self.average = spec.get("metricType", "AverageValue") == "AverageValue"
         self.mode, self.value = meta.get("mode"), float(meta.get("value", 0))
         self.activation = float(meta.get("activationValue", 0))
         self.only_ready = meta.get("excludeUnacknowledged") == "true"
@@ -76,7 +76,7 @@ class Trigger:
                              both.get("password"))
 
     def read(self, get):
-        """Asks RabbitMQ: `get` takes an address and gives what JSON there is."""
+        """Queries RabbitMQ. `get` takes a URL and returns the JSON."""
         info = get(self.url)
         rate = lambda name: info.get("message_stats", {}).get(f"{name}_details", {}).get("rate", 0)
         messages = info.get("messages_ready" if self.only_ready else "messages", 0)
@@ -97,7 +97,7 @@ class Trigger:
             case "PublishedToDeliveredRatio":
                 ratio = 0 if not published else published / delivered if delivered else idle
                 return ratio, over(ratio) or published > 0 and not delivered
-        # The time that the last message has to wait. An empty queue is idle since 2.21, whoever consumes it.
+        # The time that the last message has to wait. An empty queue is idle since 2.21, whatever consumes it.
         if not messages:
             return 0, over(0)
         expected = (published - delivered + messages) / delivered if delivered else idle
@@ -105,7 +105,7 @@ class Trigger:
 
 
 def queue_url(host, vhost, queue, user=None, password=None):
-    """Where the management API tells of a queue. The virtual host is the last part of the host's path, or is named."""
+    """The path of a queue in the management API. The virtual host is the last part of the host's path, or is named."""
     url = urllib.parse.urlsplit(host)
     *folders, last = url.path.split("/")
     last = urllib.parse.quote_plus(vhost) if vhost else last or "%2F"
@@ -118,7 +118,7 @@ def queue_url(host, vhost, queue, user=None, password=None):
 
 
 class Hpa:
-    """A HorizontalPodAutoscaler: its arithmetic, and what it remembers."""
+    """A HorizontalPodAutoscaler: its arithmetic, and its history."""
 
     def __init__(self, least, most, behavior, now, current):
         self.least, self.most = max(1, least), most
@@ -134,7 +134,7 @@ class Hpa:
             return self.note(now, current, min(max(current, self.least), self.most))
         proposals = [proposal(reading, current, there, ready) for reading in readings if reading.value is not None]
         if not proposals or len(proposals) < len(readings) and max(proposals) < current:
-            # Who knows nothing does nothing, and who knows half of it takes nobody away.
+            # Without readings nothing changes. With only some readings there is no scale-down.
             return current
         return self.note(now, current, self.limited(now, current, self.stabilized(now, current, max(proposals))))
 
@@ -152,7 +152,7 @@ class Hpa:
         return min(max(current, least), most)
 
     def limited(self, now, current, wanted):
-        """No faster than the policies allow, and within the limits."""
+        """Applies the policies and the limits."""
         if wanted > current:
             return min(wanted, self.most, max(current, self.furthest(now, current, self.up, 1)))
         if wanted < current:
@@ -180,20 +180,20 @@ def proposal(reading, current, there, ready):
 
 
 def is_close(ratio):
-    """So close to the target that nothing is changed for it."""
+    """Whether the ratio is within the tolerance, so nothing changes."""
     return 1 - TOLERANCE <= ratio <= 1 + TOLERANCE
 
 
 @dataclass
 class Scaled:
-    """What is remembered of a ScaledObject."""
+    """The state of a ScaledObject."""
 
     ask_at: float = 0
     sync_at: float = 0
     last_active: float | None = None
     hpa: Hpa | None = None
     trouble: str = ""
-    # How often KEDA has looked at it.
+    # The number of KEDA's polls.
     looks: int = 0
     # (how many it was, how many it became), in their order.
     steps: list = field(default_factory=list)
@@ -202,7 +202,7 @@ class Scaled:
 class Autoscaler(threading.Thread):
     """KEDA's operator and the HPA controller of the stand-in.
 
-    `place` is entered to ask RabbitMQ from there; `tell` hears each new trouble.
+    `place` is entered to ask RabbitMQ from there; `tell` is called with each new error.
     """
 
     def __init__(self, store, speed=1, place=contextlib.nullcontext, tell=lambda _: None):
@@ -232,7 +232,7 @@ class Autoscaler(threading.Thread):
         return next((reading.value for item in found for reading in self.read(self.of(name), item)), None) or 0
 
     def look(self, item, now):
-        """Does what is due for one ScaledObject, and says when to look again."""
+        """Handles one ScaledObject. Returns the time of the next check."""
         meta, spec = item["metadata"], item["spec"]
         scaled = self.scaled.setdefault((meta["uid"], meta["name"]), Scaled())
         target = self.store.find("deployments", meta["namespace"], spec["scaleTargetRef"]["name"])
@@ -241,7 +241,7 @@ class Autoscaler(threading.Thread):
         current = target["spec"]["replicas"]
         paused = meta.get("annotations", {})
         if PAUSED_REPLICAS in paused or paused.get(PAUSED, "false") != "false":
-            # Its HPA is deleted, and forgets.
+            # KEDA deletes the HPA, so its history is lost.
             scaled.hpa = None
             self.scale(scaled, target, current, int(paused.get(PAUSED_REPLICAS, current)))
             return now + SYNC
@@ -262,7 +262,7 @@ class Autoscaler(threading.Thread):
         return min(scaled.ask_at, scaled.sync_at)
 
     def switched(self, scaled, item, now, current):
-        """KEDA's own part: from nobody to the first one, and after the cool-down from however many to nobody."""
+        """KEDA's own scaling: from zero to the first replica, and to zero after the cool-down."""
         readings, spec = self.read(scaled, item), item["spec"]
         least, failed = spec.get("minReplicaCount", 0), any(reading.value is None for reading in readings)
         if any(reading.active for reading in readings):
@@ -275,13 +275,13 @@ class Autoscaler(threading.Thread):
         return 0 if current and not least and cooled else max(current, least)
 
     def read(self, scaled, item):
-        """All triggers' readings; none where KEDA could not even make its scalers."""
+        """The readings of all triggers. Empty if KEDA cannot create its scalers."""
         spec, namespace = item["spec"], item["metadata"]["namespace"]
         trouble, readings = "", []
         try:
             if unknown := sorted(set(spec) - KNOWN):
                 raise Trouble(f"{unknown[0]} is not known here")
-            triggers = [Trigger(told, self.secrets(told, namespace)) for told in spec["triggers"]]
+            triggers = [Trigger(entry, self.secrets(entry, namespace)) for entry in spec["triggers"]]
         except Trouble as error:
             trouble, triggers = str(error), []
         for trigger in triggers:
@@ -346,7 +346,7 @@ class Autoscaler(threading.Thread):
         return deployment.get("status", {}).get("replicas", 0), sum(map(is_ready, pods))
 
     def scale(self, scaled, target, current, wanted):
-        """What the Deployment has afterwards."""
+        """Sets the replicas of the Deployment. Returns the new number."""
         if wanted != current:
             scaled.steps.append((current, wanted))
             self.store.update(target, lambda there: there | {"spec": there["spec"] | {"replicas": wanted}})

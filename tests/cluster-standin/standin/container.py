@@ -1,10 +1,10 @@
-"""Becomes a pod's container: a root of its own, a user without powers, and then its command.
+"""Sets up a pod's container in this process: its own root and host name. Then it executes the container's command.
 
   ip netns exec NETNS python3 container.py SPECIFICATION.json FD
 
-The root is a file system in memory into which the machine's programs are mounted read-only, and the pod's volumes. The
-user, groups, capabilities and the rest are what the manifests say, by `setpriv`. FD is closed as soon as the command
-is about to run. Not here: a process table of its own, seccomp, and limits.
+The root is a tmpfs. The host's programs are mounted into it read-only, and so are the image's files. The pod's volumes
+are mounted as specified. `setpriv` sets user, groups, capabilities and no-new-privs from the manifests. FD closes when
+the command starts. Not implemented: PID namespaces, seccomp, limits.
 """
 
 import ctypes
@@ -19,11 +19,11 @@ MS_BIND, MS_REC, MNT_DETACH = 0x1000, 0x4000, 2
 CLONE_NEWUTS = 0x04000000
 libc = ctypes.CDLL(None, use_errno=True)
 
-# Of the machine, into every root. What of /etc is not a program's stays outside.
+# Host paths that are mounted into each root. Of /etc, only the paths that programs need.
 SYSTEM = ["/usr", "/etc/alternatives", "/etc/ld.so.cache", "/etc/ssl"]
 USR_MERGED = ["/bin", "/lib", "/lib32", "/lib64", "/sbin"]
 DEVICES = ["null", "zero", "full", "random", "urandom"]
-# What a container keeps that does not drop them: containerd's list.
+# Default capabilities of a container: containerd's list.
 CAPABILITIES = {
     "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "NET_RAW",
     "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
@@ -31,19 +31,19 @@ CAPABILITIES = {
 
 
 def security_of(pod, container, image_user):
-    """The pod's and the container's security contexts as one; a user who is not named is the image's."""
+    """Merges the security contexts of pod and container. The default user is the image's user."""
     return {"runAsUser": image_user, "runAsGroup": image_user} | pod.get("securityContext", {}) | (
         container.get("securityContext", {}))
 
 
 def setpriv(security, only_root):
-    """The command before a command that gives it its user and takes its powers.
+    """The command prefix that sets user and groups and drops capabilities.
 
-    `only_root`: where no other user can be had, since this is a user namespace that knows only one.
+    `only_root`: the user namespace maps a single user, so user and groups stay unchanged.
     """
-    told = {key: set(names) for key, names in security.get("capabilities", {}).items()}
-    dropped = told.get("drop", set())
-    kept = (set() if "ALL" in dropped else CAPABILITIES - dropped) | told.get("add", set())
+    changes = {key: set(names) for key, names in security.get("capabilities", {}).items()}
+    dropped = changes.get("drop", set())
+    kept = (set() if "ALL" in dropped else CAPABILITIES - dropped) | changes.get("add", set())
     bounding = ",".join(["-all", *(f"+{name.lower()}" for name in sorted(kept))])
     command = ["/usr/bin/setpriv", f"--bounding-set={bounding}", "--inh-caps=-all", "--ambient-caps=-all"]
     if security.get("allowPrivilegeEscalation") is False:
@@ -67,7 +67,7 @@ def mount(source, target, kind=None, flags=0, options=None):
 
 
 def bind(source, target):
-    """Mounts a file or folder where there may be nothing yet."""
+    """Bind-mounts a file or folder. Creates the target if it is missing."""
     if os.path.isdir(source):
         target.mkdir(parents=True, exist_ok=True)
     else:
@@ -83,14 +83,14 @@ def make_read_only(target, with_mounts=True):
 
 
 def build(root, specification):
-    """Everything below the new root. Read-only is what the machine gives, in any case."""
+    """Builds the file tree below the new root. Programs of the host and files of the image are always read-only."""
     mount("tmpfs", root, "tmpfs", options="mode=755,size=16m")
     at = lambda path: root / path.lstrip("/")
     for path in USR_MERGED:
         if os.path.islink(path):
             at(path).symlink_to(os.readlink(path))
-    there = [path for path in [*SYSTEM, *USR_MERGED] if os.path.exists(path) and not at(path).is_symlink()]
-    for source, path in [*((path, path) for path in there), *specification["image"]]:
+    existing = [path for path in [*SYSTEM, *USR_MERGED] if os.path.exists(path) and not at(path).is_symlink()]
+    for source, path in [*((path, path) for path in existing), *specification["image"]]:
         bind(source, at(path))
         make_read_only(at(path))
     for path in ("/run", "/tmp", "/var/lib", "/var/log", "/etc", "/dev"):
@@ -116,17 +116,17 @@ def build(root, specification):
         make_read_only(root, with_mounts=False)
 
 
-def main(file, told):
-    # Whoever waits learns of the end of this by the other end's being closed.
-    os.set_inheritable(int(told), False)
+def main(file, descriptor):
+    # The descriptor closes at exec. The parent process waits for that.
+    os.set_inheritable(int(descriptor), False)
     specification = json.loads(Path(file).read_text(encoding="utf-8"))
-    checked(libc.unshare(CLONE_NEWUTS), "a host name of its own")
+    checked(libc.unshare(CLONE_NEWUTS), "unshare the host name")
     socket.sethostname(specification["name"])
     root = Path(specification["root"])
     build(root, specification)
     os.chdir(root)
     checked(libc.pivot_root(b".", b"."), "pivot_root")
-    checked(libc.umount2(b".", MNT_DETACH), "the old root")
+    checked(libc.umount2(b".", MNT_DETACH), "unmount the old root")
     os.chdir(specification["directory"])
     command = specification["command"]
     os.execv(command[0], command)

@@ -1,8 +1,7 @@
-"""What makes pods of Deployments, StatefulSets and Jobs, and clears away: the controllers of the stand-in.
+"""The controllers of the stand-in: Deployments, ReplicaSets, StatefulSets, Jobs, CronJobs and garbage collection.
 
-They follow Kubernetes' rules as far as a rolling update, a scaling, a lost pod and a deletion are concerned. Left out:
-proportional scaling in the middle of an update, progress deadlines, parallel Jobs, disruption budgets, schedules, and
-all back-off but a Job's.
+They follow Kubernetes' rules for rolling updates, scaling, lost pods and deletion. Not implemented: proportional
+scaling during an update, progress deadlines, parallel Jobs, disruption budgets, schedules, back-off except a Job's.
 """
 
 import hashlib
@@ -20,12 +19,12 @@ from .apiserver import ended, now
 
 REVISION = "deployment.kubernetes.io/revision"
 HASH = "pod-template-hash"
-# Seconds before a Job's first new attempt, doubled with each; Kubernetes takes 10.
+# Seconds before a Job's first retry; the delay doubles at each retry. Kubernetes uses 10.
 JOB_BACKOFF = 1
 
 
 def give_up():
-    """A fault of the stand-in itself ends everything, as Ctrl-C does: what waits for it would wait in vain."""
+    """Ends the whole program, as Ctrl-C does, after an error in the stand-in. Other threads would wait forever."""
     traceback.print_exc()
     os.kill(os.getpid(), signal.SIGINT)
 
@@ -52,7 +51,7 @@ def condition(kind, holds, reason, message=""):
 
 
 def share(value, of, rounding):
-    """What `25%` or `2` of so many is."""
+    """Resolves a number or percentage such as `2` or `25%` of a total."""
     return rounding(of * int(value[:-1]) / 100) if str(value).endswith("%") else int(value)
 
 
@@ -61,7 +60,7 @@ def random_name(length=5):
 
 
 class Controllers(threading.Thread):
-    """Looks at everything whenever something has changed, and does the next step."""
+    """Runs one step of each controller after each change in the store."""
 
     def __init__(self, store, patience=1):
         super().__init__(daemon=True, name="controllers")
@@ -74,7 +73,8 @@ class Controllers(threading.Thread):
         self.join()
 
     def run(self):
-        steps = (self.deployments, self.replica_sets, self.stateful_sets, self.jobs, self.cron_jobs, self.clear_away)
+        steps = (self.deployments, self.replica_sets, self.stateful_sets, self.jobs, self.cron_jobs,
+                 self.collect_garbage)
         while not self.stopping:
             seen = self.store.version
             for step in steps:
@@ -85,7 +85,7 @@ class Controllers(threading.Thread):
             self.store.after(seen, self.patience)
 
     def set_status(self, item, status):
-        self.store.update(item, lambda there: there | {"status": there.get("status", {}) | status})
+        self.store.update(item, lambda current: current | {"status": current.get("status", {}) | status})
 
     def pods_of(self, owner):
         return [p for p in self.store.list("pods", owner["metadata"]["namespace"]) if owned_by(p, owner)]
@@ -108,11 +108,11 @@ class Controllers(threading.Thread):
         return self.make("pods", owner, name, meta.get("labels", {}) | (labels or {}), body, meta.get("annotations"))
 
     def end(self, pod):
-        """Where nobody has begun with it, nobody has to end it."""
+        """Removes a pod without a node at once. Marks any other pod for deletion."""
         if not pod["spec"].get("nodeName"):
             self.store.remove(pod)
         else:
-            self.store.update(pod, lambda there: ended(there, there["spec"]["terminationGracePeriodSeconds"]))
+            self.store.update(pod, lambda current: ended(current, current["spec"]["terminationGracePeriodSeconds"]))
 
     def deployments(self):
         for deployment in self.store.list("deployments"):
@@ -125,18 +125,18 @@ class Controllers(threading.Thread):
                 self.new_replica_set(deployment, revision + 1)
                 continue
             if int(new["metadata"]["annotations"][REVISION]) < revision:
-                # An old template again is the newest revision.
-                self.store.update(new, lambda there: with_annotation(there, REVISION, str(revision + 1)))
+                # A rollback to an old template gets a new revision number.
+                self.store.update(new, lambda current: with_annotation(current, REVISION, str(revision + 1)))
                 continue
             if deployment["metadata"].get("annotations", {}).get(REVISION) != str(revision):
-                self.store.update(deployment, lambda there: with_annotation(there, REVISION, str(revision)))
+                self.store.update(deployment, lambda current: with_annotation(current, REVISION, str(revision)))
             old = [s for s in sets if s is not new]
             self.roll(deployment, new, old)
             self.deployment_status(deployment, new, old)
             empty = sorted((s for s in old if not s["spec"]["replicas"] and not s.get("status", {}).get("replicas")),
                            key=lambda s: int(s["metadata"]["annotations"][REVISION]))
-            for forgotten in all_but_last(empty, deployment["spec"].get("revisionHistoryLimit", 10)):
-                self.store.remove(forgotten)
+            for expired in all_but_last(empty, deployment["spec"].get("revisionHistoryLimit", 10)):
+                self.store.remove(expired)
 
     def new_replica_set(self, deployment, revision):
         template = deployment["spec"]["template"]
@@ -150,7 +150,7 @@ class Controllers(threading.Thread):
                   {REVISION: str(revision)})
 
     def roll(self, deployment, new, old):
-        """One step of a rolling update: new ones up to the surge, old ones down to what must be available."""
+        """One step of a rolling update: scales the new set up to the surge, and old sets down to the minimum."""
         wanted = deployment["spec"]["replicas"]
         rolling = deployment["spec"].get("strategy", {}).get("rollingUpdate", {})
         surge = share(rolling.get("maxSurge", "25%"), wanted, math.ceil)
@@ -158,13 +158,13 @@ class Controllers(threading.Thread):
         if not surge and not gap:
             gap = 1
         total = sum(s["spec"]["replicas"] for s in [new, *old])
-        there = new["spec"]["replicas"]
-        if not old or there > wanted:
+        size = new["spec"]["replicas"]
+        if not old or size > wanted:
             return self.resize(new, wanted)
-        if there < wanted:
-            self.resize(new, min(wanted, there + max(0, wanted + surge - total)))
+        if size < wanted:
+            self.resize(new, min(wanted, size + max(0, wanted + surge - total)))
         ready = lambda s: sum(is_ready(pod) for pod in self.alive(s))
-        unready_new = there - ready(new)
+        unready_new = size - ready(new)
         spare = total - (wanted - gap) - max(0, unready_new)
         for s in old:
             broken = min(spare, s["spec"]["replicas"] - ready(s))
@@ -178,7 +178,7 @@ class Controllers(threading.Thread):
             self.resize(s, s["spec"]["replicas"] - fewer)
 
     def resize(self, replica_set, number):
-        resized = lambda there: there | {"spec": there["spec"] | {"replicas": number}}
+        resized = lambda current: current | {"spec": current["spec"] | {"replicas": number}}
         return self.store.update(replica_set, resized) or replica_set
 
     def deployment_status(self, deployment, new, old):
@@ -201,7 +201,7 @@ class Controllers(threading.Thread):
             for _ in range(wanted - len(pods)):
                 name = f"{replica_set['metadata']['name']}-{random_name()}"
                 self.make_pod(replica_set, name, replica_set["spec"]["template"])
-            # Away goes first whoever is not ready, then the youngest.
+            # Order of removal: unready pods, then ready pods, the youngest first in each group.
             pods.sort(key=lambda pod: (not is_ready(pod), pod["status"].get("startTime", "~")))
             for pod in pods[wanted:]:
                 self.end(pod)
@@ -252,7 +252,7 @@ class Controllers(threading.Thread):
             self.set_status(job, status)
 
     def cron_jobs(self):
-        """No schedule is kept; but whatever Jobs were made from the form, only so many are kept."""
+        """Removes finished Jobs beyond the history limits. Schedules are not implemented."""
         for form in self.store.list("cronjobs"):
             jobs = [job for job in self.store.list("jobs", form["metadata"]["namespace"]) if owned_by(job, form)]
             for kind, limit in (("Complete", "successfulJobsHistoryLimit"), ("Failed", "failedJobsHistoryLimit")):
@@ -261,8 +261,8 @@ class Controllers(threading.Thread):
                 for job in all_but_last(over, form["spec"][limit]):
                     self.store.remove(job)
 
-    def clear_away(self):
-        """What belongs to nobody any more, what is on a node that is gone, and what is in a namespace that is to go."""
+    def collect_garbage(self):
+        """Removes objects without a remaining owner, pods on removed nodes and objects in namespaces under deletion."""
         uids = {item["metadata"]["uid"] for item in self.store.everything()}
         nodes = {node["metadata"]["name"] for node in self.store.list("nodes")}
         going = {n["metadata"]["name"] for n in self.store.list("namespaces") if is_going(n)}

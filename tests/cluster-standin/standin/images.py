@@ -1,4 +1,4 @@
-"""What stands in for the images that the manifests name: programs of this machine, started as the image starts them."""
+"""Substitutes for the images in the manifests: programs of the host, started as the image starts them."""
 
 import os
 import shutil
@@ -9,37 +9,39 @@ from manifests import ROOT
 
 
 class Image:
-    """User and working directory as the real image names them."""
+    """User and working directory are those of the real image."""
 
     user, directory = 0, "/"
 
     def start(self, container, environment):
-        """The command line, the environment and the files of a container that is given this environment."""
+        """The command line, environment and files of a container with this base environment."""
         return [*container.get("command", []), *container.get("args", [])], environment, {}
 
 
 class Facemill(Image):
-    """As deploy/Dockerfile has it."""
+    """Follows deploy/Dockerfile."""
 
     user, directory = 65532, "/tmp"
 
     def start(self, container, environment):
         arguments = container.get("args", [])
-        environment = {"FACEMILL_MODELS": "/opt/facemill/models", "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"} | environment
-        # In a pod the limit is a quota, from which the program takes it. Fetch waits more than it computes.
+        environment = {
+            "FACEMILL_MODELS": "/opt/facemill/models", "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1",
+        } | environment
+        # In a real pod, the program reads its concurrency from the CPU quota. Fetch is I/O-bound and is excluded.
         if arguments[:1] == ["work"] and arguments[1:] != ["fetch"]:
             environment["FACEMILL_CONCURRENCY"] = str(container["resources"]["limits"]["cpu"])
         return [*container.get("command", ["facemill"]), *arguments], environment, {}
 
 
 class RabbitMq(Image):
-    """Its settings are the pod's, but the disk need not be large, and its figures are a second old instead of five."""
+    """The pod's settings apply, with a low free-disk limit and statistics every second instead of every five."""
 
     def start(self, container, environment):
         environment = {
             "HOME": "/var/lib/rabbitmq",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none -rabbit quorum_tick_interval 1000",
-            # Debian's 3.10 has a second log, for upgrades, whatever the settings say; it goes the first one's way.
+            # Debian's version 3.10 always writes an upgrade log. "-" sends it to the same output as the main log.
             "RABBITMQ_UPGRADE_LOG": "-",
         } | environment
         return ["/usr/lib/rabbitmq/bin/rabbitmq-server"], environment, {
@@ -56,7 +58,7 @@ class Redis(Image):
 
 
 class SeaweedFs(Image):
-    """The first leader is elected sooner, and the disk need not be large."""
+    """The first leader election is faster, and the free-disk limit is low."""
 
     def start(self, container, environment):
         command, environment, files = super().start(container, environment)
@@ -66,20 +68,20 @@ class SeaweedFs(Image):
 
 
 class Images:
-    """Without one, pods wait as for an image that cannot be pulled."""
+    """The known images. A pod with an unknown image waits in ImagePullBackOff."""
 
     def __init__(self, program, programs):
-        """`programs`: an empty folder, for what is not where the machine's other programs are."""
+        """`programs`: an empty folder for programs outside the host's system folders."""
         system = Image()
         self.known = {"facemill": Facemill(), "rabbitmq": RabbitMq(), "redis": Redis(), "seaweedfs": SeaweedFs(),
                       "system": system}
-        # Debian's redis-tools has the same program under another name; it looks at the name that it is called by.
+        # redis-check-rdb of Debian's redis-tools is the same binary. It selects its function by its own name.
         redis = os.path.realpath(shutil.which("redis-server") or "/usr/bin/redis-check-rdb")
         sources = {"facemill": program.binary.absolute(), "weed": ROOT / ".cache/bin/weed", "redis-server": redis}
         for name, source in sources.items():
             (programs / name).touch()
             subprocess.run(["mount", "--bind", source, programs / name], check=True)
-        # What of this repository is in every container: (source, path) each.
+        # Repository files in each container: (source, path).
         own = Path(__file__).parent
         self.mounts = [(str(programs), "/usr/local/bin"), (str(ROOT / "models"), "/opt/facemill/models"),
                        (str(own / "names.py"), "/opt/stand-in/names.py")]

@@ -1,12 +1,12 @@
-"""Runs the pods of the stand-in: each is a process in a network namespace of its own, with an address of its own.
+"""Runs the pods of the stand-in. Each pod is a process with its own network namespace and address.
 
-It does what a kubelet does with a container: environment and files from ConfigMaps and Secrets, security contexts and
-read-only roots (container.py), probes, restarts, preStop, SIGTERM, grace period, SIGKILL. It is all nodes at once, and
-the scheduler, the names of Services, and the network plug-in that enforces policies (tests/deploy/policies.py). An emptyDir is full
-at its sizeLimit, where a kubelet would evict the pod a little later.
+It implements a kubelet's handling of a container: environment and files from ConfigMaps and Secrets, security contexts
+and read-only roots (container.py), probes, restarts, preStop, SIGTERM, grace period, SIGKILL. One instance serves all
+nodes. It is also the scheduler, the name service for Services and the network plug-in that enforces policies
+(tests/deploy/policies.py). An emptyDir is full at its sizeLimit; a real kubelet evicts the pod a little later.
 
-Left out: limits of CPU and memory, seccomp, process tables of their own, the size of claimed storage, probes by
-command, containers beside the first, IPv6.
+Not implemented: CPU and memory limits, seccomp, PID namespaces, the size of claimed storage, exec probes, containers
+after the first, IPv6.
 """
 
 import base64
@@ -31,26 +31,26 @@ from . import container
 from .apiserver import Refused, now
 from .controllers import condition, give_up, is_going, is_ready
 
-# A bridge is the cluster's network; the node's address is that of all nodes.
+# The cluster network is a bridge. All nodes share one address.
 BRIDGE, RESOLVER = "pods", "10.88.0.10"
 CLUSTER_DOMAIN = "svc.cluster.local"
-# Seconds before a container is started again, doubled up to the second figure; a kubelet takes 10 and 300.
+# First and maximum restart delay in seconds; the delay doubles at each restart. A kubelet uses 10 and 300.
 RESTART, RESTART_MOST = 1, 8
-# The servers are not on the nodes that may die.
+# Tests power off worker nodes only.
 SERVERS, WORKERS = "servers-1", ("workers-1", "workers-2")
 
 
 @contextlib.contextmanager
 def inside(netns):
-    """This thread is in a network namespace: what sockets it makes there stay there."""
+    """Moves this thread into a network namespace. Sockets created inside stay in that namespace."""
     system = ctypes.CDLL(None, use_errno=True)
 
     def enter(namespace):
         if system.setns(namespace.fileno(), 0):
             raise OSError(ctypes.get_errno(), f"setns: {os.strerror(ctypes.get_errno())}")
 
-    with open("/proc/thread-self/ns/net", "rb") as home, open(f"/run/netns/{netns}", "rb") as there:
-        enter(there)
+    with open("/proc/thread-self/ns/net", "rb") as home, open(f"/run/netns/{netns}", "rb") as target:
+        enter(target)
         try:
             yield
         finally:
@@ -65,20 +65,20 @@ def run(*command, **options):
 
 
 class Kubelet(threading.Thread):
-    """Of all nodes. Looks at the pods whenever something has changed."""
+    """The kubelet of all nodes. Processes the pods after each change in the store."""
 
     def __init__(self, store, images, scratch, hosts, names_file):
         super().__init__(daemon=True, name="kubelet")
         self.store, self.images, self.scratch = store, images, scratch
-        # Names that are not of the cluster: lines of a hosts file.
+        # Lines of a hosts file for names outside the cluster.
         self.hosts, self.names, self.names_file = hosts, None, names_file
-        # By uid, in the order of their start; those that are over stay.
+        # Runners by pod uid, in start order. Finished runners stay.
         self.runners, self.dead = {}, set()
-        # Names of pods, and their ports to which somebody came through the API server.
+        # (pod name, port) of each connection through the API server.
         self.reached = set()
-        # Held while rules are loaded or read, and while a network with rules goes.
+        # Held while rules are loaded or read, and while a network namespace with rules is deleted.
         self.enforcing = threading.RLock()
-        # In a user namespace of one user nobody can become another.
+        # A user namespace that maps a single user cannot switch users.
         users = Path("/proc/self/uid_map").read_text(encoding="ascii").splitlines()
         self.only_root = sum(int(line.split()[2]) for line in users) == 1
         self.stopping = False
@@ -101,7 +101,7 @@ class Kubelet(threading.Thread):
         for uid, pod in pods.items():
             if "nodeName" not in pod["spec"]:
                 node = self.node_for(pod)
-                self.store.update(pod, lambda there: there | {"spec": there["spec"] | {"nodeName": node}})
+                self.store.update(pod, lambda current: current | {"spec": current["spec"] | {"nodeName": node}})
             elif uid not in self.runners and pod["spec"]["nodeName"] not in self.dead:
                 self.runners[uid] = Runner(self, pod, len(self.runners) + 1)
                 self.runners[uid].start()
@@ -111,7 +111,7 @@ class Kubelet(threading.Thread):
         self.enforce()
 
     def enforce(self):
-        """Loads the rules of every pod for which they have changed."""
+        """Loads the rules of each pod whose rules have changed."""
         with self.enforcing:
             pods = self.store.list("pods")
             known = policies.Policies(self.store.list("networkpolicies"), pods, self.store.list("namespaces"))
@@ -121,18 +121,18 @@ class Kubelet(threading.Thread):
                     runner.load(known.ruleset(pod, NODE))
 
     def all_runners(self):
-        """Those of this moment: more may come while somebody looks."""
+        """A copy of the current runners. The kubelet thread may add more during iteration."""
         return list(self.runners.values())
 
     def node_for(self, pod):
-        """Workers fill one node, then the next: what dies with a node is to be one of each stage."""
+        """All workers go to the first live worker node, so that a node failure affects every stage."""
         if pod["metadata"]["labels"].get("role") != "worker":
             return SERVERS
-        there = {node["metadata"]["name"] for node in self.store.list("nodes")} - self.dead
-        return next(name for name in WORKERS if name in there)
+        live = {node["metadata"]["name"] for node in self.store.list("nodes")} - self.dead
+        return next(name for name in WORKERS if name in live)
 
     def write_names(self, pods):
-        """A Service's name leads to its ready pods."""
+        """A Service name resolves to its ready pods."""
         lines = list(self.hosts)
         for service in self.store.list("services"):
             selector, name = service["spec"]["selector"], service["metadata"]["name"]
@@ -143,13 +143,13 @@ class Kubelet(threading.Thread):
         if lines != self.names:
             self.names = lines
             text = "\n".join(lines) + "\n"
-            # Whoever asks at this moment finds the old names or the new ones.
+            # The rename is atomic: readers get the old names or the new names.
             self.names_file.with_suffix(".part").write_text(text, encoding="utf-8")
             self.names_file.with_suffix(".part").rename(self.names_file)
             Path("/etc/hosts").write_text(text, encoding="utf-8")
 
     def power_off(self, node):
-        """No goodbye on any connection: the cables are out before the first process is dead; nobody tells of it."""
+        """Sets all network links down before it kills processes. No connection is closed and no status is reported."""
         self.dead.add(node)
         lost = [runner for runner in self.all_runners() if runner.node == node and runner.is_alive()]
         for runner in lost:
@@ -159,12 +159,12 @@ class Kubelet(threading.Thread):
         return lost
 
     def log(self, pod, follow):
-        """The parts of a pod's log."""
+        """Returns an iterator over chunks of a pod's log. Refused if the container has no log yet."""
         runner = self.runners.get(pod["metadata"]["uid"])
         if runner is None or not runner.log_file.exists():
             container, name = pod["spec"]["containers"][0]["name"], pod["metadata"]["name"]
-            waits = f'container "{container}" in pod "{name}" is waiting to start: ContainerCreating'
-            raise Refused(400, "BadRequest", waits)
+            message = f'container "{container}" in pod "{name}" is waiting to start: ContainerCreating'
+            raise Refused(400, "BadRequest", message)
 
         def parts():
             with open(runner.log_file, "rb") as file:
@@ -174,12 +174,12 @@ class Kubelet(threading.Thread):
                         yield part
                     if over:
                         return
-                    runner.something_happened(0.2)
+                    runner.wait_for_change(0.2)
 
         return parts()
 
     def running(self, pod):
-        """Whoever runs it."""
+        """The runner of a pod; Refused if the container is not running."""
         runner = self.runners.get(pod["metadata"]["uid"])
         if runner is None or not runner.is_running():
             raise Refused(500, "InternalError", "the container is not running")
@@ -193,7 +193,7 @@ class Kubelet(threading.Thread):
         )
 
     def ports(self, pod):
-        """Connects to a port of the pod as a container runtime does: to 127.0.0.1, from inside."""
+        """Returns a function that connects to a pod port as a container runtime does: to 127.0.0.1 inside the pod."""
         runner = self.running(pod)
 
         def connect(port):
@@ -205,24 +205,24 @@ class Kubelet(threading.Thread):
 
 
 class Probe:
-    """One of a container's probes, and when it is next due."""
+    """One probe of a container, and the time of its next run."""
 
     def __init__(self, kind, container, address):
-        told = container[kind]
+        spec = container[kind]
         self.kind, self.address = kind, address
-        self.period, self.timeout = told.get("periodSeconds", 10), told.get("timeoutSeconds", 1)
-        self.threshold, self.failures = told.get("failureThreshold", 3), 0
-        self.how = told.get("httpGet") or told.get("tcpSocket")
+        self.period, self.timeout = spec.get("periodSeconds", 10), spec.get("timeoutSeconds", 1)
+        self.threshold, self.failures = spec.get("failureThreshold", 3), 0
+        self.how = spec.get("httpGet") or spec.get("tcpSocket")
         if self.how:
             ports = {port["name"]: port["containerPort"] for port in container.get("ports", []) if "name" in port}
             self.port = ports.get(self.how["port"], self.how["port"])
-        self.due = time.monotonic() + told.get("initialDelaySeconds", 0)
+        self.due = time.monotonic() + spec.get("initialDelaySeconds", 0)
 
     def succeeds(self):
         self.due = time.monotonic() + self.period
         try:
             if self.how is None:
-                # A command of the image.
+                # Exec probes do not run. They count as successful.
                 return True
             if "path" not in self.how:
                 socket.create_connection((self.address, self.port), self.timeout).close()
@@ -234,7 +234,7 @@ class Probe:
             return False
 
     def look(self):
-        """Whether it holds; None where it failed, but not often enough to mean anything."""
+        """Runs the probe: True for success, False at the failure threshold, None for a failure below it."""
         if self.succeeds():
             self.failures = 0
             return True
@@ -247,7 +247,7 @@ def waiting(reason, message):
 
 
 class Runner(threading.Thread):
-    """One pod's life."""
+    """Runs one pod from start to deletion."""
 
     def __init__(self, kubelet, pod, number):
         self.kubelet, self.pod, self.store = kubelet, pod, kubelet.store
@@ -261,17 +261,17 @@ class Runner(threading.Thread):
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log_file = self.folder.with_suffix(".log")
         self.netns = f"pod{number}"
-        # What the object in the store says: go, or gone.
+        # going: the pod is being deleted or is deleted. gone: the pod is not in the store. powerless: the node is off.
         self.going, self.gone, self.powerless = False, False, False
         self.process, self.environment = None, {}
         self.has_network, self.rules, self.dropped = False, None, set()
         self.restarts, self.ready, self.started, self.start_time = 0, False, False, now()
-        # How it ended: what came of the process, and whether it had to be killed at the end of its grace period.
+        # How the pod ended. killed: SIGKILL at the end of the grace period. code: the exit code.
         self.told_to_end, self.killed, self.code = False, False, None
-        self.happened = threading.Condition()
+        self.changed = threading.Condition()
 
     def look(self, pod):
-        """Takes notice of what the API server now has."""
+        """Applies the pod's state from the store. None is a removed pod."""
         gone = pod is None
         going = gone or is_going(pod)
         if (going, gone) != (self.going, self.gone):
@@ -281,16 +281,16 @@ class Runner(threading.Thread):
             self.notify()
 
     def notify(self):
-        with self.happened:
-            self.happened.notify_all()
+        with self.changed:
+            self.changed.notify_all()
 
-    def something_happened(self, patience):
-        with self.happened:
-            self.happened.wait(max(0, patience))
+    def wait_for_change(self, patience):
+        with self.changed:
+            self.changed.wait(max(0, patience))
 
     @property
     def lost(self):
-        """Whether it went without a goodbye."""
+        """Whether the pod ended without a graceful termination."""
         return self.powerless or self.gone and not self.told_to_end
 
     def is_running(self):
@@ -310,8 +310,8 @@ class Runner(threading.Thread):
         finally:
             self.clean()
 
-    def tell(self, phase, state):
-        """The pod's status. Of a node without power nobody hears."""
+    def report(self, phase, state):
+        """Writes the pod's status to the store, unless the node is off."""
         if self.powerless:
             return
         status = {
@@ -325,36 +325,36 @@ class Runner(threading.Thread):
         }
         if phase in ("Succeeded", "Failed"):
             status["finishedAt"] = time.time()
-        self.store.update(self.pod, lambda there: there | {"status": status})
+        self.store.update(self.pod, lambda current: current | {"status": status})
 
     def prepare(self):
-        """Network and files; waits for what is not there yet. False: it ended before."""
+        """Creates network and files, and waits for missing objects. False if the pod is deleted first."""
         run("ip", "netns", "add", self.netns)
         run("ip", "link", "add", f"v{self.netns}", "type", "veth", "peer", "name", "eth0", "netns", self.netns)
         run("ip", "link", "set", f"v{self.netns}", "master", BRIDGE, "up")
         for command in (f"addr add {self.address}/16 dev eth0", "link set eth0 up", "link set lo up",
                         "route add default dev eth0"):
             run("ip", "-n", self.netns, *command.split())
-        # With the address known, its own rules are there, and those of whom it talks to, before it says a word.
-        self.tell("Pending", waiting("ContainerCreating", ""))
+        # Rules need the address. The rules of this pod and of its peers are loaded before its process starts.
+        self.report("Pending", waiting("ContainerCreating", ""))
         self.has_network = True
         self.kubelet.enforce()
         if self.kubelet.images.find(self.container["image"]) is None:
-            self.tell("Pending", waiting("ImagePullBackOff", "no such image on this machine"))
+            self.report("Pending", waiting("ImagePullBackOff", "no such image on this machine"))
             while not self.going:
-                self.something_happened(60)
+                self.wait_for_change(60)
             return False
         while not self.going:
             try:
                 self.set_up()
                 return True
             except KeyError as missing:
-                self.tell("Pending", waiting("CreateContainerConfigError", f"there is no {missing}"))
-                self.something_happened(1)
+                self.report("Pending", waiting("CreateContainerConfigError", f"missing or invalid: {missing}"))
+                self.wait_for_change(1)
         return False
 
     def load(self, rules):
-        """In one step: there is no moment without rules."""
+        """Replaces all rules in one transaction."""
         if rules != self.rules:
             run(*self.in_network(), policies.NFT, "--file", "-", input=rules)
             self.rules = rules
@@ -370,24 +370,24 @@ class Runner(threading.Thread):
                 run(*self.in_network(), policies.NFT, "flush", "set", *name.split())
 
     def drops(self):
-        """What its rules have dropped so far: (direction, the other end's address, protocol, port) each."""
+        """The set of dropped connections: (direction, peer address, protocol, port)."""
         with self.kubelet.enforcing:
             if self.has_network and self.rules:
-                told = run(*self.in_network(), policies.NFT, "--json", "list", "table", *policies.TABLE.split())
-                self.dropped |= set(policies.dropped(told))
+                table = run(*self.in_network(), policies.NFT, "--json", "list", "table", *policies.TABLE.split())
+                self.dropped |= set(policies.dropped(table))
             return self.dropped
 
     def enter(self):
-        """The command before a command that is to run in this container, as the process there does."""
+        """The command prefix that runs a command in this container with the privileges of its process."""
         target = ["nsenter", f"--target={self.process.pid}", "--net", "--mount", "--uts", "--wd"]
         return [*target, *container.setpriv(self.security, self.kubelet.only_root)]
 
     def set_up(self):
-        """What the container is made of: user, volumes, environment, command."""
+        """Writes the container's specification: user, volumes, environment, command."""
         image = self.kubelet.images.find(self.container["image"])
         self.security = container.security_of(self.pod["spec"], self.container, image.user)
         if self.security.get("runAsNonRoot") and self.security["runAsUser"] == 0:
-            raise KeyError("user but root in the image, and runAsNonRoot")
+            raise KeyError("runAsNonRoot with root as the user")
         volumes = self.volumes()
         known = self.known_settings()
         fields = {"metadata.name": self.name, "metadata.namespace": self.pod["metadata"]["namespace"],
@@ -405,14 +405,14 @@ class Runner(threading.Thread):
         }), encoding="utf-8")
 
     def own_files(self):
-        """What the kubelet writes into every container."""
+        """The files that the kubelet writes into each container."""
         own = f"{self.pod['metadata']['namespace']}.{CLUSTER_DOMAIN}"
         search = f"{own} {CLUSTER_DOMAIN} {CLUSTER_DOMAIN.partition('.')[2]}"
         return {"/etc/hosts": f"127.0.0.1 localhost\n{self.address} {self.name}\n",
                 "/etc/resolv.conf": f"nameserver {RESOLVER}\nsearch {search}\noptions ndots:5\n"}
 
     def known_settings(self):
-        """The namespace's ConfigMaps and Secrets, when those are there that the container names."""
+        """The namespace's ConfigMaps and Secrets. KeyError if one that the container references is missing."""
         namespace = self.pod["metadata"]["namespace"]
         known = Cluster([i for p in ("configmaps", "secrets") for i in self.store.list(p, namespace)], None)
         for source in self.container.get("envFrom", []):
@@ -426,11 +426,11 @@ class Runner(threading.Thread):
         return known
 
     def volumes(self):
-        """Writes what is in ConfigMaps and Secrets; (source, path, whether read-only) of each mount."""
-        found, told = [], {volume["name"]: volume for volume in self.pod["spec"].get("volumes", [])}
+        """Prepares the volumes. Returns (source, path, read-only) of each mount."""
+        found, declared = [], {volume["name"]: volume for volume in self.pod["spec"].get("volumes", [])}
         for mount in self.container.get("volumeMounts", []):
-            # What is claimed stays, whichever pod of that name comes; the folder is the name's.
-            volume, folder = told.get(mount["name"], {}), self.folder / "volumes" / mount["name"]
+            # The folder belongs to the pod name, so claimed storage persists for the next pod of that name.
+            volume, folder = declared.get(mount["name"], {}), self.folder / "volumes" / mount["name"]
             folder.mkdir(parents=True, exist_ok=True)
             written = bool({"configMap", "secret"} & volume.keys())
             if "hostPath" in volume:
@@ -438,7 +438,7 @@ class Runner(threading.Thread):
             elif written:
                 self.write_volume(volume, folder)
             else:
-                self.hand_over(volume, folder)
+                self.prepare_writable(volume, folder)
             read_only = written or mount.get("readOnly", False)
             found.append((str(folder / mount.get("subPath", "")), mount["mountPath"], read_only))
         return found
@@ -452,8 +452,8 @@ class Runner(threading.Thread):
                 for name, value in source["data"].items():
                     (folder / name).write_bytes(base64.b64decode(value) if key == "secret" else value.encode())
 
-    def hand_over(self, volume, folder):
-        """Makes a volume that can be written to: an emptyDir everybody's, the group of both `fsGroup`."""
+    def prepare_writable(self, volume, folder):
+        """Prepares a writable volume: an emptyDir is a tmpfs with mode 777; the group of any volume is `fsGroup`."""
         if "emptyDir" in volume and not folder.is_mount():
             limit = (volume["emptyDir"] or {}).get("sizeLimit")
             options = [f"size={quantity(limit):.0f}"] if limit else []
@@ -464,7 +464,7 @@ class Runner(threading.Thread):
             folder.chmod(folder.stat().st_mode | 0o2070)
 
     def live(self):
-        """Starts the process, again and again where its pod's policy says so, until it is told to end."""
+        """Runs the process, and restarts it per restartPolicy, until the pod is deleted."""
         policy, pause = self.pod["spec"].get("restartPolicy", "Always"), RESTART
         while not self.going and not self.powerless:
             self.begin()
@@ -474,25 +474,25 @@ class Runner(threading.Thread):
             well = self.code == 0
             if policy == "Never" or policy == "OnFailure" and well:
                 over = {"exitCode": self.code, "reason": "Completed" if well else "Error", "finishedAt": now()}
-                self.tell("Succeeded" if well else "Failed", {"terminated": over})
+                self.report("Succeeded" if well else "Failed", {"terminated": over})
                 while not self.going:
-                    self.something_happened(60)
+                    self.wait_for_change(60)
                 return
             self.restarts += 1
-            self.tell("Running", waiting("CrashLoopBackOff", f"exit {self.code}"))
+            self.report("Running", waiting("CrashLoopBackOff", f"exit {self.code}"))
             wake = time.monotonic() + pause
             while not self.going and time.monotonic() < wake:
-                self.something_happened(wake - time.monotonic())
+                self.wait_for_change(wake - time.monotonic())
             pause = min(2 * pause, RESTART_MOST)
 
     def begin(self):
-        here, there = os.pipe()
+        reader, writer = os.pipe()
         enter = ["ip", "netns", "exec", self.netns, sys.executable, "-B", "-I", container.__file__]
-        with open(self.log_file, "ab") as log, open(here, "rb") as begun:
-            self.process = subprocess.Popen([*enter, self.specification, str(there)], env=self.environment, stdout=log,
-                                            stderr=log, stdin=subprocess.DEVNULL, pass_fds=(there,))
-            os.close(there)
-            # Until the container's command runs, or could not be run: nobody may enter what is not there yet.
+        with open(self.log_file, "ab") as log, open(reader, "rb") as begun:
+            self.process = subprocess.Popen([*enter, self.specification, str(writer)], env=self.environment,
+                                            stdout=log, stderr=log, stdin=subprocess.DEVNULL, pass_fds=(writer,))
+            os.close(writer)
+            # Waits until the command runs or fails to start. Entering the container is not possible before.
             begun.read()
         threading.Thread(target=self.notify_after, args=(self.process,), daemon=True).start()
 
@@ -501,12 +501,15 @@ class Runner(threading.Thread):
         self.notify()
 
     def supervise(self):
-        """Probes until the process ends (True), or it is time to end it; then it is ended (False)."""
+        """Runs the probes until the process ends (True). Ends the process (False) if the pod is deleted.
+
+        The result is also False if the node is off.
+        """
         probes = {kind: Probe(kind, self.container, self.address)
                   for kind in ("startupProbe", "readinessProbe", "livenessProbe") if kind in self.container}
         self.started, self.ready = "startupProbe" not in probes, not probes
         running = {"running": {"startedAt": now()}}
-        self.tell("Running", running)
+        self.report("Running", running)
         while self.is_running():
             if self.going:
                 self.end()
@@ -518,10 +521,10 @@ class Runner(threading.Thread):
             if "readinessProbe" not in probes:
                 self.ready = self.started
             if (self.started, self.ready) != before:
-                self.tell("Running", running)
+                self.report("Running", running)
                 continue
             due = [probe.due for kind, probe in probes.items() if (kind == "startupProbe") != self.started]
-            self.something_happened(min(due, default=time.monotonic() + 60) - time.monotonic())
+            self.wait_for_change(min(due, default=time.monotonic() + 60) - time.monotonic())
         return not self.gone and not self.powerless
 
     def take(self, kind, result):
@@ -530,15 +533,15 @@ class Runner(threading.Thread):
         elif kind == "readinessProbe" and result is not None:
             self.ready = result
         elif result is False:
-            # It did not start, or does not live.
+            # The startup or liveness probe failed.
             self.process.terminate()
 
     def end(self):
-        """preStop, SIGTERM, the rest of the grace period, SIGKILL."""
+        """Ends the process: preStop, SIGTERM, the rest of the grace period, SIGKILL."""
         if self.gone:
             return
         self.told_to_end, self.ready = True, False
-        self.tell("Running", {"running": {"startedAt": now()}})
+        self.report("Running", {"running": {"startedAt": now()}})
         deadline = time.monotonic() + self.pod["spec"]["terminationGracePeriodSeconds"]
         hook = self.container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command")
         if hook:
@@ -548,13 +551,13 @@ class Runner(threading.Thread):
             if (left := deadline - time.monotonic()) <= 0:
                 self.killed = True
                 break
-            self.something_happened(left)
+            self.wait_for_change(left)
         if self.is_running():
             self.kill()
         self.code = self.process.wait()
 
     def kill(self):
-        """Everything in it, as when a container's first process dies."""
+        """Kills all processes of the pod, as the end of a container's first process does."""
         for pid in run("ip", "netns", "pids", self.netns).split():
             try:
                 os.kill(int(pid), signal.SIGKILL)

@@ -1,7 +1,7 @@
-"""A DNS server for the stand-in's pods, as far as resolvers ask it: addresses of names, from a hosts file.
+"""A DNS server for the stand-in's pods, addresses of names from a hosts file.
 
-It runs in a pod of its own, so that the policies must let the pods reach it. Over UDP, and over TCP as who is told that
-an answer was too long for UDP would ask.
+It runs in a pod of its own, so the network policies must allow DNS. It serves UDP and TCP. Resolvers use TCP if a
+response is too long for UDP.
 """
 
 import socket

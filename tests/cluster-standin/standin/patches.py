@@ -1,4 +1,4 @@
-"""The patches that kubectl sends, and the selectors that it asks with."""
+"""The patches and selectors that kubectl sends."""
 
 import copy
 import json
@@ -15,7 +15,7 @@ KEY, HOW = "x-kubernetes-patch-merge-key", "x-kubernetes-patch-strategy"
 
 
 class Schemas:
-    """The published schemas, which name the key that tells a list's items apart."""
+    """The published schemas, which name the key that identifies the items of a list."""
 
     def __init__(self):
         self.definitions = json.loads((SCHEMAS / "_definitions.json").read_text(encoding="utf-8"))["$defs"]
@@ -47,7 +47,7 @@ def applied(kind, patch, current, schema, schemas):
         return merge(current, patch)
     if kind == STRATEGIC and schema is not None:
         return strategic(current, patch, schema, schemas)
-    raise ValueError(f"a patch of the kind {kind} is not taken")
+    raise ValueError(f"a patch of the kind {kind} is not supported")
 
 
 def merge(current, patch):
@@ -137,7 +137,7 @@ def json_patch(current, operations):
             case "remove":
                 del place[last]
             case other:
-                raise ValueError(f"the JSON patch operation {other} is not taken")
+                raise ValueError(f"the JSON patch operation {other} is not supported")
     return result
 
 

@@ -127,10 +127,10 @@ def fields_of(message):
 def read(body):
     """The object in what was sent; a ValueError where it is not one, or one that is not known here."""
     if not body.startswith(MAGIC):
-        raise ValueError("it does not begin as Kubernetes' do")
+        raise ValueError("the Kubernetes prefix is missing")
     unknown = message("Unknown", body[len(MAGIC) :])
     if unknown.keys() != {"typeMeta", "raw"}:
-        raise ValueError("it does not say what it is, or it is encoded once more")
+        raise ValueError("the type is missing, or there is another encoding")
     if (kind := unknown["typeMeta"].get("kind")) != "Job":
         raise ValueError(f"the stand-in knows the fields of a Job, and not of a {kind}")
     return unknown["typeMeta"] | message(kind, unknown["raw"])

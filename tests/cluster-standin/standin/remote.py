@@ -1,4 +1,4 @@
-"""What kubectl does in a pod from afar: runs a command (`exec`), reaches a port (`port-forward`)."""
+"""Serves `kubectl exec` and `kubectl port-forward`."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ from . import spdy, websocket
 # A command's streams share a WebSocket; each message begins with the number of one.
 EXEC = "v5.channel.k8s.io"
 STDIN, STDOUT, STDERR, OUTCOME, CLOSED = 0, 1, 2, 3, 255
-# The WebSocket is a tunnel for what was once said without one.
+# The WebSocket carries SPDY frames.
 FORWARD = "SPDY/3.1+portforward.k8s.io"
 # Bytes that a pod says at once, at most: more than a short frame of a WebSocket takes.
 PART = 256 * 1024
@@ -82,9 +82,9 @@ def forward(handler, pod, connect):
 
 
 def carry(pod, connect, data, errors):
-    """One connection, until both ends are closed or one is broken. What failed is said as a kubelet says it."""
+    """One connection, until both ends are closed or one is broken. Errors have the kubelet's wording."""
     port, meta = int(data.headers["port"]), pod["metadata"]
-    # Nobody need hear of it when kubectl itself is gone.
+    # Ignored if kubectl has disconnected.
     with contextlib.suppress(ConnectionError):
         try:
             with connect(port) as there:
@@ -104,7 +104,7 @@ def carry(pod, connect, data, errors):
 
 
 def carry_up(data, there):
-    """What the caller says. Its end is passed on, and is not yet the end of the answer."""
+    """Sends the client's data to the pod. After its end, the pod can still respond."""
     how = socket.SHUT_RDWR
     with contextlib.suppress(OSError):
         while part := data.read():

@@ -1,7 +1,7 @@
-"""SPDY/3 (draft-mbelshe-httpbis-spdy-00), as far as kubectl speaks it: many streams in one connection.
+"""SPDY/3 (draft-mbelshe-httpbis-spdy-00), the part that kubectl uses: many streams in one connection.
 
-kubectl opens all of them. It keeps no windows (what 3.1 adds to 3), and so none are kept here: who does not read makes
-the other wait, and with it the connection's other streams.
+kubectl opens all of them. It keeps no windows (what 3.1 adds to 3), and neither does this module. An unread stream
+blocks the sender and the other streams of the connection.
 """
 
 import collections
@@ -13,7 +13,7 @@ SYN_STREAM, SYN_REPLY, RST_STREAM, PING, GOAWAY = 1, 2, 3, 6, 7
 VERSION = 3
 # The flag FIN.
 LAST = 1
-# Parts of a stream that may wait until somebody reads them.
+# Parts of a stream that may wait to be read.
 WAITING = 64
 
 WORDS = (
@@ -79,7 +79,7 @@ class Stream:
 
 
 class Session:
-    """Streams over the messages of a WebSocket, whose borders mean nothing. `opened` is told of every new stream."""
+    """Streams over the messages of a WebSocket, whose borders mean nothing. `opened` is called with each new stream."""
 
     def __init__(self, socket, opened):
         self.socket, self.opened = socket, opened

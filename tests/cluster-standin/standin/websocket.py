@@ -11,17 +11,17 @@ NORMAL = struct.pack(">H", 1000)
 
 
 def is_offered(handler, protocol):
-    """Whether the caller wants a WebSocket that speaks this; one who does not has been told so."""
+    """Whether the caller wants a WebSocket that speaks this protocol. Responds with an error if not."""
     offered = [name.strip() for name in handler.headers.get("Sec-WebSocket-Protocol", "").split(",")]
     if handler.headers.get("Upgrade", "").lower() == "websocket" and protocol in offered:
         return True
     # kubectl's older ways, without a WebSocket, are not known here.
-    handler.answer(400, f"only WebSockets with {protocol} are spoken here\n".encode(), "text/plain")
+    handler.answer(400, f"only WebSockets with {protocol} are supported\n".encode(), "text/plain")
     return False
 
 
 class WebSocket:
-    """Takes over the connection of a request that `is_offered`. Anybody may send; one thread receives."""
+    """Takes over the connection of a request that `is_offered`. Any thread may send; one thread receives."""
 
     def __init__(self, handler, protocol):
         self.source, self.connection, self.sending = handler.rfile, handler.connection, threading.Lock()
@@ -50,13 +50,13 @@ class WebSocket:
             self.connection.sendall(head + payload)
 
     def close(self):
-        """Says so to the caller, who may be gone."""
+        """Sends a close frame, unless the client has disconnected."""
         with contextlib.suppress(ConnectionError):
             self.send(NORMAL, CLOSE)
         self.is_closed = True
 
     def receive(self):
-        """The next message; None when the caller has no more to say."""
+        """The next message; None at the end of the connection."""
         message = b""
         while (frame := self.frame()) is not None:
             kind, last, payload = frame
