@@ -41,11 +41,14 @@ def environment():
 
 
 def run(filters):
-    """Runs the tests and prints their output as it comes. Returns the exit code, the times and the ignored tests."""
+    """Runs the tests and prints their output as it comes. Returns the exit code, the times and the ignored tests.
+
+    The examples in docstrings run on their own afterwards: rustdoc does not know the unstable options."""
     arguments = ["-Zunstable-options", "--report-time"]
     if reference_data():
         arguments.append("--include-ignored")
-    command = [os.environ.get("CARGO", "cargo"), "test", "--locked", "--", *arguments, *filters]
+    cargo = [os.environ.get("CARGO", "cargo"), "test", "--locked"]
+    command = [*cargo, "--lib", "--bins", "--tests", "--", *arguments, *filters]
     times, ignored = {}, {}
     with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True) as tests:
         for line in tests.stdout:
@@ -55,7 +58,8 @@ def run(filters):
                 ignored[found[1]] = found[3] or "no reason"
             elif found:
                 times[found[1]] = float(found[4] or 0)
-    return tests.returncode, times, ignored
+    code = tests.returncode or subprocess.run([*cargo, "--doc", "--", *filters], cwd=ROOT).returncode
+    return code, times, ignored
 
 
 def main():
