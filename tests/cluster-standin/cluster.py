@@ -86,8 +86,9 @@ def run_keda_scenario(installation, autoscaler, dump):
         installation.hold(stage)
     expected = installation.submit(dump, run)
     until("KEDA reads the queue length", lambda: autoscaler.length("fetch") == expected, 60)
-    looked = {stage: autoscaler.of(stage).looks + 2 for stage in STAGES if stage not in ("fetch", "crop")}
-    until("KEDA polls twice", lambda: all(autoscaler.of(s).looks >= number for s, number in looked.items()), 60, 0.1)
+    polls_before = {stage: autoscaler.of(stage).polls + 2 for stage in STAGES if stage not in ("fetch", "crop")}
+    until("KEDA polls twice",
+          lambda: all(autoscaler.of(stage).polls >= number for stage, number in polls_before.items()), 60, 0.1)
     assert not (early := names(installation.workers())), f"fetch is paused, but {early} exist"
     say(f"{expected} photos wait for fetch, which is paused: no worker exists")
     installation.let_go("fetch")

@@ -8,7 +8,8 @@ import threading
 import unittest
 
 from standin.apiserver import Store
-from standin.autoscaler import PAUSED, PAUSED_REPLICAS, Autoscaler, Hpa, Reading, Trigger, Trouble, proposal, queue_url
+from standin.autoscaler import (PAUSED, PAUSED_REPLICAS, Autoscaler, Hpa, Reading, ScalerError, Trigger, proposal,
+                                queue_url)
 from standin.controllers import condition
 from manifests import ROOT, load
 
@@ -120,7 +121,7 @@ class TriggerTests(unittest.TestCase):
             ({"value": "0"}, "must be specified"),
             ({"host": ""}, "missing required parameter host"),
         ):
-            with self.subTest(more), self.assertRaisesRegex(Trouble, error):
+            with self.subTest(more), self.assertRaisesRegex(ScalerError, error):
                 trigger(**{"mode": "QueueLength"} | more)
         self.assertEqual(trigger("QueueLength", protocol="auto").url, "http://127.0.0.1:1/api/queues/%2F/q")
 
@@ -130,10 +131,10 @@ class HpaTests(unittest.TestCase):
         self.behavior = objects("detect")["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
         self.hpa = Hpa(0, 50, self.behavior, 0, 1)
 
-    def wanted(self, now, current, *values, ready=None):
+    def desired(self, now, current, *values, ready=None):
         """Returns the replicas for a queue length and an age, with the targets of detect. None is a failed trigger."""
         readings = [Reading(target, target == 2000, value) for target, value in zip((2000, 600), values)]
-        return self.hpa.wanted(now, current, current, current if ready is None else ready, readings)
+        return self.hpa.desired(now, current, current, current if ready is None else ready, readings)
 
     def test_queue_length_is_divided_by_the_target(self):
         length = lambda value, replicas: proposal(Reading(2000, True, value), replicas, replicas, replicas)
@@ -147,33 +148,33 @@ class HpaTests(unittest.TestCase):
         self.assertEqual(age(1200, 1), 2, "pods that are not ready do not count")
 
     def test_largest_proposal_applies(self):
-        self.assertEqual(self.wanted(0, 2, 6000, 0), 3)
-        self.assertEqual(self.wanted(15, 3, 6000, 800), 4)
+        self.assertEqual(self.desired(0, 2, 6000, 0), 3)
+        self.assertEqual(self.desired(15, 3, 6000, 800), 4)
 
     def test_scale_up_policies_limit_growth(self):
-        self.assertEqual(self.wanted(0, 1, 1_000_000, 0), 5, "at most four more in 30 s")
-        self.assertEqual(self.wanted(15, 5, 1_000_000, 0), 5)
-        self.assertEqual(self.wanted(31, 5, 1_000_000, 0), 10, "or at most double")
-        self.assertEqual(self.wanted(62, 10, 1_000_000, 0), 20)
-        self.assertEqual(self.wanted(93, 20, 1_000_000, 0), 40)
-        self.assertEqual(self.wanted(124, 40, 1_000_000, 0), 50, "the maximum")
+        self.assertEqual(self.desired(0, 1, 1_000_000, 0), 5, "at most four more in 30 s")
+        self.assertEqual(self.desired(15, 5, 1_000_000, 0), 5)
+        self.assertEqual(self.desired(31, 5, 1_000_000, 0), 10, "or at most double")
+        self.assertEqual(self.desired(62, 10, 1_000_000, 0), 20)
+        self.assertEqual(self.desired(93, 20, 1_000_000, 0), 40)
+        self.assertEqual(self.desired(124, 40, 1_000_000, 0), 50, "the maximum")
 
     def test_scale_down_waits_five_minutes_and_halves_per_minute(self):
         self.hpa = Hpa(0, 50, self.behavior, 0, 8)
-        self.assertEqual(self.wanted(10, 8, 15_000, 0), 8)
-        self.assertEqual(self.wanted(305, 8, 100, 0), 8)
-        self.assertEqual(self.wanted(311, 8, 100, 0), 4)
-        self.assertEqual(self.wanted(326, 4, 100, 0), 4)
-        self.assertEqual(self.wanted(372, 4, 0, 0), 2)
-        self.assertEqual(self.wanted(433, 2, 0, 0), 1)
-        self.assertEqual(self.wanted(500, 1, 0, 0), 1, "only KEDA removes the last replica")
+        self.assertEqual(self.desired(10, 8, 15_000, 0), 8)
+        self.assertEqual(self.desired(305, 8, 100, 0), 8)
+        self.assertEqual(self.desired(311, 8, 100, 0), 4)
+        self.assertEqual(self.desired(326, 4, 100, 0), 4)
+        self.assertEqual(self.desired(372, 4, 0, 0), 2)
+        self.assertEqual(self.desired(433, 2, 0, 0), 1)
+        self.assertEqual(self.desired(500, 1, 0, 0), 1, "only KEDA removes the last replica")
 
     def test_failed_triggers_prevent_scale_down(self):
-        self.assertEqual(self.wanted(0, 4, None, None), 4)
-        self.assertEqual(self.wanted(400, 4, 100, None), 4, "one of two readings does not allow a scale-down")
-        self.assertEqual(self.wanted(415, 4, 20_000, None), 8)
-        self.assertEqual(self.wanted(430, 0, 20_000, 0), 0, "only KEDA adds the first replica")
-        self.assertEqual(self.wanted(445, 60, 0, 0), 50)
+        self.assertEqual(self.desired(0, 4, None, None), 4)
+        self.assertEqual(self.desired(400, 4, 100, None), 4, "one of two readings does not allow a scale-down")
+        self.assertEqual(self.desired(415, 4, 20_000, None), 8)
+        self.assertEqual(self.desired(430, 0, 20_000, 0), 0, "only KEDA adds the first replica")
+        self.assertEqual(self.desired(445, 60, 0, 0), 50)
 
     def test_other_policies_apply(self):
         for up, wanted in (({"selectPolicy": "Min"}, 4), ({"selectPolicy": "Disabled"}, 2),
@@ -181,7 +182,7 @@ class HpaTests(unittest.TestCase):
             behavior = copy.deepcopy(self.behavior)
             behavior["scaleUp"] |= up
             self.hpa = Hpa(0, 50, behavior, 0, 2)
-            self.assertEqual(self.wanted(15, 2, 1_000_000, 0), wanted, up)
+            self.assertEqual(self.desired(15, 2, 1_000_000, 0), wanted, up)
 
 
 class ScaledObjectTests(unittest.TestCase):
@@ -220,11 +221,11 @@ class ScaledObjectTests(unittest.TestCase):
         """Returns the replicas after a time with a poll every 15 s."""
         for _ in range(seconds // 15):
             self.now += 15
-            self.autoscaler.look(self.store.list("scaledobjects")[0], self.now)
+            self.autoscaler.check(self.store.list("scaledobjects")[0], self.now)
         return self.store.list("deployments")[0]["spec"]["replicas"]
 
     def trouble(self):
-        return self.autoscaler.of("detect").trouble
+        return self.autoscaler.of("detect").error
 
     def test_first_photo_adds_a_replica_and_idle_queue_removes_the_last(self):
         self.assertEqual(self.after(60), 0)

@@ -2,7 +2,7 @@
 
     patches  protobuf  websocket  spdy        what goes over the wire
     remote                                    commands and ports of pods, from afar
-    apiserver                                 the objects, as kubectl asks for them
+    apiserver                                 the objects, served to kubectl
     controllers  autoscaler                   what follows from the objects
     container  names  images                  roots, names and programs of pods
     kubelet                                   runs the pods

@@ -135,12 +135,12 @@ class Store:
         with self.changed:
             if (key := self._key(item)) is None:
                 return None
-            there = self.objects[key]
-            changed = change(copy.deepcopy(there))
-            changed["metadata"]["generation"] = there["metadata"]["generation"]
-            if changed == there:
-                return there
-            changed["metadata"]["generation"] += changed.get("spec") != there.get("spec")
+            stored = self.objects[key]
+            changed = change(copy.deepcopy(stored))
+            changed["metadata"]["generation"] = stored["metadata"]["generation"]
+            if changed == stored:
+                return stored
+            changed["metadata"]["generation"] += changed.get("spec") != stored.get("spec")
             return self._put("MODIFIED", key, changed)
 
     def remove(self, item):
@@ -152,7 +152,7 @@ class Store:
     def _key(self, item):
         """The key of the object with this uid. A later object of the same name does not match."""
         uid = item["metadata"]["uid"]
-        return next((key for key, there in self.objects.items() if there["metadata"]["uid"] == uid), None)
+        return next((key for key, stored in self.objects.items() if stored["metadata"]["uid"] == uid), None)
 
     def _put(self, event, key, item):
         self.version += 1
@@ -320,17 +320,17 @@ class Api:
         item = self.typed(resource, item)
         if resource.namespaced:
             item["metadata"]["namespace"] = namespace
-            there = self.store.find("namespaces", None, namespace)
-            if there is None:
+            stored = self.store.find("namespaces", None, namespace)
+            if stored is None:
                 raise missing("namespaces", namespace)
-            if there["metadata"].get("deletionTimestamp"):
+            if stored["metadata"].get("deletionTimestamp"):
                 raise Refused(403, "Forbidden", f"namespace {namespace} is being terminated")
         check(resource, item, query.get("fieldValidation") == "Strict")
         item["metadata"] |= {"uid": str(uuid.uuid4()), "creationTimestamp": now()}
         item = with_defaults(item)
         return item if query.get("dryRun") else self.store.create(resource.plural, item)
 
-    def change(self, resource, there, change, query):
+    def change(self, resource, stored, change, query):
         """Checks the result of `change` and stores it."""
         def checked(before):
             after = self.typed(resource, change(before))
@@ -345,9 +345,9 @@ class Api:
             return after
 
         if query.get("dryRun"):
-            return checked(copy.deepcopy(there))
-        if (changed := self.store.update(there, checked)) is None:
-            raise missing(resource.plural, there["metadata"]["name"])
+            return checked(copy.deepcopy(stored))
+        if (changed := self.store.update(stored, checked)) is None:
+            raise missing(resource.plural, stored["metadata"]["name"])
         return changed
 
     def typed(self, resource, item):
@@ -355,38 +355,38 @@ class Api:
             raise Refused(400, "BadRequest", f"the object is not a {resource.kind} of {resource.api_version}")
         return item
 
-    def patch(self, resource, there, kind, patch, query):
+    def patch(self, resource, stored, kind, patch, query):
         schema = self.schemas.of(resource.api_version, resource.kind)
         patched = lambda item: patches.applied(kind, patch, item, schema, self.schemas)
         try:
-            return self.change(resource, there, patched, query)
+            return self.change(resource, stored, patched, query)
         except ValueError as error:
             raise Refused(415, "UnsupportedMediaType", str(error)) from None
 
-    def delete(self, resource, there, options, query):
+    def delete(self, resource, stored, options, query):
         """A pod is removed after its kubelet stops it, a namespace when it is empty, other objects at once."""
         if query.get("dryRun"):
-            return there
-        meta = there["metadata"]
+            return stored
+        meta = stored["metadata"]
         grace = options.get("gracePeriodSeconds", query.get("gracePeriodSeconds"))
         if resource.kind == "Pod":
-            grace = int(there["spec"]["terminationGracePeriodSeconds"] if grace is None else grace)
-            lingers = grace > 0 and there["spec"].get("nodeName")
+            grace = int(stored["spec"]["terminationGracePeriodSeconds"] if grace is None else grace)
+            lingers = grace > 0 and stored["spec"].get("nodeName")
         else:
             lingers = resource.kind == "Namespace"
         if not lingers:
-            self.store.remove(there)
+            self.store.remove(stored)
             return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
                     "details": {"name": meta["name"], "kind": resource.plural, "uid": meta["uid"]}}
-        return self.store.update(there, lambda item: ended(item, grace)) or there
+        return self.store.update(stored, lambda item: ended(item, grace)) or stored
 
-    def scale(self, there):
+    def scale(self, stored):
         kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
         return {
             "kind": "Scale", "apiVersion": "autoscaling/v1",
-            "metadata": {key: there["metadata"].get(key) for key in kept},
-            "spec": {"replicas": there["spec"]["replicas"]},
-            "status": {"replicas": there.get("status", {}).get("replicas", 0)},
+            "metadata": {key: stored["metadata"].get(key) for key in kept},
+            "spec": {"replicas": stored["spec"]["replicas"]},
+            "status": {"replicas": stored.get("status", {}).get("replicas", 0)},
         }
 
 
@@ -463,25 +463,25 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 case "POST":
                     return self.answer(201, api.create(resource, namespace, given, first))
             raise Refused(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
-        there = api.store.get(resource.plural, namespace, name)
+        stored = api.store.get(resource.plural, namespace, name)
         if rest == ["scale"] and resource.scales:
             if self.command != "GET":
                 replicas = given["spec"]["replicas"]
                 scaled = lambda item: item | {"spec": item["spec"] | {"replicas": replicas}}
-                there = api.change(resource, there, scaled, first)
-            return self.answer(200, api.scale(there))
+                stored = api.change(resource, stored, scaled, first)
+            return self.answer(200, api.scale(stored))
         if rest:
             raise Refused(404, "NotFound", "the server could not find the requested resource")
         match self.command:
             case "GET":
-                return self.answer(200, there)
+                return self.answer(200, stored)
             case "PUT":
-                return self.answer(200, api.change(resource, there, lambda _: given, first))
+                return self.answer(200, api.change(resource, stored, lambda _: given, first))
             case "PATCH":
                 kind = self.headers["Content-Type"].split(";")[0]
-                return self.answer(200, api.patch(resource, there, kind, given, first))
+                return self.answer(200, api.patch(resource, stored, kind, given, first))
             case "DELETE":
-                return self.answer(200, api.delete(resource, there, given, first))
+                return self.answer(200, api.delete(resource, stored, given, first))
 
     def given(self, body):
         """The object in the request. Responses are always JSON, which kubectl accepts."""

@@ -1,4 +1,4 @@
-"""A DNS server for the stand-in's pods, addresses of names from a hosts file.
+"""A DNS server for the pods of the stand-in. It reads the addresses from a hosts file.
 
 It runs in a pod of its own, so the network policies must allow DNS. It serves UDP and TCP. Resolvers use TCP if a
 response is too long for UDP.
@@ -12,12 +12,12 @@ import threading
 
 ADDRESS, INTERNET = 1, 1
 NO_SUCH_NAME, RESPONSE = 3, 0x8580
-# Seconds that an answer may be kept: pods come and go.
-KEPT = 1
+# The time to live of a record in seconds. Pods change, so it is short.
+TTL = 1
 
 
 def known_names(file):
-    """Addresses by name. Short names are the asker's to complete (`search` in its resolv.conf)."""
+    """Addresses by full name. The resolver of the client completes short names (`search` in resolv.conf)."""
     found = {}
     with open(file, encoding="utf-8") as lines:
         for address, *names in filter(None, map(str.split, lines)):
@@ -38,9 +38,9 @@ def answer(query, names):
     addresses = names.get(".".join(labels))
     records = addresses if addresses and (kind, space) == (ADDRESS, INTERNET) else []
     code = NO_SUCH_NAME if addresses is None else 0
-    # The name is the question's: a pointer to byte 12.
-    said = [b"\xc0\x0c" + struct.pack("!HHIH", ADDRESS, INTERNET, KEPT, 4) + socket.inet_aton(a) for a in records]
-    return query[:2] + struct.pack("!HHHHH", RESPONSE | code, 1, len(said), 0, 0) + question + b"".join(said)
+    # The name is a pointer to that of the question, at byte 12.
+    answers = [b"\xc0\x0c" + struct.pack("!HHIH", ADDRESS, INTERNET, TTL, 4) + socket.inet_aton(a) for a in records]
+    return query[:2] + struct.pack("!HHHHH", RESPONSE | code, 1, len(answers), 0, 0) + question + b"".join(answers)
 
 
 class OverUdp(socketserver.BaseRequestHandler):
@@ -52,8 +52,8 @@ class OverUdp(socketserver.BaseRequestHandler):
 class OverTcp(socketserver.StreamRequestHandler):
     def handle(self):
         while length := self.rfile.read(2):
-            said = answer(self.rfile.read(int.from_bytes(length, "big")), known_names(self.server.file))
-            self.wfile.write(len(said).to_bytes(2, "big") + said)
+            response = answer(self.rfile.read(int.from_bytes(length, "big")), known_names(self.server.file))
+            self.wfile.write(len(response).to_bytes(2, "big") + response)
 
 
 def serve(file):

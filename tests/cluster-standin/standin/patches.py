@@ -15,7 +15,7 @@ KEY, HOW = "x-kubernetes-patch-merge-key", "x-kubernetes-patch-strategy"
 
 
 class Schemas:
-    """The published schemas, which name the key that identifies the items of a list."""
+    """The published schemas. They name the merge key of each list."""
 
     def __init__(self):
         self.definitions = json.loads((SCHEMAS / "_definitions.json").read_text(encoding="utf-8"))["$defs"]
@@ -26,7 +26,7 @@ class Schemas:
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
     def field(self, schema, name):
-        """The schema of a map's field; empty where nothing is said."""
+        """The schema of a field of a map; empty if the schema does not define it."""
         schema = self.resolved(schema)
         if name in schema.get("properties", {}):
             return schema["properties"][name]
@@ -40,7 +40,7 @@ class Schemas:
 
 
 def applied(kind, patch, current, schema, schemas):
-    """The object with a patch of this media type."""
+    """Applies a patch of this media type to an object."""
     if kind == JSON:
         return json_patch(current, patch)
     if kind == MERGE:
@@ -51,7 +51,7 @@ def applied(kind, patch, current, schema, schemas):
 
 
 def merge(current, patch):
-    """RFC 7386."""
+    """Applies a merge patch (RFC 7386)."""
     if not isinstance(patch, dict):
         return patch
     result = dict(current) if isinstance(current, dict) else {}
@@ -64,7 +64,7 @@ def merge(current, patch):
 
 
 def strategic(current, patch, schema, schemas):
-    """A merge patch in which lists of things with a name are merged by that name, and `$` begins an order."""
+    """Applies a strategic merge patch: lists are merged by their key, and `$` begins a directive."""
     if patch.get("$patch") == "replace":
         return {key: value for key, value in patch.items() if key != "$patch"}
     result = dict(current) if isinstance(current, dict) else {}
@@ -113,7 +113,7 @@ def merged_list(current, patch, schema, schemas):
 
 
 def in_order(items, order, key):
-    """The items that the order names, in that order; the others keep their places before them."""
+    """The items in the given order. Items that it does not name come first and keep their order."""
     names = [item[key] for item in order] if key else order
     of = (lambda item: item.get(key)) if key else (lambda item: item)
     named = sorted((item for item in items if of(item) in names), key=lambda item: names.index(of(item)))
@@ -121,7 +121,7 @@ def in_order(items, order, key):
 
 
 def json_patch(current, operations):
-    """RFC 6902, as far as kubectl uses it."""
+    """Applies a JSON patch (RFC 6902): the operations that kubectl uses."""
     result = copy.deepcopy(current)
     for operation in operations:
         path = [part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:]]
@@ -142,7 +142,7 @@ def json_patch(current, operations):
 
 
 def label_selector(text):
-    """A test of labels: `a=b,c!=d,e in (f, g),h,!i`."""
+    """A predicate on labels, from a selector such as `a=b,c!=d,e in (f, g),h,!i`."""
     terms = []
     for term in re.findall(r"(?:[^,(]|\([^)]*\))+", text or ""):
         term = term.strip()
@@ -162,7 +162,7 @@ def label_selector(text):
 
 
 def field_selector(text):
-    """A test of objects: `metadata.name=a,spec.nodeName!=b`."""
+    """A predicate on objects, from a selector such as `metadata.name=a,spec.nodeName!=b`."""
     terms = [re.fullmatch(r"([\w.]+)(==|=|!=)(.*)", term).groups() for term in (text or "").split(",") if term]
 
     def holds(item):

@@ -1,8 +1,7 @@
-"""The Jobs that kubectl writes in protobuf, read into the objects that it would have written in JSON.
+"""Decodes the Jobs that kubectl sends in protobuf. The result is the same object in JSON.
 
-Numbers and types are those of generated.proto in k8s.io/api and k8s.io/apimachinery, which the tags of kubectl's own
-structs repeat. Only what a Job of ours may have is here; anything else is refused by its number, so that nothing is
-lost on the way.
+Numbers and types are from generated.proto in k8s.io/api and k8s.io/apimachinery. Only the fields that a Job of this
+project can have are listed. An unlisted field is an error, so nothing is lost silently.
 """
 
 import datetime
@@ -14,9 +13,9 @@ MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 MAGIC = b"k8s\0"
 VARINT, BYTES = 0, 2
 
-# Number, name and type of each field. A name of "." is none: in JSON, what is in that message is in its parent. A type
-# with [] is a list, with {} a map by strings. Zeros mean that nothing was said, but with = they are said themselves:
-# those fields are pointers in kubectl, or always written.
+# Number, name and type of each field. In JSON, the fields of a message with the name "." belong to its parent. A type
+# with [] is a list, with {} a map with string keys. A zero value means that the field is not set, except for types with
+# =: these fields are pointers in kubectl, or are always written.
 MESSAGES = {
     "Unknown": "1 typeMeta TypeMeta, 2 raw bytes, 3 contentEncoding string, 4 contentType string",
     "TypeMeta": "1 apiVersion string, 2 kind string",
@@ -125,7 +124,7 @@ def fields_of(message):
 
 
 def read(body):
-    """The object in what was sent; a ValueError where it is not one, or one that is not known here."""
+    """Decodes an object. Raises a ValueError if the data is invalid or is not a Job."""
     if not body.startswith(MAGIC):
         raise ValueError("the Kubernetes prefix is missing")
     unknown = message("Unknown", body[len(MAGIC) :])
@@ -158,7 +157,7 @@ def message(name, data):
 
 
 def entry(field, data):
-    """A map's entry is a message of its own: 1 is the key, 2 the value."""
+    """Decodes an entry of a map, which is a message: field 1 is the key, field 2 the value."""
     found = {number: value for number, _, value in parts(field.name, data)}
     return found.get(1, b"").decode(), converted(field.kind, found.get(2, b""))
 
@@ -166,7 +165,7 @@ def entry(field, data):
 def converted(kind, value):
     match kind:
         case "int":
-            # Negative ones are written as if they had 64 bits.
+            # Negative numbers are encoded with 64 bits.
             return value - (1 << 64) if value >> 63 else value
         case "bool":
             return bool(value)
@@ -187,30 +186,30 @@ def converted(kind, value):
 
 
 def parts(name, data):
-    """Number, way of writing and value of each field of a message."""
-    place = 0
-    while place < len(data):
-        tag, place = varint(name, data, place)
+    """Yields the number, the wire type and the value of each field of a message."""
+    offset = 0
+    while offset < len(data):
+        tag, offset = varint(name, data, offset)
         number, wire = tag >> 3, tag & 7
         if wire == VARINT:
-            value, place = varint(name, data, place)
+            value, offset = varint(name, data, offset)
         elif wire == BYTES:
-            size, place = varint(name, data, place)
-            value, place = data[place : place + size], place + size
+            size, offset = varint(name, data, offset)
+            value, offset = data[offset : offset + size], offset + size
         else:
             raise ValueError(f"{name}'s field {number} is written in a way that is not known here, {wire}")
-        if place > len(data):
+        if offset > len(data):
             raise ValueError(f"{name} ends within its field {number}")
         yield number, wire, value
 
 
-def varint(name, data, place):
-    """A number in groups of seven bits, the lowest first, and the place after it."""
+def varint(name, data, offset):
+    """Decodes a varint (groups of seven bits, lowest first). Returns the number and the offset after it."""
     value = shift = 0
-    while place < len(data) and shift < 70:
-        byte = data[place]
+    while offset < len(data) and shift < 70:
+        byte = data[offset]
         value |= (byte & 0x7F) << shift
-        place, shift = place + 1, shift + 7
+        offset, shift = offset + 1, shift + 7
         if byte < 0x80:
-            return value, place
+            return value, offset
     raise ValueError(f"{name} ends within a number")

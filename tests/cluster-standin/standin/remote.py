@@ -7,36 +7,36 @@ import threading
 
 from . import spdy, websocket
 
-# A command's streams share a WebSocket; each message begins with the number of one.
+# The streams of a command share a WebSocket. The first byte of a message is the number of its stream.
 EXEC = "v5.channel.k8s.io"
 STDIN, STDOUT, STDERR, OUTCOME, CLOSED = 0, 1, 2, 3, 255
 # The WebSocket carries SPDY frames.
 FORWARD = "SPDY/3.1+portforward.k8s.io"
-# Bytes that a pod says at once, at most: more than a short frame of a WebSocket takes.
+# The maximum size of a message in bytes. It is larger than a short WebSocket frame, so tests cover long frames.
 PART = 256 * 1024
 
 
 def execute(handler, start):
-    """Runs the process that `start` gives, with the streams of the caller's connection."""
+    """Starts a process with `start` and connects its streams to the client."""
     if not websocket.is_offered(handler, EXEC):
         return
     process = start()
-    caller = websocket.WebSocket(handler, EXEC)
+    client = websocket.WebSocket(handler, EXEC)
 
     def pass_on(stream, number):
         while data := stream.read1(PART):
-            caller.send(bytes([number]) + data)
+            client.send(bytes([number]) + data)
 
     readers = [threading.Thread(target=pass_on, args=(process.stdout, STDOUT)),
                threading.Thread(target=pass_on, args=(process.stderr, STDERR))]
     with process.stdout, process.stderr:
         for reader in readers:
             reader.start()
-        threading.Thread(target=take_input, args=(caller, process), daemon=True).start()
+        threading.Thread(target=send_input, args=(client, process), daemon=True).start()
         for reader in readers:
             reader.join()
-    caller.send(bytes([OUTCOME]) + json.dumps(outcome(process.wait())).encode())
-    caller.close()
+    client.send(bytes([OUTCOME]) + json.dumps(outcome(process.wait())).encode())
+    client.close()
 
 
 def outcome(code):
@@ -49,10 +49,10 @@ def outcome(code):
     }
 
 
-def take_input(caller, process):
-    """Gives the process what is meant for it. The caller's end is the process's end of input."""
+def send_input(client, process):
+    """Sends the client's input to the process, and closes the input when the client does."""
     try:
-        while (message := caller.receive()) is not None:
+        while (message := client.receive()) is not None:
             if message == bytes([CLOSED, STDIN]):
                 break
             if message[:1] == bytes([STDIN]) and process.stdin:
@@ -61,12 +61,12 @@ def take_input(caller, process):
         if process.stdin:
             process.stdin.close()
     except (OSError, ValueError):
-        # It ended without reading everything.
+        # The process ended without reading everything.
         pass
 
 
 def forward(handler, pod, connect):
-    """Carries connections to a pod's ports, which `connect` opens. Each has two streams: its data, and its errors."""
+    """Forwards connections to ports of a pod, opened by `connect`. Each has two streams: data and errors."""
     if not websocket.is_offered(handler, FORWARD):
         return
     requests = {}
@@ -76,39 +76,40 @@ def forward(handler, pod, connect):
         streams[stream.headers["streamtype"]] = stream
         if len(streams) == 2:
             request = requests.pop(stream.headers["requestid"])
-            threading.Thread(target=carry, args=(pod, connect, request["data"], request["error"]), daemon=True).start()
+            ends = (pod, connect, request["data"], request["error"])
+            threading.Thread(target=forward_connection, args=ends, daemon=True).start()
 
     spdy.Session(websocket.WebSocket(handler, FORWARD), opened).serve()
 
 
-def carry(pod, connect, data, errors):
-    """One connection, until both ends are closed or one is broken. Errors have the kubelet's wording."""
+def forward_connection(pod, connect, data, errors):
+    """Forwards one connection until both ends are closed or one fails. Errors have the wording of the kubelet."""
     port, meta = int(data.headers["port"]), pod["metadata"]
     # Ignored if kubectl has disconnected.
     with contextlib.suppress(ConnectionError):
         try:
-            with connect(port) as there:
-                upwards = threading.Thread(target=carry_up, args=(data, there), daemon=True)
+            with connect(port) as port_socket:
+                upwards = threading.Thread(target=send_data, args=(data, port_socket), daemon=True)
                 upwards.start()
-                while part := there.recv(PART):
+                while part := port_socket.recv(PART):
                     data.write(part)
                 data.end()
                 upwards.join()
         except OSError as error:
-            said = f"error forwarding port {port} to pod {meta['name']}, uid {meta['uid']}: {error}"
-            errors.write(said.encode())
+            message = f"error forwarding port {port} to pod {meta['name']}, uid {meta['uid']}: {error}"
+            errors.write(message.encode())
             data.end()
         finally:
-            data.give_up()
+            data.reset()
             errors.end()
 
 
-def carry_up(data, there):
+def send_data(data, port_socket):
     """Sends the client's data to the pod. After its end, the pod can still respond."""
     how = socket.SHUT_RDWR
     with contextlib.suppress(OSError):
         while part := data.read():
-            there.sendall(part)
+            port_socket.sendall(part)
         how = socket.SHUT_WR
     with contextlib.suppress(OSError):
-        there.shutdown(how)
+        port_socket.shutdown(how)

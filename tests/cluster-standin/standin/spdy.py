@@ -1,6 +1,6 @@
-"""SPDY/3 (draft-mbelshe-httpbis-spdy-00), the part that kubectl uses: many streams in one connection.
+"""The part of SPDY/3 (draft-mbelshe-httpbis-spdy-00) that kubectl uses: many streams in one connection.
 
-kubectl opens all of them. It keeps no windows (what 3.1 adds to 3), and neither does this module. An unread stream
+kubectl opens all streams. Neither kubectl nor this module implements the flow control of SPDY/3.1. An unread stream
 blocks the sender and the other streams of the connection.
 """
 
@@ -13,7 +13,7 @@ SYN_STREAM, SYN_REPLY, RST_STREAM, PING, GOAWAY = 1, 2, 3, 6, 7
 VERSION = 3
 # The flag FIN.
 LAST = 1
-# Parts of a stream that may wait to be read.
+# The maximum number of unread parts of a stream.
 WAITING = 64
 
 WORDS = (
@@ -33,25 +33,25 @@ TEXT = (
     "chunked,text/html,image/png,image/jpg,image/gif,application/xml,application/xhtml+xml,text/plain,text/javascript,"
     "publicprivatemax-age=gzip,deflate,sdchcharset=utf-8charset=iso-8859-1,utf-,*,enq=0."
 )
-# What both sides take as said before the first header (2.6.10.1).
+# The initial dictionary of the compression of headers (2.6.10.1).
 DICTIONARY = b"".join(struct.pack(">I", len(word)) + word.encode() for word in WORDS.split(",")) + TEXT.encode()
 
 
 class Stream:
-    """One of a session's streams: what its headers say, what has come, and the way back."""
+    """A stream of a session: its headers and its received data."""
 
     def __init__(self, session, number, headers):
         self.session, self.number, self.headers = session, number, headers
         self.changed, self.parts = threading.Condition(), collections.deque()
-        # The other side has said all, or one of the two has given up.
+        # `ended`: the peer has sent everything. `broken`: one side has reset the stream.
         self.ended, self.broken = False, False
 
     def read(self):
-        """What has come next; nothing at its end."""
+        """The next received part; empty at the end of the stream."""
         with self.changed:
             self.changed.wait_for(lambda: self.parts or self.ended or self.broken)
             if self.broken:
-                raise ConnectionResetError("the stream was given up")
+                raise ConnectionResetError("the stream was reset")
             part = self.parts.popleft() if self.parts else b""
             self.changed.notify_all()
             return part
@@ -63,7 +63,7 @@ class Stream:
         self.write(b"", last=True)
 
     def take(self, data, last):
-        """What the other side sends. It waits while too much of it has not been read."""
+        """Adds received data. Blocks while too many parts are unread."""
         with self.changed:
             self.changed.wait_for(lambda: len(self.parts) < WAITING or self.broken)
             if data:
@@ -71,7 +71,7 @@ class Stream:
             self.ended = self.ended or last
             self.changed.notify_all()
 
-    def give_up(self):
+    def reset(self):
         with self.changed:
             self.broken = True
             self.parts.clear()
@@ -79,28 +79,28 @@ class Stream:
 
 
 class Session:
-    """Streams over the messages of a WebSocket, whose borders mean nothing. `opened` is called with each new stream."""
+    """Streams over a WebSocket, whose messages form one stream of bytes. `opened` gets each new stream."""
 
     def __init__(self, socket, opened):
         self.socket, self.opened = socket, opened
         self.streams, self.buffer = {}, bytearray()
         self.send = socket.send
-        # Each headers' compression goes on where the last one's ended.
+        # All header blocks of a connection share one compression context.
         self.unpack = zlib.decompressobj(zdict=DICTIONARY)
         self.pack = zlib.compressobj(zdict=DICTIONARY)
 
     def serve(self):
-        """Until the other side goes; its streams end with it."""
+        """Serves until the client disconnects. All streams then end."""
         try:
             while self.take_frame():
                 pass
         finally:
             self.socket.close()
             for stream in self.streams.values():
-                stream.give_up()
+                stream.reset()
 
     def read(self, size):
-        """So many bytes; None at the end of the connection."""
+        """Reads `size` bytes; None at the end of the connection."""
         while len(self.buffer) < size:
             if (message := self.socket.receive()) is None:
                 return None
@@ -110,7 +110,7 @@ class Session:
         return found
 
     def take_frame(self):
-        """False when it was the last."""
+        """Handles one frame. Returns False after the last."""
         if (head := self.read(8)) is None:
             return False
         first, second = struct.unpack(">II", head)
@@ -135,24 +135,24 @@ class Session:
             self.control(SYN_REPLY, body[:4] + self.packed({}))
             self.opened(stream)
         elif kind == RST_STREAM and (number := number_of(body)) in self.streams:
-            self.streams[number].give_up()
+            self.streams[number].reset()
         elif kind == PING and number_of(body) % 2:
-            # The even ones would be answers to ours.
+            # An even number is the reply to a ping of this side, which sends none.
             self.control(PING, body)
-        # SETTINGS, HEADERS and WINDOW_UPDATE have nothing to say here.
+        # SETTINGS, HEADERS and WINDOW_UPDATE are ignored.
         return True
 
     def control(self, kind, body):
         self.send(struct.pack(">HHI", 0x8000 | VERSION, kind, len(body)) + body)
 
     def unpacked(self, block):
-        """Names and values (2.6.10)."""
+        """Decodes a header block (2.6.10)."""
         block = self.unpack.decompress(block)
-        texts, place = [], 4
-        while place < len(block):
-            end = place + 4 + number_of(block[place:])
-            texts.append(block[place + 4 : end].decode())
-            place = end
+        texts, offset = [], 4
+        while offset < len(block):
+            end = offset + 4 + number_of(block[offset:])
+            texts.append(block[offset + 4 : end].decode())
+            offset = end
         return dict(zip(texts[::2], texts[1::2]))
 
     def packed(self, headers):

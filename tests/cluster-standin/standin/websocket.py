@@ -1,4 +1,4 @@
-"""The server's side of a WebSocket (RFC 6455), over which kubectl runs commands and forwards ports."""
+"""The server side of a WebSocket (RFC 6455). kubectl uses it to run commands and to forward ports."""
 
 import base64
 import contextlib
@@ -11,11 +11,11 @@ NORMAL = struct.pack(">H", 1000)
 
 
 def is_offered(handler, protocol):
-    """Whether the caller wants a WebSocket that speaks this protocol. Responds with an error if not."""
+    """Whether the client requests a WebSocket with this protocol. Responds with an error if not."""
     offered = [name.strip() for name in handler.headers.get("Sec-WebSocket-Protocol", "").split(",")]
     if handler.headers.get("Upgrade", "").lower() == "websocket" and protocol in offered:
         return True
-    # kubectl's older ways, without a WebSocket, are not known here.
+    # The SPDY upgrade of older kubectl versions is not supported.
     handler.answer(400, f"only WebSockets with {protocol} are supported\n".encode(), "text/plain")
     return False
 
@@ -56,13 +56,13 @@ class WebSocket:
         self.is_closed = True
 
     def receive(self):
-        """The next message; None at the end of the connection."""
+        """Reads the next message; None at the end of the connection."""
         message = b""
         while (frame := self.frame()) is not None:
             kind, last, payload = frame
             if kind == CLOSE:
                 return None
-            # Frames about the connection may come between those of a message.
+            # Control frames can come between the frames of a message.
             if kind == PING:
                 self.send(payload, PONG)
             elif kind != PONG:
@@ -72,7 +72,7 @@ class WebSocket:
         return None
 
     def frame(self):
-        """Its kind, whether it ends its message, and what is in it; None at the end of the connection."""
+        """Reads a frame: its kind, whether it is the last of its message, and its payload; None at the end."""
         head = self.source.read(2)
         if len(head) < 2:
             return None
@@ -83,7 +83,7 @@ class WebSocket:
         payload = self.source.read(size)
         if len(payload) < size:
             return None
-        # All bytes at once: the mask is as long as the payload.
+        # One XOR over all bytes: the mask is repeated to the length of the payload.
         repeated = (mask * (size // 4 + 1))[:size]
         payload = (int.from_bytes(payload, "big") ^ int.from_bytes(repeated, "big")).to_bytes(size, "big")
         return head[0] & 15, bool(head[0] & 0x80), payload
