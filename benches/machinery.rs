@@ -253,7 +253,7 @@ impl Servers {
 
     /// CPU seconds of RabbitMQ, Redis and S3 so far.
     fn cpu(&self) -> [f64; 3] {
-        [self.rabbit.pid(), self.redis.pid(), self.s3.pid()].map(cpu::seconds_of_tree)
+        [self.rabbit.pid(), self.redis.process.pid(), self.s3.process.pid()].map(cpu::seconds_of_tree)
     }
 }
 

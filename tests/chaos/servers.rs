@@ -43,9 +43,9 @@ impl Servers {
         let mentions = environment.mentions(fault);
         match fault {
             ServerFault::RestartRabbitMq => self.rabbit.kill(),
-            ServerFault::RestartRedis => self.redis.kill(),
-            ServerFault::FreezeS3 => self.s3.signal("STOP"),
-            ServerFault::KillS3 => self.s3.kill(),
+            ServerFault::RestartRedis => self.redis.process.kill(),
+            ServerFault::FreezeS3 => self.s3.process.signal("STOP"),
+            ServerFault::KillS3 => self.s3.process.kill(),
         }
         noticed(environment, fault, mentions).await;
         match fault {
@@ -54,7 +54,7 @@ impl Servers {
                 self.rabbit.wait_until_up().await;
             }
             ServerFault::RestartRedis => tokio::task::block_in_place(|| self.redis.restart()),
-            ServerFault::FreezeS3 => self.s3.signal("CONT"),
+            ServerFault::FreezeS3 => self.s3.process.signal("CONT"),
             ServerFault::KillS3 => tokio::task::block_in_place(|| self.s3.restart()),
         }
         environment.log.say("noticed and repaired");

@@ -80,13 +80,13 @@ async fn calls_to_a_hanging_server_time_out() {
     let server = RedisServer::start(&[]);
     let ledger = with_short_timeouts(&server);
     ledger.register(&run(), &[photo("1")], 5).await.unwrap();
-    server.signal("STOP");
+    server.process.signal("STOP");
     for _ in 0..3 {
         let error = ledger.begin(&first("1"), "w", false).await.unwrap_err();
         assert!(error.is_retryable(), "{error}");
         assert!(error.to_string().contains(&server.port.to_string()), "{error}");
     }
-    server.signal("CONT");
+    server.process.signal("CONT");
     let begun = eventually(async || ledger.begin(&first("1"), "w", false).await).await;
     assert_eq!(begun, Permission::Granted { crashes: 0 });
 }
@@ -118,7 +118,7 @@ async fn confirmed_moves_survive_a_kill_of_the_server() {
     let mut confirmed = Vec::new();
     for (number, id) in ids.iter().enumerate() {
         if number == 200 {
-            server.kill();
+            server.process.kill();
         }
         match advance(&ledger, &first(id), State::Waiting(detect), None).await {
             Ok(moved) => confirmed.push((id, moved)),

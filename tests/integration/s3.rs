@@ -89,12 +89,12 @@ async fn nothing_stored_is_lost_when_the_service_is_killed() {
     let (late, late_body) = original("stored after");
     store.put(&early, early_body.clone(), "image/jpeg").await.unwrap();
 
-    server.signal("STOP");
+    server.process.signal("STOP");
     let error = impatient_store.get(&early).await.unwrap_err();
     assert!(error.is_retryable(), "the service hangs: {error}");
-    server.signal("CONT");
+    server.process.signal("CONT");
 
-    server.kill();
+    server.process.kill();
     let error = impatient_store.put(&late, late_body.clone(), "image/jpeg").await.unwrap_err();
     assert!(error.is_retryable(), "the service is unreachable: {error}");
     assert!(impatient_store.exists(&early).await.unwrap_err().is_retryable());

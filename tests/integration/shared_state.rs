@@ -233,7 +233,7 @@ async fn requests_are_deferred_while_the_limiter_is_unavailable() {
     let rules = Rules { queue_timeout: Duration::from_millis(50), ..rules() };
     let host_limits = HostLimits::new(&rules).with_limiter(limiter(&settings, "a", LeaseLimits::new(&rules)));
     assert!(matches!(host_limits.admit("x").await, Admission::Granted(_)));
-    server.kill();
+    server.process.kill();
     assert!(matches!(
         host_limits.admit("y").await,
         Admission::Deferred { reason: DeferReason::LimiterUnavailable, .. }
@@ -285,7 +285,7 @@ async fn pauses_reach_all_workers_and_survive_a_restart_of_the_server() {
     Pauses::add(&redis, &[host]).await.unwrap();
     assert_eq!(Pauses::read(&redis).await.unwrap(), before, "the pause keeps its start");
 
-    server.kill();
+    server.process.kill();
     server.restart();
     until("an available server", async || Pauses::add(&redis, &fetch).await.is_ok()).await;
     becomes(&mut stage, true).await;

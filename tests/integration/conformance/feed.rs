@@ -229,7 +229,7 @@ async fn a_redis_cursor_survives_a_restart_of_the_server() {
     let settings = server.settings();
     over_a_restart(RedisServer::ledger_with(settings.clone()), async |ledger| {
         drop(ledger);
-        server.kill();
+        server.process.kill();
         server.restart();
         RedisServer::ledger_with(settings)
     })

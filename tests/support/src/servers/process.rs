@@ -20,15 +20,23 @@ const WATCHDOG: &str = r#"
     rm -rf "$folder"
 "#;
 
-/// A running server and its folder, which is removed at its end.
+/// A server and its folder. It can be killed and started again.
 pub struct Process {
+    folder: PathBuf,
+    command: Vec<String>,
+    /// The server runs in the last. The first removes the folder when it is dropped, so all are kept.
+    started: Vec<Watched>,
+}
+
+/// A server process and the shell that kills it at the end of the test process.
+struct Watched {
     _watchdog: Child,
     _stdin: ChildStdin,
     pid: u32,
 }
 
-impl Process {
-    pub fn start(folder: &Path, command: &[String]) -> Self {
+impl Watched {
+    fn start(folder: &Path, command: &[String]) -> Self {
         let mut watchdog = Command::new("sh")
             .args(["-c", WATCHDOG, "watchdog"])
             .arg(folder)
@@ -43,19 +51,27 @@ impl Process {
         BufReader::new(watchdog.stdout.take().unwrap()).read_line(&mut pid).unwrap();
         Self { _watchdog: watchdog, _stdin: stdin, pid: pid.trim().parse().expect("the shell prints the process id") }
     }
+}
+
+impl Process {
+    pub fn start(folder: &Path, command: Vec<String>) -> Self {
+        let started = vec![Watched::start(folder, &command)];
+        Self { folder: folder.to_owned(), command, started }
+    }
 
     pub fn pid(&self) -> u32 {
-        self.pid
+        self.started.last().expect("a server is started at once").pid
     }
 
     pub fn signal(&self, signal: &str) {
-        let sent = Command::new("kill").args([&format!("-{signal}"), &self.pid.to_string()]).status().unwrap();
-        assert!(sent.success(), "kill -{signal} {}", self.pid);
+        let pid = self.pid().to_string();
+        let sent = Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap();
+        assert!(sent.success(), "kill -{signal} {pid}");
     }
 
     pub fn is_alive(&self) -> bool {
         // A killed server is a zombie until its watchdog waits for it at the end.
-        std::fs::read_to_string(format!("/proc/{}/stat", self.pid))
+        std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))
             .is_ok_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z')))
     }
 
@@ -63,6 +79,22 @@ impl Process {
     pub fn kill(&self) {
         self.signal("KILL");
         wait_for("the end of a killed server", || (!self.is_alive()).then_some(()));
+    }
+
+    /// Starts the server again with the same command, so with the same ports and data. Waits until `is_up`.
+    pub fn restart(&mut self, is_up: impl Fn() -> bool) {
+        self.started.push(Watched::start(&self.folder, &self.command));
+        assert!(self.wait_until_up(is_up), "{}", self.log_tail());
+    }
+
+    /// Waits until `is_up`. Returns false if the server has ended.
+    pub fn wait_until_up(&self, is_up: impl Fn() -> bool) -> bool {
+        wait_for(&self.command[0], || is_up().then_some(true).or_else(|| (!self.is_alive()).then_some(false)))
+    }
+
+    /// The end of the log, for the message of a failed start.
+    pub fn log_tail(&self) -> String {
+        log_tail(&self.folder)
     }
 }
 

@@ -1,6 +1,6 @@
 //! A private Redis server.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -10,11 +10,8 @@ use facemill::redis::{RedisClient, RedisSettings};
 use super::process::{self, Process};
 
 pub struct RedisServer {
-    folder: PathBuf,
     pub port: u16,
-    command: Vec<String>,
-    /// The last process is running. The folder is removed when the first is dropped.
-    processes: Vec<Process>,
+    pub process: Process,
 }
 
 impl RedisServer {
@@ -52,20 +49,8 @@ impl RedisServer {
         ];
         command.extend(fixed.into_iter().flat_map(|(name, value)| [name.to_owned(), value]));
         command.extend(settings.iter().map(|&setting| setting.to_owned()));
-        let process = Process::start(&folder, &command);
-        let server = Self { folder, port, command, processes: vec![process] };
-        server.wait_until_up().then_some(server)
-    }
-
-    /// Waits until the server responds. Returns false if it has ended.
-    fn wait_until_up(&self) -> bool {
-        process::wait_for("redis-server", || {
-            let response = process::send_request(self.port, "PING\r\n").unwrap_or_default();
-            // A server with a password responds with NOAUTH.
-            (response.starts_with("+PONG") || response.starts_with("-NOAUTH"))
-                .then_some(true)
-                .or_else(|| (!self.process().is_alive()).then_some(false))
-        })
+        let server = Self { port, process: Process::start(&folder, command) };
+        server.process.wait_until_up(|| responds(port)).then_some(server)
     }
 
     pub fn url(&self) -> String {
@@ -87,27 +72,17 @@ impl RedisServer {
         RedisSettings { prefix, ..RedisSettings::new(self.url()) }
     }
 
-    fn process(&self) -> &Process {
-        self.processes.last().expect("a started server")
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.process().pid()
-    }
-
-    pub fn signal(&self, signal: &str) {
-        self.process().signal(signal);
-    }
-
-    pub fn kill(&self) {
-        self.process().kill();
-    }
-
     /// Starts the server again with the same port and data.
     pub fn restart(&mut self) {
-        self.processes.push(Process::start(&self.folder, &self.command));
-        assert!(self.wait_until_up(), "{}", process::log_tail(&self.folder));
+        let port = self.port;
+        self.process.restart(|| responds(port));
     }
+}
+
+/// Whether the server accepts commands. A server with a password responds with NOAUTH.
+fn responds(port: u16) -> bool {
+    let response = process::send_request(port, "PING\r\n").unwrap_or_default();
+    response.starts_with("+PONG") || response.starts_with("-NOAUTH")
 }
 
 fn binary() -> &'static Path {

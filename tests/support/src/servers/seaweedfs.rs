@@ -1,6 +1,5 @@
 //! A private S3 service: SeaweedFS with master, volume, filer and gateway in one process.
 
-use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -10,11 +9,8 @@ use facemill::objects::s3::{Keys, S3, S3Settings, Timeouts};
 use super::process::{self, Process};
 
 pub struct SeaweedFs {
-    folder: PathBuf,
     port: u16,
-    command: Vec<String>,
-    /// The last process is running. The folder is removed when the first is dropped.
-    processes: Vec<Process>,
+    pub process: Process,
 }
 
 impl SeaweedFs {
@@ -63,17 +59,8 @@ impl SeaweedFs {
         );
         let command: Vec<String> =
             [weed.display().to_string()].into_iter().chain(command.split_whitespace().map(str::to_owned)).collect();
-        let process = Process::start(&folder, &command);
-        let server = Self { folder, port: s3, command, processes: vec![process] };
-        server.wait_until_up().then_some(server)
-    }
-
-    fn wait_until_up(&self) -> bool {
-        process::wait_for("weed", || {
-            let response = process::send_request(self.port, "GET /healthz HTTP/1.0\r\n\r\n").unwrap_or_default();
-            let up = response.split(' ').nth(1) == Some("200");
-            up.then_some(true).or_else(|| (!self.process().is_alive()).then_some(false))
-        })
+        let server = Self { port: s3, process: Process::start(&folder, command) };
+        server.process.wait_until_up(|| is_healthy(s3)).then_some(server)
     }
 
     /// Creates the bucket in its own runtime, because a shared service outlives the runtime of the test that started
@@ -126,25 +113,14 @@ impl SeaweedFs {
         S3::new(self.settings())
     }
 
-    fn process(&self) -> &Process {
-        self.processes.last().expect("a started server")
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.process().pid()
-    }
-
-    pub fn signal(&self, signal: &str) {
-        self.process().signal(signal);
-    }
-
-    pub fn kill(&self) {
-        self.process().kill();
-    }
-
     /// Starts the service again with the same ports and data.
     pub fn restart(&mut self) {
-        self.processes.push(Process::start(&self.folder, &self.command));
-        assert!(self.wait_until_up(), "{}", process::log_tail(&self.folder));
+        let port = self.port;
+        self.process.restart(|| is_healthy(port));
     }
+}
+
+fn is_healthy(port: u16) -> bool {
+    let response = process::send_request(port, "GET /healthz HTTP/1.0\r\n\r\n").unwrap_or_default();
+    response.split(' ').nth(1) == Some("200")
 }
