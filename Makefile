@@ -22,10 +22,10 @@ endif
 # Recipes read these from the environment, so that a path may contain any character.
 export DUMP OUT RUN CONTEXT
 
-.PHONY: help setup setup-tests run test test-rabbitmq4 chaos check-scripts check-deploy cluster-test image submit bench lint advisories
+.PHONY: help setup setup-tests run test test-rabbitmq4 chaos check-scripts check-deploy check-differential differential cluster-test image submit bench lint advisories
 
 help: ## lists the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo 'make run DUMP=dump.sql.gz OUT=dir   processes your own dump; ARGS="--limit 100" passes options to facemill'
 
 setup: ## installs missing system libraries and fetches the pinned models and sample photographs
@@ -65,6 +65,17 @@ test-rabbitmq4: setup-tests ## runs the broker, worker and chaos tests on Rabbit
 check-deploy: setup-tests ## checks manifests, Dockerfile and compose file without a cluster
 	@$(CARGO) test --locked --no-run
 	@$(PYTHON) -B -m unittest discover --quiet tests/deploy
+
+# The seed is fixed, so that a failure does not depend on the day.
+check-differential: setup-tests ## compares candidates of 500 dumps and 300 mutations with the answers of the databases
+	@$(CARGO) test --locked --no-run
+	@$(PYTHON) -B -m unittest discover --quiet tests/differential
+	@$(PYTHON) -B tests/differential/differential.py --seed 1 --comparisons 500 --mutations 300
+
+COUNT ?= 10000
+differential: setup-tests ## the same with COUNT=10000 mutations and a quarter as many dumps: SEED=7, ARGS="--only ID"
+	@$(CARGO) test --locked --no-run
+	@$(PYTHON) -B tests/differential/differential.py --seed "$(SEED)" --comparisons "$$(($(COUNT) / 4))" --mutations "$(COUNT)" $(ARGS)
 
 cluster-test: setup-tests ## runs an installation on a stand-in for a cluster (Linux namespaces), or on CONTEXT=kind-kind
 	@$(CARGO) test --locked --no-run

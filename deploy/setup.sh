@@ -59,6 +59,11 @@ if $tests; then
     need shellcheck "lints the scripts" command -v shellcheck
     need strace "shows which addresses the program contacts" command -v strace
     need rabbitmq-server "RabbitMQ server of the tests" test -x /usr/lib/rabbitmq/bin/rabbitmq-server
+    need postgresql "PostgreSQL server of the tests" bash -c 'compgen -G "/usr/lib/postgresql/*/bin/initdb"'
+    # Unlike mariadb-server, it has no service.
+    need mariadb-server-core "MariaDB server of the tests" test -x /usr/sbin/mariadbd
+    need mariadb-client "mariadb-dump writes dumps for the tests" command -v mariadb-dump
+    need sqlite3 "writes dumps for the tests" command -v sqlite3
     need prometheus "promtool checks the alerts and the dashboard" command -v promtool
 fi
 
@@ -146,7 +151,7 @@ apt_get update || echo "apt-get update failed: continuing with the existing pack
 # servers, so the packaged services stay stopped.
 servers=()
 for package in "${packages[@]}"; do
-    case $package in *-server | prometheus) servers+=("$package") ;; esac
+    case $package in *-server | postgresql | prometheus) servers+=("$package") ;; esac
 done
 policy=/usr/sbin/policy-rc.d
 keep_services_stopped() {
