@@ -69,6 +69,8 @@ class Ids:
     trait: str = ""
     # Another spelling that the server's collation takes for the same id: called with the generator and a value.
     vary: object = None
+    # A statement that makes the type.
+    needs: str = ""
 
 
 def generate(seed, server, number):
@@ -76,8 +78,8 @@ def generate(seed, server, number):
     rng = random.Random(f"{seed}/{server.name}/{number}")
     database = Database(server.name, number, str(seed))
     database.charset = server.charset(rng)
-    pool = values.texts(database.charset, nul=server.nul_in_texts)
-    if database.charset != "utf8mb4":
+    pool = values.texts(database.charset, nul=server.nul_in_texts or database.charset == "nul")
+    if database.charset in values.REPERTOIRES:
         database.traits.add("charset")
     keyed = rng.random() < 0.8
     sizes = {"labels": rng.randint(1, 5), "photos": rng.randint(3, 14), "faces": rng.randint(3, 20)}
@@ -85,7 +87,7 @@ def generate(seed, server, number):
         sizes["faces"] = 0
     ids = {}
     for role, size in sizes.items():
-        ids[role] = server.ids(rng, size, pool if database.charset != "utf8mb4" else None)
+        ids[role] = server.ids(rng, size, pool if database.charset in values.REPERTOIRES else None)
         if ids[role].trait:
             database.traits.add(ids[role].trait)
     if not keyed:
@@ -141,6 +143,7 @@ def _tables(rng, server, database, ids, rows, pool, keyed):
         rng.shuffle(order)
     if server.decoys and rng.random() < 0.5:
         database.items.extend(server.other_tables(rng, pool))
+    database.items.extend({ids[role].needs: None for role in ids if ids[role].needs})
     used = {}
     for role in order:
         columns = []

@@ -136,6 +136,9 @@ class Run:
     def compare_export(self, server, database, place, kind, id, expected):
         """Compares a table of candidates, which the server's client writes. It has one row for each photo."""
         dump = server.export(database, place, kind)
+        # A table of candidates cannot say that an id is the empty text.
+        if database.charset == "nul" or any(row[0] == "" for row in expected):
+            return
         if kind == "--batch" and not expected:
             # The client writes nothing then.
             return
@@ -189,6 +192,8 @@ class Run:
         for attempt in range(ATTEMPTS):
             database = databases.generate(f"{self.seed}/mutations/{attempt}", server, number)
             options = {"pack": "gz"}
+            if database.charset == "nul":
+                continue
             while options["pack"] or not server.reloads(options):
                 options = {**rng.choice(self.options[name]), "pack": ""}
             try:

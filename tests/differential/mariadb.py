@@ -5,6 +5,7 @@ import re
 import subprocess
 import threading
 import unicodedata
+import uuid
 
 import processes
 import values
@@ -207,7 +208,7 @@ class MariaDb:
         return rng.choice(["utf8mb4"] * 8 + list(values.REPERTOIRES))
 
     def ids(self, rng, size, pool):
-        family = rng.choice(["number", "number", "number", "zerofill", "text", "collation", "padded", "binary"])
+        family = rng.choice(["number", "number", "number", "zerofill", "text", "collation", "padded", "binary", "uuid"])
         count = size + 2
         if family in ("number", "zerofill"):
             types = [
@@ -235,7 +236,11 @@ class MariaDb:
                 [("varbinary(9)", "binary")],
                 list(dict.fromkeys(rng.randbytes(rng.randint(1, 3)) for _ in range(count * 3)))[:count],
             )
-        texts = list({folded(text): text for text in values.text_ids(rng, count * 2, pool)}.values())[:count]
+        if family == "uuid":
+            return Ids([("uuid", "exact")], [str(uuid.UUID(int=rng.getrandbits(128), version=4)) for _ in range(count)])
+        # Blanks at the end do not count in any of these collations.
+        alike = str.rstrip if family == "text" else folded
+        texts = list({alike(text): text for text in values.text_ids(rng, count * 2, pool)}.values())[:count]
         collation = "utf8mb4_general_ci" if family == "collation" else "utf8mb4_bin"
         rest = f"CHARACTER SET utf8mb4 COLLATE {collation}"
         if family == "padded":
@@ -243,7 +248,8 @@ class MariaDb:
                 [(f"char(12) {rest}", "exact"), (f"varchar(40) {rest}", "exact")],
                 [text[:12].rstrip(" ") for text in texts],
             )
-        found = Ids([(f"varchar(40) {rest}", "exact")], texts, "collation")
+        found = Ids([(f"varchar(40) {rest}", "exact")], texts, "collation" if family == "collation" else "")
+        found.vary = lambda rng, text: text.rstrip(" ") + rng.choice(["", " "])
         if family == "collation":
             found.vary = lambda rng, text: rng.choice([text.upper(), text.lower(), text + " ", text])
         return found
@@ -289,6 +295,7 @@ class MariaDb:
                 ("double", or_null(lambda: rng.choice(["1.5", "-2e300", "0.1"])), "", False),
                 ("bit(9)", or_null(lambda: 5), "", False),
                 ("time", or_null(lambda: "-12:00:01"), "", False),
+                ("int(11)", or_null(lambda: 7), "INVISIBLE DEFAULT 3", False),
                 ("year(4)", or_null(lambda: 2016), "", False),
                 (
                     "timestamp",
@@ -322,15 +329,13 @@ class MariaDb:
                 database.columns[role, column].name = name
                 database.map.append(f'{role}.{column}="{name}"')
             database.map += [f'{role}="{table.name}"' for role, table in database.roles.items()]
-        if (
-            rng.random() < 0.15
-            and "references" not in database.traits
-            and "decimal" not in database.columns["faces", "id"].type
-            and "char" not in database.columns["faces", "id"].type
-            and "binary" not in database.columns["faces", "id"].type
-        ):
-            faces.options = f"PARTITION BY HASH (`id`) PARTITIONS 2"
+        # The server partitions by whole numbers only, and not where rows are referred to.
+        whole = "int" in database.columns["faces", "id"].type
+        if whole and "references" not in database.traits and rng.random() < 0.3:
+            faces.options = "PARTITION BY HASH (`id`) PARTITIONS 2"
             database.traits.add("partitions")
+        elif rng.random() < 0.05:
+            photos.options = "WITH SYSTEM VERSIONING"
         database.after = rng.sample(
             [
                 f"CREATE VIEW `labels_view` AS SELECT concat(`id`, ';') AS `n` FROM {quoted(labels.name)}",

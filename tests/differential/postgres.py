@@ -171,7 +171,9 @@ class Postgres:
         return rng.choice(["utf8mb4"] * 8 + list(values.REPERTOIRES))
 
     def ids(self, rng, size, pool):
-        family = rng.choice(["number", "number", "number", "text", "padded", "uuid"])
+        family = rng.choice(
+            ["number"] * 6 + ["large", "text", "text", "padded", "padded", "uuid", "citext", "collation"]
+        )
         count = size + 2
         if family == "number":
             types = [
@@ -183,9 +185,23 @@ class Postgres:
             ]
             types = [rng.choice(types)] if rng.random() < 0.5 else types
             return Ids(types, values.numbers(rng, count, large=[214748364, 100000000]))
+        if family == "large":
+            types = [("numeric", "number"), ("numeric(40,0)", "number"), ("numeric(50,2)", "number")]
+            return Ids(types, [10 ** rng.randrange(18, 30) + number for number in values.numbers(rng, count)])
         if family == "uuid":
             return Ids([("uuid", "exact")], [f"{rng.getrandbits(128):032x}" for _ in range(count)])
         texts = values.text_ids(rng, count, pool)
+        if family in ("citext", "collation"):
+            type = "public.citext" if family == "citext" else "text COLLATE public.any_case"
+            texts = list({text.casefold(): text for text in texts if text.isascii()}.values()) + ["n98", "n99"]
+            found = Ids([(type, "exact")], texts, "collation")
+            found.vary = lambda rng, text: rng.choice([text.upper(), text.lower(), text])
+            found.needs = [
+                "CREATE EXTENSION IF NOT EXISTS citext WITH SCHEMA public",
+                "CREATE COLLATION IF NOT EXISTS public.any_case "
+                "(PROVIDER = icu, LOCALE = 'und-u-ks-level2', DETERMINISTIC = false)",
+            ][family == "collation"]
+            return found
         if family == "text":
             return Ids([("text", "exact"), ("character varying(40)", "exact")], texts)
         texts = list(dict.fromkeys(text.rstrip(" ") for text in texts))
