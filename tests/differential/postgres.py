@@ -481,6 +481,9 @@ class Postgres:
         allowed = {"charset"} & database.traits
         for factor in ("clean", "dollar", "quote", "conflict", "owner", "comments", "triggers", "partition"):
             command += options[factor].split()
+        if options["sections"] == "--data-only" and "inheritance" in database.traits:
+            # Nothing in such a dump says which table inherits from which.
+            options = {**options, "sections": "all"}
         if options["rows"] != "copy":
             command.append(options["rows"])
         if options["sections"] == "--data-only":

@@ -17,6 +17,7 @@ REASONS = {
     "truncated": r"is truncated",
     "charset": r"not UTF-8|character set",
     "no columns": r"no CREATE TABLE defines them",
+    "data only": r"does not fit",
     "collation": r"collation",
     "nothing joins": r"joins? (nothing|no )|join nothing",
     "doubled ids": r"twice|two rows|the same id",
