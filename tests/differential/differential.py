@@ -1,6 +1,6 @@
 """Compares the candidates that facemill reads from a dump with the answer of the database.
 
-    tests/differential/differential.py [--comparisons N] [--mutations N] [--seed SEED] [--only ID] [--keep FOLDER]
+    tests/differential/differential.py [--comparisons N] [--mutations N] [--seed SEED] [--strict] [--only ID] [--keep FOLDER]
 
 Part one generates databases, lets the tools of PostgreSQL, MariaDB and SQLite dump them with combined options, and
 expects of each dump the database's own answer to the query. Part two changes a byte, a word, a line or a statement of
@@ -276,7 +276,7 @@ class Run:
 
 def tasks(run, arguments):
     """Yields what the workers do, as functions and their arguments, the servers in turn."""
-    if arguments.only:
+    if arguments.only and arguments.only not in SERVERS:
         parts = arguments.only.split("/")
         if parts[0] == "mutations":
             yield run.mutate, parts[1], int(parts[2]), int(parts[3]) + 1, arguments.only
@@ -289,6 +289,8 @@ def tasks(run, arguments):
     ):
         left = {name: total * share // 100 for name, share in SHARES.items()}
         left["sqlite"] += total - sum(left.values())
+        if arguments.only:
+            left = {arguments.only: total}
         number = 0
         while any(left.values()):
             for name in left:
@@ -322,7 +324,7 @@ def main():
     parser.add_argument("--mutations", type=int, default=300)
     parser.add_argument("--seed", default="1")
     parser.add_argument("--strict", action="store_true", help="whatever a server refuses must be refused")
-    parser.add_argument("--only", help="the id of one case")
+    parser.add_argument("--only", help="the id of one case, or the name of a server")
     parser.add_argument("--keep", type=pathlib.Path, default=reader.ROOT / "target/differential")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

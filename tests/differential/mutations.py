@@ -1,4 +1,7 @@
-"""Mutations of a script: a byte, a word, a line or a statement that is lost, doubled or moved."""
+"""Mutations of a script: a byte, a word, a line or a statement that is lost, doubled or moved.
+
+In a file of SQLite, bytes are mutated; most are replaced by another, since any other change moves all pages after it.
+"""
 
 import re
 
@@ -11,10 +14,21 @@ UNITS = {
 CHANGES = ["lost", "doubled", "moved"]
 
 
+BINARY = b"SQLite format 3\0"
+
+
 def mutate(rng, script):
     """Returns the name of a mutation and the mutated script, which differs from the script."""
     while True:
+        if script.startswith(BINARY) and rng.random() < 0.8:
+            at = rng.randrange(len(script))
+            byte = rng.choice([script[at] ^ 1 << rng.randrange(8), rng.randrange(256), script[at - 1]])
+            if byte != script[at]:
+                return f"byte changed at byte {at}", script[:at] + bytes([byte]) + script[at + 1 :]
+            continue
         unit, change = rng.choice(list(UNITS)), rng.choice(CHANGES)
+        if script.startswith(BINARY):
+            unit = "byte"
         parts = [match.span() for match in UNITS[unit].finditer(script)]
         start, end = rng.choice(parts)
         part = script[start:end]

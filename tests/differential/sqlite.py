@@ -13,6 +13,10 @@ def quoted(name):
     return '"' + name.replace('"', '""') + '"'
 
 
+MAGIC = b"SQLite format 3\0"
+SCRIPTS = {".dump", ".dump --preserve-rowids", ".dump --newlines", "iterdump", ".dump TABLES"}
+
+
 class Sqlite:
     name = "sqlite"
     nul_in_texts = False
@@ -247,15 +251,18 @@ class Sqlite:
             connection.close()
 
     def reloads(self, options):
-        """Whether the dump with these options is a script that loads into an empty database."""
-        return options["kind"] in (".dump", ".dump --preserve-rowids", ".dump --newlines", "iterdump", ".dump TABLES")
+        """Whether the dump with these options is a script that loads into an empty database, or a small file."""
+        return options["kind"] in SCRIPTS or (options["kind"] == "file" and options["page"] < 65536)
 
     def prepare(self, name):
         """Scripts are loaded into memory."""
 
     def load(self, database, name, script):
         """Loads a script into an empty database up to the first error, and returns the answer. An open transaction at
-        the end is an error: its rows would be lost."""
+        the end is an error: its rows would be lost. A file must pass SQLite's check."""
+        with open(script, "rb") as file:
+            if file.read(16) == MAGIC:
+                return self._check(database, script)
         output = processes.run(
             [
                 "sqlite3",
@@ -279,6 +286,17 @@ class Sqlite:
             self.folder,
         )
         return self.parse(line.split("\t") for line in output.decode().splitlines())
+
+    def _check(self, database, path):
+        command = ["sqlite3", "-batch", "-bail", "-init", "/dev/null", "-list", "-separator", "\t"]
+        # A file that says that it has a log needs one that can be written.
+        output = processes.run(
+            [*command, f"file:{path}?immutable=1", "PRAGMA quick_check", self.query(database)], self.folder
+        )
+        check, _, rows = output.decode().partition("\n")
+        if check != "ok":
+            raise processes.ToolError(check)
+        return self.parse(line.split("\t") for line in rows.splitlines())
 
     # Dumps.
 
