@@ -11,7 +11,7 @@
 //! pipeline/                                         stages, worker, producer, everything in one process
 //! dataset/                                          the index of faces and the query language
 //! archive/                                          typed documents in the object store
-//! ledger/  cluster/                                 status of every photo; workers, hosts, pauses
+//! verdicts/  ledger/  cluster/                      judgements of people; status of every photo; workers, hosts, pauses
 //! broker/  objects/  net/  source/  classifier/     interfaces to the outside, and their adapters
 //! vision/                                           faces, pixels and geometry
 //! inference/  redis/  sqlite  telemetry/            onnxruntime and shared clients; logs, metrics, traces
@@ -47,5 +47,6 @@ pub mod sqlite;
 pub mod telemetry;
 pub mod tls;
 pub mod training;
+pub mod verdicts;
 pub mod vision;
 pub mod web;

@@ -1,4 +1,4 @@
-//! Logs, traces, the runtime and signals of a command.
+//! Logs, traces, the runtime, signals and the author of a command.
 
 use std::time::Duration;
 
@@ -31,6 +31,12 @@ fn block_on_within<T>(thread_limit: Duration, work: impl Future<Output = Result<
     let result = runtime.block_on(work);
     runtime.shutdown_timeout(thread_limit);
     result
+}
+
+/// The user and the machine, as the author of a change.
+pub fn person() -> String {
+    let user = std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "unknown".into());
+    format!("{user}@{}", crate::services::work::host_name())
 }
 
 /// Shuts down in order after the first Ctrl-C or SIGTERM, and exits at once after the second.

@@ -19,6 +19,7 @@ mod record;
 mod run;
 mod stage;
 mod status;
+mod verdict;
 
 pub use cause::{Cause, CauseCode};
 pub use crop::{Align, Crop, Fill};
@@ -34,3 +35,4 @@ pub use record::Record;
 pub use run::{BadRunName, RunName};
 pub use stage::StageName;
 pub use status::{Ending, Position, State};
+pub use verdict::{BadVerdict, BadVerdictId, Judgement, Reason, SeenPrediction, Selection, Verdict, VerdictId, View};

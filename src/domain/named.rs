@@ -22,3 +22,46 @@ pub(super) fn find<T: Copy>(
         expected: all.iter().map(|&value| as_str(value)).collect(),
     })
 }
+
+/// Declares an enum whose values have names, with `ALL`, `as_str`, `Display`, `FromStr` and serde. `what` completes the
+/// sentence "... is not".
+macro_rules! named_enum {
+    (
+        $(#[$meta:meta])*
+        pub enum $enum:ident is $what:literal {
+            $($(#[$value_meta:meta])* $value:ident = $name:literal,)+
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+        pub enum $enum {
+            $($(#[$value_meta])* #[serde(rename = $name)] $value,)+
+        }
+
+        impl $enum {
+            pub const ALL: &'static [Self] = &[$(Self::$value,)+];
+
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$value => $name,)+
+                }
+            }
+        }
+
+        impl std::fmt::Display for $enum {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl std::str::FromStr for $enum {
+            type Err = $crate::domain::named::UnknownName;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                $crate::domain::named::find(Self::ALL, Self::as_str, $what, text)
+            }
+        }
+    };
+}
+
+pub(super) use named_enum;

@@ -62,6 +62,16 @@ impl ObjectKey {
         format!("predictions/{model}/")
     }
 
+    /// A segment of the log of verdicts: `verdicts/RUN/NNNNNNNN.jsonl`. Numbers begin at 1.
+    pub fn verdicts(run: &RunName, segment: u64) -> Self {
+        Self(format!("{}{segment:08}.jsonl", Self::all_verdicts(run)))
+    }
+
+    /// The prefix of the log of verdicts of a run.
+    pub fn all_verdicts(run: &RunName) -> String {
+        format!("verdicts/{run}/")
+    }
+
     fn hashed(folder: &str, hash: ContentHash, format: ImageFormat) -> Self {
         let hash = hash.to_string();
         Self(format!("{folder}/{}/{hash}.{}", &hash[..2], format.extension()))

@@ -5,3 +5,4 @@ pub mod index;
 pub mod models;
 pub mod synthetic;
 pub mod train;
+pub mod verdicts;

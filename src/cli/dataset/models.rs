@@ -11,6 +11,7 @@ use crate::archive::run_classifier::{ClassifierChange, ClassifierHistory, RunCla
 use crate::classifier::model::{ModelFile, meta};
 use crate::cli::failure::Failure;
 use crate::cli::output::{print_json, print_text};
+use crate::cli::process::person;
 use crate::cli::settings::flags::ModelArgs;
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::domain::clock::now;
@@ -228,10 +229,4 @@ fn line(change: &ClassifierChange) -> String {
     let ClassifierChange { model, threshold, at, by, why, .. } = change;
     let why = if why.is_empty() { String::new() } else { format!(": {why}") };
     format!("{} {model} from {threshold} on, by {by}{why}\n", calendar::second(*at))
-}
-
-/// The user and the machine.
-fn person() -> String {
-    let user = std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "unknown".into());
-    format!("{user}@{}", crate::services::work::host_name())
 }
