@@ -51,8 +51,8 @@ impl<'a> QueueReports<'a> {
         Ok(set.is_some())
     }
 
-    /// Stores a report. The claim stays until it expires: a worker that looked for a report just before this would claim
-    /// the measurement again.
+    /// Stores a report. The claim stays until it expires: a worker that looked for a report just before this would
+    /// claim the measurement again.
     pub async fn write(&self, report: &QueueReport) -> Result<(), ServerError> {
         const WHAT: &str = "write the queue report";
         let json = serde_json::to_string(report).map_err(|error| self.redis.refused(WHAT, error))?;

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::named::named_enum;
 use super::{ContentHash, Id};
 
-/// The id of a verdict, made by the client that sends it: 1 to 64 of `[A-Za-z0-9-]`. A client that sends a verdict again
-/// uses the same id, so that it is stored once.
+/// The id of a verdict, made by the client that sends it: 1 to 64 of `[A-Za-z0-9-]`. A client that sends a verdict
+/// again uses the same id, so that it is stored once.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct VerdictId(String);

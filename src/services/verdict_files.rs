@@ -1,8 +1,8 @@
 //! Verdicts as files: export of the log, and import of judgements that were made elsewhere.
 //!
-//! A file is JSON lines or CSV. Both have the fields of [`Verdict`]; a CSV separates the ids in `replaces` by blanks and
-//! has `p_ok` and `model_sha256` for the prediction that was seen. An import needs `judgement` (or `status`) and one of
-//! `photo_id` and `crop`.
+//! A file is JSON lines or CSV. Both have the fields of [`Verdict`]; a CSV separates the ids in `replaces` by blanks
+//! and has `p_ok` and `model_sha256` for the prediction that was seen. An import needs `judgement` (or `status`) and
+//! one of `photo_id` and `crop`.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, Write};

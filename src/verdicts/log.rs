@@ -1,9 +1,10 @@
 //! The log of verdicts of a run: `verdicts/RUN/NNNNNNNN.jsonl`.
 //!
-//! The log is a sequence of segments. A segment is JSON lines, one verdict a line, and only grows: an append replaces it
-//! by itself and the new lines, with compare-and-swap. A segment of [`SEGMENT_BYTES`] or more is complete, and the next
-//! append creates the next one, if it is absent. So every writer appends behind the last verdict, and no writer replaces
-//! what another has written: a writer that is not alone fails its swap, reads what is new, and appends behind that.
+//! The log is a sequence of segments. A segment is JSON lines, one verdict a line, and only grows: an append replaces
+//! it by itself and the new lines, with compare-and-swap. A segment of [`SEGMENT_BYTES`] or more is complete, and the
+//! next append creates the next one, if it is absent. So every writer appends behind the last verdict, and no writer
+//! replaces what another has written: a writer that is not alone fails its swap, reads what is new, and appends behind
+//! that.
 //!
 //! A verdict is stored when the append returns. An append whose answer is lost may have been stored or not; the writer
 //! sends it again, and the ids of the verdicts tell which are in the log.

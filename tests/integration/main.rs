@@ -16,5 +16,6 @@ mod s3;
 mod services;
 mod shared_state;
 mod source;
+mod verdicts;
 mod vision;
 mod worker;
