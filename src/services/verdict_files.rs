@@ -57,7 +57,7 @@ const COLUMNS: [&str; 14] = [
 /// Writes verdicts to a file, one by one.
 enum Writer<'a> {
     JsonLines(&'a mut dyn Write),
-    Csv(csv::Writer<&'a mut dyn Write>),
+    Csv(Box<csv::Writer<&'a mut dyn Write>>),
 }
 
 impl<'a> Writer<'a> {
@@ -67,7 +67,7 @@ impl<'a> Writer<'a> {
             Format::Csv => {
                 let mut writer = csv::Writer::from_writer(to);
                 writer.write_record(COLUMNS)?;
-                Self::Csv(writer)
+                Self::Csv(Box::new(writer))
             }
         })
     }

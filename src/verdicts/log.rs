@@ -104,10 +104,8 @@ impl VerdictLog {
             let Some(news) = usize::try_from(position.bytes).ok().and_then(|known| body.get(known..)) else {
                 return Err(damaged(&key, "it is shorter than it was: restore it from a backup"));
             };
-            let mut number = body.len() - news.len();
-            number = body[..number].iter().filter(|byte| **byte == b'\n').count();
-            for line in news.split_inclusive(|byte| *byte == b'\n') {
-                number += 1;
+            let known_lines = body[..body.len() - news.len()].iter().filter(|byte| **byte == b'\n').count();
+            for (number, line) in (known_lines + 1..).zip(news.split_inclusive(|byte| *byte == b'\n')) {
                 let verdict = parse(line).map_err(|error| damaged(&key, &format!("line {number}: {error}")))?;
                 position.bytes += line.len() as u64;
                 visit(verdict);

@@ -77,7 +77,7 @@ mod tests {
         assert_eq!(Standing::default().judgement(), None);
         let first = verdict("a", Judgement::Ok, &[]);
         let second = verdict("b", Judgement::Ng, &["a"]);
-        assert_eq!(standing(&[first.clone()]).judgement(), Some(Judgement::Ok));
+        assert_eq!(standing(std::slice::from_ref(&first)).judgement(), Some(Judgement::Ok));
         let both = standing(&[first.clone(), second.clone()]);
         assert_eq!((both.judgement(), both.verdicts()), (Some(Judgement::Ng), &[second.clone()][..]));
         // An undo repeats the earlier judgement, or says that there was none.
