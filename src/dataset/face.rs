@@ -1,6 +1,7 @@
 //! A face as the index has it, and the fields that queries can name.
 
 use super::query::{Field, FieldType};
+use crate::domain::photo_url;
 use crate::domain::{Align, ContentHash, Id, ImageFormat, Landmarks, Photo, Search};
 
 /// A face that passed all stages. Landmarks are in pixels of the crop, the square in pixels of the upright original.
@@ -87,7 +88,7 @@ impl Face {
 
     /// The host of the photo's URL; empty if it has none.
     pub fn host(&self) -> String {
-        url::Url::parse(&self.photo_url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default()
+        photo_url::host(&self.photo_url)
     }
 }
 

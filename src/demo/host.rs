@@ -59,6 +59,10 @@ pub enum ResponseStep {
     Wait(Gate),
     /// Ends the connection with a TCP reset.
     Reset,
+    /// Answers the next request on this connection. Only as the last step.
+    KeepAlive,
+    /// Reads the next request on this connection, and does not answer it.
+    IgnoreRequest,
 }
 
 impl HostResponse {
@@ -83,6 +87,18 @@ impl HostResponse {
         let length = body.len().to_string();
         let headers = [headers, &[("Content-Length", length.as_str())]].concat();
         Self::head(status, &headers).then(ResponseStep::Send(body))
+    }
+
+    /// A status line and headers as they are, and a body.
+    pub fn raw(head: impl AsRef<[u8]>, body: impl Into<Bytes>) -> Self {
+        let head = Bytes::copy_from_slice(head.as_ref());
+        Self::default().then(ResponseStep::Send(head)).then(ResponseStep::Send(body.into()))
+    }
+
+    /// A photo after which the connection stays open.
+    pub fn kept_open(bytes: impl Into<Bytes>) -> Self {
+        let body = bytes.into();
+        Self::raw(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()), body)
     }
 
     pub fn photo(bytes: impl Into<Bytes>) -> Self {
@@ -193,6 +209,7 @@ impl Gate {
 /// The requests to a host so far.
 #[derive(Debug, Clone, Default)]
 pub struct Traffic {
+    pub connections: usize,
     pub paths: BTreeMap<String, PathTraffic>,
     pub now: usize,
     pub peak: usize,
@@ -285,9 +302,17 @@ async fn accept(listener: TcpListener, service: Service, tasks: TaskTracker, sto
 
 impl Service {
     async fn serve(self, mut stream: TcpStream) -> io::Result<()> {
-        let head = match read_head(&mut stream).await {
+        self.traffic.send_modify(|traffic| traffic.connections += 1);
+        while self.answer(&mut stream).await? {}
+        Ok(())
+    }
+
+    /// Answers one request. Returns whether the connection stays open.
+    async fn answer(&self, stream: &mut TcpStream) -> io::Result<bool> {
+        let head = match read_head(stream).await {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                return stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n").await;
+                stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n").await?;
+                return Ok(false);
             }
             head => head?,
         };
@@ -298,13 +323,17 @@ impl Service {
         let not_found = HostResponse::status(404);
         let response = route.and_then(|route| route.response(request.hit)).unwrap_or(&not_found);
         for step in &response.0 {
-            if matches!(step, ResponseStep::Reset) {
-                stream.set_zero_linger()?;
-                return Ok(());
+            match step {
+                ResponseStep::Reset => {
+                    stream.set_zero_linger()?;
+                    return Ok(false);
+                }
+                ResponseStep::KeepAlive => return Ok(true),
+                step => perform(step, stream).await?,
             }
-            perform(step, &mut stream).await?;
         }
-        stream.shutdown().await
+        stream.shutdown().await?;
+        Ok(false)
     }
 }
 
@@ -334,8 +363,9 @@ async fn perform(step: &ResponseStep, stream: &mut TcpStream) -> io::Result<()> 
             gate.0.cancelled().await;
             Ok(())
         }
-        // `serve` handles this step, because it owns the stream and can drop it.
-        ResponseStep::Reset => Ok(()),
+        ResponseStep::IgnoreRequest => read_head(stream).await.map(drop),
+        // `answer` handles these steps: they decide about the connection.
+        ResponseStep::Reset | ResponseStep::KeepAlive => Ok(()),
     }
 }
 

@@ -41,7 +41,10 @@ pub enum CauseCode {
     BadUrl,
     ForbiddenAddress,
     TooManyRedirects,
+    /// The name does not exist, or has no address.
     Dns,
+    /// The name servers failed to answer, or did not answer.
+    DnsFailed,
     Tls,
     ConnectionRefused,
     ConnectionReset,
@@ -110,6 +113,7 @@ static FIXED: &[(CauseCode, &str)] = {
         (ForbiddenAddress, "forbidden-address"),
         (TooManyRedirects, "too-many-redirects"),
         (Dns, "dns"),
+        (DnsFailed, "dns-failed"),
         (Tls, "tls"),
         (ConnectionRefused, "connection-refused"),
         (ConnectionReset, "connection-reset"),

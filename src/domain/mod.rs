@@ -14,6 +14,7 @@ mod image;
 mod message;
 mod named;
 mod photo;
+pub mod photo_url;
 mod prediction;
 mod record;
 mod run;

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
 
+use super::photo_url::{self, MendedUrl};
 use super::{ContentHash, Crop, Face, Id, ImageFormat, Prediction, RunName, hash};
 
 /// A photo with exactly one labelled face: one row of the candidate query.
@@ -41,7 +42,7 @@ impl Candidate {
 impl Candidate {
     /// The host that serves the photo, for rate limits and statistics; empty when the URL has none.
     pub fn host(&self) -> String {
-        url::Url::parse(&self.photo_url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default()
+        photo_url::host(&self.photo_url)
     }
 }
 
@@ -99,6 +100,9 @@ pub struct Original {
 /// The results of the stages so far. Each stage adds its own and removes nothing.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Facts {
+    /// The URL that fetch requested; none if it is that of the candidate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mended_url: Option<MendedUrl>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original: Option<Original>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -2,12 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// IPv4 networks that are not part of the public internet, from the IANA special-purpose address registry.
-const FORBIDDEN_V4: [(Ipv4Addr, u32, &str); 15] = [
+/// IPv4 networks that are not part of the public internet, from the IANA special-purpose address registry, and an
+/// address that leads to the platform from every machine of Azure.
+const FORBIDDEN_V4: [(Ipv4Addr, u32, &str); 16] = [
     (Ipv4Addr::new(0, 0, 0, 0), 8, "this network"),
     (Ipv4Addr::new(10, 0, 0, 0), 8, "private"),
     (Ipv4Addr::new(100, 64, 0, 0), 10, "carrier-grade NAT"),
     (Ipv4Addr::new(127, 0, 0, 0), 8, "loopback"),
+    (Ipv4Addr::new(168, 63, 129, 16), 32, "cloud metadata"),
     (Ipv4Addr::new(169, 254, 0, 0), 16, "link-local"),
     (Ipv4Addr::new(172, 16, 0, 0), 12, "private"),
     (Ipv4Addr::new(192, 0, 0, 0), 24, "reserved"),
@@ -28,6 +30,59 @@ const FORBIDDEN_V6: [(Ipv6Addr, u32, &str); 4] = [
     (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16, "6to4"),
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20, "documentation"),
 ];
+
+/// Where clouds give their machines settings and credentials: Amazon, Google, Azure and others; Amazon's containers;
+/// Azure's platform; Alibaba; Oracle; Tencent.
+const METADATA_V4: [Ipv4Addr; 6] = [
+    Ipv4Addr::new(169, 254, 169, 254),
+    Ipv4Addr::new(169, 254, 170, 2),
+    Ipv4Addr::new(168, 63, 129, 16),
+    Ipv4Addr::new(100, 100, 100, 200),
+    Ipv4Addr::new(192, 0, 0, 192),
+    Ipv4Addr::new(169, 254, 0, 23),
+];
+/// The same in IPv6: Amazon's machines and containers; Google.
+const METADATA_V6: [Ipv6Addr; 3] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+];
+/// Names of the same services. A name that only points to them is refused by its address.
+const METADATA_NAMES: [&str; 11] = [
+    "metadata",
+    "metadata.google.internal",
+    "metadata.goog",
+    "metadata.azure.com",
+    "metadata.azure.internal",
+    "instance-data",
+    "instance-data.ec2.internal",
+    "metadata.tencentyun.com",
+    "metadata.packet.net",
+    "metadata.platformequinix.com",
+    "rancher-metadata",
+];
+
+/// Whether the address leads to the metadata of a cloud, which may hold credentials.
+pub fn is_metadata(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => METADATA_V4.contains(&ip),
+        IpAddr::V6(ip) => METADATA_V6.contains(&ip) || embedded_v4(ip).is_some_and(|ip| METADATA_V4.contains(&ip)),
+    }
+}
+
+/// Why a host name is forbidden, whatever its address; nothing for a name that may be public.
+pub fn forbidden_name(name: &str) -> Option<&'static str> {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let is_below = |known: &&str| {
+        let rest = name.len().checked_sub(known.len()).and_then(|at| name.get(at..).map(|end| (at, end)));
+        rest.is_some_and(|(at, end)| end.eq_ignore_ascii_case(known) && (at == 0 || name.as_bytes()[at - 1] == b'.'))
+    };
+    // A single word is no domain of others.
+    let is_metadata = METADATA_NAMES
+        .iter()
+        .any(|known| if known.contains('.') { is_below(known) } else { name.eq_ignore_ascii_case(known) });
+    is_metadata.then_some("cloud metadata")
+}
 
 /// Why an address is forbidden, in a few words; nothing for a public address.
 pub fn forbidden(ip: IpAddr) -> Option<&'static str> {
@@ -75,6 +130,7 @@ mod tests {
             "100.127.255.255",
             "127.0.0.1",
             "127.255.255.254",
+            "168.63.129.16",
             "169.254.169.254",
             "172.16.0.1",
             "172.31.255.255",
@@ -122,6 +178,29 @@ mod tests {
     }
 
     #[test]
+    fn metadata_of_clouds_is_recognised() {
+        for text in [
+            "169.254.169.254",
+            "168.63.129.16",
+            "::ffff:a9fe:a9fe",
+            "64:ff9b::a9fe:a9fe",
+            "fd00:ec2::254",
+            "fd20:ce::254",
+        ] {
+            assert!(is_metadata(text.parse().unwrap()), "{text}");
+        }
+        assert!(!is_metadata("127.0.0.1".parse().unwrap()) && !is_metadata("::1".parse().unwrap()));
+        for name in ["metadata.google.internal", "Metadata.Google.Internal.", "x.metadata.google.internal", "metadata"]
+        {
+            assert!(forbidden_name(name).is_some(), "{name}");
+        }
+        for name in ["google.internal", "mymetadata.goog", "metadata.example.org", "", "émetadata.goog", "a.metadata"]
+        {
+            assert_eq!(forbidden_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
     fn public_addresses_are_allowed() {
         let good = [
             "1.1.1.1",
@@ -132,6 +211,8 @@ mod tests {
             "100.128.0.0",
             "126.255.255.255",
             "128.0.0.0",
+            "168.63.129.15",
+            "168.63.129.17",
             "169.253.255.255",
             "172.15.255.255",
             "172.32.0.0",

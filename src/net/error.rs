@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
+use rustls::CertificateError;
 
 use crate::domain::{Cause, CauseCode};
 use crate::retry::LONGEST_WAIT;
@@ -28,26 +29,46 @@ pub enum FetchError {
     },
 }
 
+/// Why a fetcher cannot be created.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    #[error("contact `{0}` is not valid in an HTTP header: use a URL or an e-mail address in ASCII")]
+    Contact(String),
+    #[error("cannot set up the HTTP client: {0}")]
+    Client(String),
+}
+
 /// Why a name has no address that may be contacted.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ResolveError {
     #[error("{ip} is not a public address ({why})")]
     Forbidden { ip: IpAddr, why: &'static str },
+    #[error("the name is not public ({why})")]
+    ForbiddenName { why: &'static str },
     #[error("the name has no address")]
     NoAddress,
     #[error("{0}")]
     NotFound(io::Error),
-    /// No name server has answered.
-    #[error("{0}")]
-    ServerUnreachable(io::Error),
+    /// No name server has answered, or they have failed (SERVFAIL).
+    #[error("the name servers failed: {0}")]
+    ServerFailed(io::Error),
 }
 
 impl From<io::Error> for ResolveError {
     fn from(error: io::Error) -> Self {
-        // `EAI_AGAIN` in the texts of glibc and musl: the error has no code.
+        // The error has no code: these are the texts of glibc and musl for `EAI_NONAME` and `EAI_NODATA`. All others
+        // say that something went wrong on the way.
+        const FINAL: [&str; 5] = [
+            "Name or service not known",
+            "No address associated with hostname",
+            "Address family for hostname not supported",
+            "Name does not resolve",
+            "Name has no usable address",
+        ];
         let text = error.to_string();
-        let again = ["Temporary failure in name resolution", "Try again"].iter().any(|words| text.contains(words));
-        if again { Self::ServerUnreachable(error) } else { Self::NotFound(error) }
+        // A name that is no name is not looked up.
+        let is_final = error.kind() == ErrorKind::InvalidInput || FINAL.iter().any(|words| text.contains(words));
+        if is_final { Self::NotFound(error) } else { Self::ServerFailed(error) }
     }
 }
 
@@ -97,6 +118,17 @@ impl FetchError {
         Self::rejected(CauseCode::ForbiddenAddress, format!("{known}{ip} is not a public address ({why})"))
     }
 
+    pub(super) fn forbidden_name(host: &str, why: &str) -> Self {
+        Self::rejected(CauseCode::ForbiddenAddress, format!("{host} is not a public name ({why})"))
+    }
+
+    /// The same error with a remark after its detail.
+    pub(super) fn with_remark(mut self, remark: &str) -> Self {
+        let (Self::Gone(cause) | Self::Rejected(cause) | Self::Transient { cause, .. }) = &mut self;
+        *cause = Cause::new(cause.code.clone(), format!("{} ({remark})", cause.detail));
+        self
+    }
+
     /// The error for a status that is neither success nor a redirect.
     ///
     /// Every 4xx status is final, except 408, 425 and 429.
@@ -116,27 +148,72 @@ impl FetchError {
     /// Whether neither the host nor a name server has answered.
     pub(super) fn is_unreachable(error: &reqwest::Error) -> bool {
         if error.is_dns() {
-            return matches!(find(error), Some(ResolveError::ServerUnreachable(_)));
+            return is_dns_failure(error);
         }
         error.is_connect() && (error.is_timeout() || connection_code(error) == CauseCode::Unreachable)
     }
 
     /// The error for a request without a response, or with an incomplete one.
     pub(super) fn from_error(error: &reqwest::Error, host: &str) -> Self {
-        if let Some(ResolveError::Forbidden { ip, why }) = find(error) {
-            return Self::forbidden(host, *ip, why);
+        match find(error) {
+            Some(ResolveError::Forbidden { ip, why }) => return Self::forbidden(host, *ip, why),
+            Some(ResolveError::ForbiddenName { why }) => return Self::forbidden_name(host, why),
+            _ => {}
+        }
+        if let Some(tls) = find::<rustls::Error>(error).filter(|_| !error.is_timeout()) {
+            return Self::failed(CauseCode::Tls, format!("{host}: {}", tls_problem(tls)));
         }
         let code = if error.is_timeout() {
             CauseCode::Timeout
+        } else if is_dns_failure(error) {
+            CauseCode::DnsFailed
         } else if error.is_dns() {
             CauseCode::Dns
-        } else if find::<rustls::Error>(error).is_some() {
-            CauseCode::Tls
         } else {
             connection_code(error)
         };
         Self::failed(code, format!("{host}: {}", innermost(error)))
     }
+}
+
+/// Whether the name servers failed; a name that does not exist is no failure.
+fn is_dns_failure(error: &reqwest::Error) -> bool {
+    error.is_dns() && matches!(find(error), Some(ResolveError::ServerFailed(_)))
+}
+
+/// Whether a connection died before any response arrived. A request that was refused, timed out or answered with
+/// something unreadable did not.
+pub(super) fn is_unanswered(error: &reqwest::Error) -> bool {
+    let is_parsed = find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse);
+    error.is_request() && !error.is_timeout() && !error.is_connect() && !is_parsed
+}
+
+/// Whether the head of the response cannot be parsed, and is not just too long.
+pub(super) fn is_bad_head(error: &reqwest::Error) -> bool {
+    let is_bad = |error: &hyper::Error| error.is_parse() && !error.is_parse_too_large();
+    error.is_request() && find::<hyper::Error>(error).is_some_and(is_bad)
+}
+
+/// What is wrong with a TLS connection, for people.
+fn tls_problem(error: &rustls::Error) -> String {
+    let rustls::Error::InvalidCertificate(certificate) = error else { return error.to_string() };
+    // A certificate that signs itself as an authority has a variant of its own only in webpki.
+    let is_own_authority =
+        matches!(certificate, CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity"));
+    let problem = match certificate {
+        CertificateError::UnknownIssuer => "the certificate is self-signed, or its authority is not trusted here",
+        _ if is_own_authority => "the certificate is self-signed",
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "the certificate has expired",
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "the certificate is not valid yet"
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "the certificate is for another name"
+        }
+        CertificateError::Revoked => "the certificate was revoked",
+        _ => return format!("the certificate is not valid: {error}"),
+    };
+    problem.to_owned()
 }
 
 /// The cause code of a broken connection.
@@ -262,9 +339,30 @@ mod tests {
     }
 
     #[test]
-    fn an_unreachable_name_server_differs_from_an_unknown_name() {
+    fn a_failure_of_the_name_servers_differs_from_an_unknown_name() {
         let error = |text: &str| ResolveError::from(io::Error::other(format!("failed to lookup address: {text}")));
-        assert!(matches!(error("Temporary failure in name resolution"), ResolveError::ServerUnreachable(_)));
-        assert!(matches!(error("Name or service not known"), ResolveError::NotFound(_)));
+        for text in ["Temporary failure in name resolution", "Non-recoverable failure in name resolution", "Try again"]
+        {
+            assert!(matches!(error(text), ResolveError::ServerFailed(_)), "{text}");
+        }
+        for text in ["Name or service not known", "No address associated with hostname", "Name does not resolve"] {
+            assert!(matches!(error(text), ResolveError::NotFound(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn problems_of_certificates_are_named() {
+        let problem = |error| tls_problem(&rustls::Error::InvalidCertificate(error));
+        assert!(problem(CertificateError::UnknownIssuer).contains("self-signed"));
+        assert_eq!(problem(CertificateError::Expired), "the certificate has expired");
+        assert_eq!(problem(CertificateError::NotValidForName), "the certificate is for another name");
+        assert!(problem(CertificateError::BadEncoding).starts_with("the certificate is not valid: "));
+        assert_eq!(tls_problem(&rustls::Error::DecryptError), rustls::Error::DecryptError.to_string());
+    }
+
+    #[test]
+    fn a_remark_follows_the_detail() {
+        let error = FetchError::gone(CauseCode::Http(404), "the host answered 404").with_remark("mended");
+        assert_eq!(error, FetchError::gone(CauseCode::Http(404), "the host answered 404 (mended)"));
     }
 }

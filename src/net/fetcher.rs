@@ -4,28 +4,28 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderValue, LOCATION};
-use reqwest::{Client, Response, StatusCode};
-use sha2::{Digest, Sha256};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, LOCATION, TRANSFER_ENCODING};
+use reqwest::{Response, StatusCode};
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use url::Url;
 
-use super::error::FetchError;
+use super::client::{HttpClient, RequestError};
+use super::content::{CheckedPicture, Content, ContentEncoding};
+use super::cookies::CookieJar;
+use super::error::{FetchError, SetupError};
 use super::host_limiter::HostLimiter;
 use super::host_limits::{Admission, DeferReason, HostLimits, Permit};
 use super::memory::{DownloadMemory, Reservation};
 use super::network::NetworkMonitor;
-use super::resolver::Resolver;
 use super::rules::Rules;
 use super::{photo_url, robots, spans};
+use crate::domain::photo_url::MendedUrl;
 use crate::domain::{CauseCode, ContentHash, ImageFormat};
 use crate::retry::TIERS;
 use crate::telemetry::instruments;
 
-/// The length in bytes of the longest magic number of an image format.
-const MAGIC: usize = 12;
 /// The most memory in bytes that a Content-Length reserves before the body arrives.
 const MAX_RESERVED: u64 = 256 * 1024;
 
@@ -35,24 +35,17 @@ pub struct Download {
     pub bytes: Bytes,
     pub sha256: ContentHash,
     pub format: ImageFormat,
+    /// The URL that was requested first; none if it is the photo's.
+    pub mended_url: Option<MendedUrl>,
     /// The share of `bytes` in the memory of all downloads. Keep it as long as `bytes`.
     pub reservation: Reservation,
-}
-
-/// Why a fetcher cannot be created.
-#[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    #[error("contact `{0}` is not valid in an HTTP header: use a URL or an e-mail address in ASCII")]
-    Contact(String),
-    #[error("cannot set up the HTTP client: {0}")]
-    Client(String),
 }
 
 /// Downloads photos within [`Rules`]. A process shares one fetcher, because it holds the limits of every host. Proxies
 /// from the environment are not used: behind a proxy, addresses cannot be checked.
 pub struct Fetcher {
     rules: Arc<Rules>,
-    client: Client,
+    client: HttpClient,
     host_limits: HostLimits,
     memory: DownloadMemory,
     network: NetworkMonitor,
@@ -67,7 +60,7 @@ enum Step {
 impl Fetcher {
     pub fn new(rules: Rules) -> Result<Self, SetupError> {
         let rules = Arc::new(rules);
-        let client = client(&rules)?;
+        let client = HttpClient::new(&rules)?;
         let host_limits = HostLimits::new(&rules);
         let memory = DownloadMemory::new(rules.max_memory.max(rules.max_bytes));
         Ok(Self { rules, client, host_limits, memory, network: NetworkMonitor::default() })
@@ -80,16 +73,28 @@ impl Fetcher {
 
     /// Downloads the photo at a URL. Follows redirects, never retries.
     pub async fn fetch(&self, url: &str) -> Result<Download, FetchError> {
-        let mut url = photo_url::parse(url, &self.rules)?;
+        let (url, mended) = photo_url::parse(url, &self.rules)?;
+        match self.follow(url).await {
+            Ok(download) => Ok(Download { mended_url: mended, ..download }),
+            Err(error) => Err(match mended {
+                Some(mended) => error.with_remark(&mended.summary()),
+                None => error,
+            }),
+        }
+    }
+
+    /// Follows redirects, from a URL that was checked.
+    async fn follow(&self, mut url: Url) -> Result<Download, FetchError> {
         self.network.wait_until_up(self.rules.connect).await;
         let mut left = self.rules.total;
         let mut permit = self.admit(&url).await?;
         let mut redirects = 0;
+        let mut cookies = CookieJar::default();
         loop {
             let began = Instant::now();
             let too_late =
                 |_| FetchError::failed(CauseCode::Timeout, format!("not finished after {:?}", self.rules.total));
-            let next = match timeout(left, self.request(&url, &permit)).await.map_err(too_late)?? {
+            let next = match timeout(left, self.request(&url, &permit, &mut cookies)).await.map_err(too_late)?? {
                 Step::Photo(download) => return Ok(download),
                 Step::Redirect(next) => next,
             };
@@ -133,29 +138,41 @@ impl Fetcher {
         Err(FetchError::wait(code, detail, Some(after)))
     }
 
-    async fn request(&self, url: &Url, permit: &Permit) -> Result<Step, FetchError> {
+    async fn request(&self, url: &Url, permit: &Permit, cookies: &mut CookieJar) -> Result<Step, FetchError> {
         let span = spans::request(url);
-        let step = self.send(url, permit).instrument(span.clone()).await;
+        let step = self.send(url, permit, cookies).instrument(span.clone()).await;
         spans::record_error(&span, step.as_ref().err());
         step
     }
 
-    async fn send(&self, url: &Url, permit: &Permit) -> Result<Step, FetchError> {
+    async fn send(&self, url: &Url, permit: &Permit, cookies: &mut CookieJar) -> Result<Step, FetchError> {
         let host = url.host_str().unwrap_or_default();
-        let sending = timeout(self.rules.first_byte, self.client.get(url.clone()).send());
-        let answer = sending.await.map_err(|_| timed_out(host, "no response", self.rules.first_byte))?;
+        let answer = self.client.get(url, cookies.header(url)).await;
         let answer = answer.map_err(|error| self.no_response(&error, host))?;
         self.network.on_answer(host);
         spans::record_response(&Span::current(), &answer);
+        cookies.store(url, answer.headers(), SystemTime::now());
         match answer.status() {
             StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION => {
                 permit.on_success();
-                self.photo(answer, host).instrument(tracing::trace_span!("download")).await.map(Step::Photo)
+                self.photo(answer, host, None).instrument(tracing::trace_span!("download")).await.map(Step::Photo)
             }
-            StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT => Err(empty()),
+            StatusCode::PARTIAL_CONTENT => {
+                permit.on_success();
+                let Some(whole) = whole_range(answer.headers()) else {
+                    let range = answer.headers().get(CONTENT_RANGE).map(|range| format!(" ({range:?})"));
+                    let detail = format!("the host sent a part of the photo{}", range.unwrap_or_default());
+                    return Err(FetchError::failed(CauseCode::Http(206), detail));
+                };
+                let photo = self.photo(answer, host, Some(whole));
+                photo.instrument(tracing::trace_span!("download")).await.map(Step::Photo)
+            }
+            StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT => {
+                Err(FetchError::rejected(CauseCode::EmptyBody, "the host sent no content"))
+            }
             status if status.is_redirection() && answer.headers().contains_key(LOCATION) => {
                 let location = answer.headers().get(LOCATION).map(HeaderValue::as_bytes).unwrap_or_default();
-                photo_url::join(url, &String::from_utf8_lossy(location), &self.rules).map(Step::Redirect)
+                photo_url::join(url, location, &self.rules).map(Step::Redirect)
             }
             status => {
                 let error = FetchError::from_status(status, answer.headers(), SystemTime::now());
@@ -172,7 +189,15 @@ impl Fetcher {
     }
 
     /// The error for a request without a response.
-    fn no_response(&self, error: &reqwest::Error, host: &str) -> FetchError {
+    fn no_response(&self, error: &RequestError, host: &str) -> FetchError {
+        let error = match error {
+            RequestError::Timeout(limit) => return timed_out(host, "no response", *limit),
+            RequestError::BadHead(what) => {
+                self.network.on_answer(host);
+                return FetchError::failed(CauseCode::BadResponse, format!("{host}: {what}"));
+            }
+            RequestError::Failed(error) => error,
+        };
         if !FetchError::is_unreachable(error) {
             self.network.on_answer(host);
         } else if self.network.on_unreachable(host) {
@@ -182,32 +207,36 @@ impl Fetcher {
         FetchError::from_error(error, host)
     }
 
-    /// Reads the body, unless it is too large or no photo.
-    async fn photo(&self, mut answer: Response, host: &str) -> Result<Download, FetchError> {
-        check_headers(answer.headers())?;
-        let length = answer.content_length();
+    /// Reads the body, unless it is too large or no photo. `whole`: the length that it must have, if that is known from
+    /// elsewhere.
+    async fn photo(&self, mut answer: Response, host: &str, whole: Option<u64>) -> Result<Download, FetchError> {
+        check_robots(answer.headers())?;
+        let encoding = ContentEncoding::of(answer.headers());
+        let stop = length_without_encoding(answer.headers());
+        let length = answer.content_length().or(stop);
         if length.is_some_and(|length| length > self.rules.max_bytes) {
             return Err(self.too_large());
         }
-        let mut reservation = self.reserve(length.unwrap_or(self.rules.max_bytes)).await?;
-        let mut bytes = Vec::with_capacity(length.unwrap_or(0).min(MAX_RESERVED) as usize);
-        let mut hash = Sha256::new();
-        while let Some(chunk) = self.chunk(&mut answer, host).await? {
-            if (bytes.len() + chunk.len()) as u64 > self.rules.max_bytes {
-                return Err(self.too_large());
+        let mut reservation = self.reserve(encoding.memory(length, self.rules.max_bytes)).await?;
+        let capacity = length.unwrap_or(0).min(MAX_RESERVED) as usize;
+        let mut content = Content::new(encoding, self.rules.max_bytes, capacity);
+        while let Some(mut chunk) = self.chunk(&mut answer, host).await? {
+            if let Some(stop) = stop {
+                chunk.truncate(usize::try_from(stop - content.received()).unwrap_or(usize::MAX));
             }
-            hash.update(&chunk);
-            let was_checked = bytes.len() >= MAGIC;
-            bytes.extend_from_slice(&chunk);
-            if !was_checked && bytes.len() >= MAGIC {
-                sniff(&bytes)?;
+            content.push(&chunk)?;
+            if stop == Some(content.received()) {
+                break;
             }
         }
+        if let Some(expected) = whole.or(stop).filter(|expected| *expected != content.received()) {
+            let detail = format!("{host}: {} of {expected} bytes", content.received());
+            return Err(FetchError::failed(CauseCode::Truncated, detail));
+        }
+        let CheckedPicture { bytes, sha256, format } = content.finish()?;
         Span::current().set_attribute("facemill.bytes", bytes.len() as i64);
-        let format = sniff(&bytes)?;
-        let sha256 = ContentHash::from_digest(hash.finalize().into());
         reservation.shrink_to(bytes.len() as u64);
-        Ok(Download { bytes: bytes.into(), sha256, format, reservation })
+        Ok(Download { bytes: bytes.into(), sha256, format, mended_url: None, reservation })
     }
 
     /// Waits for memory, for `queue_timeout` at most.
@@ -229,70 +258,69 @@ impl Fetcher {
     }
 }
 
-/// Checks the headers before any of the body is read.
-fn check_headers(headers: &HeaderMap) -> Result<(), FetchError> {
+/// Refuses a photo whose host forbids its use.
+fn check_robots(headers: &HeaderMap) -> Result<(), FetchError> {
     let tags = headers.get_all("x-robots-tag").iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
     let tags: Vec<_> = tags.collect();
-    if let Some(directive) = robots::forbids(tags.iter().map(AsRef::as_ref)) {
-        return Err(FetchError::gone(
+    match robots::forbids(tags.iter().map(AsRef::as_ref)) {
+        None => Ok(()),
+        Some(directive) => Err(FetchError::gone(
             CauseCode::RefusedByRobotsTag,
             format!("the X-Robots-Tag header contains {directive}"),
-        ));
-    }
-    // Nothing is decompressed here, so no decompression bomb can expand.
-    match headers.get(CONTENT_ENCODING) {
-        Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"identity") => Err(FetchError::rejected(
-            CauseCode::NotAnImage,
-            format!("the response is compressed as {coding:?}, which was not requested"),
         )),
-        _ => Ok(()),
     }
 }
 
-fn sniff(bytes: &[u8]) -> Result<ImageFormat, FetchError> {
-    if bytes.is_empty() {
-        return Err(empty());
-    }
-    ImageFormat::sniff(bytes).ok_or_else(|| {
-        let start = bytes[..bytes.len().min(MAGIC)].escape_ascii();
-        FetchError::rejected(CauseCode::NotAnImage, format!("the content begins with \"{start}\""))
-    })
+/// The `Content-Length` beside a `Transfer-Encoding` that is not chunked, such as `identity`: the HTTP client would read
+/// until the host closes the connection, which it may not do.
+fn length_without_encoding(headers: &HeaderMap) -> Option<u64> {
+    let encodings: Vec<_> = headers.get_all(TRANSFER_ENCODING).iter().map(HeaderValue::as_bytes).collect();
+    let is_chunked = encodings.iter().any(|value| value.to_ascii_lowercase().ends_with(b"chunked"));
+    let length = || headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok();
+    if encodings.is_empty() || is_chunked { None } else { length() }
 }
 
-fn empty() -> FetchError {
-    FetchError::rejected(CauseCode::EmptyBody, "the host sent an empty body")
+/// The length of a photo whose `Content-Range` is all of it: `bytes 0-99/100`.
+fn whole_range(headers: &HeaderMap) -> Option<u64> {
+    let range = headers.get(CONTENT_RANGE)?.to_str().ok()?.trim();
+    let (unit, range) = range.split_once([' ', '='])?;
+    let (range, length) = range.trim().split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let number = |text: &str| text.trim().parse::<u64>().ok();
+    let (first, last, length) = (number(first)?, number(last)?, number(length)?);
+    (unit.eq_ignore_ascii_case("bytes") && first == 0 && last.checked_add(1) == Some(length)).then_some(length)
 }
 
 fn timed_out(host: &str, what: &str, limit: Duration) -> FetchError {
     FetchError::failed(CauseCode::Timeout, format!("{host}: {what} within {limit:?}"))
 }
 
-fn client(rules: &Arc<Rules>) -> Result<Client, SetupError> {
-    let agent = HeaderValue::from_str(&rules.user_agent());
-    let agent = agent.map_err(|_| SetupError::Contact(rules.contact.clone().unwrap_or_default()))?;
-    let headers = [
-        (ACCEPT, HeaderValue::from_static("image/jpeg,image/png,image/webp,image/*;q=0.8,*/*;q=0.1")),
-        (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
-    ];
-    Client::builder()
-        .user_agent(agent)
-        .default_headers(headers.into_iter().collect())
-        .tls_backend_preconfigured(tls()?)
-        .connector_layer(spans::ConnectLayer)
-        .dns_resolver(Resolver::new(Arc::clone(rules)))
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .referer(false)
-        .connect_timeout(rules.connect)
-        .pool_max_idle_per_host(rules.per_host)
-        .pool_idle_timeout(Duration::from_secs(10))
-        .build()
-        .map_err(|error| SetupError::Client(error.to_string()))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn tls() -> Result<rustls::ClientConfig, SetupError> {
-    let mut config = crate::tls::client_config(None).map_err(|error| SetupError::Client(error.to_string()))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+    #[test]
+    fn only_a_whole_range_is_a_photo() {
+        let whole = |range: &str| whole_range(&[(CONTENT_RANGE, range.parse().unwrap())].into_iter().collect());
+        for range in ["bytes 0-99/100", "Bytes 0-99/100", "bytes=0-99/100", "bytes 0 - 99 / 100"] {
+            assert_eq!(whole(range), Some(100), "{range}");
+        }
+        for range in ["bytes 0-98/100", "bytes 1-99/100", "bytes 0-99/*", "bytes */100", "pages 0-99/100", "", "0-9/10"]
+        {
+            assert_eq!(whole(range), None, "{range}");
+        }
+        assert_eq!(whole(&format!("bytes 0-{0}/{0}", u64::MAX)), None);
+        assert_eq!(whole_range(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn a_length_counts_beside_an_encoding_that_is_not_chunked() {
+        let length = |encoding: &'static str| {
+            let encoding = HeaderValue::from_static(encoding);
+            let headers = [(TRANSFER_ENCODING, encoding), (CONTENT_LENGTH, HeaderValue::from_static("7"))];
+            length_without_encoding(&headers.into_iter().collect())
+        };
+        assert_eq!(["identity", "none", "chunked", "gzip, Chunked"].map(length), [Some(7), Some(7), None, None]);
+        assert_eq!(length_without_encoding(&HeaderMap::new()), None);
+    }
 }

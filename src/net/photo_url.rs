@@ -4,26 +4,35 @@ use std::net::SocketAddr;
 
 use url::{Host, Url};
 
+use super::address;
+
 use super::error::FetchError;
 use super::rules::Rules;
 use crate::domain::CauseCode;
+use crate::domain::photo_url::{MendedUrl, mend};
 
 /// Longer URLs are rejected, in bytes.
 const MAX_URL: usize = 8192;
 
-/// Parses and checks the URL of a photo.
-pub(super) fn parse(text: &str, rules: &Rules) -> Result<Url, FetchError> {
+/// Parses and checks the URL of a photo. Returns also how it was mended, if it was.
+pub(super) fn parse(text: &str, rules: &Rules) -> Result<(Url, Option<MendedUrl>), FetchError> {
     if text.len() > MAX_URL {
         return Err(FetchError::rejected(CauseCode::BadUrl, format!("the URL has {} bytes", text.len())));
     }
+    let mended = mend(text);
+    let text = mended.as_ref().map_or(text, |mended| &mended.url);
     let url =
         Url::parse(text).map_err(|error| FetchError::rejected(CauseCode::BadUrl, format!("`{text}`: {error}")))?;
     check(&url, rules)?;
-    Ok(url)
+    Ok((url, mended))
 }
 
 /// Parses and checks the `Location` of a redirect, which may be relative to `from`.
-pub(super) fn join(from: &Url, location: &str, rules: &Rules) -> Result<Url, FetchError> {
+///
+/// Bytes beyond ASCII are requested as they are, whether they are UTF-8, Latin-1 or something else.
+pub(super) fn join(from: &Url, location: &[u8], rules: &Rules) -> Result<Url, FetchError> {
+    let location = escape_non_ascii(location);
+    let location = location.as_str();
     let bad = |what: String| FetchError::rejected(CauseCode::BadUrl, format!("redirect to `{location}`: {what}"));
     if location.len() > MAX_URL {
         return Err(bad(format!("{} bytes", location.len())));
@@ -31,6 +40,18 @@ pub(super) fn join(from: &Url, location: &str, rules: &Rules) -> Result<Url, Fet
     let url = from.join(location).map_err(|error| bad(error.to_string()))?;
     check(&url, rules)?;
     Ok(url)
+}
+
+/// ASCII stays as it is, and every other byte becomes `%XX`.
+fn escape_non_ascii(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for byte in bytes {
+        match byte.is_ascii() {
+            true => text.push(char::from(*byte)),
+            false => text.push_str(percent_encoding::percent_encode_byte(*byte)),
+        }
+    }
+    text
 }
 
 /// Requires http(s), no credentials, no port of another protocol, and no forbidden IP literal. The `url` crate has
@@ -50,6 +71,10 @@ fn check(url: &Url, rules: &Rules) -> Result<(), FetchError> {
     }
     if port < 1024 && port != 80 && port != 443 {
         return bad("the port belongs to another protocol");
+    }
+    let forbidden_name = url.domain().filter(|_| known.is_none()).and_then(address::forbidden_name);
+    if let (Some(why), Some(name)) = (forbidden_name, url.domain()) {
+        return Err(FetchError::forbidden_name(name, why));
     }
     match known.and_then(|address| rules.forbids(address).map(|why| (address, why))) {
         Some((address, why)) => Err(FetchError::forbidden(url.host_str().unwrap_or_default(), address.ip(), why)),
@@ -111,7 +136,6 @@ mod tests {
         for url in [
             "",
             "photo.jpg",
-            "//photos.example/a.jpg",
             "file:///etc/passwd",
             "ftp://photos.example/a",
             "gopher://a/1",
@@ -140,6 +164,8 @@ mod tests {
             "http://photos.example:8080/a.jpg",
             "  http://photos.example/a.jpg\n",
             "http://8.8.8.8/a.jpg",
+            "//photos.example/a.jpg",
+            "\u{feff}http://photos.example/a.jpg?x=1&amp;y=2",
         ] {
             assert_eq!(code(url, &rules), None, "{url}");
         }
@@ -165,10 +191,28 @@ mod tests {
     fn redirects_may_be_relative() {
         let rules = Rules::default();
         let from = Url::parse("http://photos.example/a/b.jpg").unwrap();
-        assert_eq!(join(&from, "../c.jpg", &rules).unwrap().as_str(), "http://photos.example/c.jpg");
-        assert_eq!(join(&from, "//other.example/d", &rules).unwrap().as_str(), "http://other.example/d");
+        let join = |location: &[u8]| join(&from, location, &rules).map(String::from);
+        assert_eq!(join(b"../c.jpg").unwrap(), "http://photos.example/c.jpg");
+        assert_eq!(join(b"//other.example/d").unwrap(), "http://other.example/d");
+        assert_eq!(join("/é?é".as_bytes()).unwrap(), "http://photos.example/%C3%A9?%C3%A9");
+        assert_eq!(join(b"/\xe9?\xe9").unwrap(), "http://photos.example/%E9?%E9", "Latin-1");
+        assert_eq!(join(b"/%e9 a\x80").unwrap(), "http://photos.example/%e9%20a%80");
+        assert_eq!(join("//bücher.example/".as_bytes()).unwrap(), "http://xn--bcher-kva.example/");
         for bad in ["file:///etc/passwd", "http://10.0.0.1/", "gopher://x/", "http://a@b/", "//127.1/x"] {
-            assert!(join(&from, bad, &rules).is_err(), "{bad}");
+            assert!(join(bad.as_bytes()).is_err(), "{bad}");
+        }
+        assert!(join(b"//b\xfccher.example/").is_err(), "a host in Latin-1");
+    }
+
+    #[test]
+    fn names_of_cloud_metadata_are_refused() {
+        let open = Rules { allow_private_addresses: true, ..Rules::default() };
+        for rules in [Rules::default(), open] {
+            for host in ["metadata.google.internal", "METADATA.google.internal.", "metadata", "169.254.169.254"] {
+                let url = format!("http://{host}/computeMetadata/v1/");
+                assert_eq!(code(&url, &rules).as_deref(), Some("forbidden-address"), "{url}");
+            }
+            assert_eq!(code("http://168.63.129.16/machine", &rules).as_deref(), Some("forbidden-address"));
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tracing::Instrument;
 
+use super::address;
 use super::error::ResolveError;
 use super::rules::Rules;
 
@@ -19,6 +20,23 @@ impl Resolver {
     pub(super) fn new(rules: Arc<Rules>) -> Self {
         Self { rules }
     }
+
+    /// The permitted addresses of a name. Their port is 0, or that of a configured host.
+    pub(super) async fn look_up(&self, name: &str) -> Result<Vec<SocketAddr>, ResolveError> {
+        look_up(&self.rules, name).await
+    }
+}
+
+async fn look_up(rules: &Rules, name: &str) -> Result<Vec<SocketAddr>, ResolveError> {
+    if let Some(&known) = rules.hosts.get(name) {
+        // The port is not known here; the check of the URL has compared address and port.
+        let is_exception = rules.allowed.iter().any(|allowed| allowed.ip() == known.ip());
+        return if is_exception { Ok(vec![known]) } else { permitted(rules, [known]) };
+    }
+    if let Some(why) = address::forbidden_name(name) {
+        return Err(ResolveError::ForbiddenName { why });
+    }
+    permitted(rules, tokio::net::lookup_host((name, 0)).await.map_err(ResolveError::from)?)
 }
 
 impl Resolve for Resolver {
@@ -26,20 +44,11 @@ impl Resolve for Resolver {
         let rules = Arc::clone(&self.rules);
         let span = tracing::trace_span!("dns", dns.question.name = name.as_str());
         let answer = async move {
-            if let Some(&known) = rules.hosts.get(name.as_str()) {
-                // The port is not known here; the check of the URL has compared address and port.
-                let excepted = rules.allowed.iter().any(|allowed| allowed.ip() == known.ip());
-                return if excepted { Ok(addrs(vec![known])) } else { Ok(addrs(permitted(&rules, [known])?)) };
-            }
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(ResolveError::from)?;
-            Ok(addrs(permitted(&rules, found)?))
+            let addresses: Addrs = Box::new(look_up(&rules, name.as_str()).await?.into_iter());
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(addresses)
         };
         Box::pin(answer.instrument(span))
     }
-}
-
-fn addrs(addresses: Vec<SocketAddr>) -> Addrs {
-    Box::new(addresses.into_iter())
 }
 
 /// The addresses that are not forbidden; an error if there is none.

@@ -42,7 +42,7 @@ pub struct Rules {
     /// Private addresses that are permitted nevertheless, each with its port, by IP literal or by a name in `hosts`. An
     /// address from DNS is never an exception.
     pub allowed: BTreeSet<SocketAddr>,
-    /// Permits every address. For tests and intranets.
+    /// Permits every address but those of cloud metadata. For tests and intranets.
     pub allow_private_addresses: bool,
 }
 
@@ -113,7 +113,10 @@ impl Rules {
 
     /// The same where the port is not known: of the exceptions, only `allow_private_addresses` applies.
     pub(super) fn forbids_ip(&self, ip: IpAddr) -> Option<&'static str> {
-        if self.allow_private_addresses { None } else { address::forbidden(ip) }
+        match self.allow_private_addresses {
+            true => address::is_metadata(ip).then_some("cloud metadata"),
+            false => address::forbidden(ip),
+        }
     }
 }
 

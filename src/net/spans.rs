@@ -1,13 +1,9 @@
-//! The spans of a request and of its connection.
+//! The span of a request.
 //! <https://opentelemetry.io/docs/specs/semconv/http/http-spans/>
-
-use std::task::{Context, Poll};
 
 use opentelemetry::trace::Status;
 use reqwest::Response;
-use tower::{Layer, Service};
-use tracing::instrument::Instrumented;
-use tracing::{Instrument, Span};
+use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use url::Url;
 
@@ -59,38 +55,6 @@ pub(crate) fn without_secrets(mut url: Url) -> String {
     url.set_query(None);
     url.set_fragment(None);
     url.into()
-}
-
-/// Adds a span for each new connection: DNS, TCP and TLS.
-#[derive(Debug, Clone)]
-pub(super) struct ConnectLayer;
-
-impl<S> Layer<S> for ConnectLayer {
-    type Service = Connect<S>;
-
-    fn layer(&self, inner: S) -> Connect<S> {
-        Connect(inner)
-    }
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct Connect<S>(S);
-
-impl<S: Service<R>, R> Service<R> for Connect<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Instrumented<S::Future>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(context)
-    }
-
-    fn call(&mut self, request: R) -> Self::Future {
-        let span = tracing::trace_span!("connect");
-        // The call starts the DNS lookup.
-        let connecting = span.in_scope(|| self.0.call(request));
-        connecting.instrument(span)
-    }
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ impl Stage for Fetch {
             Ok(download) => download,
             Err(error) => return error.into(),
         };
-        let Download { bytes, sha256, format, reservation } = download;
+        let Download { bytes, sha256, format, mended_url, reservation } = download;
         let original = Original { sha256, bytes: bytes.len() as u64, format };
         let stored = self.objects.put(&ObjectKey::original(sha256, format), bytes, format.media_type()).await;
         drop(reservation);
@@ -54,7 +54,7 @@ impl Stage for Fetch {
             return store_failed(&error);
         }
         let mut photo = Box::new(photo.clone());
-        photo.facts.original = Some(original);
+        (photo.facts.original, photo.facts.mended_url) = (Some(original), mended_url);
         Outcome::Advance(photo)
     }
 

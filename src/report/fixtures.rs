@@ -25,6 +25,7 @@ pub fn predicted(id: i64, p_ok: f64) -> Photo {
     let bytes = format!("original {id}");
     let original = ContentHash::of(bytes.as_bytes());
     photo.facts = Facts {
+        mended_url: None,
         original: Some(Original { sha256: original, bytes: bytes.len() as u64, format: ImageFormat::Jpeg }),
         face: Some(Face {
             width: 900,

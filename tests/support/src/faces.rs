@@ -51,6 +51,7 @@ pub fn photo(id: u64) -> Photo {
     };
     let mut photo = Photo::new(RunName::default(), candidate);
     photo.facts = Facts {
+        mended_url: None,
         original: Some(Original {
             sha256: ContentHash::of(format!("original {id}").as_bytes()),
             bytes: 20_000 + random.below(1 << 20),
