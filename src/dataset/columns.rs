@@ -1,13 +1,14 @@
 //! The fields of all faces in memory, column by column.
 //!
-//! A million faces take about 140 MB. A condition is evaluated for 64 rows at a time into a bitmap, only where the
+//! A million faces take about 150 MB. A condition is evaluated for 64 rows at a time into a bitmap, only where the
 //! conditions before it leave rows.
 
 use std::collections::HashMap;
 
 use memchr::memmem::Finder;
 
-use super::face::{Face, Number, Text};
+use super::face::{Face, Number, PLACEHOLDER, Text};
+use super::placeholder::Placeholder;
 use super::query::{Field, FieldType, Operator, Query, Value};
 use crate::domain::Id;
 
@@ -242,6 +243,14 @@ impl Columns {
         }
     }
 
+    /// Sets the numbers of photos and labels that share the original of the faces with these keys.
+    pub fn set_shared(&mut self, keys: &[i64], photos: u32, labels: u32) {
+        for row in keys.iter().filter_map(|key| self.keys.binary_search(key).ok()) {
+            self.numbers[Number::SharedPhotos as usize][row] = photos as f32;
+            self.numbers[Number::SharedLabels as usize][row] = labels as f32;
+        }
+    }
+
     /// Takes the predictions of all faces away.
     pub fn clear_predictions(&mut self) {
         self.numbers[Number::POk as usize].fill(f32::NAN);
@@ -339,6 +348,13 @@ impl Columns {
                 Some(column) => compare_numbers(within, column, operator, *number as f32),
                 None => within.none(),
             },
+            Value::Flag(flag) if field.name == PLACEHOLDER => {
+                let placeholders = self.placeholders(within);
+                match operator.holds(true, *flag) {
+                    true => placeholders,
+                    false => within.clone().combine(&placeholders, |a, b| a & !b),
+                }
+            }
             Value::Flag(flag) => {
                 let operator = if operator.holds(true, *flag) { Operator::GreaterOrEqual } else { Operator::Less };
                 compare_numbers(within, &self.numbers[Number::POk as usize], operator, threshold)
@@ -350,6 +366,15 @@ impl Columns {
                 None => self.compare_ids(within, operator, &Id::from(text.as_str())),
             },
         }
+    }
+
+    /// The rows of `within` whose original is a placeholder.
+    fn placeholders(&self, within: &Rows) -> Rows {
+        let at_least = |number: Number, least: u32| {
+            compare_numbers(within, &self.numbers[number as usize], Operator::GreaterOrEqual, least as f32)
+        };
+        let of_labels = at_least(Number::SharedLabels, Placeholder::MIN_LABELS);
+        of_labels.combine(&at_least(Number::SharedPhotos, Placeholder::MIN_PHOTOS), |a, b| a | b)
     }
 
     fn compare_ids(&self, within: &Rows, operator: Operator, id: &Id) -> Rows {
@@ -370,6 +395,8 @@ impl Columns {
     fn number_column(&self, field: &Field) -> Option<&[f32]> {
         let has_name = |number: &Number| number.field().name == field.name;
         match field.kind {
+            // A placeholder always has a value, and so has the number of photos.
+            FieldType::Flag if field.name == PLACEHOLDER => Some(Number::SharedPhotos),
             FieldType::Flag => Some(Number::POk),
             _ => Number::ALL.into_iter().find(has_name),
         }

@@ -1,5 +1,6 @@
 //! A face as the index has it, and the fields that queries can name.
 
+use super::placeholder::Placeholder;
 use super::query::{Field, FieldType};
 use crate::domain::photo_url;
 use crate::domain::{Align, ContentHash, Id, ImageFormat, Landmarks, Photo, Search};
@@ -42,13 +43,16 @@ pub struct Face {
     pub mirrored_head: f64,
     pub blur: f64,
     pub exposure: f64,
+    /// Photos of the run that have this original, and their labels: see [`Placeholder`].
+    pub shared_photos: u32,
+    pub shared_labels: u32,
     /// P(OK) of the run's current classifier, and its name; none if it has not scored the crop.
     pub p_ok: Option<f64>,
     pub model: Option<String>,
 }
 
 impl Face {
-    /// None if the result of a stage before classify is missing.
+    /// Of a photo alone: no other photo shares its original. None if the result of a stage before classify is missing.
     pub fn of(photo: &Photo) -> Option<Self> {
         let (candidate, facts) = (&photo.candidate, &photo.facts);
         let (original, face) = (facts.original.as_ref()?, facts.face.as_ref()?);
@@ -81,9 +85,16 @@ impl Face {
             mirrored_head: crop.mirrored_head,
             blur: crop.blur,
             exposure: crop.exposure,
+            shared_photos: 1,
+            shared_labels: 1,
             p_ok: prediction.map(|prediction| prediction.p_ok),
             model: prediction.map(|prediction| prediction.model.clone()),
         })
+    }
+
+    /// Whether the original is probably not a photo of the labelled person.
+    pub fn is_placeholder(&self) -> bool {
+        Placeholder::is(self.shared_photos, self.shared_labels)
     }
 
     /// The host of the photo's URL; empty if it has none.
@@ -108,10 +119,12 @@ pub enum Number {
     Width,
     Height,
     Bytes,
+    SharedPhotos,
+    SharedLabels,
 }
 
 impl Number {
-    pub const ALL: [Number; 13] = [
+    pub const ALL: [Number; 15] = [
         Self::POk,
         Self::Size,
         Self::Angle,
@@ -125,6 +138,8 @@ impl Number {
         Self::Width,
         Self::Height,
         Self::Bytes,
+        Self::SharedPhotos,
+        Self::SharedLabels,
     ];
 
     /// The value of a face, in the precision of the columns; NaN if it has none.
@@ -143,6 +158,8 @@ impl Number {
             Self::Width => f64::from(face.width),
             Self::Height => f64::from(face.height),
             Self::Bytes => face.original_bytes as f64,
+            Self::SharedPhotos => f64::from(face.shared_photos),
+            Self::SharedLabels => f64::from(face.shared_labels),
         };
         value as f32
     }
@@ -186,6 +203,9 @@ impl Text {
     }
 }
 
+/// The field that says whether an original is a placeholder.
+pub const PLACEHOLDER: &str = "placeholder";
+
 const fn field(name: &'static str, kind: FieldType, meaning: &'static str) -> Field {
     Field { name, kind, meaning }
 }
@@ -205,6 +225,8 @@ pub static FIELDS: &[Field] = &[
     field("width", FieldType::Number, "width of the original in pixels"),
     field("height", FieldType::Number, "height of the original in pixels"),
     field("bytes", FieldType::Number, "size of the original file in bytes"),
+    field("shared_photos", FieldType::Number, "photos of the run that have the same original, this one included"),
+    field("shared_labels", FieldType::Number, "labels of the photos that have the same original"),
     field("label", FieldType::Text, "name of the label"),
     field("label_id", FieldType::Text, "id of the label"),
     field("host", FieldType::Text, "host of the photo's URL"),
@@ -214,6 +236,7 @@ pub static FIELDS: &[Field] = &[
     field("format", FieldType::Choice(&["png", "jpg"]), "image format of the crop"),
     field("id", FieldType::Text, "id of the photo"),
     field("ok", FieldType::Flag, "p_ok is at or above the threshold"),
+    field(PLACEHOLDER, FieldType::Flag, "shared_labels is 2 or more, or shared_photos is 10 or more"),
 ];
 
 #[cfg(test)]
@@ -224,7 +247,7 @@ mod tests {
     fn every_column_has_its_field() {
         let numbers = Number::ALL.map(|number| number.field().name);
         assert_eq!(numbers[..3], ["p_ok", "size", "angle"]);
-        assert_eq!(numbers[9..], ["side", "width", "height", "bytes"]);
+        assert_eq!(numbers[9..], ["side", "width", "height", "bytes", "shared_photos", "shared_labels"]);
         assert!(Number::ALL.iter().all(|number| number.field().kind == FieldType::Number));
         let texts = Text::ALL.map(|text| text.field().name);
         assert_eq!(texts, ["label", "label_id", "host", "model", "search", "align", "format"]);

@@ -1,15 +1,18 @@
 //! The index file: faces and endings in SQLite, and the columns of the faces in memory.
 
 use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Statement, Transaction, TransactionBehavior, params};
 
 use super::columns::{ColumnValues, Columns};
 use super::ending::{EndedPhoto, EndingCount};
 use super::face::{Face, Number, Text};
 use super::page::{Cursor, Order, Page, select, sorted};
+use super::placeholder::{Placeholder, Placeholders};
 use super::query::Query;
 use super::rows;
 use crate::archive::run_classifier::ClassifierHistory;
@@ -73,7 +76,7 @@ impl Index {
     /// "fidx" in the file's header.
     const APPLICATION_ID: i32 = 0x6669_6478;
     /// Grows with every change of the schema or of what is stored; a file of another schema is made anew.
-    const SCHEMA: i32 = 2;
+    const SCHEMA: i32 = 3;
     const BUSY: Duration = Duration::from_secs(10);
 
     /// Opens the index of a run, or makes an empty one. A file of another run, or of another version of the program, is
@@ -105,7 +108,7 @@ impl Index {
             model: None,
             version: 0,
         };
-        if !index.fits().map_err(failed)? {
+        if !fits(&index.connection, run).map_err(failed)? {
             index.make().map_err(failed)?;
         }
         index.load()?;
@@ -130,16 +133,10 @@ impl Index {
         }
     }
 
-    /// Whether the file is an index of the run in the present schema.
-    fn fits(&self) -> rusqlite::Result<bool> {
-        let has_schema = pragma(&self.connection, "user_version")? == Self::SCHEMA;
-        Ok(has_schema && meta(&self.connection, "run")?.as_deref() == Some(self.run.as_str()))
-    }
-
     fn make(&self) -> rusqlite::Result<()> {
         let transaction = self.transaction()?;
         // Another process may have made it meanwhile.
-        if self.fits()? {
+        if fits(&self.connection, &self.run)? {
             return Ok(());
         }
         let names = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
@@ -249,6 +246,7 @@ impl Index {
             match change {
                 Applied::Face(key, values) => self.columns.upsert(key, *values),
                 Applied::Removed(id) => self.columns.remove(&id),
+                Applied::Shared { faces, photos, labels } => self.columns.set_shared(&faces, photos, labels),
             }
         }
         self.catch_up(version)
@@ -421,6 +419,24 @@ impl Index {
         read().map_err(|error| self.failed(error))
     }
 
+    /// The originals that many photos or labels share, and the `limit` largest of them.
+    pub fn placeholders(&self, limit: usize) -> Result<Placeholders, IndexError> {
+        placeholders(&self.connection, limit).map_err(|error| self.failed(error))
+    }
+
+    /// The same from the file of a run's index, as it was left, without its faces; none if there is no such index.
+    pub fn stored_placeholders(path: &Path, run: &RunName, limit: usize) -> Result<Option<Placeholders>, IndexError> {
+        let failed = |error| IndexError::Failed { path: path.into(), error };
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let connection = Connection::open(path).map_err(failed)?;
+        connection.busy_timeout(Self::BUSY).map_err(failed)?;
+        let is_index = pragma(&connection, "application_id").map_err(failed)? == Self::APPLICATION_ID
+            && fits(&connection, run).map_err(failed)?;
+        is_index.then(|| placeholders(&connection, limit)).transpose().map_err(failed)
+    }
+
     /// Whether the photo has ended.
     pub fn has_ended(&self, photo_id: &Id) -> Result<bool, IndexError> {
         let read = || {
@@ -458,6 +474,30 @@ impl Index {
     }
 }
 
+/// Whether the file is an index of the run in the present schema.
+fn fits(connection: &Connection, run: &RunName) -> rusqlite::Result<bool> {
+    let has_schema = pragma(connection, "user_version")? == Index::SCHEMA;
+    Ok(has_schema && meta(connection, "run")?.as_deref() == Some(run.as_str()))
+}
+
+fn placeholders(connection: &Connection, limit: usize) -> rusqlite::Result<Placeholders> {
+    let mut select = connection.prepare_cached(rows::SELECT_PLACEHOLDERS)?;
+    let mut found = Placeholders::default();
+    let mut shared = select.query(params![Placeholder::MIN_LABELS, Placeholder::MIN_PHOTOS])?;
+    while let Some(row) = shared.next()? {
+        let number = |column| row.get::<_, i64>(column).map(|number| number as u64);
+        let original = rows::hash(row, 0)?;
+        let one = Placeholder { original, photos: number(1)?, labels: number(2)?, faces: number(3)? };
+        found.originals += 1;
+        found.photos += one.photos;
+        found.faces += one.faces;
+        if found.largest.len() < limit {
+            found.largest.push(one);
+        }
+    }
+    Ok(found)
+}
+
 fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<i32> {
     connection.pragma_query_value(None, name, |row| row.get(0))
 }
@@ -485,6 +525,12 @@ fn is_of(prediction: &Prediction, model: Option<ContentHash>) -> bool {
 enum Applied {
     Face(i64, Box<ColumnValues>),
     Removed(Id),
+    /// So many photos and labels now share the original of these faces.
+    Shared {
+        faces: Vec<i64>,
+        photos: u32,
+        labels: u32,
+    },
 }
 
 /// The statements that changes need.
@@ -503,34 +549,71 @@ fn apply(
 ) -> rusqlite::Result<Vec<Applied>> {
     let mut statements = Statements {
         remove_face: transaction.prepare("DELETE FROM faces WHERE photo_id = ?1")?,
-        remove_ending: transaction.prepare("DELETE FROM endings WHERE bytes = ?1 AND photo_id = ?2")?,
+        remove_ending: transaction
+            .prepare("DELETE FROM endings WHERE bytes = ?1 AND photo_id = ?2 RETURNING original")?,
         add_face: transaction.prepare(rows::ADD_FACE)?,
         add_prediction: transaction.prepare(rows::ADD_PREDICTION)?,
         add_ending: transaction.prepare(rows::ADD_ENDING)?,
     };
     let model = stored_model(transaction)?;
     let mut applied = Vec::with_capacity(changes.len());
+    let mut originals = ChangedOriginals::default();
     for change in changes {
         let id = change.photo_id();
-        statements.remove_ending.execute(params![id.as_str().len() as i64, id.as_str()])?;
+        let removed = statements.remove_ending.query_row(params![id.as_str().len() as i64, id.as_str()], |row| {
+            (row.get_ref(0)? != ValueRef::Null).then(|| rows::hash(row, 0)).transpose()
+        });
+        originals.removed.extend(removed.optional()?.flatten());
         if statements.remove_face.execute([id.as_str()])? > 0 {
             applied.push(Applied::Removed(id.clone()));
         }
         match change {
             Change::Ended(record) => {
+                originals.added.extend(record.message.photo.facts.original.as_ref().map(|original| original.sha256));
                 let face = add_record(transaction, &mut statements, record, model)?;
                 applied.extend(face.map(|(key, values)| Applied::Face(key, Box::new(values))));
             }
-            Change::Unrecorded(photo) => add_ending(&mut statements.add_ending, photo, "", false, false)?,
+            Change::Unrecorded(photo) => add_ending(&mut statements.add_ending, photo, "", None, false)?,
             Change::Reopened(_) => {}
         }
     }
+    applied.extend(originals.shared(transaction)?);
     if let Some(position) = position {
         let mut set = transaction.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?;
         set.execute(["epoch", position.epoch.as_str()])?;
         set.execute(["cursor", position.sequence.to_string().as_str()])?;
     }
     Ok(applied)
+}
+
+/// The originals of photos that ended, or that have not ended any more.
+#[derive(Default)]
+struct ChangedOriginals {
+    added: HashSet<ContentHash>,
+    removed: HashSet<ContentHash>,
+}
+
+impl ChangedOriginals {
+    /// The faces whose originals are shared by another number of photos than before.
+    fn shared(self, transaction: &Transaction<'_>) -> rusqlite::Result<Vec<Applied>> {
+        let mut count = transaction.prepare_cached(rows::SELECT_SHARED)?;
+        let mut keys = transaction.prepare_cached("SELECT key FROM faces WHERE original = ?1 ORDER BY key")?;
+        let mut shared = Vec::new();
+        for original in self.added.union(&self.removed) {
+            let (photos, labels): (u32, u32) =
+                count.query_row([original.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            // A new face whose original no other photo has needs no update.
+            if photos <= 1 && !self.removed.contains(original) {
+                continue;
+            }
+            let faces: Vec<i64> =
+                keys.query_map([original.as_bytes()], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+            if !faces.is_empty() {
+                shared.push(Applied::Shared { faces, photos, labels });
+            }
+        }
+        Ok(shared)
+    }
 }
 
 /// Adds the photo, and its face if it has one, which it returns with the key.
@@ -553,8 +636,8 @@ fn add_record(
     };
     let face = (*ending == Ending::Predicted).then(|| Face::of(photo)).flatten();
     let recorded = face.is_some() || *ending != Ending::Predicted;
-    let downloaded = photo.facts.original.is_some();
-    add_ending(&mut statements.add_ending, &ended, &photo.candidate.host(), downloaded, recorded)?;
+    let original = photo.facts.original.as_ref().map(|original| (original.sha256, &photo.candidate.label_id));
+    add_ending(&mut statements.add_ending, &ended, &photo.candidate.host(), original, recorded)?;
     let Some(mut face) = face else { return Ok(None) };
     let published = rows::published(face.posted_at.as_deref());
     rows::insert(&mut statements.add_face, &face, published)?;
@@ -568,11 +651,12 @@ fn add_record(
     Ok(Some((key, ColumnValues::of(&face, published))))
 }
 
+/// `original`: the photo's original and label, if it was downloaded.
 fn add_ending(
     statement: &mut Statement<'_>,
     photo: &EndedPhoto,
     host: &str,
-    downloaded: bool,
+    original: Option<(ContentHash, &Id)>,
     recorded: bool,
 ) -> rusqlite::Result<()> {
     let EndedPhoto { photo_id, photo_url, ending, stage, cause, attempt } = photo;
@@ -584,9 +668,11 @@ fn add_ending(
         stage.as_str(),
         cause.as_ref().map_or_else(String::new, ToString::to_string),
         host,
-        downloaded,
+        original.is_some(),
         attempt,
-        recorded
+        recorded,
+        original.as_ref().map(|(original, _)| original.as_bytes()),
+        original.map(|(_, label)| label.as_str()),
     ];
     statement.execute(values).map(drop)
 }

@@ -11,6 +11,8 @@
 //! - Predictions are those of the run's current classifier. A change of the classifier empties the table `predictions`,
 //!   which is filled again from the archive by (crop, model); the records are not read again. A change of the threshold
 //!   changes one number.
+//! - Which originals are shared follows from the endings: a table of originals and labels, kept by triggers, and two
+//!   columns in memory ([`placeholder`]).
 //! - Verdicts belong to crops. They join as predictions do: a table by the key of the face, filled by the hash of its
 //!   crop (`faces.crop`) from the log of verdicts, with its own position in that log; and a column in memory, so that
 //!   queries, sorts and counts can name it. A face whose photo ends again with other bytes has another crop, and so no
@@ -18,10 +20,12 @@
 
 mod columns;
 mod ending;
+pub mod export_filter;
 pub mod face;
 pub mod follow;
 pub mod index;
 pub mod page;
+pub mod placeholder;
 pub mod query;
 mod rows;
 

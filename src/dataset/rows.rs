@@ -14,8 +14,20 @@ use crate::source::timestamp::Timestamp;
 pub const ADD_FACE: &str = "INSERT INTO faces VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, \
     ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30)";
 pub const ADD_PREDICTION: &str = "INSERT OR REPLACE INTO predictions SELECT key, ?2, ?3 FROM faces WHERE key = ?1";
-pub const ADD_ENDING: &str = "INSERT INTO endings VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
-pub const SELECT_FACE: &str = "SELECT * FROM faces LEFT JOIN predictions ON face = key";
+pub const ADD_ENDING: &str = "INSERT INTO endings VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
+    ?11, ?12)";
+pub const SELECT_FACE: &str = "SELECT *, \
+    (SELECT coalesce(sum(photos), 1) FROM originals WHERE originals.original = faces.original), \
+    (SELECT max(count(*), 1) FROM originals WHERE originals.original = faces.original) \
+    FROM faces LEFT JOIN predictions ON face = key";
+/// How many photos and labels have an original.
+pub const SELECT_SHARED: &str = "SELECT coalesce(sum(photos), 0), count(*) FROM originals WHERE original = ?1";
+/// The originals of placeholders, with the numbers of their photos, labels and faces. ?1 and ?2: the least numbers of
+/// labels and photos.
+pub const SELECT_PLACEHOLDERS: &str = "SELECT original, photos, labels, \
+    (SELECT count(*) FROM faces WHERE faces.original = shared.original) \
+    FROM (SELECT original, sum(photos) AS photos, count(*) AS labels FROM originals GROUP BY original \
+    HAVING count(*) >= ?1 OR sum(photos) >= ?2) AS shared ORDER BY photos DESC, original";
 pub const SELECT_ENDED: &str = "SELECT photo_id, photo_url, ending, stage, cause, attempt FROM endings \
     ORDER BY bytes, photo_id";
 pub const SELECT_UNRECORDED: &str = "SELECT photo_id FROM endings WHERE NOT recorded ORDER BY bytes, photo_id LIMIT ?1";
@@ -101,6 +113,8 @@ pub fn face(row: &Row<'_>) -> rusqlite::Result<Face> {
         exposure: row.get(29)?,
         p_ok: row.get(32)?,
         model: row.get(33)?,
+        shared_photos: row.get(34)?,
+        shared_labels: row.get(35)?,
     })
 }
 
@@ -138,8 +152,12 @@ pub fn read_columns(connection: &Connection) -> rusqlite::Result<Columns> {
     let mut columns = Columns::default();
     let mut rows = connection.prepare(
         "SELECT key, photo_id, published, p_ok, size, angle, score, faces, mirrored, mirrored_head, blur, exposure, side,
-         width, height, original_bytes, label_name, label_id, host, model, search, align, format
-         FROM faces LEFT JOIN predictions ON face = key ORDER BY key",
+         width, height, original_bytes, coalesce(photos, 1), coalesce(labels, 1),
+         label_name, label_id, host, model, search, align, format
+         FROM faces LEFT JOIN predictions ON face = key
+         LEFT JOIN (SELECT original AS shared, sum(photos) AS photos, count(*) AS labels FROM originals
+                    GROUP BY original HAVING sum(photos) > 1) ON shared = original
+         ORDER BY key",
     )?;
     let mut rows = rows.query([])?;
     while let Some(row) = rows.next()? {

@@ -45,6 +45,8 @@ CREATE TABLE predictions (
     model TEXT NOT NULL
 );
 
+CREATE INDEX face_originals ON faces(original);
+
 CREATE TRIGGER face_removed AFTER DELETE ON faces BEGIN
     DELETE FROM predictions WHERE face = old.key;
 END;
@@ -62,10 +64,29 @@ CREATE TABLE endings (
     downloaded INTEGER NOT NULL,
     attempt INTEGER NOT NULL,
     recorded INTEGER NOT NULL,
+    original BLOB,
+    label_id TEXT,
     PRIMARY KEY (bytes, photo_id)
 ) WITHOUT ROWID;
 
 CREATE INDEX unrecorded ON endings(bytes, photo_id) WHERE NOT recorded;
+
+-- How many photos of each label have an original, kept as photos come and go.
+CREATE TABLE originals (
+    original BLOB NOT NULL,
+    label_id TEXT NOT NULL,
+    photos INTEGER NOT NULL,
+    PRIMARY KEY (original, label_id)
+) WITHOUT ROWID;
+
+CREATE TRIGGER original_added AFTER INSERT ON endings WHEN new.original IS NOT NULL BEGIN
+    INSERT INTO originals VALUES (new.original, new.label_id, 1) ON CONFLICT DO UPDATE SET photos = photos + 1;
+END;
+
+CREATE TRIGGER original_removed AFTER DELETE ON endings WHEN old.original IS NOT NULL BEGIN
+    UPDATE originals SET photos = photos - 1 WHERE original = old.original AND label_id = old.label_id;
+    DELETE FROM originals WHERE original = old.original AND label_id = old.label_id AND photos = 0;
+END;
 
 -- How many photos ended alike: the numbers of a report, kept as photos come and go.
 CREATE TABLE ending_counts (

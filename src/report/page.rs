@@ -11,6 +11,7 @@ use sha2::Digest;
 
 use super::records::FaceRecord;
 use super::tally::{Funnel, HostTally, ReportTally};
+use crate::dataset::placeholder::{Placeholder, Placeholders};
 use crate::domain::{Id, RunName, calendar};
 use crate::objects::ObjectKey;
 
@@ -75,6 +76,7 @@ impl ReportPage {
         head(file, about, tally)?;
         funnel(file, &tally.funnel, tally.ok_threshold())?;
         contact_sheet(file, tally)?;
+        placeholders(file, tally)?;
         reasons(file, tally)?;
         hosts(file, tally)?;
         settings(file, about)?;
@@ -98,6 +100,17 @@ fn head(file: &mut dyn Write, about: &About, tally: &ReportTally) -> io::Result<
     }
     if tally.unscored > 0 {
         writeln!(file, "<p>Faces without a P(OK) of the run's classifier: {}.</p>", Grouped(tally.unscored))?;
+    }
+    let Placeholders { originals, photos, faces, .. } = tally.placeholders;
+    if originals > 0 {
+        writeln!(
+            file,
+            "<p><strong>Placeholders: {} photos with {} faces</strong> share {} originals, such as a host's picture for \
+             removed photos. Exports leave these faces out. <a href=\"#placeholders\">List</a></p>",
+            Grouped(photos),
+            Grouped(faces),
+            Grouped(originals),
+        )?;
     }
     let (unrecorded, ids) = &tally.unrecorded;
     if *unrecorded > 0 {
@@ -148,6 +161,24 @@ fn funnel(file: &mut dyn Write, funnel: &Funnel, ok_threshold: f64) -> io::Resul
 fn contact_sheet(file: &mut dyn Write, tally: &ReportTally) -> io::Result<()> {
     let histogram = serde_json::to_string(&tally.histogram)?;
     write!(file, include_str!("sheet.html"), threshold = tally.ok_threshold(), histogram = histogram)
+}
+
+/// Originals that are probably no photos of the labelled people, if there are any.
+fn placeholders(file: &mut dyn Write, tally: &ReportTally) -> io::Result<()> {
+    let all = &tally.placeholders;
+    if all.originals == 0 {
+        return Ok(());
+    }
+    let columns = ["Photos", "Labels", "Faces"];
+    table(file, "placeholders", "Originals that many photos share", &["Original"], &columns)?;
+    for Placeholder { original, photos, labels, faces } in &all.largest {
+        let [photos, labels, faces] = [photos, labels, faces].map(|number| Grouped(*number));
+        writeln!(file, "<tr><td>{original}</td><td>{photos}</td><td>{labels}</td><td>{faces}</td></tr>")?;
+    }
+    if let Some(more @ 1..) = all.originals.checked_sub(all.largest.len() as u64) {
+        writeln!(file, "<tr><td>{} more</td><td></td><td></td><td></td></tr>", Grouped(more))?;
+    }
+    end_table(file)
 }
 
 fn reasons(file: &mut dyn Write, tally: &ReportTally) -> io::Result<()> {

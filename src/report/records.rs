@@ -43,6 +43,9 @@ pub struct FaceRecord {
     /// classifier. None: it has not scored the crop.
     pub p_ok: Option<f64>,
     pub model: Option<String>,
+    /// Whether so many photos or labels share the original that it is probably no photo of the labelled person.
+    #[serde(default)]
+    pub placeholder: bool,
 }
 
 impl FaceRecord {
@@ -72,6 +75,7 @@ impl FaceRecord {
             exposure: face.exposure,
             p_ok: face.p_ok,
             model: face.model.clone(),
+            placeholder: face.is_placeholder(),
         }
     }
 }
@@ -170,7 +174,7 @@ mod tests {
 
     const FACE_FIELDS: &str = "photo_id, face_id, label_id, label_name, photo_url, source_url, posted_at, file, \
         original_sha256, crop_sha256, search, align, angle, centre, side, size, landmarks, score, mirrored, \
-        mirrored_head, blur, exposure, p_ok, model";
+        mirrored_head, blur, exposure, p_ok, model, placeholder";
 
     fn fields(line: &str) -> String {
         let mut positions: Vec<(usize, &str)> = FACE_FIELDS
@@ -188,7 +192,7 @@ mod tests {
         let record = FaceRecord::of(&Face::of(&photo).unwrap());
         let line = serde_json::to_string(&record).unwrap();
         assert_eq!(fields(&line), FACE_FIELDS);
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap().as_object().unwrap().len(), 24);
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap().as_object().unwrap().len(), 25);
         assert_eq!(serde_json::from_str::<FaceRecord>(&line).unwrap(), record);
         assert_eq!(record.file, ObjectKey::face(record.crop_sha256, crate::domain::ImageFormat::Png).as_str());
         assert_eq!(record.angle, photo.facts.crop.unwrap().angle, "the angle of the square, not of the face");

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::records::{PhotoOutcome, WaitingPhoto};
 use crate::dataset::face::Number;
 use crate::dataset::index::{Index, IndexError, OkSplit};
+use crate::dataset::placeholder::Placeholders;
 use crate::dataset::query::Query;
 use crate::domain::{Id, StageName};
 
@@ -60,6 +61,7 @@ pub struct ReportTally {
     pub histogram: Vec<u64>,
     /// Photos that ended without a record, and the first of their ids.
     pub unrecorded: (u64, Vec<Id>),
+    pub placeholders: Placeholders,
     ok_threshold: f64,
     reasons: HashMap<Reason, u64>,
     hosts: HashMap<String, HostTally>,
@@ -71,6 +73,8 @@ impl ReportTally {
     const BINS: usize = 40;
     /// Ids of photos without a record that are named.
     const NAMED: usize = 5;
+    /// Placeholders that are listed.
+    const PLACEHOLDERS: usize = 10;
 
     /// `waiting`: photos that have not ended.
     pub fn of(index: &Index, waiting: &[WaitingPhoto], ok_threshold: f64) -> Result<Self, IndexError> {
@@ -80,6 +84,7 @@ impl ReportTally {
             unscored,
             histogram: index.histogram(Number::POk, (0.0, 1.0), Self::BINS, &Query::ALL, ok_threshold),
             unrecorded: index.unrecorded(Self::NAMED)?,
+            placeholders: index.placeholders(Self::PLACEHOLDERS)?,
             ok_threshold,
             reasons: HashMap::new(),
             hosts: HashMap::new(),
@@ -169,6 +174,19 @@ mod tests {
         assert_eq!((tally.histogram[20], tally.histogram.iter().sum::<u64>()), (1, 2));
         let (reason, count) = tally.reasons()[0];
         assert_eq!((reason.outcome, count), (PhotoOutcome::Predicted, 3));
+    }
+
+    #[test]
+    fn originals_that_labels_share_are_placeholders() {
+        let mut records: Vec<Record> = (1..=4).map(|id| fixtures::predicted_record(id, 0.9)).collect();
+        let shared = records[0].message.photo.facts.original.clone();
+        records[1].message.photo.facts.original = shared.clone();
+        let mut faceless = fixtures::ended(5, Ending::Rejected, StageName::Detect, "no-face");
+        faceless.message.photo.facts.original = shared;
+        records.push(faceless);
+        let placeholders = tally_of(records, &[]).placeholders;
+        assert_eq!((placeholders.originals, placeholders.photos, placeholders.faces), (1, 3, 2));
+        assert_eq!((placeholders.largest[0].labels, placeholders.largest[0].photos), (2, 3), "labels 1, 2 and 2");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::run_target::RunTarget;
 use crate::cluster::workers::ActiveWorker;
 use crate::cluster::{Pauses, Workers};
+use crate::dataset::placeholder::Placeholders;
 use crate::domain::clock::now;
 use crate::domain::{Ending, RunName, StageName};
 use crate::ledger::{CauseCount, Counts};
@@ -30,6 +31,9 @@ pub struct RunStatus {
     pub dead_letters: u64,
     /// The most frequent first.
     pub causes: Vec<CauseCount>,
+    /// As of the run's index, which only `faces` and `report` bring up to date; none without an index.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placeholders: Option<Placeholders>,
     /// Of the installation, for all runs.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterStatus>,
@@ -103,7 +107,8 @@ impl RunStatus {
             Some(redis) => Some(ClusterStatus::read(redis).await?),
             None => None,
         };
-        Ok(Self { run, is_active, candidates, ended, pace: None, stages, dead_letters, causes, cluster })
+        let (pace, placeholders) = (None, None);
+        Ok(Self { run, is_active, candidates, ended, pace, stages, dead_letters, causes, placeholders, cluster })
     }
 
     /// The number of photos that have ended.
@@ -170,6 +175,7 @@ mod tests {
             stages: BTreeMap::new(),
             dead_letters: 0,
             causes: Vec::new(),
+            placeholders: None,
             cluster: None,
         };
         let elapsed = Duration::from_secs(4);

@@ -1,6 +1,8 @@
 //! The index of faces against a naive evaluation of the same queries.
 
+use facemill::dataset::export_filter::export_filter;
 use facemill::dataset::face::{FIELDS, Number, Text};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use facemill::archive::predictions::Predictions;
@@ -43,10 +45,26 @@ fn index_of(folder: &tempfile::TempDir) -> Index {
 fn filled(faces: u64) -> (tempfile::TempDir, Index, Vec<Face>) {
     let folder = tempfile::tempdir().unwrap();
     let mut index = index_of(&folder);
-    let changes: Vec<Change> = (0..faces).map(predicted).collect();
+    let photos: Vec<Photo> = (0..faces).map(sharing).collect();
+    let changes: Vec<Change> = photos.iter().map(|photo| ended(photo.clone(), Ending::Predicted, None)).collect();
     index.apply(&changes, None).unwrap();
-    let faces = (0..faces).map(|id| Face::of(&photo(id)).unwrap()).collect();
-    (folder, index, faces)
+    let faces = photos.iter().map(|photo| {
+        let mut face = Face::of(photo).unwrap();
+        let same = photos.iter().filter(|other| other.facts.original == photo.facts.original);
+        let labels: HashSet<&Id> = same.clone().map(|other| &other.candidate.label_id).collect();
+        (face.shared_photos, face.shared_labels) = (same.count() as u32, labels.len() as u32);
+        face
+    });
+    (folder, index, faces.collect())
+}
+
+/// A photo; every fifth shares its original with others.
+fn sharing(id: u64) -> Photo {
+    let mut photo = photo(id);
+    if id.is_multiple_of(5) {
+        photo.facts.original.as_mut().unwrap().sha256 = ContentHash::of(&[(id % 60) as u8]);
+    }
+    photo
 }
 
 /// What the documentation promises, value by value.
@@ -59,6 +77,9 @@ fn fulfils(face: &Face, query: &Query) -> bool {
         Query::And(all) => all.iter().all(|query| fulfils(face, query)),
         Query::Or(any) => any.iter().any(|query| fulfils(face, query)),
         Query::Not(query) => !fulfils(face, query),
+        Query::Compare(field, operator, Value::Flag(flag)) if field.name == "placeholder" => {
+            operator.holds(face.is_placeholder(), *flag)
+        }
         Query::Compare(_, operator, Value::Flag(flag)) => {
             face.p_ok.is_some_and(|p_ok| operator.holds(p_ok >= THRESHOLD, *flag))
         }
@@ -236,6 +257,77 @@ fn photos_that_end_again_or_are_requeued_are_counted_once() {
 
     index.clear().unwrap();
     assert_eq!((totals(&index), index.position().unwrap()), (vec![], None));
+}
+
+/// The counts follow photos with and without a face as they end, end again, and are requeued.
+#[test]
+fn originals_that_are_shared_are_counted_as_photos_come_and_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut index = index_of(&folder);
+    let with = |id: u64, original: &str, label: i64| {
+        let mut photo = photo(id);
+        photo.candidate.label_id = label.into();
+        photo.facts.original.as_mut().unwrap().sha256 = ContentHash::of(original.as_bytes());
+        photo
+    };
+    let face = |id, original, label| ended(with(id, original, label), Ending::Predicted, None);
+    let no_face = |id, original, label| {
+        let mut photo = with(id, original, label);
+        photo.facts.face = None;
+        ended(photo, Ending::Rejected, Some(Cause::new(CauseCode::NoFace, "")))
+    };
+    let query = |text: &str| Query::parse(text, FIELDS).unwrap();
+    let count = |index: &Index| {
+        let (shared, found) = (query("shared_photos>1"), query("placeholder"));
+        let of_file = Index::open(&folder.path().join("index.sqlite"), &RunName::default()).unwrap();
+        let counts = (index.count(&shared, THRESHOLD), index.count(&found, THRESHOLD));
+        assert_eq!(counts, (of_file.count(&shared, THRESHOLD), of_file.count(&found, THRESHOLD)), "read again");
+        counts
+    };
+    index.apply(&[face(1, "a", 1), face(2, "b", 1), face(3, "c", 2)], None).unwrap();
+    assert_eq!(count(&index), (0, 0));
+    // The same picture twice, with one label: no placeholder.
+    index.apply(&[face(4, "a", 1)], None).unwrap();
+    assert_eq!(count(&index), (2, 0));
+    // A photo of another label, without a face.
+    index.apply(&[no_face(5, "a", 2)], None).unwrap();
+    assert_eq!(count(&index), (2, 2));
+    let face_1 = index.face(&1.into()).unwrap().unwrap();
+    assert_eq!((face_1.shared_photos, face_1.shared_labels, face_1.is_placeholder()), (3, 2, true));
+    let all = index.placeholders(1).unwrap();
+    assert_eq!((all.originals, all.photos, all.faces), (1, 3, 2));
+    assert_eq!(all.largest[0].original, ContentHash::of(b"a"));
+    let stored = Index::stored_placeholders(&folder.path().join("index.sqlite"), &RunName::default(), 1).unwrap();
+    assert_eq!(stored, Some(all));
+    let exported = export_filter().unwrap();
+    assert_eq!(index.count(&exported, THRESHOLD), 2, "b and c");
+    assert_eq!(index.count(&query("placeholder=false"), THRESHOLD), 2);
+
+    // It is requeued, and ends with another picture.
+    index.apply(&[Change::Reopened(5.into())], None).unwrap();
+    assert_eq!(count(&index), (2, 0));
+    index.apply(&[no_face(5, "c", 1)], None).unwrap();
+    assert_eq!(count(&index), (3, 1));
+    // Ten photos of one label.
+    let more: Vec<Change> = (10..17).map(|id| face(id, "b", 1)).collect();
+    index.apply(&more, None).unwrap();
+    assert_eq!(count(&index), (11, 1), "eight photos of b");
+    index.apply(&[no_face(20, "b", 1), no_face(21, "b", 1)], None).unwrap();
+    assert_eq!(count(&index), (11, 9));
+    index.clear().unwrap();
+    assert_eq!((count(&index), index.placeholders(5).unwrap().originals), ((0, 0), 0));
+}
+
+#[test]
+fn the_stored_placeholders_of_another_file_are_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("index.sqlite");
+    let stored = |run: &str| Index::stored_placeholders(&path, &run.parse().unwrap(), 5);
+    assert_eq!(stored("a").unwrap(), None);
+    assert!(!path.exists());
+    drop(Index::open(&path, &"a".parse().unwrap()).unwrap());
+    assert_eq!(stored("a").unwrap().unwrap().originals, 0);
+    assert_eq!(stored("b").unwrap(), None, "the index of another run");
 }
 
 #[test]

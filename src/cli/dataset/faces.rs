@@ -7,9 +7,10 @@ use crate::cli::failure::Failure;
 use crate::cli::output::{print_json, print_text};
 use crate::cli::progress::Bars;
 use crate::cli::settings::run_target::RunTargetArgs;
+use crate::dataset::export_filter::{EXPORT_FILTER, export_filter};
 use crate::dataset::face::FIELDS;
 use crate::dataset::page::Order;
-use crate::dataset::{Cursor, Face, Query};
+use crate::dataset::{Cursor, Face, Index, Query};
 use crate::objects::ObjectKey;
 
 /// Photos without a record that are named.
@@ -63,6 +64,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             eprintln!("facemill: {note}");
         }
         let total = index.count(&args.query, threshold);
+        let placeholders = placeholders(&index, &args.query, threshold)?;
         if args.count {
             return if args.target.json { print_json(&total) } else { print_text(&format!("{total}\n")) };
         }
@@ -74,17 +76,29 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             let faces: Vec<serde_json::Value> = page.faces.iter().map(json).collect();
             let (unrecorded, _) = unrecorded;
             return print_json(
-                &serde_json::json!({ "total": total, "faces": faces, "next": next, "unrecorded": unrecorded }),
+                &serde_json::json!({ "total": total, "faces": faces, "next": next, "unrecorded": unrecorded,
+                                     "placeholders": placeholders }),
             );
         }
         let mut text: String = page.faces.iter().map(line).collect();
         text.push_str(&format!("{} of {total} faces\n", page.faces.len()));
+        if placeholders > 0 {
+            text.push_str(&format!(
+                "{placeholders} of them are placeholders, which --where '{EXPORT_FILTER}' leaves out\n"
+            ));
+        }
         if let Some(next) = next {
             text.push_str(&format!("the next page: --after {next}\n"));
         }
         print_text(&text)
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// How many of the faces an export leaves out.
+fn placeholders(index: &Index, query: &Query, threshold: f64) -> Result<u64, Failure> {
+    let exported = export_filter().map_err(Failure::broken)?;
+    Ok(index.count(&Query::And(vec![query.clone(), Query::Not(Box::new(exported))]), threshold))
 }
 
 /// Photo, P(OK), size, mirrored share, label and the key of the crop.
@@ -120,5 +134,6 @@ fn json(face: &Face) -> serde_json::Value {
         "score": face.score,
         "p_ok": face.p_ok,
         "model": face.model,
+        "placeholder": face.is_placeholder(),
     })
 }

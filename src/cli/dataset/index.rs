@@ -1,10 +1,11 @@
 //! The index of faces of a run: where its file is, and opening it.
 
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::cli::failure::Failure;
 use crate::cli::progress::Bars;
+use crate::dataset::placeholder::Placeholders;
 use crate::dataset::{Index, IndexSource};
 use crate::domain::{ContentHash, Id};
 use crate::services::run_target::RunTarget;
@@ -29,6 +30,13 @@ impl IndexArgs {
     }
 }
 
+/// The placeholders of a run as of its last `faces` or `report`; none if the run has no index.
+pub fn stored_placeholders(target: &RunTarget) -> Option<Placeholders> {
+    let path = target.index_file().or_else(|| Some(cached_file(&cache()?, target)))?;
+    // The index is only a cache: what is wrong with it is said by those who need it.
+    Index::stored_placeholders(&path, &target.run, 0).ok().flatten()
+}
+
 /// A progress bar for the photos that an index takes in.
 pub fn progress(bars: &Bars) -> impl Fn(u64) + Sync + use<> {
     let bar = bars.count("indexing", 0);
@@ -40,7 +48,7 @@ pub fn progress(bars: &Bars) -> impl Fn(u64) + Sync + use<> {
 
 /// The file for a run on servers. Only this user may read it: it has the URLs and labels of photos.
 fn cached(target: &RunTarget) -> Result<PathBuf, Failure> {
-    let folder = cache_folder(|name| std::env::var_os(name).map(PathBuf::from)).ok_or_else(|| {
+    let folder = cache().ok_or_else(|| {
         Failure::broken("there is no folder for the index of faces: set XDG_CACHE_HOME or HOME, or give --index FILE")
     })?;
     let created = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
@@ -50,8 +58,16 @@ fn cached(target: &RunTarget) -> Result<PathBuf, Failure> {
             folder.display()
         ))
     })?;
+    Ok(cached_file(&folder, target))
+}
+
+fn cached_file(folder: &Path, target: &RunTarget) -> PathBuf {
     let servers = ContentHash::of(target.servers_name().as_bytes()).to_string();
-    Ok(folder.join(format!("index-{}-{}.sqlite", target.run, &servers[..16])))
+    folder.join(format!("index-{}-{}.sqlite", target.run, &servers[..16]))
+}
+
+fn cache() -> Option<PathBuf> {
+    cache_folder(|name| std::env::var_os(name).map(PathBuf::from))
 }
 
 /// `$XDG_CACHE_HOME/facemill`, or `~/.cache/facemill`. A relative path counts as unset, as the XDG specification says.

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::cli::dataset::index::stored_placeholders;
 use crate::cli::failure::Failure;
 use crate::cli::output::{print_json, print_text};
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::cluster::workers::{ActiveWorker, WorkerReport};
+use crate::dataset::placeholder::Placeholders;
 use crate::domain::clock::now;
 use crate::ledger::CauseCount;
 use crate::services::run_target::RunTarget;
@@ -29,16 +31,26 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     crate::cli::process::block_on(async {
         let place = args.place.open().await?;
+        // Read once: it changes only with the index.
+        let placeholders = stored_placeholders(&place);
         match args.watch {
-            None => print(&read(&place).await?, args.place.json)?,
-            Some(seconds) => watch(&place, args.place.json, Duration::from_secs(seconds)).await?,
+            None => {
+                let status = RunStatus { placeholders, ..read(&place).await? };
+                print(&status, args.place.json)?;
+            }
+            Some(seconds) => watch(&place, placeholders, args.place.json, Duration::from_secs(seconds)).await?,
         }
         Ok(ExitCode::SUCCESS)
     })
 }
 
 /// Refreshes until Ctrl-C, or until standard output is closed.
-async fn watch(place: &RunTarget, json: bool, pause: Duration) -> Result<(), Failure> {
+async fn watch(
+    place: &RunTarget,
+    placeholders: Option<Placeholders>,
+    json: bool,
+    pause: Duration,
+) -> Result<(), Failure> {
     let mut ticks = tokio::time::interval(pause);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut screen = (!json && io::stdout().is_terminal()).then(Screen::enter).transpose().map_err(cannot_print)?;
@@ -51,7 +63,7 @@ async fn watch(place: &RunTarget, json: bool, pause: Duration) -> Result<(), Fai
             _ = &mut interrupted => break,
             _ = ticks.tick() => {}
         }
-        let mut status = read(place).await?;
+        let mut status = RunStatus { placeholders: placeholders.clone(), ..read(place).await? };
         let now = Instant::now();
         status.pace = before.map(|(then, ended)| Pace::between(ended, &status, now - then));
         before = Some((now, status.ended_photos()));
@@ -161,6 +173,13 @@ fn write(text: &mut String, status: &RunStatus) -> std::fmt::Result {
         writeln!(text, "{count:>9} {ending}")?;
     }
     writeln!(text, "{:>9} dead letters", status.dead_letters)?;
+    if let Some(Placeholders { originals: originals @ 1.., photos, faces, .. }) = status.placeholders {
+        let of = if originals == 1 { "one original" } else { &format!("{originals} originals") };
+        writeln!(
+            text,
+            "{photos:>9} placeholders with {faces} faces: photos that share {of} (as of the index of faces)"
+        )?;
+    }
     if let Some(cluster) = &status.cluster {
         write_cluster(text, cluster)?;
     }
