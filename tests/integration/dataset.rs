@@ -2,7 +2,7 @@
 
 use facemill::dataset::export_filter::export_filter;
 use facemill::dataset::face::{FIELDS, Number, Text};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use facemill::archive::predictions::Predictions;
@@ -48,11 +48,14 @@ fn filled(faces: u64) -> (tempfile::TempDir, Index, Vec<Face>) {
     let photos: Vec<Photo> = (0..faces).map(sharing).collect();
     let changes: Vec<Change> = photos.iter().map(|photo| ended(photo.clone(), Ending::Predicted, None)).collect();
     index.apply(&changes, None).unwrap();
+    let original = |photo: &Photo| photo.facts.original.as_ref().unwrap().sha256;
+    let mut labels: HashMap<ContentHash, Vec<&Id>> = HashMap::new();
+    photos.iter().for_each(|photo| labels.entry(original(photo)).or_default().push(&photo.candidate.label_id));
     let faces = photos.iter().map(|photo| {
         let mut face = Face::of(photo).unwrap();
-        let same = photos.iter().filter(|other| other.facts.original == photo.facts.original);
-        let labels: HashSet<&Id> = same.clone().map(|other| &other.candidate.label_id).collect();
-        (face.shared_photos, face.shared_labels) = (same.count() as u32, labels.len() as u32);
+        let labels = &labels[&original(photo)];
+        face.shared_photos = labels.len() as u32;
+        face.shared_labels = labels.iter().collect::<HashSet<_>>().len() as u32;
         face
     });
     (folder, index, faces.collect())

@@ -170,6 +170,22 @@ fn a_dump_becomes_faces() {
     assert_eq!(status["ended"]["predicted"], faces.len());
     assert_eq!(status["stages"]["classify"]["passed"], faces.len());
     assert_eq!(status["at_work"], false);
+
+    // One photo of the demo is served under many URLs, with two labels: no face of the labelled person.
+    for face in &faces {
+        let same = faces.iter().filter(|other| other["original_sha256"] == face["original_sha256"]);
+        let labels: BTreeSet<String> = same.clone().map(|other| other["label_id"].to_string()).collect();
+        assert_eq!(face["placeholder"], labels.len() >= 2 || same.count() >= 10, "{}", face["photo_id"]);
+    }
+    let placeholders = faces.iter().filter(|face| face["placeholder"] == true).count();
+    assert!(placeholders > 5 && placeholders < faces.len(), "{placeholders} of {}", faces.len());
+    assert_eq!(status["placeholders"]["faces"], placeholders);
+    let text =
+        |command: &[&str]| String::from_utf8(facemill(&[command, &["--out", path(out)]].concat()).stdout).unwrap();
+    let found = text(&["faces", "--where", "placeholder", "--limit", "1"]);
+    assert!(found.contains(&format!("1 of {placeholders} faces\n{placeholders} of them are placeholders")), "{found}");
+    assert!(text(&["status"]).contains(&format!(" placeholders with {placeholders} faces")));
+    assert!(page.contains("Originals that many photos share"));
 }
 
 #[test]
