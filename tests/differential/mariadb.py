@@ -139,7 +139,9 @@ class MariaDb:
     @staticmethod
     def possible(options):
         # These name no character set; the tool then writes texts in the one of the client.
-        return not (options["create"] == "--no-create-info" and options["compatible"])
+        # Without SET SQL_MODE, the server itself does not take names in double quotes.
+        ansi = options["compatible"] == "--compatible=ansi" and options["compact"] == "--compact"
+        return not ansi and not (options["create"] == "--no-create-info" and options["compatible"])
 
     def __init__(self, folder):
         self.folder = folder
@@ -442,7 +444,9 @@ class MariaDb:
         allowed = {"charset"} & database.traits
         charset = options["charset"]
         if database.charset != "utf8mb4":
-            charset = f"--default-character-set={database.charset}"
+            # Several options omit SET NAMES; without it nobody can read the dump.
+            charset = f"--default-character-set={database.charset} --set-charset"
+            options = {**options, "compact": options["compact"].replace("--compact", "--skip-comments")}
         for option in (
             "compact",
             "extended",
@@ -459,12 +463,12 @@ class MariaDb:
             # The tool itself fails on names that need quotes.
             if option != "names" or self.plain_names(database):
                 command += options[option].split()
-        command += [charset] if charset else ["--default-character-set=utf8mb4"]
+        command += charset.split() if charset else ["--default-character-set=utf8mb4"]
         create = options["create"].split()
         if create == ["--no-create-info"] and not options["complete"]:
             allowed.add("no columns")
         if create == ["--no-create-info"]:
-            allowed |= {"data only"}
+            allowed |= {"data only", "nothing joins"}
         if charset == "--skip-set-charset":
             command.append("--default-character-set=utf8mb4")
         return processes.run([*command, *create, name], self.folder), allowed
