@@ -301,7 +301,9 @@ async fn measure(servers: &Servers, extent: Extent, photos: u64) -> Figures {
 async fn enqueue(place: &Place, numbers: std::ops::Range<u64>) {
     let candidates: Vec<Candidate> = numbers.map(synthetic::candidate).collect();
     let (ledger, broker) = (place.ledger(), place.broker());
-    producer::enqueue(&place.run, &candidates, &ledger, &broker, &|_| ()).await.expect("servers that take photos in");
+    producer::enqueue(&place.run, &candidates, &ledger, &broker, None, &|_| ())
+        .await
+        .expect("servers that take photos in");
 }
 
 async fn all_ended(place: &Place, photos: u64) {

@@ -1,6 +1,7 @@
 //! Printing for people and programs.
 
 use std::io::{self, Write};
+use std::process::ExitCode;
 
 use crate::cli::failure::Failure;
 
@@ -17,6 +18,16 @@ pub fn print_text(text: &str) -> Result<(), Failure> {
             Err(Failure::broken(format!("cannot print: {error}")))
         }
         _ => Ok(()),
+    }
+}
+
+/// The end of a command that enqueues. Candidates with the ids of other photos are findings.
+pub fn check_conflicts(in_conflict: u64) -> Result<ExitCode, Failure> {
+    match in_conflict {
+        0 => Ok(ExitCode::SUCCESS),
+        count => Err(Failure::findings(format!(
+            "{count} photos were not enqueued: the run has other photos with their ids; --id-prefix keeps two sources apart"
+        ))),
     }
 }
 

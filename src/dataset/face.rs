@@ -1,5 +1,7 @@
 //! A face as the index has it, and the fields that queries can name.
 
+use std::collections::BTreeMap;
+
 use super::placeholder::Placeholder;
 use super::query::{Field, FieldType};
 use crate::domain::photo_url;
@@ -46,6 +48,9 @@ pub struct Face {
     /// Photos of the run that have this original, and their labels: see [`Placeholder`].
     pub shared_photos: u32,
     pub shared_labels: u32,
+    /// The source of the photo, and its further columns.
+    pub source: Option<String>,
+    pub columns: BTreeMap<String, String>,
     /// P(OK) of the run's current classifier, and its name; none if it has not scored the crop.
     pub p_ok: Option<f64>,
     pub model: Option<String>,
@@ -87,6 +92,8 @@ impl Face {
             exposure: crop.exposure,
             shared_photos: 1,
             shared_labels: 1,
+            source: candidate.source.clone(),
+            columns: candidate.columns.clone(),
             p_ok: prediction.map(|prediction| prediction.p_ok),
             model: prediction.map(|prediction| prediction.model.clone()),
         })

@@ -1,5 +1,6 @@
 //! Faces and endings as rows of the index file.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use rusqlite::types::ValueRef;
@@ -12,7 +13,7 @@ use crate::domain::{CauseCode, ContentHash, Id};
 use crate::source::timestamp::Timestamp;
 
 pub const ADD_FACE: &str = "INSERT INTO faces VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, \
-    ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30)";
+    ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32)";
 pub const ADD_PREDICTION: &str = "INSERT OR REPLACE INTO predictions SELECT key, ?2, ?3 FROM faces WHERE key = ?1";
 pub const ADD_ENDING: &str = "INSERT INTO endings VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
     ?11, ?12)";
@@ -42,6 +43,7 @@ pub fn published(text: Option<&str>) -> Option<i64> {
 
 pub fn insert(statement: &mut Statement<'_>, face: &Face, published: Option<i64>) -> rusqlite::Result<()> {
     let landmarks: Vec<u8> = face.landmarks.iter().flatten().flat_map(|c| c.to_le_bytes()).collect();
+    let columns = (!face.columns.is_empty()).then(|| serde_json::json!(face.columns).to_string());
     let values = params![
         face.photo_id.as_str(),
         face.face_id.as_str(),
@@ -73,6 +75,8 @@ pub fn insert(statement: &mut Statement<'_>, face: &Face, published: Option<i64>
         face.blur,
         face.exposure,
         landmarks,
+        face.source,
+        columns,
     ];
     statement.execute(values).map(drop)
 }
@@ -111,11 +115,20 @@ pub fn face(row: &Row<'_>) -> rusqlite::Result<Face> {
         mirrored_head: row.get(27)?,
         blur: row.get(28)?,
         exposure: row.get(29)?,
-        p_ok: row.get(32)?,
-        model: row.get(33)?,
-        shared_photos: row.get(34)?,
-        shared_labels: row.get(35)?,
+        source: row.get(31)?,
+        columns: columns(row, 32)?,
+        p_ok: row.get(34)?,
+        model: row.get(35)?,
+        shared_photos: row.get(36)?,
+        shared_labels: row.get(37)?,
     })
+}
+
+/// A JSON object of texts; NULL is an empty one.
+fn columns(row: &Row<'_>, column: usize) -> rusqlite::Result<BTreeMap<String, String>> {
+    let text: Option<String> = row.get(column)?;
+    let bad = |error| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error));
+    text.map_or_else(|| Ok(BTreeMap::new()), |text| serde_json::from_str(&text).map_err(bad))
 }
 
 /// From a row of [`SELECT_ENDED`].

@@ -35,7 +35,10 @@ CREATE TABLE faces (
     mirrored_head REAL NOT NULL,
     blur REAL NOT NULL,
     exposure REAL NOT NULL,
-    landmarks BLOB NOT NULL
+    landmarks BLOB NOT NULL,
+    source TEXT,
+    -- Further columns of the source, as a JSON object of texts; NULL: none.
+    columns TEXT
 );
 
 -- The predictions of the run's current classifier. A face that it has not scored has none.

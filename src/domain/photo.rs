@@ -1,5 +1,6 @@
 //! A candidate, the photo in the pipeline, and what each stage has found.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -21,25 +22,38 @@ pub struct Candidate {
     pub source_url: Option<String>,
     /// As the source database wrote it; never parsed.
     pub posted_at: Option<String>,
+    /// The source that the photo was read from: a file as the command line names it, or the URL of a photo folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Further columns of the source by their names, for export and data card. A column that is NULL is left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub columns: BTreeMap<String, String>,
 }
 
 #[cfg(test)]
 impl Candidate {
     /// Any candidate, for tests.
     pub fn example(photo_id: i64) -> Self {
-        Self {
-            photo_id: photo_id.into(),
-            face_id: 1.into(),
-            label_id: 1.into(),
-            label_name: None,
-            photo_url: "http://photos.test/1.jpg".into(),
-            source_url: None,
-            posted_at: None,
-        }
+        Self { face_id: 1.into(), label_id: 1.into(), ..Self::new(photo_id.into(), "http://photos.test/1.jpg".into()) }
     }
 }
 
 impl Candidate {
+    /// A photo of which only the URL is known. Its face has the id of the photo; it has no label.
+    pub fn new(photo_id: Id, photo_url: String) -> Self {
+        Self {
+            face_id: photo_id.clone(),
+            photo_id,
+            label_id: Id::new(""),
+            label_name: None,
+            photo_url,
+            source_url: None,
+            posted_at: None,
+            source: None,
+            columns: BTreeMap::new(),
+        }
+    }
+
     /// The host that serves the photo, for rate limits and statistics; empty when the URL has none.
     pub fn host(&self) -> String {
         photo_url::host(&self.photo_url)

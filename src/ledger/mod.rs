@@ -47,6 +47,8 @@ pub enum Registration {
     Pending,
     /// Known, and further, or ended.
     InProgress,
+    /// The id is known with another URL: it is another photo.
+    Conflict,
 }
 
 /// Whether the worker may process the photo.

@@ -239,14 +239,15 @@ impl Ledger for Sqlite {
                 if insert_new_photo(c, message)? {
                     return Ok(Registration::New);
                 }
-                let key = message.photo.key();
-                let at_start: bool = c
-                    .prepare_cached(
-                        "SELECT ending IS NULL AND stage = 'fetch' AND delivery = 1 FROM photos
-                         WHERE run = ?1 AND id = ?2",
-                    )?
-                    .query_row(params![key.run.as_str(), key.photo_id.as_str()], |row| row.get(0))?;
-                Ok(if at_start { Registration::Pending } else { Registration::InProgress })
+                let known = select_status(c, &message.photo.key())?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+                let candidate = known.message.as_ref().map(|message| &message.photo.candidate);
+                Ok(match known.state {
+                    _ if candidate.is_some_and(|known| known.photo_url != message.photo.candidate.photo_url) => {
+                        Registration::Conflict
+                    }
+                    State::Waiting(Position::START) => Registration::Pending,
+                    _ => Registration::InProgress,
+                })
             };
             messages.iter().map(register).collect()
         })

@@ -1,5 +1,6 @@
 //! Registers candidates and enqueues them.
 
+use std::fmt;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
@@ -7,11 +8,13 @@ use tracing::Instrument;
 
 use super::sending::send;
 use super::spans;
+use crate::archive::records::Records;
 use crate::broker::Broker;
 use crate::domain::Message;
 use crate::domain::clock::now;
-use crate::domain::{Candidate, Id, Photo, RunName};
+use crate::domain::{Candidate, Id, Photo, PhotoKey, RunName};
 use crate::ledger::{Filter, Ledger, PhotoStatus, Registration};
+use crate::objects::ObjectError;
 use crate::server_error::ServerError;
 
 /// What the producer did with the candidates.
@@ -19,7 +22,29 @@ use crate::server_error::ServerError;
 pub struct Enqueued {
     pub new: u64,
     pub known: u64,
+    /// Candidates that were not enqueued because the run has another photo with their id.
+    pub in_conflict: u64,
+    /// The first of these.
+    pub conflicts: Vec<Conflict>,
     pub refused: Vec<Refusal>,
+}
+
+/// A candidate with the id of another photo.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Conflict {
+    pub photo_id: Id,
+    /// The URL of the photo in the run. None: its record is missing.
+    pub known_url: Option<String>,
+    /// The URL of the candidate.
+    pub url: String,
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (id, url) = (self.photo_id.as_str().escape_debug(), self.url.escape_debug());
+        let known = self.known_url.as_deref().unwrap_or("a URL that is not known any more").escape_debug();
+        write!(f, "photo {id}: the run has {known}, the source has {url}")
+    }
 }
 
 /// A candidate that cannot be registered.
@@ -33,16 +58,21 @@ pub struct Refusal {
 pub enum ProducerError {
     #[error("cannot enqueue the candidates: {0}")]
     Server(#[from] ServerError),
+    #[error("cannot enqueue the candidates: {0}")]
+    Objects(#[from] ObjectError),
 }
 
 /// In bytes. A longer id is refused.
 const LONGEST_ID: usize = 200;
+/// Conflicts whose URLs are looked up.
+const LISTED_CONFLICTS: u64 = 100;
 /// Candidates that share a round trip to the ledger.
 const BATCH: usize = 500;
 /// Messages that wait for the confirm of the broker at a time.
 const UNCONFIRMED: usize = 128;
 
 /// Registers the candidates and enqueues those that have not advanced yet. `progress` receives how many are done.
+/// `records`: where a ledger that deletes the messages of ended photos leaves them.
 ///
 /// It may be repeated after any failure: a known photo stays as it is, and a second copy of a message is recognised.
 pub async fn enqueue(
@@ -50,6 +80,7 @@ pub async fn enqueue(
     candidates: &[Candidate],
     ledger: &dyn Ledger,
     broker: &dyn Broker,
+    records: Option<&Records>,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Enqueued, ProducerError> {
     let mut enqueued = Enqueued::default();
@@ -60,9 +91,22 @@ pub async fn enqueue(
         let registrations = ledger.register(run, &fit, now).await?;
         let mut messages = Vec::with_capacity(fit.len());
         for (candidate, registration) in fit.into_iter().zip(&registrations) {
-            if *registration != Registration::InProgress {
-                messages.push(Message::first(Photo::new(run.clone(), candidate), now));
+            match registration {
+                Registration::New => enqueued.new += 1,
+                Registration::Pending => enqueued.known += 1,
+                Registration::InProgress => {
+                    enqueued.known += 1;
+                    continue;
+                }
+                Registration::Conflict => {
+                    enqueued.in_conflict += 1;
+                    if enqueued.in_conflict <= LISTED_CONFLICTS {
+                        enqueued.conflicts.push(conflict(run, candidate, ledger, records).await?);
+                    }
+                    continue;
+                }
             }
+            messages.push(Message::first(Photo::new(run.clone(), candidate), now));
         }
         stream::iter(messages)
             .map(|message| async move {
@@ -72,12 +116,24 @@ pub async fn enqueue(
             .buffered(UNCONFIRMED)
             .try_collect::<()>()
             .await?;
-        let new = registrations.iter().filter(|&&registration| registration == Registration::New).count() as u64;
-        enqueued.new += new;
-        enqueued.known += registrations.len() as u64 - new;
         progress(batch.len() as u64);
     }
     Ok(enqueued)
+}
+
+async fn conflict(
+    run: &RunName,
+    candidate: Candidate,
+    ledger: &dyn Ledger,
+    records: Option<&Records>,
+) -> Result<Conflict, ProducerError> {
+    let key = PhotoKey { run: run.clone(), photo_id: candidate.photo_id };
+    let mut message = ledger.status(&key).await?.and_then(|status| status.message);
+    if let (None, Some(records)) = (&message, records) {
+        message = records.read(&key).await?.map(|record| record.message);
+    }
+    let known_url = message.map(|message| message.photo.candidate.photo_url);
+    Ok(Conflict { photo_id: key.photo_id, known_url, url: candidate.photo_url })
 }
 
 /// Publishes the messages that the ledger keeps of the waiting photos, for queues that were lost, and returns how many.

@@ -16,6 +16,8 @@ fn candidate(id: i64) -> Candidate {
         photo_url: format!("https://photos.example/{id}.jpg"),
         source_url: Some(format!("https://blog.example/{id}")),
         posted_at: Some("2015-01-02 03:04:05".into()),
+        source: None,
+        columns: Default::default(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! The lines of `faces.jsonl` and `photos.jsonl`. Their fields and the order of fields are a public format.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::{EndedPhoto, Face};
@@ -46,6 +48,12 @@ pub struct FaceRecord {
     /// Whether so many photos or labels share the original that it is probably no photo of the labelled person.
     #[serde(default)]
     pub placeholder: bool,
+    /// The source that the photo was read from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Further columns of the source, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub columns: BTreeMap<String, String>,
 }
 
 impl FaceRecord {
@@ -76,6 +84,8 @@ impl FaceRecord {
             p_ok: face.p_ok,
             model: face.model.clone(),
             placeholder: face.is_placeholder(),
+            source: face.source.clone(),
+            columns: face.columns.clone(),
         }
     }
 }

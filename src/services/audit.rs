@@ -1,6 +1,6 @@
 //! Compares a run with its dump: every candidate must have ended with its files, or be on its way.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Serialize;
 
@@ -46,6 +46,8 @@ pub enum FaultKind {
     Doubled,
     /// The ledger does not know the photo.
     Missing,
+    /// The ledger has another URL under the id of the photo.
+    Conflict,
     /// The ledger knows the photo and has lost its message.
     Forgotten,
     /// The photo waits, and no queue has its message.
@@ -61,6 +63,7 @@ impl FaultKind {
         match self {
             Self::Doubled => "doubled",
             Self::Missing => "missing",
+            Self::Conflict => "conflict",
             Self::Forgotten => "forgotten",
             Self::Stranded => "stranded",
             Self::Incomplete => "incomplete",
@@ -75,9 +78,9 @@ const PAGE: usize = 1000;
 /// Compares the run with the candidates of its dump.
 pub async fn compare(target: &RunTarget, candidates: &[Candidate]) -> Result<Findings, AuditError> {
     let mut findings = Findings { candidates: candidates.len() as u64, ..Findings::default() };
-    let mut missing = HashSet::with_capacity(candidates.len());
+    let mut missing = HashMap::with_capacity(candidates.len());
     for candidate in candidates {
-        if !missing.insert(&candidate.photo_id) {
+        if missing.insert(&candidate.photo_id, candidate).is_some() {
             findings.add(&candidate.photo_id, FaultKind::Doubled, "the dump has it more than once");
         }
     }
@@ -93,10 +96,11 @@ pub async fn compare(target: &RunTarget, candidates: &[Candidate]) -> Result<Fin
             None => page,
         };
         for entry in &page {
-            if !missing.remove(&entry.photo_id) {
+            let Some(candidate) = missing.remove(&entry.photo_id) else {
                 findings.others += 1;
                 continue;
-            }
+            };
+            findings.compare_urls(entry, candidate);
             match entry.status.state {
                 State::Waiting(_) => findings.waiting += 1,
                 State::Ended(ending) => *findings.ended.entry(ending).or_default() += 1,
@@ -104,7 +108,7 @@ pub async fn compare(target: &RunTarget, candidates: &[Candidate]) -> Result<Fin
             findings.check(entry, queued.as_ref(), &*target.objects).await?;
         }
     }
-    for photo_id in missing {
+    for photo_id in missing.into_keys() {
         findings.add(photo_id, FaultKind::Missing, "the dump has it and the ledger does not");
     }
     findings.faults.sort();
@@ -112,6 +116,16 @@ pub async fn compare(target: &RunTarget, candidates: &[Candidate]) -> Result<Fin
 }
 
 impl Findings {
+    /// The same id with another URL is another photo.
+    fn compare_urls(&mut self, entry: &Entry, candidate: &Candidate) {
+        let Some(message) = &entry.status.message else { return };
+        let known = &message.photo.candidate.photo_url;
+        if *known != candidate.photo_url {
+            let detail = format!("the run has {known}, the source has {}", candidate.photo_url);
+            self.add(&entry.photo_id, FaultKind::Conflict, &detail.escape_debug().to_string());
+        }
+    }
+
     /// A waiting photo must have its message, a predicted one its objects.
     async fn check(
         &mut self,
@@ -173,14 +187,18 @@ mod tests {
         fixture.end(2, Ending::Predicted, CauseCode::Http(200)).await;
         fixture.ledger.register(&fixture.run, &[candidate(3), candidate(4), candidate(5)], 5).await.unwrap();
         fixture.broker.publish(&fixture.message(3)).await.unwrap();
-        let dump = [1, 1, 2, 3, 4, 6].map(candidate);
+        let mut dump = [1, 1, 2, 3, 4, 6].map(candidate);
+        dump[3].photo_url = "http://photos.test/other.jpg".into();
         let findings = compare(&*fixture.close().await, &dump).await.unwrap();
         assert_eq!((findings.candidates, findings.waiting, findings.others), (6, 2, 1));
         assert_eq!(findings.ended, BTreeMap::from([(Ending::Gone, 1), (Ending::Predicted, 1)]));
         let faults: Vec<(&str, FaultKind)> =
             findings.faults.iter().map(|fault| (fault.photo_id.as_str(), fault.kind)).collect();
-        use FaultKind::{Doubled, Incomplete, Missing, Stranded};
-        let expected = [("1", Doubled), ("2", Incomplete), ("2", Incomplete), ("4", Stranded), ("6", Missing)];
+        use FaultKind::{Conflict, Doubled, Incomplete, Missing, Stranded};
+        let expected =
+            [("1", Doubled), ("2", Incomplete), ("2", Incomplete), ("3", Conflict), ("4", Stranded), ("6", Missing)];
         assert_eq!(faults, expected);
+        let [.., conflict, _, _] = &findings.faults[..] else { panic!("{findings:?}") };
+        assert!(conflict.detail.ends_with("the source has http://photos.test/other.jpg"), "{conflict:?}");
     }
 }

@@ -63,7 +63,7 @@ impl LocalRun {
         candidates: &[Candidate],
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Enqueued, ProducerError> {
-        producer::enqueue(&self.run, candidates, &self.dir.ledger, &self.dir.broker, progress).await
+        producer::enqueue(&self.run, candidates, &self.dir.ledger, &self.dir.broker, None, progress).await
     }
 
     /// What the index of the run is filled from.

@@ -11,7 +11,7 @@ use crate::domain::Record;
 use crate::domain::{Candidate, PhotoKey, RunName};
 use crate::ledger::{Ledger, LedgerError};
 use crate::objects::{ObjectError, ObjectKey};
-use crate::pipeline::producer::{self, Enqueued, ProducerError, Refusal};
+use crate::pipeline::producer::{self, Conflict, Enqueued, ProducerError, Refusal};
 
 /// What a rebuild did with the records and the candidates.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -22,6 +22,9 @@ pub struct Rebuilt {
     pub stood: u64,
     /// Candidates without a record, which start from the first stage.
     pub enqueued: u64,
+    /// Candidates that were not enqueued because the run has another photo with their id, and the first of these.
+    pub in_conflict: u64,
+    pub conflicts: Vec<Conflict>,
     pub refused: Vec<Refusal>,
     /// Records that cannot be read. Their photos are neither restored nor enqueued.
     pub unreadable: Vec<Unreadable>,
@@ -75,8 +78,9 @@ pub async fn rebuild(
     }
     rebuilt.unreadable.sort_by(|a, b| a.record.cmp(&b.record));
     let candidates = without(run, candidates, &rebuilt.unreadable);
-    let Enqueued { new, refused, .. } = producer::enqueue(run, &candidates, ledger, broker, enqueued).await?;
-    Ok(Rebuilt { enqueued: new, refused, ..rebuilt })
+    let Enqueued { new, refused, in_conflict, conflicts, .. } =
+        producer::enqueue(run, &candidates, ledger, broker, Some(records), enqueued).await?;
+    Ok(Rebuilt { enqueued: new, in_conflict, conflicts, refused, ..rebuilt })
 }
 
 /// The candidates without one of these records: their photos have ended, and how is unknown.

@@ -116,6 +116,8 @@ impl CandidateBuilder {
                 photo_url: photo_url.unwrap_or_default().into_owned(),
                 source_url: source_url.map(Into::into),
                 posted_at: posted_at.map(Into::into),
+                source: None,
+                columns: Default::default(),
             };
             rows.push((face, candidate));
             Ok(())

@@ -34,16 +34,37 @@ pub use mapping::{Mapping, MappingError, Role};
 pub use stream::Progress;
 pub use table::COLUMNS;
 
-use crate::domain::Candidate;
+use crate::domain::{Candidate, Id};
 use candidates::CandidateBuilder;
 use input::OpenedDump;
 use postgres::{Archive, PgRestore};
 use stream::{BOM, Stream};
 
-/// Options for reading a dump.
+/// Options for reading a source.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     pub mapping: Mapping,
+    /// The name of the source in the record of each photo.
+    pub name: Option<String>,
+    /// Precedes every id, so that the ids of two sources differ.
+    pub id_prefix: String,
+}
+
+impl Options {
+    /// Adds what all kinds of sources have in common.
+    fn complete(&self, candidates: &mut [Candidate]) {
+        for candidate in candidates {
+            candidate.source.clone_from(&self.name);
+            if !self.id_prefix.is_empty() {
+                for id in [&mut candidate.photo_id, &mut candidate.face_id, &mut candidate.label_id] {
+                    // A photo without a label has an empty label id.
+                    if !id.as_str().is_empty() {
+                        *id = Id::new(format!("{}{id}", self.id_prefix));
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// First bytes of pg_dump's custom format.
@@ -60,7 +81,7 @@ pub fn candidates(
     options: &Options,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Candidate>, SourceError> {
-    read(input.open()?, options, progress)
+    read_and_complete(input.open()?, options, progress)
 }
 
 /// Like [`candidates`], from any reader.
@@ -72,7 +93,17 @@ pub fn candidates_from(
     options: &Options,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Candidate>, SourceError> {
-    read(input::open(Box::new(reader))?, options, progress)
+    read_and_complete(input::open(Box::new(reader))?, options, progress)
+}
+
+fn read_and_complete(
+    opened: OpenedDump,
+    options: &Options,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Vec<Candidate>, SourceError> {
+    let mut candidates = read(opened, options, progress)?;
+    options.complete(&mut candidates);
+    Ok(candidates)
 }
 
 fn read(

@@ -115,6 +115,8 @@ fn candidate(values: CandidateValues<'_>) -> Result<Candidate, String> {
         source_url: source_url.map(Into::into),
         posted_at: posted_at.map(Into::into),
         photo_id,
+        source: None,
+        columns: Default::default(),
     })
 }
 
@@ -271,6 +273,8 @@ mod tests {
             photo_url: "http://x/宇.jpg".into(),
             source_url: None,
             posted_at: Some("".into()),
+            source: None,
+            columns: Default::default(),
         }
     }
 

@@ -147,7 +147,7 @@ impl ChildSpec {
             Task::Produce(candidates) => {
                 let broker = Doubled(failpoints.clone());
                 let produced =
-                    producer::enqueue(&self.endpoints.run, &candidates, &*failpoints, &broker, &|_| ()).await;
+                    producer::enqueue(&self.endpoints.run, &candidates, &*failpoints, &broker, None, &|_| ()).await;
                 assert_eq!(produced.expect("servers that accept photos").refused, []);
             }
         }

@@ -152,7 +152,7 @@ async fn undisturbed(folder: &Path, run: &RunName, candidates: &[Candidate]) -> 
         name: format!("undisturbed-{name}"),
         settings: WorkerSettings { waits: "0.001".parse().expect("a wait"), ..settings(name) },
     };
-    let produced = producer::enqueue(run, &harmless, &*ledger, &*broker, &|_| ()).await;
+    let produced = producer::enqueue(run, &harmless, &*ledger, &*broker, None, &|_| ()).await;
     produced.expect("the folder accepts photos");
     let workers = StageName::ALL.into_iter().map(worker).collect();
     let finish = drive(run, &*ledger, &*broker, workers, countdown.clone(), CancellationToken::new()).await;

@@ -66,6 +66,8 @@ pub fn candidate(number: u64, kind: Kind, stage: StageName) -> Candidate {
         photo_url: format!("http://photos.test/{}/{stage}/{number}.png", kind.name()),
         source_url: None,
         posted_at: None,
+        source: None,
+        columns: Default::default(),
     }
 }
 

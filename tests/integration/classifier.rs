@@ -180,6 +180,8 @@ fn photo(id: i64, sha256: ContentHash, mirrors: &[f32; MIRRORS]) -> Photo {
         photo_url: format!("http://photos.test/{id}.jpg"),
         source_url: None,
         posted_at: None,
+        source: None,
+        columns: Default::default(),
     };
     let mut photo = Photo::new(RunName::default(), candidate);
     photo.facts.crop = Some(Crop {

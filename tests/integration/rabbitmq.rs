@@ -36,6 +36,8 @@ fn message(id: &str, stage: StageName) -> Message {
         photo_url: format!("http://photos.test/{id}.jpg"),
         source_url: None,
         posted_at: None,
+        source: None,
+        columns: Default::default(),
     };
     let first = Message::first(Photo::new("r".parse().unwrap(), candidate), 1_700_000_000);
     Message { position: Position::entering(stage), ..first }

@@ -43,6 +43,8 @@ fn photo(id: i64) -> Photo {
         photo_url: format!("https://photos.example/{id}.jpg"),
         source_url: None,
         posted_at: None,
+        source: None,
+        columns: Default::default(),
     };
     Photo::new(RunName::default(), candidate)
 }

@@ -117,7 +117,7 @@ async fn a_worker_serves_its_state_and_ends_in_order() {
     let host = WebHost::start("127.0.0.1:0", routes).await.unwrap();
     let run: RunName = "services".parse().unwrap();
     let photos = [photo("a", "http://photos.test/a"), photo("b", "http://photos.test/b")];
-    let enqueued = producer::enqueue(&run, &photos, &*servers.ledger, &servers.broker, &|_| ()).await.unwrap();
+    let enqueued = producer::enqueue(&run, &photos, &*servers.ledger, &servers.broker, None, &|_| ()).await.unwrap();
     assert_eq!(enqueued.new, 2);
 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

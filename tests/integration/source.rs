@@ -41,7 +41,7 @@ impl Read for SlowReader {
 }
 
 fn read_as(dump: &[u8], piece: usize, map: &[&str]) -> Result<Vec<Candidate>, SourceError> {
-    let options = Options { mapping: Mapping::parse(map).unwrap() };
+    let options = Options { mapping: Mapping::parse(map).unwrap(), ..Options::default() };
     source::candidates_from(SlowReader(io::Cursor::new(dump.to_vec()), piece), &options, &mut |_| {})
 }
 
@@ -287,7 +287,9 @@ fn sqlite_files_by_path_piped_compressed_and_truncated() {
         assert!(read(&bytes[..length]).is_err(), "cut at {length}");
     }
     let mapping = Mapping::parse(&["photos.photo_url=url", "labels=people"]).unwrap();
-    let error = source::candidates(&Input::File(path), &Options { mapping }, &mut |_| {}).unwrap_err().to_string();
+    let error = source::candidates(&Input::File(path), &Options { mapping, ..Options::default() }, &mut |_| {})
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("`people` is missing") && error.contains("other (id)"), "{error}");
     assert!(error.contains("`url` is missing in table `photos` (id, posted_at, photo_url, source_url)"), "{error}");
 }

@@ -7,7 +7,7 @@ use crate::cli::failure::Failure;
 use crate::cli::operate::produce::Dump;
 use crate::cli::output::{print_json, print_text};
 use crate::cli::progress::Bars;
-use crate::cli::run::MappingArgs;
+use crate::cli::settings::reading::ReadingArgs;
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::services::audit::{self, Fault, FaultKind, Findings};
 
@@ -17,17 +17,17 @@ pub struct Args {
     #[arg(value_parser = Dump::parser())]
     dump: Dump,
     #[command(flatten)]
-    mapping: MappingArgs,
+    reading: ReadingArgs,
     #[command(flatten)]
     place: RunTargetArgs,
 }
 
 pub fn run(args: Args) -> Result<ExitCode, Failure> {
-    let mapping = args.mapping.parse()?;
+    let options = args.reading.options(None)?;
     let bars = Bars::new(!args.place.json);
     let (findings, producer) = crate::cli::process::block_on(async {
         let objects = || args.place.servers.clients().map(|servers| servers.objects);
-        let candidates = args.dump.candidates(objects, mapping, &bars).await?;
+        let candidates = args.dump.candidates(objects, options, &bars).await?;
         let target = args.place.open().await?;
         let producer = if target.folder().is_some() { "facemill run" } else { "facemill produce" };
         Ok((audit::compare(&target, &candidates).await.map_err(Failure::broken)?, producer))
@@ -58,8 +58,10 @@ fn write(text: &mut String, findings: &Findings, producer: &str) -> std::fmt::Re
     for Fault { photo_id, kind, detail } in &findings.faults {
         let id = photo_id.as_str().escape_debug();
         write!(text, "photo {id}: {}: {detail}", kind.as_str())?;
-        if *kind == FaultKind::Missing {
-            write!(text, ": `{producer}` enqueues it")?;
+        match kind {
+            FaultKind::Missing => write!(text, ": `{producer}` enqueues it")?,
+            FaultKind::Conflict => text.push_str(": --id-prefix keeps two sources apart"),
+            _ => {}
         }
         writeln!(text)?;
     }

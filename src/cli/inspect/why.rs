@@ -107,6 +107,12 @@ impl Story {
             }
             let label = candidate.label_name.as_deref().unwrap_or("-");
             writeln!(text, "  label   {} ({}), face {}", label.escape_debug(), candidate.label_id, candidate.face_id)?;
+            if let Some(source) = &candidate.source {
+                writeln!(text, "  source  {}", source.escape_debug())?;
+            }
+            for (name, value) in &candidate.columns {
+                writeln!(text, "  column  {}: {}", name.escape_debug(), value.escape_debug())?;
+            }
             facts(text, &photo.facts)?;
         }
         for object in &self.objects {

@@ -1,24 +1,26 @@
 //! `facemill produce`.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
+use crate::archive::records::Records;
 use crate::archive::run_settings::StoredRunSettings;
 use crate::cli::failure::Failure;
-use crate::cli::output::{print_json, print_text};
+use crate::cli::output::{check_conflicts, print_json, print_text};
 use crate::cli::progress::Bars;
-use crate::cli::run::MappingArgs;
 use crate::cli::settings::flags::{FaceArgs, ModelArgs};
+use crate::cli::settings::reading::ReadingArgs;
 use crate::cli::settings::servers::ServerArgs;
 use crate::domain::{Candidate, RunName};
 use crate::inference;
 use crate::objects::s3::{Reader, S3};
 use crate::pipeline::producer::{self, Enqueued};
 use crate::pipeline::run_shapes::run_settings;
-use crate::source::{self, Input, Mapping};
+use crate::source::{self, Input};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -41,7 +43,7 @@ pub struct CollectionArgs {
     #[arg(value_parser = Dump::parser())]
     pub dump: Dump,
     #[command(flatten)]
-    pub mapping: MappingArgs,
+    pub reading: ReadingArgs,
     /// The run's name, so that several collections can share an installation
     #[arg(long, env = "FACEMILL_RUN", default_value_t, value_name = "NAME")]
     pub run: RunName,
@@ -57,6 +59,15 @@ pub struct CollectionArgs {
 pub enum Dump {
     Here(Input),
     S3 { bucket: String, key: String },
+}
+
+impl fmt::Display for Dump {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Here(input) => input.fmt(f),
+            Self::S3 { bucket, key } => write!(f, "s3://{bucket}/{key}"),
+        }
+    }
 }
 
 impl Dump {
@@ -81,10 +92,10 @@ impl Dump {
     pub async fn candidates(
         self,
         objects: impl FnOnce() -> Result<S3, Failure>,
-        mapping: Mapping,
+        options: source::Options,
         bars: &Bars,
     ) -> Result<Vec<Candidate>, Failure> {
-        let (reading, options) = (bars.reading(), source::Options { mapping });
+        let reading = bars.reading();
         let read = match self {
             Self::Here(input) => tokio::task::spawn_blocking(move || {
                 let candidates = source::candidates(&input, &options, &mut |progress| reading.show(progress));
@@ -106,7 +117,7 @@ impl Dump {
 }
 
 pub fn run(Args { collection: args, limit, faces, models }: Args) -> Result<ExitCode, Failure> {
-    let mapping = args.mapping.parse()?;
+    let options = args.reading.options(Some(&args.dump.to_string()))?;
     let faults = faces.faults();
     if !faults.is_empty() {
         return Err(Failure::all(faults));
@@ -123,21 +134,26 @@ pub fn run(Args { collection: args, limit, faces, models }: Args) -> Result<Exit
         let settings = run_settings(&faces.detect(), &faces.crop(), landmarks);
         let stored = StoredRunSettings::new(Arc::new(servers.objects.clone()));
         stored.agree(&args.run, &settings).await.map_err(Failure::broken)?;
-        let mut candidates = args.dump.candidates(|| Ok(servers.objects.clone()), mapping, &bars).await?;
+        let mut candidates = args.dump.candidates(|| Ok(servers.objects.clone()), options, &bars).await?;
         candidates.truncate(limit.unwrap_or(usize::MAX));
         let bar = bars.count("enqueue", candidates.len() as u64);
         let progress = |photos| bar.inc(photos);
-        let enqueued = producer::enqueue(&args.run, &candidates, &*servers.ledger, &servers.broker, &progress).await;
+        let records = Records::new(Arc::new(servers.objects.clone()));
+        let (ledger, broker) = (&*servers.ledger, &servers.broker);
+        let enqueued = producer::enqueue(&args.run, &candidates, ledger, broker, Some(&records), &progress).await;
         bar.finish_and_clear();
         enqueued.map_err(|error| Failure::broken(format!("{error}; run the same command again to continue")))
     })?;
     if args.json { print_json(&enqueued) } else { print_text(&text(&enqueued, &args.run)) }?;
-    Ok(ExitCode::SUCCESS)
+    check_conflicts(enqueued.in_conflict)
 }
 
 fn text(enqueued: &Enqueued, run: &RunName) -> String {
-    let Enqueued { new, known, refused } = enqueued;
+    let Enqueued { new, known, refused, conflicts, .. } = enqueued;
     let mut text = format!("run {run}: {new} enqueued, {known} known before, {} refused\n", refused.len());
+    for conflict in conflicts {
+        text.push_str(&format!("{conflict}\n"));
+    }
     for refusal in refused {
         text.push_str(&format!("photo {}: {}\n", refusal.photo_id, refusal.reason));
     }

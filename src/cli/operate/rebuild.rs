@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::archive::records::{Records, Unreadable};
 use crate::cli::failure::Failure;
 use crate::cli::operate::produce::CollectionArgs;
-use crate::cli::output::{print_json, print_text};
+use crate::cli::output::{check_conflicts, print_json, print_text};
 use crate::cli::progress::Bars;
 use crate::domain::RunName;
 use crate::pipeline::producer;
@@ -34,13 +34,13 @@ struct RebuildOutcome {
 }
 
 pub fn run(Args { collection: args, queues }: Args) -> Result<ExitCode, Failure> {
-    let mapping = args.mapping.parse()?;
+    let options = args.reading.options(Some(&args.dump.to_string()))?;
     let servers = args.servers.clients()?;
     let bars = Bars::new(!args.json);
     let _telemetry = crate::cli::process::observe("facemill=warn", &bars, "facemill-producer", false)?;
     let outcome = crate::cli::process::block_on(async {
         servers.check().await.map_err(Failure::broken)?;
-        let candidates = args.dump.candidates(|| Ok(servers.objects.clone()), mapping, &bars).await?;
+        let candidates = args.dump.candidates(|| Ok(servers.objects.clone()), options, &bars).await?;
         let (restore, enqueue) =
             (bars.count("restore", candidates.len() as u64), bars.count("enqueue", candidates.len() as u64));
         let (restored, enqueued) = (|photos| restore.inc(photos), |photos| enqueue.inc(photos));
@@ -59,14 +59,14 @@ pub fn run(Args { collection: args, queues }: Args) -> Result<ExitCode, Failure>
     })?;
     if args.json { print_json(&outcome) } else { print_text(&text(&outcome, &args.run)) }?;
     match outcome.rebuilt.unreadable.len() {
-        0 => Ok(ExitCode::SUCCESS),
+        0 => check_conflicts(outcome.rebuilt.in_conflict),
         1 => Err(Failure::findings("one record cannot be read; its photo is not restored")),
         count => Err(Failure::findings(format!("{count} records cannot be read; their photos are not restored"))),
     }
 }
 
 fn text(RebuildOutcome { rebuilt, published }: &RebuildOutcome, run: &RunName) -> String {
-    let Rebuilt { restored, stood, enqueued, refused, unreadable } = rebuilt;
+    let Rebuilt { restored, stood, enqueued, refused, unreadable, conflicts, .. } = rebuilt;
     let mut text = format!("run {run}: {restored} restored, {stood} known before, {enqueued} enqueued, ");
     let _ = writeln!(text, "{} refused", refused.len());
     if *published > 0 {
@@ -74,6 +74,9 @@ fn text(RebuildOutcome { rebuilt, published }: &RebuildOutcome, run: &RunName) -
     }
     for Unreadable { record, reason } in unreadable {
         let _ = writeln!(text, "{record}: {reason}");
+    }
+    for conflict in conflicts {
+        let _ = writeln!(text, "{conflict}");
     }
     for refusal in refused {
         let _ = writeln!(text, "photo {}: {}", refusal.photo_id, refusal.reason);

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use crate::cli::failure::Failure;
 use crate::cli::progress::Bars;
-use crate::cli::run::MappingArgs;
+use crate::cli::settings::reading::ReadingArgs;
 use crate::domain::Candidate;
-use crate::source::{self, COLUMNS, Input, Options};
+use crate::source::{self, COLUMNS, Input};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -17,7 +17,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]
-    mapping: MappingArgs,
+    reading: ReadingArgs,
 }
 
 #[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
@@ -32,9 +32,9 @@ enum Format {
 }
 
 pub fn run(args: Args) -> Result<ExitCode, Failure> {
-    let mapping = args.mapping.parse()?;
+    let options = args.reading.options(None)?;
     let reading = Bars::new(true).reading();
-    let candidates = source::candidates(&args.dump, &Options { mapping }, &mut |progress| reading.show(progress));
+    let candidates = source::candidates(&args.dump, &options, &mut |progress| reading.show(progress));
     reading.finish();
     let candidates = candidates.map_err(Failure::broken)?;
     match print(&candidates, args.format) {

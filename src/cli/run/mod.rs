@@ -11,9 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::dataset::index::progress;
 use crate::cli::failure::Failure;
-use crate::cli::output::plain;
+use crate::cli::output::{check_conflicts, plain};
 use crate::cli::progress::{Bars, Board};
 use crate::cli::settings::process_args::ProcessArgs;
+use crate::cli::settings::reading::ReadingArgs;
 use crate::dataset::Index;
 use crate::domain::Candidate;
 use crate::domain::clock::now;
@@ -24,7 +25,7 @@ use crate::pipeline::producer::Enqueued;
 use crate::pipeline::{stages, worker};
 use crate::report::{self, About, Written};
 use crate::services::local_run::LocalRun;
-use crate::source::{self, Input, Mapping};
+use crate::source::{self, Input};
 use crate::telemetry::Telemetry;
 
 #[derive(Debug, clap::Args)]
@@ -32,34 +33,20 @@ pub struct Args {
     /// The dump, of any kind and compression, or a table of candidates; `-` is standard input
     dump: Input,
     #[command(flatten)]
-    mapping: MappingArgs,
+    reading: ReadingArgs,
     #[command(flatten)]
     pub process: ProcessArgs,
 }
 
-/// The name of a table or column of the dump.
-#[derive(Debug, Clone, clap::Args)]
-pub struct MappingArgs {
-    /// Name of a table or column: photos=gallery.images, photos.photo_url=images.url, photos.posted_at= (none)
-    #[arg(long = "map", value_name = "NAME=NAME")]
-    map: Vec<String>,
-}
-
-impl MappingArgs {
-    pub fn parse(&self) -> Result<Mapping, Failure> {
-        Mapping::parse(&self.map).map_err(Failure::broken)
-    }
-}
-
 pub fn run(args: Args) -> Result<ExitCode, Failure> {
-    let mapping = args.mapping.parse()?;
+    let options = args.reading.options(Some(&args.dump.to_string()))?;
     let settings = args.process.settings()?;
     let (bars, _telemetry) = begin(&args.process)?;
     crate::cli::process::block_on(async {
         let reading = bars.reading();
         let dump = args.dump.clone();
         let read = tokio::task::spawn_blocking(move || {
-            let candidates = source::candidates(&dump, &source::Options { mapping }, &mut |p| reading.show(p));
+            let candidates = source::candidates(&dump, &options, &mut |p| reading.show(p));
             reading.finish();
             candidates
         });
@@ -102,6 +89,9 @@ pub async fn execute(
     for refusal in &enqueued.refused {
         tracing::warn!(photo = %refusal.photo_id, "refused: {}", refusal.reason);
     }
+    for conflict in &enqueued.conflicts {
+        tracing::warn!("{conflict}");
+    }
 
     let observer: Arc<dyn Observer> = match process.json {
         true => Arc::new(Lines),
@@ -134,10 +124,10 @@ pub async fn execute(
     let written = written.map_err(Failure::broken)?;
     let summary = Summary { enqueued: &enqueued, written: &written, finish, again };
     summary.print(process.json).map_err(|error| Failure::broken(format!("cannot print the summary: {error}")))?;
-    Ok(match finish {
-        Finish::Complete => ExitCode::SUCCESS,
-        Finish::Interrupted { .. } => ExitCode::from(crate::cli::process::INTERRUPTED),
-    })
+    match finish {
+        Finish::Complete => check_conflicts(enqueued.in_conflict),
+        Finish::Interrupted { .. } => Ok(ExitCode::from(crate::cli::process::INTERRUPTED)),
+    }
 }
 
 /// Prints every event as a line of JSON.

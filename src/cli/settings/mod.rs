@@ -4,6 +4,7 @@ pub mod definition;
 pub mod flags;
 pub mod names;
 pub mod process_args;
+pub mod reading;
 pub mod run_target;
 pub mod servers;
 pub mod settings_file;

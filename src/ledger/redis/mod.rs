@@ -205,7 +205,7 @@ fn bytes(value: Value) -> Option<Bytes> {
 
 /// A new photo at the position of its message.
 fn new_photo(message: &Message) -> (StatusFields, Bytes) {
-    let fields = StatusFields::new(message.attempt, 0, &message.photo.candidate.host(), None);
+    let fields = StatusFields::new(message.attempt, 0, &message.photo.candidate, None);
     let event = enqueued(message.position, message.enqueued_at);
     let packed = packing::pack_new(message.position, &fields, &event);
     (fields, packed)
@@ -285,10 +285,11 @@ impl Ledger for Redis {
             let Value::Array(known) = self.client.script(WHAT, &REGISTER, &names, &arguments).await? else {
                 return Err(self.client.unexpected_answer(WHAT));
             };
-            for stored in known {
+            for (stored, candidate) in known.into_iter().zip(batch) {
                 registrations.push(match bytes(stored) {
                     None => Registration::New,
                     Some(stored) => match self.read(WHAT, &stored)? {
+                        PackedPhoto { fields, .. } if fields.differ_from(candidate) => Registration::Conflict,
                         PackedPhoto { at: Position::START, ending: None, .. } => Registration::Pending,
                         _ => Registration::InProgress,
                     },
@@ -342,8 +343,8 @@ impl Ledger for Redis {
             State::Waiting(position) => (position, None),
             State::Ended(ending) => (step.from, Some(ending)),
         };
-        let host = step.message.photo.candidate.host();
-        let fields = StatusFields::new(step.attempt, step.due_at, &host, step.event.cause.as_ref());
+        let candidate = &step.message.photo.candidate;
+        let fields = StatusFields::new(step.attempt, step.due_at, candidate, step.event.cause.as_ref());
         let (key, event, message) = (step.key, Some(&step.event), step.message);
         let due = matches!(step.to, State::Waiting(_)).then(|| step.due_at.max(step.event.at_ms / 1000));
         let transition = Transition { key, from: (step.from, None), to, fields: &fields, event, due, message };
@@ -456,7 +457,7 @@ impl Ledger for Redis {
     async fn restore(&self, message: &Message, ending: Ending, cause: Option<&Cause>) -> Result<bool, LedgerError> {
         let (key, at) = (message.photo.key(), message.position);
         self.add_run(&key.run).await?;
-        let fields = StatusFields::new(message.attempt, 0, &message.photo.candidate.host(), cause);
+        let fields = StatusFields::new(message.attempt, 0, &message.photo.candidate, cause);
         let (from, to) = ((Position::START, None), (at, Some(ending)));
         let transition = Transition { key: &key, from, to, fields: &fields, event: None, due: None, message };
         let is_restored = matches!(self.transition("restore a photo", transition).await?, ScriptAnswer::Number(_));
@@ -478,7 +479,7 @@ impl Ledger for Redis {
         let message = stored.or_else(|| record.cloned()).ok_or_else(lost)?;
         let message = Message { attempt: 1, position: at.next_delivery(), enqueued_at: now, ..message };
         let to = (message.position, None);
-        let fields = StatusFields::new(1, 0, &message.photo.candidate.host(), None);
+        let fields = StatusFields::new(1, 0, &message.photo.candidate, None);
         let event = enqueued(message.position, now);
         let (from, event, due) = ((at, Some(ending)), Some(&event), Some(now));
         let transition = Transition { key, from, to, fields: &fields, event, due, message: &message };

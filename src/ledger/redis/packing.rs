@@ -4,13 +4,14 @@
 //! position   6 bytes   layout and stage, kind, delivery number (big-endian): the condition of a move
 //! processor            crashes, length of the worker's name, the name
 //! fields               length (2 bytes), host, code of the cause (empty: none), attempt, due time, detail of the cause
+//!                      (if there is one), 4 bytes of the hash of the photo's URL (versions before 0.2 wrote none)
 //! history              events, each after its length
 //! ```
 //!
 //! The scripts compare the position, skip by the lengths, and read host and code; only this file reads the rest. A byte
 //! with its length precedes each text. Numbers without a size are LEB128: seven bits a byte, the lowest first.
 
-use crate::domain::{Cause, Ending, Position, StageName, State};
+use crate::domain::{Candidate, Cause, ContentHash, Ending, Position, StageName, State};
 use crate::ledger::{Event, EventKind, PhotoStatus};
 
 /// In the high half of the first byte; a later layout has another number.
@@ -52,16 +53,24 @@ pub struct StatusFields {
     pub due_at: u64,
     pub host: String,
     pub cause: Option<Cause>,
+    /// Tells the photo from another one with the same id. None: an earlier version stored the photo.
+    pub url_mark: Option<[u8; 4]>,
 }
 
 impl StatusFields {
-    pub fn new(attempt: u32, due_at: u64, host: &str, cause: Option<&Cause>) -> Self {
+    pub fn new(attempt: u32, due_at: u64, candidate: &Candidate, cause: Option<&Cause>) -> Self {
         let clipped = |cause: &Cause| Cause {
             code: clip(&cause.code.as_str(), MAX_CODE).into(),
             detail: clip(&cause.detail, MAX_DETAIL).to_owned(),
         };
         let cause = cause.filter(|cause| !cause.code.as_str().is_empty()).map(clipped);
-        Self { attempt, due_at, host: clip(host, MAX_TEXT).to_owned(), cause }
+        let host = clip(&candidate.host(), MAX_TEXT).to_owned();
+        Self { attempt, due_at, host, cause, url_mark: Some(url_mark(&candidate.photo_url)) }
+    }
+
+    /// Whether another photo than the candidate is stored under its id.
+    pub fn differ_from(&self, candidate: &Candidate) -> bool {
+        self.url_mark.is_some_and(|mark| mark != url_mark(&candidate.photo_url))
     }
 
     /// With its length first.
@@ -74,6 +83,7 @@ impl StatusFields {
         if let Some(cause) = &self.cause {
             text(&mut bytes, &cause.detail);
         }
+        bytes.extend_from_slice(self.url_mark.as_ref().map_or(&[], |mark| mark));
         let length = (bytes.len() - 2) as u16;
         bytes[..2].copy_from_slice(&length.to_be_bytes());
         bytes
@@ -154,7 +164,16 @@ fn read_fields(mut bytes: &[u8]) -> Result<StatusFields, BadPacking> {
         "" => None,
         _ => Some(Cause { code: code.into(), detail: take_text(&mut bytes)? }),
     };
-    Ok(StatusFields { attempt, due_at, host, cause })
+    let url_mark = match bytes {
+        [] => None,
+        _ => Some(bytes.try_into().map_err(|_| BadPacking("it holds more than this version knows"))?),
+    };
+    Ok(StatusFields { attempt, due_at, host, cause, url_mark })
+}
+
+fn url_mark(url: &str) -> [u8; 4] {
+    let [a, b, c, d, ..] = *ContentHash::of(url.as_bytes()).as_bytes();
+    [a, b, c, d]
 }
 
 fn read_event(mut bytes: &[u8]) -> Result<Event, BadPacking> {
@@ -223,7 +242,7 @@ mod tests {
 
     fn photo(cause: Option<Cause>) -> (Position, StatusFields, Event) {
         let at = Position { stage: StageName::Crop, delivery: 70_000 };
-        let fields = StatusFields::new(3, 1_800_000_000, "photos.test", cause.as_ref());
+        let fields = StatusFields::new(3, 1_800_000_000, &Candidate::example(1), cause.as_ref());
         let event = Event {
             at_ms: 1_700_000_000_123,
             stage: at.stage,
@@ -263,10 +282,24 @@ mod tests {
     fn long_texts_are_clipped_at_a_character() {
         let cause = Cause { code: "s".into(), detail: "無".repeat(100) };
         let (at, _, event) = photo(Some(cause.clone()));
-        let fields = StatusFields::new(1, 0, &"ü".repeat(300), Some(&cause));
+        let mut candidate = Candidate::example(1);
+        candidate.photo_url = format!("http://{}.test/1.jpg", "x".repeat(300));
+        let fields = StatusFields::new(1, 0, &candidate, Some(&cause));
         let read = PackedPhoto::read(&pack_new(at, &fields, &event)).unwrap();
         assert_eq!(read.fields.cause.unwrap().detail, "無".repeat(53));
-        assert_eq!(read.fields.host, "ü".repeat(127));
+        assert_eq!(read.fields.host, "x".repeat(255));
+    }
+
+    #[test]
+    fn another_url_is_told_from_the_same() {
+        let fields = StatusFields::new(1, 0, &Candidate::example(1), None);
+        let other = Candidate { photo_url: "http://photos.test/2.jpg".into(), ..Candidate::example(1) };
+        assert!(!fields.differ_from(&Candidate::example(1)) && fields.differ_from(&other));
+        let earlier = StatusFields { url_mark: None, ..fields };
+        let (at, _, event) = photo(None);
+        let read = PackedPhoto::read(&pack_new(at, &earlier, &event)).unwrap();
+        assert_eq!(read.fields, earlier, "an earlier version wrote no mark");
+        assert!(!earlier.differ_from(&other));
     }
 
     #[test]

@@ -50,12 +50,18 @@ fn a_lost_ledger_is_restored_from_records_and_dump() {
     let rebuilt = installation.json(&["rebuild", dump]);
     assert_eq!(
         rebuilt,
-        json!({ "restored": candidates, "stood": 0, "enqueued": 0, "refused": [], "unreadable": [], "published": 0 })
+        json!({
+        "restored": candidates, "stood": 0, "enqueued": 0, "in_conflict": 0, "conflicts": [], "refused": [],
+        "unreadable": [], "published": 0
+        })
     );
     let again = installation.json(&["rebuild", dump]);
     assert_eq!(
         again,
-        json!({ "restored": 0, "stood": candidates, "enqueued": 0, "refused": [], "unreadable": [], "published": 0 })
+        json!({
+        "restored": 0, "stood": candidates, "enqueued": 0, "in_conflict": 0, "conflicts": [], "refused": [],
+        "unreadable": [], "published": 0
+        })
     );
     let audit = installation.json(&["audit", dump]);
     assert_eq!((&audit["faults"], &audit["waiting"]), (&json!([]), &Value::from(0)), "{audit}");

@@ -77,6 +77,13 @@ async fn registration(ledger: &dyn Ledger) {
         [Registration::InProgress, Registration::Pending]
     );
     assert_eq!(ledger.register(&run("other"), &photos[..1], 6).await.unwrap(), [Registration::New]);
+    let others = [
+        Candidate { photo_url: "http://photos.test/other.jpg".into(), ..candidate("e1") },
+        Candidate { photo_url: "http://photos.test/other.jpg".into(), ..candidate("e2") },
+    ];
+    assert_eq!(ledger.register(&run("r"), &others, 7).await.unwrap(), [Registration::Conflict; 2]);
+    let kept = ledger.status(&key("e2")).await.unwrap().unwrap().message.unwrap();
+    assert_eq!(kept.photo.candidate, candidate("e2"), "the known photo is not changed");
     let history = ledger.history(&key("e1")).await.unwrap();
     assert_eq!(history.iter().map(|event| event.what).collect::<Vec<_>>(), [EventKind::Enqueued, EventKind::Advanced]);
     assert!(ledger.runs().await.unwrap().starts_with(&[run("other"), run("r")]));

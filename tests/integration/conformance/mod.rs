@@ -17,6 +17,8 @@ fn candidate(id: &str) -> Candidate {
         photo_url: format!("http://photos.test/{id}.jpg"),
         source_url: None,
         posted_at: Some("2019-12-31 23:59:59".into()),
+        source: None,
+        columns: Default::default(),
     }
 }
 

@@ -427,6 +427,8 @@ fn photo_of(url: &str) -> Photo {
         photo_url: url.into(),
         source_url: None,
         posted_at: None,
+        source: None,
+        columns: Default::default(),
     };
     Photo::new(RunName::default(), candidate)
 }

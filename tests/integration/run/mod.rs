@@ -2,6 +2,7 @@
 
 use support::collection;
 mod dead_letters;
+mod sources;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};

@@ -181,7 +181,7 @@ impl TestRun {
         let failpoints = Arc::new(Failing { ledger, broker, failpoint: failpoint.clone(), lost_answers });
         let countdown = Arc::new(Countdown::default());
         let life = async {
-            producer::enqueue(&self.run, photos, &*failpoints, &*failpoints, &|_| ()).await.unwrap();
+            producer::enqueue(&self.run, photos, &*failpoints, &*failpoints, None, &|_| ()).await.unwrap();
             let workers = self.workers(failpoints.clone(), failpoints.clone(), countdown.clone(), &Self::settings());
             drive(&self.run, &*failpoints, &*failpoints, workers, countdown.clone(), CancellationToken::new())
                 .await
@@ -214,6 +214,8 @@ fn photos(ids: &[&str]) -> Vec<Candidate> {
         photo_url: format!("http://photos.test/{id}.jpg"),
         source_url: None,
         posted_at: None,
+        source: None,
+        columns: Default::default(),
     };
     ids.iter().map(candidate).collect()
 }
@@ -303,7 +305,7 @@ async fn every_outcome_has_its_ending_on_rabbitmq() {
     let rig = TestRun::new(script);
     let (ledger, _) = rig.open().await;
     let countdown = Arc::new(Countdown::default());
-    producer::enqueue(&rig.run, &photos(&CAST), &*ledger, &*broker, &|_| ()).await.unwrap();
+    producer::enqueue(&rig.run, &photos(&CAST), &*ledger, &*broker, None, &|_| ()).await.unwrap();
     let workers = rig.workers(ledger.clone(), broker.clone(), countdown.clone(), &TestRun::settings());
     let finish = drive(&rig.run, &*ledger, &*broker, workers, countdown, CancellationToken::new()).await.unwrap();
     assert_eq!(finish, Finish::Complete);
@@ -352,7 +354,7 @@ async fn every_message_twice_changes_nothing() {
     let (ledger, broker) = rig.open().await;
     let broker: Arc<dyn Broker> = Arc::new(failpoints::Twice(broker));
     let countdown = Arc::new(Countdown::default());
-    producer::enqueue(&rig.run, &photos(&CAST), &*ledger, &*broker, &|_| ()).await.unwrap();
+    producer::enqueue(&rig.run, &photos(&CAST), &*ledger, &*broker, None, &|_| ()).await.unwrap();
     let workers = rig.workers(ledger.clone(), broker.clone(), countdown.clone(), &TestRun::settings());
     let finish = drive(&rig.run, &*ledger, &*broker, workers, countdown, CancellationToken::new()).await.unwrap();
     assert_eq!(finish, Finish::Complete);
@@ -399,7 +401,7 @@ async fn foreign_messages_are_dead_lettered() {
         })
         .await
         .unwrap();
-    producer::enqueue(&rig.run, &photos(&["passes"]), &*ledger, &*broker, &|_| ()).await.unwrap();
+    producer::enqueue(&rig.run, &photos(&["passes"]), &*ledger, &*broker, None, &|_| ()).await.unwrap();
     assert_eq!(rig.live(&[], Failpoint::endless()).await, Some(Finish::Complete));
     let dead = broker.dead_letters(10).await.unwrap();
     assert_eq!(dead.len(), 3);
@@ -475,7 +477,7 @@ async fn a_photo_that_always_fails_uses_every_delay_tier_by_default() {
     let (ledger, broker) = rig.open().await;
     let broker = Arc::new(WithoutWaits { broker, tiers: Mutex::default() });
     let countdown = Arc::new(Countdown::default());
-    producer::enqueue(&rig.run, &photos(&["always-fails"]), &*ledger, &*broker, &|_| ()).await.unwrap();
+    producer::enqueue(&rig.run, &photos(&["always-fails"]), &*ledger, &*broker, None, &|_| ()).await.unwrap();
     let workers = rig.workers(ledger.clone(), broker.clone(), countdown.clone(), &WorkerSettings::default());
     let finish = drive(&rig.run, &*ledger, &*broker, workers, countdown, CancellationToken::new()).await.unwrap();
     assert_eq!(finish, Finish::Complete);
@@ -570,7 +572,7 @@ async fn a_shutdown_waits_for_the_grace_period_and_returns_the_rest() {
     let rig = TestRun::new(HashMap::from([((StageName::Fetch, "hangs"), vec![Action::Hang, Action::Pass])]));
     let (ledger, broker) = rig.open().await;
     let countdown = Arc::new(Countdown::default());
-    producer::enqueue(&rig.run, &photos(&["hangs"]), &*ledger, &*broker, &|_| ()).await.unwrap();
+    producer::enqueue(&rig.run, &photos(&["hangs"]), &*ledger, &*broker, None, &|_| ()).await.unwrap();
     let settings =
         WorkerSettings { grace: Duration::from_millis(20), time_limit: Duration::from_secs(60), ..TestRun::settings() };
     let workers = rig.workers(ledger.clone(), broker.clone(), countdown.clone(), &settings);

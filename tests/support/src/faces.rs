@@ -48,6 +48,8 @@ pub fn photo(id: u64) -> Photo {
         photo_url: format!("https://host{}.example/{id}.jpg", random.below(12)),
         source_url: id.is_multiple_of(2).then(|| format!("https://blog.example/{id}")),
         posted_at: (random.below(9) > 0).then(|| format!("2015-01-{:02} 03:04:05", 1 + random.below(28))),
+        source: None,
+        columns: Default::default(),
     };
     let mut photo = Photo::new(RunName::default(), candidate);
     photo.facts = Facts {

@@ -38,6 +38,8 @@ pub fn candidate(number: u64) -> Candidate {
         photo_url: format!("https://{host}.media.photos.example/{number:032x}/photo_{number}_1280.jpg"),
         source_url: Some(format!("https://blog{host}.photos.example/post/{number}")),
         posted_at: Some("2015-06-07 08:09:10".into()),
+        source: None,
+        columns: Default::default(),
     }
 }
 
