@@ -1,4 +1,5 @@
-//! Typed documents in the object store: records, run settings, models, classifiers of runs, predictions.
+//! Typed documents in the object store: records, settings, folders and classifiers of runs, models,
+//! predictions.
 //!
 //! A document is JSON, except a model. A damaged document is an [`ServerError::Refused`] that names its key.
 
@@ -16,6 +17,7 @@ pub mod models;
 pub mod predictions;
 pub mod records;
 pub mod run_classifier;
+pub mod run_folders;
 pub mod run_settings;
 
 const JSON: &str = "application/json";

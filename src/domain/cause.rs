@@ -86,6 +86,8 @@ pub enum CauseCode {
     EncoderFailed,
     BadCrop,
     ObjectMissing,
+    /// The photo that an original links to has another content than when it was fetched.
+    OriginalChanged,
     StoreUnavailable,
     StoreRefused,
     /// The worker cannot process photos of this run: it has another landmark model than the run's settings demand.
@@ -142,6 +144,7 @@ static FIXED: &[(CauseCode, &str)] = {
         (EncoderFailed, "encoder-failed"),
         (BadCrop, "bad-crop"),
         (ObjectMissing, "object-missing"),
+        (OriginalChanged, "original-changed"),
         (StoreUnavailable, "store-unavailable"),
         (StoreRefused, "store-refused"),
         (RunSettings, "run-settings"),

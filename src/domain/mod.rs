@@ -20,6 +20,7 @@ mod record;
 mod run;
 mod stage;
 mod status;
+mod stored_url;
 mod verdict;
 
 pub use cause::{Cause, CauseCode};
@@ -36,4 +37,5 @@ pub use record::Record;
 pub use run::{BadRunName, RunName};
 pub use stage::StageName;
 pub use status::{Ending, Position, State};
+pub use stored_url::{NotStored, StoredUrl};
 pub use verdict::{BadVerdict, BadVerdictId, Judgement, Reason, SeenPrediction, Selection, Verdict, VerdictId, View};

@@ -249,14 +249,10 @@ impl Picture {
         if self.bytes.is_empty() {
             return Err(empty());
         }
-        ImageFormat::sniff(&self.bytes).ok_or_else(|| {
-            let start = self.bytes[..self.bytes.len().min(MAGIC)].escape_ascii();
-            let encoding = match self.encoding.as_str() {
-                "" => String::new(),
-                encoding => format!(" (Content-Encoding: {encoding})"),
-            };
-            FetchError::rejected(CauseCode::NotAnImage, format!("the content begins with \"{start}\"{encoding}"))
-        })
+        match self.encoding.as_str() {
+            "" => sniff_photo(&self.bytes, ""),
+            encoding => sniff_photo(&self.bytes, &format!(" (Content-Encoding: {encoding})")),
+        }
     }
 
     fn take(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
@@ -271,6 +267,14 @@ impl Picture {
         }
         Ok(())
     }
+}
+
+/// The format of a photo, by its first bytes. `remark` follows the cause of an error.
+pub fn sniff_photo(bytes: &[u8], remark: &str) -> Result<ImageFormat, FetchError> {
+    ImageFormat::sniff(bytes).ok_or_else(|| {
+        let start = bytes[..bytes.len().min(MAGIC)].escape_ascii();
+        FetchError::rejected(CauseCode::NotAnImage, format!("the content begins with \"{start}\"{remark}"))
+    })
 }
 
 impl Write for Picture {

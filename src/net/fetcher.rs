@@ -71,6 +71,11 @@ impl Fetcher {
         Self { host_limits: self.host_limits.with_limiter(limiter), ..self }
     }
 
+    /// The largest photo that is taken, in bytes.
+    pub fn max_bytes(&self) -> u64 {
+        self.rules.max_bytes
+    }
+
     /// Downloads the photo at a URL. Follows redirects, never retries.
     pub async fn fetch(&self, url: &str) -> Result<Download, FetchError> {
         let (url, mended) = photo_url::parse(url, &self.rules)?;
@@ -240,7 +245,7 @@ impl Fetcher {
     }
 
     /// Waits for memory, for `queue_timeout` at most.
-    async fn reserve(&self, bytes: u64) -> Result<Reservation, FetchError> {
+    pub async fn reserve(&self, bytes: u64) -> Result<Reservation, FetchError> {
         timeout(self.rules.queue_timeout, self.memory.reserve(bytes)).await.map_err(|_| {
             let detail = format!("other downloads hold the {} bytes of memory for downloads", self.rules.max_memory);
             FetchError::wait(CauseCode::DownloadMemory, detail, Some(TIERS[0]))

@@ -35,6 +35,8 @@ pub mod robots;
 pub mod rules;
 pub(crate) mod spans;
 
+pub use content::sniff_photo;
 pub use error::{FetchError, SetupError};
 pub use fetcher::{Download, Fetcher};
+pub use memory::Reservation;
 pub use rules::Rules;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{ObjectError, ObjectKey, Objects, Page, PutIfAbsent, Swap, Version, nonce};
 use crate::atomic_file::{AtomicFile, PARTIAL, sync_folder_of};
-use crate::domain::ContentHash;
+use crate::domain::{ContentHash, StoredUrl};
 use crate::server_error::ServerError;
 
 /// Keys are relative paths. A writer writes a temporary file in the same folder and renames it, so that a reader or a
@@ -44,8 +44,13 @@ impl Folder {
 
     /// None: the object does not exist.
     async fn read(&self, key: &ObjectKey) -> Result<Option<Vec<u8>>, ObjectError> {
-        let path = self.path(key);
-        Self::blocking(format!("read {}", path.display()), move || read_file(&path)).await
+        let (path, hash) = (self.path(key), key.content_hash());
+        let read = Self::blocking(format!("read {}", path.display()), move || read_checked(&path, hash)).await?;
+        match read {
+            None => Ok(None),
+            Some(Ok(body)) => Ok(Some(body)),
+            Some(Err(photo)) => Err(ObjectError::Changed { key: key.clone(), photo: photo.display().to_string() }),
+        }
     }
 }
 
@@ -65,6 +70,46 @@ fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         read => read.map(Some),
     }
+}
+
+/// Reads an object. A photo that it links to must have the hash; otherwise returns the path of the photo. None: there is
+/// no such object, or no such photo.
+fn read_checked(path: &Path, hash: Option<ContentHash>) -> io::Result<Option<Result<Vec<u8>, PathBuf>>> {
+    let Some(body) = read_file(path)? else { return Ok(None) };
+    match hash {
+        Some(hash) if is_link(path) && ContentHash::of(&body) != hash => Ok(Some(Err(std::fs::read_link(path)?))),
+        _ => Ok(Some(Ok(body))),
+    }
+}
+
+fn is_link(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|data| data.is_symlink())
+}
+
+/// Whether an object exists. A link counts if its photo is there and has the hash.
+fn is_intact(path: &Path, hash: Option<ContentHash>) -> io::Result<bool> {
+    match is_link(path) {
+        true => Ok(matches!(read_checked(path, hash)?, Some(Ok(_)))),
+        false => path.try_exists(),
+    }
+}
+
+/// Stores a symbolic link. False: there is an object, and it is what the hash says.
+fn store_link(path: &Path, photo: &Path, hash: Option<ContentHash>) -> io::Result<bool> {
+    if is_intact(path, hash)? {
+        return Ok(false);
+    }
+    let folder = path.parent().unwrap_or(path);
+    std::fs::create_dir_all(folder)?;
+    let partial = folder.join(format!("{:x}{PARTIAL}", nonce()));
+    std::os::unix::fs::symlink(photo, &partial)?;
+    let renamed = std::fs::rename(&partial, path);
+    if renamed.is_err() {
+        let _ = std::fs::remove_file(&partial);
+    }
+    renamed?;
+    sync_folder_of(path)?;
+    Ok(true)
 }
 
 fn store_if_absent(path: &Path, body: &[u8]) -> io::Result<PutIfAbsent> {
@@ -95,9 +140,9 @@ fn version_of(body: &[u8]) -> Version {
 #[async_trait]
 impl Objects for Folder {
     async fn put(&self, key: &ObjectKey, body: Bytes, _media_type: &str) -> Result<bool, ObjectError> {
-        let (path, hashed) = (self.path(key), key.is_content_addressed());
+        let (path, hash) = (self.path(key), key.content_hash());
         Self::blocking(format!("write {}", path.display()), move || {
-            if hashed && path.try_exists()? {
+            if hash.is_some() && is_intact(&path, hash)? {
                 return Ok(false);
             }
             AtomicFile::write(&path, &body)?;
@@ -130,6 +175,20 @@ impl Objects for Folder {
         .await
     }
 
+    fn links_to(&self, photo: &StoredUrl) -> bool {
+        matches!(photo, StoredUrl::File(_))
+    }
+
+    async fn link(&self, key: &ObjectKey, photo: &StoredUrl) -> Result<bool, ObjectError> {
+        let (path, hash) = (self.path(key), key.content_hash());
+        let what = format!("link {}", path.display());
+        let Some(photo) = photo.path() else {
+            let detail = format!("a folder cannot link to {photo}");
+            return Err(ServerError::Refused { what, detail }.into());
+        };
+        Self::blocking(what, move || store_link(&path, &photo, hash)).await
+    }
+
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
         self.read(key).await?.map(Bytes::from).ok_or_else(|| ObjectError::Missing(key.clone()))
     }
@@ -148,7 +207,7 @@ impl Objects for Folder {
     async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError> {
         let (root, path) = (self.root.clone(), self.path(key));
         Self::blocking(format!("delete {}", path.display()), move || {
-            if !path.try_exists()? {
+            if !path.try_exists()? && !is_link(&path) {
                 return Ok(());
             }
             let _lock = lock(&root)?;

@@ -5,7 +5,7 @@ use std::fmt;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::domain::{ContentHash, ImageFormat, PhotoKey, RunName};
+use crate::domain::{ContentHash, ImageFormat, PhotoKey, RunName, StoredUrl};
 use crate::server_error::ServerError;
 
 pub mod folder;
@@ -88,6 +88,16 @@ impl ObjectKey {
         &self.0
     }
 
+    /// The hash of the content, if the key holds it.
+    pub fn content_hash(&self) -> Option<ContentHash> {
+        let name = self.0.rsplit('/').next()?;
+        name.split('.').next()?.parse().ok().filter(|_| self.is_content_addressed())
+    }
+
+    pub fn is_original(&self) -> bool {
+        self.0.starts_with("originals/")
+    }
+
     /// Whether the key holds the hash of the content. An object that exists under such a key needs no second write.
     pub fn is_content_addressed(&self) -> bool {
         ["originals/", "faces/", Self::MODELS].iter().any(|prefix| self.0.starts_with(prefix))
@@ -118,6 +128,8 @@ impl fmt::Display for ObjectKey {
 pub enum ObjectError {
     #[error("object {0} does not exist")]
     Missing(ObjectKey),
+    #[error("{photo} has changed since it was fetched: put the photo back, or give the new one another name")]
+    Changed { key: ObjectKey, photo: String },
     /// The store is unavailable or refuses the operation.
     #[error(transparent)]
     Server(#[from] ServerError),
@@ -128,6 +140,7 @@ impl ObjectError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Missing(_) => "missing",
+            Self::Changed { .. } => "changed",
             Self::Server(error) => error.kind(),
         }
     }
@@ -143,6 +156,9 @@ impl From<ObjectError> for ServerError {
         match error {
             ObjectError::Missing(key) => {
                 Self::Refused { what: format!("cannot read {key}"), detail: "the object does not exist".into() }
+            }
+            ObjectError::Changed { ref key, .. } => {
+                Self::Refused { what: format!("cannot read {key}"), detail: error.to_string() }
             }
             ObjectError::Server(error) => error,
         }
@@ -224,6 +240,22 @@ pub trait Objects: Send + Sync {
         media_type: &str,
     ) -> Result<Swap, ObjectError>;
 
+    /// Whether [`link`](Self::link) can refer to the photo.
+    fn links_to(&self, photo: &StoredUrl) -> bool {
+        let _ = photo;
+        false
+    }
+
+    /// Stores a link to a photo in place of its content, which has the hash in the key. Who reads the object gets the
+    /// photo. False: the object exists, and nothing was written.
+    async fn link(&self, key: &ObjectKey, photo: &StoredUrl) -> Result<bool, ObjectError> {
+        let detail = format!("this store cannot link to {photo}");
+        Err(ServerError::Refused { what: format!("cannot write {key}"), detail }.into())
+    }
+
+    /// # Errors
+    /// [`ObjectError::Missing`]: there is no such object, or the photo that it links to is gone.
+    /// [`ObjectError::Changed`]: the photo that it links to has another content now.
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError>;
 
     /// The object with its version, for [`compare_and_swap`](Self::compare_and_swap).
@@ -231,7 +263,7 @@ pub trait Objects: Send + Sync {
 
     async fn exists(&self, key: &ObjectKey) -> Result<bool, ObjectError>;
 
-    /// Deletes the object. Deleting a missing object succeeds.
+    /// Deletes the object; of a link, not the photo. Deleting a missing object succeeds.
     async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError>;
 
     /// Keys that start with `prefix`, after `after`, at most `limit` of them, in byte order.

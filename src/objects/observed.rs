@@ -9,6 +9,7 @@ use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::{ObjectError, ObjectKey, Objects, Page, PutIfAbsent, Swap, Version};
+use crate::domain::StoredUrl;
 use crate::telemetry::instruments::{self, Io};
 
 /// Forwards every call to another store.
@@ -85,6 +86,17 @@ impl Objects for Observed {
         let swapped = self.store.compare_and_swap(key, expected, body, media_type).instrument(span.clone()).await;
         finish(&span, &swapped, |swap| (*swap == Swap::Done).then_some((Io::Put, bytes)));
         swapped
+    }
+
+    fn links_to(&self, photo: &StoredUrl) -> bool {
+        self.store.links_to(photo)
+    }
+
+    async fn link(&self, key: &ObjectKey, photo: &StoredUrl) -> Result<bool, ObjectError> {
+        let span = self.span("object link", "PutObject", key);
+        let linked = self.store.link(key, photo).instrument(span.clone()).await;
+        finish(&span, &linked, |_| None);
+        linked
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {

@@ -1,4 +1,4 @@
-//! The fetch stage: downloads a photo and stores it unchanged.
+//! The fetch stage: downloads a photo and stores it unchanged, or links to a photo that is stored already.
 
 use std::sync::Arc;
 
@@ -9,17 +9,27 @@ use crate::net::{Download, FetchError, Fetcher};
 use crate::objects::{ObjectError, ObjectKey, Objects};
 
 use super::stage::{Outcome, Retry, Stage, store_failed};
+use super::stored_photos::{StoredAccess, StoredPhotos};
 
 /// Stores originals under their content hash: several URLs of one picture share an object, and a second delivery of a
 /// photo changes nothing.
 pub struct Fetch {
     objects: Arc<dyn Objects>,
     fetcher: Fetcher,
+    /// None: photos come from hosts only.
+    stored: Option<StoredPhotos>,
 }
 
 impl Fetch {
     pub fn new(objects: Arc<dyn Objects>, fetcher: Fetcher) -> Self {
-        Self { objects, fetcher }
+        Self { objects, fetcher, stored: None }
+    }
+
+    /// Also takes the photos of folders and buckets.
+    #[must_use]
+    pub fn with_stored_photos(self, access: StoredAccess) -> Self {
+        let stored = StoredPhotos::new(access, self.objects.clone());
+        Self { stored: Some(stored), ..self }
     }
 
     /// Whether the original of an earlier fetch is still stored.
@@ -41,6 +51,18 @@ impl Stage for Fetch {
                 Ok(false) => {}
                 Err(error) => return store_failed(&error),
             }
+        }
+        if let Some(stored) = &self.stored
+            && let Some(fetched) = stored.fetch(photo, &self.fetcher).await
+        {
+            return match fetched {
+                Ok(original) => {
+                    let mut photo = Box::new(photo.clone());
+                    photo.facts.original = Some(original);
+                    Outcome::Advance(photo)
+                }
+                Err(outcome) => outcome,
+            };
         }
         let download = match self.fetcher.fetch(&photo.candidate.photo_url).await {
             Ok(download) => download,

@@ -15,4 +15,5 @@ pub mod sending;
 pub mod spans;
 pub mod stage;
 pub mod stages;
+pub mod stored_photos;
 pub mod worker;

@@ -66,6 +66,7 @@ impl Retry {
 pub fn store_failed(error: &ObjectError) -> Outcome {
     let detail = error.to_string();
     match error {
+        ObjectError::Changed { .. } => Outcome::Poison(Cause::new(CauseCode::OriginalChanged, detail)),
         // An eventually consistent store may return the object later; a lost object costs all attempts.
         ObjectError::Missing(_) => Retry::failed(Cause::new(CauseCode::ObjectMissing, detail)),
         ObjectError::Server(ServerError::Unavailable { .. }) => {

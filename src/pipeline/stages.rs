@@ -8,6 +8,7 @@ use super::detect::{Detect, DetectSettings};
 use super::fetch::Fetch;
 use super::run_shapes::{RunShapes, run_settings};
 use super::stage::Stage;
+use super::stored_photos::StoredAccess;
 use crate::archive::run_settings::RunSettings;
 use crate::classifier::model::{ModelError, ModelFile};
 use crate::config::Models;
@@ -26,6 +27,8 @@ pub struct StageSettings {
     /// How many photos detect, crop and classify each process at the same time.
     pub cores: usize,
     pub rules: Rules,
+    /// Where the photos of folders and buckets are read.
+    pub stored_access: StoredAccess,
     /// None: no other process fetches.
     pub host_limiter: Option<Arc<dyn HostLimiter>>,
     pub detect: DetectSettings,
@@ -81,7 +84,9 @@ impl Stages {
                 Some(limiter) => fetcher.with_limiter(limiter.clone()),
                 None => fetcher,
             };
-            stages.all.push(Arc::new(Fetch::new(objects.clone(), fetcher)));
+            stages.all.push(Arc::new(
+                Fetch::new(objects.clone(), fetcher).with_stored_photos(settings.stored_access.clone()),
+            ));
         }
         if has(StageName::Detect) || has(StageName::Crop) {
             let detector = Detector::open(&settings.models, 2 * settings.cores)?;

@@ -6,13 +6,14 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::workers::{self, Shared};
+use crate::archive::run_folders::{RunFolder, StoredRunFolders};
 use crate::archive::run_settings::{RunSettings, RunSettingsError, StoredRunSettings};
 use crate::dataset::IndexSource;
 use crate::domain::clock::now;
 use crate::domain::{Candidate, RunName, StageName};
 use crate::inference::InferenceError;
-use crate::objects::Objects;
 use crate::objects::observed::Observed;
+use crate::objects::{ObjectError, Objects};
 use crate::pipeline::event::Observer;
 use crate::pipeline::local::{Countdown, Finish, LocalError, LockedRunDir, RunDir, drive};
 use crate::pipeline::pause::Pause;
@@ -55,6 +56,11 @@ impl LocalRun {
         let observed = Arc::new(Observed::folder(objects));
         let stages = open_stages(&StageName::ALL, &stage_settings, observed).await?;
         Ok(Self { run, dir, settings, stages, stage_settings })
+    }
+
+    /// Permits the run to read the photos of a folder that a person has named.
+    pub async fn add_folder(&self, folder: &RunFolder) -> Result<(), ObjectError> {
+        StoredRunFolders::new(Arc::new(self.dir.objects.clone())).add(&self.run, folder).await
     }
 
     /// Enqueues the candidates that the run does not know yet. `progress` receives how many are done.

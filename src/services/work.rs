@@ -19,6 +19,7 @@ use crate::domain::StageName;
 use crate::domain::clock::now;
 use crate::pipeline::pause::Pause;
 use crate::pipeline::stages;
+use crate::pipeline::stored_photos::StoredAccess;
 use crate::pipeline::worker::{self, WorkerError};
 use crate::server_error::ServerError;
 use crate::telemetry::instruments;
@@ -61,6 +62,7 @@ impl Work {
         stages.host_limiter =
             Some(Arc::new(RedisHostLimiter::new(redis.clone(), name.clone(), limits, pauses.hosts())));
         stages.per_run = true;
+        stages.stored_access = StoredAccess { local_files: false, s3: Some(servers.objects.clone()) };
         let objects = servers.observed_objects();
         let opened = open_stages(&names, &stages, objects.clone()).await?;
         if let Some(instruments) = instruments::get() {

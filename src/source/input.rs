@@ -3,10 +3,12 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Cursor, Read};
+use std::io::{self, Cursor, Read, Write};
 use std::path::PathBuf;
 
-use super::error::SourceError;
+use tempfile::NamedTempFile;
+
+use super::error::{Position, SourceError};
 use super::stream::{MeteredReader, ReadMeter, is_io_failure};
 
 /// The location of a dump.
@@ -110,6 +112,23 @@ impl Read for FailingReader {
     fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
         self.0.take().map_or(Ok(0), Err)
     }
+}
+
+/// Copies a stream into a temporary file, for formats that are not read from front to back.
+pub fn unpack_to_file(mut stream: impl Read) -> Result<NamedTempFile, SourceError> {
+    let failed = |error| SourceError::Io { what: "cannot copy the file to the temporary directory".into(), error };
+    let mut file = NamedTempFile::new().map_err(failed)?;
+    io::copy(&mut stream, &mut file).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+            SourceError::Broken {
+                at: Position { line: 1, offset: file.as_file().metadata().map_or(0, |data| data.len()) },
+                detail: format!("the compressed data is broken ({error})"),
+            }
+        }
+        _ => failed(error),
+    })?;
+    file.flush().map_err(failed)?;
+    Ok(file)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -81,6 +81,18 @@ struct TableMapping {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mapping {
     tables: [TableMapping; 3],
+    kept: Vec<KeptColumn>,
+}
+
+/// A further column that is carried through to the records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptColumn {
+    pub role: Role,
+    pub column: String,
+    /// Its name in the records.
+    pub name: String,
+    /// As it was written.
+    pub entry: String,
 }
 
 /// All faults of the `--map` entries, one line each.
@@ -111,6 +123,46 @@ impl Mapping {
         if faults.is_empty() { Ok(mapping) } else { Err(MappingError(faults)) }
     }
 
+    /// The most columns that can be kept.
+    pub const MAX_KEPT: usize = 16;
+
+    /// Adds columns that are carried through to the records: `photos.licence`, `labels.born`, or `licence` for a column
+    /// of photos or of a table of candidates.
+    pub fn keep<T: AsRef<str>>(mut self, entries: &[T]) -> Result<Self, MappingError> {
+        let mut faults = Vec::new();
+        for entry in entries.iter().map(AsRef::as_ref) {
+            match self.kept_column(entry) {
+                Ok(column) => self.kept.push(column),
+                Err(fault) => faults.push(format!("--keep {entry}: {fault}")),
+            }
+        }
+        if self.kept.len() > Self::MAX_KEPT {
+            faults.push(format!("--keep: {} columns are more than {}", self.kept.len(), Self::MAX_KEPT));
+        }
+        if faults.is_empty() { Ok(self) } else { Err(MappingError(faults)) }
+    }
+
+    fn kept_column(&self, entry: &str) -> Result<KeptColumn, String> {
+        let names = split_names(entry)?;
+        let (role, column) = match names.as_slice() {
+            [column] => (Role::Photos, column),
+            [table, column] => {
+                let role = Role::ALL.into_iter().find(|role| role.name() == table);
+                (role.ok_or_else(|| format!("`{table}` is not one of faces, photos, labels"))?, column)
+            }
+            _ => return Err("write a column as photos.COLUMN".into()),
+        };
+        if self.kept.iter().any(|kept| kept.name == *column) {
+            return Err(format!("another column is kept as `{column}`"));
+        }
+        Ok(KeptColumn { role, column: column.clone(), name: column.clone(), entry: entry.to_owned() })
+    }
+
+    /// The columns that are carried through to the records.
+    pub fn kept(&self) -> &[KeptColumn] {
+        &self.kept
+    }
+
     fn add_entry(&mut self, entry: &str) -> Result<(), String> {
         let (left, right) = entry.split_once('=').ok_or("no `=` found: write photos.photo_url=images.url")?;
         let (table, column) = match left.split_once('.') {
@@ -135,7 +187,7 @@ impl Mapping {
             .ok_or_else(|| format!("{role} has only the columns {}", role.columns().join(", ")))?;
         let table = &mut self.tables[role as usize];
         if right.is_empty() {
-            return if role.is_optional(column) {
+            return if role.is_optional(column) || (role, column) == (Role::Photos, "id") {
                 table.set_column(slot, ColumnMapping::LeftOut)
             } else {
                 Err("this column is required".into())
@@ -194,7 +246,12 @@ impl Mapping {
         let mut indices = [None; WIDTH];
         let mut missing = Vec::new();
         for (slot, default) in role.columns().iter().enumerate() {
-            let Some(name) = self.column(role, slot) else { continue };
+            let Some(name) = self.column(role, slot) else {
+                if !role.is_optional(default) {
+                    missing.push(format!("--map {role}.{default}=: only a table of photos can do without this column"));
+                }
+                continue;
+            };
             indices[slot] = columns.iter().position(|column| same(column, name));
             if indices[slot].is_none() {
                 let or_none = if role.is_optional(default) {
@@ -297,6 +354,19 @@ mod tests {
         .0;
         assert_eq!(faults.len(), 8, "{faults:#?}");
         assert!(faults.iter().any(|fault| fault == "faces and labels are both mapped to table `labels`"));
+    }
+
+    #[test]
+    fn kept_columns_are_named_once() {
+        let mapping = Mapping::default().keep(&["photos.licence", "labels.born", "\"a.b\""]).unwrap();
+        let names: Vec<_> = mapping.kept().iter().map(|kept| (kept.role, kept.name.as_str())).collect();
+        assert_eq!(names, [(Role::Photos, "licence"), (Role::Labels, "born"), (Role::Photos, "a.b")]);
+        let faults = Mapping::default().keep(&["images.x", "a.b.c", "labels.x", "x", ""]).unwrap_err().0;
+        assert_eq!(faults.len(), 4, "{faults:#?}");
+        assert!(faults[2].ends_with("another column is kept as `x`"), "{faults:#?}");
+        let columns = ["id", "source_url", "photo_url", "posted_at"].map(String::from);
+        let without_ids = Mapping::parse(&["photos.id="]).unwrap();
+        assert!(without_ids.column_map(Role::Photos, "photos", &columns, false).is_err());
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Reads the candidate photos from the dump of a source database.
 //!
 //! ```text
-//! input       file or standard input, decompressed     table       CSV, TSV, JSON lines
+//! photo_folder  photos that are in a folder already
+//! input       file or standard input, decompressed     table       CSV, TSV, JSON lines; parquet: Parquet
+//! list        URLs, one a line                         table_columns  the columns of these tables
 //! stream      a window on the bytes, with positions    sqlite      an SQLite file
 //! lexer       SQL tokens                               mapping     names of tables and columns
 //! script      SQL statements                           catalog     the tables found so far
@@ -15,28 +17,37 @@ mod candidates;
 mod catalog;
 mod error;
 mod input;
+pub mod judgements;
 mod lexer;
+mod list;
 mod mapping;
+mod parquet;
+mod parquet_pages;
+mod photo_folder;
 mod postgres;
 mod script;
 mod spool;
 mod sqlite;
 mod stream;
 mod table;
+mod table_columns;
 pub mod timestamp;
 mod values;
 
 use std::io::Read;
+use std::sync::Arc;
 
 pub use error::{Position, SourceError};
 pub use input::Input;
-pub use mapping::{Mapping, MappingError, Role};
+pub use mapping::{KeptColumn, Mapping, MappingError, Role};
+pub use photo_folder::PhotoFolder;
 pub use stream::Progress;
-pub use table::COLUMNS;
+pub use table_columns::COLUMNS;
 
 use crate::domain::{Candidate, Id};
 use candidates::CandidateBuilder;
 use input::OpenedDump;
+use judgements::Judgements;
 use postgres::{Archive, PgRestore};
 use stream::{BOM, Stream};
 
@@ -48,11 +59,18 @@ pub struct Options {
     pub name: Option<String>,
     /// Precedes every id, so that the ids of two sources differ.
     pub id_prefix: String,
+    /// Whether the first sub-folder of a photo folder is the label of its photos.
+    pub label_from_folder: bool,
+    /// Judgements that the photos carry as columns.
+    pub judgements: Option<Arc<Judgements>>,
 }
 
 impl Options {
     /// Adds what all kinds of sources have in common.
     fn complete(&self, candidates: &mut [Candidate]) {
+        if let Some(judgements) = &self.judgements {
+            judgements.add_to(candidates);
+        }
         for candidate in candidates {
             candidate.source.clone_from(&self.name);
             if !self.id_prefix.is_empty() {
@@ -119,13 +137,27 @@ fn read(
         let (restore, output) = PgRestore::start("pg_restore", archive)?;
         let stream = Stream::new(Box::new(output), meter, progress);
         restore.finish(script::read(stream, lexer::Dialect::Standard, mapping, &mut builder))?;
+    } else if head.starts_with(parquet::MAGIC) {
+        return match plain_file {
+            Some(path) => parquet::read(&path, mapping, progress),
+            None => parquet::read(input::unpack_to_file(reader)?.path(), mapping, progress),
+        };
     } else if head.starts_with(sqlite::MAGIC) {
         match plain_file {
             Some(path) => sqlite::read(&path, mapping, &mut builder, progress)?,
-            None => sqlite::read(sqlite::unpack(reader)?.path(), mapping, &mut builder, progress)?,
+            None => sqlite::read(input::unpack_to_file(reader)?.path(), mapping, &mut builder, progress)?,
         }
     } else {
         let stream = Stream::new(reader, meter, progress);
+        if list::sniff(&head) {
+            return match mapping.kept() {
+                [] => list::read(stream),
+                [kept, ..] => Err(SourceError::Unfit(vec![format!(
+                    "--keep {}: a list of URLs has no columns: give a CSV or TSV file with a header line",
+                    kept.entry
+                )])),
+            };
+        }
         if let Some(format) = table::sniff(&head, mapping) {
             return table::read(stream, format, mapping);
         }
@@ -150,8 +182,8 @@ fn check_is_sql<'s>(mut stream: Stream<'s>, head: &[u8]) -> Result<Stream<'s>, S
         let shown = String::from_utf8_lossy(&start[..start.len().min(24)]).escape_debug().to_string();
         return Err(SourceError::Unknown(format!(
             "the dump begins with `{shown}`, which is no known format: give the output of pg_dump (plain or custom), \
-             mysqldump or mariadb-dump, an SQLite file, or CSV, TSV or JSON lines with columns photo_id and photo_url \
-             (or the names given by --map photos.photo_url=COLUMN), each plain or compressed as gz, zst, xz or bz2"
+             mysqldump or mariadb-dump, an SQLite file, a list of URLs (one a line), or CSV, TSV, JSON lines or Parquet \
+             with columns photo_id and photo_url, or url (or the name given by --map photos.photo_url=COLUMN), each plain or compressed as gz, zst, xz or bz2"
         )));
     }
     if head.starts_with(BOM) {

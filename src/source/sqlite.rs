@@ -2,12 +2,11 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
-use tempfile::NamedTempFile;
 
 use super::candidates::CandidateBuilder;
 use super::catalog::{Catalog, Naming, TableName, TableUse};
@@ -60,24 +59,6 @@ pub fn read(
     }
     progress(Progress { bytes: size, total: Some(size), rows: count });
     Ok(())
-}
-
-/// Copies a streamed database into a temporary file, since SQLite must seek.
-pub fn unpack(mut stream: impl Read) -> Result<NamedTempFile, SourceError> {
-    let failed =
-        |error| SourceError::Io { what: "cannot write the SQLite file to the temporary directory".into(), error };
-    let mut file = NamedTempFile::new().map_err(failed)?;
-    io::copy(&mut stream, &mut file).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
-            SourceError::Broken {
-                at: Position { line: 1, offset: file.as_file().metadata().map_or(0, |data| data.len()) },
-                detail: format!("the compressed data is broken ({error})"),
-            }
-        }
-        _ => failed(error),
-    })?;
-    file.flush().map_err(failed)?;
-    Ok(file)
 }
 
 /// Opens the file read-only and trusts nothing in it. Without a journal beside it the file is opened as immutable, so

@@ -1,31 +1,17 @@
 //! Reads candidates that are already selected: CSV, TSV or JSON lines with the columns of the query's result.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use memchr::{memchr, memchr2};
+use serde_json::value::RawValue;
 
-use super::candidates::IdKey;
 use super::error::SourceError;
-use super::mapping::{Mapping, Role};
+use super::mapping::Mapping;
 use super::postgres::unescape;
 use super::stream::{BOM, Stream};
-use crate::domain::{Candidate, Id};
-
-/// The columns of the query's result, in order.
-pub const COLUMNS: [&str; 7] =
-    ["face_id", "photo_id", "source_url", "photo_url", "posted_at", "label_id", "label_name"];
-
-/// The same columns in the source database.
-const ORIGINS: [(Role, usize); 7] = [
-    (Role::Faces, 0),
-    (Role::Photos, 0),
-    (Role::Photos, 1),
-    (Role::Photos, 2),
-    (Role::Photos, 3),
-    (Role::Labels, 0),
-    (Role::Labels, 1),
-];
+use super::table_columns::{self, COLUMNS, PhotoRows, RowValues, TableColumns};
+use crate::domain::Candidate;
 
 /// The format of the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +25,11 @@ pub enum TableFormat {
 
 /// Detects the format from the start of the file. None: it is not a table of candidates.
 pub fn sniff(head: &[u8], mapping: &Mapping) -> Option<TableFormat> {
+    sniff_named(head, |name| table_columns::is_known(mapping, name))
+}
+
+/// As [`sniff`], for a table with other columns.
+pub fn sniff_named(head: &[u8], is_known: impl Fn(&str) -> bool) -> Option<TableFormat> {
     let head = head.strip_prefix(BOM).unwrap_or(head).trim_ascii_start();
     if head.first() == Some(&b'{') {
         return Some(TableFormat::JsonLines);
@@ -51,30 +42,37 @@ pub fn sniff(head: &[u8], mapping: &Mapping) -> Option<TableFormat> {
         return None;
     }
     let format = if memchr(b'\t', line).is_some() { TableFormat::Tsv } else { TableFormat::Csv };
-    let names = names(mapping);
     let separator = if format == TableFormat::Tsv { b'\t' } else { b',' };
-    let is_known = |field: &[u8]| {
+    let is_known_field = |field: &[u8]| {
         let field = field.trim_ascii();
         let field = field.strip_prefix(b"\"").and_then(|field| field.strip_suffix(b"\"")).unwrap_or(field);
-        names.iter().any(|name| name.as_bytes() == field)
+        str::from_utf8(field).is_ok_and(&is_known)
     };
-    line.split(|byte| *byte == separator).any(is_known).then_some(format)
+    line.split(|byte| *byte == separator).any(is_known_field).then_some(format)
 }
 
-fn names(mapping: &Mapping) -> [&str; 7] {
-    std::array::from_fn(|i| mapping.renamed(ORIGINS[i].0, ORIGINS[i].1).unwrap_or(COLUMNS[i]))
+/// Reads the rows in order. The URL is required; ids are made from the URLs where the table has none.
+pub fn read(stream: Stream<'_>, format: TableFormat, mapping: &Mapping) -> Result<Vec<Candidate>, SourceError> {
+    let mut rows = PhotoRows::default();
+    let optional: Vec<String> = table_columns::optional_names(mapping).map(str::to_owned).collect();
+    let find = |header: &[&str]| TableColumns::find(header, mapping);
+    each_row(stream, format, &optional, find, |columns, row| rows.add(columns, row))?;
+    Ok(rows.finish())
 }
 
-/// Reads the rows in order. `photo_id` and `photo_url` are required. A missing `face_id` is replaced by the photo's
-/// id; a missing `label_id` by the label's name, or by an empty id if that is missing too.
-pub fn read(mut stream: Stream<'_>, format: TableFormat, mapping: &Mapping) -> Result<Vec<Candidate>, SourceError> {
+/// Passes each row to `add`. `find` chooses among the columns of the table. `optional`: members that the first of the
+/// JSON lines may lack.
+pub fn each_row(
+    mut stream: Stream<'_>,
+    format: TableFormat,
+    optional: &[String],
+    find: impl Fn(&[&str]) -> Result<TableColumns, SourceError>,
+    mut add: impl FnMut(&TableColumns, RowValues<'_>) -> Result<(), String>,
+) -> Result<(), SourceError> {
     if stream.fill(BOM.len())?.starts_with(BOM) {
         stream.consume(BOM.len());
     }
-    let names = names(mapping);
     let mut columns = None;
-    let mut seen = HashSet::new();
-    let mut candidates = Vec::new();
     while let Some(length) = record(&mut stream, format)? {
         let text = &stream.window()[..length];
         if text.iter().all(u8::is_ascii_whitespace) {
@@ -82,42 +80,85 @@ pub fn read(mut stream: Stream<'_>, format: TableFormat, mapping: &Mapping) -> R
             continue;
         }
         let text = std::str::from_utf8(text).map_err(|error| stream.broken(error.valid_up_to(), "invalid UTF-8"))?;
-        let values = match (format, &columns) {
-            (TableFormat::JsonLines, _) => members(text, &names).map_err(|detail| stream.broken(0, detail))?,
+        let broken = |detail: String| stream.broken(0, detail);
+        let (columns, row) = match (format, &mut columns) {
+            (TableFormat::JsonLines, columns) => {
+                let object = members(text).map_err(broken)?;
+                let columns = match columns {
+                    Some(columns) => columns,
+                    None => columns.insert(NamedColumns::of(&object, optional, &find)?),
+                };
+                let row = columns.row(&object).map_err(broken)?;
+                (&columns.columns, row)
+            }
             (_, None) => {
-                columns = Some(HeaderColumns::find(&fields(text, format), &names)?);
+                let header = fields(text, format);
+                let header: Vec<&str> = header.iter().map(|name| name.as_deref().unwrap_or_default().trim()).collect();
+                columns = Some(NamedColumns::find(&header, &find)?);
                 stream.consume(length);
                 continue;
             }
-            (_, Some(columns)) => columns.pick(fields(text, format)).map_err(|detail| stream.broken(0, detail))?,
+            (_, Some(columns)) => {
+                let fields = fields(text, format);
+                if fields.len() != columns.names.len() {
+                    let detail = format!("a row has {} fields for {} columns", fields.len(), columns.names.len());
+                    return Err(broken(detail));
+                }
+                (&columns.columns, columns.columns.pick(|index| fields[index].clone()))
+            }
         };
-        let candidate = candidate(values).map_err(|detail| stream.broken(0, detail))?;
-        if !seen.insert(IdKey::new(candidate.photo_id.as_str())) {
-            return Err(stream.broken(0, format!("photo {} exists twice", candidate.photo_id)));
-        }
-        candidates.push(candidate);
+        add(columns, row).map_err(broken)?;
         stream.rows += 1;
         stream.consume(length);
     }
-    Ok(candidates)
+    Ok(())
 }
 
-type CandidateValues<'a> = [Option<Cow<'a, str>>; 7];
+/// The names of a table's columns, and those that are read.
+struct NamedColumns {
+    names: Vec<String>,
+    columns: TableColumns,
+}
 
-fn candidate(values: CandidateValues<'_>) -> Result<Candidate, String> {
-    let [face_id, photo_id, source_url, photo_url, posted_at, label_id, label_name] = values;
-    let photo_id = Id::new(photo_id.filter(|id| !id.is_empty()).ok_or("a row has no photo_id")?);
-    Ok(Candidate {
-        face_id: face_id.map_or_else(|| photo_id.clone(), Id::new),
-        label_id: Id::new(label_id.or_else(|| label_name.clone()).unwrap_or_default()),
-        label_name: label_name.map(Into::into),
-        photo_url: photo_url.unwrap_or_default().into(),
-        source_url: source_url.map(Into::into),
-        posted_at: posted_at.map(Into::into),
-        photo_id,
-        source: None,
-        columns: Default::default(),
-    })
+/// A JSON object, not yet parsed below its members.
+type JsonObject<'a> = HashMap<Cow<'a, str>, &'a RawValue>;
+
+impl NamedColumns {
+    fn find(
+        header: &[&str],
+        find: &impl Fn(&[&str]) -> Result<TableColumns, SourceError>,
+    ) -> Result<Self, SourceError> {
+        let columns = find(header)?;
+        Ok(Self { names: header.iter().map(|name| (*name).to_owned()).collect(), columns })
+    }
+
+    /// The columns of JSON lines, from the first of them.
+    fn of(
+        first: &JsonObject<'_>,
+        optional: &[String],
+        find: &impl Fn(&[&str]) -> Result<TableColumns, SourceError>,
+    ) -> Result<Self, SourceError> {
+        let mut names: Vec<&str> = first.keys().map(AsRef::as_ref).collect();
+        names.sort_unstable();
+        let absent = optional.iter().map(String::as_str).filter(|name| !first.contains_key(*name));
+        let all: Vec<&str> = names.iter().copied().chain(absent).collect();
+        // An error lists only what is there.
+        Self::find(&all, find).or_else(|error| Self::find(&names, find).and(Err(error)))
+    }
+
+    /// The values of the members that are read.
+    fn row<'a>(&self, object: &JsonObject<'a>) -> Result<RowValues<'a>, String> {
+        if let Some(id) = self.columns.late_id().filter(|id| object.contains_key(*id)) {
+            return Err(format!("a row has a `{id}`, and the first row has none"));
+        }
+        let mut fault = None;
+        let row = self.columns.pick(|index| {
+            let name = self.names[index].as_str();
+            let value = object.get(name).map(|raw| json_text(name, raw.get()));
+            value.and_then(|value| value.unwrap_or_else(|error| fault.replace(error).and(None)))
+        });
+        fault.map_or(Ok(row), Err)
+    }
 }
 
 /// Returns the length of the next record, including its line end. None at the end of the file.
@@ -201,55 +242,18 @@ fn csv_field(text: &str) -> (Option<Cow<'_, str>>, Option<&str>) {
     (Some(Cow::Owned(field)), None)
 }
 
-/// The positions of the result's columns in the header.
-struct HeaderColumns {
-    indices: [Option<usize>; 7],
-    width: usize,
+fn members(line: &str) -> Result<JsonObject<'_>, String> {
+    serde_json::from_str(line).map_err(|error| format!("not a JSON object ({error})"))
 }
 
-impl HeaderColumns {
-    fn find(header: &[Option<Cow<'_, str>>], names: &[&str; 7]) -> Result<Self, SourceError> {
-        let header: Vec<&str> = header.iter().map(|name| name.as_deref().unwrap_or_default().trim()).collect();
-        let indices: [_; 7] = std::array::from_fn(|i| header.iter().position(|name| *name == names[i]));
-        let missing: Vec<String> = [1, 3]
-            .into_iter()
-            .filter(|i: &usize| indices[*i].is_none())
-            .map(|i| {
-                let (role, slot) = ORIGINS[i];
-                format!(
-                    "column `{}` is missing, found {}: name it with --map {role}.{}=COLUMN",
-                    names[i],
-                    header.join(", "),
-                    role.columns()[slot]
-                )
-            })
-            .collect();
-        if missing.is_empty() { Ok(Self { indices, width: header.len() }) } else { Err(SourceError::Unfit(missing)) }
-    }
-
-    fn pick<'a>(&self, fields: Vec<Option<Cow<'a, str>>>) -> Result<CandidateValues<'a>, String> {
-        if fields.len() != self.width {
-            return Err(format!("a row has {} fields for {} columns", fields.len(), self.width));
-        }
-        Ok(self.indices.map(|index| index.and_then(|index| fields[index].clone())))
-    }
-}
-
-/// Returns the named values of a JSON object. Numbers are kept as written.
-fn members<'a>(line: &'a str, names: &[&str; 7]) -> Result<CandidateValues<'a>, String> {
-    let mut object: std::collections::HashMap<Cow<'a, str>, &'a serde_json::value::RawValue> =
-        serde_json::from_str(line).map_err(|error| format!("not a JSON object ({error})"))?;
-    let mut values = CandidateValues::default();
-    for (value, name) in values.iter_mut().zip(names) {
-        let Some(raw) = object.remove(*name).map(|raw| raw.get()) else { continue };
-        *value = match raw.as_bytes()[0] {
-            b'n' => None,
-            b'"' => Some(serde_json::from_str::<String>(raw).map_err(|error| error.to_string())?.into()),
-            b'{' | b'[' => return Err(format!("`{name}` is neither a string nor a number")),
-            _ => Some(raw.into()),
-        };
-    }
-    Ok(values)
+/// The text of a JSON value. Numbers are kept as written.
+fn json_text<'a>(name: &str, raw: &'a str) -> Result<Option<Cow<'a, str>>, String> {
+    Ok(match raw.as_bytes()[0] {
+        b'n' => None,
+        b'"' => Some(serde_json::from_str::<String>(raw).map_err(|error| error.to_string())?.into()),
+        b'{' | b'[' => return Err(format!("`{name}` is neither a string nor a number")),
+        _ => Some(raw.into()),
+    })
 }
 
 #[cfg(test)]
@@ -314,6 +318,28 @@ mod tests {
     }
 
     #[test]
+    fn a_url_column_suffices_in_every_format() {
+        let texts = [
+            "URL,TEXT,LICENSE\nhttp://x/1,\"a, b\",by\nhttp://x/2,,\n",
+            "TEXT\tLICENSE\turl\na, b\tby\thttp://x/1\n\\N\t\\N\thttp://x/2\n",
+            "{\"key\":\"0001\",\"url\":\"http://x/1\",\"TEXT\":\"a, b\",\"LICENSE\":\"by\"}\n{\"url\":\"http://x/2\"}\n",
+        ];
+        for text in texts {
+            let mapping = Mapping::parse(&["labels.name=TEXT"]).unwrap().keep(&["LICENSE"]).unwrap();
+            let format = sniff(text.as_bytes(), &mapping).expect("a table");
+            let mut quiet = |_: Progress| {};
+            let stream = Stream::new(Box::new(text.as_bytes()), ReadMeter::default(), &mut quiet);
+            let photos = read(stream, format, &mapping).unwrap();
+            let [one, two] = &photos[..] else { panic!("{photos:?}") };
+            assert_eq!((one.photo_url.as_str(), one.label_name.as_deref()), ("http://x/1", Some("a, b")), "{text}");
+            assert_eq!(one.columns.get("LICENSE").map(String::as_str), Some("by"), "{text}");
+            assert!(two.columns.is_empty() && one.photo_id != two.photo_id, "{text}");
+        }
+        let sole = read_text("url\nhttp://x/1\n", &[]).unwrap();
+        assert_eq!(sole[0].photo_id, read_text("caption,url\nx,http://x/1\n", &[]).unwrap()[0].photo_id);
+    }
+
+    #[test]
     fn errors_have_positions() {
         for (text, position) in [
             ("photo_id,photo_url\n5,a\n6,b,c\n", "line 3, byte 23"),
@@ -321,12 +347,15 @@ mod tests {
             ("photo_id,photo_url\n5,a\n,b\n", "line 3, byte 23"),
             ("photo_id,photo_url\n5,\"a\n", "line 3, byte 24"),
             ("{\"photo_id\":1,\"photo_url\":\"a\"}\n{\"photo_id\":2,", "line 2, byte 31"),
-            ("{\"photo_id\":{}}", "line 1, byte 0"),
+            ("{\"photo_id\":{},\"photo_url\":\"a\"}", "line 1, byte 0"),
+            ("{\"url\":\"a\"}\n{\"url\":\"b\",\"photo_id\":1}", "line 2, byte 12"),
         ] {
             let error = read_text(text, &[]).unwrap_err().to_string();
             assert!(error.contains(position), "{text:?}: {error}");
         }
-        let error = read_text("photo_id,url\n", &[]).unwrap_err().to_string();
-        assert!(error.contains("`photo_url` is missing, found photo_id, url"), "{error}");
+        let error = read_text("{\"photo_id\":1,\"link\":\"a\"}", &[]).unwrap_err().to_string();
+        assert!(error.contains("`photo_url` is missing, found link, photo_id: name it"), "{error}");
+        let error = read_text("photo_id,link\n", &[]).unwrap_err().to_string();
+        assert!(error.contains("`photo_url` is missing, found photo_id, link"), "{error}");
     }
 }

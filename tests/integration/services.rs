@@ -132,6 +132,7 @@ async fn a_worker_serves_its_state_and_ends_in_order() {
                 allowed: [host.address()].into(),
                 ..Rules::default()
             },
+            stored_access: Default::default(),
             host_limiter: None,
             detect: Default::default(),
             crop: Default::default(),

@@ -4,18 +4,19 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use crate::cli::failure::Failure;
-use crate::cli::operate::produce::Dump;
 use crate::cli::output::{print_json, print_text};
 use crate::cli::progress::Bars;
 use crate::cli::settings::reading::ReadingArgs;
 use crate::cli::settings::run_target::RunTargetArgs;
+use crate::cli::settings::source_arg::SourceArg;
 use crate::services::audit::{self, Fault, FaultKind, Findings};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The dump that was run: a file, s3://BUCKET/KEY, or `-` for standard input
-    #[arg(value_parser = Dump::parser())]
-    dump: Dump,
+    /// The source that was run: a file, a folder with photos, s3://BUCKET/KEY, s3://BUCKET/PREFIX/, or `-` for standard
+    /// input
+    #[arg(value_parser = SourceArg::parser(), value_name = "SOURCE")]
+    source: SourceArg,
     #[command(flatten)]
     reading: ReadingArgs,
     #[command(flatten)]
@@ -26,8 +27,8 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
     let options = args.reading.options(None)?;
     let bars = Bars::new(!args.place.json);
     let (findings, producer) = crate::cli::process::block_on(async {
-        let objects = || args.place.servers.clients().map(|servers| servers.objects);
-        let candidates = args.dump.candidates(objects, options, &bars).await?;
+        let s3 = || args.place.servers.s3.service().map_err(Failure::broken);
+        let candidates = args.source.candidates(s3, options, &bars).await?;
         let target = args.place.open().await?;
         let producer = if target.folder().is_some() { "facemill run" } else { "facemill produce" };
         Ok((audit::compare(&target, &candidates).await.map_err(Failure::broken)?, producer))

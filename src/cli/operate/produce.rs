@@ -1,13 +1,10 @@
 //! `facemill produce`.
 
-use std::ffi::OsString;
-use std::fmt;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
-
 use crate::archive::records::Records;
+use crate::archive::run_folders::StoredRunFolders;
 use crate::archive::run_settings::StoredRunSettings;
 use crate::cli::failure::Failure;
 use crate::cli::output::{check_conflicts, print_json, print_text};
@@ -15,12 +12,11 @@ use crate::cli::progress::Bars;
 use crate::cli::settings::flags::{FaceArgs, ModelArgs};
 use crate::cli::settings::reading::ReadingArgs;
 use crate::cli::settings::servers::ServerArgs;
-use crate::domain::{Candidate, RunName};
+use crate::cli::settings::source_arg::SourceArg;
+use crate::domain::RunName;
 use crate::inference;
-use crate::objects::s3::{Reader, S3};
 use crate::pipeline::producer::{self, Enqueued};
 use crate::pipeline::run_shapes::run_settings;
-use crate::source::{self, Input};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -29,19 +25,22 @@ pub struct Args {
     /// Takes only the first N candidates
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    /// Copies the photos of a folder into the bucket; otherwise the bucket links to them
+    #[arg(long, help_heading = "Source")]
+    copy: bool,
     #[command(flatten)]
     faces: FaceArgs,
     #[command(flatten)]
     models: ModelArgs,
 }
 
-/// A dump and its run on an installation.
+/// A source and its run on an installation.
 #[derive(Debug, clap::Args)]
 pub struct CollectionArgs {
-    /// The dump, of any kind and compression, or a table of candidates: a file, s3://BUCKET/KEY, or `-` for standard
-    /// input
-    #[arg(value_parser = Dump::parser())]
-    pub dump: Dump,
+    /// A dump, a list of URLs or a table of photos, of any kind and compression: a file, s3://BUCKET/KEY, or `-` for
+    /// standard input; or a folder with photos: s3://BUCKET/PREFIX/
+    #[arg(value_parser = SourceArg::parser(), value_name = "SOURCE")]
+    pub source: SourceArg,
     #[command(flatten)]
     pub reading: ReadingArgs,
     /// The run's name, so that several collections can share an installation
@@ -54,70 +53,9 @@ pub struct CollectionArgs {
     pub servers: ServerArgs,
 }
 
-/// The location of a dump.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Dump {
-    Here(Input),
-    S3 { bucket: String, key: String },
-}
-
-impl fmt::Display for Dump {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Here(input) => input.fmt(f),
-            Self::S3 { bucket, key } => write!(f, "s3://{bucket}/{key}"),
-        }
-    }
-}
-
-impl Dump {
-    /// The parser for the command line.
-    pub fn parser() -> impl TypedValueParser<Value = Self> {
-        OsStringValueParser::new().try_map(Self::parse)
-    }
-
-    fn parse(text: OsString) -> Result<Self, &'static str> {
-        let Some(address) = text.to_str().and_then(|text| text.strip_prefix("s3://")) else {
-            return Ok(Self::Here(text.into()));
-        };
-        match address.split_once('/') {
-            Some((bucket, key)) if !bucket.is_empty() && !key.is_empty() => {
-                Ok(Self::S3 { bucket: bucket.into(), key: key.into() })
-            }
-            _ => Err("expected s3://BUCKET/KEY"),
-        }
-    }
-
-    /// Reads the whole dump. `objects` is called only for a dump in S3, which is streamed and not stored.
-    pub async fn candidates(
-        self,
-        objects: impl FnOnce() -> Result<S3, Failure>,
-        options: source::Options,
-        bars: &Bars,
-    ) -> Result<Vec<Candidate>, Failure> {
-        let reading = bars.reading();
-        let read = match self {
-            Self::Here(input) => tokio::task::spawn_blocking(move || {
-                let candidates = source::candidates(&input, &options, &mut |progress| reading.show(progress));
-                reading.finish();
-                candidates
-            }),
-            Self::S3 { bucket, key } => {
-                let download = objects()?.in_bucket(&bucket).download(&key).await.map_err(Failure::broken)?;
-                let reader = Reader::new(download);
-                tokio::task::spawn_blocking(move || {
-                    let candidates = source::candidates_from(reader, &options, &mut |progress| reading.show(progress));
-                    reading.finish();
-                    candidates
-                })
-            }
-        };
-        read.await.map_err(Failure::broken)?.map_err(Failure::broken)
-    }
-}
-
-pub fn run(Args { collection: args, limit, faces, models }: Args) -> Result<ExitCode, Failure> {
-    let options = args.reading.options(Some(&args.dump.to_string()))?;
+pub fn run(Args { collection: args, limit, copy, faces, models }: Args) -> Result<ExitCode, Failure> {
+    let options = args.reading.options(Some(&args.source.to_string()))?;
+    let folder = args.source.run_folder(copy)?;
     let faults = faces.faults();
     if !faults.is_empty() {
         return Err(Failure::all(faults));
@@ -134,8 +72,13 @@ pub fn run(Args { collection: args, limit, faces, models }: Args) -> Result<Exit
         let settings = run_settings(&faces.detect(), &faces.crop(), landmarks);
         let stored = StoredRunSettings::new(Arc::new(servers.objects.clone()));
         stored.agree(&args.run, &settings).await.map_err(Failure::broken)?;
-        let mut candidates = args.dump.candidates(|| Ok(servers.objects.clone()), options, &bars).await?;
+        args.source.check_for_installation(&servers.objects)?;
+        let mut candidates = args.source.candidates(|| Ok(servers.objects.clone()), options, &bars).await?;
         candidates.truncate(limit.unwrap_or(usize::MAX));
+        if let Some(folder) = folder {
+            let folders = StoredRunFolders::new(Arc::new(servers.objects.clone()));
+            folders.add(&args.run, &folder).await.map_err(Failure::broken)?;
+        }
         let bar = bars.count("enqueue", candidates.len() as u64);
         let progress = |photos| bar.inc(photos);
         let records = Records::new(Arc::new(servers.objects.clone()));
@@ -158,20 +101,4 @@ fn text(enqueued: &Enqueued, run: &RunName) -> String {
         text.push_str(&format!("photo {}: {}\n", refusal.photo_id, refusal.reason));
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_in_s3_differ_from_files() {
-        let s3 = Dump::S3 { bucket: "dumps".into(), key: "2026/a.sql.gz".into() };
-        assert_eq!(Dump::parse("s3://dumps/2026/a.sql.gz".into()), Ok(s3));
-        assert_eq!(Dump::parse("s3/a.sql".into()), Ok(Dump::Here(Input::File("s3/a.sql".into()))));
-        assert_eq!(Dump::parse("-".into()), Ok(Dump::Here(Input::Stdin)));
-        for bad in ["s3://", "s3://dumps", "s3://dumps/", "s3:///key"] {
-            assert!(Dump::parse(bad.into()).is_err(), "{bad}");
-        }
-    }
 }

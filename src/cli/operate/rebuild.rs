@@ -34,13 +34,14 @@ struct RebuildOutcome {
 }
 
 pub fn run(Args { collection: args, queues }: Args) -> Result<ExitCode, Failure> {
-    let options = args.reading.options(Some(&args.dump.to_string()))?;
+    let options = args.reading.options(Some(&args.source.to_string()))?;
     let servers = args.servers.clients()?;
+    args.source.check_for_installation(&servers.objects)?;
     let bars = Bars::new(!args.json);
     let _telemetry = crate::cli::process::observe("facemill=warn", &bars, "facemill-producer", false)?;
     let outcome = crate::cli::process::block_on(async {
         servers.check().await.map_err(Failure::broken)?;
-        let candidates = args.dump.candidates(|| Ok(servers.objects.clone()), options, &bars).await?;
+        let candidates = args.source.candidates(|| Ok(servers.objects.clone()), options, &bars).await?;
         let (restore, enqueue) =
             (bars.count("restore", candidates.len() as u64), bars.count("enqueue", candidates.len() as u64));
         let (restored, enqueued) = (|photos| restore.inc(photos), |photos| enqueue.inc(photos));

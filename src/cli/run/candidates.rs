@@ -1,23 +1,30 @@
 //! `facemill candidates`.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::process::ExitCode;
 
 use crate::cli::failure::Failure;
 use crate::cli::progress::Bars;
 use crate::cli::settings::reading::ReadingArgs;
+use crate::cli::settings::servers::S3Args;
+use crate::cli::settings::source_arg::SourceArg;
 use crate::domain::Candidate;
-use crate::source::{self, COLUMNS, Input};
+use crate::source::COLUMNS;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The dump, of any kind and compression; `-` is standard input
-    dump: Input,
+    /// A dump, a list of URLs or a table of photos, of any kind and compression: a file, s3://BUCKET/KEY, or `-` for
+    /// standard input; or a folder with photos: a path, or s3://BUCKET/PREFIX/
+    #[arg(value_parser = SourceArg::parser(), value_name = "SOURCE")]
+    source: SourceArg,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     #[command(flatten)]
     reading: ReadingArgs,
+    #[command(flatten)]
+    s3: S3Args,
 }
 
 #[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
@@ -33,10 +40,10 @@ enum Format {
 
 pub fn run(args: Args) -> Result<ExitCode, Failure> {
     let options = args.reading.options(None)?;
-    let reading = Bars::new(true).reading();
-    let candidates = source::candidates(&args.dump, &options, &mut |progress| reading.show(progress));
-    reading.finish();
-    let candidates = candidates.map_err(Failure::broken)?;
+    let bars = Bars::new(true);
+    let _telemetry = crate::cli::process::observe("facemill=warn", &bars, "facemill", false)?;
+    let s3 = || args.s3.service().map_err(Failure::broken);
+    let candidates = crate::cli::process::block_on(args.source.candidates(s3, options, &bars))?;
     match print(&candidates, args.format) {
         // A reader such as `head` closes the pipe early.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
@@ -48,15 +55,18 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
 
 fn print(candidates: &[Candidate], format: Format) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
+    let further: BTreeSet<&str> = candidates.iter().flat_map(|one| one.columns.keys()).map(String::as_str).collect();
+    let header = || COLUMNS.into_iter().chain(further.iter().copied()).map(Some);
+    let row = |candidate| row(candidate, &further);
     match format {
-        Format::Csv => writeln!(out, "{}", COLUMNS.join(","))?,
-        Format::Tsv => writeln!(out, "{}", COLUMNS.join("\t"))?,
+        Format::Csv => writeln!(out, "{}", join(header(), csv, ","))?,
+        Format::Tsv => writeln!(out, "{}", join(header(), tsv, "\t"))?,
         Format::Jsonl => {}
     }
     for candidate in candidates {
         match format {
-            Format::Csv => writeln!(out, "{}", values(candidate).map(csv).join(","))?,
-            Format::Tsv => writeln!(out, "{}", values(candidate).map(tsv).join("\t"))?,
+            Format::Csv => writeln!(out, "{}", join(row(candidate), csv, ","))?,
+            Format::Tsv => writeln!(out, "{}", join(row(candidate), tsv, "\t"))?,
             Format::Jsonl => {
                 serde_json::to_writer(&mut out, candidate)?;
                 out.write_all(b"\n")?;
@@ -64,6 +74,16 @@ fn print(candidates: &[Candidate], format: Format) -> io::Result<()> {
         }
     }
     out.flush()
+}
+
+/// The candidate's values, then those of its further columns.
+fn row<'c>(candidate: &'c Candidate, further: &BTreeSet<&str>) -> impl Iterator<Item = Option<&'c str>> {
+    let column = |name: &&str| candidate.columns.get(*name).map(String::as_str);
+    values(candidate).into_iter().chain(further.iter().map(column).collect::<Vec<_>>())
+}
+
+fn join<'a>(values: impl Iterator<Item = Option<&'a str>>, write: fn(Option<&str>) -> String, between: &str) -> String {
+    values.map(write).collect::<Vec<_>>().join(between)
 }
 
 /// The candidate's values in the order of [`COLUMNS`]. A photo without a URL has an empty one; it was NULL.
@@ -109,6 +129,15 @@ fn tsv(value: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn further_columns_follow() {
+        let columns = [("licence".to_owned(), "by, sa".to_owned())].into();
+        let candidate = Candidate { columns, ..Candidate::example(1) };
+        let further = BTreeSet::from(["born", "licence"]);
+        let line = join(row(&candidate, &further), csv, ",");
+        assert_eq!(line, "1,1,,http://photos.test/1.jpg,,1,,,\"by, sa\"");
+    }
 
     #[test]
     fn values_are_written_as_postgresql_writes_them() {

@@ -57,7 +57,7 @@ pub fn run(mut args: Args) -> Result<ExitCode, Failure> {
             print_text(&format!("{place}: {} candidates, served by this process\n", demo.candidates))?;
         }
         let again = format!("facemill demo --out {}", args.process.out.display());
-        let code = run::execute(candidates, settings, &args.process, &bars, &again).await;
+        let code = run::execute(run::Photos { candidates, folder: None }, settings, &args.process, &bars, &again).await;
         demo.host.stop().await;
         code
     })

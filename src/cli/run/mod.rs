@@ -9,12 +9,15 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::archive::run_folders::RunFolder;
 use crate::cli::dataset::index::progress;
 use crate::cli::failure::Failure;
 use crate::cli::output::{check_conflicts, plain};
 use crate::cli::progress::{Bars, Board};
 use crate::cli::settings::process_args::ProcessArgs;
 use crate::cli::settings::reading::ReadingArgs;
+use crate::cli::settings::servers::S3Args;
+use crate::cli::settings::source_arg::SourceArg;
 use crate::dataset::Index;
 use crate::domain::Candidate;
 use crate::domain::clock::now;
@@ -22,38 +25,49 @@ use crate::ledger::Ledger;
 use crate::pipeline::event::{Observer, PhotoEvent};
 use crate::pipeline::local::{Finish, RunDir};
 use crate::pipeline::producer::Enqueued;
+use crate::pipeline::stored_photos::StoredAccess;
 use crate::pipeline::{stages, worker};
 use crate::report::{self, About, Written};
 use crate::services::local_run::LocalRun;
-use crate::source::{self, Input};
 use crate::telemetry::Telemetry;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The dump, of any kind and compression, or a table of candidates; `-` is standard input
-    dump: Input,
+    /// A dump, a list of URLs or a table of photos, of any kind and compression: a file, s3://BUCKET/KEY, or `-` for
+    /// standard input; or a folder with photos: a path, or s3://BUCKET/PREFIX/
+    #[arg(value_parser = SourceArg::parser(), value_name = "SOURCE")]
+    source: SourceArg,
     #[command(flatten)]
     reading: ReadingArgs,
+    /// Copies the photos of a folder into the output; otherwise the output links to them
+    #[arg(long, help_heading = "Source")]
+    copy: bool,
+    #[command(flatten)]
+    s3: S3Args,
     #[command(flatten)]
     pub process: ProcessArgs,
 }
 
 pub fn run(args: Args) -> Result<ExitCode, Failure> {
-    let options = args.reading.options(Some(&args.dump.to_string()))?;
-    let settings = args.process.settings()?;
+    let options = args.reading.options(Some(&args.source.to_string()))?;
+    let folder = args.source.run_folder(args.copy)?;
+    let mut settings = args.process.settings()?;
+    let s3 = args.s3.are_given().then(|| args.s3.service()).transpose().map_err(Failure::broken)?;
+    settings.stored_access = StoredAccess { local_files: true, s3 };
     let (bars, _telemetry) = begin(&args.process)?;
     crate::cli::process::block_on(async {
-        let reading = bars.reading();
-        let dump = args.dump.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            let candidates = source::candidates(&dump, &options, &mut |p| reading.show(p));
-            reading.finish();
-            candidates
-        });
-        let again = format!("facemill run {} --out {}", args.dump, args.process.out.display());
-        let candidates = read.await.map_err(Failure::broken)?.map_err(Failure::broken)?;
-        execute(candidates, settings, &args.process, &bars, &again).await
+        let again = format!("facemill run {} --out {}", args.source, args.process.out.display());
+        let s3 = || args.s3.service().map_err(Failure::broken);
+        let candidates = args.source.clone().candidates(s3, options, &bars).await?;
+        execute(Photos { candidates, folder }, settings, &args.process, &bars, &again).await
     })
+}
+
+/// What a run starts from.
+pub struct Photos {
+    pub candidates: Vec<Candidate>,
+    /// The folder that has them, if they are stored already.
+    pub folder: Option<RunFolder>,
 }
 
 /// Starts logging, tracing and progress bars. Keep both values until the command ends.
@@ -68,9 +82,9 @@ pub fn begin(process: &ProcessArgs) -> Result<(Bars, Telemetry), Failure> {
     Ok((bars, telemetry))
 }
 
-/// Runs all stages on the candidates. `again`: the command that continues after an interruption.
+/// Runs all stages on the photos. `again`: the command that continues after an interruption.
 pub async fn execute(
-    mut candidates: Vec<Candidate>,
+    Photos { mut candidates, folder }: Photos,
     settings: stages::StageSettings,
     process: &ProcessArgs,
     bars: &Bars,
@@ -80,6 +94,9 @@ pub async fn execute(
     let home = RunDir::at(&process.out);
     let local = LocalRun::open(&home, settings).await.map_err(Failure::broken)?;
     let ledger = &local.dir.ledger;
+    if let Some(folder) = folder {
+        local.add_folder(&folder).await.map_err(Failure::broken)?;
+    }
 
     let bar = bars.count("enqueue", candidates.len() as u64);
     let enqueued = local.enqueue(&candidates, &|photos| bar.inc(photos)).await;

@@ -15,6 +15,7 @@ use crate::net::Rules;
 use crate::pipeline::crop::CropSettings;
 use crate::pipeline::detect::DetectSettings;
 use crate::pipeline::stages;
+use crate::pipeline::stored_photos::StoredAccess;
 use crate::retry::{self, Waits};
 use crate::vision::image::Limits;
 
@@ -178,6 +179,7 @@ impl StageArgs {
                 allow_private_addresses: self.allow_private_addresses,
                 ..Rules::default()
             },
+            stored_access: StoredAccess::default(),
             host_limiter: None,
             detect: self.faces.detect(),
             crop: self.faces.crop(),

@@ -9,3 +9,4 @@ pub mod run_target;
 pub mod servers;
 pub mod settings_file;
 pub mod show_settings;
+pub mod source_arg;

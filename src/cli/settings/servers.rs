@@ -35,6 +35,16 @@ pub struct ServerArgs {
     /// Prefix of all object keys, so that installations can share a bucket [default: none]
     #[arg(long, env = "FACEMILL_S3_PREFIX", value_name = "NAME", help_heading = "Servers")]
     s3_prefix: Option<s3::Prefix>,
+    #[command(flatten)]
+    pub s3: S3Args,
+    /// Prefix of queues and Redis keys, so that installations can share servers; for objects see --s3-prefix
+    #[arg(long, env = "FACEMILL_PREFIX", default_value = "facemill", value_name = "NAME", help_heading = "Servers")]
+    prefix: String,
+}
+
+/// The S3 service, without a bucket.
+#[derive(Debug, Clone, Args)]
+pub struct S3Args {
     /// An S3 service other than Amazon's: http(s)://host:port
     #[arg(long, env = "FACEMILL_S3_ENDPOINT", hide_env_values = true, value_name = "URL", help_heading = "Servers")]
     s3_endpoint: Option<String>,
@@ -49,9 +59,34 @@ pub struct ServerArgs {
     /// Session token of temporary credentials
     #[arg(long, env = "AWS_SESSION_TOKEN", hide_env_values = true, value_name = "TOKEN", help_heading = "Servers")]
     aws_session_token: Option<String>,
-    /// Prefix of queues and Redis keys, so that installations can share servers; for objects see --s3-prefix
-    #[arg(long, env = "FACEMILL_PREFIX", default_value = "facemill", value_name = "NAME", help_heading = "Servers")]
-    prefix: String,
+}
+
+impl S3Args {
+    /// Whether there are keys.
+    pub fn are_given(&self) -> bool {
+        self.aws_access_key_id.is_some() && self.aws_secret_access_key.is_some()
+    }
+
+    /// A client of the service, for any bucket.
+    pub fn service(&self) -> Result<S3, String> {
+        self.settings("").map(S3::new)
+    }
+
+    fn settings(&self, bucket: &str) -> Result<s3::S3Settings, String> {
+        let keys = s3::Keys::from_env(|name| match name {
+            "AWS_ACCESS_KEY_ID" => self.aws_access_key_id.clone(),
+            "AWS_SECRET_ACCESS_KEY" => self.aws_secret_access_key.clone(),
+            "AWS_SESSION_TOKEN" => self.aws_session_token.clone(),
+            _ => None,
+        });
+        let keys = keys.ok_or("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: the keys of the bucket")?;
+        Ok(s3::S3Settings {
+            endpoint: self.s3_endpoint.clone(),
+            region: self.region.clone(),
+            path_style: self.s3_endpoint.is_some(),
+            ..s3::S3Settings::new(bucket, keys)
+        })
+    }
 }
 
 impl ServerArgs {
@@ -110,19 +145,9 @@ impl ServerArgs {
     fn objects(&self) -> Result<S3, String> {
         let bucket =
             self.bucket.as_ref().ok_or("--bucket or FACEMILL_S3_BUCKET: the bucket for originals and faces")?;
-        let keys = s3::Keys::from_env(|name| match name {
-            "AWS_ACCESS_KEY_ID" => self.aws_access_key_id.clone(),
-            "AWS_SECRET_ACCESS_KEY" => self.aws_secret_access_key.clone(),
-            "AWS_SESSION_TOKEN" => self.aws_session_token.clone(),
-            _ => None,
-        });
-        let keys = keys.ok_or("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: the keys of the bucket")?;
         Ok(S3::new(s3::S3Settings {
-            endpoint: self.s3_endpoint.clone(),
-            region: self.region.clone(),
-            path_style: self.s3_endpoint.is_some(),
             prefix: self.s3_prefix.as_ref().map_or("", s3::Prefix::as_str).into(),
-            ..s3::S3Settings::new(bucket, keys)
+            ..self.s3.settings(bucket)?
         }))
     }
 }

@@ -7,6 +7,7 @@ mod installation;
 mod pauses;
 mod probes;
 mod rebuild;
+mod s3_folder;
 mod settings;
 mod tracing;
 

@@ -88,3 +88,152 @@ fn a_source_that_has_grown_adds_what_is_new() {
     let summary: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert_eq!((code, &summary["enqueued"]["new"], &summary["enqueued"]["known"]), (0, &1.into(), &1.into()), "{text}");
 }
+
+/// A photograph with one face.
+fn photo(name: &str) -> Vec<u8> {
+    std::fs::read(support::project().join(".cache/photos").join(name)).unwrap()
+}
+
+/// The objects of the run below `originals`, and whether each is a link.
+fn originals(desk: &Desk) -> Vec<(PathBuf, bool)> {
+    let mut found = Vec::new();
+    for folder in std::fs::read_dir(desk.out().join("originals")).unwrap() {
+        for entry in std::fs::read_dir(folder.unwrap().path()).unwrap() {
+            let entry = entry.unwrap();
+            found.push((entry.path(), entry.file_type().unwrap().is_symlink()));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_folder_of_photos_becomes_faces_without_copies() {
+    let desk = Desk::new();
+    let (anna, ben) = (photo("obama.jpg"), photo("biden.jpg"));
+    let first = desk.file("photos/anna/1.jpg", &anna);
+    desk.file("photos/ben/2 ü.JPG", &ben);
+    desk.file("photos/ben/cat.png", photo("chelsea.png"));
+    desk.file("photos/readme.txt", "no photo");
+    let folder = desk.scratch.path().join("photos");
+    let before = std::fs::metadata(&first).unwrap();
+    let run = || desk.text(&["run", path(&folder), "--label-from", "folder", "--json"]);
+    let (code, text) = run();
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("1 files or folders were left out") && text.contains("readme.txt"), "{text}");
+
+    let faces = lines(&desk.out().join("faces.jsonl"));
+    let named: Vec<_> = faces.iter().map(|face| (face["photo_id"].as_str(), face["label_name"].as_str())).collect();
+    assert_eq!(named, [(Some("anna/1.jpg"), Some("anna")), (Some("ben/2 ü.JPG"), Some("ben"))]);
+    let root = folder.canonicalize().unwrap();
+    assert_eq!(faces[0]["photo_url"], format!("file://{}/anna/1.jpg", root.display()));
+    assert_eq!(faces[0]["source"], format!("file://{}/", root.display()));
+    let stored = originals(&desk);
+    assert!(stored.len() == 3 && stored.iter().all(|(_, is_link)| *is_link), "{stored:?}");
+    assert!(stored.iter().any(|(path, _)| std::fs::read(path).unwrap() == anna));
+    let after = std::fs::metadata(&first).unwrap();
+    assert_eq!(std::fs::read(&first).unwrap(), anna);
+    assert_eq!((after.modified().unwrap(), after.permissions()), (before.modified().unwrap(), before.permissions()));
+    assert_eq!(desk.text(&["audit", path(&folder)]).0, 0);
+    let (_, why) = desk.text(&["why", "anna/1.jpg"]);
+    assert!(why.contains("url     file:///") && why.contains("label   anna"), "{why}");
+
+    // The folder grows: only what is new is taken.
+    desk.file("photos/anna/3.jpg", photo("obama3.jpg"));
+    let (code, text) = run();
+    let summary = text.lines().rfind(|line| line.contains("\"summary\"")).unwrap();
+    let summary: Value = serde_json::from_str(summary).unwrap();
+    assert_eq!((code, &summary["enqueued"]["new"], &summary["enqueued"]["known"]), (0, &1.into(), &3.into()), "{text}");
+    assert_eq!(summary["faces"], 3, "{text}");
+
+    // A photo that is lost is told; once it is back, all is well.
+    std::fs::remove_file(&first).unwrap();
+    let (code, text) = desk.text(&["audit", path(&folder)]);
+    assert!(code == 1 && text.contains("photo anna/1.jpg: lost-object"), "{text}");
+    std::fs::write(&first, &anna).unwrap();
+    assert_eq!(desk.text(&["audit", path(&folder)]).0, 0);
+}
+
+#[test]
+fn a_folder_can_be_copied() {
+    let desk = Desk::new();
+    desk.file("photos/1.jpg", photo("obama.jpg"));
+    let folder = desk.scratch.path().join("photos");
+    let (code, text) = desk.text(&["run", path(&folder), "--copy"]);
+    assert_eq!(code, 0, "{text}");
+    let stored = originals(&desk);
+    assert!(stored.len() == 1 && !stored[0].1, "{stored:?}");
+    let (code, text) = desk.text(&["run", path(&desk.file("a.csv", "photo_id,photo_url\n")), "--copy"]);
+    assert!(code == 3 && text.contains("is no folder with photos"), "{text}");
+}
+
+#[test]
+fn a_dump_cannot_name_a_file() {
+    let desk = Desk::new();
+    let photo = desk.file("photos/1.jpg", photo("obama.jpg"));
+    let folder = desk.scratch.path().join("photos");
+    let (code, text) = desk.text(&["run", path(&folder), "--copy"]);
+    assert_eq!(code, 0, "{text}");
+    // Not even a photo of a folder that was named for this run.
+    let rows = format!(
+        "photo_id,photo_url\na,file://{}\nb,file:///etc/passwd\nc,s3://bucket/secret.jpg\nd,FILE:///etc/passwd\n",
+        photo.canonicalize().unwrap().display()
+    );
+    let dump = desk.file("dump.csv", rows);
+    let (code, text) = desk.text(&["run", path(&dump)]);
+    assert_eq!(code, 0, "{text}");
+    let photos = lines(&desk.out().join("photos.jsonl"));
+    let ends: Vec<_> =
+        photos.iter().map(|photo| (photo["photo_id"].as_str().unwrap(), photo["cause"].as_str())).collect();
+    let bad = Some("bad-url");
+    assert_eq!(ends, [("a", bad), ("b", bad), ("c", bad), ("d", bad), ("1.jpg", None)]);
+    assert_eq!(originals(&desk).len(), 1);
+}
+
+#[test]
+fn a_photo_that_changes_while_it_is_under_way_is_not_mixed_up() {
+    use facemill::domain::{ContentHash, ImageFormat, StoredUrl};
+    use facemill::objects::folder::Folder;
+    use facemill::objects::{ObjectError, ObjectKey, Objects};
+
+    let desk = Desk::new();
+    let path = desk.file("1.jpg", photo("obama.jpg"));
+    let store = Folder::at(desk.out());
+    let key = ObjectKey::original(ContentHash::of(&photo("obama.jpg")), ImageFormat::Jpeg);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let url = StoredUrl::file(&path);
+        assert!(store.links_to(&url) && store.link(&key, &url).await.unwrap());
+        assert!(!store.link(&key, &url).await.unwrap(), "the link is there");
+        assert_eq!(store.get(&key).await.unwrap(), photo("obama.jpg"));
+        std::fs::write(&path, photo("biden.jpg")).unwrap();
+        assert!(matches!(store.get(&key).await, Err(ObjectError::Changed { .. })));
+        let other = desk.file("2.jpg", photo("obama.jpg"));
+        assert!(store.link(&key, &StoredUrl::file(&other)).await.unwrap(), "a link to a changed photo is replaced");
+        assert_eq!(store.get(&key).await.unwrap(), photo("obama.jpg"));
+        store.delete(&key).await.unwrap();
+        assert!(!store.exists(&key).await.unwrap() && other.exists(), "the photo stays");
+    });
+}
+
+#[test]
+fn a_list_of_urls_is_a_source() {
+    let desk = Desk::new();
+    let urls =
+        "# private addresses end at once\nhttp://127.0.0.1/1.jpg\r\n\nhttp://127.0.0.1/2.jpg\nhttp://127.0.0.1/1.jpg\n";
+    let list = desk.file("urls.txt", urls);
+    let (code, text) = desk.text(&["run", path(&list)]);
+    assert!(code == 0 && text.contains("1 rows repeat a URL"), "{text}");
+    let ids: Vec<String> = desk.photos().into_iter().map(|(id, _)| id).collect();
+    assert_eq!(ids.len(), 2);
+    // The same URLs in another format have the same ids.
+    let table = desk.file("urls.tsv", "caption\tURL\nx\thttp://127.0.0.1/2.jpg\ny\thttp://127.0.0.1/1.jpg\n");
+    let (code, text) = desk.text(&["run", path(&table), "--json"]);
+    let summary = text.lines().rfind(|line| line.contains("\"summary\"")).unwrap();
+    let summary: Value = serde_json::from_str(summary).unwrap();
+    assert_eq!((code, &summary["enqueued"]["known"], &summary["enqueued"]["new"]), (0, &2.into(), &0.into()), "{text}");
+    assert_eq!(desk.text(&["audit", path(&list)]).0, 0);
+    let broken = desk.file("broken.txt", "http://127.0.0.1/1.jpg\nphoto.jpg\n");
+    let (code, text) = desk.text(&["run", path(&broken)]);
+    assert!(code == 3 && text.contains("line 2") && text.contains("`photo.jpg` is not a URL"), "{text}");
+}

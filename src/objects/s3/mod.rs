@@ -20,8 +20,13 @@ use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
 use super::{ObjectError, ObjectKey, Objects, Page, PutIfAbsent, Swap, Version, nonce};
+use crate::domain::StoredUrl;
 use crate::retry::Backoff;
 use crate::server_error::ServerError;
+
+mod photos;
+
+pub use photos::Names;
 
 /// The credentials. `Debug` shows only the id of the access key.
 #[derive(Clone)]
@@ -158,6 +163,8 @@ impl S3 {
     const CONDITIONAL_ATTEMPTS: u32 = 8;
     /// The first and the longest back-off between such attempts.
     const CONDITIONAL_BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(3));
+    /// The metadata entry of a link: the URL of the photo.
+    const LINK: &'static str = "facemill-links-to";
     /// The metadata entry that tells whose write an object is.
     const WRITER: &'static str = "facemill-write";
 
@@ -292,8 +299,8 @@ impl S3 {
         }
     }
 
-    /// The object and its ETag. None: it does not exist.
-    async fn read(&self, key: &str) -> Result<Option<(Bytes, Option<String>)>, ObjectError> {
+    /// None: the object does not exist.
+    async fn read(&self, key: &str) -> Result<Option<ReadObject>, ObjectError> {
         let what = || format!("read {key}");
         let object = match self.client.get_object().bucket(&self.bucket).key(key).send().await {
             Ok(object) => object,
@@ -302,6 +309,7 @@ impl S3 {
         };
         let expected = usize::try_from(object.content_length().unwrap_or_default()).unwrap_or_default();
         let tag = object.e_tag().map(str::to_owned);
+        let link = object.metadata().and_then(|metadata| metadata.get(Self::LINK)).cloned();
         let mut stream = object.body;
         let whole = async {
             let mut body = BytesMut::with_capacity(expected.min(Self::MAX_OBJECT));
@@ -315,7 +323,7 @@ impl S3 {
             Ok(body.freeze())
         };
         match tokio::time::timeout(self.total, whole).await {
-            Ok(body) => Ok(Some((body?, tag))),
+            Ok(body) => Ok(Some(ReadObject { body: body?, tag, link })),
             Err(_) => Err(self.unavailable(what(), format_args!("it takes longer than {:?}", self.total))),
         }
     }
@@ -366,6 +374,15 @@ impl S3 {
             },
         }
     }
+}
+
+/// An object that was read.
+struct ReadObject {
+    body: Bytes,
+    /// The ETag, if the service sends it.
+    tag: Option<String>,
+    /// The URL of the photo that the object links to.
+    link: Option<String>,
 }
 
 /// An object that is read part by part. After a broken connection the download resumes where it stopped, if the object
@@ -528,7 +545,11 @@ impl Objects for S3 {
         let full = self.full(key);
         if key.is_content_addressed() {
             // Whoever wrote it, the content is the same: no mark is needed.
-            return self.try_write_if(&If::Absent, &full, body, media_type, "").await;
+            let was_absent = self.try_write_if(&If::Absent, &full, body.clone(), media_type, "").await?;
+            // Only an original can be a link.
+            if was_absent || !key.is_original() || self.is_intact(key).await? {
+                return Ok(was_absent);
+            }
         }
         self.write(&full, body, media_type).await?;
         Ok(true)
@@ -554,20 +575,36 @@ impl Objects for S3 {
         })
     }
 
+    fn links_to(&self, photo: &StoredUrl) -> bool {
+        matches!(photo, StoredUrl::S3 { .. })
+    }
+
+    async fn link(&self, key: &ObjectKey, photo: &StoredUrl) -> Result<bool, ObjectError> {
+        self.write_link(key, photo).await
+    }
+
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
-        let (body, _) = self.read(&self.full(key)).await?.ok_or_else(|| ObjectError::Missing(key.clone()))?;
-        Ok(body)
+        let object = self.read(&self.full(key)).await?.ok_or_else(|| ObjectError::Missing(key.clone()))?;
+        match object.link {
+            Some(link) if key.is_content_addressed() => self.follow(key, &link).await,
+            _ => Ok(object.body),
+        }
     }
 
     async fn get_versioned(&self, key: &ObjectKey) -> Result<(Bytes, Version), ObjectError> {
         let full = self.full(key);
-        let (body, tag) = self.read(&full).await?.ok_or_else(|| ObjectError::Missing(key.clone()))?;
+        let object = self.read(&full).await?.ok_or_else(|| ObjectError::Missing(key.clone()))?;
+        let ReadObject { body, tag, .. } = object;
         let tag = tag.ok_or_else(|| self.refused(format!("read {full}"), "the service sends no ETag"))?;
         Ok((body, Version::new(tag)))
     }
 
     async fn exists(&self, key: &ObjectKey) -> Result<bool, ObjectError> {
-        Ok(self.head(&self.full(key)).await?.is_some())
+        let Some(object) = self.head(&self.full(key)).await? else { return Ok(false) };
+        match object.metadata().and_then(|metadata| metadata.get(Self::LINK)) {
+            Some(link) if key.is_content_addressed() => self.leads_to_something(key, link).await,
+            _ => Ok(true),
+        }
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError> {
@@ -607,7 +644,7 @@ impl Objects for S3 {
         let read = self.read(&probe).await;
         self.remove(&probe).await?;
         match read? {
-            Some((read, _)) if read == body => Ok(()),
+            Some(read) if read.body == body => Ok(()),
             _ => Err(self.refused(format!("read {probe}"), "the service does not return what was written")),
         }
     }
