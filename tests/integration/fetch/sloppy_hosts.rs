@@ -124,6 +124,35 @@ async fn the_cause_names_the_line_that_cannot_be_parsed() {
     assert!(no_status.contains("line 1 is `HTTP/1.1 OK`"), "{no_status}");
 }
 
+/// A response with a broken head may also be too large, without end, or silent. Its connection is closed.
+#[tokio::test]
+async fn limits_apply_to_responses_with_a_mended_head() {
+    let head = "HTTP/1.1 200 OK\r\nX-Nul: a\0b\r\n\r\n";
+    let short = Duration::from_millis(200);
+    let endless = HostResponse::raw(head, photo()).then(ResponseStep::Forever(vec![0; 64 * 1024].into()));
+    let silent = HostResponse::raw(head, photo()).then(Hang);
+    let half = Route::new([HostResponse::raw(head, ""), HostResponse::default().then(Hang)]);
+    let line = format!("X-Nul: {}\0\r\n", "x".repeat(1000));
+    let endless_head = HostResponse::raw("HTTP/1.1 200 OK\r\n", "").then(ResponseStep::Forever(line.into()));
+    let cut = HostResponse::raw("HTTP/1.1 200 OK\r\nX-Nul: a\0b\r\n", "");
+    let host = host([
+        ("/endless", Route::from(endless)),
+        ("/silent", silent.into()),
+        ("/half", half),
+        ("/endless-head", endless_head.into()),
+        ("/cut", cut.into()),
+    ])
+    .await;
+    let fetcher = fetcher(Rules { idle: short, first_byte: short, max_bytes: 1 << 20, ..rules(host.address()) });
+    let fetch = async |path: &str| fetcher.fetch(&format!("http://photos.test/{path}")).await;
+    assert_eq!(rejected(fetch("endless").await), "too-large");
+    assert_eq!(failed(fetch("silent").await), "timeout");
+    assert_eq!(failed(fetch("half").await), "timeout");
+    assert_eq!(failed(fetch("endless-head").await), "bad-response");
+    assert_eq!(failed(fetch("cut").await), "bad-response");
+    timeout(Duration::from_secs(60), host.until(|traffic| traffic.now == 0)).await.expect("a connection stays open");
+}
+
 fn encoded(encoding: &str, body: impl Into<Bytes>) -> HostResponse {
     HostResponse::full(200, &[("Content-Type", "image/jpeg"), ("Content-Encoding", encoding)], body)
 }
