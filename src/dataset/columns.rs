@@ -7,10 +7,10 @@ use std::collections::HashMap;
 
 use memchr::memmem::Finder;
 
-use super::face::{Face, Number, PLACEHOLDER, Text};
+use super::face::{Face, FaceStatus, FaceVerdict, Number, PLACEHOLDER, STATUS, Text};
 use super::placeholder::Placeholder;
 use super::query::{Field, FieldType, Operator, Query, Value};
-use crate::domain::Id;
+use crate::domain::{Id, Judgement};
 
 /// A set of rows: one bit each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -251,6 +251,44 @@ impl Columns {
         }
     }
 
+    /// Sets what people said about the face with this key, if it is still there.
+    pub fn set_verdict(&mut self, key: i64, verdict: Option<&FaceVerdict>) {
+        let Ok(row) = self.keys.binary_search(&key) else { return };
+        let texts = [
+            (Text::Verdict, verdict.map(|verdict| verdict.judgement.to_string())),
+            (Text::Reason, verdict.and_then(|verdict| verdict.reason).map(|reason| reason.to_string())),
+            (Text::JudgedBy, verdict.map(|verdict| verdict.by.clone())),
+        ];
+        for (text, value) in texts {
+            let column = &mut self.texts[text as usize];
+            column.rows[row] = column.number(value);
+        }
+    }
+
+    /// The status of each row of `within`.
+    pub fn each_status(&self, within: &Rows, threshold: f32, mut visit: impl FnMut(usize, FaceStatus)) {
+        let verdicts = &self.texts[Text::Verdict as usize];
+        let judgements: Vec<Option<Judgement>> = verdicts.values.iter().map(|value| value.parse().ok()).collect();
+        let p_ok = &self.numbers[Number::POk as usize];
+        within.each(|row| {
+            let judgement = judgements.get(verdicts.rows[row] as usize).copied().flatten();
+            let p_ok = Some(f64::from(p_ok[row])).filter(|p_ok| !p_ok.is_nan());
+            visit(row, FaceStatus::of(judgement, p_ok, f64::from(threshold)));
+        });
+    }
+
+    /// The rows of `within` whose status fulfils the condition.
+    fn with_status(&self, within: &Rows, threshold: f32, holds: impl Fn(&str) -> bool) -> Rows {
+        let wanted = FaceStatus::ALL.map(|status| holds(status.as_str()));
+        let mut found = within.none();
+        self.each_status(within, threshold, |row, status| {
+            if wanted[status as usize] {
+                found.insert(row);
+            }
+        });
+        found
+    }
+
     /// Takes the predictions of all faces away.
     pub fn clear_predictions(&mut self) {
         self.numbers[Number::POk as usize].fill(f32::NAN);
@@ -313,6 +351,16 @@ impl Columns {
                 found
             }
             Query::Not(query) => within.clone().combine(&self.evaluate(query, within, threshold), |a, b| a & !b),
+            Query::Compare(field, operator, Value::Text(text)) if field.name == STATUS.name => {
+                self.with_status(within, threshold, |status| operator.holds(status, text.as_str()))
+            }
+            Query::In(field, values) if field.name == STATUS.name => {
+                let words: Vec<&str> = values.iter().filter_map(Value::text).collect();
+                self.with_status(within, threshold, |status| words.contains(&status))
+            }
+            Query::Contains(field, text) if field.name == STATUS.name => {
+                self.with_status(within, threshold, |status| status.contains(&text.to_lowercase()))
+            }
             Query::Compare(field, operator, value) => self.compare(field, *operator, value, within, threshold),
             Query::In(field, values) => match self.text_column(field) {
                 Some(column) => {

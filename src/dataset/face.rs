@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::placeholder::Placeholder;
 use super::query::{Field, FieldType};
 use crate::domain::photo_url;
-use crate::domain::{Align, ContentHash, Id, ImageFormat, Landmarks, Photo, Search};
+use crate::domain::{Align, ContentHash, Id, ImageFormat, Judgement, Landmarks, Photo, Reason, Search};
+use crate::verdicts::Standing;
 
 /// A face that passed all stages. Landmarks are in pixels of the crop, the square in pixels of the upright original.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,6 +55,59 @@ pub struct Face {
     /// P(OK) of the run's current classifier, and its name; none if it has not scored the crop.
     pub p_ok: Option<f64>,
     pub model: Option<String>,
+    /// What people said about the crop; none if it is not judged.
+    pub verdict: Option<FaceVerdict>,
+}
+
+/// What counts of the verdicts on a crop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FaceVerdict {
+    /// Pending also if the verdicts contradict each other.
+    pub judgement: Judgement,
+    pub reason: Option<Reason>,
+    /// Who gave the last verdict that counts.
+    pub by: String,
+}
+
+impl FaceVerdict {
+    /// None: the crop is not judged.
+    pub fn of(standing: &Standing) -> Option<Self> {
+        let (judgement, last) = (standing.judgement()?, standing.last()?);
+        Some(Self { judgement, reason: last.reason.filter(|_| judgement == Judgement::Ng), by: last.by.clone() })
+    }
+}
+
+/// Where a face is on its way into the dataset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaceStatus {
+    /// Not judged, and P(OK) is below the threshold or unknown.
+    Ready,
+    /// Not judged, and P(OK) is at or above the threshold.
+    Predicted,
+    Ok,
+    Ng,
+    Pending,
+}
+
+impl FaceStatus {
+    pub const ALL: [FaceStatus; 5] = [Self::Ready, Self::Predicted, Self::Ok, Self::Ng, Self::Pending];
+    const NAMES: [&'static str; 5] = ["ready", "predicted", "ok", "ng", "pending"];
+
+    pub fn as_str(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+
+    /// The status of a face with this verdict and P(OK).
+    pub fn of(judgement: Option<Judgement>, p_ok: Option<f64>, threshold: f64) -> Self {
+        match judgement {
+            Some(Judgement::Ok) => Self::Ok,
+            Some(Judgement::Ng) => Self::Ng,
+            Some(Judgement::Pending) => Self::Pending,
+            // In the precision of the columns, like the field `ok`.
+            _ if p_ok.is_some_and(|p_ok| p_ok as f32 >= threshold as f32) => Self::Predicted,
+            _ => Self::Ready,
+        }
+    }
 }
 
 impl Face {
@@ -96,6 +150,7 @@ impl Face {
             columns: candidate.columns.clone(),
             p_ok: prediction.map(|prediction| prediction.p_ok),
             model: prediction.map(|prediction| prediction.model.clone()),
+            verdict: None,
         })
     }
 
@@ -186,11 +241,24 @@ pub enum Text {
     Search,
     Align,
     Format,
+    Verdict,
+    Reason,
+    JudgedBy,
 }
 
 impl Text {
-    pub const ALL: [Text; 7] =
-        [Self::Label, Self::LabelId, Self::Host, Self::Model, Self::Search, Self::Align, Self::Format];
+    pub const ALL: [Text; 10] = [
+        Self::Label,
+        Self::LabelId,
+        Self::Host,
+        Self::Model,
+        Self::Search,
+        Self::Align,
+        Self::Format,
+        Self::Verdict,
+        Self::Reason,
+        Self::JudgedBy,
+    ];
 
     /// The value of a face; none if it has none.
     pub fn of(self, face: &Face) -> Option<String> {
@@ -202,6 +270,9 @@ impl Text {
             Self::Search => Some(face.search.to_string()),
             Self::Align => Some(face.align.to_string()),
             Self::Format => Some(face.format.extension().to_owned()),
+            Self::Verdict => face.verdict.as_ref().map(|verdict| verdict.judgement.to_string()),
+            Self::Reason => face.verdict.as_ref().and_then(|verdict| verdict.reason).map(|reason| reason.to_string()),
+            Self::JudgedBy => face.verdict.as_ref().map(|verdict| verdict.by.clone()),
         }
     }
 
@@ -216,6 +287,13 @@ pub const PLACEHOLDER: &str = "placeholder";
 const fn field(name: &'static str, kind: FieldType, meaning: &'static str) -> Field {
     Field { name, kind, meaning }
 }
+
+const REASONS: &[&str] =
+    &["blurred", "cut-off", "covered", "not-a-face", "wrong-person", "bad-crop", "mirrored-ghost", "other"];
+
+/// The field of [`FaceStatus`].
+pub const STATUS: Field =
+    field("status", FieldType::Choice(&FaceStatus::NAMES), "the verdict; `predicted` or `ready` if there is none");
 
 /// The fields of faces: numbers, then texts, then those with a rule of their own. `docs/query.md` lists them.
 pub static FIELDS: &[Field] = &[
@@ -241,7 +319,11 @@ pub static FIELDS: &[Field] = &[
     field("search", FieldType::Choice(&["guided", "full"]), "how the face was searched for"),
     field("align", FieldType::Choice(&["paper", "ffhq", "seed"]), "alignment of the crop"),
     field("format", FieldType::Choice(&["png", "jpg"]), "image format of the crop"),
+    field("verdict", FieldType::Choice(&["ok", "ng", "pending"]), "what people said about the crop"),
+    field("reason", FieldType::Choice(REASONS), "why it is NG"),
+    field("judged_by", FieldType::Text, "who gave the last verdict"),
     field("id", FieldType::Text, "id of the photo"),
+    STATUS,
     field("ok", FieldType::Flag, "p_ok is at or above the threshold"),
     field(PLACEHOLDER, FieldType::Flag, "shared_labels is 2 or more, or shared_photos is 10 or more"),
 ];
@@ -257,7 +339,9 @@ mod tests {
         assert_eq!(numbers[9..], ["side", "width", "height", "bytes", "shared_photos", "shared_labels"]);
         assert!(Number::ALL.iter().all(|number| number.field().kind == FieldType::Number));
         let texts = Text::ALL.map(|text| text.field().name);
-        assert_eq!(texts, ["label", "label_id", "host", "model", "search", "align", "format"]);
+        assert_eq!(texts[..7], ["label", "label_id", "host", "model", "search", "align", "format"]);
+        assert_eq!(texts[7..], ["verdict", "reason", "judged_by"]);
+        assert!(REASONS.iter().copied().eq(Reason::ALL.iter().map(|reason| reason.as_str())));
     }
 
     #[test]

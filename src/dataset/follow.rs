@@ -13,6 +13,7 @@ use crate::archive::run_classifier::RunClassifiers;
 use crate::domain::{ContentHash, Ending, Id, PhotoKey, Prediction, Record, RunName, State};
 use crate::ledger::{FeedChange, Ledger, LedgerError, PhotoStatus};
 use crate::objects::{ObjectError, Objects};
+use crate::verdicts::VerdictLog;
 
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
@@ -33,6 +34,7 @@ pub struct IndexSource {
     records: Option<Records>,
     classifiers: RunClassifiers,
     predictions: Predictions,
+    verdicts: VerdictLog,
 }
 
 impl IndexSource {
@@ -47,14 +49,16 @@ impl IndexSource {
 
     /// `records`: where the messages of ended photos are, if the ledger does not keep them.
     pub fn new(run: RunName, ledger: Arc<dyn Ledger>, objects: Arc<dyn Objects>, records: Option<Records>) -> Self {
-        let (classifiers, predictions) = (RunClassifiers::new(objects.clone()), Predictions::new(objects));
-        Self { run, ledger, records, classifiers, predictions }
+        let (classifiers, predictions) = (RunClassifiers::new(objects.clone()), Predictions::new(objects.clone()));
+        let verdicts = VerdictLog::new(objects, run.clone());
+        Self { run, ledger, records, classifiers, predictions, verdicts }
     }
 
-    /// Brings the index up to date: the run's classifier, everything that is new in the feed, and predictions that were
-    /// made since. `progress` receives the number of photos of each batch.
+    /// Brings the index up to date: the run's classifier, everything that is new in the feed and in the log of verdicts,
+    /// and predictions that were made since. `progress` receives the number of photos of each batch.
     pub async fn update(&self, index: &mut Index, progress: &(dyn Fn(u64) + Sync)) -> Result<(), FollowError> {
         self.follow(index, progress).await?;
+        self.judge(index).await?;
         self.score(index, progress).await?;
         Ok(())
     }
@@ -94,6 +98,19 @@ impl IndexSource {
             if endings.entries.len() < Self::BATCH {
                 return Ok(changed);
             }
+        }
+    }
+
+    /// Applies everything that is new in the log of verdicts, and returns how many verdicts there are.
+    pub async fn judge(&self, index: &mut Index) -> Result<u64, FollowError> {
+        let (mut position, mut applied) = (index.verdict_position()?, 0);
+        loop {
+            let verdicts = self.verdicts.next(&mut position).await?;
+            if verdicts.is_empty() {
+                return Ok(applied);
+            }
+            index.add_verdicts(&verdicts, position)?;
+            applied += verdicts.len() as u64;
         }
     }
 

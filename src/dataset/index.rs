@@ -1,7 +1,7 @@
 //! The index file: faces and endings in SQLite, and the columns of the faces in memory.
 
 use std::cmp::Ordering;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,14 +10,15 @@ use rusqlite::{Connection, OptionalExtension, Statement, Transaction, Transactio
 
 use super::columns::{ColumnValues, Columns};
 use super::ending::{EndedPhoto, EndingCount};
-use super::face::{Face, Number, Text};
+use super::face::{Face, FaceStatus, FaceVerdict, Number, Text};
 use super::page::{Cursor, Order, Page, select, sorted};
 use super::placeholder::{Placeholder, Placeholders};
 use super::query::Query;
 use super::rows;
 use crate::archive::run_classifier::ClassifierHistory;
-use crate::domain::{ContentHash, Ending, Id, Prediction, Record, RunName};
+use crate::domain::{ContentHash, Ending, Id, Prediction, Record, RunName, Verdict};
 use crate::ledger::{Cursor as FeedCursor, Epoch};
+use crate::verdicts::{Position, Standing};
 
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
@@ -252,6 +253,25 @@ impl Index {
         self.catch_up(version)
     }
 
+    /// How far the index has read the log of verdicts.
+    pub fn verdict_position(&self) -> Result<Position, IndexError> {
+        Ok(self.meta("verdicts")?.and_then(|position| position.parse().ok()).unwrap_or_default())
+    }
+
+    /// Applies the verdicts that follow in the log, up to `position`.
+    pub fn add_verdicts(&mut self, verdicts: &[Verdict], position: Position) -> Result<(), IndexError> {
+        let (changed, version) = self.write(|transaction| add_verdicts(transaction, verdicts, position))?;
+        for (key, verdict) in changed {
+            self.columns.set_verdict(key, verdict.as_ref());
+        }
+        self.catch_up(version)
+    }
+
+    /// The verdicts on a crop that no other replaces.
+    pub fn standing(&self, crop: ContentHash) -> Result<Standing, IndexError> {
+        standing(&self.connection, crop).map_err(|error| self.failed(error))
+    }
+
     /// Deletes all faces and endings, and the position in the feed.
     pub fn clear(&mut self) -> Result<(), IndexError> {
         let clear = "BEGIN IMMEDIATE; DELETE FROM predictions; DELETE FROM faces; DELETE FROM endings;
@@ -325,6 +345,14 @@ impl Index {
             *part += 1;
         });
         split
+    }
+
+    /// How they divide by status.
+    pub fn count_by_status(&self, query: &Query, threshold: f64) -> [(FaceStatus, u64); FaceStatus::ALL.len()] {
+        let mut counts = FaceStatus::ALL.map(|status| (status, 0));
+        let rows = self.columns.matching(query, threshold);
+        self.columns.each_status(&rows, threshold as f32, |_, status| counts[status as usize].1 += 1);
+        counts
     }
 
     /// How many of them have each text, most frequent first; none stands for no text.
@@ -521,6 +549,49 @@ fn is_of(prediction: &Prediction, model: Option<ContentHash>) -> bool {
     model.is_none_or(|model| prediction.model_sha256 == model)
 }
 
+fn standing(connection: &Connection, crop: ContentHash) -> rusqlite::Result<Standing> {
+    let mut read = connection.prepare_cached("SELECT verdicts FROM standings WHERE crop = ?1")?;
+    let verdicts: Option<String> = read.query_row([crop.as_bytes()], |row| row.get(0)).optional()?;
+    // What is unreadable is made again from the log when the file is deleted; the program writes it itself.
+    Ok(verdicts.and_then(|verdicts| serde_json::from_str(&verdicts).ok()).unwrap_or_default())
+}
+
+/// Returns what counts now for the faces whose crops the verdicts are about, by their keys.
+fn add_verdicts(
+    transaction: &Transaction<'_>,
+    verdicts: &[Verdict],
+    position: Position,
+) -> rusqlite::Result<Vec<(i64, Option<FaceVerdict>)>> {
+    let mut by_crop: BTreeMap<ContentHash, Vec<&Verdict>> = BTreeMap::new();
+    for verdict in verdicts {
+        by_crop.entry(verdict.crop).or_default().push(verdict);
+    }
+    let mut put = transaction.prepare_cached("INSERT OR REPLACE INTO standings VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    let mut keys = transaction.prepare_cached("SELECT key FROM faces WHERE crop = ?1")?;
+    let mut changed = Vec::new();
+    for (crop, verdicts) in by_crop {
+        let mut standing = standing(transaction, crop)?;
+        verdicts.into_iter().cloned().for_each(|verdict| standing.apply(verdict));
+        let json = serde_json::to_string(&standing)
+            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+        let counting = FaceVerdict::of(&standing);
+        let verdict = counting.as_ref();
+        put.execute(params![
+            crop.as_bytes(),
+            json,
+            verdict.map(|verdict| verdict.judgement.as_str()),
+            verdict.and_then(|verdict| verdict.reason).map(|reason| reason.as_str()),
+            verdict.map(|verdict| verdict.by.as_str()),
+        ])?;
+        for key in keys.query_map([crop.as_bytes()], |row| row.get(0))? {
+            changed.push((key?, counting.clone()));
+        }
+    }
+    let mut set = transaction.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('verdicts', ?1)")?;
+    set.execute([position.to_string()])?;
+    Ok(changed)
+}
+
 /// What a change did to the faces.
 enum Applied {
     Face(i64, Box<ColumnValues>),
@@ -642,6 +713,7 @@ fn add_record(
     let published = rows::published(face.posted_at.as_deref());
     rows::insert(&mut statements.add_face, &face, published)?;
     let key = transaction.last_insert_rowid();
+    face.verdict = FaceVerdict::of(&standing(transaction, face.crop)?);
     match photo.facts.prediction.as_ref().filter(|prediction| is_of(prediction, model)) {
         Some(prediction) => {
             statements.add_prediction.execute(params![key, prediction.p_ok, prediction.model])?;

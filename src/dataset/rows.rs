@@ -8,7 +8,7 @@ use rusqlite::{Connection, Row, Statement, params};
 
 use super::columns::{ColumnValues, Columns};
 use super::ending::{EndedPhoto, EndingCount};
-use super::face::{Face, Number, Text};
+use super::face::{Face, FaceVerdict, Number, Text};
 use crate::domain::{CauseCode, ContentHash, Id};
 use crate::source::timestamp::Timestamp;
 
@@ -17,10 +17,11 @@ pub const ADD_FACE: &str = "INSERT INTO faces VALUES (NULL, ?1, ?2, ?3, ?4, ?5, 
 pub const ADD_PREDICTION: &str = "INSERT OR REPLACE INTO predictions SELECT key, ?2, ?3 FROM faces WHERE key = ?1";
 pub const ADD_ENDING: &str = "INSERT INTO endings VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
     ?11, ?12)";
-pub const SELECT_FACE: &str = "SELECT *, \
+pub const SELECT_FACE: &str = "SELECT faces.*, predictions.*, \
     (SELECT coalesce(sum(photos), 1) FROM originals WHERE originals.original = faces.original), \
-    (SELECT max(count(*), 1) FROM originals WHERE originals.original = faces.original) \
-    FROM faces LEFT JOIN predictions ON face = key";
+    (SELECT max(count(*), 1) FROM originals WHERE originals.original = faces.original), \
+    judgement, reason, judged_by \
+    FROM faces LEFT JOIN predictions ON face = key LEFT JOIN standings ON standings.crop = faces.crop";
 /// How many photos and labels have an original.
 pub const SELECT_SHARED: &str = "SELECT coalesce(sum(photos), 0), count(*) FROM originals WHERE original = ?1";
 /// The originals of placeholders, with the numbers of their photos, labels and faces. ?1 and ?2: the least numbers of
@@ -121,6 +122,7 @@ pub fn face(row: &Row<'_>) -> rusqlite::Result<Face> {
         model: row.get(35)?,
         shared_photos: row.get(36)?,
         shared_labels: row.get(37)?,
+        verdict: verdict(row)?,
     })
 }
 
@@ -129,6 +131,17 @@ fn columns(row: &Row<'_>, column: usize) -> rusqlite::Result<BTreeMap<String, St
     let text: Option<String> = row.get(column)?;
     let bad = |error| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error));
     text.map_or_else(|| Ok(BTreeMap::new()), |text| serde_json::from_str(&text).map_err(bad))
+}
+
+/// From the columns of the table `standings`, by their names.
+fn verdict(row: &Row<'_>) -> rusqlite::Result<Option<FaceVerdict>> {
+    let judgement = row.as_ref().column_index("judgement")?;
+    if row.get_ref(judgement)? == ValueRef::Null {
+        return Ok(None);
+    }
+    let reason = row.as_ref().column_index("reason")?;
+    let reason = if row.get_ref(reason)? == ValueRef::Null { None } else { Some(word(row, reason)?) };
+    Ok(Some(FaceVerdict { judgement: word(row, judgement)?, reason, by: row.get("judged_by")? }))
 }
 
 /// From a row of [`SELECT_ENDED`].
@@ -166,10 +179,11 @@ pub fn read_columns(connection: &Connection) -> rusqlite::Result<Columns> {
     let mut rows = connection.prepare(
         "SELECT key, photo_id, published, p_ok, size, angle, score, faces, mirrored, mirrored_head, blur, exposure, side,
          width, height, original_bytes, coalesce(photos, 1), coalesce(labels, 1),
-         label_name, label_id, host, model, search, align, format
+         label_name, label_id, host, model, search, align, format, judgement, reason, judged_by
          FROM faces LEFT JOIN predictions ON face = key
          LEFT JOIN (SELECT original AS shared, sum(photos) AS photos, count(*) AS labels FROM originals
                     GROUP BY original HAVING sum(photos) > 1) ON shared = original
+         LEFT JOIN standings ON standings.crop = faces.crop
          ORDER BY key",
     )?;
     let mut rows = rows.query([])?;

@@ -54,6 +54,18 @@ CREATE TRIGGER face_removed AFTER DELETE ON faces BEGIN
     DELETE FROM predictions WHERE face = old.key;
 END;
 
+-- What people said about crops, also about crops that no face has now: the verdicts that no other replaces, and what
+-- counts of them.
+CREATE TABLE standings (
+    crop BLOB PRIMARY KEY,
+    verdicts TEXT NOT NULL,
+    judgement TEXT,
+    reason TEXT,
+    judged_by TEXT
+) WITHOUT ROWID;
+
+CREATE INDEX faces_by_crop ON faces(crop);
+
 -- Photos that have ended. `bytes` is the length of the id: ids order shorter first. A photo that is not `recorded` has no
 -- record, or its record lacks what a stage found out.
 CREATE TABLE endings (

@@ -72,6 +72,12 @@ pub struct VerdictLog {
 /// The last segment of the log. None: the next append creates it.
 type Tail = Option<(Bytes, Version)>;
 
+/// Whether a segment that was read is the last one.
+enum Segment {
+    Complete,
+    Last(Tail),
+}
+
 impl VerdictLog {
     pub fn new(objects: Arc<dyn Objects>, run: RunName) -> Self {
         Self { objects, run, segment_bytes: SEGMENT_BYTES }
@@ -90,31 +96,58 @@ impl VerdictLog {
         self.catch_up(position, &mut visit).await.map(drop)
     }
 
+    /// Reads on from `position`, to the end of a segment at most, and moves `position` behind what it returns. Empty: the
+    /// log has no more verdicts now.
+    ///
+    /// # Errors
+    /// As those of [`VerdictLog::read`].
+    pub async fn next(&self, position: &mut Position) -> Result<Vec<Verdict>, ObjectError> {
+        let mut verdicts = Vec::new();
+        loop {
+            let segment = self.read_segment(position, &mut |verdict| verdicts.push(verdict)).await?;
+            if !verdicts.is_empty() || matches!(segment, Segment::Last(_)) {
+                return Ok(verdicts);
+            }
+        }
+    }
+
     async fn catch_up(&self, position: &mut Position, visit: &mut impl FnMut(Verdict)) -> Result<Tail, ObjectError> {
         loop {
-            let key = ObjectKey::verdicts(&self.run, position.segment);
-            let (body, version) = match self.objects.get_versioned(&key).await {
-                Ok(read) => read,
-                Err(ObjectError::Missing(_)) => {
-                    self.check_end(&key, *position).await?;
-                    return Ok(None);
-                }
-                Err(error) => return Err(error),
-            };
-            let Some(news) = usize::try_from(position.bytes).ok().and_then(|known| body.get(known..)) else {
-                return Err(damaged(&key, "it is shorter than it was: restore it from a backup"));
-            };
-            let known_lines = body[..body.len() - news.len()].iter().filter(|byte| **byte == b'\n').count();
-            for (number, line) in (known_lines + 1..).zip(news.split_inclusive(|byte| *byte == b'\n')) {
-                let verdict = parse(line).map_err(|error| damaged(&key, &format!("line {number}: {error}")))?;
-                position.bytes += line.len() as u64;
-                visit(verdict);
+            if let Segment::Last(tail) = self.read_segment(position, visit).await? {
+                return Ok(tail);
             }
-            if position.bytes < self.segment_bytes {
-                return Ok(Some((body, version)));
-            }
-            *position = Position { segment: position.segment + 1, bytes: 0 };
         }
+    }
+
+    /// Reads the rest of a segment. After a complete one, `position` is the start of the next.
+    async fn read_segment(
+        &self,
+        position: &mut Position,
+        visit: &mut impl FnMut(Verdict),
+    ) -> Result<Segment, ObjectError> {
+        let key = ObjectKey::verdicts(&self.run, position.segment);
+        let (body, version) = match self.objects.get_versioned(&key).await {
+            Ok(read) => read,
+            Err(ObjectError::Missing(_)) => {
+                self.check_end(&key, *position).await?;
+                return Ok(Segment::Last(None));
+            }
+            Err(error) => return Err(error),
+        };
+        let Some(news) = usize::try_from(position.bytes).ok().and_then(|known| body.get(known..)) else {
+            return Err(damaged(&key, "it is shorter than it was: restore it from a backup"));
+        };
+        let known_lines = body[..body.len() - news.len()].iter().filter(|byte| **byte == b'\n').count();
+        for (number, line) in (known_lines + 1..).zip(news.split_inclusive(|byte| *byte == b'\n')) {
+            let verdict = parse(line).map_err(|error| damaged(&key, &format!("line {number}: {error}")))?;
+            position.bytes += line.len() as u64;
+            visit(verdict);
+        }
+        if position.bytes < self.segment_bytes {
+            return Ok(Segment::Last(Some((body, version))));
+        }
+        *position = Position { segment: position.segment + 1, bytes: 0 };
+        Ok(Segment::Complete)
     }
 
     /// Checks that a missing segment is the end of the log, and not a gap.

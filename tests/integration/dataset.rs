@@ -11,15 +11,17 @@ use facemill::archive::run_classifier::{ClassifierChange, ClassifierHistory, Run
 use facemill::dataset::index::{Change, Index, OkSplit};
 use facemill::dataset::page::{Order, Sort};
 use facemill::dataset::query::{FieldType, Operator, Query, Value};
-use facemill::dataset::{Direction, Face, IndexError, IndexSource};
+use facemill::dataset::{Direction, Face, FaceStatus, FaceVerdict, IndexError, IndexSource};
 use facemill::domain::{
-    Cause, CauseCode, ContentHash, Ending, Id, Message, Photo, Position, Prediction, Record, RunName, StageName,
+    Cause, CauseCode, ContentHash, Ending, Id, Judgement, Message, Photo, Position, Prediction, Reason, Record,
+    RunName, Selection, StageName, Verdict, View,
 };
 use facemill::ledger::sqlite::Sqlite;
 use facemill::ledger::{Cursor, Epoch, Ledger};
 use facemill::objects::Objects;
 use facemill::objects::folder::Folder;
 use facemill::sqlite::{Access, Database};
+use facemill::verdicts::{VerdictLog, VerdictWriter};
 
 use support::faces;
 use support::servers::redis::RedisServer;
@@ -47,15 +49,21 @@ fn filled(faces: u64) -> (tempfile::TempDir, Index, Vec<Face>) {
     let mut index = index_of(&folder);
     let photos: Vec<Photo> = (0..faces).map(sharing).collect();
     let changes: Vec<Change> = photos.iter().map(|photo| ended(photo.clone(), Ending::Predicted, None)).collect();
+    // Half of the verdicts are known before the faces.
+    let judged: Vec<Verdict> = (0..faces).flat_map(verdicts).collect();
+    let (first, second) = judged.split_at(judged.len() / 2);
+    index.add_verdicts(first, "1:10".parse().unwrap()).unwrap();
     index.apply(&changes, None).unwrap();
+    index.add_verdicts(second, "1:20".parse().unwrap()).unwrap();
     let original = |photo: &Photo| photo.facts.original.as_ref().unwrap().sha256;
     let mut labels: HashMap<ContentHash, Vec<&Id>> = HashMap::new();
     photos.iter().for_each(|photo| labels.entry(original(photo)).or_default().push(&photo.candidate.label_id));
-    let faces = photos.iter().map(|photo| {
+    let faces = (0..).zip(&photos).map(|(id, photo)| {
         let mut face = Face::of(photo).unwrap();
         let labels = &labels[&original(photo)];
         face.shared_photos = labels.len() as u32;
         face.shared_labels = labels.iter().collect::<HashSet<_>>().len() as u32;
+        face.verdict = counting(id);
         face
     });
     (folder, index, faces.collect())
@@ -70,10 +78,62 @@ fn sharing(id: u64) -> Photo {
     photo
 }
 
+fn verdict(id: u64, number: u64, judgement: Judgement) -> Verdict {
+    Verdict {
+        id: format!("{id}-{number}").parse().unwrap(),
+        photo_id: (id as i64).into(),
+        crop: photo(id).facts.crop.unwrap().sha256,
+        judgement,
+        reason: (judgement == Judgement::Ng && id % 2 == 0).then_some(Reason::CutOff),
+        by: if number == 0 { "ada".into() } else { "grace".into() },
+        at: 0,
+        replaces: vec![],
+        selection: Selection::Random,
+        view: View::Single,
+        repeat: false,
+        seen: None,
+    }
+}
+
+/// Verdicts on some photos: one, an undone one, one that replaces another, two that contradict each other.
+fn verdicts(id: u64) -> Vec<Verdict> {
+    let first = |judgement| verdict(id, 0, judgement);
+    let second = |judgement| verdict(id, 1, judgement);
+    let replacing = |judgement| Verdict { replaces: vec![first(judgement).id], ..second(judgement) };
+    match id % 8 {
+        0 => vec![first(Judgement::Ok)],
+        1 => vec![first(Judgement::Ng)],
+        2 => vec![first(Judgement::Ok), replacing(Judgement::Ng)],
+        3 => vec![first(Judgement::Ng), second(Judgement::Ok)],
+        4 => vec![first(Judgement::Ok), replacing(Judgement::Unjudged)],
+        5 => vec![first(Judgement::Pending)],
+        _ => vec![],
+    }
+}
+
+/// What counts of [`verdicts`].
+fn counting(id: u64) -> Option<FaceVerdict> {
+    let verdict = |judgement, reason, by: &str| Some(FaceVerdict { judgement, reason, by: by.into() });
+    let reason = (id.is_multiple_of(2)).then_some(Reason::CutOff);
+    match id % 8 {
+        0 => verdict(Judgement::Ok, None, "ada"),
+        1 => verdict(Judgement::Ng, reason, "ada"),
+        2 => verdict(Judgement::Ng, reason, "grace"),
+        3 => verdict(Judgement::Pending, None, "grace"),
+        5 => verdict(Judgement::Pending, None, "ada"),
+        _ => None,
+    }
+}
+
+fn status(face: &Face) -> FaceStatus {
+    FaceStatus::of(face.verdict.as_ref().map(|verdict| verdict.judgement), face.p_ok, THRESHOLD)
+}
+
 /// What the documentation promises, value by value.
 fn fulfils(face: &Face, query: &Query) -> bool {
     let text_of = |name: &str| match Text::ALL.into_iter().find(|text| text.field().name == name) {
         Some(text) => text.of(face),
+        None if name == "status" => Some(status(face).as_str().to_owned()),
         None => Some(face.photo_id.to_string()),
     };
     match query {
@@ -105,7 +165,7 @@ fn fulfils(face: &Face, query: &Query) -> bool {
         }
         Query::IsNull(field) => match field.name {
             "ok" | "p_ok" => face.p_ok.is_none(),
-            _ => field.kind == FieldType::Text && text_of(field.name).is_none(),
+            _ => matches!(field.kind, FieldType::Text | FieldType::Choice(_)) && text_of(field.name).is_none(),
         },
     }
 }
@@ -150,7 +210,13 @@ fn random_query(random: &mut Random, faces: &[Face], depth: u32) -> Query {
             }
         }
         FieldType::Flag => Query::Compare(field, Operator::Equal, Value::Flag(random.below(2) == 0)),
-        FieldType::Choice(_) => Query::Compare(field, operators[random.below(2) as usize], Value::Text(text())),
+        FieldType::Choice(words) => {
+            let word = |random: &mut Random| Value::Text(words[random.below(words.len() as u64) as usize].into());
+            match random.below(3) {
+                0 => Query::In(field, vec![word(random), word(random)]),
+                _ => Query::Compare(field, operators[random.below(2) as usize], word(random)),
+            }
+        }
         FieldType::Text => match random.below(4) {
             0 => Query::IsNull(field),
             1 => Query::Contains(field, text().chars().take(3).collect()),
@@ -423,6 +489,10 @@ fn texts_and_numbers_are_summed_up() {
     assert!(scored < 500);
     assert_eq!((bins.len(), bins.iter().sum::<u64>()), (10, scored));
     assert_eq!(bins[5..].iter().sum::<u64>(), ok);
+    for (status_of, count) in index.count_by_status(&Query::ALL, THRESHOLD) {
+        assert_eq!(faces.iter().filter(|face| status(face) == status_of).count() as u64, count, "{status_of:?}");
+        assert!(count > 0, "{status_of:?}");
+    }
     let split = index.ok_split(&Query::ALL, THRESHOLD);
     assert_eq!(split, OkSplit { ok, ng: scored - ok, unscored: 500 - scored });
     assert_eq!(index.count(&Query::parse("p_ok is null", FIELDS).unwrap(), THRESHOLD), split.unscored);
@@ -488,6 +558,44 @@ async fn an_index_starts_again_when_the_ledger_was_lost() {
     // A rebuilt ledger has another epoch and other endings.
     source(&folder, &ledger_of(&other, 12).await).follow(&mut index, &|_| ()).await.unwrap();
     assert_eq!(index.count(&Query::ALL, THRESHOLD), 12);
+}
+
+#[tokio::test]
+async fn the_index_follows_the_log_of_verdicts() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = source(&folder, &ledger_of(&folder, 16).await);
+    let mut writer = VerdictWriter::open(VerdictLog::new(objects(&folder), RunName::default()), drop).await.unwrap();
+    let mut index = index_of(&folder);
+    let count = |index: &Index, query: &str| index.count(&Query::parse(query, FIELDS).unwrap(), THRESHOLD);
+    source.update(&mut index, &|_| ()).await.unwrap();
+    assert_eq!(count(&index, "verdict is null"), 16);
+
+    for id in 0..16 {
+        writer.append(&verdicts(id)).await.unwrap();
+    }
+    source.update(&mut index, &|_| ()).await.unwrap();
+    assert_eq!(source.judge(&mut index).await.unwrap(), 0, "each verdict is read once");
+    let numbers = ["ok", "ng", "pending"].map(|status| count(&index, &format!("status={status}")));
+    assert_eq!(numbers, [2, 4, 4]);
+    let contested = index.standing(photo(3).facts.crop.unwrap().sha256).unwrap();
+    assert!(contested.is_conflict());
+    let decision = Verdict {
+        replaces: contested.verdicts().iter().map(|verdict| verdict.id.clone()).collect(),
+        ..verdict(3, 2, Judgement::Ok)
+    };
+    writer.append(&[decision]).await.unwrap();
+    source.judge(&mut index).await.unwrap();
+    assert_eq!(count(&index, "id='3' and status=ok and judged_by=grace"), 1);
+
+    // What people said outlives the index, and the faces.
+    drop(index);
+    std::fs::remove_file(folder.path().join("index.sqlite")).unwrap();
+    let mut index = index_of(&folder);
+    source.update(&mut index, &|_| ()).await.unwrap();
+    assert_eq!(count(&index, "status=ok"), 3);
+    index.clear().unwrap();
+    source.update(&mut index, &|_| ()).await.unwrap();
+    assert_eq!(count(&index, "status=ok"), 3);
 }
 
 fn change(model: &str, threshold: f64) -> ClassifierChange {

@@ -135,5 +135,8 @@ fn json(face: &Face) -> serde_json::Value {
         "p_ok": face.p_ok,
         "model": face.model,
         "placeholder": face.is_placeholder(),
+        "verdict": face.verdict.as_ref().map(|verdict| verdict.judgement),
+        "reason": face.verdict.as_ref().and_then(|verdict| verdict.reason),
+        "judged_by": face.verdict.as_ref().map(|verdict| &verdict.by),
     })
 }
