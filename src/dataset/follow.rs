@@ -54,8 +54,8 @@ impl IndexSource {
         Self { run, ledger, records, classifiers, predictions, verdicts }
     }
 
-    /// Brings the index up to date: the run's classifier, everything that is new in the feed and in the log of verdicts,
-    /// and predictions that were made since. `progress` receives the number of photos of each batch.
+    /// Brings the index up to date: the run's classifier, everything that is new in the feed and in the log of
+    /// verdicts, and predictions that were made since. `progress` receives the number of photos of each batch.
     pub async fn update(&self, index: &mut Index, progress: &(dyn Fn(u64) + Sync)) -> Result<(), FollowError> {
         self.follow(index, progress).await?;
         self.judge(index).await?;

@@ -1,8 +1,8 @@
 //! Originals that are probably no photos of the labelled person.
 //!
 //! A host answers requests for photos that it has removed with one and the same picture. The same happens with default
-//! portraits, banners and photos that were labelled twice. No stage can tell such a picture from a photo: only the run as
-//! a whole shows that many photos, or photos of different labels, have the same original.
+//! portraits, banners and photos that were labelled twice. No stage can tell such a picture from a photo: only the run
+//! as a whole shows that many photos, or photos of different labels, have the same original.
 
 use serde::Serialize;
 

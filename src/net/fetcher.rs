@@ -276,8 +276,8 @@ fn check_robots(headers: &HeaderMap) -> Result<(), FetchError> {
     }
 }
 
-/// The `Content-Length` beside a `Transfer-Encoding` that is not chunked, such as `identity`: the HTTP client would read
-/// until the host closes the connection, which it may not do.
+/// The `Content-Length` beside a `Transfer-Encoding` that is not chunked, such as `identity`: the HTTP client would
+/// read until the host closes the connection, which it may not do.
 fn length_without_encoding(headers: &HeaderMap) -> Option<u64> {
     let encodings: Vec<_> = headers.get_all(TRANSFER_ENCODING).iter().map(HeaderValue::as_bytes).collect();
     let is_chunked = encodings.iter().any(|value| value.to_ascii_lowercase().ends_with(b"chunked"));

@@ -1,8 +1,8 @@
 //! A second request where the head of a response cannot be parsed: its broken lines are left out.
 //!
 //! The HTTP client already skips lines that are no headers. What it cannot skip stops it: a NUL or a bare carriage
-//! return, `Transfer-Encoding` in HTTP/1.0, a `Content-Length` that is no number, a broken status line. Here the head is
-//! mended before it is parsed, and what was wrong is remembered, for the case that it still cannot be parsed.
+//! return, `Transfer-Encoding` in HTTP/1.0, a `Content-Length` that is no number, a broken status line. Here the head
+//! is mended before it is parsed, and what was wrong is remembered, for the case that it still cannot be parsed.
 
 use std::io;
 use std::net::SocketAddr;

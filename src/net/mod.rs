@@ -3,8 +3,8 @@
 //! **Safety.** A photo's URL is hostile until proven otherwise. It may name a machine of ours, directly, through DNS or
 //! through a redirect. The server may answer with a page, with nothing, without end, or at a byte a second. Every URL
 //! is checked, redirects included ([`photo_url`]). Every address that a name resolves to is checked when the connection
-//! is made ([`resolver`]). Size and time limits apply to the bytes that arrive ([`fetcher`]), and to what they unpack to
-//! ([`content`]).
+//! is made ([`resolver`]). Size and time limits apply to the bytes that arrive ([`fetcher`]), and to what they unpack
+//! to ([`content`]).
 //!
 //! **Sloppy hosts.** What a browser can show is taken. Requests that die on a reused connection are repeated
 //! ([`client`]), broken heads of responses are mended ([`mended_head`]), wrong content codings do not matter

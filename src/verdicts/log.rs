@@ -96,8 +96,8 @@ impl VerdictLog {
         self.catch_up(position, &mut visit).await.map(drop)
     }
 
-    /// Reads on from `position`, to the end of a segment at most, and moves `position` behind what it returns. Empty: the
-    /// log has no more verdicts now.
+    /// Reads on from `position`, to the end of a segment at most, and moves `position` behind what it returns. Empty:
+    /// the log has no more verdicts now.
     ///
     /// # Errors
     /// As those of [`VerdictLog::read`].

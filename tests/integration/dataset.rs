@@ -84,7 +84,7 @@ fn verdict(id: u64, number: u64, judgement: Judgement) -> Verdict {
         photo_id: (id as i64).into(),
         crop: photo(id).facts.crop.unwrap().sha256,
         judgement,
-        reason: (judgement == Judgement::Ng && id % 2 == 0).then_some(Reason::CutOff),
+        reason: (judgement == Judgement::Ng && id.is_multiple_of(2)).then_some(Reason::CutOff),
         by: if number == 0 { "ada".into() } else { "grace".into() },
         at: 0,
         replaces: vec![],
