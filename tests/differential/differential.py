@@ -124,7 +124,9 @@ class Run:
                 id = f"{name}/{number}/{i}"
                 if only not in (None, id):
                     continue
-                if i == 3 and number % 3 == 0:
+                # A table of candidates cannot say that an id is the empty text. Without rows most clients write nothing.
+                exportable = expected and database.charset != "nul" and all(row[0] != "" for row in expected)
+                if i == 3 and number % 3 == 0 and exportable:
                     kind = server.EXPORTS[number // 3 % len(server.EXPORTS)]
                     self.compare_export(server, database, place, kind, id, expected)
                 else:
@@ -136,6 +138,7 @@ class Run:
 
     def compare_export(self, server, database, place, kind, id, expected):
         """Compares a table of candidates, which the server's client writes. It has one row for each photo."""
+        dump = server.export(database, place, kind)
         dump = server.export(database, place, kind)
         # A table of candidates cannot say that an id is the empty text. Without rows most clients write nothing.
         if database.charset == "nul" or not expected or any(row[0] == "" for row in expected):
@@ -159,8 +162,9 @@ class Run:
         try:
             found = reader.comparable(database, reader.candidates(path, database.map))
         except reader.Refused as refused:
-            if refused.reason in allowed | database.traits | self.empty(database, expected):
-                self.report.count("dump", database.server, "refused", refused.reason)
+            allowed = allowed | database.traits | self.empty(database, expected)
+            if reason := next((reason for reason in refused.reasons if reason in allowed), None):
+                self.report.count("dump", database.server, "refused", reason)
             else:
                 self.report.fail(id, f"{what}: refused", database, dump, expected, str(refused))
             return
@@ -253,8 +257,8 @@ class Run:
         except reader.Refused as refused:
             if refused_by_server:
                 count("refused by both")
-            elif refused.reason or (not expected and self.empty(database, expected)):
-                count("stricter", refused.reason or "nothing joins")
+            elif refused.reasons:
+                count("stricter", refused.reasons[0])
             else:
                 fail(f"{what}: refused without need", str(refused))
             return

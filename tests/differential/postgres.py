@@ -491,7 +491,7 @@ class Postgres:
             command.append(options["rows"])
         if options["sections"] == "--data-only":
             command.append("--data-only")
-            allowed |= {"no columns", "data only", "nothing joins"}
+            allowed |= {"no columns", "no types", "data only", "nothing joins"}
         elif options["sections"] == "custom":
             command += ["--format=custom", "--compress=1"]
         elif options["sections"] == "--section":

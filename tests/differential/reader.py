@@ -13,14 +13,16 @@ TIMEOUT = 30
 
 # Names for refusals that say why the reader does not answer where the database does. The share of each is reported.
 REASONS = {
-    "only the database": r"only the database|without the database",
     "truncated": r"is truncated",
     "charset": r"not UTF-8|character set",
     "no columns": r"no CREATE TABLE defines them",
+    "no types": r"types and collations are not known",
     "data only": r"does not fit",
     "collation": r"collation",
     "nothing joins": r"no labelled face joins|joins? nothing",
     "doubled ids": r"twice|two rows|the same id",
+    # The others say more.
+    "only the database": r"only the database|without the database",
 }
 
 
@@ -33,8 +35,9 @@ class Refused(Exception):
     """The reader ended with an error that explains itself."""
 
     @property
-    def reason(self):
-        return next((name for name, words in REASONS.items() if re.search(words, str(self))), None)
+    def reasons(self):
+        """All reasons that the error names. The first says most."""
+        return [name for name, words in REASONS.items() if re.search(words, str(self))]
 
 
 class Crashed(Exception):

@@ -119,8 +119,10 @@ class Comparison(unittest.TestCase):
         self.assertFalse(reader.same(tied, rows, short[:2]))
 
     def test_refusals_have_reasons(self):
-        self.assertEqual(reader.Refused("facemill: the dump is truncated at line 1").reason, "truncated")
-        self.assertIsNone(reader.Refused("facemill: no").reason)
+        self.assertEqual(reader.Refused("facemill: the dump is truncated at line 1").reasons, ["truncated"])
+        both = reader.Refused("facemill: the collation is unknown, and only the database can tell")
+        self.assertEqual(both.reasons, ["collation", "only the database"])
+        self.assertEqual(reader.Refused("facemill: no").reasons, [])
 
 
 class WrongReaders(unittest.TestCase):
