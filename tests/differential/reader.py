@@ -14,7 +14,7 @@ TIMEOUT = 30
 # Names for refusals that say why the reader does not answer where the database does. The share of each is reported.
 REASONS = {
     "truncated": r"is truncated",
-    "charset": r"not UTF-8|character set",
+    "charset": r"not UTF-8|not valid |character set",
     "no columns": r"no CREATE TABLE defines them",
     "no types": r"types and collations are not known",
     "data only": r"does not fit",

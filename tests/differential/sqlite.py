@@ -342,8 +342,13 @@ class Sqlite:
                 for suffix in ("", "-wal"):
                     shutil.copy(path + suffix, os.path.join(folder, "source.db" + suffix))
                 return os.path.join(folder, "source.db"), set()
-            # Python's own does not quote a quote in a name.
-            if kind == "iterdump" and not set("\"'") & set("".join(table.name for table in database.items)):
+            # Python's own does not quote a quote in a name, and writes infinity in a way that SQLite does not read.
+            infinite = any(value == float("inf") for table in database.items for row in table.rows for value in row)
+            if (
+                kind == "iterdump"
+                and not infinite
+                and not set("\"'") & set("".join(table.name for table in database.items))
+            ):
                 return ("\n".join(connection.iterdump()) + "\n").encode(), set()
             if kind == "vacuumed":
                 connection.execute("DELETE FROM " + quoted(database.roles["labels"].name) + " WHERE 0")
