@@ -224,7 +224,17 @@ class Postgres:
             return (type, "number"), [rng.randrange(-5, 1_500_000_000, 7) for _ in range(count)]
         found = values.times(rng, count)
         for i in range(count):
-            if rng.random() < 0.08:
+            if rng.random() < 0.15:
+                # The hours in which a zone changes its offset.
+                found[i] = rng.choice(
+                    [
+                        "2016-10-30 00:30:00+00",
+                        "2016-10-30 01:15:00+00",
+                        "2016-11-06 04:20:00+00",
+                        "2016-11-06 05:00:00+00",
+                    ]
+                )
+            elif rng.random() < 0.08:
                 found[i] = rng.choice(
                     ["infinity", "-infinity", "0044-03-15 12:00:00 BC", "12016-01-01 00:00:00", "0001-01-01"]
                 )

@@ -1,7 +1,6 @@
 """Values for generated databases: texts that a reader of dumps may get wrong, ids and times."""
 
 import datetime
-import decimal
 
 # Each is valid in every database. None starts a shell or client command when a mutation makes it one.
 TEXTS = [
@@ -185,8 +184,7 @@ def times(rng, count, fraction=6, first=1971, last=2037):
         if fraction and rng.random() < 0.5:
             time += datetime.timedelta(microseconds=rng.randrange(0, 10**fraction) * 10 ** (6 - fraction))
         pool.append(str(time))
+    if fraction:
+        # Times of one second.
+        pool.append(pool[0][:19] + ".5")
     return [rng.choice(pool) for _ in range(count)]
-
-
-def decimals(numbers, scale):
-    return [decimal.Decimal(number).quantize(decimal.Decimal(1).scaleb(-scale)) for number in numbers]
