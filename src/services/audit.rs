@@ -26,7 +26,7 @@ pub struct Findings {
     pub ended: BTreeMap<Ending, u64>,
     /// Candidates that are still in the pipeline.
     pub waiting: u64,
-    /// Photos of the ledger that this dump does not have. They come from another dump, which is not a fault.
+    /// Photos of the ledger that this source does not have. They come from another source, which is not a fault.
     pub others: u64,
     pub faults: Vec<Fault>,
 }
@@ -84,6 +84,7 @@ pub async fn compare(target: &RunTarget, candidates: &[Candidate]) -> Result<Fin
             findings.add(&candidate.photo_id, FaultKind::Doubled, "the dump has it more than once");
         }
     }
+    let sources: HashSet<&str> = candidates.iter().filter_map(|candidate| candidate.source.as_deref()).collect();
     // While a process works, a photo between two queues is in none of them.
     let queued = target.message_ids().await?;
     let mut after = None;
@@ -98,6 +99,12 @@ pub async fn compare(target: &RunTarget, candidates: &[Candidate]) -> Result<Fin
         for entry in &page {
             let Some(candidate) = missing.remove(&entry.photo_id) else {
                 findings.others += 1;
+                // A photo that is no longer in its folder may have been the only copy.
+                let message = entry.status.message.as_ref();
+                let source = message.and_then(|message| message.photo.candidate.source.as_deref());
+                if source.is_some_and(|source| sources.contains(source)) {
+                    findings.check(entry, queued.as_ref(), &*target.objects).await?;
+                }
                 continue;
             };
             findings.compare_urls(entry, candidate);

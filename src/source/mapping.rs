@@ -163,6 +163,20 @@ impl Mapping {
         &self.kept
     }
 
+    /// This mapping without kept columns, with columns of photos in the places of `source_url` and `posted_at`, and a
+    /// column of labels in that of `name`.
+    pub fn with_places(&self, photos: [Option<&KeptColumn>; 2], label: Option<&KeptColumn>) -> Self {
+        let place = |kept: Option<&KeptColumn>| match kept {
+            Some(kept) => ColumnMapping::Named(kept.column.clone()),
+            None => ColumnMapping::LeftOut,
+        };
+        let mut mapping = Self { kept: Vec::new(), ..self.clone() };
+        let columns = &mut mapping.tables[Role::Photos as usize].columns;
+        (columns[1], columns[3]) = (place(photos[0]), place(photos[1]));
+        mapping.tables[Role::Labels as usize].columns[1] = place(label);
+        mapping
+    }
+
     fn add_entry(&mut self, entry: &str) -> Result<(), String> {
         let (left, right) = entry.split_once('=').ok_or("no `=` found: write photos.photo_url=images.url")?;
         let (table, column) = match left.split_once('.') {

@@ -4,6 +4,7 @@
 //! photo_folder  photos that are in a folder already
 //! input       file or standard input, decompressed     table       CSV, TSV, JSON lines; parquet: Parquet
 //! list        URLs, one a line                         table_columns  the columns of these tables
+//! judgements  a table of judgements                    kept_columns  further columns of a dump
 //! stream      a window on the bytes, with positions    sqlite      an SQLite file
 //! lexer       SQL tokens                               mapping     names of tables and columns
 //! script      SQL statements                           catalog     the tables found so far
@@ -18,6 +19,7 @@ mod catalog;
 mod error;
 mod input;
 pub mod judgements;
+mod kept_columns;
 mod lexer;
 mod list;
 mod mapping;
@@ -119,8 +121,40 @@ fn read_and_complete(
     options: &Options,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Candidate>, SourceError> {
-    let mut candidates = read(opened, options, progress)?;
+    let is_simple = options.mapping.kept().is_empty() || has_own_columns(&opened.head, &options.mapping);
+    let mut candidates = match is_simple {
+        true => read(opened, options, progress)?,
+        false => read_with_columns(opened, options, progress)?,
+    };
     options.complete(&mut candidates);
+    Ok(candidates)
+}
+
+/// Whether the source is no dump of a database: a table carries its columns itself.
+fn has_own_columns(head: &[u8], mapping: &Mapping) -> bool {
+    head.starts_with(parquet::MAGIC) || list::sniff(head) || table::sniff(head, mapping).is_some()
+}
+
+/// Reads a dump several times: see [`kept_columns`].
+fn read_with_columns(
+    opened: OpenedDump,
+    options: &Options,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Vec<Candidate>, SourceError> {
+    let unpacked;
+    let path = match &opened.plain_file {
+        Some(path) => path.clone(),
+        None => {
+            unpacked = input::unpack_to_file(opened.reader)?;
+            unpacked.path().to_owned()
+        }
+    };
+    let mut pass = |mapping: &Mapping| {
+        let options = Options { mapping: mapping.clone(), ..options.clone() };
+        read(Input::File(path.clone()).open()?, &options, progress)
+    };
+    let mut candidates = pass(&options.mapping)?;
+    kept_columns::add(&mut candidates, &options.mapping, pass)?;
     Ok(candidates)
 }
 
