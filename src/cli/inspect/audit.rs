@@ -24,7 +24,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<ExitCode, Failure> {
-    let options = args.reading.options(None)?;
+    let options = args.reading.options(Some(&args.source.to_string()))?;
     let bars = Bars::new(!args.place.json);
     let (findings, producer) = crate::cli::process::block_on(async {
         let s3 = || args.place.servers.s3.service().map_err(Failure::broken);
