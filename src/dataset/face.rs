@@ -311,7 +311,11 @@ pub static FIELDS: &[Field] = &[
     field("height", FieldType::Number, "height of the original in pixels"),
     field("bytes", FieldType::Number, "size of the original file in bytes"),
     field("shared_photos", FieldType::Number, "photos of the run that have the same original, this one included"),
-    field("shared_labels", FieldType::Number, "labels of the photos that have the same original"),
+    field(
+        "shared_labels",
+        FieldType::Number,
+        "labels of the photos that have the same original, by name, or by id without one",
+    ),
     field("label", FieldType::Text, "name of the label"),
     field("label_id", FieldType::Text, "id of the label"),
     field("host", FieldType::Text, "host of the photo's URL"),

@@ -16,7 +16,7 @@ use super::placeholder::{Placeholder, Placeholders};
 use super::query::Query;
 use super::rows;
 use crate::archive::run_classifier::ClassifierHistory;
-use crate::domain::{ContentHash, Ending, Id, Prediction, Record, RunName, Verdict};
+use crate::domain::{Candidate, ContentHash, Ending, Id, Photo, Prediction, Record, RunName, Verdict};
 use crate::ledger::{Cursor as FeedCursor, Epoch};
 use crate::verdicts::{Position, Standing};
 
@@ -77,7 +77,7 @@ impl Index {
     /// "fidx" in the file's header.
     const APPLICATION_ID: i32 = 0x6669_6478;
     /// Grows with every change of the schema or of what is stored; a file of another schema is made anew.
-    const SCHEMA: i32 = 4;
+    const SCHEMA: i32 = 5;
     const BUSY: Duration = Duration::from_secs(10);
 
     /// Opens the index of a run, or makes an empty one. A file of another run, or of another version of the program, is
@@ -707,7 +707,7 @@ fn add_record(
     };
     let face = (*ending == Ending::Predicted).then(|| Face::of(photo)).flatten();
     let recorded = face.is_some() || *ending != Ending::Predicted;
-    let original = photo.facts.original.as_ref().map(|original| (original.sha256, &photo.candidate.label_id));
+    let original = photo.facts.original.as_ref().map(|original| (original.sha256, label_of(photo)));
     add_ending(&mut statements.add_ending, &ended, &photo.candidate.host(), original, recorded)?;
     let Some(mut face) = face else { return Ok(None) };
     let published = rows::published(face.posted_at.as_deref());
@@ -723,12 +723,18 @@ fn add_record(
     Ok(Some((key, ColumnValues::of(&face, published))))
 }
 
+/// The name of a photo's label, or its id; empty if the photo has none.
+fn label_of(photo: &Photo) -> &str {
+    let Candidate { label_id, label_name, .. } = &photo.candidate;
+    label_name.as_deref().filter(|name| !name.is_empty()).unwrap_or(label_id.as_str())
+}
+
 /// `original`: the photo's original and label, if it was downloaded.
 fn add_ending(
     statement: &mut Statement<'_>,
     photo: &EndedPhoto,
     host: &str,
-    original: Option<(ContentHash, &Id)>,
+    original: Option<(ContentHash, &str)>,
     recorded: bool,
 ) -> rusqlite::Result<()> {
     let EndedPhoto { photo_id, photo_url, ending, stage, cause, attempt } = photo;
@@ -744,7 +750,7 @@ fn add_ending(
         attempt,
         recorded,
         original.as_ref().map(|(original, _)| original.as_bytes()),
-        original.map(|(_, label)| label.as_str()),
+        original.map(|(_, label)| label),
     ];
     statement.execute(values).map(drop)
 }

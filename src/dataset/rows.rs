@@ -19,17 +19,18 @@ pub const ADD_ENDING: &str = "INSERT INTO endings VALUES (?1, ?2, ?3, ?4, ?5, ?6
     ?11, ?12)";
 pub const SELECT_FACE: &str = "SELECT faces.*, predictions.*, \
     (SELECT coalesce(sum(photos), 1) FROM originals WHERE originals.original = faces.original), \
-    (SELECT max(count(*), 1) FROM originals WHERE originals.original = faces.original), \
+    (SELECT max(count(nullif(label, '')), 1) FROM originals WHERE originals.original = faces.original), \
     judgement, reason, judged_by \
     FROM faces LEFT JOIN predictions ON face = key LEFT JOIN standings ON standings.crop = faces.crop";
 /// How many photos and labels have an original.
-pub const SELECT_SHARED: &str = "SELECT coalesce(sum(photos), 0), count(*) FROM originals WHERE original = ?1";
+pub const SELECT_SHARED: &str = "SELECT coalesce(sum(photos), 0), max(count(nullif(label, '')), 1) \
+    FROM originals WHERE original = ?1";
 /// The originals of placeholders, with the numbers of their photos, labels and faces. ?1 and ?2: the least numbers of
 /// labels and photos.
 pub const SELECT_PLACEHOLDERS: &str = "SELECT original, photos, labels, \
     (SELECT count(*) FROM faces WHERE faces.original = shared.original) \
-    FROM (SELECT original, sum(photos) AS photos, count(*) AS labels FROM originals GROUP BY original \
-    HAVING count(*) >= ?1 OR sum(photos) >= ?2) AS shared ORDER BY photos DESC, original";
+    FROM (SELECT original, sum(photos) AS photos, count(nullif(label, '')) AS labels FROM originals \
+    GROUP BY original HAVING count(nullif(label, '')) >= ?1 OR sum(photos) >= ?2) AS shared ORDER BY photos DESC, original";
 pub const SELECT_ENDED: &str = "SELECT photo_id, photo_url, ending, stage, cause, attempt FROM endings \
     ORDER BY bytes, photo_id";
 pub const SELECT_UNRECORDED: &str = "SELECT photo_id FROM endings WHERE NOT recorded ORDER BY bytes, photo_id LIMIT ?1";
@@ -181,7 +182,7 @@ pub fn read_columns(connection: &Connection) -> rusqlite::Result<Columns> {
          width, height, original_bytes, coalesce(photos, 1), coalesce(labels, 1),
          label_name, label_id, host, model, search, align, format, judgement, reason, judged_by
          FROM faces LEFT JOIN predictions ON face = key
-         LEFT JOIN (SELECT original AS shared, sum(photos) AS photos, count(*) AS labels FROM originals
+         LEFT JOIN (SELECT original AS shared, sum(photos) AS photos, max(count(nullif(label, '')), 1) AS labels FROM originals
                     GROUP BY original HAVING sum(photos) > 1) ON shared = original
          LEFT JOIN standings ON standings.crop = faces.crop
          ORDER BY key",

@@ -80,27 +80,28 @@ CREATE TABLE endings (
     attempt INTEGER NOT NULL,
     recorded INTEGER NOT NULL,
     original BLOB,
-    label_id TEXT,
+    label TEXT,
     PRIMARY KEY (bytes, photo_id)
 ) WITHOUT ROWID;
 
 CREATE INDEX unrecorded ON endings(bytes, photo_id) WHERE NOT recorded;
 
--- How many photos of each label have an original, kept as photos come and go.
+-- How many photos of each label have an original, kept as photos come and go. A label is its name, or its id if it has
+-- no name: two sources have different ids for one person. The label of a photo without one is empty.
 CREATE TABLE originals (
     original BLOB NOT NULL,
-    label_id TEXT NOT NULL,
+    label TEXT NOT NULL,
     photos INTEGER NOT NULL,
-    PRIMARY KEY (original, label_id)
+    PRIMARY KEY (original, label)
 ) WITHOUT ROWID;
 
 CREATE TRIGGER original_added AFTER INSERT ON endings WHEN new.original IS NOT NULL BEGIN
-    INSERT INTO originals VALUES (new.original, new.label_id, 1) ON CONFLICT DO UPDATE SET photos = photos + 1;
+    INSERT INTO originals VALUES (new.original, new.label, 1) ON CONFLICT DO UPDATE SET photos = photos + 1;
 END;
 
 CREATE TRIGGER original_removed AFTER DELETE ON endings WHEN old.original IS NOT NULL BEGIN
-    UPDATE originals SET photos = photos - 1 WHERE original = old.original AND label_id = old.label_id;
-    DELETE FROM originals WHERE original = old.original AND label_id = old.label_id AND photos = 0;
+    UPDATE originals SET photos = photos - 1 WHERE original = old.original AND label = old.label;
+    DELETE FROM originals WHERE original = old.original AND label = old.label AND photos = 0;
 END;
 
 -- How many photos ended alike: the numbers of a report, kept as photos come and go.

@@ -13,8 +13,8 @@ use facemill::dataset::page::{Order, Sort};
 use facemill::dataset::query::{FieldType, Operator, Query, Value};
 use facemill::dataset::{Direction, Face, FaceStatus, FaceVerdict, IndexError, IndexSource};
 use facemill::domain::{
-    Cause, CauseCode, ContentHash, Ending, Id, Judgement, Message, Photo, Position, Prediction, Reason, Record,
-    RunName, Selection, StageName, Verdict, View,
+    Candidate, Cause, CauseCode, ContentHash, Ending, Id, Judgement, Message, Photo, Position, Prediction, Reason,
+    Record, RunName, Selection, StageName, Verdict, View,
 };
 use facemill::ledger::sqlite::Sqlite;
 use facemill::ledger::{Cursor, Epoch, Ledger};
@@ -56,8 +56,12 @@ fn filled(faces: u64) -> (tempfile::TempDir, Index, Vec<Face>) {
     index.apply(&changes, None).unwrap();
     index.add_verdicts(second, "1:20".parse().unwrap()).unwrap();
     let original = |photo: &Photo| photo.facts.original.as_ref().unwrap().sha256;
-    let mut labels: HashMap<ContentHash, Vec<&Id>> = HashMap::new();
-    photos.iter().for_each(|photo| labels.entry(original(photo)).or_default().push(&photo.candidate.label_id));
+    let mut labels: HashMap<ContentHash, Vec<String>> = HashMap::new();
+    for photo in &photos {
+        let Candidate { label_name, label_id, .. } = &photo.candidate;
+        let label = label_name.clone().unwrap_or(label_id.to_string());
+        labels.entry(original(photo)).or_default().push(label);
+    }
     let faces = (0..).zip(&photos).map(|(id, photo)| {
         let mut face = Face::of(photo).unwrap();
         let labels = &labels[&original(photo)];
@@ -335,7 +339,7 @@ fn originals_that_are_shared_are_counted_as_photos_come_and_go() {
     let mut index = index_of(&folder);
     let with = |id: u64, original: &str, label: i64| {
         let mut photo = photo(id);
-        photo.candidate.label_id = label.into();
+        (photo.candidate.label_id, photo.candidate.label_name) = (label.into(), None);
         photo.facts.original.as_mut().unwrap().sha256 = ContentHash::of(original.as_bytes());
         photo
     };
@@ -383,6 +387,16 @@ fn originals_that_are_shared_are_counted_as_photos_come_and_go() {
     assert_eq!(count(&index), (11, 1), "eight photos of b");
     index.apply(&[no_face(20, "b", 1), no_face(21, "b", 1)], None).unwrap();
     assert_eq!(count(&index), (11, 9));
+    // One person has another id in a second source. A photo without a label is evidence of nothing.
+    let named = |id: u64, label: &str, name: Option<&str>| {
+        let mut photo = with(id, "d", 0);
+        (photo.candidate.label_id, photo.candidate.label_name) = (label.into(), name.map(str::to_owned));
+        ended(photo, Ending::Predicted, None)
+    };
+    index.apply(&[named(30, "1", Some("Ada")), named(31, "x-9", Some("Ada")), named(32, "", None)], None).unwrap();
+    assert_eq!(count(&index), (14, 9));
+    index.apply(&[named(33, "2", Some("Eve"))], None).unwrap();
+    assert_eq!(count(&index), (15, 13));
     index.clear().unwrap();
     assert_eq!((count(&index), index.placeholders(5).unwrap().originals), ((0, 0), 0));
 }

@@ -175,7 +175,7 @@ fn a_dump_becomes_faces() {
     // One photo of the demo is served under many URLs, with two labels: no face of the labelled person.
     for face in &faces {
         let same = faces.iter().filter(|other| other["original_sha256"] == face["original_sha256"]);
-        let labels: BTreeSet<String> = same.clone().map(|other| other["label_id"].to_string()).collect();
+        let labels: BTreeSet<String> = same.clone().map(|other| other["label_name"].to_string()).collect();
         assert_eq!(face["placeholder"], labels.len() >= 2 || same.count() >= 10, "{}", face["photo_id"]);
     }
     let placeholders = faces.iter().filter(|face| face["placeholder"] == true).count();
