@@ -16,6 +16,7 @@
 //! vision/                                           faces, pixels and geometry
 //! inference/  redis/  sqlite  telemetry/            onnxruntime and shared clients; logs, metrics, traces
 //! tls  config  retry  server_error  atomic_file     certificates, settings, waits, errors of servers, whole files
+//! memory                                            limits of memory for the whole process
 //! domain/                                           the data types of the pipeline
 //! ```
 
@@ -34,6 +35,7 @@ pub mod demo;
 pub mod domain;
 pub mod inference;
 pub mod ledger;
+pub mod memory;
 pub mod net;
 pub mod objects;
 pub mod pipeline;

@@ -405,7 +405,11 @@ impl Columns {
             }
             Value::Flag(flag) => {
                 let operator = if operator.holds(true, *flag) { Operator::GreaterOrEqual } else { Operator::Less };
-                compare_numbers(within, &self.numbers[Number::POk as usize], operator, threshold)
+                let Some(column) = self.number_column(field) else { return within.none() };
+                // `ok` is derived from P(OK); other flags are 0 or 1.
+                let least =
+                    if Number::ALL.iter().any(|number| number.field().name == field.name) { 1.0 } else { threshold };
+                compare_numbers(within, column, operator, least)
             }
             Value::Text(text) => match self.text_column(field) {
                 Some(column) => {
@@ -441,14 +445,13 @@ impl Columns {
 
     /// The numbers of a field, or those that the field is derived from; NaN stands for no value.
     fn number_column(&self, field: &Field) -> Option<&[f32]> {
-        let has_name = |number: &Number| number.field().name == field.name;
-        match field.kind {
+        if field.name == PLACEHOLDER {
             // A placeholder always has a value, and so has the number of photos.
-            FieldType::Flag if field.name == PLACEHOLDER => Some(Number::SharedPhotos),
-            FieldType::Flag => Some(Number::POk),
-            _ => Number::ALL.into_iter().find(has_name),
+            return Some(&self.numbers[Number::SharedPhotos as usize]);
         }
-        .map(|number| self.numbers[number as usize].as_slice())
+        let named = Number::ALL.into_iter().find(|number| number.field().name == field.name);
+        let derived = (field.kind == FieldType::Flag).then_some(Number::POk);
+        named.or(derived).map(|number| self.numbers[number as usize].as_slice())
     }
 
     fn text_column(&self, field: &Field) -> Option<&TextColumn> {

@@ -52,6 +52,8 @@ pub struct Face {
     /// The source of the photo, and its further columns.
     pub source: Option<String>,
     pub columns: BTreeMap<String, String>,
+    /// What is wrong with the file of the original, which could be decoded nevertheless.
+    pub damaged: Option<String>,
     /// P(OK) of the run's current classifier, and its name; none if it has not scored the crop.
     pub p_ok: Option<f64>,
     pub model: Option<String>,
@@ -148,6 +150,7 @@ impl Face {
             shared_labels: 1,
             source: candidate.source.clone(),
             columns: candidate.columns.clone(),
+            damaged: facts.decoding.as_ref().and_then(|decoding| decoding.damaged.clone()),
             p_ok: prediction.map(|prediction| prediction.p_ok),
             model: prediction.map(|prediction| prediction.model.clone()),
             verdict: None,
@@ -165,7 +168,7 @@ impl Face {
     }
 }
 
-/// Numbers that are kept in columns. The order is that of [`Number::ALL`].
+/// Numbers that are kept in columns, and flags as 0 and 1. The order is that of [`Number::ALL`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Number {
     POk,
@@ -183,10 +186,11 @@ pub enum Number {
     Bytes,
     SharedPhotos,
     SharedLabels,
+    Damaged,
 }
 
 impl Number {
-    pub const ALL: [Number; 15] = [
+    pub const ALL: [Number; 16] = [
         Self::POk,
         Self::Size,
         Self::Angle,
@@ -202,6 +206,7 @@ impl Number {
         Self::Bytes,
         Self::SharedPhotos,
         Self::SharedLabels,
+        Self::Damaged,
     ];
 
     /// The value of a face, in the precision of the columns; NaN if it has none.
@@ -222,6 +227,7 @@ impl Number {
             Self::Bytes => face.original_bytes as f64,
             Self::SharedPhotos => f64::from(face.shared_photos),
             Self::SharedLabels => f64::from(face.shared_labels),
+            Self::Damaged => f64::from(u8::from(face.damaged.is_some())),
         };
         value as f32
     }
@@ -316,6 +322,7 @@ pub static FIELDS: &[Field] = &[
         FieldType::Number,
         "labels of the photos that have the same original, by name, or by id without one",
     ),
+    field("damaged", FieldType::Flag, "the file of the original has a fault, and was decoded nevertheless"),
     field("label", FieldType::Text, "name of the label"),
     field("label_id", FieldType::Text, "id of the label"),
     field("host", FieldType::Text, "host of the photo's URL"),
@@ -340,8 +347,9 @@ mod tests {
     fn every_column_has_its_field() {
         let numbers = Number::ALL.map(|number| number.field().name);
         assert_eq!(numbers[..3], ["p_ok", "size", "angle"]);
-        assert_eq!(numbers[9..], ["side", "width", "height", "bytes", "shared_photos", "shared_labels"]);
-        assert!(Number::ALL.iter().all(|number| number.field().kind == FieldType::Number));
+        let own = ["side", "width", "height", "bytes", "shared_photos", "shared_labels", "damaged"];
+        assert_eq!(numbers[9..], own);
+        assert!(Number::ALL[..15].iter().all(|number| number.field().kind == FieldType::Number));
         let texts = Text::ALL.map(|text| text.field().name);
         assert_eq!(texts[..7], ["label", "label_id", "host", "model", "search", "align", "format"]);
         assert_eq!(texts[7..], ["verdict", "reason", "judged_by"]);

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::columns::{Columns, Rows};
 use super::face::{Face, Number};
+use super::query::FieldType;
 use crate::domain::Id;
 
 /// What faces are sorted by. Equal faces are in the order of their photo ids; faces without a prediction come last in
@@ -35,7 +36,12 @@ pub struct UnknownSort {
 
 fn sorts() -> Vec<&'static str> {
     let own = ["id", "updated", "published", "uncertainty"];
-    own.into_iter().chain(Number::ALL.map(|number| number.field().name)).collect()
+    own.into_iter().chain(sortable().map(|number| number.field().name)).collect()
+}
+
+/// Flags are no sorts.
+fn sortable() -> impl Iterator<Item = Number> {
+    Number::ALL.into_iter().filter(|number| number.field().kind == FieldType::Number)
 }
 
 /// A sort with its direction, `p_ok` or `-p_ok`.
@@ -59,7 +65,7 @@ impl FromStr for Order {
             "published" => Sort::Published,
             "uncertainty" => Sort::Uncertainty,
             _ => {
-                let number = Number::ALL.into_iter().find(|number| number.field().name == name);
+                let number = sortable().find(|number| number.field().name == name);
                 Sort::By(number.ok_or_else(|| UnknownSort { name: text.to_owned() })?)
             }
         };

@@ -13,7 +13,7 @@ use crate::domain::{CauseCode, ContentHash, Id};
 use crate::source::timestamp::Timestamp;
 
 pub const ADD_FACE: &str = "INSERT INTO faces VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, \
-    ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32)";
+    ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33)";
 pub const ADD_PREDICTION: &str = "INSERT OR REPLACE INTO predictions SELECT key, ?2, ?3 FROM faces WHERE key = ?1";
 pub const ADD_ENDING: &str = "INSERT INTO endings VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
     ?11, ?12)";
@@ -79,6 +79,7 @@ pub fn insert(statement: &mut Statement<'_>, face: &Face, published: Option<i64>
         landmarks,
         face.source,
         columns,
+        face.damaged,
     ];
     statement.execute(values).map(drop)
 }
@@ -119,10 +120,11 @@ pub fn face(row: &Row<'_>) -> rusqlite::Result<Face> {
         exposure: row.get(29)?,
         source: row.get(31)?,
         columns: columns(row, 32)?,
-        p_ok: row.get(34)?,
-        model: row.get(35)?,
-        shared_photos: row.get(36)?,
-        shared_labels: row.get(37)?,
+        damaged: row.get(33)?,
+        p_ok: row.get(35)?,
+        model: row.get(36)?,
+        shared_photos: row.get(37)?,
+        shared_labels: row.get(38)?,
         verdict: verdict(row)?,
     })
 }
@@ -179,7 +181,7 @@ pub fn read_columns(connection: &Connection) -> rusqlite::Result<Columns> {
     let mut columns = Columns::default();
     let mut rows = connection.prepare(
         "SELECT key, photo_id, published, p_ok, size, angle, score, faces, mirrored, mirrored_head, blur, exposure, side,
-         width, height, original_bytes, coalesce(photos, 1), coalesce(labels, 1),
+         width, height, original_bytes, coalesce(photos, 1), coalesce(labels, 1), damage IS NOT NULL,
          label_name, label_id, host, model, search, align, format, judgement, reason, judged_by
          FROM faces LEFT JOIN predictions ON face = key
          LEFT JOIN (SELECT original AS shared, sum(photos) AS photos, max(count(nullif(label, '')), 1) AS labels FROM originals

@@ -38,7 +38,8 @@ CREATE TABLE faces (
     landmarks BLOB NOT NULL,
     source TEXT,
     -- Further columns of the source, as a JSON object of texts; NULL: none.
-    columns TEXT
+    columns TEXT,
+    damage TEXT
 );
 
 -- The predictions of the run's current classifier. A face that it has not scored has none.

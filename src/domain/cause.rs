@@ -71,7 +71,11 @@ pub enum CauseCode {
     /// The downloads of this process use all the memory that they may use.
     DownloadMemory,
     // The image.
+    /// The images that this process decodes use all the memory that they may use.
+    DecodeMemory,
     NotAnImage,
+    /// An image of a known format that is not read.
+    UnsupportedFormat,
     TooLarge,
     Undecodable,
     // The face.
@@ -131,7 +135,9 @@ static FIXED: &[(CauseCode, &str)] = {
         (HostLimiter, "host-limiter"),
         (NoNetwork, "no-network"),
         (DownloadMemory, "download-memory"),
+        (DecodeMemory, "decode-memory"),
         (NotAnImage, "not-an-image"),
+        (UnsupportedFormat, "unsupported-format"),
         (TooLarge, "too-large"),
         (Undecodable, "undecodable"),
         (NoFace, "no-face"),
@@ -170,8 +176,8 @@ impl CauseCode {
     /// Whether the photo waits for this installation and not for its host: such a wait never costs an attempt, however
     /// long it takes.
     pub fn is_local_wait(&self) -> bool {
-        use CauseCode::{DownloadMemory, HostBusy, HostLimiter, HostPaused, NoNetwork, RunSettings};
-        matches!(self, HostPaused | HostBusy | HostLimiter | NoNetwork | DownloadMemory | RunSettings)
+        use CauseCode::{DecodeMemory, DownloadMemory, HostBusy, HostLimiter, HostPaused, NoNetwork, RunSettings};
+        matches!(self, HostPaused | HostBusy | HostLimiter | NoNetwork | DownloadMemory | DecodeMemory | RunSettings)
     }
 
     /// Whether the photo is gone when the cause outlasts all attempts: no server is at that address any more. After

@@ -28,7 +28,7 @@ pub use crop::{Align, Crop, Fill};
 pub use face::{Face, FacePolicy, Landmarks, Search};
 pub use hash::{BadContentHash, ContentHash};
 pub use id::Id;
-pub use image::ImageFormat;
+pub use image::{Decoding, ImageFormat, unsupported_format};
 pub use message::{BadMessage, Message};
 pub use named::UnknownName;
 pub use photo::{Candidate, Facts, Original, Photo, PhotoKey, Trace};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Digest;
 
 use super::photo_url::{self, MendedUrl};
-use super::{ContentHash, Crop, Face, Id, ImageFormat, Prediction, RunName, hash};
+use super::{ContentHash, Crop, Decoding, Face, Id, ImageFormat, Prediction, RunName, hash};
 
 /// A photo with exactly one labelled face: one row of the candidate query.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,6 +119,9 @@ pub struct Facts {
     pub mended_url: Option<MendedUrl>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original: Option<Original>,
+    /// Detect adds it with the face.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoding: Option<Decoding>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub face: Option<Face>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -13,7 +13,7 @@ use reqwest::header::{CONTENT_ENCODING, HeaderMap};
 use sha2::{Digest, Sha256};
 
 use super::error::FetchError;
-use crate::domain::{CauseCode, ContentHash, ImageFormat};
+use crate::domain::{CauseCode, ContentHash, ImageFormat, unsupported_format};
 
 /// The length in bytes of the longest magic number of an image format.
 const MAGIC: usize = 12;
@@ -190,7 +190,7 @@ impl Content {
     fn begin(&mut self) -> Result<(), FetchError> {
         let Some(picture) = self.picture.take() else { return Ok(()) };
         let mut layers: Box<dyn Layer> = picture;
-        if ImageFormat::sniff(&self.start).is_none() {
+        if ImageFormat::sniff(&self.start).is_none() && unsupported_format(&self.start).is_none() {
             for coding in &self.encoding.codings {
                 layers = coding.decoder(layers).map_err(|error| {
                     FetchError::failed(CauseCode::Unknown, format!("cannot set up a decoder: {error}"))
@@ -272,6 +272,9 @@ impl Picture {
 /// The format of a photo, by its first bytes. `remark` follows the cause of an error.
 pub fn sniff_photo(bytes: &[u8], remark: &str) -> Result<ImageFormat, FetchError> {
     ImageFormat::sniff(bytes).ok_or_else(|| {
+        if let Some(format) = unsupported_format(bytes) {
+            return FetchError::rejected(CauseCode::UnsupportedFormat, format!("{format} is not read"));
+        }
         let start = bytes[..bytes.len().min(MAGIC)].escape_ascii();
         FetchError::rejected(CauseCode::NotAnImage, format!("the content begins with \"{start}\"{remark}"))
     })

@@ -17,12 +17,12 @@ use super::cookies::CookieJar;
 use super::error::{FetchError, SetupError};
 use super::host_limiter::HostLimiter;
 use super::host_limits::{Admission, DeferReason, HostLimits, Permit};
-use super::memory::{DownloadMemory, Reservation};
 use super::network::NetworkMonitor;
 use super::rules::Rules;
 use super::{photo_url, robots, spans};
 use crate::domain::photo_url::MendedUrl;
 use crate::domain::{CauseCode, ContentHash, ImageFormat};
+use crate::memory::{MemoryBudget, Reservation};
 use crate::retry::TIERS;
 use crate::telemetry::instruments;
 
@@ -47,7 +47,7 @@ pub struct Fetcher {
     rules: Arc<Rules>,
     client: HttpClient,
     host_limits: HostLimits,
-    memory: DownloadMemory,
+    memory: MemoryBudget,
     network: NetworkMonitor,
 }
 
@@ -62,7 +62,7 @@ impl Fetcher {
         let rules = Arc::new(rules);
         let client = HttpClient::new(&rules)?;
         let host_limits = HostLimits::new(&rules);
-        let memory = DownloadMemory::new(rules.max_memory.max(rules.max_bytes));
+        let memory = MemoryBudget::new(rules.max_memory.max(rules.max_bytes));
         Ok(Self { rules, client, host_limits, memory, network: NetworkMonitor::default() })
     }
 

@@ -26,7 +26,6 @@ pub mod error;
 pub mod fetcher;
 pub mod host_limiter;
 pub mod host_limits;
-mod memory;
 mod mended_head;
 mod network;
 mod photo_url;

@@ -6,15 +6,15 @@ use ::image::RgbImage;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::detect::{Originals, off_thread, original};
+use super::originals::{Originals, off_thread, original};
 pub use super::run_shapes::CropSettings;
 use super::run_shapes::RunShapes;
 use super::stage::{Outcome, Retry, Stage, store_failed};
 use crate::domain::{self, Cause, CauseCode, ContentHash, Face, Photo, StageName};
-use crate::objects::{ObjectKey, Objects};
+use crate::objects::ObjectKey;
 use crate::vision::detector::{Detector, NoFace};
 use crate::vision::geometry::{Square, round};
-use crate::vision::image::{self, ImageCache};
+use crate::vision::image;
 use crate::vision::{align, quality};
 
 /// Reads the original, stores the crop, adds [`crate::domain::Crop`]. The same photo and settings result in the same
@@ -27,15 +27,8 @@ pub struct Crop {
 }
 
 impl Crop {
-    pub fn new(objects: Arc<dyn Objects>, detector: Detector, settings: CropSettings) -> Self {
-        Self { originals: Originals::new(objects), detector, settings, runs: None }
-    }
-
-    /// Shares the decoded pictures with the detect stage of the same process.
-    #[must_use]
-    pub fn with_image_cache(mut self, pictures: Arc<ImageCache>) -> Self {
-        self.originals.pictures = Some(pictures);
-        self
+    pub fn new(originals: Originals, detector: Detector, settings: CropSettings) -> Self {
+        Self { originals, detector, settings, runs: None }
     }
 
     /// Uses the settings of each photo's run instead of its own.
@@ -60,11 +53,11 @@ impl Crop {
                 format!("the crop of {:.0} x {:.0} pixels reaches too far beyond the photo", square.side, square.side);
             return Err(Outcome::Reject(Cause::new(CauseCode::OutOfFrame, detail)));
         }
-        let picture = self.originals.picture(original, settings.limits).await?;
+        let image = self.originals.image(original, settings.limits).await?;
         let detector = self.detector.clone();
-        let (bytes, crop) = off_thread(move || cut(&picture, &face, &square, &detector, settings)).await?;
+        let (bytes, crop) = off_thread(move || cut(&image.pixels, &face, &square, &detector, settings)).await?;
         let key = ObjectKey::face(crop.sha256, crop.format);
-        let objects = &self.originals.objects;
+        let objects = self.originals.objects();
         objects.put(&key, bytes, crop.format.media_type()).await.map_err(|error| store_failed(&error))?;
         let mut photo = photo.clone();
         photo.facts.crop = Some(crop);
@@ -120,7 +113,7 @@ fn lost_face(error: &NoFace) -> Outcome {
     let detail = |why: &str| Cause::new(CauseCode::FaceLostInCrop, format!("in the crop: {why}"));
     match error {
         NoFace::Failed(what) => Retry::failed(Cause::new(CauseCode::DetectorFailed, what.clone())),
-        NoFace::None => Outcome::Reject(detail("no face")),
+        NoFace::None(_) => Outcome::Reject(detail("no face")),
         NoFace::Several(count) => Outcome::Reject(detail(&format!("{count} faces"))),
         NoFace::TooSmall { .. } => Outcome::Reject(detail("a face too small")),
         NoFace::TooLong(_) => Outcome::Reject(detail("too many pixels")),

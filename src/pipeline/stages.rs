@@ -6,6 +6,7 @@ use super::classify::{Classify, ClassifyError};
 use super::crop::{Crop, CropSettings};
 use super::detect::{Detect, DetectSettings};
 use super::fetch::Fetch;
+use super::originals::Originals;
 use super::run_shapes::{RunShapes, run_settings};
 use super::stage::Stage;
 use super::stored_photos::StoredAccess;
@@ -14,6 +15,7 @@ use crate::classifier::model::{ModelError, ModelFile};
 use crate::config::Models;
 use crate::domain::StageName;
 use crate::inference::{self, InferenceError, Runtime};
+use crate::memory::MemoryBudget;
 use crate::net::host_limiter::HostLimiter;
 use crate::net::{Fetcher, Rules, SetupError};
 use crate::objects::Objects;
@@ -26,6 +28,8 @@ pub struct StageSettings {
     pub models: Models,
     /// How many photos detect, crop and classify each process at the same time.
     pub cores: usize,
+    /// The memory in bytes for the images that detect and crop decode.
+    pub decode_memory: u64,
     pub rules: Rules,
     /// Where the photos of folders and buckets are read.
     pub stored_access: StoredAccess,
@@ -96,14 +100,16 @@ impl Stages {
             };
             // With both stages in one process, crop takes the pictures that detect has decoded.
             let both = has(StageName::Detect) && has(StageName::Crop);
-            let pictures = Arc::new(ImageCache::new(if both { settings.cores * Self::PICTURES } else { 0 }));
+            let cache = Arc::new(ImageCache::new(if both { settings.cores * Self::PICTURES } else { 0 }));
+            let memory = Arc::new(MemoryBudget::new(settings.decode_memory));
+            let originals = Originals::new(objects.clone()).with_cache(cache).with_memory(memory);
             if has(StageName::Detect) {
-                let detect = Detect::new(objects.clone(), detector.clone(), settings.detect);
-                stages.all.push(Arc::new(detect.with_image_cache(pictures.clone()).with_run_shapes(runs.clone())));
+                let detect = Detect::new(originals.clone(), detector.clone(), settings.detect);
+                stages.all.push(Arc::new(detect.with_run_shapes(runs.clone())));
             }
             if has(StageName::Crop) {
-                let crop = Crop::new(objects.clone(), detector, settings.crop);
-                stages.all.push(Arc::new(crop.with_image_cache(pictures).with_run_shapes(runs)));
+                let crop = Crop::new(originals, detector, settings.crop);
+                stages.all.push(Arc::new(crop.with_run_shapes(runs)));
             }
         }
         if has(StageName::Classify) {

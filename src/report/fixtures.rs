@@ -29,6 +29,7 @@ pub fn predicted(id: i64, p_ok: f64) -> Photo {
     photo.facts = Facts {
         mended_url: None,
         original: Some(Original { sha256: original, bytes: bytes.len() as u64, format: ImageFormat::Jpeg }),
+        decoding: None,
         face: Some(Face {
             width: 900,
             height: 1200,

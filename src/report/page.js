@@ -17,6 +17,8 @@
   by("browser").hidden = false;
 
   const whole = new Intl.NumberFormat("en");
+  // Not "-0.0".
+  const degrees = (angle) => angle.toFixed(1).replace(/^-0\.0$/, "0.0");
   const percent = (share) => `${(100 * share).toFixed(1)} %`;
   const orders = {
     // Crops without a P(OK) come last.
@@ -92,13 +94,13 @@
     picture.src = face.file;
 
     const score = element("div", "score", element("span", "", pOk), element("span", verdict, name));
-    score.title = "P(OK): probability that a person keeps this crop";
+    score.title = "P(OK): probability that a person keeps this crop for its geometry; look at blur, exposure and face score, too";
     const label = element("div", "label", face.label || "–");
     label.title = face.label;
     const numbers = element("dl");
     for (const [name, value] of [
       ["size", `${face.size} px`],
-      ["angle", `${face.angle.toFixed(1)}°`],
+      ["angle", `${degrees(face.angle)}°`],
       ["face score", face.score.toFixed(2)],
       ["mirrored", percent(face.mirrored)],
       ["mirrored in head", percent(face.mirroredHead)],

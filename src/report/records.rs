@@ -54,6 +54,8 @@ pub struct FaceRecord {
     /// Further columns of the source, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub columns: BTreeMap<String, String>,
+    /// What is wrong with the file of the original, which could be decoded nevertheless. None: nothing.
+    pub damaged: Option<String>,
 }
 
 impl FaceRecord {
@@ -86,6 +88,7 @@ impl FaceRecord {
             placeholder: face.is_placeholder(),
             source: face.source.clone(),
             columns: face.columns.clone(),
+            damaged: face.damaged.clone(),
         }
     }
 }
@@ -184,7 +187,7 @@ mod tests {
 
     const FACE_FIELDS: &str = "photo_id, face_id, label_id, label_name, photo_url, source_url, posted_at, file, \
         original_sha256, crop_sha256, search, align, angle, centre, side, size, landmarks, score, mirrored, \
-        mirrored_head, blur, exposure, p_ok, model, placeholder";
+        mirrored_head, blur, exposure, p_ok, model, placeholder, damaged";
 
     fn fields(line: &str) -> String {
         let mut positions: Vec<(usize, &str)> = FACE_FIELDS
@@ -202,7 +205,7 @@ mod tests {
         let record = FaceRecord::of(&Face::of(&photo).unwrap());
         let line = serde_json::to_string(&record).unwrap();
         assert_eq!(fields(&line), FACE_FIELDS);
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap().as_object().unwrap().len(), 25);
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap().as_object().unwrap().len(), 26);
         assert_eq!(serde_json::from_str::<FaceRecord>(&line).unwrap(), record);
         assert_eq!(record.file, ObjectKey::face(record.crop_sha256, crate::domain::ImageFormat::Png).as_str());
         assert_eq!(record.angle, photo.facts.crop.unwrap().angle, "the angle of the square, not of the face");

@@ -23,8 +23,9 @@ pub enum OpenError {
 /// Why no face is returned.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum NoFace {
-    #[error("the photo shows no face")]
-    None,
+    /// With the width in pixels of the smallest face that was searched for, where that is more than the minimum.
+    #[error("the photo shows no face{}", unsearched(*.0))]
+    None(Option<u32>),
     #[error("the photo shows {0} faces")]
     Several(u32),
     #[error("the face is {width:.0} pixels wide; the minimum is {min}")]
@@ -37,11 +38,17 @@ pub enum NoFace {
     Failed(String),
 }
 
+fn unsearched(smallest: Option<u32>) -> String {
+    smallest.map_or_else(String::new, |width| {
+        format!(" of {width} pixels or more; it is too large to be searched for smaller ones")
+    })
+}
+
 impl NoFace {
     /// The code of the rejection. `None` for an error of the detector.
     pub fn code(&self) -> Option<CauseCode> {
         match self {
-            Self::None => Some(CauseCode::NoFace),
+            Self::None(_) => Some(CauseCode::NoFace),
             Self::Several(_) => Some(CauseCode::SeveralFaces),
             Self::TooSmall { .. } => Some(CauseCode::FaceTooSmall),
             Self::TooLong(_) => Some(CauseCode::TooLarge),
@@ -119,7 +126,7 @@ impl Detector {
     pub fn find(&self, picture: &RgbImage, search: Search, min_face: u32, policy: FacePolicy) -> Result<Face, NoFace> {
         let _span = tracing::trace_span!("search", facemill.search = ?search).entered();
         let candidate = self.with_tools(|tools| match search {
-            Search::Guided => tools.guided(picture, policy),
+            Search::Guided => tools.guided(picture, min_face, policy),
             Search::Full => tools.full(picture, policy),
         })?;
         if candidate.width < f64::from(min_face) {
@@ -194,10 +201,26 @@ struct Candidate {
     faces: u32,
 }
 
+/// The longer side of the photo in pixels at which YuNet sees the whole of it, one after the other.
+const COARSE_SIDES: [u32; 2] = [320, 480];
+/// The least score of YuNet.
+const MIN_SCORE: f32 = 0.6;
+/// Width of the smallest face in pixels that YuNet finds reliably.
+const YUNET_FACE: f64 = 14.0;
+/// Side of a tile in pixels, and how much of it the next tile shares: more than the largest faces that are not found in
+/// the whole photo.
+const TILE_SIDE: u32 = 512;
+const TILE_OVERLAP: u32 = 96;
+/// Bounds the time and the memory of a search in tiles.
+const MAX_TILES: usize = 48;
 /// Width of the face in the region that dlib searches. Between 110 and 140 pixels it finds most faces.
 const REGION_FACE: f64 = 115.0;
 /// Side of the region in widths of the face.
 const REGION_SCALE: f64 = 2.0;
+/// Width of the smallest face in pixels that is searched for: the least value of the setting.
+const MIN_DLIB_FACE: u32 = 20;
+/// Bytes that the full search takes for each pixel of its canvas.
+const FULL_MEMORY: u64 = 25;
 /// Steps of dlib's pyramid, with a factor of 5/6 each: faces of 80, 96, 115, 138 and 166 pixels.
 const REGION_LEVELS: u32 = 5;
 /// A face with a larger remaining angle, in degrees, is detected again, at most twice.
@@ -209,36 +232,77 @@ const LANDMARKED_FACE: f64 = 240.0;
 const FRAME_SHIFTS: [f64; 3] = [0.0, 0.04, -0.04];
 
 impl Tools {
-    /// One pass of YuNet over the photo, then dlib on an upright region around the face.
-    fn guided(&mut self, picture: &RgbImage, policy: FacePolicy) -> Result<Candidate, NoFace> {
-        let pyramid = ImagePyramid::of(picture, 320);
-        let mut detections = self.detect_coarse(&pyramid, 320)?;
-        if detections.is_empty() {
-            detections = self.detect_coarse(&pyramid, 480)?;
+    /// YuNet over the photo, then dlib on an upright region around the face. Where nothing is confirmed, YuNet sees the
+    /// photo at larger sizes, up to the one at which the smallest face that counts is large enough for it.
+    fn guided(&mut self, picture: &RgbImage, min_face: u32, policy: FacePolicy) -> Result<Candidate, NoFace> {
+        let pyramid = ImagePyramid::of(picture, COARSE_SIDES[0]);
+        for side in COARSE_SIDES {
+            let detections = self.detect_coarse(&pyramid, side)?;
+            if let Some(candidate) = self.confirmed(&pyramid, detections, policy)? {
+                return Ok(candidate);
+            }
         }
+        let Some(tiles) = Tiles::of(picture, min_face) else { return Err(NoFace::None(None)) };
+        let detections = self.detect_in_tiles(&pyramid, &tiles)?;
+        let smallest = (tiles.smallest > f64::from(min_face)).then(|| tiles.smallest.ceil() as u32);
+        self.confirmed(&pyramid, detections, policy)?.ok_or(NoFace::None(smallest))
+    }
+
+    /// The largest detection that dlib confirms. None: there is none.
+    fn confirmed(
+        &mut self,
+        pyramid: &ImagePyramid<'_>,
+        mut detections: Vec<Detection>,
+        policy: FacePolicy,
+    ) -> Result<Option<Candidate>, NoFace> {
+        /// Bounds the time for a crowd of faces that dlib does not see.
+        const MAX_TRIES: usize = 6;
         detections.sort_by(|a, b| b.width().total_cmp(&a.width()));
-        let largest = detections.first().ok_or(NoFace::None)?;
-        let faces = self.count(&pyramid, &detections)?;
-        if faces > 1 && policy == FacePolicy::One {
-            return Err(NoFace::Several(faces));
+        for (at, detection) in detections.iter().enumerate().take(MAX_TRIES) {
+            let region = self.straighten(pyramid, detection)?;
+            let Some((found, region)) = self.detect_near_or_wider(pyramid, &region)? else { continue };
+            let faces = self.count(pyramid, &detections, at, found.score)?;
+            if faces > 1 && policy == FacePolicy::One {
+                return Err(NoFace::Several(faces));
+            }
+            return Ok(Some(Candidate { faces, ..self.levelled(pyramid, &found, region)? }));
         }
-        let region = self.straighten(&pyramid, largest)?;
-        let (found, mut region) = self.detect_near_or_wider(&pyramid, &region)?.ok_or(NoFace::None)?;
-        let mut candidate = self.with_landmarks(&pyramid, &found, &region);
+        Ok(None)
+    }
+
+    /// The landmarks of a face that was found in a region, which is rotated until the eyes are level.
+    fn levelled(
+        &mut self,
+        pyramid: &ImagePyramid<'_>,
+        found: &HogDetection,
+        mut region: Square,
+    ) -> Result<Candidate, NoFace> {
+        let mut candidate = self.with_landmarks(pyramid, found, &region);
         for _ in 0..2 {
             if geometry::wrap(candidate.angle - region.angle).abs() <= MAX_TILT {
                 break;
             }
             region.angle = candidate.angle;
-            let Some(found) = self.detect_near(&pyramid, &region, 0.0)? else { break };
-            candidate = self.with_landmarks(&pyramid, &found, &region);
+            let Some(found) = self.detect_near(pyramid, &region, 0.0)? else { break };
+            candidate = self.with_landmarks(pyramid, &found, &region);
         }
-        Ok(Candidate { faces, ..candidate })
+        Ok(candidate)
+    }
+
+    /// Runs YuNet on overlapping parts of the photo.
+    fn detect_in_tiles(&mut self, pyramid: &ImagePyramid<'_>, tiles: &Tiles) -> Result<Vec<Detection>, NoFace> {
+        let mut detections = Vec::new();
+        for tile in &tiles.squares {
+            let scale = tile.side / f64::from(TILE_SIDE);
+            let corner = tile.centre.map(|centre| centre + 0.5 - tile.side / 2.0);
+            let found = self.yunet.find(&pyramid.region(tile, TILE_SIDE), MIN_SCORE)?;
+            detections.extend(found.iter().map(|detection| detection.scaled(scale).moved(corner)));
+        }
+        Ok(yunet::distinct(detections))
     }
 
     /// Runs YuNet on the photo, scaled so that the longer side has `side` pixels.
     fn detect_coarse(&mut self, pyramid: &ImagePyramid<'_>, side: u32) -> Result<Vec<Detection>, NoFace> {
-        const MIN_SCORE: f32 = 0.6;
         let picture = pyramid.picture;
         let scale = f64::from(side) / f64::from(picture.width().max(picture.height()));
         let size = |length: u32| ((f64::from(length) * scale).round() as u32).max(1);
@@ -247,20 +311,36 @@ impl Tools {
         Ok(detections.iter().map(|detection| detection.scaled(1.0 / scale)).collect())
     }
 
-    /// Counts the faces. The largest detection must be first. Much smaller faces are people in the background and do
-    /// not count. Where the score of YuNet is low, dlib must confirm the face.
-    fn count(&mut self, pyramid: &ImagePyramid<'_>, detections: &[Detection]) -> Result<u32, NoFace> {
+    /// Counts the faces beside the one that was confirmed, which is at `confirmed`; larger ones precede it. Much smaller
+    /// faces are people in the background and do not count. Where YuNet is not certain of a whole face, dlib must
+    /// confirm it. A larger face that dlib has not confirmed counts if YuNet is certain of it, such as a profile.
+    ///
+    /// `score` is dlib's for the confirmed face. Where it is weak, that may be a drawing or a poster: then a smaller face
+    /// counts, too, if its score is much better.
+    fn count(
+        &mut self,
+        pyramid: &ImagePyramid<'_>,
+        detections: &[Detection],
+        confirmed: usize,
+        score: f64,
+    ) -> Result<u32, NoFace> {
         const MIN_WIDTH_RATIO: f64 = 0.4;
+        const MIN_RATIO_TO_WEAK: f64 = 0.15;
+        const WEAK: f64 = 1.0;
         const CERTAIN: f32 = 0.88;
         const MAX_FACES: u32 = 20;
-        let mut faces = 1;
-        for other in detections.iter().skip(1).filter(|other| other.width() >= MIN_WIDTH_RATIO * detections[0].width())
-        {
-            let confirmed = other.score >= CERTAIN || self.detect_near(pyramid, &region(other), 0.0)?.is_some();
-            faces += u32::from(confirmed);
-            if faces == MAX_FACES {
+        let is_certain = |face: &Detection| face.score >= CERTAIN && face.is_within(pyramid.picture);
+        let mut faces = 1 + detections[..confirmed].iter().filter(|face| is_certain(face)).count() as u32;
+        for other in &detections[confirmed + 1..] {
+            let ratio = other.width() / detections[confirmed].width();
+            if faces >= MAX_FACES || ratio < if score < WEAK { MIN_RATIO_TO_WEAK } else { MIN_WIDTH_RATIO } {
                 break;
             }
+            let is_large = ratio >= MIN_WIDTH_RATIO;
+            let threshold = if is_large { 0.0 } else { score.max(0.0) + WEAK };
+            let counts =
+                (is_large && is_certain(other)) || self.detect_near(pyramid, &region(other), threshold)?.is_some();
+            faces += u32::from(counts);
         }
         Ok(faces)
     }
@@ -357,7 +437,7 @@ impl Tools {
                 best = Some((face.score, canvas, rotated, face));
             }
         }
-        let rejection = |faces: usize| if faces > 1 { NoFace::Several(faces as u32) } else { NoFace::None };
+        let rejection = |faces: usize| if faces > 1 { NoFace::Several(faces as u32) } else { NoFace::None(None) };
         let (_, canvas, rotated, face) = best.ok_or_else(|| rejection(most_faces))?;
         let tilted = self.with_landmarks_on_canvas(&rotated, &face, &canvas);
         let (canvas, levelled) = on_canvas(picture, tilted.angle);
@@ -384,10 +464,50 @@ impl Tools {
     fn check(&mut self, crop: &RgbImage) -> Result<(), NoFace> {
         const SIZE: u32 = 160;
         match self.region_hog.find_grey(&grey(&resize(crop, SIZE, SIZE)), SIZE, 0.0)?.len() {
-            0 => Err(NoFace::None),
+            0 => Err(NoFace::None(None)),
             1 => Ok(()),
             several => Err(NoFace::Several(several as u32)),
         }
+    }
+}
+
+/// Overlapping squares that cover a photo.
+struct Tiles {
+    squares: Vec<Square>,
+    /// Width in pixels of the smallest face that YuNet finds in them.
+    smallest: f64,
+}
+
+impl Tiles {
+    /// Tiles in which YuNet finds faces of `min_face` pixels, or the smallest ones that [`MAX_TILES`] allow. None: YuNet
+    /// finds such faces in the whole photo.
+    fn of(picture: &RgbImage, min_face: u32) -> Option<Self> {
+        let (width, height) = (f64::from(picture.width()), f64::from(picture.height()));
+        let seen = width.max(height) * YUNET_FACE / f64::from(COARSE_SIDES[COARSE_SIDES.len() - 1]);
+        let step = f64::from(TILE_SIDE - TILE_OVERLAP) / YUNET_FACE;
+        let count = |length: f64, smallest: f64| {
+            let rest = length / smallest * YUNET_FACE - f64::from(TILE_OVERLAP);
+            (rest / f64::from(TILE_SIDE - TILE_OVERLAP)).ceil().max(1.0)
+        };
+        let mut smallest = f64::from(min_face.max(MIN_DLIB_FACE));
+        while smallest < seen && count(width, smallest) * count(height, smallest) > MAX_TILES as f64 {
+            smallest *= 1.05;
+        }
+        if smallest >= seen {
+            return None;
+        }
+        let side = f64::from(TILE_SIDE) / YUNET_FACE * smallest;
+        let centres = |length: f64| {
+            let count = count(length, smallest) as u32;
+            // The last tile ends with the photo, and the others are moved likewise.
+            let step = if count > 1 { ((length - side) / f64::from(count - 1)).min(step * smallest) } else { 0.0 };
+            let first = if count > 1 { side / 2.0 } else { length / 2.0 };
+            (0..count).map(move |at| first + f64::from(at) * step - 0.5)
+        };
+        let squares = centres(height)
+            .flat_map(|y| centres(width).map(move |x| Square { centre: [x, y], side, angle: 0.0 }))
+            .collect();
+        Some(Self { squares, smallest })
     }
 }
 
@@ -399,6 +519,17 @@ fn chosen_face(found: &[HogDetection], policy: FacePolicy) -> Option<HogDetectio
             faces.iter().max_by(|a, b| a.frame.width().total_cmp(&b.frame.width())).copied()
         }
         _ => None,
+    }
+}
+
+/// The bytes that a search takes beside a photo of this size, without the tools.
+pub fn memory(search: Search, width: u32, height: u32) -> u64 {
+    let pixels = u64::from(width) * u64::from(height);
+    match search {
+        // Reduced copies.
+        Search::Guided => 3 * pixels / 4,
+        // Two canvases, and dlib's pyramid of one.
+        Search::Full => FULL_MEMORY * (u64::from(width).pow(2) + u64::from(height).pow(2)),
     }
 }
 

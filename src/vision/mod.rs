@@ -3,7 +3,6 @@
 pub mod align;
 pub mod detector;
 pub mod dlib;
-mod exif;
 pub mod geometry;
 pub mod image;
 pub mod quality;

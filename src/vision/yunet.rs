@@ -51,6 +51,19 @@ impl Detection {
         shared / (area(self) + area(other) - shared)
     }
 
+    /// Whether eyes, nose and mouth are in the image.
+    pub fn is_within(&self, picture: &RgbImage) -> bool {
+        let size = [picture.width(), picture.height()].map(f64::from);
+        self.points.iter().all(|point| (0..2).all(|i| (-0.5..=size[i] - 0.5).contains(&point[i])))
+    }
+
+    /// The same face, moved.
+    #[must_use]
+    pub fn moved(&self, by: [f64; 2]) -> Self {
+        let shift = |point: [f64; 2]| [point[0] + by[0], point[1] + by[1]];
+        Self { centre: shift(self.centre), points: self.points.map(shift), ..*self }
+    }
+
     /// The same face in an image that is `factor` times as large.
     #[must_use]
     pub fn scaled(&self, factor: f64) -> Self {
@@ -162,7 +175,7 @@ impl Yunet {
 }
 
 /// Keeps the best of each group of overlapping detections.
-fn distinct(mut detections: Vec<Detection>) -> Vec<Detection> {
+pub fn distinct(mut detections: Vec<Detection>) -> Vec<Detection> {
     const SAME: f64 = 0.3;
     detections.sort_by(|a, b| b.score.total_cmp(&a.score));
     let mut kept: Vec<Detection> = Vec::new();

@@ -147,6 +147,9 @@ fn fulfils(face: &Face, query: &Query) -> bool {
         Query::Compare(field, operator, Value::Flag(flag)) if field.name == "placeholder" => {
             operator.holds(face.is_placeholder(), *flag)
         }
+        Query::Compare(field, operator, Value::Flag(flag)) if field.name == "damaged" => {
+            operator.holds(face.damaged.is_some(), *flag)
+        }
         Query::Compare(_, operator, Value::Flag(flag)) => {
             face.p_ok.is_some_and(|p_ok| operator.holds(p_ok >= THRESHOLD, *flag))
         }

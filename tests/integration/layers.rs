@@ -23,7 +23,7 @@ const LAYERS: &[&[&str]] = &[
     &["broker", "objects", "net", "source", "classifier"],
     &["vision"],
     &["inference", "redis", "sqlite", "telemetry"],
-    &["atomic_file", "tls", "config", "retry", "server_error"],
+    &["atomic_file", "tls", "config", "retry", "server_error", "memory"],
     &["domain"],
 ];
 

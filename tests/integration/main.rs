@@ -7,6 +7,7 @@ mod dashboards;
 mod dataset;
 mod fetch;
 mod layers;
+mod pictures;
 mod privacy;
 mod rabbitmq;
 mod redis;

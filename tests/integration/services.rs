@@ -127,6 +127,7 @@ async fn a_worker_serves_its_state_and_ends_in_order() {
         stages: stages::StageSettings {
             models: Models::find(None),
             cores: 1,
+            decode_memory: 100_000_000,
             rules: Rules {
                 hosts: [("photos.test".to_owned(), host.address())].into(),
                 allowed: [host.address()].into(),

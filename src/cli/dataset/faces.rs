@@ -132,6 +132,7 @@ fn json(face: &Face) -> serde_json::Value {
         "blur": face.blur,
         "exposure": face.exposure,
         "score": face.score,
+        "damaged": face.damaged,
         "p_ok": face.p_ok,
         "model": face.model,
         "placeholder": face.is_placeholder(),

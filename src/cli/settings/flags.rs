@@ -14,6 +14,7 @@ use crate::domain::{Align, ImageFormat, Search};
 use crate::net::Rules;
 use crate::pipeline::crop::CropSettings;
 use crate::pipeline::detect::DetectSettings;
+use crate::pipeline::originals;
 use crate::pipeline::stages;
 use crate::pipeline::stored_photos::StoredAccess;
 use crate::retry::{self, Waits};
@@ -80,6 +81,15 @@ pub struct StageArgs {
     /// Permits private addresses in URLs: for tests and intranets only
     #[arg(long, env = "FACEMILL_ALLOW_PRIVATE_ADDRESSES", help_heading = "Fetching")]
     allow_private_addresses: bool,
+    /// Memory for all decoded images together, in megabytes: photos that need more are rejected, others wait
+    #[arg(
+        long,
+        env = "FACEMILL_DECODE_MEGABYTES",
+        default_value_t = originals::DECODE_MEMORY / 1_000_000,
+        value_name = "N",
+        help_heading = "Work"
+    )]
+    decode_megabytes: u64,
     #[command(flatten)]
     pub models: ModelArgs,
 }
@@ -144,6 +154,7 @@ impl StageArgs {
         between("attempts", u64::from(self.attempts), 1, 100);
         between("max-megabytes", self.max_megabytes, 1, 1000);
         between("download-megabytes", self.download_megabytes, 1, 100_000);
+        between("decode-megabytes", self.decode_megabytes, 16, 1_000_000);
         between("per-host", self.per_host as u64, 1, 1000);
         between("timeout", self.timeout, 1, 3600);
         faults.extend(self.faces.faults());
@@ -165,6 +176,7 @@ impl StageArgs {
         Ok(stages::StageSettings {
             models: self.models.find(),
             cores,
+            decode_memory: self.decode_megabytes * 1_000_000,
             rules: Rules {
                 per_host: self.per_host,
                 max_bytes: self.max_megabytes * 1_000_000,

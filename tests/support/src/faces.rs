@@ -1,7 +1,8 @@
 //! Synthetic faces, each determined by its number.
 
 use facemill::domain::{
-    Align, Candidate, ContentHash, Crop, Face, Facts, ImageFormat, Original, Photo, Prediction, RunName, Search,
+    Align, Candidate, ContentHash, Crop, Decoding, Face, Facts, ImageFormat, Original, Photo, Prediction, RunName,
+    Search,
 };
 
 /// Pseudo-random numbers (SplitMix64, Steele et al. 2014).
@@ -58,6 +59,11 @@ pub fn photo(id: u64) -> Photo {
             sha256: ContentHash::of(format!("original {id}").as_bytes()),
             bytes: 20_000 + random.below(1 << 20),
             format: ImageFormat::Jpeg,
+        }),
+        decoding: id.is_multiple_of(7).then(|| Decoding {
+            damaged: id.is_multiple_of(2).then(|| "CRC error".to_owned()),
+            profile: Some("Display P3".into()),
+            profile_ignored: None,
         }),
         face: Some(Face {
             width: 900 + random.below(1000) as u32,

@@ -14,7 +14,8 @@ pub fn orientation(bytes: &[u8], format: ImageFormat) -> Orientation {
         ImageFormat::Png => png(bytes),
         ImageFormat::Webp => webp(bytes),
         ImageFormat::Tiff => Some(bytes),
-        ImageFormat::Gif | ImageFormat::Bmp => None,
+        // The decoder of AVIF and HEIC applies the transformations of the file, which count there.
+        ImageFormat::Gif | ImageFormat::Bmp | ImageFormat::Avif | ImageFormat::Heic => None,
     };
     block.and_then(Orientation::from_exif_chunk).unwrap_or(Orientation::NoTransforms)
 }

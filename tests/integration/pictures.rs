@@ -1,0 +1,223 @@
+//! Photos that are large, damaged, or show more than one good face.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::sync::Arc;
+
+use facemill::config::Models;
+use facemill::demo::host::{HostResponse, Route, WebHost};
+use facemill::domain::{
+    Candidate, CauseCode, ContentHash, FacePolicy, Facts, ImageFormat, Original, Photo, RunName, Search,
+};
+use facemill::memory::MemoryBudget;
+use facemill::objects::{ObjectKey, Objects};
+use facemill::pipeline::detect::{Detect, DetectSettings};
+use facemill::pipeline::originals::Originals;
+use facemill::pipeline::stage::{Outcome, Stage};
+use facemill::vision::detector::{Detector, NoFace};
+use facemill::vision::image::{Limits, decode, encode};
+use facemill::vision::resample;
+use image::{Rgb, RgbImage, imageops};
+
+use support::objects::MemoryObjects;
+use support::reference;
+
+fn detector() -> Detector {
+    let models = Models::find(std::env::var_os(Models::ENV).map(Into::into));
+    Detector::open(&models, 2).expect("the models (`make setup` fetches them)")
+}
+
+/// A portrait, and the frame of its face: left, top, right, bottom.
+struct Portrait {
+    pixels: RgbImage,
+    face: [f64; 4],
+}
+
+impl Portrait {
+    fn of(detector: &Detector) -> Self {
+        let bytes = std::fs::read(reference::package_photos().join("obama.jpg")).expect("`make setup` fetches it");
+        let pixels = decode(&bytes, Limits::default()).unwrap();
+        let face = detector.find(&pixels, Search::Guided, 80, FacePolicy::One).expect("one face");
+        let axis = |i: usize| face.landmarks.iter().map(move |point| f64::from(point[i]));
+        let (least, most) = (|i| axis(i).fold(f64::MAX, f64::min), |i| axis(i).fold(f64::MIN, f64::max));
+        Self { face: [least(0), least(1), most(0), most(1)], pixels }
+    }
+
+    /// The portrait with a face of this width.
+    fn scaled(&self, width: f64) -> (RgbImage, [f64; 4]) {
+        let factor = width / (self.face[2] - self.face[0]);
+        let side = |length: u32| (f64::from(length) * factor).round() as u32;
+        let pixels = resample::resize(&self.pixels, side(self.pixels.width()), side(self.pixels.height()));
+        (pixels, self.face.map(|edge| edge * factor))
+    }
+}
+
+/// A wall with a little texture.
+fn wall(width: u32, height: u32) -> RgbImage {
+    RgbImage::from_fn(width, height, |x, y| {
+        let value = (100 + 60 * y / height + (x ^ y) % 7) as u8;
+        Rgb([value, value, (value - 10) + (x / 97 % 5) as u8])
+    })
+}
+
+#[test]
+fn small_faces_are_found_in_large_photos() {
+    let detector = detector();
+    let portrait = Portrait::of(&detector);
+    for (width, height) in [(4000, 3000), (4000, 6000)] {
+        let mut photo = wall(width, height);
+        for (size, [x, y]) in [(95.0, [0.1, 0.15]), (120.0, [0.8, 0.45]), (170.0, [0.45, 0.85])] {
+            let (small, frame) = portrait.scaled(size);
+            let corner = [(f64::from(width) * x) as u32, (f64::from(height) * y) as u32];
+            let covered = imageops::crop_imm(&photo, corner[0], corner[1], small.width(), small.height()).to_image();
+            imageops::replace(&mut photo, &small, corner[0].into(), corner[1].into());
+            let found = detector.find(&photo, Search::Guided, 80, FacePolicy::One);
+            let face = found.unwrap_or_else(|error| panic!("{size} pixels in {width} x {height}: {error}"));
+            let nose = face.landmarks[30].map(f64::from);
+            for i in 0..2 {
+                let edges = [frame[i], frame[i + 2]].map(|edge| edge + f64::from(corner[i]));
+                assert!((edges[0]..edges[1]).contains(&nose[i]), "{nose:?} is outside of the face");
+            }
+            imageops::replace(&mut photo, &covered, corner[0].into(), corner[1].into());
+        }
+    }
+}
+
+#[test]
+fn the_cause_tells_what_was_not_searched_for() {
+    let detector = detector();
+    let photo = wall(9000, 5500);
+    let error = detector.find(&photo, Search::Guided, 20, FacePolicy::One).unwrap_err();
+    let NoFace::None(Some(smallest)) = error else { panic!("{error:?}") };
+    assert!((21..=60).contains(&smallest), "{smallest}");
+    assert_eq!(error.code(), Some(CauseCode::NoFace));
+    assert!(error.to_string().contains(&format!("no face of {smallest} pixels or more; it is too large")), "{error}");
+    let error = detector.find(&photo, Search::Guided, 80, FacePolicy::One).unwrap_err();
+    assert_eq!(error.to_string(), "the photo shows no face");
+}
+
+#[test]
+fn a_half_face_at_the_edge_does_not_decide() {
+    let detector = detector();
+    let portrait = Portrait::of(&detector);
+    let (good, frame) = portrait.scaled(220.0);
+    for size in [150.0, 330.0, 420.0] {
+        let (other, other_frame) = portrait.scaled(size);
+        let mut photo = wall(1400, 1000.max(other.height()));
+        imageops::replace(&mut photo, &good, 700, 100);
+        // From the middle of the face on.
+        let middle = ((other_frame[0] + other_frame[2]) / 2.0) as u32;
+        let half = imageops::crop_imm(&other, middle, 0, (other.width() - middle).min(650), other.height()).to_image();
+        imageops::replace(&mut photo, &half, 0, 0);
+        let face = detector.find(&photo, Search::Guided, 80, FacePolicy::One);
+        let face = face.unwrap_or_else(|error| panic!("half a face of {size} pixels: {error}"));
+        assert_eq!(face.faces, 1);
+        let nose = f64::from(face.landmarks[30][0]) - 700.0;
+        assert!((frame[0]..frame[2]).contains(&nose), "the whole face is the one: {nose} in {frame:?}");
+    }
+}
+
+async fn fetched(objects: &MemoryObjects, bytes: Vec<u8>) -> Photo {
+    let candidate = Candidate {
+        photo_id: 1.into(),
+        face_id: 2.into(),
+        label_id: 3.into(),
+        label_name: None,
+        photo_url: "http://photos.test/1.jpg".into(),
+        source_url: None,
+        posted_at: None,
+    };
+    let format = ImageFormat::sniff(&bytes).expect("an image");
+    let original = Original { sha256: ContentHash::of(&bytes), bytes: bytes.len() as u64, format };
+    objects.put(&ObjectKey::original(original.sha256, format), bytes.into(), format.media_type()).await.unwrap();
+    let mut photo = Photo::new(RunName::default(), candidate);
+    photo.facts = Facts { original: Some(original), ..Facts::default() };
+    photo
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_file_is_in_its_record() {
+    let objects = Arc::new(MemoryObjects::default());
+    let detector = detector();
+    let portrait = Portrait::of(&detector).pixels;
+    let whole = encode(&portrait, ImageFormat::Jpeg).unwrap();
+    let detect = Detect::new(Originals::new(objects.clone()), detector.clone(), DetectSettings::default());
+    for (bytes, damaged) in [(whole.clone(), false), (whole[..whole.len() - 2].to_vec(), true)] {
+        let Outcome::Advance(photo) = detect.run(&fetched(&objects, bytes).await).await else {
+            panic!("it has a face")
+        };
+        let decoding = photo.facts.decoding;
+        assert_eq!(decoding.is_some(), damaged);
+        assert!(decoding.is_none_or(|decoding| decoding.damaged.is_some_and(|what| what.contains("end of JPEG"))));
+    }
+    let Outcome::Reject(cause) = detect.run(&fetched(&objects, whole[..whole.len() / 2].to_vec()).await).await else {
+        panic!("half of the image is missing");
+    };
+    assert_eq!(cause.code, CauseCode::Truncated);
+    assert!(cause.detail.contains("rows are missing"), "{cause}");
+}
+
+#[tokio::test]
+async fn a_photo_that_needs_more_memory_than_there_is_is_rejected() {
+    let objects = Arc::new(MemoryObjects::default());
+    let photo = fetched(&objects, encode(&RgbImage::new(1000, 1000), ImageFormat::Png).unwrap()).await;
+    let reject = async |megabytes: u64, search: Search| {
+        let originals = Originals::new(objects.clone()).with_memory(Arc::new(MemoryBudget::new(megabytes * 1_000_000)));
+        let settings = DetectSettings { search, ..DetectSettings::default() };
+        match Detect::new(originals, detector(), settings).run(&photo).await {
+            Outcome::Reject(cause) => cause,
+            other => panic!("{other:?}"),
+        }
+    };
+    let cause = reject(2, Search::Guided).await;
+    assert_eq!(cause.code, CauseCode::TooLarge);
+    assert!(cause.detail.contains("--decode-megabytes is 2"), "{cause}");
+    assert_eq!(reject(16, Search::Guided).await.code, CauseCode::NoFace);
+    assert_eq!(reject(16, Search::Full).await.code, CauseCode::TooLarge, "two rotated canvases");
+}
+
+/// A PNG of few bytes and 75 MB of pixels.
+fn large_png() -> Vec<u8> {
+    const SIDE: u32 = 5000;
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, SIDE, SIDE);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_compression(png::Compression::Fast);
+    let mut writer = encoder.write_header().unwrap();
+    let mut stream = writer.stream_writer().unwrap();
+    let row = vec![90; 3 * SIDE as usize];
+    (0..SIDE).for_each(|_| std::io::Write::write_all(&mut stream, &row).unwrap());
+    stream.finish().unwrap();
+    writer.finish().unwrap();
+    bytes
+}
+
+/// Runs the program with eight detectors on eight large photos, and measures the most memory that it had.
+#[test]
+fn many_large_photos_stay_within_the_memory() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let photo = Route::new([HostResponse::photo(large_png())]);
+    let routes: BTreeMap<_, _> = (1..=8).map(|id| (format!("/{id}.png"), photo.clone())).collect();
+    let host = runtime.block_on(WebHost::start("127.0.0.1:0", routes)).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let table = scratch.path().join("candidates.csv");
+    let rows = (1..=8).map(|id| format!("{id},{id},http://photos.test/{id}.png,1\n")).collect::<String>();
+    std::fs::write(&table, format!("face_id,photo_id,photo_url,label_id\n{rows}")).unwrap();
+    let out = scratch.path().join("out");
+    let child = Command::new(env!("CARGO_BIN_EXE_facemill"))
+        .args(["run", table.to_str().unwrap(), "--out", out.to_str().unwrap(), "--json", "--cores", "8"])
+        .args(["--decode-megabytes", "100", "--resolve", &format!("photos.test={}", host.address())])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
+    // SAFETY: the process is a child of this one that nobody else waits for, and both outputs are valid.
+    let pid = unsafe { libc::wait4(child.id() as i32, &raw mut status, 0, usage.as_mut_ptr()) };
+    assert_eq!((pid, status), (child.id() as i32, 0));
+    // SAFETY: all zeros are a valid value, and wait4 has written another.
+    let megabytes = unsafe { usage.assume_init() }.ru_maxrss / 1024;
+    let photos = std::fs::read_to_string(out.join("photos.jsonl")).unwrap();
+    assert_eq!(photos.matches("no-face").count(), 8, "{photos}");
+    // The process takes 330 MB without large photos. Eight at a time would take 600 MB more.
+    assert!(megabytes < 600, "{megabytes} MB");
+}
