@@ -37,13 +37,10 @@ pub fn decode(bytes: &[u8], limits: Limits) -> Result<Decoded, DecodeError> {
     let Some((mut turbo, header)) = turbo() else { return library::decode(bytes, ImageFormat::Jpeg, limits) };
     limits.check(header.width as u64, header.height as u64)?;
     let mut samples = vec![0; header.width * header.height * header.channels];
-    let fault = match turbo.decompress(bytes, &header, &mut samples) {
-        Ok(fault) => fault,
+    let Ok(fault) = turbo.decompress(bytes, &header, &mut samples) else {
         // The other decoder decides.
-        Err(_) => {
-            drop(samples);
-            return library::decode(bytes, ImageFormat::Jpeg, limits);
-        }
+        drop(samples);
+        return library::decode(bytes, ImageFormat::Jpeg, limits);
     };
     let mut decoding = Decoding::default();
     if fault.is_some() || !markers.ended {
