@@ -37,5 +37,4 @@ pub(crate) mod spans;
 pub use content::sniff_photo;
 pub use error::{FetchError, SetupError};
 pub use fetcher::{Download, Fetcher};
-pub use memory::Reservation;
 pub use rules::Rules;

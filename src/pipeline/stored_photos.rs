@@ -13,6 +13,7 @@ use bytes::Bytes;
 use super::stage::{Outcome, Retry, store_failed};
 use crate::archive::run_folders::{RunFolder, RunFolders, StoredRunFolders};
 use crate::domain::{Candidate, Cause, CauseCode, ContentHash, Original, Photo, RunName, StoredUrl};
+use crate::memory::Reservation;
 use crate::net::{self, Fetcher};
 use crate::objects::s3::S3;
 use crate::objects::{ObjectKey, Objects};
@@ -96,7 +97,7 @@ impl StoredPhotos {
         folder: &RunFolder,
         url: &StoredUrl,
         fetcher: &Fetcher,
-    ) -> Result<(Bytes, net::Reservation), Outcome> {
+    ) -> Result<(Bytes, Reservation), Outcome> {
         let root = folder.url.parse::<StoredUrl>().ok().and_then(|url| url.path());
         let (Some(path), Some(root), true) = (url.path(), root, self.access.local_files) else {
             let detail = format!("`{url}`: workers of an installation read no local files");
@@ -116,12 +117,7 @@ impl StoredPhotos {
         Ok((bytes.into(), reservation))
     }
 
-    async fn read_object(
-        &self,
-        bucket: &str,
-        key: &str,
-        fetcher: &Fetcher,
-    ) -> Result<(Bytes, net::Reservation), Outcome> {
+    async fn read_object(&self, bucket: &str, key: &str, fetcher: &Fetcher) -> Result<(Bytes, Reservation), Outcome> {
         let Some(s3) = &self.access.s3 else {
             let detail = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: the keys of the bucket";
             return Err(Retry::failed(Cause::new(CauseCode::StoreRefused, detail)));

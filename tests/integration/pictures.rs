@@ -126,6 +126,8 @@ async fn fetched(objects: &MemoryObjects, bytes: Vec<u8>) -> Photo {
         photo_url: "http://photos.test/1.jpg".into(),
         source_url: None,
         posted_at: None,
+        source: None,
+        columns: BTreeMap::new(),
     };
     let format = ImageFormat::sniff(&bytes).expect("an image");
     let original = Original { sha256: ContentHash::of(&bytes), bytes: bytes.len() as u64, format };
