@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::cli::failure::Failure;
+use crate::source::Warnings;
 
 /// Prints for a program: one JSON value on a line.
 pub fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
@@ -18,6 +19,14 @@ pub fn print_text(text: &str) -> Result<(), Failure> {
             Err(Failure::broken(format!("cannot print: {error}")))
         }
         _ => Ok(()),
+    }
+}
+
+/// Prints the warnings of reading a source to standard error. Call it after the progress bar has finished.
+pub fn print_warnings(warnings: &Warnings) {
+    for warning in warnings.lines() {
+        // Without standard error there is nobody to warn.
+        let _ = writeln!(io::stderr().lock(), "facemill: warning: {warning}");
     }
 }
 

@@ -32,6 +32,9 @@ pub enum SourceError {
     /// The dump ends too early.
     #[error("the dump is truncated at {at}: {detail}")]
     Truncated { at: Position, detail: String },
+    /// The dump has a statement or a value that only the database can work out.
+    #[error("cannot read the dump at {at}: {detail}")]
+    Refused { at: Position, detail: String },
     /// Tables or columns are missing or ambiguous. One line each, with the remedy.
     #[error("the dump does not fit:\n  {}", .0.join("\n  "))]
     Unfit(Vec<String>),

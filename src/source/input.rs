@@ -5,11 +5,15 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Cursor, Read, Write};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 use tempfile::NamedTempFile;
 
 use super::error::{Position, SourceError};
+use super::gzip::GzipReader;
 use super::stream::{MeteredReader, ReadMeter, is_io_failure};
+use super::utf16::{self, Utf16Reader};
+use super::warnings::Warnings;
 
 /// The location of a dump.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +45,8 @@ pub struct OpenedDump {
     /// The first bytes, at most [`HEAD`].
     pub head: Vec<u8>,
     pub meter: ReadMeter,
-    compressed: bool,
+    /// Whether the reader gives other bytes than the file has.
+    transformed: bool,
     /// The path, if the dump is a regular uncompressed file.
     pub plain_file: Option<PathBuf>,
 }
@@ -53,9 +58,9 @@ const HEAD: usize = 64 << 10;
 const MAX_DECODER_MEMORY: u64 = 256 << 20;
 
 impl Input {
-    pub fn open(&self) -> Result<OpenedDump, SourceError> {
+    pub fn open(&self, warnings: &Warnings) -> Result<OpenedDump, SourceError> {
         match self {
-            Self::Stdin => open(Box::new(io::stdin())),
+            Self::Stdin => open(Box::new(io::stdin()), warnings),
             Self::File(path) => {
                 let failed = |error| SourceError::Io { what: path.display().to_string(), error };
                 let file = File::open(path).map_err(failed)?;
@@ -64,8 +69,8 @@ impl Input {
                     return Err(SourceError::Unknown(format!("{} is a directory: give a dump file", path.display())));
                 }
                 let regular = data.is_file();
-                let opened = unpack(Box::new(file), regular.then_some(data.len()))?;
-                let plain_file = (regular && !opened.compressed).then(|| path.clone());
+                let opened = unpack(Box::new(file), regular.then_some(data.len()), warnings)?;
+                let plain_file = (regular && !opened.transformed).then(|| path.clone());
                 Ok(OpenedDump { plain_file, ..opened })
             }
         }
@@ -73,23 +78,65 @@ impl Input {
 }
 
 /// Opens a dump from any reader.
-pub fn open(reader: Box<dyn Read + Send>) -> Result<OpenedDump, SourceError> {
-    unpack(reader, None)
+pub fn open(reader: Box<dyn Read + Send>, warnings: &Warnings) -> Result<OpenedDump, SourceError> {
+    unpack(reader, None, warnings)
 }
 
-fn unpack(reader: Box<dyn Read + Send>, total: Option<u64>) -> Result<OpenedDump, SourceError> {
-    let meter = ReadMeter { total, ..ReadMeter::default() };
+fn unpack(reader: Box<dyn Read + Send>, total: Option<u64>, warnings: &Warnings) -> Result<OpenedDump, SourceError> {
+    let mut meter = ReadMeter { total, ..ReadMeter::default() };
     let mut reader: Box<dyn Read + Send> = Box::new(MeteredReader { reader, meter: meter.clone() });
     let head = peek(&mut reader, 16)?;
     let compression = Compression::sniff(&head);
     let reader = Box::new(Cursor::new(head).chain(reader));
-    let mut reader = match compression {
-        Some(compression) => compression.decoder(reader)?,
+    let mut reader: Box<dyn Read + Send> = match compression {
+        Some(compression) => {
+            meter.compressed = true;
+            let decoder = compression.decoder(reader, warnings)?;
+            Box::new(ExpansionLimit { decoder, expanded: 0, meter: meter.clone() })
+        }
         None => reader,
     };
-    let head = peek(&mut reader, HEAD)?;
-    let reader = Box::new(Cursor::new(head.clone()).chain(reader));
-    Ok(OpenedDump { reader, head, meter, compressed: compression.is_some(), plain_file: None })
+    let mut head = peek(&mut reader, HEAD)?;
+    let mut reader: Box<dyn Read + Send> = Box::new(Cursor::new(head.clone()).chain(reader));
+    let mut transformed = compression.is_some();
+    if let Some(encoding) = utf16::sniff(&head) {
+        warnings.add(format!(
+            "the dump is {}, as `>` of PowerShell writes it, which may have changed letters beyond ASCII: write it with \
+             mysqldump --result-file or pg_dump --file",
+            encoding.name()
+        ));
+        reader = Box::new(Utf16Reader::new(reader, encoding));
+        head = peek(&mut reader, HEAD)?;
+        reader = Box::new(Cursor::new(head.clone()).chain(reader));
+        transformed = true;
+    }
+    Ok(OpenedDump { reader, head, meter, transformed, plain_file: None })
+}
+
+/// Bytes that any compressed file may expand to.
+const MAX_EXPANDED: u64 = 1 << 30;
+
+/// Beyond [`MAX_EXPANDED`], the most bytes for each byte of the file. Real dumps expand to 5 to 50 times their size.
+const MAX_EXPANSION: u64 = 500;
+
+/// Ends with an error where a small file expands without end.
+struct ExpansionLimit<R> {
+    decoder: R,
+    expanded: u64,
+    meter: ReadMeter,
+}
+
+impl<R: Read> Read for ExpansionLimit<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.decoder.read(buffer)?;
+        self.expanded += read as u64;
+        let file = self.meter.bytes.load(Ordering::Relaxed);
+        if self.expanded > MAX_EXPANDED && self.expanded / MAX_EXPANSION > file {
+            let detail = format!("it expands to more than {MAX_EXPANSION} times its size: decompress it first");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, detail));
+        }
+        Ok(read)
+    }
 }
 
 /// Reads up to `length` bytes. An error of the dump is kept for the main read, which reports it with its position.
@@ -103,6 +150,17 @@ fn peek(reader: &mut Box<dyn Read + Send>, length: usize) -> Result<Vec<u8>, Sou
         *reader = Box::new(FailingReader(Some(error)));
     }
     Ok(head)
+}
+
+/// Reads carriage returns as line feeds.
+pub struct LineEnds<R>(pub R);
+
+impl<R: Read> Read for LineEnds<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.0.read(buffer)?;
+        buffer[..read].iter_mut().filter(|byte| **byte == b'\r').for_each(|byte| *byte = b'\n');
+        Ok(read)
+    }
 }
 
 /// A reader that returns its error once.
@@ -152,10 +210,14 @@ impl Compression {
         }
     }
 
-    fn decoder(self, compressed: Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>, SourceError> {
+    fn decoder(
+        self,
+        compressed: Box<dyn Read + Send>,
+        warnings: &Warnings,
+    ) -> Result<Box<dyn Read + Send>, SourceError> {
         let failed = |error: io::Error| SourceError::Io { what: format!("cannot decompress {self:?}"), error };
         Ok(match self {
-            Self::Gzip => Box::new(flate2::read::MultiGzDecoder::new(compressed)),
+            Self::Gzip => Box::new(GzipReader::new(compressed, warnings.clone())),
             Self::Zstd => {
                 let mut decoder = zstd::stream::read::Decoder::new(compressed).map_err(failed)?;
                 decoder.window_log_max(MAX_DECODER_MEMORY.ilog2()).map_err(failed)?;

@@ -6,9 +6,10 @@ use std::collections::{HashMap, HashSet};
 use super::error::SourceError;
 use super::input::Input;
 use super::stream::Stream;
-use super::table::{self, TableFormat};
+use super::table::{self, TableFormat, TableReading};
 use super::table_columns::{RowValues, TableColumns};
 use super::timestamp::Timestamp;
+use super::warnings::Warnings;
 use crate::domain::Candidate;
 
 /// The names of the columns of a candidate that hold its judgement.
@@ -39,14 +40,14 @@ impl Judgements {
     /// # Errors
     /// The table cannot be read, or lacks a column.
     pub fn read(input: &Input) -> Result<Self, SourceError> {
-        let opened = input.open()?;
+        let opened = input.open(&Warnings::default())?;
         let is_known =
             |name: &str| name == ID || name == STATUS || URLS.iter().any(|url| url.eq_ignore_ascii_case(name));
         let unknown = || {
             let names = "columns photo_id or url, status, and date if there is one";
             SourceError::Unknown(format!("{input} is no table of judgements: give CSV, TSV or JSON lines with {names}"))
         };
-        let format = table::sniff_named(&opened.head, is_known).ok_or_else(unknown)?;
+        let format = table::sniff_named(&opened.head, None, is_known).ok_or_else(unknown)?;
         let mut quiet = |_| {};
         let stream = Stream::new(opened.reader, opened.meter, &mut quiet);
         Self::read_table(stream, format)
@@ -65,7 +66,9 @@ impl Judgements {
             })?;
             Ok(TableColumns::of(&[position(ID), url, Some(status), position(DATE)]))
         };
-        table::each_row(stream, format, &optional, find, |_, row| judgements.add(row))?;
+        let warnings = Warnings::default();
+        let reading = TableReading { warnings: &warnings, lenient: false };
+        table::each_row(stream, format, reading, &optional, find, |_, row| judgements.add(row))?;
         Ok(judgements)
     }
 

@@ -1,40 +1,46 @@
 //! Reads the candidate photos from the dump of a source database.
 //!
 //! ```text
-//! photo_folder  photos that are in a folder already
-//! input       file or standard input, decompressed     table       CSV, TSV, JSON lines; parquet: Parquet
-//! list        URLs, one a line                         table_columns  the columns of these tables
-//! judgements  a table of judgements                    kept_columns  further columns of a dump
-//! stream      a window on the bytes, with positions    sqlite      an SQLite file
-//! lexer       SQL tokens                               mapping     names of tables and columns
-//! script      SQL statements                           catalog     the tables found so far
-//! values      the rows of an INSERT                    candidates  the query, with timestamp and spool
-//! postgres    the rows of a COPY; pg_restore
+//! photo_folder  photos that are in a folder already      judgements  what people said about photos
+//! input       file or standard input, decompressed       table, csv  CSV, TSV, JSON lines; parquet: Parquet
+//! list        URLs, one a line                           table_columns  the columns of these tables
+//! gzip, utf16 kinds of input that need care              sqlite      an SQLite file
+//! stream      a window on the bytes, with positions      sql         SQL scripts
+//! charset     character sets                             pg_restore  pg_dump's custom format
+//! mapping     names of tables and columns                candidates  the query, with timestamp and spool
+//! column      types of columns, and what they store      compare     how ids are compared
+//! warnings    what the user is told besides              key_index   ids that come twice
+//! kept_columns  further columns of a dump
 //! ```
 //!
 //! A dump is read once, front to back. Memory does not grow with the tables that the query does not use.
 
 mod candidates;
-mod catalog;
+mod charset;
+mod column;
+mod compare;
+mod csv;
 mod error;
+mod gzip;
 mod input;
 pub mod judgements;
 mod kept_columns;
-mod lexer;
+mod key_index;
 mod list;
 mod mapping;
 mod parquet;
 mod parquet_pages;
+mod pg_restore;
 mod photo_folder;
-mod postgres;
-mod script;
 mod spool;
+mod sql;
 mod sqlite;
 mod stream;
 mod table;
 mod table_columns;
 pub mod timestamp;
-mod values;
+mod utf16;
+mod warnings;
 
 use std::io::Read;
 use std::sync::Arc;
@@ -45,18 +51,26 @@ pub use mapping::{KeptColumn, Mapping, MappingError, Role};
 pub use photo_folder::PhotoFolder;
 pub use stream::Progress;
 pub use table_columns::COLUMNS;
+pub use warnings::Warnings;
 
 use crate::domain::{Candidate, Id};
 use candidates::CandidateBuilder;
+use compare::Comparer;
 use input::OpenedDump;
 use judgements::Judgements;
-use postgres::{Archive, PgRestore};
-use stream::{BOM, Stream};
+use pg_restore::{Archive, PgRestore};
+use stream::{BOM, ReadMeter, Stream};
 
 /// Options for reading a source.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     pub mapping: Mapping,
+    /// Whether refusals that need not concern the candidates become warnings.
+    pub lenient: bool,
+    /// The delimiter of a CSV file, if it is no comma.
+    pub delimiter: Option<u8>,
+    /// Receives the warnings. They are complete when the reading ends.
+    pub warnings: Warnings,
     /// The name of the source in the record of each photo.
     pub name: Option<String>,
     /// Precedes every id, so that the ids of two sources differ.
@@ -90,6 +104,9 @@ impl Options {
 /// First bytes of pg_dump's custom format.
 const CUSTOM_FORMAT: &[u8] = b"PGDMP";
 
+/// Magic of a tar archive, and its place in the first header.
+const TAR: (usize, &[u8]) = (257, b"ustar");
+
 /// Reads the whole dump and returns the candidates in the order of the query. A broken dump yields an error and no
 /// candidates. `progress` is called after each read.
 ///
@@ -101,7 +118,7 @@ pub fn candidates(
     options: &Options,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Candidate>, SourceError> {
-    read_and_complete(input.open()?, options, progress)
+    read_and_complete(input.open(&options.warnings)?, options, progress)
 }
 
 /// Like [`candidates`], from any reader.
@@ -113,7 +130,7 @@ pub fn candidates_from(
     options: &Options,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Candidate>, SourceError> {
-    read_and_complete(input::open(Box::new(reader))?, options, progress)
+    read_and_complete(input::open(Box::new(reader), &options.warnings)?, options, progress)
 }
 
 fn read_and_complete(
@@ -121,7 +138,7 @@ fn read_and_complete(
     options: &Options,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Candidate>, SourceError> {
-    let is_simple = options.mapping.kept().is_empty() || has_own_columns(&opened.head, &options.mapping);
+    let is_simple = options.mapping.kept().is_empty() || has_own_columns(&opened.head, options)?;
     let mut candidates = match is_simple {
         true => read(opened, options, progress)?,
         false => read_with_columns(opened, options, progress)?,
@@ -131,8 +148,10 @@ fn read_and_complete(
 }
 
 /// Whether the source is no dump of a database: a table carries its columns itself.
-fn has_own_columns(head: &[u8], mapping: &Mapping) -> bool {
-    head.starts_with(parquet::MAGIC) || list::sniff(head) || table::sniff(head, mapping).is_some()
+fn has_own_columns(head: &[u8], options: &Options) -> Result<bool, SourceError> {
+    Ok(head.starts_with(parquet::MAGIC)
+        || list::sniff(head)
+        || table::sniff(head, &options.mapping, options.delimiter)?.is_some())
 }
 
 /// Reads a dump several times: see [`kept_columns`].
@@ -149,11 +168,13 @@ fn read_with_columns(
             unpacked.path().to_owned()
         }
     };
-    let mut pass = |mapping: &Mapping| {
-        let options = Options { mapping: mapping.clone(), ..options.clone() };
-        read(Input::File(path.clone()).open()?, &options, progress)
+    let mut pass = |mapping: &Mapping, warnings: Warnings| {
+        let options = Options { mapping: mapping.clone(), warnings, ..options.clone() };
+        read(Input::File(path.clone()).open(&options.warnings)?, &options, progress)
     };
-    let mut candidates = pass(&options.mapping)?;
+    let mut candidates = pass(&options.mapping, options.warnings.clone())?;
+    // The other passes would only repeat the warnings.
+    let pass = |mapping: &Mapping| pass(mapping, Warnings::default());
     kept_columns::add(&mut candidates, &options.mapping, pass)?;
     Ok(candidates)
 }
@@ -164,24 +185,41 @@ fn read(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Candidate>, SourceError> {
     let OpenedDump { reader, head, meter, plain_file, .. } = opened;
-    let mapping = &options.mapping;
+    let Options { mapping, lenient, delimiter, warnings, .. } = options;
     let mut builder = CandidateBuilder::default();
-    if head.starts_with(CUSTOM_FORMAT) {
+    let is_tar = head.get(TAR.0..).is_some_and(|head| head.starts_with(TAR.1)) && head.starts_with(b"toc.dat\0");
+    let comparer;
+    if head.starts_with(CUSTOM_FORMAT) || is_tar {
         let archive = plain_file.map_or(Archive::Stream(reader), Archive::File);
         let (restore, output) = PgRestore::start("pg_restore", archive)?;
-        let stream = Stream::new(Box::new(output), meter, progress);
-        restore.finish(script::read(stream, lexer::Dialect::Standard, mapping, &mut builder))?;
+        let stream = Stream::new(Box::new(output), ReadMeter { compressed: false, ..meter }, progress);
+        let target = sql::Target { builder: &mut builder, mapping, warnings, lenient: *lenient };
+        restore.finish(sql::read(stream, sql::Dialect::Postgres, target))?;
+        comparer = Comparer::Postgres;
     } else if head.starts_with(parquet::MAGIC) {
         return match plain_file {
             Some(path) => parquet::read(&path, mapping, progress),
             None => parquet::read(input::unpack_to_file(reader)?.path(), mapping, progress),
         };
     } else if head.starts_with(sqlite::MAGIC) {
-        match plain_file {
-            Some(path) => sqlite::read(&path, mapping, &mut builder, progress)?,
-            None => sqlite::read(input::unpack_to_file(reader)?.path(), mapping, &mut builder, progress)?,
-        }
+        let unpacked;
+        let path = match plain_file {
+            Some(path) => path,
+            None => {
+                unpacked = input::unpack_to_file(reader)?;
+                unpacked.path().to_owned()
+            }
+        };
+        let reading = sqlite::Reading { mapping, warnings, lenient: *lenient };
+        return sqlite::read(&path, &reading, progress);
     } else {
+        // Old programs end lines with a carriage return alone.
+        let first_line = memchr::memchr2(b'\n', b'\r', &head);
+        let returns = first_line.is_some_and(|at| head[at] == b'\r' && head.get(at + 1) != Some(&b'\n'));
+        let reader: Box<dyn Read> = match returns && memchr::memchr(b'\n', &head).is_none() {
+            true => Box::new(input::LineEnds(reader)),
+            false => reader,
+        };
         let stream = Stream::new(reader, meter, progress);
         if list::sniff(&head) {
             return match mapping.kept() {
@@ -192,19 +230,22 @@ fn read(
                 )])),
             };
         }
-        if let Some(format) = table::sniff(&head, mapping) {
-            return table::read(stream, format, mapping);
+        if let Some(format) = table::sniff(&head, mapping, *delimiter)? {
+            let reading = table::TableReading { warnings, lenient: *lenient };
+            return table::read(stream, format, mapping, reading);
         }
-        let dialect = script::dialect(&head);
-        check_is_sql(stream, &head).and_then(|stream| script::read(stream, dialect, mapping, &mut builder))?;
+        let dialect = sql::dialect(&head);
+        let target = sql::Target { builder: &mut builder, mapping, warnings, lenient: *lenient };
+        check_is_sql(stream, &head).and_then(|stream| sql::read(stream, dialect, target))?;
+        comparer = sql::comparer(dialect);
     }
-    builder.finish()
+    builder.finish(comparer, *lenient, warnings)
 }
 
 /// Returns the stream, past a byte order mark, if it looks like an SQL script.
 fn check_is_sql<'s>(mut stream: Stream<'s>, head: &[u8]) -> Result<Stream<'s>, SourceError> {
     const BEGINNINGS: &str = "-- /* \\ # COPY INSERT REPLACE CREATE DROP ALTER SET SELECT BEGIN START COMMIT USE LOCK \
-        PRAGMA DELIMITER TRUNCATE DELETE";
+        PRAGMA DELIMITER TRUNCATE DELETE UPDATE SOURCE WITH ( .";
     let start = head.strip_prefix(BOM).unwrap_or(head).trim_ascii_start();
     let is = |word: &str| start.get(..word.len()).is_some_and(|text| text.eq_ignore_ascii_case(word.as_bytes()));
     if !BEGINNINGS.split_whitespace().any(is) {

@@ -19,6 +19,8 @@ pub type SpooledRow<'a, const N: usize> = [Option<Cow<'a, str>>; N];
 pub struct RowSpool<const N: usize> {
     open: Vec<u8>,
     blocks: Vec<Box<[u8]>>,
+    /// Bytes of the blocks.
+    packed: usize,
 }
 
 impl<const N: usize> RowSpool<N> {
@@ -33,11 +35,18 @@ impl<const N: usize> RowSpool<N> {
             }
         }
         if self.open.len() >= BLOCK {
-            self.blocks.push(zstd::bulk::compress(&self.open, LEVEL)?.into());
+            let block: Box<[u8]> = zstd::bulk::compress(&self.open, LEVEL)?.into();
+            self.packed += block.len();
+            self.blocks.push(block);
             self.open.clear();
             self.open.shrink_to(2 * BLOCK);
         }
         Ok(())
+    }
+
+    /// Bytes in memory.
+    pub fn size(&self) -> usize {
+        self.open.capacity() + self.packed
     }
 
     /// Passes every row to `show`, in the order of the pushes, and frees the blocks.

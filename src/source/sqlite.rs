@@ -8,57 +8,170 @@ use std::path::Path;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 
-use super::candidates::CandidateBuilder;
-use super::catalog::{Catalog, Naming, TableName, TableUse};
+use super::column::Column;
 use super::error::{Position, SourceError};
-use super::mapping::{Mapping, SourceRow};
-use super::script::not_utf8;
+use super::mapping::{Mapping, Role};
+use super::sql::catalog::{Catalog, Naming, Table, TableName, TableUse};
+use super::sql::not_utf8;
 use super::stream::Progress;
+use super::timestamp::Timestamp;
+use super::warnings::Warnings;
+use crate::domain::{Candidate, Id};
 
 /// The first bytes of an SQLite file.
 pub const MAGIC: &[u8] = b"SQLite format 3\0";
 
-/// Reads a database file.
+/// How a file is read.
+pub struct Reading<'r> {
+    pub mapping: &'r Mapping,
+    pub warnings: &'r Warnings,
+    /// Whether refusals that need not concern the candidates become warnings.
+    pub lenient: bool,
+}
+
+/// The columns of the query, in its order.
+const SELECTED: [(Role, usize); 8] = [
+    (Role::Faces, 0),
+    (Role::Photos, 0),
+    (Role::Photos, 1),
+    (Role::Photos, 2),
+    (Role::Photos, 3),
+    (Role::Labels, 0),
+    (Role::Labels, 1),
+    (Role::Faces, 3),
+];
+
+/// Reads a database file. SQLite itself runs the query, so that ids join by its rules.
 pub fn read(
     path: &Path,
-    mapping: &Mapping,
-    builder: &mut CandidateBuilder,
+    reading: &Reading<'_>,
     progress: &mut dyn FnMut(Progress),
-) -> Result<(), SourceError> {
+) -> Result<Vec<Candidate>, SourceError> {
     let size = check_size(path)?;
     let connection = open(path)?;
-    let naming = Naming { any_case: true, default_schema: None };
-    let mut catalog = Catalog::new(mapping, naming);
-    let mut queries = Vec::new();
-    for table in tables(&connection)? {
-        let columns = columns(&connection, &table)?;
-        let name = TableName { name: table.clone(), ..TableName::default() };
-        if let TableUse::Read(column_map) = catalog.look_up(&name, Some(columns.clone())) {
-            let picked =
-                column_map.indices.map(|index| index.map_or_else(|| "NULL".into(), |index| quote(&columns[index])));
-            queries.push((column_map.role, format!("SELECT {} FROM {}", picked.join(", "), quote(&table))));
+    check_content(&connection)?;
+    let names = SourceNames::find(&connection, reading.mapping)?;
+    let column = |role: Role, slot: usize| {
+        let column = names.column(role, slot);
+        // A real number is shown as SQLite shows it.
+        format!("CASE typeof({column}) WHEN 'real' THEN CAST({column} AS TEXT) ELSE {column} END")
+    };
+    let [faces, photos, labels] = &names.tables;
+    let (photo, photo_id) = (names.column(Role::Photos, 0), names.column(Role::Faces, 1));
+    let (label, label_id) = (names.column(Role::Labels, 0), names.column(Role::Faces, 2));
+    let face = names.column(Role::Faces, 0);
+    let joined = format!("{faces} AS faces JOIN {photos} AS photos ON {photo} = {photo_id}");
+    let query = format!(
+        "SELECT {} FROM {joined} JOIN {labels} AS labels ON {label} = {label_id} WHERE {photo} IN \
+         (SELECT {photo} FROM {joined} WHERE {label_id} IS NOT NULL GROUP BY {photo} HAVING count({face}) = 1) \
+         ORDER BY {face}",
+        SELECTED.map(|(role, slot)| column(role, slot)).join(", ")
+    );
+    let mut statement = connection.prepare(&query)?;
+    let mut rows = statement.query([])?;
+    let mut found: Vec<(Timestamp, Candidate)> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let value = |at: usize| {
+            let (role, slot) = SELECTED[at];
+            text(row.get_ref(at)?, role.columns()[slot].ends_with("id"))
+                .map_err(|_| SourceError::Contradiction(not_utf8(role, slot)))
+        };
+        let id = |at: usize| Ok::<_, SourceError>(Id::new(value(at)?.unwrap_or_default()));
+        let owned = |at: usize| Ok::<_, SourceError>(value(at)?.map(Cow::into_owned));
+        let candidate = Candidate {
+            face_id: id(0)?,
+            photo_id: id(1)?,
+            source_url: owned(2)?,
+            photo_url: owned(3)?.unwrap_or_default(),
+            posted_at: owned(4)?,
+            label_id: id(5)?,
+            label_name: owned(6)?,
+            source: None,
+            columns: Default::default(),
+        };
+        found.push((Timestamp::parse(value(7)?.as_deref()), candidate));
+        if found.len().is_multiple_of(4096) {
+            progress(Progress { bytes: 0, total: Some(size), rows: found.len() as u64 });
         }
     }
-    catalog.check()?;
-    let mut count = 0u64;
-    for (role, query) in queries {
-        let mut statement = connection.prepare(&query)?;
-        let mut rows = statement.query([])?;
-        while let Some(found) = rows.next()? {
-            let mut row = SourceRow::default();
-            for ((slot, column), value) in role.columns().iter().enumerate().zip(&mut row) {
-                *value = text(found.get_ref(slot)?, column.ends_with("id"))
-                    .map_err(|_| SourceError::Contradiction(not_utf8(role, slot)))?;
-            }
-            builder.add(role, row)?;
-            count += 1;
-            if count.is_multiple_of(4096) {
-                progress(Progress { bytes: 0, total: Some(size), rows: count });
+    if found.is_empty() {
+        check_joins(&connection, &names, reading)?;
+    }
+    found.sort_by(|(a, _), (b, _)| b.cmp(a));
+    progress(Progress { bytes: size, total: Some(size), rows: found.len() as u64 });
+    Ok(found.into_iter().map(|(_, candidate)| candidate).collect())
+}
+
+/// The tables and columns of the query, quoted.
+struct SourceNames {
+    tables: [String; 3],
+    columns: [[Option<String>; 4]; 3],
+}
+
+impl SourceNames {
+    fn find(connection: &Connection, mapping: &Mapping) -> Result<Self, SourceError> {
+        let naming = Naming { any_case: true, default_schema: None };
+        let mut catalog = Catalog::new(mapping, naming);
+        let mut names = Self { tables: Default::default(), columns: Default::default() };
+        for table in tables(connection)? {
+            let columns = columns(connection, &table)?;
+            let name = TableName { name: table.clone(), ..TableName::default() };
+            let defined = columns.iter().map(|name| Column { name: name.clone(), ..Column::default() }).collect();
+            catalog.create(&name, Table::of(defined));
+            if let TableUse::Read(plan) = catalog.look_up(&name, Some(columns.clone())) {
+                let role = plan.columns.role;
+                names.tables[role as usize] = quote(&table);
+                names.columns[role as usize] =
+                    plan.columns.indices.map(|index| index.map(|index| format!("{role}.{}", quote(&columns[index]))));
             }
         }
+        catalog.check()?;
+        Ok(names)
     }
-    progress(Progress { bytes: size, total: Some(size), rows: count });
+
+    fn column(&self, role: Role, slot: usize) -> &str {
+        self.columns[role as usize][slot].as_deref().unwrap_or("NULL")
+    }
+}
+
+/// Refuses a database in which labelled faces exist, but join nothing.
+fn check_joins(connection: &Connection, names: &SourceNames, reading: &Reading<'_>) -> Result<(), SourceError> {
+    let exists = |query: String| connection.query_row(&format!("SELECT EXISTS ({query})"), [], |row| row.get(0));
+    let faces = &names.tables[Role::Faces as usize];
+    let (photo_id, label_id) = (names.column(Role::Faces, 1), names.column(Role::Faces, 2));
+    let labelled: bool =
+        exists(format!("SELECT 1 FROM {faces} AS faces WHERE {photo_id} IS NOT NULL AND {label_id} IS NOT NULL"))?;
+    if !labelled {
+        return Ok(());
+    }
+    for (role, foreign) in [(Role::Photos, photo_id), (Role::Labels, label_id)] {
+        let (table, id) = (&names.tables[role as usize], names.column(role, 0));
+        let joins: bool = exists(format!(
+            "SELECT 1 FROM {faces} AS faces JOIN {table} AS {role} ON {id} = {foreign} WHERE {label_id} IS NOT NULL"
+        ))?;
+        if !joins {
+            let refusal = format!(
+                "no labelled face joins: no value of {foreign} is the {id} of a row; check the names given by --map"
+            );
+            if !reading.lenient {
+                return Err(SourceError::Contradiction(refusal));
+            }
+            reading.warnings.overrule(refusal);
+        }
+    }
     Ok(())
+}
+
+/// Checks that SQLite finds no damage.
+fn check_content(connection: &Connection) -> Result<(), SourceError> {
+    let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if found == "ok" {
+        return Ok(());
+    }
+    let found = found.lines().find(|line| !line.starts_with("***")).unwrap_or_default();
+    Err(SourceError::Contradiction(format!(
+        "the SQLite file is damaged ({found}): take an intact copy, or save what is left with `sqlite3 FILE .recover`"
+    )))
 }
 
 /// Opens the file read-only and trusts nothing in it. Without a journal beside it the file is opened as immutable, so

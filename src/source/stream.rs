@@ -9,6 +9,13 @@ use super::error::{Position, SourceError};
 /// Limit for a row, or for anything else that must be in memory as a whole.
 pub const MAX_WINDOW: usize = 64 << 20;
 
+/// Rows may take this much memory, in bytes, whatever the size of the file.
+const MAX_MEMORY: usize = 256 << 20;
+
+/// Beyond [`MAX_MEMORY`], rows may take this many bytes for each byte of a compressed file. A row of a face takes about
+/// 100 bytes in memory, and compresses to 10 at best unless it repeats others.
+const MAX_MEMORY_PER_BYTE: u64 = 20;
+
 /// UTF-8's byte order mark.
 pub const BOM: &[u8] = b"\xef\xbb\xbf";
 
@@ -31,6 +38,8 @@ pub struct Progress {
 pub struct ReadMeter {
     pub bytes: Arc<AtomicU64>,
     pub total: Option<u64>,
+    /// Whether the bytes are compressed.
+    pub compressed: bool,
 }
 
 /// Counts the bytes read through it.
@@ -138,6 +147,18 @@ impl<'a> Stream<'a> {
         }
     }
 
+    /// Checks that the memory taken by rows is in proportion to the file, so that a small file cannot fill the memory.
+    pub fn check_memory(&self, size: usize) -> Result<(), SourceError> {
+        let file = self.meter.bytes.load(Ordering::Relaxed);
+        if self.meter.compressed && size > MAX_MEMORY && size as u64 > MAX_MEMORY_PER_BYTE * file {
+            return Err(self.broken(
+                0,
+                format!("{file} compressed bytes expand to rows that need more than {} MiB", MAX_MEMORY >> 20),
+            ));
+        }
+        Ok(())
+    }
+
     pub fn consume(&mut self, count: usize) {
         debug_assert!(count <= self.end - self.start);
         self.start += count;
@@ -170,6 +191,11 @@ impl<'a> Stream<'a> {
     /// An error at the end of the dump.
     pub fn truncated(&self, detail: impl Into<String>) -> SourceError {
         SourceError::Truncated { at: self.position(usize::MAX / 2), detail: detail.into() }
+    }
+
+    /// A refusal at the byte `ahead` of the window's start.
+    pub fn refused(&self, ahead: usize, detail: impl Into<String>) -> SourceError {
+        SourceError::Refused { at: self.position(ahead), detail: detail.into() }
     }
 
     /// An error of a decoder means a broken dump; an error of the operating system does not.

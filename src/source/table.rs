@@ -6,43 +6,78 @@ use std::collections::HashMap;
 use memchr::{memchr, memchr2};
 use serde_json::value::RawValue;
 
+use super::csv::{self, FieldFault, Fields, MAX_FIELDS};
 use super::error::SourceError;
 use super::mapping::Mapping;
-use super::postgres::unescape;
+use super::sql::unescape;
 use super::stream::{BOM, Stream};
-use super::table_columns::{self, COLUMNS, PhotoRows, RowValues, TableColumns};
+use super::table_columns::{self, PhotoRows, RowValues, TableColumns};
+use super::warnings::Warnings;
 use crate::domain::Candidate;
 
 /// The format of the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TableFormat {
-    /// RFC 4180. An empty unquoted field is NULL.
-    Csv,
+    /// RFC 4180. An empty unquoted field is NULL, and so is an unquoted `\N`.
+    Csv {
+        delimiter: u8,
+    },
     /// PostgreSQL's COPY text format: `\N`, `\t`, `\n`, `\\`.
     Tsv,
     JsonLines,
 }
 
-/// Detects the format from the start of the file. None: it is not a table of candidates.
-pub fn sniff(head: &[u8], mapping: &Mapping) -> Option<TableFormat> {
-    sniff_named(head, |name| table_columns::is_known(mapping, name))
+/// How a table is read.
+#[derive(Clone, Copy)]
+pub struct TableReading<'r> {
+    pub warnings: &'r Warnings,
+    /// Whether refusals that need not concern the candidates become warnings.
+    pub lenient: bool,
+}
+
+/// Delimiters that other programs use in CSV files.
+const OTHER_DELIMITERS: [u8; 3] = [b';', b'|', b':'];
+
+/// Detects the format from the start of the file. None: it is not a table of candidates. `delimiter`: that of a CSV
+/// file, if it is given.
+///
+/// # Errors
+/// The file is a table with a delimiter that must be given.
+pub fn sniff(head: &[u8], mapping: &Mapping, delimiter: Option<u8>) -> Result<Option<TableFormat>, SourceError> {
+    let sniff_as = |delimiter| sniff_named(head, delimiter, |name| table_columns::is_known(mapping, name));
+    let found = sniff_as(delimiter);
+    let is_other = |other: &u8| found.is_none() && delimiter.is_none() && sniff_as(Some(*other)).is_some();
+    match OTHER_DELIMITERS.into_iter().find(is_other) {
+        Some(other) => Err(SourceError::Unknown(format!(
+            "the file looks like a table with the delimiter `{0}`: read it with --delimiter '{0}'",
+            char::from(other)
+        ))),
+        None => Ok(found),
+    }
 }
 
 /// As [`sniff`], for a table with other columns.
-pub fn sniff_named(head: &[u8], is_known: impl Fn(&str) -> bool) -> Option<TableFormat> {
+pub fn sniff_named(head: &[u8], delimiter: Option<u8>, is_known: impl Fn(&str) -> bool) -> Option<TableFormat> {
     let head = head.strip_prefix(BOM).unwrap_or(head).trim_ascii_start();
     if head.first() == Some(&b'{') {
         return Some(TableFormat::JsonLines);
     }
-    let line = &head[..memchr(b'\n', head).unwrap_or(head.len())];
+    let line = &head[..memchr2(b'\n', b'\r', head).unwrap_or(head.len())];
     // SQL statements also have column names between commas.
     let is_sql =
         |word: &[u8]| [&b"COPY"[..], b"INSERT", b"CREATE", b"SELECT"].iter().any(|w| w.eq_ignore_ascii_case(word));
     if line.split(|byte| *byte == b' ').next().is_some_and(is_sql) {
         return None;
     }
-    let format = if memchr(b'\t', line).is_some() { TableFormat::Tsv } else { TableFormat::Csv };
-    let separator = if format == TableFormat::Tsv { b'\t' } else { b',' };
+    let format = match delimiter {
+        Some(delimiter) => TableFormat::Csv { delimiter },
+        None if memchr(b'\t', line).is_some() => TableFormat::Tsv,
+        None => TableFormat::Csv { delimiter: b',' },
+    };
+    let separator = match format {
+        TableFormat::Csv { delimiter } => delimiter,
+        _ => b'\t',
+    };
     let is_known_field = |field: &[u8]| {
         let field = field.trim_ascii();
         let field = field.strip_prefix(b"\"").and_then(|field| field.strip_suffix(b"\"")).unwrap_or(field);
@@ -52,11 +87,16 @@ pub fn sniff_named(head: &[u8], is_known: impl Fn(&str) -> bool) -> Option<Table
 }
 
 /// Reads the rows in order. The URL is required; ids are made from the URLs where the table has none.
-pub fn read(stream: Stream<'_>, format: TableFormat, mapping: &Mapping) -> Result<Vec<Candidate>, SourceError> {
+pub fn read(
+    stream: Stream<'_>,
+    format: TableFormat,
+    mapping: &Mapping,
+    reading: TableReading<'_>,
+) -> Result<Vec<Candidate>, SourceError> {
     let mut rows = PhotoRows::default();
     let optional: Vec<String> = table_columns::optional_names(mapping).map(str::to_owned).collect();
     let find = |header: &[&str]| TableColumns::find(header, mapping);
-    each_row(stream, format, &optional, find, |columns, row| rows.add(columns, row))?;
+    each_row(stream, format, reading, &optional, find, |columns, row| rows.add(columns, row))?;
     Ok(rows.finish())
 }
 
@@ -65,6 +105,7 @@ pub fn read(stream: Stream<'_>, format: TableFormat, mapping: &Mapping) -> Resul
 pub fn each_row(
     mut stream: Stream<'_>,
     format: TableFormat,
+    reading: TableReading<'_>,
     optional: &[String],
     find: impl Fn(&[&str]) -> Result<TableColumns, SourceError>,
     mut add: impl FnMut(&TableColumns, RowValues<'_>) -> Result<(), String>,
@@ -92,14 +133,28 @@ pub fn each_row(
                 (&columns.columns, row)
             }
             (_, None) => {
-                let header = fields(text, format);
+                let header = fields(text, format, true).map_err(|fault| broken(fault.detail()))?.values;
                 let header: Vec<&str> = header.iter().map(|name| name.as_deref().unwrap_or_default().trim()).collect();
                 columns = Some(NamedColumns::find(&header, &find)?);
                 stream.consume(length);
                 continue;
             }
             (_, Some(columns)) => {
-                let fields = fields(text, format);
+                let fields = match fields(text, format, true) {
+                    Err(fault) if reading.lenient && fault == FieldFault::AfterQuote => {
+                        reading.warnings.overrule(stream.broken(0, fault.detail()).to_string());
+                        fields(text, format, false)
+                    }
+                    found => found,
+                };
+                let Fields { values: fields, quote_within } = fields.map_err(|fault| broken(fault.detail()))?;
+                if quote_within {
+                    reading.warnings.add(format!(
+                        "line {}: a quote within an unquoted field opens a quoted part, as in PostgreSQL; if it is a \
+                         character, put the field in quotes and double it",
+                        stream.position(0).line
+                    ));
+                }
                 if fields.len() != columns.names.len() {
                     let detail = format!("a row has {} fields for {} columns", fields.len(), columns.names.len());
                     return Err(broken(detail));
@@ -165,7 +220,7 @@ impl NamedColumns {
 fn record(stream: &mut Stream<'_>, format: TableFormat) -> Result<Option<usize>, SourceError> {
     loop {
         let window = stream.window();
-        let end = if format == TableFormat::Csv { csv_end(window) } else { memchr(b'\n', window) };
+        let end = if matches!(format, TableFormat::Csv { .. }) { csv_end(window) } else { memchr(b'\n', window) };
         if let Some(end) = end {
             return Ok(Some(end + 1));
         }
@@ -173,7 +228,7 @@ fn record(stream: &mut Stream<'_>, format: TableFormat) -> Result<Option<usize>,
             continue;
         }
         let window = stream.window();
-        if format == TableFormat::Csv && memchr::memchr_iter(b'"', window).count() % 2 == 1 {
+        if matches!(format, TableFormat::Csv { .. }) && memchr::memchr_iter(b'"', window).count() % 2 == 1 {
             return Err(stream.truncated("the file ends within a quoted field"));
         }
         return Ok((!window.is_empty()).then_some(window.len()));
@@ -193,13 +248,17 @@ fn csv_end(text: &[u8]) -> Option<usize> {
     None
 }
 
-fn fields(line: &str, format: TableFormat) -> Vec<Option<Cow<'_, str>>> {
+fn fields(line: &str, format: TableFormat, strict: bool) -> Result<Fields<'_>, FieldFault> {
     let line = line.strip_suffix('\n').unwrap_or(line);
     let line = line.strip_suffix('\r').unwrap_or(line);
-    match format {
-        TableFormat::Csv => csv_fields(line),
-        _ => line.split('\t').map(tsv_field).collect(),
+    if let TableFormat::Csv { delimiter } = format {
+        return csv::fields(line, delimiter, strict);
     }
+    let values: Vec<_> = line.split('\t').take(MAX_FIELDS + 1).map(tsv_field).collect();
+    if values.len() > MAX_FIELDS {
+        return Err(FieldFault::TooMany);
+    }
+    Ok(Fields { values, quote_within: false })
 }
 
 fn tsv_field(field: &str) -> Option<Cow<'_, str>> {
@@ -207,39 +266,6 @@ fn tsv_field(field: &str) -> Option<Cow<'_, str>> {
         Cow::Borrowed(_) => Some(Cow::Borrowed(field)),
         Cow::Owned(bytes) => Some(Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())),
     }
-}
-
-fn csv_fields(line: &str) -> Vec<Option<Cow<'_, str>>> {
-    let mut fields = Vec::with_capacity(COLUMNS.len());
-    let mut rest = Some(line);
-    while let Some(text) = rest {
-        let (field, after) = csv_field(text);
-        fields.push(field);
-        rest = after;
-    }
-    fields
-}
-
-/// Splits off the first field at its comma. Quotes may open and close anywhere in a field, as in PostgreSQL.
-fn csv_field(text: &str) -> (Option<Cow<'_, str>>, Option<&str>) {
-    let bytes = text.as_bytes();
-    let end = memchr2(b',', b'"', bytes).unwrap_or(text.len());
-    if bytes.get(end) != Some(&b'"') {
-        let field = (end > 0).then(|| Cow::Borrowed(&text[..end]));
-        return (field, text.get(end + 1..));
-    }
-    let mut field = text[..end].to_owned();
-    let mut quoted = false;
-    let mut characters = text[end..].char_indices().peekable();
-    while let Some((at, character)) = characters.next() {
-        match character {
-            '"' if quoted && characters.next_if(|(_, next)| *next == '"').is_some() => field.push('"'),
-            '"' => quoted = !quoted,
-            ',' if !quoted => return (Some(Cow::Owned(field)), text.get(end + at + 1..)),
-            _ => field.push(character),
-        }
-    }
-    (Some(Cow::Owned(field)), None)
 }
 
 fn members(line: &str) -> Result<JsonObject<'_>, String> {
@@ -264,8 +290,10 @@ mod tests {
     fn read_text(text: &str, map: &[&str]) -> Result<Vec<Candidate>, SourceError> {
         let mut quiet = |_: Progress| {};
         let mapping = Mapping::parse(map).unwrap();
-        let format = sniff(text.as_bytes(), &mapping).expect("a table");
-        read(Stream::new(Box::new(text.as_bytes()), ReadMeter::default(), &mut quiet), format, &mapping)
+        let format = sniff(text.as_bytes(), &mapping, None).unwrap().expect("a table");
+        let stream = Stream::new(Box::new(text.as_bytes()), ReadMeter::default(), &mut quiet);
+        let warnings = Warnings::default();
+        read(stream, format, &mapping, TableReading { warnings: &warnings, lenient: false })
     }
 
     fn expected() -> Candidate {
@@ -299,13 +327,14 @@ mod tests {
     #[test]
     fn sql_statements_are_not_tables() {
         let mapping = Mapping::default();
-        assert_eq!(sniff(b"photo_id,photo_url\n5,a\n", &mapping), Some(TableFormat::Csv));
+        let sniff = |head: &[u8]| sniff(head, &mapping, None).unwrap();
+        assert_eq!(sniff(b"photo_id,photo_url\n5,a\n"), Some(TableFormat::Csv { delimiter: b',' }));
         for statement in [
             "COPY public.photos (id, photo_id, photo_url, posted_at) FROM stdin;\n",
             "insert into photos (id, photo_id, photo_url) values (1, 2, 'x');\n",
             "CREATE TABLE photos (id, photo_id, photo_url);\n",
         ] {
-            assert_eq!(sniff(statement.as_bytes(), &mapping), None, "{statement}");
+            assert_eq!(sniff(statement.as_bytes()), None, "{statement}");
         }
     }
 
@@ -326,10 +355,12 @@ mod tests {
         ];
         for text in texts {
             let mapping = Mapping::parse(&["labels.name=TEXT"]).unwrap().keep(&["LICENSE"]).unwrap();
-            let format = sniff(text.as_bytes(), &mapping).expect("a table");
+            let format = sniff(text.as_bytes(), &mapping, None).unwrap().expect("a table");
             let mut quiet = |_: Progress| {};
             let stream = Stream::new(Box::new(text.as_bytes()), ReadMeter::default(), &mut quiet);
-            let photos = read(stream, format, &mapping).unwrap();
+            let warnings = Warnings::default();
+            let reading = TableReading { warnings: &warnings, lenient: false };
+            let photos = read(stream, format, &mapping, reading).unwrap();
             let [one, two] = &photos[..] else { panic!("{photos:?}") };
             assert_eq!((one.photo_url.as_str(), one.label_name.as_deref()), ("http://x/1", Some("a, b")), "{text}");
             assert_eq!(one.columns.get("LICENSE").map(String::as_str), Some("by"), "{text}");

@@ -17,6 +17,7 @@ mod s3;
 mod services;
 mod shared_state;
 mod source;
+mod source_rules;
 mod verdicts;
 mod vision;
 mod worker;

@@ -26,6 +26,20 @@ pub struct ReadingArgs {
     /// Takes the label of each photo of a folder from its first sub-folder
     #[arg(long, value_name = "WHAT", value_enum, help_heading = "Source")]
     label_from: Option<LabelFrom>,
+    /// Turns refusals that need not concern the candidates into warnings; they are counted at the end
+    #[arg(long, help_heading = "Source")]
+    lenient: bool,
+    /// Delimiter of a CSV file, if it is no comma
+    #[arg(long, value_name = "CHARACTER", value_parser = parse_delimiter, help_heading = "Source")]
+    delimiter: Option<u8>,
+}
+
+fn parse_delimiter(text: &str) -> Result<u8, &'static str> {
+    match text.as_bytes() {
+        b"\\t" => Ok(b'\t'),
+        [byte] if byte.is_ascii() && !matches!(byte, b'"' | b'\n' | b'\r') => Ok(*byte),
+        _ => Err("expected one ASCII character, such as ';'"),
+    }
 }
 
 /// Where the labels of the photos of a folder come from.
@@ -51,6 +65,9 @@ impl ReadingArgs {
             name: source.map(|name| if name == "-" { "standard input".to_owned() } else { name.to_owned() }),
             id_prefix: self.id_prefix.clone(),
             label_from_folder: self.label_from == Some(LabelFrom::Folder),
+            lenient: self.lenient,
+            delimiter: self.delimiter,
+            ..Options::default()
         })
     }
 }

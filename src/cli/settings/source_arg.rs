@@ -7,6 +7,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::archive::run_folders::RunFolder;
 use crate::cli::failure::Failure;
+use crate::cli::output::print_warnings;
 use crate::cli::progress::Bars;
 use crate::domain::{Candidate, StoredUrl};
 use crate::objects::s3::{Reader, S3};
@@ -111,6 +112,7 @@ impl SourceArg {
             return Err(Failure::broken(format!("--label-from folder: {self} is no folder with photos")));
         }
         let reading = bars.reading();
+        let warnings = options.warnings.clone();
         let read = match self {
             Self::S3Folder { bucket, prefix } => {
                 let listed = list(&s3()?.in_bucket(&bucket), &bucket, &prefix, &options).await;
@@ -137,7 +139,9 @@ impl SourceArg {
                 })
             }
         };
-        read.await.map_err(Failure::broken)?.map_err(Failure::broken)
+        let candidates = read.await.map_err(Failure::broken)?;
+        print_warnings(&warnings);
+        candidates.map_err(Failure::broken)
     }
 }
 
