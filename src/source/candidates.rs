@@ -72,11 +72,6 @@ impl CandidateBuilder {
         self.columns[role as usize] = columns;
     }
 
-    /// The types of a role's columns.
-    pub fn columns(&self, role: Role) -> &[ColumnType; WIDTH] {
-        &self.columns[role as usize]
-    }
-
     /// Declares that the role's id is a key.
     pub fn set_keyed(&mut self, role: Role) {
         self.keyed[role as usize] = true;
