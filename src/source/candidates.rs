@@ -482,7 +482,7 @@ impl Join {
                     if self.defined {
                         format!("the collation of {foreign} and {id} is not implemented")
                     } else {
-                        format!("their types and collations are not known, as no CREATE TABLE defines them")
+                        "their types and collations are not known, as no CREATE TABLE defines them".to_owned()
                     },
                     if self.defined {
                         "give the columns a binary collation in a copy of the database and dump that, or export the \

@@ -88,7 +88,7 @@ fn field(text: &str, delimiter: u8) -> (Option<Cow<'_, str>>, Option<&str>, Quot
             }
             _ => field.push(character),
         }
-        if closed && quoting == Quoting::Plain && !(character == '"' && !quoted) {
+        if closed && quoting == Quoting::Plain && (quoted || character != '"') {
             quoting = Quoting::GoesOn;
         }
     }

@@ -132,7 +132,7 @@ mod tests {
     fn the_latest_judgement_is_a_column() {
         let csv = "date,photo_id,status,who\n2020-01-02,1,OK,me\n2020-01-01,1,NG,me\n,2,NG,me\n,9,OK,me\n";
         let mut candidates = [Candidate::example(1), Candidate::example(2), Candidate::example(3)];
-        read(csv, TableFormat::Csv).unwrap().add_to(&mut candidates);
+        read(csv, TableFormat::Csv { delimiter: b',' }).unwrap().add_to(&mut candidates);
         let of = |at: usize, name: &str| candidates[at].columns.get(name).map(String::as_str);
         assert_eq!((of(0, "judgement"), of(0, "judged_at")), (Some("OK"), Some("2020-01-02")));
         assert_eq!((of(1, "judgement"), of(1, "judged_at")), (Some("NG"), None));
@@ -155,7 +155,7 @@ mod tests {
             ("photo_id,status\n1,\n", "line 2"),
             ("photo_id,status\n,OK\n", "neither photo_id nor url"),
         ] {
-            let error = read(csv, TableFormat::Csv).unwrap_err().to_string();
+            let error = read(csv, TableFormat::Csv { delimiter: b',' }).unwrap_err().to_string();
             assert!(error.contains(what), "{csv:?}: {error}");
         }
     }

@@ -532,7 +532,7 @@ fn tables_of_other_programs_are_read() {
     assert!(options.warnings.lines()[0].starts_with("line 2: a quote within an unquoted field"));
 
     let backslashes = format!("{header}\n1,1,,u1,,1,\"An \\\"A\\\" a\"\n");
-    assert!(answer(backslashes.as_bytes()).contains("line 2, byte 67: a quoted field goes on after its closing quote"));
+    assert!(answer(backslashes.as_bytes()).contains("line 2, byte 68: a quoted field goes on after its closing quote"));
     let lenient = Options { lenient: true, ..Options::default() };
     assert_eq!(shown(&read_with(backslashes.as_bytes(), &lenient).unwrap()), "1=An \\A\\ a");
     assert_eq!(lenient.warnings.lines().len(), 3);
