@@ -44,7 +44,7 @@ else
 	@exec "$(BINARY)" demo --out "$$OUT" $(ARGS)
 endif
 
-test: lint setup-tests check-scripts check-deploy ## runs the lints and all tests; prints what was ignored, and the slowest
+test: lint setup-tests check-scripts check-deploy check-differential ## runs the lints and all tests; prints what was ignored, and the slowest
 	@$(PYTHON) -B tests/run.py $(ARGS)
 
 SEED ?= $(shell date +%s)

@@ -352,11 +352,9 @@ impl CandidateBuilder {
         join.check(unjoined(), faces.len()).map_or(Ok(()), refuse)?;
 
         let mut rows: Vec<(&LabelledFace, SpooledPhoto)> = rows.into_iter().flatten().collect();
-        let by_id = |a: &IdKey, b: &IdKey| match face_rule.order_of_texts(a, &face_kind) {
-            Some(a) => a.cmp(&face_rule.order_of_texts(b, &face_kind).unwrap_or_default()),
-            None => a.cmp(b),
-        };
-        rows.sort_by(|(a, _), (b, _)| b.updated.cmp(&a.updated).then_with(|| by_id(&a.id, &b.id)));
+        rows.sort_by(|(a, _), (b, _)| {
+            b.updated.cmp(&a.updated).then_with(|| face_rule.order(&a.id, &b.id, &face_kind))
+        });
         let mut candidates = Vec::with_capacity(rows.len());
         for (face, photo) in rows {
             let joined = names.get(&label_rule.key(&face.label)).map(Vec::as_slice).unwrap_or_default();

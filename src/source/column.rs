@@ -1,6 +1,7 @@
 //! Columns of the source database: their types, and how a type stores and compares values.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 
 use super::charset::CharacterSet;
 
@@ -323,9 +324,35 @@ pub fn number(text: &str) -> Option<String> {
     Some(if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") })
 }
 
+/// Compares two numbers in their plain form, of any length.
+pub fn compare_numbers(a: &str, b: &str) -> Ordering {
+    match (a.strip_prefix('-'), b.strip_prefix('-')) {
+        (None, None) => compare_magnitudes(a, b),
+        (Some(a), Some(b)) => compare_magnitudes(b, a),
+        (None, Some(_)) => Ordering::Greater,
+        (Some(_), None) => Ordering::Less,
+    }
+}
+
+fn compare_magnitudes(a: &str, b: &str) -> Ordering {
+    let parts = |text| str::split_once(text, '.').unwrap_or((text, ""));
+    let ((a, a_fraction), (b, b_fraction)) = (parts(a), parts(b));
+    (a.len(), a, a_fraction).cmp(&(b.len(), b, b_fraction))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_ordered_by_value() {
+        let ordered = ["-18", "-4.5", "-4", "0", "0.05", "0.5", "4", "4.25", "4.3", "18", "18446744073709551616"];
+        for (at, a) in ordered.iter().enumerate() {
+            for (bt, b) in ordered.iter().enumerate() {
+                assert_eq!(compare_numbers(a, b), at.cmp(&bt), "{a} {b}");
+            }
+        }
+    }
 
     #[test]
     fn numbers_have_one_plain_form() {

@@ -1,8 +1,9 @@
 //! Compares ids as the source database compares them.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 
-use super::column::{Collation, ColumnType, TypeClass, number};
+use super::column::{Collation, ColumnType, TypeClass, compare_numbers, number};
 use crate::domain::Id;
 
 /// A compact id. Numbers sort numerically and before texts.
@@ -106,7 +107,7 @@ impl Comparison {
     }
 
     /// The text by which ids are ordered where their column has texts. None: numbers come in their order, before texts.
-    pub fn order_of_texts<'i>(&self, id: &'i IdKey, kind: &ColumnType) -> Option<Cow<'i, str>> {
+    fn order_of_texts<'i>(&self, id: &'i IdKey, kind: &ColumnType) -> Option<Cow<'i, str>> {
         if !kind.class.is_text() {
             return None;
         }
@@ -116,6 +117,24 @@ impl Comparison {
             Cow::Borrowed(IdKey::Number(number)) => Cow::Owned(number.to_string()),
             Cow::Owned(IdKey::Number(number)) => Cow::Owned(number.to_string()),
         })
+    }
+
+    /// The order of two ids of a column: of numbers by their value, of others by their text.
+    pub fn order(&self, a: &IdKey, b: &IdKey, kind: &ColumnType) -> Ordering {
+        if let (Some(a), Some(b)) = (self.order_of_texts(a, kind), self.order_of_texts(b, kind)) {
+            return a.cmp(&b);
+        }
+        let plain = |id: &IdKey| match id {
+            IdKey::Number(value) => Some(value.to_string()),
+            IdKey::Text(text) => number(text),
+        };
+        match (a, b) {
+            (IdKey::Number(a), IdKey::Number(b)) => a.cmp(b),
+            _ => match (plain(a), plain(b)) {
+                (Some(a), Some(b)) => compare_numbers(&a, &b),
+                _ => a.cmp(b),
+            },
+        }
     }
 
     /// The key under which equal ids are found.

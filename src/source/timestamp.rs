@@ -50,8 +50,9 @@ fn parse_timestamp(text: &str) -> Option<Timestamp> {
     Some(Timestamp::At(days * 86_400 + seconds, nanoseconds(fraction)?))
 }
 
-/// Parses `14`, `14:02` or `14:02:29`.
+/// Parses `14`, `14:02` or `14:02:29`. MySQL takes `14:02:`, too.
 fn clock_seconds(clock: &str) -> Option<i64> {
+    let clock = clock.strip_suffix(':').unwrap_or(clock);
     let mut seconds = 0;
     let mut unit = 3600;
     for part in clock.split(':') {
@@ -148,6 +149,7 @@ mod tests {
         }
         assert!(at("infinity") < Timestamp::parse(None));
         assert_eq!(at("2016-11-24 14:02:29"), Timestamp::At(1_479_996_149, 0));
+        assert_eq!(at("2016-11-24 14:02:"), at("2016-11-24 14:02:00"));
         assert_eq!(at("2016-11-24 14:02:29.500"), at("2016-11-24T14:02:29.5Z"));
         assert_eq!(at("2016-11-24 14:02:29+0130"), at("2016-11-24 12:32:29+00"));
     }

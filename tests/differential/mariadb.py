@@ -471,7 +471,7 @@ class MariaDb:
             allowed.add("no columns")
         if create == ["--no-create-info"]:
             # Ids of varbinary columns are bytes, which nothing says without the definitions.
-            allowed |= {"no types", "data only", "nothing joins", "charset"}
+            allowed |= {"no types", "data only", "nothing joins", "charset", "binary"}
         if "--compatible" in options["compatible"] or options["compact"] == "--skip-opt":
             # Tables without their options have the collation of whichever server loads them.
             allowed.add("collation")

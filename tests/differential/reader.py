@@ -15,6 +15,7 @@ TIMEOUT = 30
 REASONS = {
     "truncated": r"is truncated",
     "charset": r"not UTF-8|not valid |character set",
+    "binary": r"bytes that are no text",
     "no columns": r"no CREATE TABLE defines them",
     "no types": r"types and collations are not known",
     "data only": r"does not fit",

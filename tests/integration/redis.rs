@@ -476,9 +476,11 @@ fn the_table_of_names_has_the_keys_of_the_code() {
         ObjectKey::face(hash, ImageFormat::Png).to_string(),
         record.to_string(),
         ObjectKey::of_run(&run, "settings").to_string(),
+        ObjectKey::of_run(&run, "folders").to_string(),
         ObjectKey::of_run(&run, "classifier").to_string(),
         ObjectKey::model(hash).to_string(),
         ObjectKey::prediction(hash, hash).to_string(),
+        ObjectKey::verdicts(&run, 1).to_string(),
     ];
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/names-stores.md");
     let docs = std::fs::read_to_string(path).unwrap();

@@ -49,6 +49,29 @@ CREATE TABLE public.photos (
     key text
 );
 
+CREATE TABLE archive.faces (
+    id integer NOT NULL,
+    photo_id integer NOT NULL,
+    label_id integer,
+    updated_at timestamp without time zone
+);
+
+CREATE TABLE public.empty (
+);
+
+CREATE TABLE public.faces (
+    updated_at timestamp without time zone,
+    id integer NOT NULL,
+    photo_id integer,
+    data bytea,
+    label_id integer
+);
+
+CREATE TABLE public.labels (
+    id integer NOT NULL,
+    name text
+);
+
 COPY archive.faces (id, photo_id, label_id, updated_at) FROM stdin;
 1	11	1	2011-01-01 00:00:00
 2	12	1	2012-01-01 00:00:00

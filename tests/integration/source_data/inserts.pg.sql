@@ -35,6 +35,13 @@ CREATE UNLOGGED TABLE labels (
     UNIQUE (id)
 );
 
+CREATE TABLE other.labels (
+    id integer,
+    name text,
+    note text,
+    more text
+);
+
 INSERT INTO public."faces" VALUES (1, 10, 1, '\x0009090a0d27', '2016-01-01 10:00:00+00');
 INSERT INTO faces VALUES (2, 10, NULL, NULL, '2019-01-01 00:00:00+00');
 INSERT INTO faces VALUES (3, 11, 2, NULL, '2016-01-01 11:00:00.5+01'), (4, 12, 3, NULL, '2017-05-05 00:00:00+00');
