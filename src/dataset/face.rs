@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::placeholder::Placeholder;
 use super::query::{Field, FieldType};
 use crate::domain::photo_url;
-use crate::domain::{Align, ContentHash, Id, ImageFormat, Judgement, Landmarks, Photo, Reason, Search};
-use crate::verdicts::Standing;
+use crate::domain::{Align, ContentHash, Id, ImageFormat, Judgement, Landmarks, NgReason, Photo, Search};
+use crate::verdicts::CropVerdicts;
 
 /// A face that passed all stages. Landmarks are in pixels of the crop, the square in pixels of the upright original.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,15 +66,15 @@ pub struct Face {
 pub struct FaceVerdict {
     /// Pending also if the verdicts contradict each other.
     pub judgement: Judgement,
-    pub reason: Option<Reason>,
+    pub reason: Option<NgReason>,
     /// Who gave the last verdict that counts.
     pub by: String,
 }
 
 impl FaceVerdict {
     /// None: the crop is not judged.
-    pub fn of(standing: &Standing) -> Option<Self> {
-        let (judgement, last) = (standing.judgement()?, standing.last()?);
+    pub fn of(verdicts: &CropVerdicts) -> Option<Self> {
+        let (judgement, last) = (verdicts.judgement()?, verdicts.last()?);
         Some(Self { judgement, reason: last.reason.filter(|_| judgement == Judgement::Ng), by: last.by.clone() })
     }
 }
@@ -353,7 +353,7 @@ mod tests {
         let texts = Text::ALL.map(|text| text.field().name);
         assert_eq!(texts[..7], ["label", "label_id", "host", "model", "search", "align", "format"]);
         assert_eq!(texts[7..], ["verdict", "reason", "judged_by"]);
-        assert!(REASONS.iter().copied().eq(Reason::ALL.iter().map(|reason| reason.as_str())));
+        assert!(REASONS.iter().copied().eq(NgReason::ALL.iter().map(|reason| reason.as_str())));
     }
 
     #[test]

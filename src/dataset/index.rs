@@ -18,7 +18,7 @@ use super::rows;
 use crate::archive::run_classifier::ClassifierHistory;
 use crate::domain::{Candidate, ContentHash, Ending, Id, Photo, Prediction, Record, RunName, Verdict};
 use crate::ledger::{Cursor as FeedCursor, Epoch};
-use crate::verdicts::{Position, Standing};
+use crate::verdicts::{CropVerdicts, LogPosition};
 
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
@@ -77,7 +77,7 @@ impl Index {
     /// "fidx" in the file's header.
     const APPLICATION_ID: i32 = 0x6669_6478;
     /// Grows with every change of the schema or of what is stored; a file of another schema is made anew.
-    const SCHEMA: i32 = 6;
+    const SCHEMA: i32 = 7;
     const BUSY: Duration = Duration::from_secs(10);
 
     /// Opens the index of a run, or makes an empty one. A file of another run, or of another version of the program, is
@@ -254,12 +254,12 @@ impl Index {
     }
 
     /// How far the index has read the log of verdicts.
-    pub fn verdict_position(&self) -> Result<Position, IndexError> {
+    pub fn verdict_position(&self) -> Result<LogPosition, IndexError> {
         Ok(self.meta("verdicts")?.and_then(|position| position.parse().ok()).unwrap_or_default())
     }
 
     /// Applies the verdicts that follow in the log, up to `position`.
-    pub fn add_verdicts(&mut self, verdicts: &[Verdict], position: Position) -> Result<(), IndexError> {
+    pub fn add_verdicts(&mut self, verdicts: &[Verdict], position: LogPosition) -> Result<(), IndexError> {
         let (changed, version) = self.write(|transaction| add_verdicts(transaction, verdicts, position))?;
         for (key, verdict) in changed {
             self.columns.set_verdict(key, verdict.as_ref());
@@ -268,8 +268,8 @@ impl Index {
     }
 
     /// The verdicts on a crop that no other replaces.
-    pub fn standing(&self, crop: ContentHash) -> Result<Standing, IndexError> {
-        standing(&self.connection, crop).map_err(|error| self.failed(error))
+    pub fn verdicts_on(&self, crop: ContentHash) -> Result<CropVerdicts, IndexError> {
+        verdicts_on(&self.connection, crop).map_err(|error| self.failed(error))
     }
 
     /// Deletes all faces and endings, and the position in the feed.
@@ -549,8 +549,8 @@ fn is_of(prediction: &Prediction, model: Option<ContentHash>) -> bool {
     model.is_none_or(|model| prediction.model_sha256 == model)
 }
 
-fn standing(connection: &Connection, crop: ContentHash) -> rusqlite::Result<Standing> {
-    let mut read = connection.prepare_cached("SELECT verdicts FROM standings WHERE crop = ?1")?;
+fn verdicts_on(connection: &Connection, crop: ContentHash) -> rusqlite::Result<CropVerdicts> {
+    let mut read = connection.prepare_cached("SELECT verdicts FROM crop_verdicts WHERE crop = ?1")?;
     let verdicts: Option<String> = read.query_row([crop.as_bytes()], |row| row.get(0)).optional()?;
     // What is unreadable is made again from the log when the file is deleted; the program writes it itself.
     Ok(verdicts.and_then(|verdicts| serde_json::from_str(&verdicts).ok()).unwrap_or_default())
@@ -560,21 +560,21 @@ fn standing(connection: &Connection, crop: ContentHash) -> rusqlite::Result<Stan
 fn add_verdicts(
     transaction: &Transaction<'_>,
     verdicts: &[Verdict],
-    position: Position,
+    position: LogPosition,
 ) -> rusqlite::Result<Vec<(i64, Option<FaceVerdict>)>> {
     let mut by_crop: BTreeMap<ContentHash, Vec<&Verdict>> = BTreeMap::new();
     for verdict in verdicts {
         by_crop.entry(verdict.crop).or_default().push(verdict);
     }
-    let mut put = transaction.prepare_cached("INSERT OR REPLACE INTO standings VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    let mut put = transaction.prepare_cached("INSERT OR REPLACE INTO crop_verdicts VALUES (?1, ?2, ?3, ?4, ?5)")?;
     let mut keys = transaction.prepare_cached("SELECT key FROM faces WHERE crop = ?1")?;
     let mut changed = Vec::new();
     for (crop, verdicts) in by_crop {
-        let mut standing = standing(transaction, crop)?;
-        verdicts.into_iter().cloned().for_each(|verdict| standing.apply(verdict));
-        let json = serde_json::to_string(&standing)
+        let mut on_crop = verdicts_on(transaction, crop)?;
+        verdicts.into_iter().cloned().for_each(|verdict| on_crop.apply(verdict));
+        let json = serde_json::to_string(&on_crop)
             .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-        let counting = FaceVerdict::of(&standing);
+        let counting = FaceVerdict::of(&on_crop);
         let verdict = counting.as_ref();
         put.execute(params![
             crop.as_bytes(),
@@ -713,7 +713,7 @@ fn add_record(
     let published = rows::published(face.posted_at.as_deref());
     rows::insert(&mut statements.add_face, &face, published)?;
     let key = transaction.last_insert_rowid();
-    face.verdict = FaceVerdict::of(&standing(transaction, face.crop)?);
+    face.verdict = FaceVerdict::of(&verdicts_on(transaction, face.crop)?);
     match photo.facts.prediction.as_ref().filter(|prediction| is_of(prediction, model)) {
         Some(prediction) => {
             statements.add_prediction.execute(params![key, prediction.p_ok, prediction.model])?;

@@ -13,7 +13,7 @@
 //!   changes one number.
 //! - Which originals are shared follows from the endings: a table of originals and labels, kept by triggers, and two
 //!   columns in memory ([`placeholder`]).
-//! - Verdicts belong to crops: the table `standings` has what counts for each crop, from the log of verdicts, with its
+//! - Verdicts belong to crops: the table `crop_verdicts` has what counts for each crop, from the log of verdicts, with its
 //!   own position in that log. Columns in memory have it for each face, so that queries and counts can name it. A face
 //!   whose photo ends again with other bytes has another crop, and so no verdict.
 

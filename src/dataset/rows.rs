@@ -21,7 +21,7 @@ pub const SELECT_FACE: &str = "SELECT faces.*, predictions.*, \
     (SELECT coalesce(sum(photos), 1) FROM originals WHERE originals.original = faces.original), \
     (SELECT max(count(nullif(label, '')), 1) FROM originals WHERE originals.original = faces.original), \
     judgement, reason, judged_by \
-    FROM faces LEFT JOIN predictions ON face = key LEFT JOIN standings ON standings.crop = faces.crop";
+    FROM faces LEFT JOIN predictions ON face = key LEFT JOIN crop_verdicts ON crop_verdicts.crop = faces.crop";
 /// How many photos and labels have an original.
 pub const SELECT_SHARED: &str = "SELECT coalesce(sum(photos), 0), max(count(nullif(label, '')), 1) \
     FROM originals WHERE original = ?1";
@@ -136,7 +136,7 @@ fn columns(row: &Row<'_>, column: usize) -> rusqlite::Result<BTreeMap<String, St
     text.map_or_else(|| Ok(BTreeMap::new()), |text| serde_json::from_str(&text).map_err(bad))
 }
 
-/// From the columns of the table `standings`, by their names.
+/// From the columns of the table `crop_verdicts`, by their names.
 fn verdict(row: &Row<'_>) -> rusqlite::Result<Option<FaceVerdict>> {
     let judgement = row.as_ref().column_index("judgement")?;
     if row.get_ref(judgement)? == ValueRef::Null {
@@ -186,7 +186,7 @@ pub fn read_columns(connection: &Connection) -> rusqlite::Result<Columns> {
          FROM faces LEFT JOIN predictions ON face = key
          LEFT JOIN (SELECT original AS shared, sum(photos) AS photos, max(count(nullif(label, '')), 1) AS labels FROM originals
                     GROUP BY original HAVING sum(photos) > 1) ON shared = original
-         LEFT JOIN standings ON standings.crop = faces.crop
+         LEFT JOIN crop_verdicts ON crop_verdicts.crop = faces.crop
          ORDER BY key",
     )?;
     let mut rows = rows.query([])?;

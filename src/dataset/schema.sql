@@ -57,7 +57,7 @@ END;
 
 -- What people said about crops, also about crops that no face has now: the verdicts that no other replaces, and what
 -- counts of them.
-CREATE TABLE standings (
+CREATE TABLE crop_verdicts (
     crop BLOB PRIMARY KEY,
     verdicts TEXT NOT NULL,
     judgement TEXT,

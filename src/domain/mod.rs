@@ -38,4 +38,4 @@ pub use run::{BadRunName, RunName};
 pub use stage::StageName;
 pub use status::{Ending, Position, State};
 pub use stored_url::{NotStored, StoredUrl};
-pub use verdict::{BadVerdict, BadVerdictId, Judgement, Reason, SeenPrediction, Selection, Verdict, VerdictId, View};
+pub use verdict::{BadVerdict, BadVerdictId, Judgement, NgReason, SeenPrediction, Selection, Verdict, VerdictId, View};

@@ -71,7 +71,7 @@ named_enum! {
 
 named_enum! {
     /// Why a crop is NG.
-    pub enum Reason is "a reason" {
+    pub enum NgReason is "a reason" {
         Blurred = "blurred",
         CutOff = "cut-off",
         Covered = "covered",
@@ -123,7 +123,7 @@ pub struct Verdict {
     pub judgement: Judgement,
     /// Only for NG.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<Reason>,
+    pub reason: Option<NgReason>,
     /// Who judged.
     pub by: String,
     /// Milliseconds since 1970, UTC, by the clock of the server. The order of the log counts, not this.
@@ -144,7 +144,7 @@ pub struct Verdict {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadVerdict {
     #[error("the reason {reason} is given for {judgement}: only NG has a reason")]
-    Reason { judgement: Judgement, reason: Reason },
+    Reason { judgement: Judgement, reason: NgReason },
     #[error("a repeated verdict replaces nothing, but names verdicts that it replaces")]
     RepeatReplaces,
     #[error("the name of the person has {0} characters: expected 1 to 100, none of them a control character")]
@@ -193,7 +193,7 @@ mod tests {
             photo_id: 7.into(),
             crop: ContentHash::of(b"crop"),
             judgement: Judgement::Ng,
-            reason: Some(Reason::CutOff),
+            reason: Some(NgReason::CutOff),
             by: "ada".into(),
             at: 1_764_032_523_000,
             replaces: vec![],
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn names_are_read_as_they_are_written() {
         assert!(Judgement::ALL.iter().all(|value| value.to_string().parse() == Ok(*value)));
-        assert!(Reason::ALL.iter().all(|value| value.to_string().parse() == Ok(*value)));
+        assert!(NgReason::ALL.iter().all(|value| value.to_string().parse() == Ok(*value)));
         let unknown = "maybe".parse::<Judgement>().unwrap_err().to_string();
         assert_eq!(unknown, "`maybe` is not a judgement: expected ok, ng, pending, unjudged");
     }

@@ -11,14 +11,14 @@ use serde::Deserialize;
 
 use crate::dataset::page::Order;
 use crate::dataset::{Direction, Face, Index, IndexError, Query, Sort};
-use crate::domain::{ContentHash, Id, Judgement, Reason, SeenPrediction, Selection, Verdict, VerdictId, View};
+use crate::domain::{ContentHash, Id, Judgement, NgReason, SeenPrediction, Selection, Verdict, VerdictId, View};
 use crate::objects::ObjectError;
 use crate::source::timestamp::Timestamp;
-use crate::verdicts::{AppendError, Position, Standing, VerdictLog, VerdictWriter};
+use crate::verdicts::{AppendError, CropVerdicts, LogPosition, VerdictLog, VerdictWriter};
 
 /// The format of a file of verdicts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum VerdictFormat {
     JsonLines,
     Csv,
 }
@@ -55,16 +55,16 @@ const COLUMNS: [&str; 14] = [
 ];
 
 /// Writes verdicts to a file, one by one.
-enum Writer<'a> {
+enum VerdictFileWriter<'a> {
     JsonLines(&'a mut dyn Write),
     Csv(Box<csv::Writer<&'a mut dyn Write>>),
 }
 
-impl<'a> Writer<'a> {
-    fn new(format: Format, to: &'a mut dyn Write) -> io::Result<Self> {
+impl<'a> VerdictFileWriter<'a> {
+    fn new(format: VerdictFormat, to: &'a mut dyn Write) -> io::Result<Self> {
         Ok(match format {
-            Format::JsonLines => Self::JsonLines(to),
-            Format::Csv => {
+            VerdictFormat::JsonLines => Self::JsonLines(to),
+            VerdictFormat::Csv => {
                 let mut writer = csv::Writer::from_writer(to);
                 writer.write_record(COLUMNS)?;
                 Self::Csv(Box::new(writer))
@@ -92,7 +92,7 @@ impl<'a> Writer<'a> {
                     verdict.photo_id.as_str(),
                     &verdict.crop.to_string(),
                     verdict.judgement.as_str(),
-                    verdict.reason.map_or("", Reason::as_str),
+                    verdict.reason.map_or("", NgReason::as_str),
                     &verdict.by,
                     &verdict.at.to_string(),
                     &replaces.join(" "),
@@ -116,34 +116,27 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// What counts for each crop.
-pub async fn standings(log: &VerdictLog) -> Result<HashMap<ContentHash, Standing>, ObjectError> {
-    let mut standings: HashMap<ContentHash, Standing> = HashMap::new();
-    log.read(&mut Position::default(), |verdict| standings.entry(verdict.crop).or_default().apply(verdict)).await?;
-    Ok(standings)
-}
-
 /// Writes the log in its order, each verdict with whether it counts: no other replaces it. With `counting_only`, the
 /// others are left out. Returns how many were written.
 pub async fn export(
     log: &VerdictLog,
-    format: Format,
+    format: VerdictFormat,
     counting_only: bool,
     to: &mut (dyn Write + Send),
 ) -> Result<u64, VerdictFileError> {
     let mut verdicts = Vec::new();
-    let mut standings: HashMap<ContentHash, Standing> = HashMap::new();
-    log.read(&mut Position::default(), |verdict| {
-        standings.entry(verdict.crop).or_default().apply(verdict.clone());
+    let mut by_crop: HashMap<ContentHash, CropVerdicts> = HashMap::new();
+    log.read(&mut LogPosition::default(), |verdict| {
+        by_crop.entry(verdict.crop).or_default().apply(verdict.clone());
         verdicts.push(verdict);
     })
     .await?;
     let counts = |verdict: &Verdict| {
-        let standing = standings.get(&verdict.crop).map_or(&[][..], Standing::verdicts);
-        standing.iter().any(|counting| counting.id == verdict.id) && verdict.judgement != Judgement::Unjudged
+        let on_crop = by_crop.get(&verdict.crop).map_or(&[][..], CropVerdicts::verdicts);
+        on_crop.iter().any(|counting| counting.id == verdict.id) && verdict.judgement != Judgement::Unjudged
     };
     let mut write = || {
-        let mut writer = Writer::new(format, to)?;
+        let mut writer = VerdictFileWriter::new(format, to)?;
         let mut written = 0;
         for verdict in &verdicts {
             let counts = counts(verdict);
@@ -161,7 +154,7 @@ pub async fn export(
 /// A line of a file that is imported.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Row {
+struct VerdictRow {
     id: Option<VerdictId>,
     photo_id: Option<Id>,
     crop: Option<ContentHash>,
@@ -183,7 +176,7 @@ fn word<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Stri
     Ok(Option::<String>::deserialize(deserializer)?.map(|word| word.to_lowercase()))
 }
 
-impl Row {
+impl VerdictRow {
     fn from_json(line: &str) -> Result<Self, String> {
         serde_json::from_str(line).map_err(|error| error.to_string())
     }
@@ -300,7 +293,7 @@ const BATCH: usize = 500;
 pub async fn import(
     log: VerdictLog,
     index: &Index,
-    format: Format,
+    format: VerdictFormat,
     from: &mut dyn BufRead,
     defaults: &Defaults,
     progress: &(dyn Fn(u64) + Sync),
@@ -311,7 +304,8 @@ pub async fn import(
     let mut last: HashMap<ContentHash, (u64, VerdictId)> = HashMap::new();
     rows(format, from, &mut |line, row| {
         let judgement = row.judgement()?;
-        let reason = row.reason.as_deref().map(str::parse::<Reason>).transpose().map_err(|error| error.to_string())?;
+        let reason =
+            row.reason.as_deref().map(str::parse::<NgReason>).transpose().map_err(|error| error.to_string())?;
         let at = row.at()?;
         if row.photo_id.is_none() && row.crop.is_none() {
             return Err("both `photo_id` and `crop` are missing".into());
@@ -353,23 +347,23 @@ pub async fn import(
         Ok(())
     })?;
 
-    let mut standings: HashMap<ContentHash, Standing> = HashMap::new();
+    let mut by_crop: HashMap<ContentHash, CropVerdicts> = HashMap::new();
     let mut writer =
-        VerdictWriter::open(log, |verdict| standings.entry(verdict.crop).or_default().apply(verdict)).await?;
-    let contested = |standings: &HashMap<ContentHash, Standing>| {
-        standings.values().filter(|standing| standing.is_conflict()).count() as u64
+        VerdictWriter::open(log, |verdict| by_crop.entry(verdict.crop).or_default().apply(verdict)).await?;
+    let contested = |by_crop: &HashMap<ContentHash, CropVerdicts>| {
+        by_crop.values().filter(|on_crop| on_crop.is_conflict()).count() as u64
     };
-    let before = contested(&standings);
+    let before = contested(&by_crop);
     for batch in verdicts.chunks(BATCH) {
         let appended = writer.append(batch).await?;
         imported.known += appended.known as u64;
         imported.stored += (batch.len() - appended.known) as u64;
         for verdict in appended.news {
-            standings.entry(verdict.crop).or_default().apply(verdict);
+            by_crop.entry(verdict.crop).or_default().apply(verdict);
         }
         progress(batch.len() as u64);
     }
-    imported.conflicts = contested(&standings).saturating_sub(before);
+    imported.conflicts = contested(&by_crop).saturating_sub(before);
     Ok(imported)
 }
 
@@ -381,21 +375,21 @@ fn made_id(act: &str) -> Result<VerdictId, String> {
 
 /// Visits the rows of a file with their line numbers. An error of `visit` names the line.
 fn rows(
-    format: Format,
+    format: VerdictFormat,
     from: &mut dyn BufRead,
-    visit: &mut dyn FnMut(u64, Row) -> Result<(), String>,
+    visit: &mut dyn FnMut(u64, VerdictRow) -> Result<(), String>,
 ) -> Result<(), VerdictFileError> {
     match format {
-        Format::JsonLines => {
+        VerdictFormat::JsonLines => {
             for (line, text) in (1..).zip(from.lines()) {
                 let failed = |detail: String| VerdictFileError::Line { line, detail };
                 let text = text.map_err(|error| failed(error.to_string()))?;
                 if !text.trim().is_empty() {
-                    Row::from_json(&text).and_then(|row| visit(line, row)).map_err(failed)?;
+                    VerdictRow::from_json(&text).and_then(|row| visit(line, row)).map_err(failed)?;
                 }
             }
         }
-        Format::Csv => {
+        VerdictFormat::Csv => {
             let mut reader = csv::Reader::from_reader(from);
             let failed = |error: &csv::Error| {
                 let line = error.position().map_or(1, csv::Position::line);
@@ -405,7 +399,7 @@ fn rows(
             for record in reader.records() {
                 let record = record.map_err(|error| failed(&error))?;
                 let line = record.position().map_or(1, csv::Position::line);
-                let row = Row::from_csv(&columns, &record).and_then(|row| visit(line, row));
+                let row = VerdictRow::from_csv(&columns, &record).and_then(|row| visit(line, row));
                 row.map_err(|detail| VerdictFileError::Line { line, detail })?;
             }
         }

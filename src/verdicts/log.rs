@@ -26,19 +26,19 @@ const MEDIA_TYPE: &str = "application/jsonl";
 
 /// A position in the log: behind so many bytes of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Position {
+pub struct LogPosition {
     segment: u64,
     bytes: u64,
 }
 
-impl Default for Position {
+impl Default for LogPosition {
     /// The start of the log.
     fn default() -> Self {
         Self { segment: 1, bytes: 0 }
     }
 }
 
-impl fmt::Display for Position {
+impl fmt::Display for LogPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.segment, self.bytes)
     }
@@ -48,7 +48,7 @@ impl fmt::Display for Position {
 #[error("`{}` is not a position in a log of verdicts: expected SEGMENT:BYTES", .0.escape_debug())]
 pub struct BadPosition(String);
 
-impl FromStr for Position {
+impl FromStr for LogPosition {
     type Err = BadPosition;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -92,7 +92,7 @@ impl VerdictLog {
     ///
     /// # Errors
     /// The store fails, a segment is damaged, or it is shorter than it was. `position` is behind what `visit` got.
-    pub async fn read(&self, position: &mut Position, mut visit: impl FnMut(Verdict)) -> Result<(), ObjectError> {
+    pub async fn read(&self, position: &mut LogPosition, mut visit: impl FnMut(Verdict)) -> Result<(), ObjectError> {
         self.catch_up(position, &mut visit).await.map(drop)
     }
 
@@ -101,7 +101,7 @@ impl VerdictLog {
     ///
     /// # Errors
     /// As those of [`VerdictLog::read`].
-    pub async fn next(&self, position: &mut Position) -> Result<Vec<Verdict>, ObjectError> {
+    pub async fn next(&self, position: &mut LogPosition) -> Result<Vec<Verdict>, ObjectError> {
         let mut verdicts = Vec::new();
         loop {
             let segment = self.read_segment(position, &mut |verdict| verdicts.push(verdict)).await?;
@@ -111,7 +111,7 @@ impl VerdictLog {
         }
     }
 
-    async fn catch_up(&self, position: &mut Position, visit: &mut impl FnMut(Verdict)) -> Result<Tail, ObjectError> {
+    async fn catch_up(&self, position: &mut LogPosition, visit: &mut impl FnMut(Verdict)) -> Result<Tail, ObjectError> {
         loop {
             if let Segment::Last(tail) = self.read_segment(position, visit).await? {
                 return Ok(tail);
@@ -122,7 +122,7 @@ impl VerdictLog {
     /// Reads the rest of a segment. After a complete one, `position` is the start of the next.
     async fn read_segment(
         &self,
-        position: &mut Position,
+        position: &mut LogPosition,
         visit: &mut impl FnMut(Verdict),
     ) -> Result<Segment, ObjectError> {
         let key = ObjectKey::verdicts(&self.run, position.segment);
@@ -146,12 +146,12 @@ impl VerdictLog {
         if position.bytes < self.segment_bytes {
             return Ok(Segment::Last(Some((body, version))));
         }
-        *position = Position { segment: position.segment + 1, bytes: 0 };
+        *position = LogPosition { segment: position.segment + 1, bytes: 0 };
         Ok(Segment::Complete)
     }
 
     /// Checks that a missing segment is the end of the log, and not a gap.
-    async fn check_end(&self, key: &ObjectKey, position: Position) -> Result<(), ObjectError> {
+    async fn check_end(&self, key: &ObjectKey, position: LogPosition) -> Result<(), ObjectError> {
         let later = self.objects.list(&ObjectKey::all_verdicts(&self.run), Some(key), 1).await?;
         if position.bytes > 0 || !later.keys.is_empty() {
             return Err(damaged(key, "the segment is missing: restore it from a backup"));
@@ -196,7 +196,7 @@ pub struct Appended {
 /// Appends to a log. It keeps a fingerprint of every verdict, 24 bytes, so that none is stored twice.
 pub struct VerdictWriter {
     log: VerdictLog,
-    position: Position,
+    position: LogPosition,
     acts: HashMap<[u8; 16], u64>,
     /// What was read and not yet returned, because the call failed.
     unreported: Vec<Verdict>,
@@ -205,7 +205,7 @@ pub struct VerdictWriter {
 impl VerdictWriter {
     /// Reads the whole log. `visit` gets each verdict.
     pub async fn open(log: VerdictLog, mut visit: impl FnMut(Verdict)) -> Result<Self, ObjectError> {
-        let (mut position, mut acts) = (Position::default(), HashMap::new());
+        let (mut position, mut acts) = (LogPosition::default(), HashMap::new());
         log.read(&mut position, |verdict| {
             let (id, act) = fingerprint(&verdict);
             acts.insert(id, act);
@@ -216,7 +216,7 @@ impl VerdictWriter {
     }
 
     /// The end of what this writer has read and written.
-    pub fn position(&self) -> Position {
+    pub fn position(&self) -> LogPosition {
         self.position
     }
 

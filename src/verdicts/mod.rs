@@ -1,7 +1,7 @@
 //! What people said about crops: an append-only log in the object store, and what counts for each crop.
 
+pub mod crop_verdicts;
 pub mod log;
-pub mod standing;
 
-pub use log::{AppendError, Appended, Position, VerdictLog, VerdictWriter};
-pub use standing::Standing;
+pub use crop_verdicts::CropVerdicts;
+pub use log::{AppendError, Appended, LogPosition, VerdictLog, VerdictWriter};

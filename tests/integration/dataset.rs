@@ -13,7 +13,7 @@ use facemill::dataset::page::{Order, Sort};
 use facemill::dataset::query::{FieldType, Operator, Query, Value};
 use facemill::dataset::{Direction, Face, FaceStatus, FaceVerdict, IndexError, IndexSource};
 use facemill::domain::{
-    Candidate, Cause, CauseCode, ContentHash, Ending, Id, Judgement, Message, Photo, Position, Prediction, Reason,
+    Candidate, Cause, CauseCode, ContentHash, Ending, Id, Judgement, Message, NgReason, Photo, Position, Prediction,
     Record, RunName, Selection, StageName, Verdict, View,
 };
 use facemill::ledger::sqlite::Sqlite;
@@ -88,7 +88,7 @@ fn verdict(id: u64, number: u64, judgement: Judgement) -> Verdict {
         photo_id: (id as i64).into(),
         crop: photo(id).facts.crop.unwrap().sha256,
         judgement,
-        reason: (judgement == Judgement::Ng && id.is_multiple_of(2)).then_some(Reason::CutOff),
+        reason: (judgement == Judgement::Ng && id.is_multiple_of(2)).then_some(NgReason::CutOff),
         by: if number == 0 { "ada".into() } else { "grace".into() },
         at: 0,
         replaces: vec![],
@@ -118,7 +118,7 @@ fn verdicts(id: u64) -> Vec<Verdict> {
 /// What counts of [`verdicts`].
 fn counting(id: u64) -> Option<FaceVerdict> {
     let verdict = |judgement, reason, by: &str| Some(FaceVerdict { judgement, reason, by: by.into() });
-    let reason = (id.is_multiple_of(2)).then_some(Reason::CutOff);
+    let reason = (id.is_multiple_of(2)).then_some(NgReason::CutOff);
     match id % 8 {
         0 => verdict(Judgement::Ok, None, "ada"),
         1 => verdict(Judgement::Ng, reason, "ada"),
@@ -594,7 +594,7 @@ async fn the_index_follows_the_log_of_verdicts() {
     assert_eq!(source.judge(&mut index).await.unwrap(), 0, "each verdict is read once");
     let numbers = ["ok", "ng", "pending"].map(|status| count(&index, &format!("status={status}")));
     assert_eq!(numbers, [2, 4, 4]);
-    let contested = index.standing(photo(3).facts.crop.unwrap().sha256).unwrap();
+    let contested = index.verdicts_on(photo(3).facts.crop.unwrap().sha256).unwrap();
     assert!(contested.is_conflict());
     let decision = Verdict {
         replaces: contested.verdicts().iter().map(|verdict| verdict.id.clone()).collect(),

@@ -15,7 +15,7 @@ use crate::cli::process::person;
 use crate::cli::progress::Bars;
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::domain::clock::now;
-use crate::services::verdict_files::{Defaults, Format, Imported, export, import};
+use crate::services::verdict_files::{Defaults, Imported, VerdictFormat, export, import};
 use crate::verdicts::VerdictLog;
 
 /// Lines without a face that are named.
@@ -67,13 +67,13 @@ enum FileFormat {
     Csv,
 }
 
-fn format(given: Option<FileFormat>, file: Option<&Path>) -> Format {
+fn format(given: Option<FileFormat>, file: Option<&Path>) -> VerdictFormat {
     let is_csv = || file.and_then(Path::extension).is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
     match given {
-        Some(FileFormat::Csv) => Format::Csv,
-        Some(FileFormat::Jsonl) => Format::JsonLines,
-        None if is_csv() => Format::Csv,
-        None => Format::JsonLines,
+        Some(FileFormat::Csv) => VerdictFormat::Csv,
+        Some(FileFormat::Jsonl) => VerdictFormat::JsonLines,
+        None if is_csv() => VerdictFormat::Csv,
+        None => VerdictFormat::JsonLines,
     }
 }
 
@@ -91,7 +91,12 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     })
 }
 
-async fn write(target: &RunTargetArgs, to: Option<&Path>, format: Format, current: bool) -> Result<ExitCode, Failure> {
+async fn write(
+    target: &RunTargetArgs,
+    to: Option<&Path>,
+    format: VerdictFormat,
+    current: bool,
+) -> Result<ExitCode, Failure> {
     let opened = target.open().await?;
     let log = VerdictLog::new(opened.objects.clone(), opened.run.clone());
     let Some(path) = to else {
@@ -115,7 +120,7 @@ async fn read(
     target: &RunTargetArgs,
     index: &IndexArgs,
     path: &Path,
-    format: Format,
+    format: VerdictFormat,
     by: String,
 ) -> Result<ExitCode, Failure> {
     let named = |error: &dyn std::fmt::Display| Failure::broken(format!("{}: {error}", path.display()));
@@ -189,9 +194,9 @@ mod tests {
 
     #[test]
     fn the_name_of_the_file_gives_the_format() {
-        assert_eq!(format(None, Some(Path::new("labels.CSV"))), Format::Csv);
-        assert_eq!(format(None, Some(Path::new("labels.jsonl"))), Format::JsonLines);
-        assert_eq!(format(Some(FileFormat::Csv), None), Format::Csv);
-        assert_eq!(format(None, None), Format::JsonLines);
+        assert_eq!(format(None, Some(Path::new("labels.CSV"))), VerdictFormat::Csv);
+        assert_eq!(format(None, Some(Path::new("labels.jsonl"))), VerdictFormat::JsonLines);
+        assert_eq!(format(Some(FileFormat::Csv), None), VerdictFormat::Csv);
+        assert_eq!(format(None, None), VerdictFormat::JsonLines);
     }
 }

@@ -7,7 +7,7 @@ use facemill::domain::{ContentHash, Id, Judgement, Selection, Verdict, View};
 use facemill::objects::folder::Folder;
 use facemill::objects::s3::S3;
 use facemill::objects::{ObjectKey, Objects};
-use facemill::verdicts::{AppendError, Position, VerdictLog, VerdictWriter};
+use facemill::verdicts::{AppendError, LogPosition, VerdictLog, VerdictWriter};
 
 use super::run;
 use support::failpoints::{Failpoint, FailpointObjects};
@@ -52,7 +52,7 @@ fn verdict(id: &str, at: u64) -> Verdict {
 
 async fn ids(log: &VerdictLog) -> Vec<String> {
     let mut ids = Vec::new();
-    log.read(&mut Position::default(), |verdict| ids.push(verdict.id.to_string())).await.unwrap();
+    log.read(&mut LogPosition::default(), |verdict| ids.push(verdict.id.to_string())).await.unwrap();
     ids
 }
 
@@ -62,7 +62,7 @@ async fn verdicts_are_read_in_the_order_in_which_they_were_stored(objects: &Arc<
     // The clock of the server jumps back; the order of the log counts.
     let verdicts: Vec<Verdict> = (0..40).map(|number| verdict(&format!("v{number}"), 1_000_000 - number)).collect();
     let mut writer = writer(log.clone()).await;
-    let (mut position, mut followed) = (Position::default(), Vec::new());
+    let (mut position, mut followed) = (LogPosition::default(), Vec::new());
     for batch in verdicts.chunks(3) {
         let appended = writer.append(batch).await.unwrap();
         assert_eq!((appended.news.as_slice(), appended.known, appended.foreign), (batch, 0, 0));
@@ -72,7 +72,7 @@ async fn verdicts_are_read_in_the_order_in_which_they_were_stored(objects: &Arc<
     }
     assert_eq!(followed, verdicts);
     let mut read = Vec::new();
-    log.read(&mut Position::default(), |verdict| read.push(verdict)).await.unwrap();
+    log.read(&mut LogPosition::default(), |verdict| read.push(verdict)).await.unwrap();
     assert_eq!(read, verdicts);
     let segments = objects.list(&ObjectKey::all_verdicts(&run("ordered")), None, 100).await.unwrap().keys;
     assert!((4..=8).contains(&segments.len()), "{segments:?}");
@@ -173,7 +173,7 @@ async fn a_damaged_log_is_named(objects: &Arc<dyn Objects>) {
         first.append(&[verdict(&format!("v{number}"), 0)]).await.unwrap();
     }
     let segment = |number| ObjectKey::verdicts(&run("damaged"), number);
-    let fault = async || log.read(&mut Position::default(), drop).await.unwrap_err().to_string();
+    let fault = async || log.read(&mut LogPosition::default(), drop).await.unwrap_err().to_string();
     let body = objects.get(&segment(2)).await.unwrap();
 
     objects.delete(&segment(2)).await.unwrap();
@@ -186,7 +186,7 @@ async fn a_damaged_log_is_named(objects: &Arc<dyn Objects>) {
     assert!(fault().await.starts_with("cannot read verdicts/damaged/00000002.jsonl: line 2: "), "{}", fault().await);
 
     objects.put(&segment(2), body, "application/jsonl").await.unwrap();
-    let mut position = Position::default();
+    let mut position = LogPosition::default();
     log.read(&mut position, drop).await.unwrap();
     let last = objects.list(&ObjectKey::all_verdicts(&run("damaged")), None, 100).await.unwrap().keys.pop().unwrap();
     objects.put(&last, Bytes::from_static(b""), "application/jsonl").await.unwrap();

@@ -10,11 +10,11 @@ use crate::domain::{Judgement, Verdict};
 /// count until somebody who has seen both replaces them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Standing {
+pub struct CropVerdicts {
     verdicts: Vec<Verdict>,
 }
 
-impl Standing {
+impl CropVerdicts {
     /// Adds the next verdict of the log. A repeat measures the person and changes nothing.
     pub fn apply(&mut self, verdict: Verdict) {
         if !verdict.repeat {
@@ -66,24 +66,24 @@ mod tests {
         }
     }
 
-    fn standing(verdicts: &[Verdict]) -> Standing {
-        let mut standing = Standing::default();
-        verdicts.iter().cloned().for_each(|verdict| standing.apply(verdict));
-        standing
+    fn after(verdicts: &[Verdict]) -> CropVerdicts {
+        let mut on_crop = CropVerdicts::default();
+        verdicts.iter().cloned().for_each(|verdict| on_crop.apply(verdict));
+        on_crop
     }
 
     #[test]
     fn a_verdict_counts_until_it_is_replaced() {
-        assert_eq!(Standing::default().judgement(), None);
+        assert_eq!(CropVerdicts::default().judgement(), None);
         let first = verdict("a", Judgement::Ok, &[]);
         let second = verdict("b", Judgement::Ng, &["a"]);
-        assert_eq!(standing(std::slice::from_ref(&first)).judgement(), Some(Judgement::Ok));
-        let both = standing(&[first.clone(), second.clone()]);
+        assert_eq!(after(std::slice::from_ref(&first)).judgement(), Some(Judgement::Ok));
+        let both = after(&[first.clone(), second.clone()]);
         assert_eq!((both.judgement(), both.verdicts()), (Some(Judgement::Ng), &[second.clone()][..]));
         // An undo repeats the earlier judgement, or says that there was none.
-        let undone = standing(&[first.clone(), second.clone(), verdict("c", Judgement::Ok, &["b"])]);
+        let undone = after(&[first.clone(), second.clone(), verdict("c", Judgement::Ok, &["b"])]);
         assert_eq!(undone.judgement(), Some(Judgement::Ok));
-        let undone = standing(&[first, verdict("c", Judgement::Unjudged, &["a"])]);
+        let undone = after(&[first, verdict("c", Judgement::Unjudged, &["a"])]);
         assert_eq!(undone.judgement(), None);
     }
 
@@ -94,7 +94,7 @@ mod tests {
             verdict("b", Judgement::Ng, &["a"]),
             verdict("c", Judgement::Ok, &["a"]),
         ];
-        let conflict = standing(&verdicts);
+        let conflict = after(&verdicts);
         assert!(conflict.is_conflict());
         assert_eq!(conflict.judgement(), Some(Judgement::Pending));
         let ids: Vec<&str> = conflict.verdicts().iter().map(|verdict| verdict.id.as_str()).collect();
@@ -103,14 +103,14 @@ mod tests {
         decided.apply(verdict("d", Judgement::Ng, &["b", "c"]));
         assert_eq!((decided.is_conflict(), decided.judgement()), (false, Some(Judgement::Ng)));
         // Two people who agree do not contradict each other.
-        let agreed = standing(&[verdict("a", Judgement::Ok, &[]), verdict("b", Judgement::Ok, &[])]);
+        let agreed = after(&[verdict("a", Judgement::Ok, &[]), verdict("b", Judgement::Ok, &[])]);
         assert_eq!((agreed.is_conflict(), agreed.judgement()), (false, Some(Judgement::Ok)));
     }
 
     #[test]
     fn a_repeat_changes_nothing() {
         let repeat = Verdict { repeat: true, ..verdict("b", Judgement::Ng, &[]) };
-        let standing = standing(&[verdict("a", Judgement::Ok, &[]), repeat]);
-        assert_eq!((standing.judgement(), standing.verdicts().len()), (Some(Judgement::Ok), 1));
+        let counting = after(&[verdict("a", Judgement::Ok, &[]), repeat]);
+        assert_eq!((counting.judgement(), counting.verdicts().len()), (Some(Judgement::Ok), 1));
     }
 }
