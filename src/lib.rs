@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! cli/                                              flags in, text or JSON out
-//! report/  demo/                                    what people see
+//! curation/  report/  demo/                         what people see
 //! services/                                         what people and workers do with a run
 //! web/  capacity/  training/                        HTTP server; simulation of a run; training of the classifier
 //! pipeline/                                         stages, worker, producer, everything in one process
@@ -30,6 +30,7 @@ pub mod classifier;
 pub mod cli;
 pub mod cluster;
 pub mod config;
+pub mod curation;
 pub mod dataset;
 pub mod demo;
 pub mod domain;

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use dataset::{faces, models, synthetic, train, verdicts};
+use dataset::{curate, faces, models, synthetic, train, verdicts};
 use inspect::{audit, describe, doctor, report, simulate, status, why};
 use operate::{dead, pause, produce, rebuild, retry, work};
 use run::{candidates, demo};
@@ -68,6 +68,8 @@ enum Command {
     Report(report::Args),
     /// Lists the faces of a run that fulfil a query
     Faces(faces::Args),
+    /// Serves a page on which people judge the faces of a run
+    Curate(curate::Args),
     /// Exports the verdicts of people on crops, or imports judgements that were made elsewhere
     Verdicts(verdicts::Args),
     /// Trains the OK/NG classifier from labelled crops
@@ -121,6 +123,7 @@ fn dispatch(command: Command, definition: &Definition) -> Result<ExitCode, Failu
         Command::Settings(args) => show_settings::run(&args, definition),
         Command::Report(args) => report::run(&args),
         Command::Faces(args) => faces::run(&args),
+        Command::Curate(args) => curate::run(&args),
         Command::Verdicts(args) => verdicts::run(&args),
         Command::Train(args) => train::run(args).map(|()| ExitCode::SUCCESS),
         Command::Models(args) => models::run(&args),

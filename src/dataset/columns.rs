@@ -25,7 +25,7 @@ impl Rows {
         Self(vec![0; self.0.len()])
     }
 
-    fn insert(&mut self, row: usize) {
+    pub fn insert(&mut self, row: usize) {
         if row / 64 >= self.0.len() {
             self.0.resize(row / 64 + 1, 0);
         }
@@ -36,8 +36,38 @@ impl Rows {
         self.0[row / 64] &= !(1 << (row % 64));
     }
 
-    fn contains(&self, row: usize) -> bool {
-        self.0[row / 64] >> (row % 64) & 1 == 1
+    /// Removes a row that may lie beyond the end of the set.
+    pub fn remove_if_there(&mut self, row: usize) {
+        if self.contains(row) {
+            self.remove(row);
+        }
+    }
+
+    pub fn contains(&self, row: usize) -> bool {
+        self.0.get(row / 64).is_some_and(|word| word >> (row % 64) & 1 == 1)
+    }
+
+    /// The rows of this set that are also in the other one.
+    pub fn and(mut self, other: &Self) -> Self {
+        self.0.truncate(other.0.len());
+        self.combine(other, |a, b| a & b)
+    }
+
+    /// The rows of this set that are not in the other one.
+    pub fn minus(self, other: &Self) -> Self {
+        self.combine(other, |a, b| a & !b)
+    }
+
+    /// The row that `before` other rows of the set precede.
+    pub fn nth(&self, before: u64) -> Option<usize> {
+        let mut left = before;
+        for (index, &word) in self.0.iter().enumerate() {
+            match u64::from(word.count_ones()) {
+                count if count <= left => left -= count,
+                _ => return bits(word).nth(left as usize).map(|bit| 64 * index + bit),
+            }
+        }
+        None
     }
 
     /// The rows of the set whose value fulfils the condition.
@@ -263,6 +293,31 @@ impl Columns {
             let column = &mut self.texts[text as usize];
             column.rows[row] = column.number(value);
         }
+    }
+
+    /// All faces.
+    pub fn present(&self) -> &Rows {
+        &self.present
+    }
+
+    /// The row of the face with this key, if it is still there.
+    pub fn row(&self, key: i64) -> Option<usize> {
+        self.keys.binary_search(&key).ok().filter(|row| self.present.contains(*row))
+    }
+
+    /// The rows of `within` that people have judged.
+    pub fn judged(&self, within: &Rows) -> Rows {
+        within
+            .clone()
+            .and(&self.present)
+            .select(&self.texts[Text::Verdict as usize].rows, |number| *number != TextColumn::NULL)
+    }
+
+    /// The rows of `within` whose last verdict is another person's.
+    pub fn judged_by_others(&self, within: &Rows, person: &str) -> Rows {
+        let column = &self.texts[Text::JudgedBy as usize];
+        let own = column.numbers.get(person).copied().unwrap_or(TextColumn::NULL);
+        within.select(&column.rows, |number| *number != TextColumn::NULL && *number != own)
     }
 
     /// The status of each row of `within`.
@@ -496,6 +551,22 @@ mod tests {
         ids.sort();
         assert!(ids.is_sorted_by_key(id_rank), "{ids:?}");
         assert_ne!(id_rank(&ids[0]), id_rank(&ids[1]));
+    }
+
+    #[test]
+    fn sets_of_different_lengths_combine() {
+        let set = |rows: &[usize]| {
+            let mut set = Rows::default();
+            rows.iter().for_each(|row| set.insert(*row));
+            set
+        };
+        let (short, long) = (set(&[1, 3, 63]), set(&[3, 64, 200]));
+        let rows = |set: Rows| set.iter().collect::<Vec<_>>();
+        assert_eq!((rows(short.clone().and(&long)), rows(long.clone().and(&short))), (vec![3], vec![3]));
+        assert_eq!(rows(short.clone().minus(&long)), [1, 63]);
+        assert_eq!(rows(long.clone().minus(&short)), [64, 200]);
+        assert!(long.contains(200) && !long.contains(201) && !long.contains(100_000));
+        assert_eq!([0, 1, 2, 3].map(|before| long.nth(before)), [Some(3), Some(64), Some(200), None]);
     }
 
     #[test]

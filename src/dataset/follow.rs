@@ -1,4 +1,5 @@
-//! Fills the index from the feed of endings, and its predictions from the archive.
+//! Fills the index from the feed of endings, and its predictions from the archive. The index is not held while something
+//! is read: a server that answers from it goes on meanwhile.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,7 +7,8 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::ending::EndedPhoto;
-use super::index::{Change, Index, IndexError};
+use super::index::{Change, IndexError};
+use super::shared::IndexAccess;
 use crate::archive::predictions::Predictions;
 use crate::archive::records::Records;
 use crate::archive::run_classifier::RunClassifiers;
@@ -56,7 +58,11 @@ impl IndexSource {
 
     /// Brings the index up to date: the run's classifier, everything that is new in the feed and in the log of
     /// verdicts, and predictions that were made since. `progress` receives the number of photos of each batch.
-    pub async fn update(&self, index: &mut Index, progress: &(dyn Fn(u64) + Sync)) -> Result<(), FollowError> {
+    pub async fn update(
+        &self,
+        index: &mut impl IndexAccess,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<(), FollowError> {
         self.follow(index, progress).await?;
         self.judge(index).await?;
         self.score(index, progress).await?;
@@ -67,22 +73,30 @@ impl IndexSource {
     /// changed. An interrupted call loses nothing: the index and its position in the feed are written together.
     ///
     /// After a change of the classifier, the faces have no predictions until [`IndexSource::score`].
-    pub async fn follow(&self, index: &mut Index, progress: &(dyn Fn(u64) + Sync)) -> Result<u64, FollowError> {
+    pub async fn follow(
+        &self,
+        index: &mut impl IndexAccess,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<u64, FollowError> {
         let history = self.classifiers.read(&self.run).await?;
         let model = history.current().map(|current| current.model_sha256);
-        index.set_classifier(&history)?;
-        let (_, unrecorded) = index.unrecorded(Self::AGAIN)?;
+        let (_, unrecorded) = index
+            .call(move |index| {
+                index.set_classifier(&history)?;
+                index.unrecorded(Self::AGAIN)
+            })
+            .await?;
         if !unrecorded.is_empty() {
             let again = self.changes(unrecorded.into_iter().map(|id| (id, true)), model).await?;
-            index.apply(&again, None)?;
+            index.call(move |index| index.apply(&again, None)).await?;
         }
 
         let mut changed = 0;
         loop {
-            let after = index.position()?;
+            let after = index.call(|index| index.position()).await?;
             let endings = self.ledger.endings(&self.run, after.as_ref(), Self::BATCH).await?;
             if endings.restarted || after.is_none() {
-                index.clear()?;
+                index.call(|index| index.clear()).await?;
             } else if endings.entries.is_empty() {
                 return Ok(changed);
             }
@@ -92,9 +106,10 @@ impl IndexSource {
             let latest = endings.entries.iter().filter(|entry| last[&entry.photo_id] == entry.sequence);
             let latest = latest.map(|entry| (entry.photo_id.clone(), entry.change != FeedChange::Reopened));
             let changes = self.changes(latest, model).await?;
-            index.apply(&changes, Some(&endings.cursor))?;
-            changed += changes.len() as u64;
-            progress(changes.len() as u64);
+            let (count, cursor) = (changes.len() as u64, endings.cursor);
+            index.call(move |index| index.apply(&changes, Some(&cursor))).await?;
+            changed += count;
+            progress(count);
             if endings.entries.len() < Self::BATCH {
                 return Ok(changed);
             }
@@ -102,23 +117,31 @@ impl IndexSource {
     }
 
     /// Applies everything that is new in the log of verdicts, and returns how many verdicts there are.
-    pub async fn judge(&self, index: &mut Index) -> Result<u64, FollowError> {
-        let (mut position, mut applied) = (index.verdict_position()?, 0);
+    pub async fn judge(&self, index: &mut impl IndexAccess) -> Result<u64, FollowError> {
+        let mut applied = 0;
         loop {
-            let verdicts = self.verdicts.next(&mut position).await?;
+            let from = index.call(|index| index.verdict_position()).await?;
+            let mut to = from;
+            let verdicts = self.verdicts.next(&mut to).await?;
             if verdicts.is_empty() {
                 return Ok(applied);
             }
-            index.add_verdicts(&verdicts, position)?;
-            applied += verdicts.len() as u64;
+            let count = verdicts.len() as u64;
+            if index.call(move |index| index.add_verdicts(from, &verdicts, to)).await? {
+                applied += count;
+            }
         }
     }
 
     /// Looks up the predictions of the run's current classifier for the faces that have none, and returns how many
     /// there are. Predictions are not announced: a reader that follows the feed for long calls this from time to time.
-    pub async fn score(&self, index: &mut Index, progress: &(dyn Fn(u64) + Sync)) -> Result<u64, FollowError> {
-        let Some(model) = index.model() else { return Ok(0) };
-        let mut unscored = index.unscored()?;
+    pub async fn score(
+        &self,
+        index: &mut impl IndexAccess,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<u64, FollowError> {
+        let (model, mut unscored) = index.call(|index| Ok((index.model(), index.unscored()?))).await?;
+        let Some(model) = model else { return Ok(0) };
         if unscored.len() > Self::LOOK_UPS {
             let mut scored: Vec<ContentHash> = self.predictions.crops_of_model(model).try_collect().await?;
             scored.sort_unstable();
@@ -132,9 +155,10 @@ impl IndexSource {
             let predictions = stream::iter(batch.iter().map(look_up).collect::<Vec<_>>()).buffered(Self::READERS);
             let predictions: Vec<Option<(i64, Prediction)>> = predictions.try_collect().await?;
             let predictions: Vec<(i64, Prediction)> = predictions.into_iter().flatten().collect();
-            index.add_predictions(&predictions)?;
-            found += predictions.len() as u64;
-            progress(predictions.len() as u64);
+            let count = predictions.len() as u64;
+            index.call(move |index| index.add_predictions(&predictions)).await?;
+            found += count;
+            progress(count);
         }
         Ok(found)
     }

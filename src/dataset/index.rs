@@ -1,7 +1,7 @@
 //! The index file: faces and endings in SQLite, and the columns of the faces in memory.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use super::page::{Cursor, Order, Page, select, sorted};
 use super::placeholder::{Placeholder, Placeholders};
 use super::query::Query;
 use super::rows;
+use super::verdict_table;
 use crate::archive::run_classifier::ClassifierHistory;
 use crate::domain::{Candidate, ContentHash, Ending, Id, Photo, Prediction, Record, RunName, Verdict};
 use crate::ledger::{Cursor as FeedCursor, Epoch};
@@ -62,8 +63,10 @@ pub struct OkSplit {
 /// The faces and endings of one run.
 pub struct Index {
     path: PathBuf,
-    connection: Connection,
-    columns: Columns,
+    pub(super) connection: Connection,
+    pub(super) columns: Columns,
+    /// Grows when the columns are read again: rows have other numbers then.
+    pub(super) generation: u64,
     run: RunName,
     /// The P(OK) from which a crop of the run counts as OK.
     threshold: f64,
@@ -77,7 +80,7 @@ impl Index {
     /// "fidx" in the file's header.
     const APPLICATION_ID: i32 = 0x6669_6478;
     /// Grows with every change of the schema or of what is stored; a file of another schema is made anew.
-    const SCHEMA: i32 = 7;
+    const SCHEMA: i32 = 8;
     const BUSY: Duration = Duration::from_secs(10);
 
     /// Opens the index of a run, or makes an empty one. A file of another run, or of another version of the program, is
@@ -104,6 +107,7 @@ impl Index {
             path: path.into(),
             connection,
             columns: Columns::default(),
+            generation: 0,
             run: run.clone(),
             threshold: ClassifierHistory::default().threshold(),
             model: None,
@@ -154,7 +158,7 @@ impl Index {
         transaction.commit()
     }
 
-    fn failed(&self, error: rusqlite::Error) -> IndexError {
+    pub(super) fn failed(&self, error: rusqlite::Error) -> IndexError {
         IndexError::Failed { path: self.path.clone(), error }
     }
 
@@ -255,21 +259,32 @@ impl Index {
 
     /// How far the index has read the log of verdicts.
     pub fn verdict_position(&self) -> Result<LogPosition, IndexError> {
-        Ok(self.meta("verdicts")?.and_then(|position| position.parse().ok()).unwrap_or_default())
+        verdict_position(&self.connection).map_err(|error| self.failed(error))
     }
 
-    /// Applies the verdicts that follow in the log, up to `position`.
-    pub fn add_verdicts(&mut self, verdicts: &[Verdict], position: LogPosition) -> Result<(), IndexError> {
-        let (changed, version) = self.write(|transaction| add_verdicts(transaction, verdicts, position))?;
-        for (key, verdict) in changed {
+    /// Applies the verdicts of the log between two positions. False: the index is not at `from`, and has not changed;
+    /// somebody else has applied them.
+    pub fn add_verdicts(
+        &mut self,
+        from: LogPosition,
+        verdicts: &[Verdict],
+        to: LogPosition,
+    ) -> Result<bool, IndexError> {
+        let (changed, version) = self.write(|transaction| match verdict_position(transaction)? == from {
+            true => verdict_table::add(transaction, verdicts, to).map(Some),
+            false => Ok(None),
+        })?;
+        let is_at_position = changed.is_some();
+        for (key, verdict) in changed.into_iter().flatten() {
             self.columns.set_verdict(key, verdict.as_ref());
         }
-        self.catch_up(version)
+        self.catch_up(version)?;
+        Ok(is_at_position)
     }
 
     /// The verdicts on a crop that no other replaces.
     pub fn verdicts_on(&self, crop: ContentHash) -> Result<CropVerdicts, IndexError> {
-        verdicts_on(&self.connection, crop).map_err(|error| self.failed(error))
+        verdict_table::on_crop(&self.connection, crop).map_err(|error| self.failed(error))
     }
 
     /// Deletes all faces and endings, and the position in the feed.
@@ -311,6 +326,7 @@ impl Index {
         // Read first: a commit between the two reads is then seen as a change.
         self.version = data_version(&self.connection).map_err(|error| self.failed(error))?;
         self.columns = rows::read_columns(&self.connection).map_err(|error| self.failed(error))?;
+        self.generation += 1;
         self.model = stored_model(&self.connection).map_err(|error| self.failed(error))?;
         let threshold = self.meta("threshold")?.and_then(|threshold| threshold.parse().ok());
         self.threshold = threshold.unwrap_or_else(|| ClassifierHistory::default().threshold());
@@ -422,7 +438,7 @@ impl Index {
     }
 
     /// Reads the face of a row of the columns.
-    fn reader(&self) -> Result<impl FnMut(usize) -> Result<Option<Face>, IndexError> + '_, IndexError> {
+    pub(super) fn reader(&self) -> Result<impl FnMut(usize) -> Result<Option<Face>, IndexError> + '_, IndexError> {
         let sql = format!("{} WHERE key = ?1", rows::SELECT_FACE);
         let mut by_key = self.connection.prepare_cached(&sql).map_err(|error| self.failed(error))?;
         Ok(move |row| {
@@ -538,6 +554,10 @@ fn meta(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>>
     connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0)).optional()
 }
 
+fn verdict_position(connection: &Connection) -> rusqlite::Result<LogPosition> {
+    Ok(meta(connection, "verdicts")?.and_then(|position| position.parse().ok()).unwrap_or_default())
+}
+
 /// The model whose predictions the file has.
 fn stored_model(connection: &Connection) -> rusqlite::Result<Option<ContentHash>> {
     Ok(meta(connection, "model")?.and_then(|model| model.parse().ok()))
@@ -547,49 +567,6 @@ fn stored_model(connection: &Connection) -> rusqlite::Result<Option<ContentHash>
 /// the prediction was looked up.
 fn is_of(prediction: &Prediction, model: Option<ContentHash>) -> bool {
     model.is_none_or(|model| prediction.model_sha256 == model)
-}
-
-fn verdicts_on(connection: &Connection, crop: ContentHash) -> rusqlite::Result<CropVerdicts> {
-    let mut read = connection.prepare_cached("SELECT verdicts FROM crop_verdicts WHERE crop = ?1")?;
-    let verdicts: Option<String> = read.query_row([crop.as_bytes()], |row| row.get(0)).optional()?;
-    // What is unreadable is made again from the log when the file is deleted; the program writes it itself.
-    Ok(verdicts.and_then(|verdicts| serde_json::from_str(&verdicts).ok()).unwrap_or_default())
-}
-
-/// Returns what counts now for the faces whose crops the verdicts are about, by their keys.
-fn add_verdicts(
-    transaction: &Transaction<'_>,
-    verdicts: &[Verdict],
-    position: LogPosition,
-) -> rusqlite::Result<Vec<(i64, Option<FaceVerdict>)>> {
-    let mut by_crop: BTreeMap<ContentHash, Vec<&Verdict>> = BTreeMap::new();
-    for verdict in verdicts {
-        by_crop.entry(verdict.crop).or_default().push(verdict);
-    }
-    let mut put = transaction.prepare_cached("INSERT OR REPLACE INTO crop_verdicts VALUES (?1, ?2, ?3, ?4, ?5)")?;
-    let mut keys = transaction.prepare_cached("SELECT key FROM faces WHERE crop = ?1")?;
-    let mut changed = Vec::new();
-    for (crop, verdicts) in by_crop {
-        let mut on_crop = verdicts_on(transaction, crop)?;
-        verdicts.into_iter().cloned().for_each(|verdict| on_crop.apply(verdict));
-        let json = serde_json::to_string(&on_crop)
-            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-        let counting = FaceVerdict::of(&on_crop);
-        let verdict = counting.as_ref();
-        put.execute(params![
-            crop.as_bytes(),
-            json,
-            verdict.map(|verdict| verdict.judgement.as_str()),
-            verdict.and_then(|verdict| verdict.reason).map(|reason| reason.as_str()),
-            verdict.map(|verdict| verdict.by.as_str()),
-        ])?;
-        for key in keys.query_map([crop.as_bytes()], |row| row.get(0))? {
-            changed.push((key?, counting.clone()));
-        }
-    }
-    let mut set = transaction.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('verdicts', ?1)")?;
-    set.execute([position.to_string()])?;
-    Ok(changed)
 }
 
 /// What a change did to the faces.
@@ -713,7 +690,7 @@ fn add_record(
     let published = rows::published(face.posted_at.as_deref());
     rows::insert(&mut statements.add_face, &face, published)?;
     let key = transaction.last_insert_rowid();
-    face.verdict = FaceVerdict::of(&verdicts_on(transaction, face.crop)?);
+    face.verdict = FaceVerdict::of(&verdict_table::on_crop(transaction, face.crop)?);
     match photo.facts.prediction.as_ref().filter(|prediction| is_of(prediction, model)) {
         Some(prediction) => {
             statements.add_prediction.execute(params![key, prediction.p_ok, prediction.model])?;

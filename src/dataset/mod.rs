@@ -13,8 +13,8 @@
 //!   changes one number.
 //! - Which originals are shared follows from the endings: a table of originals and labels, kept by triggers, and two
 //!   columns in memory ([`placeholder`]).
-//! - Verdicts belong to crops: the table `crop_verdicts` has what counts for each crop, from the log of verdicts, with its
-//!   own position in that log. Columns in memory have it for each face, so that queries and counts can name it. A face
+//! - Verdicts belong to crops: the table `verdicts` has all of them, the table `crop_verdicts` what counts for each crop,
+//!   from the log of verdicts, with a position of its own in that log. Columns in memory have it for each face, so that queries and counts can name it. A face
 //!   whose photo ends again with other bytes has another crop, and so no verdict.
 
 mod columns;
@@ -23,14 +23,20 @@ pub mod export_filter;
 pub mod face;
 pub mod follow;
 pub mod index;
+pub mod judging;
 pub mod page;
 pub mod placeholder;
 pub mod query;
 mod rows;
+pub mod shared;
+pub mod verdict_history;
+mod verdict_table;
 
+pub use columns::Rows;
 pub use ending::{EndedPhoto, EndingCount};
 pub use face::{Face, FaceStatus, FaceVerdict};
 pub use follow::{FollowError, IndexSource};
 pub use index::{Change, Index, IndexError};
 pub use page::{Cursor, Direction, Page, Sort};
 pub use query::{Query, QueryError};
+pub use shared::SharedIndex;

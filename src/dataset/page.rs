@@ -19,6 +19,8 @@ pub enum Sort {
     Published,
     /// Distance of P(OK) from the threshold: the most uncertain first.
     Uncertainty,
+    /// In an order that the seed determines; no query names it.
+    Random(u64),
     By(Number),
 }
 
@@ -132,8 +134,22 @@ fn rank(columns: &Columns, order: Order, threshold: f64, row: usize) -> u64 {
         Sort::Updated => columns.key(row) as u64,
         Sort::Published => (columns.published(row) as u64) ^ (1 << 63),
         Sort::Uncertainty => ordered((columns.number(Number::POk, row) - threshold as f32).abs()),
+        Sort::Random(seed) => scattered(columns.key(row) as u64 ^ seed),
         Sort::By(number) => ordered(columns.number(number, row)),
     }
+}
+
+/// The place of a row in an order.
+pub fn cursor(columns: &Columns, order: Order, threshold: f64, row: usize) -> Cursor {
+    Cursor { rank: rank(columns, order, threshold, row), id: columns.id(row).clone() }
+}
+
+/// Numbers that look random and differ for different inputs (SplitMix64, Steele et al. 2014).
+pub fn scattered(number: u64) -> u64 {
+    let z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 /// The first `limit` of the rows after `after`, in order, and the cursor of the last one if there are more.

@@ -214,7 +214,7 @@ pub fn hash(row: &Row<'_>, column: usize) -> rusqlite::Result<ContentHash> {
 }
 
 /// A value that is stored by its name.
-fn word<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
+pub fn word<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
     row: &Row<'_>,
     column: usize,
 ) -> rusqlite::Result<T> {

@@ -62,7 +62,49 @@ CREATE TABLE crop_verdicts (
     verdicts TEXT NOT NULL,
     judgement TEXT,
     reason TEXT,
-    judged_by TEXT
+    judged_by TEXT,
+    -- Whether one of the verdicts that count was given in bulk.
+    in_bulk INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- All verdicts, numbered in the order of the log. `replaces`: ids with blanks between them.
+CREATE TABLE verdicts (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    photo_id TEXT NOT NULL,
+    crop BLOB NOT NULL,
+    judgement TEXT NOT NULL,
+    reason TEXT,
+    person TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    replaces TEXT NOT NULL,
+    selection TEXT NOT NULL,
+    view TEXT NOT NULL,
+    repeat INTEGER NOT NULL,
+    seen_p_ok REAL,
+    seen_model BLOB
+);
+
+CREATE INDEX verdicts_by_crop ON verdicts(crop);
+CREATE INDEX verdicts_by_photo ON verdicts(photo_id);
+
+-- The judgements that are shown again, and the repeats themselves.
+CREATE INDEX single_verdicts ON verdicts(person, number)
+WHERE view = 'single' AND NOT repeat AND judgement IN ('ok', 'ng');
+CREATE INDEX repeated_verdicts ON verdicts(person, crop, number) WHERE repeat;
+
+-- The random sample that estimates the precision of a model.
+CREATE INDEX random_verdicts ON verdicts(seen_model, seen_p_ok)
+WHERE selection = 'random' AND view = 'single' AND NOT repeat AND judgement <> 'unjudged';
+
+-- How many judgements each person made in each hour since 1970, kept as verdicts come. `in_bulk` counts those in bulk,
+-- `verdicts` all others; undos and imports are in neither.
+CREATE TABLE verdict_hours (
+    hour INTEGER NOT NULL,
+    person TEXT NOT NULL,
+    verdicts INTEGER NOT NULL,
+    in_bulk INTEGER NOT NULL,
+    PRIMARY KEY (hour, person)
 ) WITHOUT ROWID;
 
 CREATE INDEX faces_by_crop ON faces(crop);

@@ -51,6 +51,11 @@ impl ObjectKey {
         Self(format!("runs/{run}/{name}.json"))
     }
 
+    /// A document of curation, for all runs: `curation/NAME.json`.
+    pub fn of_curation(name: &str) -> Self {
+        Self(format!("curation/{name}.json"))
+    }
+
     /// The prediction of a model for a crop: `predictions/MODEL/ab/CROP.json`.
     pub fn prediction(model: ContentHash, crop: ContentHash) -> Self {
         let hash = crop.to_string();

@@ -14,6 +14,7 @@ pub mod requeue;
 pub mod run_target;
 pub mod servers;
 pub mod status;
+pub mod story;
 pub mod verdict_files;
 pub mod work;
 pub mod worker_routes;

@@ -220,6 +220,19 @@ impl VerdictWriter {
         self.position
     }
 
+    /// Reads what other writers have appended. Returns everything that is new since the last call of this or of
+    /// [`VerdictWriter::append`], in order.
+    pub async fn follow(&mut self) -> Result<Vec<Verdict>, ObjectError> {
+        self.catch_up().await?;
+        Ok(std::mem::take(&mut self.unreported))
+    }
+
+    /// Whether the log has a verdict with this id, as far as it was read, and whether it is the same act.
+    pub fn knows(&self, verdict: &Verdict) -> Option<bool> {
+        let (id, act) = fingerprint(verdict);
+        self.acts.get(&id).map(|known| *known == act)
+    }
+
     /// Stores the verdicts durably, in order, as a whole or not at all. Verdicts that are in the log count as stored.
     ///
     /// # Errors

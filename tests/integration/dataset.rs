@@ -52,9 +52,9 @@ fn filled(faces: u64) -> (tempfile::TempDir, Index, Vec<Face>) {
     // Half of the verdicts are known before the faces.
     let judged: Vec<Verdict> = (0..faces).flat_map(verdicts).collect();
     let (first, second) = judged.split_at(judged.len() / 2);
-    index.add_verdicts(first, "1:10".parse().unwrap()).unwrap();
+    assert!(index.add_verdicts(Default::default(), first, "1:10".parse().unwrap()).unwrap());
     index.apply(&changes, None).unwrap();
-    index.add_verdicts(second, "1:20".parse().unwrap()).unwrap();
+    assert!(index.add_verdicts("1:10".parse().unwrap(), second, "1:20".parse().unwrap()).unwrap());
     let original = |photo: &Photo| photo.facts.original.as_ref().unwrap().sha256;
     let mut labels: HashMap<ContentHash, Vec<String>> = HashMap::new();
     for photo in &photos {
@@ -278,7 +278,7 @@ fn pages_visit_every_face_once_in_order() {
                 Sort::By(number) => f64::from(number.of(face)),
                 Sort::Uncertainty => f64::from((Number::POk.of(face) - THRESHOLD as f32).abs()),
                 Sort::Published => published(face),
-                Sort::Id | Sort::Updated => 0.0,
+                Sort::Id | Sort::Updated | Sort::Random(_) => 0.0,
             };
             if key.is_nan() { last } else { key }
         };

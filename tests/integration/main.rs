@@ -3,6 +3,7 @@
 mod classifier;
 mod cluster;
 mod conformance;
+mod curation;
 mod dashboards;
 mod dataset;
 mod fetch;

@@ -21,12 +21,16 @@ pub struct IndexArgs {
 impl IndexArgs {
     /// Opens the index of the run, as it was left.
     pub fn open(&self, target: &RunTarget) -> Result<(Index, IndexSource), Failure> {
-        let path = match self.index.clone().or_else(|| target.index_file()) {
-            Some(path) => path,
-            None => cached(target)?,
-        };
-        let index = Index::open(&path, &target.run).map_err(Failure::broken)?;
+        let index = Index::open(&self.path(target)?, &target.run).map_err(Failure::broken)?;
         Ok((index, target.index_source()))
+    }
+
+    /// The file of the index of the run.
+    pub fn path(&self, target: &RunTarget) -> Result<PathBuf, Failure> {
+        match self.index.clone().or_else(|| target.index_file()) {
+            Some(path) => Ok(path),
+            None => cached(target),
+        }
     }
 }
 

@@ -96,6 +96,17 @@ impl Query {
     /// The query that everything fulfils.
     pub const ALL: Query = Query::And(Vec::new());
 
+    /// Whether a condition of the query is about a field other than `name`.
+    pub fn names_other_than(&self, name: &str) -> bool {
+        match self {
+            Self::And(parts) | Self::Or(parts) => parts.iter().any(|part| part.names_other_than(name)),
+            Self::Not(part) => part.names_other_than(name),
+            Self::Compare(field, ..) | Self::In(field, _) | Self::Contains(field, _) | Self::IsNull(field) => {
+                field.name != name
+            }
+        }
+    }
+
     /// The operands if the query is a conjunction, else the query itself.
     pub fn conjuncts(&self) -> &[Query] {
         match self {

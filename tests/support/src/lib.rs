@@ -2,6 +2,7 @@
 
 pub mod collection;
 pub mod collector;
+pub mod curation;
 pub mod faces;
 pub mod failpoints;
 pub mod objects;

@@ -1,0 +1,96 @@
+//! A face as a picture to judge.
+
+use serde::Serialize;
+
+use crate::dataset::{Face, FaceStatus};
+use crate::domain::{ContentHash, Judgement, Landmarks, NgReason, Verdict, VerdictId};
+use crate::verdicts::CropVerdicts;
+
+/// A picture to judge, with what is known of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Card {
+    pub photo_id: String,
+    pub crop: ContentHash,
+    pub format: &'static str,
+    /// The path of the crop's picture.
+    pub picture: String,
+    /// Pixels.
+    pub size: u32,
+    pub label: Option<String>,
+    pub p_ok: Option<f64>,
+    pub status: &'static str,
+    pub judgement: Option<Judgement>,
+    pub reason: Option<NgReason>,
+    /// Those that count. A new verdict replaces them.
+    pub verdicts: Vec<CountingVerdict>,
+    /// Faces of the run with this crop.
+    pub copies: usize,
+    pub mirrored: f64,
+    pub mirrored_head: f64,
+    pub blur: f64,
+    pub exposure: f64,
+    pub score: f64,
+    /// Degrees.
+    pub angle: f64,
+    /// In pixels of the crop.
+    pub landmarks: Landmarks,
+    /// Sealed; comes back with the verdict.
+    pub ticket: String,
+}
+
+/// A verdict that counts.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CountingVerdict {
+    pub id: VerdictId,
+    pub judgement: Judgement,
+    pub reason: Option<NgReason>,
+    pub by: String,
+    /// Milliseconds since 1970.
+    pub at: u64,
+}
+
+impl From<&Verdict> for CountingVerdict {
+    fn from(verdict: &Verdict) -> Self {
+        let Verdict { id, judgement, reason, by, at, .. } = verdict;
+        Self { id: id.clone(), judgement: *judgement, reason: *reason, by: by.clone(), at: *at }
+    }
+}
+
+/// The verdicts that count for a crop, as the API has them.
+pub fn counting(verdicts: &CropVerdicts) -> Vec<CountingVerdict> {
+    verdicts.verdicts().iter().map(CountingVerdict::from).collect()
+}
+
+impl Card {
+    /// `verdicts`: those on the crop; the default makes the face look as if nobody had judged it.
+    pub fn of(face: &Face, verdicts: &CropVerdicts, copies: usize, threshold: f64, ticket: String) -> Self {
+        let judgement = verdicts.judgement();
+        Self {
+            photo_id: face.photo_id.to_string(),
+            crop: face.crop,
+            format: face.format.extension(),
+            picture: crop_path(face.crop),
+            size: face.size,
+            label: face.label_name.clone(),
+            p_ok: face.p_ok,
+            status: FaceStatus::of(judgement, face.p_ok, threshold).as_str(),
+            judgement,
+            reason: verdicts.last().and_then(|last| last.reason).filter(|_| judgement == Some(Judgement::Ng)),
+            verdicts: counting(verdicts),
+            copies,
+            mirrored: face.mirrored,
+            mirrored_head: face.mirrored_head,
+            blur: face.blur,
+            exposure: face.exposure,
+            score: face.score,
+            angle: face.angle,
+            landmarks: face.landmarks.clone(),
+            ticket,
+        }
+    }
+}
+
+/// The path of a crop's picture.
+pub fn crop_path(crop: ContentHash) -> String {
+    format!("/pictures/crops/{crop}")
+}

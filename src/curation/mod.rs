@@ -1,0 +1,113 @@
+//! Curation: people judge the faces of a run in a web page.
+//!
+//! The page and other programs use the same API ([`routes`]; `openapi.json` describes it). What a person judges is in the
+//! log of verdicts in the object store before the request is answered ([`recorder`]); all else here can be lost: the
+//! index of faces is derived, and lists and leases are for the moment.
+
+pub mod access;
+mod assets;
+mod card;
+mod counts;
+mod entries;
+mod error;
+mod faces;
+mod follow;
+mod judge;
+mod leases;
+mod lists;
+mod pictures;
+mod recorder;
+mod request;
+mod routes;
+mod session;
+mod state;
+mod tickets;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use tokio_util::sync::CancellationToken;
+
+use access::Access;
+use leases::Leases;
+use lists::Lists;
+use recorder::VerdictRecorder;
+use state::{CurationState, Shared};
+use tickets::TicketKey;
+
+use crate::archive::run_classifier::RunClassifiers;
+use crate::dataset::{FollowError, Index, IndexError, SharedIndex};
+use crate::objects::ObjectError;
+use crate::services::run_target::RunTarget;
+use crate::verdicts::VerdictLog;
+
+/// Settings of a server.
+pub struct CurationSettings {
+    /// The file of the index of faces.
+    pub index: PathBuf,
+    /// OK faces that the person wants.
+    pub wanted: u64,
+    /// Where Jaeger is, for links to traces.
+    pub jaeger: Option<String>,
+    pub access: Access,
+}
+
+/// Why a server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum CurationError {
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    #[error(transparent)]
+    Follow(#[from] FollowError),
+    #[error("cannot read the verdicts and the key of curation: {0}")]
+    Objects(#[from] ObjectError),
+}
+
+/// The server of one run.
+pub struct Curation {
+    shared: Shared,
+}
+
+impl Curation {
+    /// Opens the index and brings it up to date. `progress` receives the numbers of photos that it takes in.
+    pub async fn open(
+        target: &RunTarget,
+        settings: CurationSettings,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<Self, CurationError> {
+        let CurationSettings { index, wanted, jaeger, access } = settings;
+        let index = SharedIndex::new(Index::open(&index, &target.run)?);
+        let source = target.index_source();
+        let log = VerdictLog::new(target.objects.clone(), target.run.clone());
+        let recorder = VerdictRecorder::open(log, index.clone(), source.clone()).await?;
+        source.update(&mut index.clone(), progress).await?;
+        let shared = CurationState {
+            run: target.run.clone(),
+            wanted,
+            jaeger,
+            access,
+            ledger: target.ledger.clone(),
+            objects: target.objects.clone(),
+            records: target.records.clone(),
+            classifiers: RunClassifiers::new(target.objects.clone()),
+            tickets: TicketKey::open(target.objects.clone(), target.run.clone()).await?,
+            index,
+            source,
+            recorder,
+            lists: Mutex::new(Lists::default()),
+            leases: Mutex::new(Leases::default()),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// All paths of the server.
+    pub fn router(&self) -> Router {
+        routes::router(self.shared.clone())
+    }
+
+    /// Keeps the index up to date until `shutdown`: new faces, predictions, verdicts of others, the classifier.
+    pub async fn follow(&self, shutdown: CancellationToken) {
+        follow::follow(&self.shared, shutdown).await;
+    }
+}

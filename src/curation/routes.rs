@@ -1,0 +1,55 @@
+//! The paths of the server.
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware;
+use axum::response::Response;
+use axum::routing::{get, post, put};
+
+use super::error::ApiError;
+use super::request::MAX_BODY;
+use super::state::Shared;
+use super::{assets, counts, faces, judge, pictures, session};
+
+/// All paths, for people that `access` lets in.
+pub fn router(shared: Shared) -> Router {
+    let api = Router::new()
+        .route("/session", get(session::session))
+        .route("/lists", post(judge::open_list))
+        .route("/lists/{list}/entries", post(judge::read_entries))
+        .route("/verdicts", post(judge::send_verdicts))
+        .route("/clients/{client}/alive", post(judge::keep_alive))
+        .route("/clients/{client}/closed", post(judge::close_client))
+        .route("/faces", get(faces::list))
+        .route("/faces/{photo_id}", get(faces::one))
+        .route("/counts", get(counts::counts))
+        .route("/threshold", put(counts::set_threshold))
+        .route("/labels", get(counts::labels))
+        .route("/labels/counts", get(counts::label_counts))
+        .route("/hosts", get(counts::hosts))
+        .fallback(async || ApiError::not_found("there is no such path: /api/openapi.json lists them"))
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::map_response(no_store));
+    let pictures = Router::new()
+        .route("/crops/{hash}", get(pictures::crop))
+        .route("/originals/{hash}", get(pictures::original))
+        .fallback(async || ApiError::not_found("expected /pictures/crops/HASH or /pictures/originals/HASH"))
+        .method_not_allowed_fallback(method_not_allowed);
+    let inside = Router::new()
+        .nest("/api", api)
+        .nest("/pictures", pictures)
+        .merge(assets::routes())
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(shared.clone());
+    shared.access.protect(inside)
+}
+
+async fn method_not_allowed() -> ApiError {
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method", "the path does not have this method")
+}
+
+async fn no_store(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

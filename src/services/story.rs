@@ -1,0 +1,144 @@
+//! The story of one photo: where it is, what the stages found out, and its history.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use crate::archive::records::Records;
+use crate::domain::calendar;
+use crate::domain::{Cause, Facts, Photo, PhotoKey, StageName, State};
+use crate::ledger::{Event, Ledger, PhotoStatus};
+use crate::objects::ObjectKey;
+use crate::server_error::ServerError;
+
+/// All facts about a photo.
+#[derive(Debug, Serialize)]
+pub struct Story {
+    key: PhotoKey,
+    pub trace_id: String,
+    /// The link to the trace in Jaeger, if its address is known.
+    pub trace_url: Option<String>,
+    state: State,
+    stage: StageName,
+    attempt: u32,
+    /// Seconds since 1970, UTC; 0: at once.
+    due_at: u64,
+    cause: Option<Cause>,
+    history: Vec<Event>,
+    photo: Option<Photo>,
+    objects: Vec<String>,
+}
+
+impl Story {
+    /// None: the run does not know the photo. `records`: where the messages of ended photos are, if the ledger does not
+    /// keep them. `jaeger`: where Jaeger is.
+    pub async fn read(
+        key: &PhotoKey,
+        ledger: &dyn Ledger,
+        records: Option<&Records>,
+        jaeger: Option<&str>,
+    ) -> Result<Option<Self>, ServerError> {
+        let Some(mut status) = ledger.status(key).await? else { return Ok(None) };
+        if let (None, Some(records)) = (&status.message, records) {
+            status.message = records.read(key).await?.map(|record| record.message);
+        }
+        let history = ledger.history(key).await?;
+        Ok(Some(Self::of(key.clone(), status, history, jaeger)))
+    }
+
+    fn of(key: PhotoKey, status: PhotoStatus, history: Vec<Event>, jaeger: Option<&str>) -> Self {
+        let photo = status.message.map(|message| message.photo);
+        let facts = photo.as_ref().map(|photo| photo.facts.clone()).unwrap_or_default();
+        let original = facts.original.map(|original| ObjectKey::original(original.sha256, original.format));
+        let crop = facts.crop.map(|crop| ObjectKey::face(crop.sha256, crop.format));
+        let trace_id = key.trace().trace_id_hex();
+        Self {
+            trace_url: jaeger.map(|jaeger| format!("{}/trace/{trace_id}", jaeger.trim_end_matches('/'))),
+            trace_id,
+            key,
+            state: status.state,
+            stage: status.stage,
+            attempt: status.attempt,
+            due_at: status.due_at,
+            cause: status.cause,
+            history,
+            photo,
+            objects: [original, crop].into_iter().flatten().map(|key| key.to_string()).collect(),
+        }
+    }
+
+    /// As a person reads it.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        self.write(&mut text).expect("writing to a String cannot fail");
+        text
+    }
+
+    fn write(&self, text: &mut String) -> std::fmt::Result {
+        let state = match self.state {
+            State::Ended(ending) => format!("{ending} at {}", self.stage),
+            State::Waiting(position) if self.due_at > 0 => {
+                format!("waiting for {}, due {} UTC", position.stage, calendar::second(self.due_at))
+            }
+            State::Waiting(position) => format!("waiting for {}", position.stage),
+        };
+        writeln!(text, "photo {}: {state}", self.key.photo_id.as_str().escape_debug())?;
+        if let Some(cause) = &self.cause {
+            writeln!(text, "  {}", cause.to_string().escape_debug())?;
+        }
+        writeln!(text, "\n  trace   {}", self.trace_url.as_ref().unwrap_or(&self.trace_id))?;
+        if let Some(photo) = &self.photo {
+            let candidate = &photo.candidate;
+            writeln!(text, "  url     {}", candidate.photo_url.escape_debug())?;
+            if let Some(page) = &candidate.source_url {
+                writeln!(text, "  page    {}", page.escape_debug())?;
+            }
+            let label = candidate.label_name.as_deref().unwrap_or("-");
+            writeln!(text, "  label   {} ({}), face {}", label.escape_debug(), candidate.label_id, candidate.face_id)?;
+            if let Some(source) = &candidate.source {
+                writeln!(text, "  source  {}", source.escape_debug())?;
+            }
+            for (name, value) in &candidate.columns {
+                writeln!(text, "  column  {}: {}", name.escape_debug(), value.escape_debug())?;
+            }
+            facts(text, &photo.facts)?;
+        }
+        for object in &self.objects {
+            writeln!(text, "  object  {object}")?;
+        }
+        writeln!(text)?;
+        for event in &self.history {
+            let cause =
+                event.cause.as_ref().map(|cause| format!("  {}", cause.to_string().escape_debug())).unwrap_or_default();
+            let attempt = if event.attempt > 1 { format!(" (attempt {})", event.attempt) } else { String::new() };
+            writeln!(
+                text,
+                "  {}.{:03}  {:<9}{:<10}{:>6} ms{attempt}{cause}",
+                calendar::second(event.at_ms / 1000),
+                event.at_ms % 1000,
+                event.stage.as_str(),
+                event.what.as_str(),
+                event.took_ms
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn facts(text: &mut String, facts: &Facts) -> std::fmt::Result {
+    if let Some(original) = &facts.original {
+        writeln!(text, "  file    {} bytes of {}", original.bytes, original.format.extension())?;
+    }
+    if let Some(face) = &facts.face {
+        let (width, height) = (face.width, face.height);
+        writeln!(text, "  face    tilted {:.1} degrees, score {:.2}, in {width} x {height}", face.angle, face.score)?;
+    }
+    if let Some(crop) = &facts.crop {
+        let mirrored = 100.0 * crop.mirrored;
+        writeln!(text, "  crop    {0} x {0} pixels, {mirrored:.1} % mirrored", crop.size)?;
+    }
+    if let Some(prediction) = &facts.prediction {
+        writeln!(text, "  prediction P(OK) {:.4} by {}", prediction.p_ok, prediction.model)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,4 @@
+//! `facemill curate` as a process, and its API.
+
+mod client;
+mod judging;
