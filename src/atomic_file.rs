@@ -10,6 +10,14 @@ use tempfile::NamedTempFile;
 /// The suffix of temporary files. A killed process may leave some behind.
 pub const PARTIAL: &str = ".part";
 
+/// Who may read a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileAccess {
+    /// Everybody, less the umask, as for any new file.
+    Everybody,
+    Owner,
+}
+
 /// A file that is written under a temporary name in its folder, and renamed when it is complete. It is deleted when it
 /// is dropped before.
 #[derive(Debug)]
@@ -21,19 +29,30 @@ pub struct AtomicFile {
 impl AtomicFile {
     /// Creates the temporary file, and the folder of `path` where it is missing.
     pub fn create(path: &Path) -> io::Result<Self> {
+        Self::create_for(FileAccess::Everybody, path)
+    }
+
+    /// As [`create`](Self::create), for these readers.
+    pub fn create_for(access: FileAccess, path: &Path) -> io::Result<Self> {
+        let mode = match access {
+            FileAccess::Everybody => 0o666,
+            FileAccess::Owner => 0o600,
+        };
         let folder = folder_of(path);
         std::fs::create_dir_all(folder)?;
-        let file = tempfile::Builder::new()
-            .suffix(PARTIAL)
-            // As for any new file, the umask decides who may read it.
-            .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(folder)?;
+        let file =
+            tempfile::Builder::new().suffix(PARTIAL).permissions(Permissions::from_mode(mode)).tempfile_in(folder)?;
         Ok(Self { file, path: path.to_owned() })
     }
 
     /// Writes a whole file. It replaces an older one.
     pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
-        let mut file = Self::create(path)?;
+        Self::write_for(FileAccess::Everybody, path, content)
+    }
+
+    /// As [`write`](Self::write), for these readers.
+    pub fn write_for(access: FileAccess, path: &Path, content: &[u8]) -> io::Result<()> {
+        let mut file = Self::create_for(access, path)?;
         file.write_all(content)?;
         file.publish()
     }
@@ -107,6 +126,15 @@ mod tests {
         let ordinary = folder.path().join("ordinary");
         std::fs::write(&ordinary, "").unwrap();
         assert_eq!(mode, std::fs::metadata(&ordinary).unwrap().permissions().mode(), "the umask applies");
+    }
+
+    #[test]
+    fn a_file_for_its_owner_is_readable_by_nobody_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users.json");
+        std::fs::write(&path, "old").unwrap();
+        AtomicFile::write_for(FileAccess::Owner, &path, b"new").unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

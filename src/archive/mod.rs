@@ -1,5 +1,5 @@
-//! Typed documents in the object store: records, settings, folders and classifiers of runs, models,
-//! predictions.
+//! Typed documents in the object store: records, settings, folders and classifiers of runs, models, predictions, users
+//! and their sessions.
 //!
 //! A document is JSON, except a model. A damaged document is an [`ServerError::Refused`] that names its key.
 
@@ -10,7 +10,7 @@ use futures::{Stream, TryStreamExt, stream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::objects::{ObjectError, ObjectKey, Objects};
+use crate::objects::{ObjectError, ObjectKey, Objects, PutIfAbsent, Swap};
 use crate::server_error::ServerError;
 
 pub mod models;
@@ -19,6 +19,8 @@ pub mod records;
 pub mod run_classifier;
 pub mod run_folders;
 pub mod run_settings;
+pub mod sessions;
+pub mod users;
 
 const JSON: &str = "application/json";
 /// Keys in one page of a listing.
@@ -46,6 +48,35 @@ fn optional<T>(read: Result<T, ObjectError>) -> Result<Option<T>, ObjectError> {
         Ok(object) => Ok(Some(object)),
         Err(ObjectError::Missing(_)) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// Changes a document, which is created if it is missing. Concurrent changes are all kept: `edit` is called again if
+/// another writer was faster. An error of `edit` writes nothing.
+async fn change<D, T, E>(
+    objects: &dyn Objects,
+    key: &ObjectKey,
+    mut edit: impl FnMut(&mut D) -> Result<T, E>,
+) -> Result<T, E>
+where
+    D: Serialize + DeserializeOwned + Default,
+    E: From<ObjectError>,
+{
+    loop {
+        let read = optional(objects.get_versioned(key).await)?;
+        let mut document = match &read {
+            Some((body, _)) => decode(key, body)?,
+            None => D::default(),
+        };
+        let result = edit(&mut document)?;
+        let body = encode(key, &document)?;
+        let written = match read {
+            Some((_, version)) => objects.compare_and_swap(key, &version, body, JSON).await? == Swap::Done,
+            None => objects.put_if_absent(key, body, JSON).await? == PutIfAbsent::Created,
+        };
+        if written {
+            return Ok(result);
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use dataset::{curate, faces, models, synthetic, train, verdicts};
+use dataset::{curate, faces, models, synthetic, train, users, verdicts};
 use inspect::{audit, describe, doctor, report, simulate, status, why};
 use operate::{dead, pause, produce, rebuild, retry, work};
 use run::{candidates, demo};
@@ -72,6 +72,8 @@ enum Command {
     Curate(curate::Args),
     /// Exports the verdicts of people on crops, or imports judgements that were made elsewhere
     Verdicts(verdicts::Args),
+    /// Adds, lists and removes the people who may sign in to the curation page
+    Users(users::Args),
     /// Trains the OK/NG classifier from labelled crops
     Train(train::Args),
     /// Lists stored classifiers, shows one, or makes one the current classifier of a run
@@ -125,6 +127,7 @@ fn dispatch(command: Command, definition: &Definition) -> Result<ExitCode, Failu
         Command::Faces(args) => faces::run(&args),
         Command::Curate(args) => curate::run(&args),
         Command::Verdicts(args) => verdicts::run(&args),
+        Command::Users(args) => users::run(&args),
         Command::Train(args) => train::run(args).map(|()| ExitCode::SUCCESS),
         Command::Models(args) => models::run(&args),
         Command::Synthetic(args) => synthetic::run(args).map(|()| ExitCode::SUCCESS),

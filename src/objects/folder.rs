@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{ObjectError, ObjectKey, Objects, Page, PutIfAbsent, Swap, Version, nonce};
-use crate::atomic_file::{AtomicFile, PARTIAL, sync_folder_of};
+use crate::atomic_file::{AtomicFile, FileAccess, PARTIAL, sync_folder_of};
 use crate::domain::{ContentHash, StoredUrl};
 use crate::server_error::ServerError;
 
@@ -112,13 +112,18 @@ fn store_link(path: &Path, photo: &Path, hash: Option<ContentHash>) -> io::Resul
     Ok(true)
 }
 
-fn store_if_absent(path: &Path, body: &[u8]) -> io::Result<PutIfAbsent> {
+/// Who may read the file of an object. The umask applies to what all may read.
+fn access(key: &ObjectKey) -> FileAccess {
+    if key.is_secret() { FileAccess::Owner } else { FileAccess::Everybody }
+}
+
+fn store_if_absent(path: &Path, body: &[u8], access: FileAccess) -> io::Result<PutIfAbsent> {
     let put = if path.try_exists()? {
         // The writer of the object may not have done this yet.
         sync_folder_of(path)?;
         PutIfAbsent::AlreadyThere
     } else {
-        let mut file = AtomicFile::create(path)?;
+        let mut file = AtomicFile::create_for(access, path)?;
         file.write_all(body)?;
         if file.publish_if_absent()? { PutIfAbsent::Created } else { PutIfAbsent::AlreadyThere }
     };
@@ -140,20 +145,20 @@ fn version_of(body: &[u8]) -> Version {
 #[async_trait]
 impl Objects for Folder {
     async fn put(&self, key: &ObjectKey, body: Bytes, _media_type: &str) -> Result<bool, ObjectError> {
-        let (path, hash) = (self.path(key), key.content_hash());
+        let (path, hash, access) = (self.path(key), key.content_hash(), access(key));
         Self::blocking(format!("write {}", path.display()), move || {
             if hash.is_some() && is_intact(&path, hash)? {
                 return Ok(false);
             }
-            AtomicFile::write(&path, &body)?;
+            AtomicFile::write_for(access, &path, &body)?;
             Ok(true)
         })
         .await
     }
 
     async fn put_if_absent(&self, key: &ObjectKey, body: Bytes, _media_type: &str) -> Result<PutIfAbsent, ObjectError> {
-        let path = self.path(key);
-        Self::blocking(format!("write {}", path.display()), move || store_if_absent(&path, &body)).await
+        let (path, access) = (self.path(key), access(key));
+        Self::blocking(format!("write {}", path.display()), move || store_if_absent(&path, &body, access)).await
     }
 
     async fn compare_and_swap(
@@ -163,13 +168,13 @@ impl Objects for Folder {
         body: Bytes,
         _media_type: &str,
     ) -> Result<Swap, ObjectError> {
-        let (root, path, expected) = (self.root.clone(), self.path(key), expected.clone());
+        let (root, path, expected, access) = (self.root.clone(), self.path(key), expected.clone(), access(key));
         Self::blocking(format!("replace {}", path.display()), move || {
             let _lock = lock(&root)?;
             if read_file(&path)?.is_none_or(|present| version_of(&present) != expected) {
                 return Ok(Swap::Conflict);
             }
-            AtomicFile::write(&path, &body)?;
+            AtomicFile::write_for(access, &path, &body)?;
             Ok(Swap::Done)
         })
         .await

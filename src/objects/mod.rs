@@ -51,10 +51,12 @@ impl ObjectKey {
         Self(format!("runs/{run}/{name}.json"))
     }
 
-    /// A document of curation, for all runs: `curation/NAME.json`.
+    /// A document of the curation page that all runs of the store share: `curation/NAME.json`.
     pub fn of_curation(name: &str) -> Self {
-        Self(format!("curation/{name}.json"))
+        Self(format!("{}{name}.json", Self::CURATION))
     }
+
+    const CURATION: &'static str = "curation/";
 
     /// The prediction of a model for a crop: `predictions/MODEL/ab/CROP.json`.
     pub fn prediction(model: ContentHash, crop: ContentHash) -> Self {
@@ -101,6 +103,11 @@ impl ObjectKey {
 
     pub fn is_original(&self) -> bool {
         self.0.starts_with("originals/")
+    }
+
+    /// Whether the object holds secrets: password hashes, sessions, keys.
+    pub fn is_secret(&self) -> bool {
+        self.0.starts_with(Self::CURATION)
     }
 
     /// Whether the key holds the hash of the content. An object that exists under such a key needs no second write.

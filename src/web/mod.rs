@@ -1,5 +1,14 @@
-//! An HTTP server with limits, for routers of axum.
+//! HTTP servers with limits, for routers of axum.
 
+mod certificate;
+mod clients;
+mod peers;
+mod proxies;
 mod server;
+mod stall;
 
+pub use certificate::{CertificateError, CertificateFiles};
+pub use clients::{ClientLimits, Peer, serve_clients};
+pub use peers::network_of;
+pub use proxies::{BadNetwork, Network, Proxies};
 pub use server::{HttpLimits, serve};

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 pub struct HttpLimits {
     /// Connections at the same time; further ones wait in the listener's backlog.
     pub connections: usize,
-    /// The time in which the head of a request must arrive.
+    /// The time in which the head of a request must arrive, counted from the connection or the last response.
     pub head: Duration,
     /// The time for one request with its response.
     pub request: Duration,
@@ -26,7 +26,7 @@ pub struct HttpLimits {
 }
 
 /// Time until the next attempt after an error of `accept`, which mostly means that file descriptors have run out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves `router` until `shutdown`, then finishes the requests in flight. Each connection takes one request: idle
 /// connections would use up the limit.

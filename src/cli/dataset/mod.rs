@@ -6,4 +6,5 @@ pub mod index;
 pub mod models;
 pub mod synthetic;
 pub mod train;
+pub mod users;
 pub mod verdicts;

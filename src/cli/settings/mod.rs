@@ -10,3 +10,4 @@ pub mod servers;
 pub mod settings_file;
 pub mod show_settings;
 pub mod source_arg;
+pub mod store;

@@ -111,6 +111,16 @@ impl ServerArgs {
         }
     }
 
+    /// Whether an object store is configured.
+    pub fn store_is_given(&self) -> bool {
+        self.are_given() || self.bucket.is_some()
+    }
+
+    /// A client of the object store only.
+    pub fn objects_only(&self) -> Result<S3, Failure> {
+        self.objects().map_err(Failure::broken)
+    }
+
     /// A client of Redis only.
     pub fn redis(&self) -> Result<Arc<RedisClient>, Failure> {
         self.redis_client().map_err(Failure::broken)

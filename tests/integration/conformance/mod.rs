@@ -4,6 +4,7 @@ mod broker;
 mod feed;
 mod ledger;
 mod objects;
+mod users;
 mod verdicts;
 
 use facemill::domain::{Candidate, Id, Message, Photo, RunName};

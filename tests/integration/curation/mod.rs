@@ -1,4 +1,5 @@
-//! `facemill curate` as a process, and its API.
+//! `facemill curate` and `facemill users` as processes, and the API.
 
 mod client;
 mod judging;
+mod users;
