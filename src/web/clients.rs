@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
@@ -193,11 +193,11 @@ impl Server {
         let answer = async {
             let place = self.requests.clone().acquire_owned().await.ok();
             let Ok(response) = self.router.clone().oneshot(request).await;
-            response.map(|body| Counted { body, _place: place })
+            response.map(|body| Counted::new(body, place))
         };
         match tokio::time::timeout(self.limits.http.request, answer).await {
             Ok(response) => response,
-            Err(_) => too_slow().map(|body| Counted { body, _place: None }),
+            Err(_) => too_slow().map(|body| Counted::new(body, None)),
         }
     }
 }
@@ -207,10 +207,22 @@ fn too_slow() -> Response<Body> {
     (StatusCode::SERVICE_UNAVAILABLE, headers, "the request took too long\n").into_response()
 }
 
-/// A response that counts as a request until it is sent.
+/// A response that counts as a request until it is sent. It is handed over in small pieces, because a whole piece counts
+/// as sent when the connection has taken it.
 struct Counted {
     body: Body,
+    /// What is left of a piece of `body`.
+    rest: Bytes,
     _place: Option<OwnedSemaphorePermit>,
+}
+
+impl Counted {
+    /// Bytes of one piece.
+    const PIECE: usize = 64 << 10;
+
+    fn new(body: Body, place: Option<OwnedSemaphorePermit>) -> Self {
+        Self { body, rest: Bytes::new(), _place: place }
+    }
 }
 
 impl http_body::Body for Counted {
@@ -221,15 +233,32 @@ impl http_body::Body for Counted {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        if self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.rest = data,
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                end => return Poll::Ready(end),
+            }
+        }
+        let length = self.rest.len().min(Self::PIECE);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let rest = self.rest.len() as u64;
+        let of_body = self.body.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(of_body.lower() + rest);
+        if let Some(upper) = of_body.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
     }
 }
 
