@@ -1,6 +1,7 @@
 //! Errors of the API: `{"error": {"code": "bad-query", "message": "..."}}`.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -64,6 +65,12 @@ impl ApiError {
     pub fn unavailable(message: impl Display) -> Self {
         let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message);
         Self { retry_after: Some(Self::RETRY_AFTER), ..error }
+    }
+
+    /// `wait`: the time after which the client may try again.
+    pub fn too_many(message: impl Display, wait: Duration) -> Self {
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", message);
+        Self { retry_after: Some(wait.as_secs() + 1), ..error }
     }
 
     pub fn internal(message: impl Display) -> Self {

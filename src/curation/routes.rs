@@ -10,12 +10,12 @@ use axum::routing::{get, post, put};
 use super::error::ApiError;
 use super::request::MAX_BODY;
 use super::state::Shared;
-use super::{assets, counts, faces, judge, pictures, session};
+use super::{access, assets, counts, faces, judge, pictures, session};
 
 /// All paths, for people that `access` lets in.
 pub fn router(shared: Shared) -> Router {
     let api = Router::new()
-        .route("/session", get(session::session))
+        .route("/session", get(session::session).post(access::sign_in).delete(access::sign_out))
         .route("/lists", post(judge::open_list))
         .route("/lists/{list}/entries", post(judge::read_entries))
         .route("/verdicts", post(judge::send_verdicts))
@@ -42,7 +42,7 @@ pub fn router(shared: Shared) -> Router {
         .merge(assets::routes())
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(shared.clone());
-    shared.access.protect(inside)
+    access::protect(&shared.access, inside)
 }
 
 async fn method_not_allowed() -> ApiError {

@@ -46,6 +46,8 @@ pub struct Instruments {
     queue_messages: Gauge<u64>,
     queue_oldest: Gauge<u64>,
     stage_paused: Gauge<u64>,
+    sign_ins: Counter<u64>,
+    refusals: Counter<u64>,
 }
 
 /// The direction of an object store transfer.
@@ -120,6 +122,12 @@ impl Instruments {
             queue_messages: gauge("facemill.queue.messages", "{message}", "Messages in a stage's queues."),
             queue_oldest: gauge("facemill.queue.oldest", "s", "Age of the oldest waiting photo of a stage."),
             stage_paused: gauge("facemill.stage.paused", "", "1: the stage is paused. 0: it is not."),
+            sign_ins: counter("facemill.curation.sign_ins", "{attempt}", "Attempts to sign in, by outcome."),
+            refusals: counter(
+                "facemill.curation.refusals",
+                "{request}",
+                "Requests that were not let in, by cause: nobody signed in, another page, too many.",
+            ),
         }
     }
 
@@ -215,6 +223,16 @@ impl Instruments {
     /// The age of the oldest waiting photo of a stage, in seconds.
     pub fn oldest(&self, stage: StageName, seconds: u64) {
         self.queue_oldest.record(seconds, &[of_stage(stage)]);
+    }
+
+    /// Somebody tried to sign in. `outcome`: signed-in, wrong, limited or unavailable.
+    pub fn sign_in(&self, outcome: &'static str) {
+        self.sign_ins.add(1, &[KeyValue::new("facemill.outcome", outcome)]);
+    }
+
+    /// A request to the curation page was not let in. `cause`: the code of the error.
+    pub fn refused(&self, cause: &'static str) {
+        self.refusals.add(1, &[KeyValue::new("facemill.cause", cause)]);
     }
 
     pub fn paused(&self, stage: StageName, paused: bool) {

@@ -1,5 +1,6 @@
 //! Commands that make datasets and models out of crops.
 
+pub mod access;
 pub mod curate;
 pub mod faces;
 pub mod index;
