@@ -132,6 +132,10 @@ def name_of(item):
     return f"{item['kind']}/{item['metadata']['name']}"
 
 
+def is_worker(item):
+    return template_of(item)["metadata"]["labels"].get("role") == "worker"
+
+
 def matches(selector, labels):
     for key, value in (selector.get("matchLabels") or {}).items():
         if labels.get(key) != value:
@@ -347,6 +351,8 @@ REQUIRED = ("FACEMILL_REDIS_URL", "FACEMILL_AMQP_URL")
 
 # Variables of native libraries, which the program does not list.
 LIBRARY_VARIABLES = {"ORT_DISABLE_TELEMETRY"}
+# Where programs keep what they can make again.
+STANDARD_VARIABLES = {"XDG_CACHE_HOME"}
 
 
 def environment(cluster):
@@ -359,10 +365,13 @@ def environment(cluster):
             # A template for several commands: a variable of any command is known.
             known = set().union(*cluster.program.variables.values())
             arguments = ["produce", "dump.sql"]
+        elif not is_worker(item):
+            # It has the settings of the workers, too.
+            known = known | cluster.program.variables["work"]
         used = {name for variable in container.get("env", []) for name in re.findall(r"\$\((\w+)\)", variable.get("value", ""))}
         if given.get("ORT_DISABLE_TELEMETRY") != "1":
             yield f"{where}: the telemetry of onnxruntime is not disabled"
-        for name in sorted(set(given) - known - used - LIBRARY_VARIABLES):
+        for name in sorted(set(given) - known - used - LIBRARY_VARIABLES - STANDARD_VARIABLES):
             yield f"{where}: `facemill {' '.join(arguments)}` does not know {name}"
         for missing in REQUIRED:
             with_all_but_one = {name: value for name, value in given.items() if name != missing and value != "?"}
@@ -378,7 +387,7 @@ def environment(cluster):
 def shutdown(cluster):
     """A pod that is stopped has enough time to finish its photos."""
     for item, spec, container in cluster.programs():
-        if item["kind"] != "Deployment":
+        if item["kind"] != "Deployment" or not is_worker(item):
             continue
         hook = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", [])
         pause = int(hook[1]) if hook[:1] == ["sleep"] else 0
@@ -441,11 +450,49 @@ def scaling(cluster):
         times = sum(target is other for other in scaled)
         if times > 1:
             yield f"{name_of(target)}: {times} autoscalers"
-        if scaled and not times and PROGRAM_IMAGE.search(template_of(target)["spec"]["containers"][0]["image"]):
+        if scaled and not times and is_worker(target) and PROGRAM_IMAGE.search(template_of(target)["spec"]["containers"][0]["image"]):
             yield f"{name_of(target)}: the other stages have an autoscaler, this one has not"
     for item, _, _ in cluster.programs():
-        if item["kind"] == "Deployment" and "replicas" in item["spec"]:
+        if item["kind"] == "Deployment" and is_worker(item) and "replicas" in item["spec"]:
             yield f"{name_of(item)}: sets replicas, so `kubectl apply` undoes scaling"
+
+
+def page(cluster):
+    """The page is one process that needs no volume of its own, and other pods reach it only through the Ingress."""
+    target = cluster.find("Deployment", "curate")
+    if target is None:
+        return
+    where, spec = name_of(target), target["spec"]
+    if spec.get("replicas") != 1 or spec.get("strategy", {}).get("type") != "Recreate":
+        yield f"{where}: is not one pod that ends before the next one starts"
+    template = template_of(target)
+    for volume in template["spec"].get("volumes", []):
+        if set(volume) - {"name"} != {"emptyDir"}:
+            yield f"{where}: needs the volume {volume['name']}"
+    container = template["spec"]["containers"][0]
+    given = cluster.environment(container)
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    if not given.get("FACEMILL_CURATE_LISTEN", "").endswith(f":{ports.get('http')}"):
+        yield f"{where}: does not listen on its port http"
+    if given.get("FACEMILL_PROXY_HEADER") and not given.get("FACEMILL_TRUSTED_PROXY"):
+        yield f"{where}: trusts the header of everybody"
+    hook = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", [])
+    pause = int(hook[1]) if hook[:1] == ["sleep"] else 0
+    if not pause or template["spec"].get("terminationGracePeriodSeconds", 30) < pause + LONGEST_REQUEST:
+        yield f"{where}: its termination is shorter than preStop and a request of {LONGEST_REQUEST} s"
+    labels = template["metadata"]["labels"]
+    for policy in cluster.of("NetworkPolicy"):
+        if not matches(policy["spec"]["podSelector"], labels):
+            continue
+        for rule in policy["spec"].get("ingress") or []:
+            numbers = {port.get("port") for port in rule.get("ports", [])}
+            if ports.get("http") in numbers | ({ports.get("http")} if not numbers else set()):
+                if not rule.get("from") or not all("namespaceSelector" in end for end in rule["from"]):
+                    yield f"{name_of(policy)}: lets more than an Ingress controller reach the page"
+
+
+# Seconds of the longest request with its response, as `facemill curate` limits them.
+LONGEST_REQUEST = 90
 
 
 PRIVATE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8"]
@@ -504,7 +551,8 @@ def network(cluster):
 
 
 CHECKS = [
-    schemas, namespaces, restricted, images, resources, probes, selectors, references, environment, shutdown, scaling, network,
+    schemas, namespaces, restricted, images, resources, probes, selectors, references, environment, shutdown, scaling, page,
+    network,
 ]
 
 

@@ -66,6 +66,14 @@ class Compose(unittest.TestCase):
             listen = COMPOSE["services"][stage]["environment"]["FACEMILL_LISTEN"]
             self.assertTrue(listen.endswith(f":{workers['port']}"))
 
+    def test_prometheus_scrapes_the_page(self):
+        jobs = manifests.load((ROOT / "deploy/prometheus/prometheus.yml").read_text(encoding="utf-8"))[0]["scrape_configs"]
+        page = next(job for job in jobs if job["job_name"] == "facemill-curate")["dns_sd_configs"][0]
+        self.assertEqual(page["names"], ["curate"])
+        self.assertTrue(COMPOSE["services"]["curate"]["environment"]["FACEMILL_LISTEN"].endswith(f":{page['port']}"))
+        self.assertEqual(set(COMPOSE["services"]["curate"]["environment"]) - set(PROGRAM.variables["curate"])
+                         - set(PROGRAM.variables["work"]) - manifests.LIBRARY_VARIABLES, manifests.STANDARD_VARIABLES)
+
     def test_promtool_accepts_settings_and_rules(self):
         self.assertIsNotNone(shutil.which("promtool"), "promtool is not installed: run `make setup-tests`")
         command = ["promtool", "check", "config", "--lint-fatal", ROOT / "deploy/prometheus/prometheus.yml"]

@@ -12,11 +12,12 @@ PROGRAM = Program(manifests.built_program())
 SECRET = manifests.load((ROOT / "k8s/overlays/production/secret.example.yaml").read_text(encoding="utf-8"))
 
 
-def combined(overlay, component):
-    """An overlay with one more component."""
+def combined(overlay, *components):
+    """An overlay with more components."""
     (ROOT / ".cache").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=ROOT / ".cache") as folder:
-        text = f"resources: [../../k8s/overlays/{overlay}]\ncomponents: [../../k8s/components/{component}]\n"
+        paths = ", ".join(f"../../k8s/components/{component}" for component in components)
+        text = f"resources: [../../k8s/overlays/{overlay}]\nnamespace: facemill\ncomponents: [{paths}]\n"
         (Path(folder) / "kustomization.yaml").write_text(text, encoding="utf-8")
         return manifests.render(folder)
 
@@ -25,12 +26,14 @@ RENDERED = {
     "dev": manifests.render(ROOT / "k8s/overlays/dev"),
     "dev with keda": combined("dev", "keda"),
     "dev with hpa": combined("dev", "hpa"),
+    "dev with keda and curate": combined("dev", "keda", "curate"),
     "production": manifests.render(ROOT / "k8s/overlays/production"),
+    "production with curate": combined("production", "curate"),
 }
 
 
 def secrets_of(name):
-    return SECRET if name == "production" else []
+    return SECRET if name.startswith("production") else []
 
 
 class Manifests(unittest.TestCase):
@@ -51,6 +54,14 @@ class Manifests(unittest.TestCase):
             for stage in PROGRAM.stage_queues:
                 self.assertIsNotNone(cluster.find("Deployment", stage), stage)
                 self.assertIsNotNone(cluster.find("ScaledObject", stage), stage)
+
+    def test_the_example_of_an_ingress_fits(self):
+        example = manifests.load((ROOT / "k8s/components/curate/ingress.example.yaml").read_text(encoding="utf-8"))
+        cluster = Cluster(RENDERED["dev with keda and curate"] + example, PROGRAM)
+        self.assertEqual(faults(cluster), [])
+        for path in (path for rule in example[0]["spec"]["rules"] for path in rule["http"]["paths"]):
+            service = cluster.find("Service", path["backend"]["service"]["name"])["spec"]
+            self.assertIn(path["backend"]["service"]["port"]["name"], [port["name"] for port in service["ports"]])
 
     def test_production_has_no_secret(self):
         self.assertEqual([i for i in RENDERED["production"] if i["kind"] == "Secret"], [])
@@ -167,6 +178,12 @@ MUTANTS = [
     ("fetch without internet", lambda c: c.items.remove(c.find("NetworkPolicy", "internet")), "cannot reach the internet"),
     ("an exception outside its block", lambda c: policy(c, "internet")["egress"][0]["to"][0]["ipBlock"]["except"].append("::/8"),
      "is not in"),
+    ("two pages", lambda c: c.find("Deployment", "curate")["spec"].update(replicas=2), "is not one pod"),
+    ("a page with a volume", lambda c: pod(c, "curate")["volumes"].append(
+        {"name": "v", "persistentVolumeClaim": {"claimName": "v"}}), "needs the volume v"),
+    ("a page on another port", lambda c: container(c, "curate")["ports"][0].update(containerPort=80), "on its port http"),
+    ("a page that everybody reaches", lambda c: policy(c, "curate")["ingress"][0].pop("from"), "more than an Ingress"),
+    ("a page that ends at once", lambda c: pod(c, "curate").update(terminationGracePeriodSeconds=30), "termination is"),
     ("any address", lambda c: policy(c, "servers")["egress"].append({"ports": [{"port": 1}]}), "to reach every address"),
     ("a blocked server", lambda c: policy(c, "servers")["egress"][0]["ports"].pop(2), "FACEMILL_REDIS_URL is on port"),
 ]
@@ -188,7 +205,7 @@ class Checks(unittest.TestCase):
         useful = set()
         for name, break_it, message in MUTANTS:
             with self.subTest(name):
-                cluster = Cluster(copy.deepcopy(RENDERED["dev with keda"]), PROGRAM)
+                cluster = Cluster(copy.deepcopy(RENDERED["dev with keda and curate"]), PROGRAM)
                 break_it(cluster)
                 found = found_in(cluster)
                 checks = {check for check, faults in found.items() if any(message in fault for fault in faults)}

@@ -481,6 +481,9 @@ fn the_table_of_names_has_the_keys_of_the_code() {
         ObjectKey::model(hash).to_string(),
         ObjectKey::prediction(hash, hash).to_string(),
         ObjectKey::verdicts(&run, 1).to_string(),
+        ObjectKey::of_curation("users").to_string(),
+        ObjectKey::of_curation("sessions").to_string(),
+        ObjectKey::of_curation("key").to_string(),
     ];
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/names-stores.md");
     let docs = std::fs::read_to_string(path).unwrap();

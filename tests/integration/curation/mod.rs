@@ -1,5 +1,7 @@
 //! `facemill curate` and `facemill users` as processes, and the API.
 
+mod access;
 mod client;
 mod judging;
 mod users;
+mod visitor;

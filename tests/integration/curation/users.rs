@@ -91,8 +91,8 @@ fn users_of_an_installation_need_only_its_bucket() {
         ("FACEMILL_S3_ENDPOINT", store.endpoint.clone().unwrap()),
         ("FACEMILL_S3_BUCKET", store.bucket.clone()),
         ("FACEMILL_S3_PREFIX", "users".to_owned()),
-        ("AWS_ACCESS_KEY_ID", "test".to_owned()),
-        ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
+        ("AWS_ACCESS_KEY_ID", store.keys.access_key_id.clone()),
+        ("AWS_SECRET_ACCESS_KEY", store.keys.secret_access_key.clone()),
     ];
     suite(&[], &settings.map(|(name, value)| (name.to_owned(), value)));
 }
