@@ -26,6 +26,18 @@ outside -> rabbitmq:5672 redis:6379 seaweedfs:8333 jaeger:4317 jaeger:16686 fetc
 prometheus -> rabbitmq:5672 rabbitmq:15672 redis:6379 seaweedfs:8333
 keda -> rabbitmq:5672 redis:6379 fetch:9100
 """
+# With the component `curate` and an Ingress controller.
+PAGE_ALLOWED = """
+ingress -> curate:8080
+prometheus -> curate:9100
+curate -> rabbitmq:5672 rabbitmq:15672 redis:6379 seaweedfs:8333 jaeger:4317 names:53 names:53/udp
+"""
+PAGE_BLOCKED = f"""
+ingress -> curate:9100 fetch:9100 redis:6379
+prometheus keda outside fetch detect redis rabbitmq -> curate:8080
+keda -> curate:9100
+curate -> outside:80 outside:443 fetch:9100 {NODE}:10250 169.254.169.254:80
+"""
 
 
 def parsed(table):

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import urllib.parse
 from pathlib import Path
 
@@ -41,6 +42,16 @@ def render(folder):
     if rendered.returncode:
         raise ValueError(f"{folder}: {rendered.stderr.strip()}")
     return [item for item in yaml.safe_load_all(rendered.stdout) if item]
+
+
+def combined(overlay, *components):
+    """An overlay with more components."""
+    (ROOT / ".cache").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=ROOT / ".cache") as folder:
+        paths = ", ".join(f"../../k8s/components/{component}" for component in components)
+        text = f"resources: [../../k8s/overlays/{overlay}]\nnamespace: facemill\ncomponents: [{paths}]\n"
+        (Path(folder) / "kustomization.yaml").write_text(text, encoding="utf-8")
+        return render(folder)
 
 
 class Program:

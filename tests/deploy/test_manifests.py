@@ -1,7 +1,6 @@
 """The manifests have no fault, and each check finds the faults that it is meant to find."""
 
 import copy
-import tempfile
 import unittest
 from pathlib import Path
 
@@ -12,23 +11,13 @@ PROGRAM = Program(manifests.built_program())
 SECRET = manifests.load((ROOT / "k8s/overlays/production/secret.example.yaml").read_text(encoding="utf-8"))
 
 
-def combined(overlay, *components):
-    """An overlay with more components."""
-    (ROOT / ".cache").mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=ROOT / ".cache") as folder:
-        paths = ", ".join(f"../../k8s/components/{component}" for component in components)
-        text = f"resources: [../../k8s/overlays/{overlay}]\nnamespace: facemill\ncomponents: [{paths}]\n"
-        (Path(folder) / "kustomization.yaml").write_text(text, encoding="utf-8")
-        return manifests.render(folder)
-
-
 RENDERED = {
     "dev": manifests.render(ROOT / "k8s/overlays/dev"),
-    "dev with keda": combined("dev", "keda"),
-    "dev with hpa": combined("dev", "hpa"),
-    "dev with keda and curate": combined("dev", "keda", "curate"),
+    "dev with keda": manifests.combined("dev", "keda"),
+    "dev with hpa": manifests.combined("dev", "hpa"),
+    "dev with keda and curate": manifests.combined("dev", "keda", "curate"),
     "production": manifests.render(ROOT / "k8s/overlays/production"),
-    "production with curate": combined("production", "curate"),
+    "production with curate": manifests.combined("production", "curate"),
 }
 
 

@@ -7,7 +7,7 @@ import subprocess
 import unittest
 
 import manifests
-from connections import ALLOWED, BLOCKED, NODE, names_of, parsed
+from connections import ALLOWED, BLOCKED, NODE, PAGE_ALLOWED, PAGE_BLOCKED, names_of, parsed
 from manifests import ROOT, WORKLOADS, template_of
 from policies import NFT, Policies, dropped
 
@@ -197,9 +197,9 @@ class NftRules(unittest.TestCase):
         self.assertEqual(list(dropped(json.dumps(listing))), [("egress", "10.0.0.2", "tcp", 22)])
 
 
-def cluster(items):
+def cluster(items, more=()):
     """A pod for each workload of an overlay and those of neighbours.yaml, with addresses; and the policies."""
-    neighbours = manifests.load((ROOT / "tests/deploy/neighbours.yaml").read_text(encoding="utf-8"))
+    neighbours = manifests.load((ROOT / "tests/deploy/neighbours.yaml").read_text(encoding="utf-8")) + list(more)
     pods = [item for item in neighbours if item["kind"] == "Pod"]
     for item in items:
         if item["kind"] in WORKLOADS:
@@ -217,12 +217,19 @@ def cluster(items):
 SHORT_LIVED = "fetch prometheus keda outside -> job:9100 bucket:9100"
 
 
-def wrong_connections(items):
+INGRESS = [
+    {"kind": "Namespace", "metadata": {"name": "ingress-nginx"}},
+    {"kind": "Pod", **pod("ingress", "", namespace="ingress-nginx")},
+]
+
+
+def wrong_connections(items, tables=None, neighbours=()):
     """The connections that the policies wrongly allow or block."""
-    pods, known = cluster(items)
+    tables = tables or ((ALLOWED, True), (BLOCKED, False), (SHORT_LIVED, False))
+    pods, known = cluster(items, neighbours)
     find = lambda name: next((one for one in pods if name in names_of(one)), None)
     address = lambda name: address_of(find(name)) if find(name) else {"outside": OUTSIDE}.get(name, name)
-    for table, wanted in ((ALLOWED, True), (BLOCKED, False), (SHORT_LIVED, False)):
+    for table, wanted in tables:
         for start, end, protocol, port in parsed(table):
             ends = ((find(start), "Egress", address(end)), (find(end), "Ingress", address(start)))
             is_open = all(allows(known.openings(one, direction), other, port, protocol)
@@ -292,6 +299,37 @@ class DevOverlay(unittest.TestCase):
                 items = copy.deepcopy(DEV)
                 break_it(items)
                 self.assertIn(connection if "/" in connection else f"{connection}/tcp", list(wrong_connections(items)))
+
+
+# A defect of the page's policy, how to cause it, and a connection that is wrong then.
+PAGE_MUTANTS = [
+    ("no way to the page", without("curate"), "ingress -> curate:8080/tcp"),
+    ("open to all", lambda items: spec(items, "curate")["ingress"][0].pop("from"), "keda -> curate:8080/tcp"),
+    ("the Ingress reaches the metrics", lambda items: spec(items, "curate")["ingress"][0].pop("ports"),
+     "ingress -> curate:9100/tcp"),
+    ("the page reaches the internet", lambda items: spec(items, "internet").update(podSelector={}),
+     "curate -> outside:443/tcp"),
+]
+
+
+class Page(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.items = manifests.combined("dev", "curate")
+
+    def wrong(self, items):
+        return list(wrong_connections(items, ((PAGE_ALLOWED, True), (PAGE_BLOCKED, False)), INGRESS))
+
+    def test_only_the_ingress_reaches_the_page(self):
+        self.assertEqual(self.wrong(self.items), [])
+        self.assertEqual(list(wrong_connections(self.items)), [], "nothing else changes")
+
+    def test_every_defect_is_found(self):
+        for name, break_it, connection in PAGE_MUTANTS:
+            with self.subTest(name):
+                items = copy.deepcopy(self.items)
+                break_it(items)
+                self.assertIn(connection, self.wrong(items))
 
 
 if __name__ == "__main__":

@@ -93,6 +93,7 @@ impl Access {
             return Err(ApiError::new(StatusCode::UNAUTHORIZED, "wrong-password", "the name or the password is wrong"));
         };
         shared.by_name.give_back(&key);
+        shared.by_client.give_back(&client.address);
         let token = Zeroizing::new(tokens::random().map_err(ApiError::internal)?);
         let begun_at = now().as_secs();
         let session = Session {
