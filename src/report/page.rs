@@ -14,6 +14,7 @@ use super::tally::{Funnel, HostTally, ReportTally};
 use crate::dataset::placeholder::{Placeholder, Placeholders};
 use crate::domain::{Id, RunName, calendar};
 use crate::objects::ObjectKey;
+use crate::web;
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -46,9 +47,10 @@ impl ReportPage {
              style-src 'unsafe-inline'; script-src 'sha256-{script_hash}'; base-uri 'none'; form-action 'none'\">\n\
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
              <meta name=\"referrer\" content=\"no-referrer\">\n\
-             <title>facemill: run {}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
+             <title>facemill: run {}</title>\n<style>\n{}{STYLE}</style>\n</head>\n<body>\n\
              <script type=\"application/json\" id=\"faces\">[",
             EscapedHtml(about.run.as_str()),
+            web::STYLE,
         )?;
         Ok(Self { faces: 0 })
     }

@@ -1,0 +1,79 @@
+// Numbers: faces by status and size, verdicts by day, hour and person, agreement, labels.
+
+import { get, patiently } from "./api.js";
+import { columns } from "./charts.js";
+import { path } from "./address.js";
+import { STATUSES, format } from "./conditions.js";
+import { element, link, table } from "./elements.js";
+import { filterBar } from "./filters.js";
+import { count, percent, t } from "./texts.js";
+
+const LABELS = 50;
+
+export class StatisticsView {
+  actions = {};
+  #context;
+  #state;
+  #stop = new AbortController();
+
+  constructor(context, state) {
+    this.#context = context;
+    this.#state = state;
+    this.bar = filterBar("statistics", state, false);
+    this.numbers = element("div");
+    this.sizes = element("section");
+    this.labels = element("section");
+    this.element = element("main.statistics", {}, this.bar.bar, this.sizes, this.numbers, this.labels);
+    this.#load();
+  }
+
+  close() {
+    this.#stop.abort();
+  }
+
+  get where() {
+    return this.bar.where;
+  }
+
+  // Counts of the filter without its statuses.
+  showCounts(counts) {
+    this.bar.showCounts(counts);
+    const row = (name, statuses) => [name, ...STATUSES.map((status) => count(statuses[status] ?? 0)),
+      count(STATUSES.reduce((sum, status) => sum + (statuses[status] ?? 0), 0))];
+    const rows = [row(t("total"), counts.statuses),
+      ...Object.entries(counts.sizes ?? {}).sort(([a], [b]) => a - b).map(([size, statuses]) => row(t("or-more", { n: Number(size) }), statuses))];
+    this.sizes.replaceChildren(table(t("by-status"), ["", ...STATUSES.map((status) => t(status)), t("total")], rows));
+  }
+
+  async #load() {
+    const { signal } = this.#stop;
+    try {
+      const statistics = await patiently(() => get("/api/statistics", {}, signal), signal);
+      this.#show(statistics);
+      const { labels } = await patiently(() => get("/api/labels/counts", { where: this.#state.where, limit: LABELS }, signal), signal);
+      const rows = labels.map((row) => {
+        const where = format({ statuses: [], least: {}, most: {}, rest: `label='${row.label.replaceAll("'", "''")}'` });
+        return [link(path("single", { where }), row.label), count(row.count)];
+      });
+      this.labels.replaceChildren(table(t("by-label"), [t("label"), t("faces")], rows));
+    } catch (error) {
+      if (!signal.aborted) this.numbers.replaceChildren(element("p", { role: "alert" }, t("error", { message: error.message })));
+    }
+  }
+
+  #show({ by_day, by_hour, by_person, agreement }) {
+    const days = new Map();
+    for (const { day, verdicts } of by_day) days.set(day, (days.get(day) ?? 0) + verdicts);
+    const day = columns([...days].sort(([a], [b]) => (a < b ? -1 : 1)).slice(-90), t("by-day"), count);
+    const hour = columns(by_hour.map(({ hour: name, verdicts }) => [hourName(name), verdicts]), t("by-hour"), count);
+    const people = table(t("by-person"), [t("person"), t("verdicts")], by_person.map(({ person, verdicts }) => [person, count(verdicts)]));
+    const agreements = table(t("agreement"), [t("person"), t("pairs"), t("same"), t("share"), t("interval")],
+      agreement.map(({ person, pairs, same, share, low, high }) =>
+        [person, count(pairs), count(same), percent(share), pairs > 0 ? `${percent(low)} – ${percent(high)}` : "–"]));
+    this.numbers.replaceChildren(element("section.charts", {}, hour, day), element("section", {}, people),
+      element("section", {}, agreements, element("p.hint", {}, t("agreement-hint"))));
+  }
+}
+
+// The server names hours by their beginning, in milliseconds or as text.
+const hourName = (hour) => (typeof hour === "number" ? new Date(hour).toLocaleString(document.documentElement.lang, { weekday: "short", hour: "2-digit", minute: "2-digit" }) : String(hour));
