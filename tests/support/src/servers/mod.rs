@@ -1,5 +1,6 @@
 //! Real servers that a test starts.
 
+pub mod chromium;
 pub mod cpu;
 pub mod process;
 pub mod rabbitmq;

@@ -299,7 +299,7 @@ fn await_port(port: u16, what: &str, folder: &Path) {
 }
 
 /// The API is plain HTTP, but the client needs a TLS backend.
-fn no_tls() -> rustls::ClientConfig {
+pub(super) fn no_tls() -> rustls::ClientConfig {
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
     rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
