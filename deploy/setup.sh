@@ -64,6 +64,8 @@ if $tests; then
     need mariadb-server-core "MariaDB server of the tests" test -x /usr/sbin/mariadbd
     need mariadb-client "mariadb-dump writes dumps for the tests" command -v mariadb-dump
     need sqlite3 "writes dumps for the tests" command -v sqlite3
+    need chromium "browser of the tests of the page" command -v chromium
+    need chromium-driver "drives the browser" command -v chromedriver
     need prometheus "promtool checks the alerts and the dashboard" command -v promtool
 fi
 

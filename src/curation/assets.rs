@@ -45,6 +45,7 @@ const FILES: &[(&str, &str)] = files![
     "judge.js",
     "keys.js",
     "list.js",
+    "locks.js",
     "notices.js",
     "outbox.js",
     "page.css",

@@ -125,6 +125,7 @@ fn head(file: &mut dyn Write, about: &About, tally: &ReportTally) -> io::Result<
             EscapedHtml(&ids.join(", ")),
         )?;
     }
+    writeln!(file, "<p>Judge the crops with <code>facemill curate</code>.</p>")?;
     writeln!(
         file,
         "<nav aria-label=\"On this page\"><a href=\"#sheet\">Contact sheet</a> \

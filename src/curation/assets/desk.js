@@ -2,6 +2,7 @@
 // of its own, which a Web Lock guards.
 
 import { post, randomHex } from "./api.js";
+import { hold } from "./locks.js";
 
 const MOST = 50;
 // Time for a tab that was just closed to give its desk free, in milliseconds.
@@ -14,8 +15,7 @@ export class Desk {
     const numbers = [preferred, ...Array.from({ length: MOST }, (_, index) => index + 1)];
     for (const [index, number] of numbers.entries()) {
       const name = `${store.name}/desk/${number}`;
-      const options = index === 0 ? { signal: AbortSignal.timeout(PATIENCE) } : { ifAvailable: true };
-      if (!(await held(name, options))) continue;
+      if (!(await hold(name, index === 0 ? PATIENCE : 0))) continue;
       sessionStorage.setItem("desk", number);
       const known = await store.get("desks", number);
       const client = known?.client ?? randomHex(8);
@@ -33,16 +33,4 @@ export class Desk {
     addEventListener("pageshow", (event) => event.persisted && location.reload());
     setInterval(() => post(`/api/clients/${client}/alive`).catch(() => {}), RENEW);
   }
-}
-
-// Takes a lock for as long as the tab lives. Answers whether it was free.
-function held(name, options) {
-  return new Promise((resolve) => {
-    navigator.locks
-      .request(name, options, (lock) => {
-        resolve(lock !== null);
-        return lock && new Promise(() => {});
-      })
-      .catch(() => resolve(false));
-  });
 }

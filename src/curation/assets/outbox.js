@@ -1,7 +1,8 @@
 // Verdicts on their way to the server: in order, one request at a time from all tabs together, again until they are stored.
 // The server knows a verdict by its id, so that one that is sent twice is stored once.
 
-import { ApiError, backOff, events, Unreachable, isTemporary, post, wait } from "./api.js";
+import { ApiError, Unreachable, backOff, events, get, isTemporary, post, wait } from "./api.js";
+import { alone } from "./locks.js";
 
 const BATCH = 100;
 const FIELDS = ["id", "ticket", "judgement", "reason", "view", "replaces"];
@@ -9,21 +10,23 @@ const FIELDS = ["id", "ticket", "judgement", "reason", "view", "replaces"];
 export class Outbox extends EventTarget {
   #store;
   #client;
+  #session;
   #channel;
   #wake = new AbortController(); // ends the wait for new verdicts
   #again = null; // ends the wait for a server that could not be reached
   unsent = 0;
 
-  constructor(store, client) {
+  constructor(store, client, session) {
     super();
     this.#store = store;
     this.#client = client;
+    this.#session = session;
     this.#channel = new BroadcastChannel(store.name);
     this.#channel.onmessage = ({ data }) => this.#receive(data);
     events.addEventListener("reached", () => this.#again?.abort());
     addEventListener("online", () => this.#again?.abort());
     this.#count();
-    navigator.locks.request(`${store.name}/outbox`, () => this.#send());
+    alone(`${store.name}/outbox`, () => this.#send());
   }
 
   // New verdicts are in the store, or will be when a transaction completes that has begun.
@@ -66,6 +69,7 @@ export class Outbox extends EventTarget {
         const verdicts = items.map((item) => Object.fromEntries(
           FIELDS.filter((name) => item[name] !== undefined && item[name] !== null).map((name) => [name, item[name]])));
         const answer = await post("/api/verdicts", { client: this.#client, verdicts });
+        if (answer.results.some(({ result }) => result === "refused")) await this.#checkSession();
         await this.#settle(items, answer.results);
         [failures, single] = [0, false];
       } catch (error) {
@@ -73,6 +77,7 @@ export class Outbox extends EventTarget {
         const isRefused = error instanceof ApiError && !isTemporary(error) && ![401, 403].includes(error.status);
         if (isRefused && items.length === 1) {
           await this.#settle(items, [{ id: items[0].id, result: "refused", message: error.message }]);
+          single = false;
           continue;
         }
         // One of them may be wrong: it must not stop the others.
@@ -83,6 +88,15 @@ export class Outbox extends EventTarget {
         this.#again = null;
       }
     }
+  }
+
+  // Somebody else may have signed in in another tab, or another run may be served at this address: verdicts wait for their
+  // own person and run, and this page gives way.
+  async #checkSession() {
+    const { person, store } = await get("/api/session");
+    if (person.name === this.#session.person.name && store === this.#session.store) return;
+    location.reload();
+    await new Promise(() => {});
   }
 
   async #settle(items, results) {
@@ -98,6 +112,7 @@ export class Outbox extends EventTarget {
       }
     }
     const done = items.filter((item) => byId.has(item.id));
+    if (done.length === 0) throw new Error("the server answered nothing about the verdicts");
     await this.#store.write(["outbox", "notices"], ({ outbox, notices: shown }) => {
       for (const item of done) outbox.delete(item.order);
       for (const notice of notices) shown.put(notice);

@@ -51,6 +51,11 @@ class Page {
     context.outbox.addEventListener("changed", () => this.#showUnsent());
     context.outbox.addEventListener("settled", () => this.#recount(1000));
     this.#showUnsent();
+    // What cannot be kept must not be judged.
+    addEventListener("storage-failed", ({ detail }) => {
+      context.canJudge = false;
+      fail(new Error(t("storage-failed", { message: String(detail) })));
+    });
     addEventListener("moved", () => this.#show(false));
     addEventListener("popstate", () => this.#show(true));
     document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && this.#recount());
@@ -74,6 +79,7 @@ class Page {
       return tab;
     }));
     document.title = `${t(TABS.includes(state.view) ? state.view : "photo", { id: state.photo ?? "" })} – ${this.#context.session.run} – facemill`;
+    this.#context.announce(document.title);
     this.#recount();
   }
 
@@ -155,7 +161,7 @@ async function start() {
     return;
   }
   const desk = await Desk.take(store);
-  const outbox = new Outbox(store, desk.client);
+  const outbox = new Outbox(store, desk.client, session);
   const undo = await UndoStack.open(store, desk.number);
   const judge = new Judge(store, outbox, undo, session);
   new Page({ session, store, desk, outbox, judge, canJudge: session.person.role === "curator" });
@@ -163,8 +169,7 @@ async function start() {
 
 const fail = (error) => {
   if (error instanceof ApiError && error.status === 401) return;
-  const text = error?.name === "QuotaExceededError" || error?.name === "AbortError" ? "storage-failed" : "error";
-  document.body.prepend(element("p.banner.failed", { role: "alert" }, t(text, { message: error?.message ?? String(error) })));
+  document.body.prepend(element("p.banner.failed", { role: "alert" }, t("error", { message: error?.message ?? String(error) })));
 };
 
 start().catch(fail);

@@ -205,6 +205,7 @@ export class SingleView {
     }
     this.#drawn = entry;
     this.element.dataset.drawn = "yes";
+    this.element.dataset.photo = entry.photo_id;
     this.canvas.setAttribute("aria-label", describe(entry));
     if (this.#hasLandmarks) this.overlay.replaceChildren(landmarks(entry, entry.size));
   }

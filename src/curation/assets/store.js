@@ -32,8 +32,9 @@ export class Store {
   }
 
   // Writes in one transaction, which is under way when this returns. The promise is fulfilled when it is complete.
-  write(stores, change) {
-    const transaction = this.database.transaction(stores, "readwrite");
+  // `durability`: "strict" if the data must survive a crash of the machine.
+  write(stores, change, durability = "default") {
+    const transaction = this.database.transaction(stores, "readwrite", { durability });
     const done = new Promise((resolve, reject) => {
       transaction.oncomplete = () => resolve();
       transaction.onabort = () => reject(transaction.error ?? new Error("the browser could not store data"));

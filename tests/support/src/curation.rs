@@ -57,7 +57,10 @@ pub fn photo(run: &RunName, id: u64) -> (Photo, Vec<u8>, Vec<u8>) {
 
 /// Lets a photo end with its face, as the last stage does.
 pub async fn classify(ledger: &dyn Ledger, objects: &dyn Objects, run: &RunName, id: u64) {
-    let (photo, crop, original) = photo(run, id);
+    end(ledger, objects, photo(run, id)).await;
+}
+
+async fn end(ledger: &dyn Ledger, objects: &dyn Objects, (photo, crop, original): (Photo, Vec<u8>, Vec<u8>)) {
     let (of_crop, of_original) = (photo.facts.crop.clone().unwrap(), photo.facts.original.clone().unwrap());
     let key = ObjectKey::face(of_crop.sha256, of_crop.format);
     objects.put(&key, Bytes::from(crop), "image/png").await.unwrap();
@@ -108,16 +111,28 @@ impl RunFolder {
         classify(&self.ledger, &*self.objects, &RunName::default(), id).await;
     }
 
+    /// The same with a label of this name.
+    pub async fn classify_named(&self, id: u64, label: &str) {
+        let mut ended = photo(&RunName::default(), id);
+        ended.0.candidate.label_name = Some(label.to_owned());
+        end(&self.ledger, &*self.objects, ended).await;
+    }
+
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
     /// Starts a server on a free port.
     pub fn serve(&self, arguments: &[&str]) -> CurationServer {
+        self.serve_at(0, arguments)
+    }
+
+    /// Starts a server on a port, from which an earlier one was killed. 0: a free port.
+    pub fn serve_at(&self, port: u16, arguments: &[&str]) -> CurationServer {
         let mut command = Command::new(crate::program());
         command.arg("curate").arg("--out").arg(self.path()).env("XDG_CACHE_HOME", self.path().join("cache"));
         command.env("USER", "ada").args(arguments);
-        CurationServer::start(command)
+        CurationServer::start_at(command, port)
     }
 }
 
@@ -130,8 +145,12 @@ pub struct CurationServer {
 
 impl CurationServer {
     /// Starts `command`, which lacks `--listen` and `--json`, on a free port, and waits until it serves.
-    pub fn start(mut command: Command) -> Self {
-        command.args(["--listen", "127.0.0.1:0", "--json"]).stdout(Stdio::piped());
+    pub fn start(command: Command) -> Self {
+        Self::start_at(command, 0)
+    }
+
+    pub fn start_at(mut command: Command, port: u16) -> Self {
+        command.args(["--listen", &format!("127.0.0.1:{port}"), "--json"]).stdout(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();

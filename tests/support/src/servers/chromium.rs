@@ -1,6 +1,7 @@
 //! Real browsers: Chromium, driven over the WebDriver protocol (<https://www.w3.org/TR/webdriver2/>).
 
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
@@ -34,10 +35,12 @@ impl Screen {
     pub const PHONE: Self = Self { width: 390, height: 844, is_phone: true, ..Self::DESKTOP };
 }
 
+/// Kills a browser at the end of standard input, thus when a test fails or the test process is killed.
+const WATCHDOG: &str = r#"read -r _; kill -9 "$1" 2>/dev/null; true"#;
+
 /// The server that starts browsers.
 pub struct Chromedriver {
     port: u16,
-    // Ends the browsers as well.
     _process: Process,
 }
 
@@ -83,34 +86,47 @@ impl Chromedriver {
             "browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": { "browser": "ALL" },
         });
         let http = reqwest::Client::builder().tls_backend_preconfigured(no_tls()).no_proxy().build().unwrap();
-        let mut browser = Browser { http, base: format!("http://127.0.0.1:{}", self.port) };
+        let driver = format!("http://127.0.0.1:{}", self.port);
         let body = json!({ "capabilities": { "alwaysMatch": wanted } });
-        let session = browser.command(Method::POST, "/session", body).await;
-        browser.base = format!("{}/session/{}", browser.base, session["sessionId"].as_str().unwrap());
-        browser
+        let session = command(&http, Method::POST, format!("{driver}/session"), body).await;
+        let pid = session["capabilities"]["goog:processID"].to_string();
+        let watchdog = Command::new("sh").args(["-c", WATCHDOG, "watchdog", &pid]).stdin(Stdio::piped()).spawn().unwrap();
+        Browser { http, base: format!("{driver}/session/{}", session["sessionId"].as_str().unwrap()), watchdog }
     }
+}
+
+/// Runs a command of the protocol. Panics if it fails.
+async fn command(http: &reqwest::Client, method: Method, url: String, body: Value) -> Value {
+    let mut request = http.request(method.clone(), &url);
+    if method == Method::POST {
+        request = request.header("Content-Type", "application/json").body(body.to_string());
+    }
+    let answer = request.send().await.unwrap().bytes().await.unwrap();
+    let mut answer: Value = serde_json::from_slice(&answer).unwrap();
+    let value = answer["value"].take();
+    if let Some(error) = value.get("error").filter(|error| error.is_string()) {
+        panic!("{method} {url} {body}: {error}: {}", value["message"]);
+    }
+    value
 }
 
 /// A browser with one tab at a time.
 pub struct Browser {
     http: reqwest::Client,
     base: String,
+    watchdog: Child,
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        drop(self.watchdog.stdin.take());
+        let _ = self.watchdog.wait();
+    }
 }
 
 impl Browser {
-    /// Panics if the command fails.
     async fn command(&self, method: Method, path: &str, body: Value) -> Value {
-        let mut request = self.http.request(method.clone(), format!("{}{path}", self.base));
-        if method == Method::POST {
-            request = request.header("Content-Type", "application/json").body(body.to_string());
-        }
-        let answer = request.send().await.unwrap().bytes().await.unwrap();
-        let mut answer: Value = serde_json::from_slice(&answer).unwrap();
-        let value = answer["value"].take();
-        if let Some(error) = value.get("error") {
-            panic!("{method} {path} {body}: {error}: {}", value["message"]);
-        }
-        value
+        command(&self.http, method, format!("{}{path}", self.base), body).await
     }
 
     pub async fn go(&self, url: &str) {

@@ -1,0 +1,45 @@
+//! A page of crops.
+
+use support::curation::RunFolder;
+use support::servers::chromium::{Screen, key};
+
+use super::{Page, assert_typed, exported_lines, turn};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_is_judged_but_for_the_exceptions_and_taken_back_as_one() {
+    let _turn = turn().await;
+    let run = RunFolder::with_faces(110).await;
+    let server = run.serve(&[]);
+    let page = Page::open(&server.url, Screen::DESKTOP).await;
+    page.go("/grid?where=not+status%3Dok&sort=id").await;
+    page.grid_at(0).await;
+    // The third crop is marked by key, the fifth by click, the sixth gets a verdict of its own.
+    page.browser.press([key::RIGHT, key::RIGHT, 'x']).await;
+    page.browser.click(".page:not([hidden]) .cell:nth-child(5)").await;
+    page.browser.press([key::RIGHT, '2']).await;
+    assert_eq!(page.text("button[data-action=page] span").await, "45 crops OK, 3 NG");
+    page.browser.press([key::ENTER]).await;
+    page.grid_at(48).await;
+    let cells = page.browser.run("return document.querySelectorAll('.cell').length").await;
+    assert!(cells.as_i64().unwrap() <= 400, "{cells}");
+    page.browser.press(['u']).await;
+    page.grid_at(0).await;
+    // Now the other way around.
+    page.browser.press(['m', 'x', key::ENTER]).await;
+    page.grid_at(48).await;
+    page.browser.press([key::ENTER]).await;
+    page.grid_at(96).await;
+    page.all_sent().await;
+    let id = |at: usize| at.to_string();
+    let first = (0..48).map(|at| (id(at), ["ok", "ok", "ng", "ok", "ng", "pending"].get(at).unwrap_or(&"ok").to_string()));
+    let undo = (0..48).map(|at| (id(at), "unjudged".to_owned()));
+    let second = (0..48).map(|at| (id(at), if at == 0 { "ok" } else { "ng" }.to_owned()));
+    let third = (48..96).map(|at| (id(at), "ng".to_owned()));
+    let typed: Vec<_> = first.chain(undo).chain(second).chain(third).collect();
+    assert_typed(run.path(), &typed);
+    assert!(exported_lines(run.path()).iter().all(|verdict| verdict["view"] == "grid"));
+    // The list goes on after a reload.
+    page.browser.refresh().await;
+    page.grid_at(96).await;
+    page.close().await;
+}
