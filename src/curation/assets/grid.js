@@ -1,6 +1,6 @@
 // A page of crops: the exceptions are marked, and one key judges the page.
 
-import { ApiError } from "./api.js";
+import { ApiError, Unreachable, events } from "./api.js";
 import { note } from "./address.js";
 import { button, element, field, link, select } from "./elements.js";
 import { describe, nameOf, words } from "./facts.js";
@@ -109,6 +109,9 @@ export class GridView {
       this.cells.replaceChildren();
       this.message.replaceChildren(element("p", { role: "alert" }, t(text, { message: error.message })),
         button(t("try-again"), () => this.#open(false)));
+      if (error instanceof Unreachable) {
+        events.addEventListener("reached", () => this.#open(false), { once: true, signal: this.#stop.signal });
+      }
     } finally {
       this.#isOpening = false;
     }

@@ -1,6 +1,6 @@
 // One picture at a time: a key judges it and shows the next one, which is already decoded.
 
-import { ApiError, get } from "./api.js";
+import { ApiError, Unreachable, events, get } from "./api.js";
 import { note } from "./address.js";
 import { ask, button, element } from "./elements.js";
 import { describe, facts, landmarks, nameOf, original, words } from "./facts.js";
@@ -143,6 +143,9 @@ export class SingleView {
     this.element.dataset.drawn = "no";
     this.message.replaceChildren(element("p", { role: "alert" }, t(text, { message: error.message })),
       button(t("try-again"), () => this.#open(false)));
+    if (error instanceof Unreachable) {
+      events.addEventListener("reached", () => this.#open(false), { once: true, signal: this.#stop.signal });
+    }
   }
 
   // The page shows what the list has at its place.
