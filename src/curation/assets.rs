@@ -223,7 +223,11 @@ mod tests {
     #[tokio::test]
     async fn files_of_other_versions_and_unknown_names_are_not_found() {
         let hash = &ASSETS.hash;
-        for path in ["/assets/0000000000000000/page.js", &format!("/assets/{hash}/..%2Fassets.rs"), &format!("/assets/{hash}/x")] {
+        for path in [
+            "/assets/0000000000000000/page.js",
+            &format!("/assets/{hash}/..%2Fassets.rs"),
+            &format!("/assets/{hash}/x"),
+        ] {
             assert_eq!(answer(path, &[]).await.0, StatusCode::NOT_FOUND, "{path}");
         }
     }
@@ -237,7 +241,10 @@ mod tests {
     #[test]
     fn every_text_is_there_in_both_languages() {
         let keys = |text: &'static str| -> BTreeSet<&str> {
-            text.lines().filter_map(|line| line.trim().strip_prefix('"')?.split_once("\": ")).map(|(key, _)| key).collect()
+            text.lines()
+                .filter_map(|line| line.trim().strip_prefix('"')?.split_once("\": "))
+                .map(|(key, _)| key)
+                .collect()
         };
         let (english, japanese) = (keys(include_str!("assets/texts_en.js")), keys(include_str!("assets/texts_ja.js")));
         // These are the same in both.

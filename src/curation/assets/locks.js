@@ -6,10 +6,10 @@ const LEASE = 6000;
 const RENEW = 2000;
 const owner = randomHex(8);
 
-// Takes a lock for as long as the tab lives. Answers whether it was free within so many milliseconds.
-export function hold(name, patience) {
-  if (!navigator.locks) return lease(name, Date.now() + patience);
-  const options = patience > 0 ? { signal: AbortSignal.timeout(patience) } : { ifAvailable: true };
+// Takes a lock for as long as the tab lives. Answers whether it was free, now or before the signal.
+export function hold(name, signal = null) {
+  if (!navigator.locks) return lease(name, signal ?? AbortSignal.abort());
+  const options = signal ? { signal } : { ifAvailable: true };
   return new Promise((resolve) => {
     navigator.locks
       .request(name, options, (lock) => {
@@ -22,9 +22,9 @@ export function hold(name, patience) {
 
 // Runs a task in one tab at a time, in the next one when that tab is closed.
 export const alone = (name, task) =>
-  (navigator.locks ? navigator.locks.request(name, task) : lease(name, Infinity).then(task));
+  (navigator.locks ? navigator.locks.request(name, task) : lease(name, new AbortController().signal).then(task));
 
-async function lease(name, until) {
+async function lease(name, signal) {
   const place = `lock ${name}`;
   const read = () => JSON.parse(localStorage.getItem(place) ?? "null");
   const write = () => localStorage.setItem(place, JSON.stringify({ owner, until: Date.now() + LEASE }));
@@ -36,8 +36,8 @@ async function lease(name, until) {
       await wait(100);
       if (isMine()) break;
     }
-    if (Date.now() >= until) return false;
-    await wait(Math.min(RENEW, until - Date.now()));
+    if (signal.aborted) return false;
+    await wait(RENEW, signal);
   }
   setInterval(() => isMine() && write(), RENEW);
   addEventListener("pagehide", () => isMine() && localStorage.removeItem(place));

@@ -15,7 +15,8 @@ async fn all_above_are_accepted_after_a_confirmation_and_taken_back_as_one() {
     let set = "const slider = document.querySelector('#border'); slider.value = 0.8; slider.dispatchEvent(new Event('input'))";
     page.browser.wait_for("document.querySelectorAll('.cells.border img').length > 0").await;
     page.browser.run(set).await;
-    let accept = "document.querySelector('.choices button.ok:enabled')?.textContent.match(/^Accept all (\\d+) above$/)?.[1]";
+    let accept =
+        "document.querySelector('.choices button.ok:enabled')?.textContent.match(/^Accept all (\\d+) above$/)?.[1]";
     page.browser.wait_for("document.querySelector('output').textContent === '0.800'").await;
     let above = page.browser.wait_for(accept).await.as_str().unwrap().to_owned();
     page.browser.click(".choices button.ok").await;

@@ -14,7 +14,7 @@ async fn filters_are_in_the_address_and_back_and_forward_follow_them() {
     page.go("/").await;
     page.photo_at(0).await;
     let address = async || page.browser.run("return decodeURIComponent(location.search.replaceAll('+', ' '))").await;
-    let shown = "Number(document.querySelector('.place').textContent.split(' of ')[1] ?? 0)";
+    let shown = "Number(document.querySelector('.place')?.textContent.split(' of ')[1] ?? 0)";
     let all = page.browser.wait_for(shown).await.as_i64().unwrap();
     page.browser.click("summary").await;
     page.browser.fill("input[name=label]", "o'1").await;
@@ -24,7 +24,7 @@ async fn filters_are_in_the_address_and_back_and_forward_follow_them() {
     page.browser.wait_for("location.search.includes('label')").await;
     let where_text = "?where=status in (ready, predicted) and label contains 'o''1' and p_ok>=0.1 and size>=512";
     assert_eq!(address().await, where_text);
-    let few = page.browser.wait_for(&format!("document.querySelector('.place').textContent && {shown}")).await;
+    let few = page.browser.wait_for(&format!("document.querySelector('.place')?.textContent && {shown}")).await;
     assert!(few.as_i64().unwrap() < all, "{few} of {all}");
     // The form shows what the address says, also after a reload.
     page.browser.refresh().await;
@@ -38,10 +38,16 @@ async fn filters_are_in_the_address_and_back_and_forward_follow_them() {
     page.browser.back().await;
     page.browser.wait_for(&format!("location.search === '' && {shown} === {all}")).await;
     page.browser.forward().await;
-    page.browser.wait_for(&format!("location.search !== '' && document.querySelector('.place').textContent && {shown} === {few}")).await;
+    page.browser
+        .wait_for(&format!(
+            "location.search !== '' && document.querySelector('.place')?.textContent && {shown} === {few}"
+        ))
+        .await;
     // A wrong query is explained.
     page.go("/?where=size%3E").await;
-    page.browser.wait_for("document.querySelector('[role=alert]')?.textContent.startsWith('The filter is not valid')").await;
+    page.browser
+        .wait_for("document.querySelector('[role=alert]')?.textContent.startsWith('The filter is not valid')")
+        .await;
     page.close().await;
 }
 

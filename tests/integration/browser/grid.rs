@@ -31,7 +31,8 @@ async fn a_page_is_judged_but_for_the_exceptions_and_taken_back_as_one() {
     page.grid_at(96).await;
     page.all_sent().await;
     let id = |at: usize| at.to_string();
-    let first = (0..48).map(|at| (id(at), ["ok", "ok", "ng", "ok", "ng", "pending"].get(at).unwrap_or(&"ok").to_string()));
+    let first =
+        (0..48).map(|at| (id(at), ["ok", "ok", "ng", "ok", "ng", "pending"].get(at).unwrap_or(&"ok").to_string()));
     let undo = (0..48).map(|at| (id(at), "unjudged".to_owned()));
     let second = (0..48).map(|at| (id(at), if at == 0 { "ok" } else { "ng" }.to_owned()));
     let third = (48..96).map(|at| (id(at), "ng".to_owned()));

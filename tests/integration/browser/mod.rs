@@ -65,7 +65,8 @@ impl Page {
     /// Ends the browser. Its console must not have had an error, except for requests that failed.
     async fn close(self) {
         let log = self.browser.log().await;
-        let errors: Vec<&str> = log.lines().filter(|line| line.contains("SEVERE") && !line.contains("Failed to load")).collect();
+        let errors: Vec<&str> =
+            log.lines().filter(|line| line.contains("SEVERE") && !line.contains("Failed to load")).collect();
         assert!(errors.is_empty(), "{errors:?}");
         self.browser.close().await;
         self.profile.close().unwrap();

@@ -90,7 +90,8 @@ impl Chromedriver {
         let body = json!({ "capabilities": { "alwaysMatch": wanted } });
         let session = command(&http, Method::POST, format!("{driver}/session"), body).await;
         let pid = session["capabilities"]["goog:processID"].to_string();
-        let watchdog = Command::new("sh").args(["-c", WATCHDOG, "watchdog", &pid]).stdin(Stdio::piped()).spawn().unwrap();
+        let watchdog =
+            Command::new("sh").args(["-c", WATCHDOG, "watchdog", &pid]).stdin(Stdio::piped()).spawn().unwrap();
         Browser { http, base: format!("{driver}/session/{}", session["sessionId"].as_str().unwrap()), watchdog }
     }
 }
@@ -169,9 +170,9 @@ impl Browser {
 
     /// Presses and releases keys, one after the other.
     pub async fn press(&self, keys: impl IntoIterator<Item = char>) {
-        let presses = keys.into_iter().flat_map(|key| {
-            [json!({ "type": "keyDown", "value": key }), json!({ "type": "keyUp", "value": key })]
-        });
+        let presses = keys
+            .into_iter()
+            .flat_map(|key| [json!({ "type": "keyDown", "value": key }), json!({ "type": "keyUp", "value": key })]);
         let keyboard = json!({ "type": "key", "id": "keyboard", "actions": presses.collect::<Vec<_>>() });
         self.command(Method::POST, "/actions", json!({ "actions": [keyboard] })).await;
     }
