@@ -4,4 +4,4 @@ mod access;
 mod client;
 mod judging;
 mod users;
-mod visitor;
+pub mod visitor;
