@@ -8,7 +8,7 @@ import { REASONS } from "./judge.js";
 import { count, t } from "./texts.js";
 
 const SORTS = [
-  "-p_ok", "p_ok", "uncertainty", "random", "suggested", "id", "-updated", "updated", "-published", "published", "-size", "blur",
+  "-p_ok", "p_ok", "uncertainty", "random", "id", "-updated", "updated", "-published", "published", "-size", "blur",
   "-mirrored",
 ];
 const NAMES = {

@@ -6,9 +6,10 @@ import { path } from "./address.js";
 import { STATUSES, format } from "./conditions.js";
 import { element, link, table } from "./elements.js";
 import { filterBar } from "./filters.js";
-import { count, percent, t } from "./texts.js";
+import { count, language, percent, t } from "./texts.js";
 
 const LABELS = 50;
+const HOUR = 3_600_000;
 
 export class StatisticsView {
   actions = {};
@@ -65,8 +66,11 @@ export class StatisticsView {
     const days = new Map();
     for (const { day, verdicts } of by_day) days.set(day, (days.get(day) ?? 0) + verdicts);
     const day = columns([...days].sort(([a], [b]) => (a < b ? -1 : 1)).slice(-90), t("by-day"), count);
-    const hour = columns(by_hour.map(({ hour: name, verdicts }) => [hourName(name), verdicts]), t("by-hour"), count);
-    const people = table(t("by-person"), [t("person"), t("verdicts")], by_person.map(({ person, verdicts }) => [person, count(verdicts)]));
+    const hours = new Map(lastHours().map((name) => [name, 0]));
+    for (const { hour: name, verdicts } of by_hour) if (hours.has(name)) hours.set(name, hours.get(name) + verdicts);
+    const hour = columns([...hours].map(([name, verdicts]) => [hourName(name), verdicts]), t("by-hour"), count);
+    const people = table(t("by-person"), [t("person"), t("verdicts"), t("view-bulk")],
+      by_person.map(({ person, verdicts, in_bulk }) => [person, count(verdicts), count(in_bulk)]));
     const agreements = table(t("agreement"), [t("person"), t("pairs"), t("same"), t("share"), t("interval")],
       agreement.map(({ person, pairs, same, share, low, high }) =>
         [person, count(pairs), count(same), percent(share), pairs > 0 ? `${percent(low)} – ${percent(high)}` : "–"]));
@@ -75,5 +79,11 @@ export class StatisticsView {
   }
 }
 
-// The server names hours by their beginning, in milliseconds or as text.
-const hourName = (hour) => (typeof hour === "number" ? new Date(hour).toLocaleString(document.documentElement.lang, { weekday: "short", hour: "2-digit", minute: "2-digit" }) : String(hour));
+// The beginnings of the last 48 hours, in milliseconds since 1970.
+function lastHours() {
+  const now = Date.now();
+  const first = now - (now % HOUR) - 47 * HOUR;
+  return Array.from({ length: 48 }, (_, index) => first + index * HOUR);
+}
+
+const hourName = (hour) => new Date(hour).toLocaleString(language, { weekday: "short", hour: "2-digit", minute: "2-digit" });

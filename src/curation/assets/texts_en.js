@@ -124,7 +124,6 @@ export const english = {
   "sort-p_ok": "P(OK), worst first",
   "sort-uncertainty": "most uncertain first",
   "sort-random": "random",
-  "sort-suggested": "suggested",
   "sort-id": "photo id",
   "sort--updated": "newest first",
   "sort-updated": "oldest first",

@@ -121,7 +121,6 @@ export const japanese = {
   "sort-p_ok": "P(OK) の低い順",
   "sort-uncertainty": "不確かな順",
   "sort-random": "無作為",
-  "sort-suggested": "おすすめ順",
   "sort-id": "写真 ID",
   "sort--updated": "新しい順",
   "sort-updated": "古い順",
