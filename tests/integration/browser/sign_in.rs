@@ -36,8 +36,7 @@ async fn a_session_that_ends_loses_nothing() {
     assert!(exported_lines(run.path()).is_empty());
     // Somebody else does not send it.
     sign_in(&page, "vera", PASSWORD).await;
-    page.photo_at(0).await;
-    page.browser.press(['3']).await;
+    page.browser.wait_for("document.querySelector('.person')?.textContent === 'vera'").await;
     assert_eq!(page.browser.run("return document.querySelectorAll('.judge button:disabled').length").await, 3);
     assert_eq!(page.text(".unsent").await, "all sent");
     page.browser.click(".top .right button:last-child").await;
