@@ -151,18 +151,63 @@ fn at_size(faces: u64) {
     summary("pages of 60", &pages);
     summary("counts", &counts);
 
+    judging(&mut index);
+
     let classifier = |threshold, model: &[u8]| {
         let (model_sha256, model, by, why) = (ContentHash::of(model), "a model".into(), "bench".into(), String::new());
         ClassifierHistory { changes: vec![ClassifierChange { model_sha256, model, threshold, at: 0, by, why }] }
     };
     timed("another model", || index.set_classifier(&classifier(0.5, b"one")).expect("it is taken"));
-    timed("another threshold", || index.set_classifier(&classifier(0.6, b"one")).expect("it is taken"));
+    timed("another threshold, and all counts", || {
+        index.set_classifier(&classifier(0.6, b"one")).expect("it is taken");
+        index.status_counts(&Query::ALL, 0.6)
+    });
     let unscored = timed("faces to score", || index.unscored().expect("their crops"));
     let prediction = |at: usize| faces::prediction(at as f64 % 1000.0 / 1000.0, "one");
     let predictions: Vec<_> = unscored.iter().enumerate().map(|(at, (key, _))| (*key, prediction(at))).collect();
     timed("their predictions", || {
         predictions.chunks(1000).for_each(|batch| index.add_predictions(batch).expect("they are taken"));
     });
+}
+
+/// What the page for judging asks: a list is opened, and counts by status and size are shown again after each change.
+fn judging(index: &mut Index) {
+    let judged = times_of(index, |index, query| {
+        index.status_counts(query, THRESHOLD);
+    });
+    summary("counts by status and size", &judged);
+    let mut opened = Vec::new();
+    for text in QUERIES {
+        let query = Query::parse(text, FIELDS).unwrap_or_else(|error| panic!("{error}"));
+        for order in ORDERS {
+            let order = order.parse().expect("a sort");
+            // The set of a list, those that nobody has judged, and the first entries.
+            opened.extend(times(|| {
+                let rows = index.rows(&query, THRESHOLD);
+                let unjudged = index.unjudged(&rows);
+                for row in index.first(&unjudged, order, THRESHOLD, None, 60) {
+                    let face = index.face_of(row).expect("a face").expect("it is there");
+                    index.verdicts_on(face.crop).expect("its verdicts");
+                    index.keys_of_crop(face.crop).expect("its copies");
+                }
+            }));
+        }
+    }
+    summary("lists opened, with 60 entries", &opened);
+    let border = times(|| {
+        let rows = index.all_unjudged();
+        index.p_ok_histogram(&rows, 0.9, 50);
+    });
+    summary("the border", &border);
+}
+
+fn times_of(index: &mut Index, work: impl Fn(&Index, &Query)) -> Vec<Took> {
+    let mut all = Vec::new();
+    for text in QUERIES {
+        let query = Query::parse(text, FIELDS).unwrap_or_else(|error| panic!("{error}"));
+        all.extend(times(|| work(index, &query)));
+    }
+    all
 }
 
 fn record(id: u64) -> Record {

@@ -49,7 +49,7 @@ pub async fn signals(shutdown: CancellationToken) {
     };
     let mut next = async || tokio::select! { _ = interrupt.recv() => (), _ = terminate.recv() => () };
     next().await;
-    eprintln!("finishing the photos in flight; press Ctrl-C again to stop at once");
+    eprintln!("finishing what is in flight; press Ctrl-C again to stop at once");
     shutdown.cancel();
     next().await;
     std::process::exit(INTERRUPTED.into());

@@ -53,7 +53,7 @@ impl EntryReader<'_> {
     pub fn read(&mut self, after: ListCursor, limit: usize) -> Result<(Vec<Card>, Option<ListCursor>), IndexError> {
         let ListCursor { mut number, mut place, seed } = after;
         let mut left = self.left();
-        let mut pool = None;
+        let mut pool: Option<Rows> = None;
         let mut cards: Vec<Card> = Vec::new();
         let mut batch = VecDeque::new();
         while cards.len() < limit {
@@ -73,6 +73,9 @@ impl EntryReader<'_> {
                     batch.pop_front();
                     place = Some(self.index.cursor(self.list.order, self.list.threshold, next));
                     let card = if left.contains(next) { self.card_in_order(next)? } else { None };
+                    if let Some(pool) = &mut pool {
+                        pool.remove_if_there(next);
+                    }
                     let is_counted = card.is_some();
                     (card, is_counted)
                 }

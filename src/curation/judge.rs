@@ -1,9 +1,12 @@
 //! Requests for judging: lists, their entries, verdicts, and the life of clients.
 
+use std::time::Instant;
+
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use tracing::Span;
 
 use super::access::{Curator, Person};
 use super::card::{Card, CountingVerdict, counting};
@@ -11,12 +14,15 @@ use super::entries::EntryReader;
 use super::error::{ApiError, json_response};
 use super::leases::Holder;
 use super::lists::{List, ListCursor, ListOrder, random, unknown_list};
+use super::part::lock;
 use super::recorder::Recorded;
 use super::request::{ClientId, JsonBody, MAX_ITEMS, bad_parameter, query};
-use super::state::{Shared, lock};
+use super::spans;
+use super::state::Shared;
 use crate::dataset::IndexError;
 use crate::domain::clock::now;
 use crate::domain::{Judgement, NgReason, Selection, Verdict, VerdictId, View};
+use crate::telemetry::instruments;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -175,7 +181,15 @@ async fn record(shared: &Shared, person: &Person, sent: &[SentVerdict]) -> Resul
     let at = now().as_millis() as u64;
     let read: Vec<Result<Verdict, String>> = sent.iter().map(|sent| read_verdict(shared, person, sent, at)).collect();
     let valid: Vec<Verdict> = read.iter().flatten().cloned().collect();
-    let recorded = shared.recorder.record(&valid).await?;
+    let spans: Vec<Span> = valid.iter().map(|verdict| spans::verdict(&shared.run, verdict)).collect();
+    let began = Instant::now();
+    let recorded = shared.recorder.record(&valid).await;
+    if let Some(instruments) = instruments::get() {
+        instruments.verdicts_stored(began.elapsed(), recorded.is_ok());
+    }
+    let recorded = recorded.inspect_err(|error| {
+        spans.iter().for_each(|span| spans::finish(span, Err(&error.message)));
+    })?;
     let stored: Vec<Verdict> = valid.clone();
     let others = shared.index.with(move |index| {
         let others = stored.iter().map(|verdict| {
@@ -186,22 +200,45 @@ async fn record(shared: &Shared, person: &Person, sent: &[SentVerdict]) -> Resul
         });
         others.collect::<Result<Vec<_>, IndexError>>()
     });
-    let mut recorded = recorded.into_iter().zip(others.await?);
+    let mut outcomes = recorded.into_iter().zip(others.await?).zip(spans);
     let results = sent.iter().zip(read).map(|(sent, read)| {
-        let result = |result, verdicts, message| VerdictResult { id: sent.id.clone(), result, verdicts, message };
-        let outcome = read.and_then(|_| recorded.next().ok_or_else(String::new));
+        let outcome = read.and_then(|verdict| Ok((verdict, outcomes.next().ok_or_else(String::new)?)));
         match outcome {
-            Ok((Recorded::IdTaken, _)) => {
-                let message = "the id is that of another verdict: send it under a new one";
-                result("refused", None, Some(message.to_owned()))
+            Ok((verdict, ((recorded, others), span))) => {
+                let result = VerdictResult::of(&verdict.id, recorded, others);
+                spans::finish(&span, Ok(result.result));
+                count(verdict.view.as_str(), verdict.judgement.as_str(), result.result);
+                result
             }
-            Ok((Recorded::Stored, Some(verdicts))) => result("conflict", Some(verdicts), None),
-            Ok((Recorded::Stored, None)) => result("stored", None, None),
-            Ok((Recorded::Known, verdicts)) => result("known", verdicts, None),
-            Err(message) => result("refused", None, Some(message)),
+            Err(message) => {
+                count("", "", "refused");
+                VerdictResult { id: sent.id.clone(), result: "refused", verdicts: None, message: Some(message) }
+            }
         }
     });
     Ok(results.collect())
+}
+
+impl VerdictResult {
+    /// `others`: the verdicts that count, if there are others than this one.
+    fn of(id: &VerdictId, recorded: Recorded, others: Option<Vec<CountingVerdict>>) -> Self {
+        let of = |result, verdicts| Self { id: id.to_string(), result, verdicts, message: None };
+        match (recorded, others) {
+            (Recorded::Stored, None) => of("stored", None),
+            (Recorded::Stored, others) => of("conflict", others),
+            (Recorded::Known, others) => of("known", others),
+            (Recorded::IdTaken, _) => {
+                let message = "the id is that of another verdict: send it under a new one";
+                Self { message: Some(message.to_owned()), ..of("refused", None) }
+            }
+        }
+    }
+}
+
+fn count(view: &'static str, judgement: &'static str, result: &'static str) {
+    if let Some(instruments) = instruments::get() {
+        instruments.verdict(view, judgement, result);
+    }
 }
 
 fn read_verdict(shared: &Shared, person: &Person, sent: &SentVerdict, at: u64) -> Result<Verdict, String> {

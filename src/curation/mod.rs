@@ -6,21 +6,30 @@
 
 pub mod access;
 mod assets;
+mod border;
+mod bulk;
 mod card;
 mod counts;
 mod entries;
 mod error;
 mod faces;
 mod follow;
+mod interval;
 mod judge;
 mod leases;
 mod lists;
+mod metrics;
+mod openapi;
+mod part;
 mod pictures;
 mod recorder;
 mod request;
 mod routes;
 mod session;
+mod spans;
 mod state;
+mod statistics;
+mod thumbnails;
 mod tickets;
 
 use std::path::PathBuf;
@@ -34,10 +43,12 @@ use leases::Leases;
 use lists::Lists;
 use recorder::VerdictRecorder;
 use state::{CurationState, Shared};
+use thumbnails::Thumbnails;
 use tickets::TicketKey;
 
 use crate::archive::run_classifier::RunClassifiers;
 use crate::dataset::{FollowError, Index, IndexError, SharedIndex};
+use crate::memory::MemoryBudget;
 use crate::objects::ObjectError;
 use crate::services::run_target::RunTarget;
 use crate::verdicts::VerdictLog;
@@ -50,6 +61,9 @@ pub struct CurationSettings {
     pub wanted: u64,
     /// Where Jaeger is, for links to traces.
     pub jaeger: Option<String>,
+    /// The folder of thumbnails, and the bytes that it may have.
+    pub thumbnails: PathBuf,
+    pub thumbnail_bytes: u64,
     pub access: Access,
 }
 
@@ -62,6 +76,8 @@ pub enum CurationError {
     Follow(#[from] FollowError),
     #[error("cannot read the verdicts and the key of curation: {0}")]
     Objects(#[from] ObjectError),
+    #[error("cannot use the folder of thumbnails {}: {error}; set XDG_CACHE_HOME", folder.display())]
+    Thumbnails { folder: PathBuf, error: std::io::Error },
 }
 
 /// The server of one run.
@@ -70,13 +86,18 @@ pub struct Curation {
 }
 
 impl Curation {
+    /// Bytes of pictures that are being sent at the same time.
+    const PICTURE_MEMORY: u64 = 256 << 20;
+
     /// Opens the index and brings it up to date. `progress` receives the numbers of photos that it takes in.
     pub async fn open(
         target: &RunTarget,
         settings: CurationSettings,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Self, CurationError> {
-        let CurationSettings { index, wanted, jaeger, access } = settings;
+        let CurationSettings { index, wanted, jaeger, thumbnails, thumbnail_bytes, access } = settings;
+        let thumbnails = Thumbnails::open(&thumbnails, thumbnail_bytes)
+            .map_err(|error| CurationError::Thumbnails { folder: thumbnails, error })?;
         let index = SharedIndex::new(Index::open(&index, &target.run)?);
         let source = target.index_source();
         let log = VerdictLog::new(target.objects.clone(), target.run.clone());
@@ -95,6 +116,9 @@ impl Curation {
             index,
             source,
             recorder,
+            thumbnails,
+            memory: Arc::new(MemoryBudget::new(Self::PICTURE_MEMORY)),
+            bulk: tokio::sync::Mutex::new(()),
             lists: Mutex::new(Lists::default()),
             leases: Mutex::new(Leases::default()),
         };

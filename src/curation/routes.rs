@@ -10,7 +10,7 @@ use axum::routing::{get, post, put};
 use super::error::ApiError;
 use super::request::MAX_BODY;
 use super::state::Shared;
-use super::{access, assets, counts, faces, judge, pictures, session};
+use super::{access, assets, border, bulk, counts, faces, judge, metrics, openapi, pictures, session, statistics};
 
 /// All paths, for people that `access` lets in.
 pub fn router(shared: Shared) -> Router {
@@ -19,6 +19,11 @@ pub fn router(shared: Shared) -> Router {
         .route("/lists", post(judge::open_list))
         .route("/lists/{list}/entries", post(judge::read_entries))
         .route("/verdicts", post(judge::send_verdicts))
+        .route("/bulk", post(bulk::judge_all))
+        .route("/bulk/{id}/undo", post(bulk::undo))
+        .route("/border", get(border::border))
+        .route("/statistics", get(statistics::statistics))
+        .route("/openapi.json", get(openapi::document))
         .route("/clients/{client}/alive", post(judge::keep_alive))
         .route("/clients/{client}/closed", post(judge::close_client))
         .route("/faces", get(faces::list))
@@ -30,12 +35,14 @@ pub fn router(shared: Shared) -> Router {
         .route("/hosts", get(counts::hosts))
         .fallback(async || ApiError::not_found("there is no such path: /api/openapi.json lists them"))
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::map_response(no_store));
+        .layer(middleware::map_response(no_store))
+        .layer(middleware::from_fn(metrics::measure));
     let pictures = Router::new()
         .route("/crops/{hash}", get(pictures::crop))
         .route("/originals/{hash}", get(pictures::original))
         .fallback(async || ApiError::not_found("expected /pictures/crops/HASH or /pictures/originals/HASH"))
-        .method_not_allowed_fallback(method_not_allowed);
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn(metrics::measure));
     let inside = Router::new()
         .nest("/api", api)
         .nest("/pictures", pictures)

@@ -1,17 +1,19 @@
 //! What all requests share.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::access::Access;
 use super::leases::Leases;
 use super::lists::Lists;
 use super::recorder::VerdictRecorder;
+use super::thumbnails::Thumbnails;
 use super::tickets::TicketKey;
 use crate::archive::records::Records;
 use crate::archive::run_classifier::RunClassifiers;
 use crate::dataset::{IndexSource, SharedIndex};
 use crate::domain::RunName;
 use crate::ledger::Ledger;
+use crate::memory::MemoryBudget;
 use crate::objects::Objects;
 
 /// The parts of a server.
@@ -30,14 +32,14 @@ pub struct CurationState {
     pub source: IndexSource,
     pub recorder: VerdictRecorder,
     pub tickets: TicketKey,
+    pub thumbnails: Thumbnails,
+    /// Memory for pictures that are being sent.
+    pub memory: Arc<MemoryBudget>,
+    /// One bulk of verdicts is stored at a time.
+    pub bulk: tokio::sync::Mutex<()>,
     pub lists: Mutex<Lists>,
     pub leases: Mutex<Leases>,
 }
 
 /// The state of a handler.
 pub type Shared = Arc<CurationState>;
-
-/// Locks a part. A panic of another request leaves it whole: each change is one call.
-pub fn lock<T>(part: &Mutex<T>) -> MutexGuard<'_, T> {
-    part.lock().unwrap_or_else(PoisonError::into_inner)
-}

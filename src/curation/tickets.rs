@@ -57,6 +57,8 @@ struct StoredKey {
 impl TicketKey {
     /// Longer texts are no tickets: names and ids of a ticket are bounded.
     const MAX_LENGTH: usize = 8192;
+    /// Tickets are a multiple of so many bytes long.
+    const PADDED: usize = 512;
 
     /// Reads the key, or makes it. It is stored, so that tickets hold across restarts.
     pub async fn open(objects: Arc<dyn Objects>, run: RunName) -> Result<Self, ObjectError> {
@@ -93,6 +95,8 @@ impl TicketKey {
     pub fn seal(&self, ticket: &Ticket) -> String {
         let mut nonce = [0; NONCE_LEN];
         let mut text = serde_json::to_vec(ticket).unwrap_or_default();
+        // The length must not tell a repeat, nor how the picture was chosen.
+        text.resize(text.len().next_multiple_of(Self::PADDED), b' ');
         let sealed = self.random.fill(&mut nonce).and_then(|()| {
             let aad = Aad::from(self.run.as_str());
             self.key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut text)
@@ -147,7 +151,9 @@ mod tests {
         assert_eq!((key.store_name(), key.store_name().len()), (again.store_name(), 16));
         assert_ne!(key.store_name(), other_run.store_name());
         assert_ne!(key.seal(&ticket()), sealed, "equal tickets look different");
-        assert!(sealed.len() < 600, "{}", sealed.len());
+        let other = Ticket { repeat: false, selection: Selection::BestFirst, seen: None, ..ticket() };
+        assert_eq!(key.seal(&other).len(), sealed.len(), "the length tells nothing");
+        assert!(sealed.len() < 750, "{}", sealed.len());
     }
 
     #[tokio::test]

@@ -288,6 +288,7 @@ impl Columns {
             (Text::Verdict, verdict.map(|verdict| verdict.judgement.to_string())),
             (Text::Reason, verdict.and_then(|verdict| verdict.reason).map(|reason| reason.to_string())),
             (Text::JudgedBy, verdict.map(|verdict| verdict.by.clone())),
+            (Text::JudgedAt, verdict.map(|verdict| verdict.day.clone())),
         ];
         for (text, value) in texts {
             let column = &mut self.texts[text as usize];

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::placeholder::Placeholder;
 use super::query::{Field, FieldType};
-use crate::domain::photo_url;
 use crate::domain::{Align, ContentHash, Id, ImageFormat, Judgement, Landmarks, NgReason, Photo, Search};
+use crate::domain::{calendar, photo_url};
 use crate::verdicts::CropVerdicts;
 
 /// A face that passed all stages. Landmarks are in pixels of the crop, the square in pixels of the upright original.
@@ -69,13 +69,16 @@ pub struct FaceVerdict {
     pub reason: Option<NgReason>,
     /// Who gave the last verdict that counts.
     pub by: String,
+    /// The day of that verdict in UTC, as `2026-11-28`.
+    pub day: String,
 }
 
 impl FaceVerdict {
     /// None: the crop is not judged.
     pub fn of(verdicts: &CropVerdicts) -> Option<Self> {
         let (judgement, last) = (verdicts.judgement()?, verdicts.last()?);
-        Some(Self { judgement, reason: last.reason.filter(|_| judgement == Judgement::Ng), by: last.by.clone() })
+        let reason = last.reason.filter(|_| judgement == Judgement::Ng);
+        Some(Self { judgement, reason, by: last.by.clone(), day: calendar::day(last.at / 1000) })
     }
 }
 
@@ -250,10 +253,11 @@ pub enum Text {
     Verdict,
     Reason,
     JudgedBy,
+    JudgedAt,
 }
 
 impl Text {
-    pub const ALL: [Text; 10] = [
+    pub const ALL: [Text; 11] = [
         Self::Label,
         Self::LabelId,
         Self::Host,
@@ -264,6 +268,7 @@ impl Text {
         Self::Verdict,
         Self::Reason,
         Self::JudgedBy,
+        Self::JudgedAt,
     ];
 
     /// The value of a face; none if it has none.
@@ -279,6 +284,7 @@ impl Text {
             Self::Verdict => face.verdict.as_ref().map(|verdict| verdict.judgement.to_string()),
             Self::Reason => face.verdict.as_ref().and_then(|verdict| verdict.reason).map(|reason| reason.to_string()),
             Self::JudgedBy => face.verdict.as_ref().map(|verdict| verdict.by.clone()),
+            Self::JudgedAt => face.verdict.as_ref().map(|verdict| verdict.day.clone()),
         }
     }
 
@@ -333,6 +339,7 @@ pub static FIELDS: &[Field] = &[
     field("verdict", FieldType::Choice(&["ok", "ng", "pending"]), "what people said about the crop"),
     field("reason", FieldType::Choice(REASONS), "why it is NG"),
     field("judged_by", FieldType::Text, "who gave the last verdict"),
+    field("judged_at", FieldType::Text, "day of the last verdict in UTC: `judged_at>='2026-11-28'`"),
     field("id", FieldType::Text, "id of the photo"),
     STATUS,
     field("ok", FieldType::Flag, "p_ok is at or above the threshold"),
@@ -352,7 +359,7 @@ mod tests {
         assert!(Number::ALL[..15].iter().all(|number| number.field().kind == FieldType::Number));
         let texts = Text::ALL.map(|text| text.field().name);
         assert_eq!(texts[..7], ["label", "label_id", "host", "model", "search", "align", "format"]);
-        assert_eq!(texts[7..], ["verdict", "reason", "judged_by"]);
+        assert_eq!(texts[7..], ["verdict", "reason", "judged_by", "judged_at"]);
         assert!(REASONS.iter().copied().eq(NgReason::ALL.iter().map(|reason| reason.as_str())));
     }
 

@@ -1,6 +1,6 @@
 //! What a page for judging asks of the index: sets of faces and their orders, counts by status and size, pictures.
 
-use rusqlite::OptionalExtension;
+use rusqlite::{OptionalExtension, Row};
 
 use super::columns::Rows;
 use super::face::{Face, FaceStatus, Number};
@@ -106,12 +106,13 @@ impl Index {
         read().map_err(|error| self.failed(error))
     }
 
-    /// The format of an original; none if no face has it.
-    pub fn original_picture(&self, original: ContentHash) -> Result<Option<ImageFormat>, IndexError> {
+    /// The format of an original, and its size in bytes; none if no face has it.
+    pub fn original_picture(&self, original: ContentHash) -> Result<Option<(ImageFormat, u64)>, IndexError> {
         let read = || {
-            let sql = "SELECT original_format FROM faces WHERE original = ?1 LIMIT 1";
+            let sql = "SELECT original_format, original_bytes FROM faces WHERE original = ?1 LIMIT 1";
             let mut read = self.connection.prepare_cached(sql)?;
-            read.query_row([original.as_bytes()], |row| rows::word(row, 0)).optional()
+            let picture = |row: &Row<'_>| Ok((rows::word(row, 0)?, row.get::<_, i64>(1)? as u64));
+            read.query_row([original.as_bytes()], picture).optional()
         };
         read().map_err(|error| self.failed(error))
     }

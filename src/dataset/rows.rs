@@ -20,7 +20,7 @@ pub const ADD_ENDING: &str = "INSERT INTO endings VALUES (?1, ?2, ?3, ?4, ?5, ?6
 pub const SELECT_FACE: &str = "SELECT faces.*, predictions.*, \
     (SELECT coalesce(sum(photos), 1) FROM originals WHERE originals.original = faces.original), \
     (SELECT max(count(nullif(label, '')), 1) FROM originals WHERE originals.original = faces.original), \
-    judgement, reason, judged_by \
+    judgement, reason, judged_by, judged_on \
     FROM faces LEFT JOIN predictions ON face = key LEFT JOIN crop_verdicts ON crop_verdicts.crop = faces.crop";
 /// How many photos and labels have an original.
 pub const SELECT_SHARED: &str = "SELECT coalesce(sum(photos), 0), max(count(nullif(label, '')), 1) \
@@ -144,7 +144,12 @@ fn verdict(row: &Row<'_>) -> rusqlite::Result<Option<FaceVerdict>> {
     }
     let reason = row.as_ref().column_index("reason")?;
     let reason = if row.get_ref(reason)? == ValueRef::Null { None } else { Some(word(row, reason)?) };
-    Ok(Some(FaceVerdict { judgement: word(row, judgement)?, reason, by: row.get("judged_by")? }))
+    Ok(Some(FaceVerdict {
+        judgement: word(row, judgement)?,
+        reason,
+        by: row.get("judged_by")?,
+        day: row.get("judged_on")?,
+    }))
 }
 
 /// From a row of [`SELECT_ENDED`].
@@ -182,7 +187,7 @@ pub fn read_columns(connection: &Connection) -> rusqlite::Result<Columns> {
     let mut rows = connection.prepare(
         "SELECT key, photo_id, published, p_ok, size, angle, score, faces, mirrored, mirrored_head, blur, exposure, side,
          width, height, original_bytes, coalesce(photos, 1), coalesce(labels, 1), damage IS NOT NULL,
-         label_name, label_id, host, model, search, align, format, judgement, reason, judged_by
+         label_name, label_id, host, model, search, align, format, judgement, reason, judged_by, judged_on
          FROM faces LEFT JOIN predictions ON face = key
          LEFT JOIN (SELECT original AS shared, sum(photos) AS photos, max(count(nullif(label, '')), 1) AS labels FROM originals
                     GROUP BY original HAVING sum(photos) > 1) ON shared = original

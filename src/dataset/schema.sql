@@ -63,6 +63,7 @@ CREATE TABLE crop_verdicts (
     judgement TEXT,
     reason TEXT,
     judged_by TEXT,
+    judged_on TEXT,
     -- Whether one of the verdicts that count was given in bulk.
     in_bulk INTEGER NOT NULL
 ) WITHOUT ROWID;

@@ -33,7 +33,8 @@ pub(super) fn add(
         by_crop.entry(verdict.crop).or_default().push(verdict);
     }
     add_rows(transaction, verdicts)?;
-    let mut put = transaction.prepare_cached("INSERT OR REPLACE INTO crop_verdicts VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+    let mut put =
+        transaction.prepare_cached("INSERT OR REPLACE INTO crop_verdicts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
     let mut keys = transaction.prepare_cached("SELECT key FROM faces WHERE crop = ?1")?;
     let mut changed = Vec::new();
     for (crop, verdicts) in by_crop {
@@ -49,6 +50,7 @@ pub(super) fn add(
             verdict.map(|verdict| verdict.judgement.as_str()),
             verdict.and_then(|verdict| verdict.reason).map(|reason| reason.as_str()),
             verdict.map(|verdict| verdict.by.as_str()),
+            verdict.map(|verdict| verdict.day.as_str()),
             counting.verdicts().iter().any(|verdict| verdict.view == View::Bulk),
         ])?;
         for key in keys.query_map([crop.as_bytes()], |row| row.get(0))? {

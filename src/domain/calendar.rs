@@ -10,6 +10,13 @@ pub fn second(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", at.hour(), at.minute(), at.second())
 }
 
+/// `2026-11-25`, likewise.
+pub fn day(seconds: u64) -> String {
+    let mut text = second(seconds);
+    text.truncate(text.len() - " 00:00:00".len());
+    text
+}
+
 /// `2026-11-25 01:02`, likewise.
 pub fn minute(seconds: u64) -> String {
     let mut text = second(seconds);
@@ -28,6 +35,7 @@ mod tests {
         assert_eq!(second(951_868_799), "2000-02-29 23:59:59");
         assert_eq!(second(4_107_542_400), "2100-03-01 00:00:00");
         assert_eq!(minute(1_764_032_523), "2025-11-25 01:02");
+        assert_eq!(day(1_764_032_523), "2025-11-25");
         assert_eq!(second(u64::MAX), "9999-12-31 23:59:59");
     }
 }

@@ -48,6 +48,9 @@ pub struct Instruments {
     stage_paused: Gauge<u64>,
     sign_ins: Counter<u64>,
     refusals: Counter<u64>,
+    verdicts: Counter<u64>,
+    verdict_duration: Histogram<f64>,
+    http_requests: Histogram<f64>,
 }
 
 /// The direction of an object store transfer.
@@ -128,6 +131,12 @@ impl Instruments {
                 "{request}",
                 "Requests that were not let in, by cause: nobody signed in, another page, too many.",
             ),
+            verdicts: counter("facemill.verdicts", "{verdict}", "Verdicts of people, by what became of them."),
+            verdict_duration: duration(
+                "facemill.verdict.duration",
+                "Time until the verdicts of a request are durable.",
+            ),
+            http_requests: duration("http.server.request.duration", "Time that a request to curation takes."),
         }
     }
 
@@ -233,6 +242,31 @@ impl Instruments {
     /// A request to the curation page was not let in. `cause`: the code of the error.
     pub fn refused(&self, cause: &'static str) {
         self.refusals.add(1, &[KeyValue::new("facemill.cause", cause)]);
+    }
+
+    /// A verdict was sent. `result`: stored, known, conflict or refused.
+    pub fn verdict(&self, view: &'static str, judgement: &'static str, result: &'static str) {
+        let attributes = [
+            KeyValue::new("facemill.view", view),
+            KeyValue::new("facemill.judgement", judgement),
+            KeyValue::new("facemill.result", result),
+        ];
+        self.verdicts.add(1, &attributes);
+    }
+
+    /// The verdicts of a request were stored, or not.
+    pub fn verdicts_stored(&self, took: Duration, is_stored: bool) {
+        self.verdict_duration.record(took.as_secs_f64(), &[KeyValue::new("facemill.stored", is_stored)]);
+    }
+
+    /// A request was answered. <https://opentelemetry.io/docs/specs/semconv/http/http-metrics/>
+    pub fn http_request(&self, method: &'static str, route: String, status: u16, took: Duration) {
+        let attributes = [
+            KeyValue::new("http.request.method", method),
+            KeyValue::new("http.route", route),
+            KeyValue::new("http.response.status_code", i64::from(status)),
+        ];
+        self.http_requests.record(took.as_secs_f64(), &attributes);
     }
 
     pub fn paused(&self, stage: StageName, paused: bool) {

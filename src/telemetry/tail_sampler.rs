@@ -1,8 +1,8 @@
 //! Tail sampling: keeps the spans of sampled photos, and those of failed deliveries.
 //!
 //! The head sampler decides before the outcome of a photo is known. So the spans of unsampled photos are recorded as
-//! well, and buffered here until the span of their delivery (the only one of kind "consumer") ends; its attribute
-//! [`KEEP`] says whether they are kept. Spans of earlier stages are gone by then.
+//! well, and buffered here until the span of their delivery (the only one of kind "consumer"; that of a verdict is of kind
+//! "server") ends; its attribute [`KEEP`] says whether they are kept. Spans of earlier stages are gone by then.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -147,7 +147,8 @@ impl<P: SpanProcessor> TailSampler<P> {
     /// Buffers, keeps or drops a span of an unsampled photo.
     fn decide(&self, span: SpanData) {
         let trace = span.span_context.trace_id();
-        let is_delivery = span.span_kind == SpanKind::Consumer;
+        // A verdict of a person is in the trace of its photo, too, and nothing is decided after it.
+        let is_delivery = matches!(span.span_kind, SpanKind::Consumer | SpanKind::Server);
         let is_root = span.parent_span_id == SpanId::INVALID;
         let mut undecided = self.undecided.lock().unwrap_or_else(PoisonError::into_inner);
         if is_delivery || is_root {
@@ -268,6 +269,17 @@ mod tests {
         assert!(collected.names().is_empty());
         deliver(&provider, Some(true));
         assert_eq!(collected.names(), ["step", "process"]);
+        let tracer = provider.tracer("test");
+        let parent = SpanContext::new(
+            TraceId::from(8),
+            SpanId::from(8),
+            opentelemetry::TraceFlags::default(),
+            true,
+            opentelemetry::trace::TraceState::NONE,
+        );
+        let context = Context::new().with_remote_span_context(parent);
+        tracer.span_builder("verdict").with_kind(SpanKind::Server).start_with_context(&tracer, &context).end();
+        assert_eq!(collected.names(), ["step", "process"], "an unsampled verdict is dropped, and not buffered");
     }
 
     #[test]

@@ -117,7 +117,8 @@ fn verdicts(id: u64) -> Vec<Verdict> {
 
 /// What counts of [`verdicts`].
 fn counting(id: u64) -> Option<FaceVerdict> {
-    let verdict = |judgement, reason, by: &str| Some(FaceVerdict { judgement, reason, by: by.into() });
+    let verdict =
+        |judgement, reason, by: &str| Some(FaceVerdict { judgement, reason, by: by.into(), day: "1970-01-01".into() });
     let reason = (id.is_multiple_of(2)).then_some(NgReason::CutOff);
     match id % 8 {
         0 => verdict(Judgement::Ok, None, "ada"),

@@ -2,19 +2,25 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::dataset::access::AccessArgs;
-use crate::cli::dataset::index::{IndexArgs, progress};
+use crate::cli::dataset::index::{IndexArgs, progress, thumbnails};
 use crate::cli::failure::Failure;
 use crate::cli::output::print_text;
 use crate::cli::progress::Bars;
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::curation::{Curation, CurationSettings};
+use crate::services::health::Health;
+use crate::services::worker_routes;
 use crate::web::{self, ClientLimits, HttpLimits};
+
+/// The name of the index in the answer of a probe.
+const INDEX: &str = "index";
 
 /// A browser has six connections, and an office many browsers. Pictures are large, and lines slow.
 fn limits(args: &Args) -> ClientLimits {
@@ -40,6 +46,12 @@ pub struct Args {
     /// Where Jaeger is, for links to the traces of photos: http://jaeger:16686
     #[arg(long, env = "FACEMILL_JAEGER_URL", value_name = "URL")]
     jaeger: Option<String>,
+    /// Megabytes of thumbnails that are kept in $XDG_CACHE_HOME/facemill/thumbnails
+    #[arg(long, env = "FACEMILL_THUMBNAIL_MEGABYTES", value_name = "N", default_value_t = 1024)]
+    thumbnail_megabytes: u32,
+    /// Serves /healthz, /readyz and /metrics over HTTP at this address [default: off]
+    #[arg(long, env = "FACEMILL_HEALTH_LISTEN", value_name = "ADDRESS:PORT")]
+    health_listen: Option<SocketAddr>,
     #[command(flatten)]
     access: AccessArgs,
     #[command(flatten)]
@@ -50,14 +62,25 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let bars = Bars::new(!args.target.json);
-    let _telemetry = crate::cli::process::observe("facemill=info", &bars, "facemill-curate", false)?;
+    let scraped = args.health_listen.is_some();
+    let telemetry = crate::cli::process::observe("facemill=info", &bars, "facemill-curate", scraped)?;
     crate::cli::process::block_on(async {
         let certificate = args.access.certificate()?;
-        let listener = TcpListener::bind(args.listen).await.map_err(|error| {
-            Failure::broken(format!("--listen: cannot listen on {}: {error}; choose another port", args.listen))
-        })?;
+        let listener = listen("--listen", args.listen).await?;
         let shutdown = CancellationToken::new();
         let signals = tokio::spawn(crate::cli::process::signals(shutdown.clone()));
+        let health = Arc::new(Health::new(shutdown.clone()));
+        health.note(INDEX, Some("it is being brought up to date".into()));
+        // The server outlives the page, so that a probe learns that the process shuts down.
+        let closing = CancellationToken::new();
+        let probes = match args.health_listen {
+            Some(address) => {
+                let listener = listen("--health-listen", address).await?;
+                let router = worker_routes::router(health.clone(), telemetry.prometheus.clone().unwrap_or_default());
+                Some(tokio::spawn(web::serve(listener, router, worker_routes::LIMITS, closing.clone())))
+            }
+            None => None,
+        };
         let target = args.target.open().await?;
         let user = std::env::var("USER").ok();
         let access = args.access.open(target.objects.clone(), args.listen, user).await?;
@@ -65,11 +88,14 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             index: args.index.path(&target)?,
             wanted: args.wanted,
             jaeger: args.jaeger.clone(),
+            thumbnails: thumbnails()?,
+            thumbnail_bytes: u64::from(args.thumbnail_megabytes) << 20,
             access,
         };
         let opened = Curation::open(&target, settings, &progress(&bars)).await;
         bars.clear();
         let curation = opened.map_err(Failure::broken)?;
+        health.note(INDEX, None);
         let address = listener.local_addr().map_err(Failure::broken)?;
         let scheme = if certificate.is_some() { "https" } else { "http" };
         let url = format!("{scheme}://{address}/");
@@ -81,8 +107,19 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             curation.follow(shutdown.clone()),
             web::serve_clients(listener, certificate, curation.router(), limits(args), shutdown.clone())
         );
+        closing.cancel();
+        if let Some(probes) = probes {
+            let _ = probes.await;
+        }
         served.map_err(Failure::broken)?;
         signals.abort();
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Binds the address, so that a port that is taken is an error before anything else starts.
+async fn listen(flag: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| Failure::broken(format!("{flag}: cannot listen on {address}: {error}; choose another port")))
 }

@@ -50,19 +50,24 @@ pub fn progress(bars: &Bars) -> impl Fn(u64) + Sync + use<> {
     }
 }
 
-/// The file for a run on servers. Only this user may read it: it has the URLs and labels of photos.
+/// The file for a run on servers.
 fn cached(target: &RunTarget) -> Result<PathBuf, Failure> {
-    let folder = cache().ok_or_else(|| {
-        Failure::broken("there is no folder for the index of faces: set XDG_CACHE_HOME or HOME, or give --index FILE")
-    })?;
-    let created = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-    created.map_err(|error| {
-        Failure::broken(format!(
-            "cannot create {}: {error}; set XDG_CACHE_HOME, or give --index FILE",
-            folder.display()
-        ))
-    })?;
+    let folder = cache_of_user("the index of faces")
+        .map_err(|fault| Failure::broken(format!("{fault}, or give --index FILE")))?;
     Ok(cached_file(&folder, target))
+}
+
+/// The folder for thumbnails of pictures.
+pub fn thumbnails() -> Result<PathBuf, Failure> {
+    Ok(cache_of_user("thumbnails").map_err(Failure::broken)?.join("thumbnails"))
+}
+
+/// The cache folder, created where it is missing. Only this user may read it: it has the URLs and labels of photos.
+fn cache_of_user(what: &str) -> Result<PathBuf, String> {
+    let folder = cache().ok_or_else(|| format!("there is no folder for {what}: set XDG_CACHE_HOME or HOME"))?;
+    let created = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+    created.map_err(|error| format!("cannot create {}: {error}; set XDG_CACHE_HOME", folder.display()))?;
+    Ok(folder)
 }
 
 fn cached_file(folder: &Path, target: &RunTarget) -> PathBuf {

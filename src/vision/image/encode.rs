@@ -37,24 +37,36 @@ pub fn encode(picture: &RgbImage, format: ImageFormat) -> Result<Vec<u8>, Encode
             bytes.splice(PNG_HEADER..PNG_HEADER, SRGB_CHUNK);
             Ok(bytes)
         }
-        ImageFormat::Jpeg => {
-            let input = turbojpeg::Image {
-                pixels: &**picture,
-                width: width as usize,
-                pitch: 3 * width as usize,
-                height: height as usize,
-                format: turbojpeg::PixelFormat::RGB,
-            };
-            let mut compressor = turbojpeg::Compressor::new().map_err(|error| failed(error.to_string()))?;
-            compressor.set_quality(100);
-            compressor.set_subsamp(turbojpeg::Subsamp::None);
-            let mut bytes = compressor.compress_to_vec(input).map_err(|error| failed(error.to_string()))?;
-            let after_jfif = after_jfif(&bytes);
-            bytes.splice(after_jfif..after_jfif, profile_segment());
-            Ok(bytes)
-        }
+        ImageFormat::Jpeg => jpeg(picture, 100, turbojpeg::Subsamp::None).map_err(failed),
         _ => Err(failed("only png and jpeg are supported".into())),
     }
+}
+
+/// Encodes sRGB pixels for a page on a screen: as JPEG with quality 88 and usual colour subsampling.
+///
+/// # Errors
+/// The image is too large for a JPEG.
+pub fn encode_preview(picture: &RgbImage) -> Result<Vec<u8>, EncodeError> {
+    let failed = |detail| EncodeError { format: ImageFormat::Jpeg.extension(), detail };
+    jpeg(picture, 88, turbojpeg::Subsamp::Sub2x2).map_err(failed)
+}
+
+fn jpeg(picture: &RgbImage, quality: i32, colour: turbojpeg::Subsamp) -> Result<Vec<u8>, String> {
+    let (width, height) = picture.dimensions();
+    let input = turbojpeg::Image {
+        pixels: &**picture,
+        width: width as usize,
+        pitch: 3 * width as usize,
+        height: height as usize,
+        format: turbojpeg::PixelFormat::RGB,
+    };
+    let mut compressor = turbojpeg::Compressor::new().map_err(|error| error.to_string())?;
+    compressor.set_quality(quality);
+    compressor.set_subsamp(colour);
+    let mut bytes = compressor.compress_to_vec(input).map_err(|error| error.to_string())?;
+    let after_jfif = after_jfif(&bytes);
+    bytes.splice(after_jfif..after_jfif, profile_segment());
+    Ok(bytes)
 }
 
 /// Where the first segment of a JPEG ends.

@@ -16,7 +16,7 @@ use image::metadata::Orientation;
 use image::{DynamicImage, RgbImage};
 
 pub use cache::{HeldImage, ImageCache};
-pub use encode::{EncodeError, encode};
+pub use encode::{EncodeError, encode, encode_preview};
 pub use error::{DecodeError, Limits};
 
 use crate::domain::{Decoding, ImageFormat, unsupported_format};

@@ -1,13 +1,36 @@
 //! A client of the API.
 
-use reqwest::{Client, Method};
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Method, Request};
+use bytes::Bytes;
+use reqwest::Client;
 use serde_json::{Value, json};
 use support::curation::CurationServer;
+use tower::ServiceExt;
 
 /// A person at one server. Requests that fail are answers, too.
 pub struct ApiClient {
-    http: Client,
-    url: String,
+    server: Server,
+}
+
+enum Server {
+    Process { http: Client, url: String },
+    Inside(Router),
+}
+
+/// An answer of the server.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
 }
 
 impl ApiClient {
@@ -17,19 +40,42 @@ impl ApiClient {
 
     pub fn at(url: &str) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Self { http: Client::builder().build().unwrap(), url: url.trim_end_matches('/').to_owned() }
+        let url = url.trim_end_matches('/').to_owned();
+        Self { server: Server::Process { http: Client::builder().build().unwrap(), url } }
+    }
+
+    /// A server in this process.
+    pub fn inside(router: Router) -> Self {
+        Self { server: Server::Inside(router) }
+    }
+
+    pub async fn answer(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
+        match &self.server {
+            Server::Process { http, url } => {
+                let request = http.request(method, format!("{url}{path}")).body(body);
+                let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+                let response = request.send().await.unwrap();
+                let (status, headers) = (response.status().as_u16(), response.headers().clone());
+                Answer { status, headers, body: response.bytes().await.unwrap() }
+            }
+            Server::Inside(router) => {
+                let request = Request::builder().method(method).uri(path).header("Host", "localhost");
+                let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+                let response = router.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
+                let (status, headers) = (response.status().as_u16(), response.headers().clone());
+                Answer { status, headers, body: to_bytes(response.into_body(), 64 << 20).await.unwrap() }
+            }
+        }
     }
 
     /// Returns status and body; a body that is not JSON is null.
     pub async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> (u16, Value) {
-        let mut request = self.http.request(method, format!("{}{path}", self.url));
-        if let Some(body) = body {
-            request = request.header("Content-Type", "application/json").body(body.to_string());
-        }
-        let response = request.send().await.unwrap();
-        let status = response.status().as_u16();
-        let body = response.bytes().await.unwrap();
-        (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+        let (headers, body): (&[_], _) = match body {
+            Some(body) => (&[("Content-Type", "application/json")], body.to_string().into_bytes()),
+            None => (&[], Vec::new()),
+        };
+        let answer = self.answer(method, path, headers, body).await;
+        (answer.status, serde_json::from_slice(&answer.body).unwrap_or(Value::Null))
     }
 
     /// The body of a request that must succeed.
@@ -85,4 +131,9 @@ impl ApiClient {
 pub fn verdict(id: &str, entry: &Value, judgement: &str) -> Value {
     let replaces: Vec<&Value> = entry["verdicts"].as_array().unwrap().iter().map(|verdict| &verdict["id"]).collect();
     json!({ "id": id, "ticket": entry["ticket"], "judgement": judgement, "view": "single", "replaces": replaces })
+}
+
+/// The results of verdicts, word by word.
+pub fn results(results: &[Value]) -> Vec<&str> {
+    results.iter().map(|result| result["result"].as_str().unwrap()).collect()
 }

@@ -1,13 +1,9 @@
 //! Lists, entries, verdicts, and what they change.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use support::curation::RunFolder;
 
-use super::client::{ApiClient, verdict};
-
-fn results(results: &[Value]) -> Vec<&str> {
-    results.iter().map(|result| result["result"].as_str().unwrap()).collect()
-}
+use super::client::{ApiClient, results, verdict};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn faces_are_listed_judged_and_undone() {
@@ -35,6 +31,10 @@ async fn faces_are_listed_judged_and_undone() {
         (&counts["statuses"]["ok"], &counts["statuses"]["ng"], &counts["left"]),
         (&json!(1), &json!(1), &json!(4))
     );
+
+    let today = api.get("/api/faces?where=judged_at%3E%3D%272026-01-01%27").await;
+    assert_eq!(today["total"], 2);
+    assert_eq!(api.get("/api/faces?where=judged_at%3C%272026-01-01%27").await["total"], 0);
 
     // The list is as it was; the faces show what was judged.
     let again = api.entries(&list, "tab").await;

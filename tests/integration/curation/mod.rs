@@ -1,7 +1,15 @@
 //! `facemill curate` and `facemill users` as processes, and the API.
 
 mod access;
+mod api;
+mod bulk;
 mod client;
+mod following;
+mod inside;
 mod judging;
+mod lists;
+mod pictures;
+mod schema;
 mod users;
+mod verdicts;
 pub mod visitor;

@@ -3,21 +3,28 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use facemill::archive::records::Records;
 use facemill::archive::run_classifier::{ClassifierChange, RunClassifiers};
-use facemill::domain::{ContentHash, Ending, ImageFormat, Message, Original, Photo, Position, RunName, StageName};
+use facemill::domain::{
+    ContentHash, Ending, ImageFormat, Message, Original, Photo, Position, Record, RunName, StageName,
+};
 use facemill::ledger::Ledger;
 use facemill::ledger::sqlite::Sqlite;
 use facemill::objects::folder::Folder;
+use facemill::objects::s3::S3;
 use facemill::objects::{ObjectKey, Objects};
 use facemill::sqlite::{Access, Database};
 use facemill::vision::image::encode;
 use image::RgbImage;
 use serde_json::Value;
-use std::sync::Arc;
 
 use crate::faces;
+use crate::servers::rabbitmq;
+use crate::servers::redis::RedisServer;
+use crate::servers::seaweedfs::SeaweedFs;
 
 /// The width of the crop of a photo in pixels.
 pub fn crop_size(id: u64) -> u32 {
@@ -55,22 +62,6 @@ pub fn photo(run: &RunName, id: u64) -> (Photo, Vec<u8>, Vec<u8>) {
     (photo, crop, original)
 }
 
-/// Lets a photo end with its face, as the last stage does.
-pub async fn classify(ledger: &dyn Ledger, objects: &dyn Objects, run: &RunName, id: u64) {
-    end(ledger, objects, photo(run, id)).await;
-}
-
-async fn end(ledger: &dyn Ledger, objects: &dyn Objects, (photo, crop, original): (Photo, Vec<u8>, Vec<u8>)) {
-    let (of_crop, of_original) = (photo.facts.crop.clone().unwrap(), photo.facts.original.clone().unwrap());
-    let key = ObjectKey::face(of_crop.sha256, of_crop.format);
-    objects.put(&key, Bytes::from(crop), "image/png").await.unwrap();
-    let key = ObjectKey::original(of_original.sha256, of_original.format);
-    objects.put(&key, Bytes::from(original), "image/jpeg").await.unwrap();
-    let at = Position::entering(StageName::Classify);
-    let message = Message { position: at, ..Message::first(photo, 1_700_000_000) };
-    assert!(ledger.restore(&message, Ending::Predicted, None).await.unwrap());
-}
-
 /// Makes [`faces::MODEL`] the classifier of a run.
 pub async fn set_classifier(objects: Arc<dyn Objects>, run: &RunName, threshold: f64) {
     let change = ClassifierChange {
@@ -84,42 +75,121 @@ pub async fn set_classifier(objects: Arc<dyn Objects>, run: &RunName, threshold:
     RunClassifiers::new(objects).change(run, change).await.unwrap();
 }
 
-/// The folder of a run in one process, with pictures.
-pub struct RunFolder {
+/// A run with pictures, in a folder or on servers.
+pub struct CuratedRun {
+    pub run: RunName,
+    pub ledger: Arc<dyn Ledger>,
+    pub objects: Arc<dyn Objects>,
+    /// Where the messages of ended photos are, on servers.
+    records: Option<Records>,
+    /// Flags and variables that name the run.
+    arguments: Vec<String>,
+    environment: Vec<(&'static str, String)>,
+    /// The folder of the run, or the cache of its servers.
     pub folder: tempfile::TempDir,
-    pub ledger: Sqlite,
-    pub objects: Arc<Folder>,
 }
 
-impl RunFolder {
-    /// A run in which so many photos became faces.
+impl CuratedRun {
+    /// See [`CuratedRun::in_folder`].
     pub async fn with_faces(faces: u64) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let database = Database::open(&folder.path().join("ledger.sqlite"), Access::Write).unwrap();
-        let ledger = Sqlite::open(database).await.unwrap();
-        let objects = Arc::new(Folder::at(folder.path()));
-        set_classifier(objects.clone(), &RunName::default(), 0.5).await;
-        let run = Self { folder, ledger, objects };
-        for id in 0..faces {
-            run.classify(id).await;
-        }
-        run
+        Self::in_folder(faces).await
     }
 
-    /// One more photo becomes a face.
+    /// A run in a folder, in which so many photos became faces.
+    pub async fn in_folder(faces: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&folder.path().join("ledger.sqlite"), Access::Write).unwrap();
+        let run = Self {
+            run: RunName::default(),
+            ledger: Arc::new(Sqlite::open(database).await.unwrap()),
+            objects: Arc::new(Folder::at(folder.path())),
+            records: None,
+            arguments: vec!["--out".into(), folder.path().display().to_string()],
+            environment: vec![("XDG_CACHE_HOME", folder.path().join("cache").display().to_string())],
+            folder,
+        };
+        run.fill(faces).await
+    }
+
+    /// The same on servers that other tests use, too.
+    pub async fn on_servers(faces: u64) -> Self {
+        let rabbit = rabbitmq::shared().await;
+        let redis = RedisServer::shared();
+        let redis_settings = redis.settings();
+        let store = SeaweedFs::shared().settings();
+        let folder = tempfile::tempdir().unwrap();
+        let objects: Arc<dyn Objects> = Arc::new(S3::new(store.clone()));
+        let run: RunName = "faces".parse().unwrap();
+        let environment = vec![
+            ("XDG_CACHE_HOME", folder.path().display().to_string()),
+            ("FACEMILL_AMQP_URL", rabbit.url()),
+            ("FACEMILL_REDIS_URL", redis.url()),
+            ("FACEMILL_S3_BUCKET", store.bucket.clone()),
+            ("FACEMILL_S3_PREFIX", store.prefix.trim_end_matches('/').to_owned()),
+            ("FACEMILL_S3_ENDPOINT", store.endpoint.clone().unwrap()),
+            ("AWS_ACCESS_KEY_ID", store.keys.access_key_id.clone()),
+            ("AWS_SECRET_ACCESS_KEY", store.keys.secret_access_key.clone()),
+            ("FACEMILL_PREFIX", redis_settings.prefix.clone()),
+        ];
+        let run = Self {
+            ledger: Arc::new(RedisServer::ledger_with(redis_settings)),
+            records: Some(Records::new(objects.clone())),
+            objects,
+            arguments: vec!["--run".into(), run.to_string()],
+            run,
+            environment,
+            folder,
+        };
+        run.fill(faces).await
+    }
+
+    async fn fill(self, faces: u64) -> Self {
+        set_classifier(self.objects.clone(), &self.run, 0.5).await;
+        for id in 0..faces {
+            self.classify(id).await;
+        }
+        self
+    }
+
+    /// One more photo becomes a face, as the last stage does it.
     pub async fn classify(&self, id: u64) {
-        classify(&self.ledger, &*self.objects, &RunName::default(), id).await;
+        let (photo, crop, original) = photo(&self.run, id);
+        self.finish(photo, crop, original).await;
+    }
+
+    /// The same for a photo, with the files of its crop and its original.
+    pub async fn finish(&self, photo: Photo, crop: Vec<u8>, original: Vec<u8>) {
+        let (of_crop, of_original) = (photo.facts.crop.clone().unwrap(), photo.facts.original.clone().unwrap());
+        let key = ObjectKey::face(of_crop.sha256, of_crop.format);
+        self.objects.put(&key, Bytes::from(crop), "image/png").await.unwrap();
+        let key = ObjectKey::original(of_original.sha256, of_original.format);
+        self.objects.put(&key, Bytes::from(original), "image/jpeg").await.unwrap();
+        let at = Position::entering(StageName::Classify);
+        let message = Message { position: at, ..Message::first(photo, 1_700_000_000) };
+        if let Some(records) = &self.records {
+            let record = Record { ending: Ending::Predicted, cause: None, message: message.clone() };
+            records.write(&record).await.unwrap();
+        }
+        assert!(self.ledger.restore(&message, Ending::Predicted, None).await.unwrap());
     }
 
     /// The same with a label of this name.
     pub async fn classify_named(&self, id: u64, label: &str) {
-        let mut ended = photo(&RunName::default(), id);
-        ended.0.candidate.label_name = Some(label.to_owned());
-        end(&self.ledger, &*self.objects, ended).await;
+        let (mut photo, crop, original) = photo(&self.run, id);
+        photo.candidate.label_name = Some(label.to_owned());
+        self.finish(photo, crop, original).await;
     }
 
     pub fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// A command of the program on this run.
+    pub fn command(&self, name: &[&str]) -> Command {
+        let mut command = Command::new(crate::program());
+        command.args(name).args(&self.arguments).env("USER", "ada");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
     }
 
     /// Starts a server on a free port.
@@ -129,12 +199,14 @@ impl RunFolder {
 
     /// Starts a server on a port, from which an earlier one was killed. 0: a free port.
     pub fn serve_at(&self, port: u16, arguments: &[&str]) -> CurationServer {
-        let mut command = Command::new(crate::program());
-        command.arg("curate").arg("--out").arg(self.path()).env("XDG_CACHE_HOME", self.path().join("cache"));
-        command.env("USER", "ada").args(arguments);
+        let mut command = self.command(&["curate"]);
+        command.args(arguments);
         CurationServer::start_at(command, port)
     }
 }
+
+/// A run in a folder.
+pub type RunFolder = CuratedRun;
 
 /// A server as a process. It is killed when this is dropped.
 pub struct CurationServer {
