@@ -69,7 +69,7 @@ export class Judge {
       for (const entry of entries) if (entry.list) stored.put(entry);
       if (record) lists.put(record);
       change(undo);
-    }, "strict");
+    });
     this.#outbox.added(items.length);
     done.catch((error) => dispatchEvent(new CustomEvent("storage-failed", { detail: error })));
     return done;

@@ -31,10 +31,10 @@ export class Store {
     this.database = database;
   }
 
-  // Writes in one transaction, which is under way when this returns. The promise is fulfilled when it is complete.
-  // `durability`: "strict" if the data must survive a crash of the machine.
-  write(stores, change, durability = "default") {
-    const transaction = this.database.transaction(stores, "readwrite", { durability });
+  // Writes in one transaction, which is under way when this returns. The promise is fulfilled when it is complete. It does
+  // not wait for the disk: a tab that is closed meanwhile would take the transaction along.
+  write(stores, change) {
+    const transaction = this.database.transaction(stores, "readwrite", { durability: "relaxed" });
     const done = new Promise((resolve, reject) => {
       transaction.oncomplete = () => resolve();
       transaction.onabort = () => reject(transaction.error ?? new Error("the browser could not store data"));
