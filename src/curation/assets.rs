@@ -37,6 +37,7 @@ const FILES: &[(&str, &str)] = files![
     "filters.js",
     "grid.js",
     "icon.svg",
+    "journal.js",
     "judge.js",
     "keys.js",
     "list.js",

@@ -7,12 +7,14 @@ export const REASONS = ["blurred", "cut-off", "covered", "not-a-face", "wrong-pe
 
 export class Judge {
   #store;
+  #journal;
   #outbox;
   #undo;
   #session;
 
-  constructor(store, outbox, undo, session) {
+  constructor(store, journal, outbox, undo, session) {
     this.#store = store;
+    this.#journal = journal;
     this.#outbox = outbox;
     this.#undo = undo;
     this.#session = session;
@@ -37,7 +39,7 @@ export class Judge {
     }));
     const items = targets.map(({ entry, judgement, reason }) => apply(entry, judgement, reason, view, this.#session.threshold));
     changes.forEach((change, index) => { change.id = items[index].id; });
-    return this.#write(items, targets.map(({ entry }) => entry), record, (undo) => this.#undo.push(undo, changes));
+    return this.#write(items, targets.map(({ entry }) => entry), record, { added: this.#undo.push(changes) });
   }
 
   // Takes the newest step back. `entryOf(change)` gives the entry if it is at hand. Answers the changes of the step.
@@ -59,17 +61,13 @@ export class Judge {
       });
       return item;
     });
-    this.#write(items, entries, record, (undo) => this.#undo.remove(undo));
+    this.#write(items, entries, record, { removed: this.#undo.pop() });
     return step.changes;
   }
 
-  #write(items, entries, record, change) {
-    const done = this.#store.write(["outbox", "entries", "lists", "undo"], ({ outbox, entries: stored, lists, undo }) => {
-      for (const item of items) outbox.add(item);
-      for (const entry of entries) if (entry.list) stored.put(entry);
-      if (record) lists.put(record);
-      change(undo);
-    });
+  #write(items, entries, record, step) {
+    const listed = entries.filter(({ list }) => list);
+    const done = this.#journal.write({ id: items[0].id, items, entries: listed, record, ...step });
     this.#outbox.added(items.length);
     done.catch((error) => dispatchEvent(new CustomEvent("storage-failed", { detail: error })));
     return done;

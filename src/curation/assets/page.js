@@ -7,6 +7,7 @@ import { Desk } from "./desk.js";
 import { button, element, link, select } from "./elements.js";
 import { FaceView } from "./face.js";
 import { GridView } from "./grid.js";
+import { Journal } from "./journal.js";
 import { Judge } from "./judge.js";
 import { listen, showHelp } from "./keys.js";
 import { Notices, places } from "./notices.js";
@@ -161,9 +162,10 @@ async function start() {
     return;
   }
   const desk = await Desk.take(store);
+  const journal = await Journal.open(store, desk);
   const outbox = new Outbox(store, desk.client, session);
   const undo = await UndoStack.open(store, desk.number);
-  const judge = new Judge(store, outbox, undo, session);
+  const judge = new Judge(store, journal, outbox, undo, session);
   new Page({ session, store, desk, outbox, judge, canJudge: session.person.role === "curator" });
 }
 

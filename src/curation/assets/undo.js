@@ -27,8 +27,8 @@ export class UndoStack {
     return this.#steps.length === 0;
   }
 
-  // Adds a step within a transaction.
-  push(store, changes) {
+  // Adds a step, and answers the record to store.
+  push(changes) {
     const step = { desk: this.#desk, number: this.#next++, changes };
     if (this.#steps.length === 0) this.#oldest = step.number;
     this.#steps.push(step);
@@ -36,18 +36,19 @@ export class UndoStack {
       this.#steps.splice(0, AT_HAND);
       this.#oldest = this.#steps[0].number;
     }
-    store.put(step);
+    return step;
   }
 
-  // The newest step, or null. `remove` takes it out within a transaction.
+  // The newest step, or null.
   get newest() {
     return this.#steps.at(-1) ?? null;
   }
 
-  remove(store) {
+  // Removes the newest step, and answers its key in the store.
+  pop() {
     const step = this.#steps.pop();
-    store.delete([step.desk, step.number]);
     if (this.#steps.length < AT_HAND / 2) this.#load();
+    return [step.desk, step.number];
   }
 
   #load() {
