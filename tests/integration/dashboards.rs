@@ -47,6 +47,10 @@ fn exported() -> String {
     instruments.object(Io::Get, 1);
     instruments.object(Io::Put, 1);
     instruments.batch(1);
+    for outcome in ["signed-in", "wrong", "limited", "unavailable"] {
+        instruments.sign_in(outcome);
+    }
+    instruments.refused("sign-in");
     reader.text()
 }
 

@@ -4,11 +4,14 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::Request;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::StreamExt;
 use tower_http::csrf::{CsrfLayer, ProtectionError};
 
 use super::client::Client;
@@ -25,6 +28,8 @@ use crate::web::Peer;
 
 /// The time in which a body must arrive.
 const BODY_LIMIT: Duration = Duration::from_secs(10);
+/// Bytes of a body that is refused which are read nevertheless.
+const DISCARDED: usize = 4 << 20;
 /// Pages without data, which every visitor gets: the page asks to sign in.
 const PUBLIC_PAGES: [&str; 5] = ["/", "/grid", "/border", "/statistics", "/sign-in"];
 
@@ -52,29 +57,35 @@ fn refused(error: ApiError) -> Response {
 impl Access {
     async fn admit(&self, request: Request, next: Next) -> Response {
         let client = Client::of(&request, &self.shared.settings.proxies);
-        let token = token_hash(request.headers(), client.tls);
-        match self.check(request, client).await {
-            Ok(request) => next.run(request).await,
+        let (mut parts, body) = request.into_parts();
+        let error = match self.check(&mut parts, client).await {
+            Ok(()) => match read(body, MAX_BODY).await {
+                Ok(body) => return next.run(Request::from_parts(parts, body.into())).await,
+                Err(error) => error,
+            },
             Err(error) => {
-                let has_ended = error.status == StatusCode::UNAUTHORIZED && token.is_some();
-                let mut response = refused(error);
-                if has_ended {
-                    response.headers_mut().append(header::SET_COOKIE, clear_cookie(client.tls));
-                }
-                response
+                // A client that is still sending would not see the answer.
+                let _ = read(body, 0).await;
+                error
             }
+        };
+        let has_ended = error.status == StatusCode::UNAUTHORIZED && token_hash(&parts.headers, client.tls).is_some();
+        let mut response = refused(error);
+        if has_ended {
+            response.headers_mut().append(header::SET_COOKIE, clear_cookie(client.tls));
         }
+        response
     }
 
-    /// The request with its person and its whole body.
-    async fn check(&self, mut request: Request, client: Client) -> Result<Request, ApiError> {
+    /// Adds the person to a request that may be let in.
+    async fn check(&self, request: &mut Parts, client: Client) -> Result<(), ApiError> {
         let is_local = !self.signs_in() && self.shared.settings.local.is_some();
         // Without users, the only client is the person at this machine.
         if !is_local && let Err(wait) = self.shared.requests.take(&client.address, Instant::now()) {
             return Err(ApiError::too_many("there are too many requests from this address", wait));
         }
         let snapshot = self.shared.directory.current().await?;
-        if is_local && !names_this_machine(&request) {
+        if is_local && !names_this_machine(request) {
             return Err(ApiError::new(
                 StatusCode::FORBIDDEN,
                 "foreign-host",
@@ -82,25 +93,25 @@ impl Access {
                  users",
             ));
         }
-        match self.person(&request, client, &snapshot)? {
+        match self.person(request, client, &snapshot)? {
             Some(person) => {
-                request.extensions_mut().insert(person);
+                request.extensions.insert(person);
             }
-            None if is_public(request.method(), request.uri().path()) => {}
+            None if is_public(&request.method, request.uri.path()) => {}
             None => return Err(ApiError::unauthorized()),
         }
-        request.extensions_mut().insert(client);
-        request.extensions_mut().insert(self.clone());
-        with_whole_body(request).await
+        request.extensions.insert(client);
+        request.extensions.insert(self.clone());
+        Ok(())
     }
 
     /// None: the request does not say who it comes from.
-    fn person(&self, request: &Request, client: Client, snapshot: &Snapshot) -> Result<Option<Person>, ApiError> {
+    fn person(&self, request: &Parts, client: Client, snapshot: &Snapshot) -> Result<Option<Person>, ApiError> {
         let settings = &self.shared.settings;
-        let peer = request.extensions().get::<Peer>();
+        let peer = request.extensions.get::<Peer>();
         if let Some(header) = &settings.header
             && peer.is_some_and(|peer| settings.proxies.contains(peer.address))
-            && let Some(name) = only(request.headers(), header.name.as_str())?
+            && let Some(name) = only(&request.headers, header.name.as_str())?
         {
             let name: UserName = name.parse().map_err(|error| {
                 let message = format!("the reverse proxy names somebody who cannot be a user: {error}");
@@ -109,7 +120,7 @@ impl Access {
             let role = snapshot.users.users.get(&name).map_or(header.role, |user| user.role);
             return Ok(Some(Person { name: name.into(), role }));
         }
-        let token = token_hash(request.headers(), client.tls);
+        let token = token_hash(&request.headers, client.tls);
         if let Some(session) = token.and_then(|hash| snapshot.session(hash, now().as_secs()))
             && let Some(user) = snapshot.users.users.get(&session.user)
         {
@@ -145,34 +156,40 @@ fn is_public(method: &Method, path: &str) -> bool {
 
 /// Whether the browser was told an address of this machine itself. A page of somebody else can give its own name the
 /// address 127.0.0.1 (DNS rebinding), but then its name is in the request.
-fn names_this_machine(request: &Request) -> bool {
-    let in_header = || request.headers().get(header::HOST)?.to_str().ok()?.parse().ok();
-    let authority = request.uri().authority().cloned().or_else(in_header);
+fn names_this_machine(request: &Parts) -> bool {
+    let in_header = || request.headers.get(header::HOST)?.to_str().ok()?.parse().ok();
+    let authority = request.uri.authority().cloned().or_else(in_header);
     let Some(authority) = authority else { return false };
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     let is_loopback = host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
     is_loopback || host.eq_ignore_ascii_case("localhost")
 }
 
-/// Reads the body before a handler sees the request, so that no handler waits for a slow client.
-async fn with_whole_body(request: Request) -> Result<Request, ApiError> {
-    let too_large = || {
-        let message = format!("the body is larger than {MAX_BODY} bytes");
-        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message)
+/// Reads a body before a handler sees the request, so that no handler waits for a slow client. Of a larger one, so much
+/// is read and forgotten that most clients see the answer; the connection ends then.
+async fn read(body: Body, most: usize) -> Result<Bytes, ApiError> {
+    let mut pieces = body.into_data_stream();
+    let read = async {
+        let (mut body, mut length) = (Vec::new(), 0);
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|error| ApiError::malformed("bad-body", error))?;
+            length += piece.len();
+            if length <= most {
+                body.extend_from_slice(&piece);
+            } else if length > DISCARDED {
+                break;
+            }
+        }
+        match length <= most {
+            true => Ok(body.into()),
+            false => {
+                let message = format!("the body is larger than {most} bytes");
+                Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message))
+            }
+        }
     };
-    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-    let length: Option<u64> = length.and_then(|length| length.parse().ok());
-    if length.is_some_and(|length| length > MAX_BODY as u64) {
-        return Err(too_large());
-    }
-    let (parts, body) = request.into_parts();
-    let body = match tokio::time::timeout(BODY_LIMIT, to_bytes(body, MAX_BODY)).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(error)) if length.is_some() => return Err(ApiError::malformed("bad-body", error)),
-        Ok(Err(_)) => return Err(too_large()),
-        Err(_) => return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "the body took too long")),
-    };
-    Ok(Request::from_parts(parts, Body::from(body)))
+    let slow = |_| Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "the body took too long"));
+    tokio::time::timeout(BODY_LIMIT, read).await.unwrap_or_else(slow)
 }
 
 #[cfg(test)]
@@ -200,7 +217,7 @@ mod tests {
             if let Some(host) = host {
                 request = request.header("host", host);
             }
-            names_this_machine(&request.body(Body::empty()).unwrap())
+            names_this_machine(&request.body(Body::empty()).unwrap().into_parts().0)
         };
         for host in ["127.0.0.1:8080", "127.0.0.1", "localhost:9", "LOCALHOST", "[::1]:8080", "127.9.9.9"] {
             assert!(check("/", Some(host)), "{host}");

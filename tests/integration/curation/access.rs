@@ -253,3 +253,19 @@ async fn the_server_speaks_tls_itself() {
     assert_eq!(refused.status.code(), Some(3));
     assert!(message.contains("has no private key in PEM format"), "{message}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answer_is_seen_while_a_large_body_is_under_way() {
+    let run = RunFolder::with_faces(1).await;
+    add_users(run.path(), &[("ada", Role::Curator)]).await;
+    let server = run.serve(&[]);
+    let mut stranger = Visitor::of(&server);
+    let mut ada = Visitor::signed_in(&server, "ada").await;
+    for megabytes in [1, 3] {
+        let body = || Some("x".repeat(megabytes << 20));
+        let answer = stranger.send(Method::POST, "/api/verdicts", &[], body()).await;
+        assert_eq!((answer.status, answer.code()), (401, "sign-in"));
+        let answer = ada.send(Method::POST, "/api/verdicts", &[], body()).await;
+        assert_eq!((answer.status, answer.code()), (413, "too-large"));
+    }
+}
