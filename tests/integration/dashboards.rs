@@ -47,6 +47,12 @@ fn exported() -> String {
     instruments.object(Io::Get, 1);
     instruments.object(Io::Put, 1);
     instruments.batch(1);
+    for result in ["stored", "known", "conflict", "refused"] {
+        instruments.verdict("single", "ok", result);
+    }
+    instruments.verdicts_stored(instant, true);
+    instruments.verdicts_stored(instant, false);
+    instruments.http_request("GET", "/api/counts".into(), 200, instant);
     for outcome in ["signed-in", "wrong", "limited", "unavailable"] {
         instruments.sign_in(outcome);
     }

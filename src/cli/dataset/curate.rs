@@ -50,7 +50,7 @@ pub struct Args {
     #[arg(long, env = "FACEMILL_THUMBNAIL_MEGABYTES", value_name = "N", default_value_t = 1024)]
     thumbnail_megabytes: u32,
     /// Serves /healthz, /readyz and /metrics over HTTP at this address [default: off]
-    #[arg(long, env = "FACEMILL_HEALTH_LISTEN", value_name = "ADDRESS:PORT")]
+    #[arg(long, env = "FACEMILL_LISTEN", value_name = "ADDRESS:PORT")]
     health_listen: Option<SocketAddr>,
     #[command(flatten)]
     access: AccessArgs,

@@ -2,6 +2,7 @@
 
 mod access;
 mod api;
+mod bad_requests;
 mod bulk;
 mod client;
 mod following;
