@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! cli/                                              flags in, text or JSON out
-//! curation/  report/  demo/                         what people see
+//! curation/  export/  report/  demo/                what people see
 //! services/                                         what people and workers do with a run
 //! web/  capacity/  training/                        HTTP server; simulation of a run; training of the classifier
 //! pipeline/                                         stages, worker, producer, everything in one process
@@ -34,6 +34,7 @@ pub mod curation;
 pub mod dataset;
 pub mod demo;
 pub mod domain;
+pub mod export;
 pub mod inference;
 pub mod ledger;
 pub mod memory;

@@ -20,6 +20,11 @@ impl Failure {
         Self { code: 3, message: message.to_string() }
     }
 
+    /// Flags contradict each other. Exit 2, as clap's own.
+    pub fn usage(message: impl fmt::Display) -> Self {
+        Self { code: 2, message: message.to_string() }
+    }
+
     /// All faults, not only the first.
     pub fn all(faults: Vec<String>) -> Self {
         Self::broken(faults.join("\n          "))

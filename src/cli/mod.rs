@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use dataset::{curate, faces, models, synthetic, train, users, verdicts};
+use dataset::{curate, export, faces, models, synthetic, train, users, verdicts};
 use inspect::{audit, describe, doctor, report, simulate, status, why};
 use operate::{dead, pause, produce, rebuild, retry, work};
 use run::{candidates, demo};
@@ -70,6 +70,8 @@ enum Command {
     Faces(faces::Args),
     /// Serves a page on which people judge the faces of a run
     Curate(curate::Args),
+    /// Writes faces as a dataset: a zip for StyleGAN, a folder, WebDataset shards or Parquet
+    Export(export::Args),
     /// Exports the verdicts of people on crops, or imports judgements that were made elsewhere
     Verdicts(verdicts::Args),
     /// Adds, lists and removes the people who may sign in to the curation page
@@ -126,6 +128,7 @@ fn dispatch(command: Command, definition: &Definition) -> Result<ExitCode, Failu
         Command::Report(args) => report::run(&args),
         Command::Faces(args) => faces::run(&args),
         Command::Curate(args) => curate::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Verdicts(args) => verdicts::run(&args),
         Command::Users(args) => users::run(&args),
         Command::Train(args) => train::run(args).map(|()| ExitCode::SUCCESS),

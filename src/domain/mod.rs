@@ -12,7 +12,7 @@ pub mod hash;
 mod id;
 mod image;
 mod message;
-mod named;
+pub(crate) mod named;
 mod person;
 mod photo;
 pub mod photo_url;

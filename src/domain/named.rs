@@ -10,7 +10,7 @@ pub struct UnknownName {
 }
 
 /// The value that is called `name`. `what` completes the sentence "... is not".
-pub(super) fn find<T: Copy>(
+pub fn find<T: Copy>(
     all: &[T],
     as_str: fn(T) -> &'static str,
     what: &'static str,
@@ -64,4 +64,4 @@ macro_rules! named_enum {
     };
 }
 
-pub(super) use named_enum;
+pub(crate) use named_enum;

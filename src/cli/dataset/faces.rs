@@ -42,7 +42,7 @@ pub struct Args {
     target: RunTargetArgs,
 }
 
-fn query(text: &str) -> Result<Query, crate::dataset::QueryError> {
+pub fn query(text: &str) -> Result<Query, crate::dataset::QueryError> {
     Query::parse(text, FIELDS)
 }
 

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod curate;
+pub mod export;
 pub mod faces;
 pub mod index;
 pub mod models;

@@ -25,8 +25,10 @@ use crate::retry::Backoff;
 use crate::server_error::ServerError;
 
 mod photos;
+mod upload;
 
 pub use photos::Names;
+pub use upload::Upload;
 
 /// The credentials. `Debug` shows only the id of the access key.
 #[derive(Clone)]

@@ -1,0 +1,41 @@
+//! Why an export failed.
+
+use std::io;
+
+use crate::dataset::{IndexError, QueryError};
+use crate::domain::Id;
+use crate::objects::ObjectError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    #[error("no face fulfils the query `{query}`{}", hint.as_deref().unwrap_or_default())]
+    NoFaces { query: String, hint: Option<String> },
+    #[error("crop of photo {}: {error}; `facemill audit` finds what is missing", photo_id.as_str().escape_debug())]
+    Crop { photo_id: Id, error: ObjectError },
+    #[error("crop of photo {}: {detail}", photo_id.as_str().escape_debug())]
+    Picture { photo_id: Id, detail: String },
+    #[error("photo {} has left the index during the export: start it again", .0.as_str().escape_debug())]
+    Left(Id),
+    #[error("{place} has another export or other files: name another place, or give --overwrite")]
+    Occupied { place: String },
+    #[error("another process exports to {place}")]
+    Locked { place: String },
+    #[error("cannot write {place}: {error}")]
+    Write { place: String, error: io::Error },
+    #[error(transparent)]
+    Objects(#[from] ObjectError),
+    #[error("{place} was written, but is not a valid dataset: {detail}")]
+    Invalid { place: String, detail: String },
+    #[error("the export was interrupted; the same command continues it")]
+    Interrupted,
+}
+
+impl ExportError {
+    pub fn write(place: impl ToString, error: impl Into<io::Error>) -> Self {
+        Self::Write { place: place.to_string(), error: error.into() }
+    }
+}

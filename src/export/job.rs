@@ -1,0 +1,372 @@
+//! The export itself: crops are read and rendered in parallel, and written in order.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::card::Card;
+use super::destination::{Destination, Output};
+use super::error::ExportError;
+use super::layout::{Shard, entry_name, shards};
+use super::manifest::{self, EarlierHeader, Header};
+use super::parquet::ParquetFile;
+use super::picture::{Encoding, Rendering};
+use super::selection::{SelectedFace, Selection};
+use super::settings::{Classes, ExportFormat, ExportSettings};
+use super::stylegan::{self, EarlierPictures, StyleGanZip};
+use super::webdataset::TarShard;
+use crate::dataset::{Face, Index};
+use crate::domain::RunName;
+use crate::objects::{ObjectKey, Objects};
+
+/// A face on its way into the dataset.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The name of the picture within the dataset.
+    pub name: String,
+    pub face: Face,
+    pub label: String,
+    /// The class, if the dataset has classes.
+    pub class: Option<usize>,
+}
+
+/// What an export did.
+#[derive(Debug, Serialize)]
+pub struct Exported {
+    pub to: String,
+    pub manifest: String,
+    pub faces: usize,
+    /// Faces whose pictures an earlier, interrupted export had written.
+    pub already_there: usize,
+    pub labels: usize,
+}
+
+/// What an export needs.
+pub struct ExportJob<'a> {
+    pub run: &'a RunName,
+    pub index: &'a Index,
+    pub objects: Arc<dyn Objects>,
+    pub settings: &'a ExportSettings,
+    pub selection: &'a Selection,
+    pub to: &'a Destination,
+    /// Ends the export; the same export continues it.
+    pub shutdown: CancellationToken,
+}
+
+/// Crops that are read or rendered at the same time, for each core: one is read while another is rendered.
+const AHEAD_PER_CORE: usize = 2;
+
+/// Writes the dataset. `progress` receives the number of faces of each step.
+///
+/// # Errors
+/// A crop is missing or damaged, the destination has something else or cannot be written, or `shutdown` ends the export.
+/// What was written stays, and the same export continues with it.
+pub async fn export(job: &ExportJob<'_>, progress: &(dyn Fn(u64) + Sync)) -> Result<Exported, ExportError> {
+    let ExportJob { settings, selection, to, .. } = job;
+    let _lock = to.lock()?;
+    let mark = manifest::fingerprint(settings, selection).map_err(|error| ExportError::write(to, error))?;
+    let manifest_at = manifest_place(settings.format, to);
+    let classes = Classification::new(settings.classes, selection);
+    let header = |complete| Header {
+        export: mark.clone(),
+        complete,
+        facemill: env!("CARGO_PKG_VERSION"),
+        run: job.run.to_string(),
+        faces: selection.faces.len(),
+        settings: settings.text(),
+        threshold: job.index.threshold(),
+        model_sha256: job.index.model(),
+        class_names: classes.names.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    let begun = begin(settings.format, to, &manifest_at, &mark).await?;
+    if begun == Begun::New {
+        let line = json_line(&header(false)).map_err(|error| ExportError::write(&manifest_at, error))?;
+        manifest_at.write(line.into_bytes(), MANIFEST_TYPE).await?;
+    }
+    let mut already_there = 0;
+    if settings.format == ExportFormat::Folder {
+        already_there += write_folder(job, &classes, begun, progress).await?;
+    }
+    for shard in shards(settings.format, selection.faces.len()) {
+        if begun == Begun::Again && to.join(&shard.name).exists().await? {
+            already_there += shard.faces.len();
+            progress(shard.faces.len() as u64);
+            continue;
+        }
+        already_there += write_shard(job, &classes, &shard, &mark[..12], progress).await?;
+    }
+    check(settings, selection, to)?;
+
+    let mut lines = json_line(&header(true)).map_err(|error| ExportError::write(&manifest_at, error))?;
+    let mut metadata = String::new();
+    let mut card = Card::new(job.run, settings, selection);
+    for (at, selected) in selection.faces.iter().enumerate() {
+        let entry = classes.entry(job.index, settings, at, selected)?;
+        let line = manifest::line(&entry, settings.size).map_err(|error| ExportError::write(&manifest_at, error))?;
+        card.add(&entry);
+        lines.push_str(&line);
+        lines.push('\n');
+        if settings.format == ExportFormat::Folder {
+            // The library of Hugging Face looks for this name.
+            metadata.push_str(&line.replacen("{\"file\":", "{\"file_name\":", 1));
+            metadata.push('\n');
+        }
+    }
+    if settings.format == ExportFormat::Folder {
+        to.join("metadata.jsonl").write(metadata.into_bytes(), MANIFEST_TYPE).await?;
+    }
+    card_place(settings.format, to).write(card.text().into_bytes(), "text/markdown").await?;
+    // Last: a complete manifest stands for a complete dataset.
+    manifest_at.write(lines.into_bytes(), MANIFEST_TYPE).await?;
+    Ok(Exported {
+        to: to.to_string(),
+        manifest: manifest_at.to_string(),
+        faces: selection.faces.len(),
+        already_there,
+        labels: selection.labels().len(),
+    })
+}
+
+const MANIFEST_TYPE: &str = "application/jsonl";
+
+fn manifest_place(format: ExportFormat, to: &Destination) -> Destination {
+    match format {
+        ExportFormat::StyleGan => to.beside(".manifest.jsonl"),
+        _ => to.join("manifest.jsonl"),
+    }
+}
+
+fn card_place(format: ExportFormat, to: &Destination) -> Destination {
+    match format {
+        ExportFormat::StyleGan => to.beside(".md"),
+        _ => to.join("README.md"),
+    }
+}
+
+fn json_line(value: &impl Serialize) -> serde_json::Result<String> {
+    Ok(serde_json::to_string(value)? + "\n")
+}
+
+/// Whether the destination has a part of this export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begun {
+    New,
+    /// The manifest there is that of this export.
+    Again,
+}
+
+async fn begin(
+    format: ExportFormat,
+    to: &Destination,
+    manifest_at: &Destination,
+    mark: &str,
+) -> Result<Begun, ExportError> {
+    let earlier = manifest_at.first_line().await?;
+    let earlier = earlier.and_then(|line| serde_json::from_str::<EarlierHeader>(&line).ok());
+    let occupied = match (&earlier, format) {
+        (Some(earlier), _) if earlier.export == mark => return Ok(Begun::Again),
+        // A manifest without an archive is what is left of an export that did not get far.
+        (Some(EarlierHeader { complete: false, .. }) | None, ExportFormat::StyleGan) => to.exists().await?,
+        (Some(_), _) => true,
+        (None, _) => to.has_files().await?,
+    };
+    if occupied { Err(ExportError::Occupied { place: to.to_string() }) } else { Ok(Begun::New) }
+}
+
+/// The classes of labels.
+struct Classification<'a> {
+    names: Vec<&'a str>,
+    by_name: HashMap<&'a str, usize>,
+}
+
+impl<'a> Classification<'a> {
+    fn new(classes: Classes, selection: &'a Selection) -> Self {
+        let names = if classes == Classes::Label { selection.labels() } else { Vec::new() };
+        let by_name = names.iter().enumerate().map(|(class, name)| (*name, class)).collect();
+        Self { names, by_name }
+    }
+
+    fn entry(
+        &self,
+        index: &Index,
+        settings: &ExportSettings,
+        at: usize,
+        selected: &SelectedFace,
+    ) -> Result<Entry, ExportError> {
+        let face = index.face(&selected.photo_id)?.filter(|face| face.crop == selected.crop);
+        Ok(Entry {
+            name: entry_name(settings, at, selected),
+            face: face.ok_or_else(|| ExportError::Left(selected.photo_id.clone()))?,
+            label: selected.label.clone(),
+            class: self.by_name.get(selected.label.as_str()).copied(),
+        })
+    }
+}
+
+/// Crops that are read and rendered at the same time.
+fn parallelism() -> usize {
+    AHEAD_PER_CORE * std::thread::available_parallelism().map_or(2, usize::from)
+}
+
+impl ExportJob<'_> {
+    fn rendering(&self) -> Rendering {
+        let encoding = match self.settings.format {
+            ExportFormat::StyleGan => Encoding::StoredPng,
+            _ => Encoding::Compressed(self.settings.image),
+        };
+        Rendering { size: self.settings.size, light: self.settings.light, encoding }
+    }
+
+    /// Reads and renders the crop of a face. The entry comes back with its picture.
+    fn picture(&self, entry: Entry) -> impl Future<Output = Result<(Entry, Vec<u8>), ExportError>> + use<> {
+        let (objects, rendering) = (self.objects.clone(), self.rendering());
+        async move {
+            let photo_id = entry.face.photo_id.clone();
+            let key = ObjectKey::face(entry.face.crop, entry.face.format);
+            let crop = objects.get(&key).await;
+            let crop = crop.map_err(|error| ExportError::Crop { photo_id: photo_id.clone(), error })?;
+            let rendered = tokio::task::spawn_blocking(move || rendering.render(&crop)).await;
+            let rendered = rendered.unwrap_or_else(|panic| Err(panic.to_string()));
+            rendered.map(|picture| (entry, picture)).map_err(|detail| ExportError::Picture { photo_id, detail })
+        }
+    }
+
+    fn check_shutdown(&self) -> Result<(), ExportError> {
+        if self.shutdown.is_cancelled() { Err(ExportError::Interrupted) } else { Ok(()) }
+    }
+}
+
+/// Writes the pictures of a folder, each in a file of its own, and returns how many were there already.
+async fn write_folder(
+    job: &ExportJob<'_>,
+    classes: &Classification<'_>,
+    begun: Begun,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<usize, ExportError> {
+    let media_type = job.settings.image.media_type();
+    let faces = stream::iter(job.selection.faces.iter().enumerate()).map(|(at, selected)| async move {
+        job.check_shutdown()?;
+        let place = job.to.join(&entry_name(job.settings, at, selected));
+        if begun == Begun::Again && place.exists().await? {
+            return Ok(1);
+        }
+        let entry = classes.entry(job.index, job.settings, at, selected)?;
+        let (_, picture) = job.picture(entry).await?;
+        place.write(picture, media_type).await?;
+        Ok::<_, ExportError>(0)
+    });
+    let written = faces.buffer_unordered(parallelism()).inspect_ok(|_| progress(1));
+    written.try_fold(0, |sum, there| std::future::ready(Ok(sum + there))).await
+}
+
+/// What the thread that writes a shard is told.
+enum Step {
+    Picture(Box<Entry>, Vec<u8>),
+    /// No more pictures: the file is complete.
+    Finish,
+}
+
+/// Writes a shard or an archive, and returns how many of its pictures an interrupted export had written.
+async fn write_shard(
+    job: &ExportJob<'_>,
+    classes: &Classification<'_>,
+    shard: &Shard,
+    mark: &str,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<usize, ExportError> {
+    let (format, size) = (job.settings.format, job.settings.size);
+    let place = job.to.join(&shard.name);
+    let output = place.create(mark, format.media_type())?;
+    let earlier = place.earlier(mark).filter(|_| format == ExportFormat::StyleGan).map(EarlierPictures::new);
+    let (sender, mut steps) = mpsc::channel::<Step>(2);
+    let writer = tokio::task::spawn_blocking(move || {
+        let mut writer = ShardWriter::new(format, size, output)?;
+        while let Some(step) = steps.blocking_recv() {
+            match step {
+                Step::Picture(entry, picture) => writer.add(&entry, picture)?,
+                Step::Finish => return writer.finish()?.publish(),
+            }
+        }
+        Ok::<(), io::Error>(())
+    });
+    // A writer that has failed takes no more steps: its error says why.
+    let send = async |step| drop(sender.send(step).await);
+
+    let mut known = 0;
+    if let Some(mut earlier) = earlier {
+        for at in shard.faces.clone() {
+            let entry = classes.entry(job.index, job.settings, at, &job.selection.faces[at])?;
+            let Some(picture) = earlier.next(&entry.name) else { break };
+            job.check_shutdown()?;
+            send(Step::Picture(Box::new(entry), picture)).await;
+            progress(1);
+            known += 1;
+        }
+    }
+    let rest = stream::iter(shard.faces.clone().skip(known));
+    let pictures = rest.map(|at| async move {
+        job.check_shutdown()?;
+        job.picture(classes.entry(job.index, job.settings, at, &job.selection.faces[at])?).await
+    });
+    let rendered = pictures.buffered(parallelism()).try_for_each(async |(entry, picture)| {
+        send(Step::Picture(Box::new(entry), picture)).await;
+        progress(1);
+        Ok(())
+    });
+    let rendered = rendered.await;
+    if rendered.is_ok() {
+        send(Step::Finish).await;
+    }
+    drop(sender);
+    let written = writer.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
+    rendered?;
+    written.map_err(|error| ExportError::write(&place, error)).map(|()| known)
+}
+
+/// Writes a file with many pictures.
+enum ShardWriter {
+    StyleGan(StyleGanZip<Output>),
+    WebDataset(TarShard<Output>),
+    Parquet(Box<ParquetFile<Output>>),
+}
+
+impl ShardWriter {
+    fn new(format: ExportFormat, size: u32, to: Output) -> io::Result<Self> {
+        Ok(match format {
+            ExportFormat::WebDataset => Self::WebDataset(TarShard::new(to, size)),
+            ExportFormat::Parquet => Self::Parquet(Box::new(ParquetFile::new(to)?)),
+            ExportFormat::StyleGan | ExportFormat::Folder => Self::StyleGan(StyleGanZip::new(to)),
+        })
+    }
+
+    fn add(&mut self, entry: &Entry, picture: Vec<u8>) -> io::Result<()> {
+        match self {
+            Self::StyleGan(zip) => zip.add(entry, &picture),
+            Self::WebDataset(shard) => shard.add(entry, &picture),
+            Self::Parquet(file) => file.add(entry, picture),
+        }
+    }
+
+    fn finish(self) -> io::Result<Output> {
+        match self {
+            Self::StyleGan(zip) => zip.finish(),
+            Self::WebDataset(shard) => shard.finish(),
+            Self::Parquet(file) => file.finish(),
+        }
+    }
+}
+
+/// Checks what was written by the rules of its readers.
+fn check(settings: &ExportSettings, selection: &Selection, to: &Destination) -> Result<(), ExportError> {
+    // An archive in S3 was written by the same code; reading it back would cost as much as the export.
+    let (ExportFormat::StyleGan, Destination::Local(path)) = (settings.format, to) else { return Ok(()) };
+    let archive = File::open(path).map_err(|error| ExportError::write(to, error))?;
+    stylegan::check(io::BufReader::new(archive), settings.size, selection.faces.len())
+        .map_err(|detail| ExportError::Invalid { place: to.to_string(), detail })
+}

@@ -1,0 +1,158 @@
+//! A crop as a picture of the wanted size.
+
+use std::sync::LazyLock;
+
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{U8x3, U16x3};
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
+use image::RgbImage;
+
+use super::settings::Light;
+use crate::domain::ImageFormat;
+use crate::vision::image::{Limits, decode, encode};
+
+/// How a picture is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// PNG without compression, as StyleGAN's own tool writes it.
+    StoredPng,
+    Compressed(ImageFormat),
+}
+
+impl Encoding {
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::StoredPng => ImageFormat::Png.extension(),
+            Self::Compressed(format) => format.extension(),
+        }
+    }
+}
+
+/// Renders crops as square pictures of `size` pixels. The same crop gives the same bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Rendering {
+    pub size: u32,
+    pub light: Light,
+    pub encoding: Encoding,
+}
+
+impl Rendering {
+    /// # Errors
+    /// What is wrong with the crop, in words.
+    pub fn render(self, crop: &[u8]) -> Result<Vec<u8>, String> {
+        let pixels = decode(crop, Limits::default()).map_err(|error| error.to_string())?;
+        let pixels = match pixels.dimensions() {
+            (width, height) if (width, height) == (self.size, self.size) => pixels,
+            _ => resize(&pixels, self.size, self.light)?,
+        };
+        match self.encoding {
+            Encoding::StoredPng => stored_png(&pixels).map_err(|error| error.to_string()),
+            Encoding::Compressed(format) => encode(&pixels, format).map_err(|error| error.to_string()),
+        }
+    }
+}
+
+/// Lanczos with three lobes, and a wider kernel where the picture gets smaller.
+fn resize(pixels: &RgbImage, size: u32, light: Light) -> Result<RgbImage, String> {
+    let (width, height) = pixels.dimensions();
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3));
+    let mut resizer = Resizer::new();
+    let resized = match light {
+        Light::Plain => {
+            let source = TypedImageRef::<U8x3>::from_buffer(width, height, pixels).map_err(|error| error.to_string())?;
+            let mut target = TypedImage::<U8x3>::new(size, size);
+            resizer.resize_typed(&source, &mut target, &options).map_err(|error| error.to_string())?;
+            target.pixels().iter().flat_map(|pixel| pixel.0).collect()
+        }
+        Light::Linear => {
+            let linear = pixels.pixels().map(|pixel| U16x3::new(pixel.0.map(|value| TO_LINEAR[usize::from(value)])));
+            let source =
+                TypedImage::from_pixels(width, height, linear.collect()).map_err(|error| error.to_string())?;
+            let mut target = TypedImage::<U16x3>::new(size, size);
+            resizer.resize_typed(&source, &mut target, &options).map_err(|error| error.to_string())?;
+            target.pixels().iter().flat_map(|pixel| pixel.0.map(|value| FROM_LINEAR[usize::from(value)])).collect()
+        }
+    };
+    RgbImage::from_raw(size, size, resized).ok_or_else(|| "the resized picture has the wrong size".to_owned())
+}
+
+/// Light in 65,535ths, by the value of sRGB (IEC 61966-2-1).
+static TO_LINEAR: LazyLock<[u16; 256]> = LazyLock::new(|| {
+    std::array::from_fn(|value| {
+        let value = value as f64 / 255.0;
+        let light = if value <= 0.040_45 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) };
+        (light * 65_535.0).round() as u16
+    })
+});
+
+/// The value of sRGB by light in 65,535ths.
+static FROM_LINEAR: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let value = |light: u32| {
+        let light = f64::from(light) / 65_535.0;
+        let value = if light <= 0.003_130_8 { 12.92 * light } else { 1.055 * light.powf(1.0 / 2.4) - 0.055 };
+        (value * 255.0).round() as u8
+    };
+    (0..=65_535).map(value).collect()
+});
+
+fn stored_png(pixels: &RgbImage) -> Result<Vec<u8>, png::EncodingError> {
+    let mut bytes = Vec::with_capacity(pixels.len() + pixels.len() / 64 + 1024);
+    let mut encoder = png::Encoder::new(&mut bytes, pixels.width(), pixels.height());
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_compression(png::Compression::NoCompression);
+    encoder.set_filter(png::Filter::NoFilter);
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(pixels)?;
+    writer.finish()?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stripes(size: u32) -> RgbImage {
+        RgbImage::from_fn(size, size, |x, _| image::Rgb([if x % 2 == 0 { 0 } else { 255 }; 3]))
+    }
+
+    fn rendering(light: Light, encoding: Encoding) -> Rendering {
+        Rendering { size: 64, light, encoding }
+    }
+
+    #[test]
+    fn light_is_averaged_in_the_wanted_values() {
+        let crop = encode(&stripes(256), ImageFormat::Png).unwrap();
+        let middle = |light| {
+            let rendered = rendering(light, Encoding::StoredPng).render(&crop).unwrap();
+            decode(&rendered, Limits::default()).unwrap().get_pixel(32, 32).0[0]
+        };
+        // Half of the light has the value 188 of sRGB.
+        assert!((186..=190).contains(&middle(Light::Linear)), "{}", middle(Light::Linear));
+        assert!((126..=130).contains(&middle(Light::Plain)), "{}", middle(Light::Plain));
+    }
+
+    #[test]
+    fn a_crop_of_the_wanted_size_keeps_its_pixels() {
+        let pixels = RgbImage::from_fn(64, 64, |x, y| image::Rgb([x as u8, y as u8, (x * y) as u8]));
+        let crop = encode(&pixels, ImageFormat::Png).unwrap();
+        for encoding in [Encoding::StoredPng, Encoding::Compressed(ImageFormat::Png)] {
+            let rendered = rendering(Light::Linear, encoding).render(&crop).unwrap();
+            assert_eq!(decode(&rendered, Limits::default()).unwrap(), pixels);
+        }
+        let stored = rendering(Light::Linear, Encoding::StoredPng).render(&crop).unwrap();
+        assert!(stored.len() > 64 * 64 * 3, "it is stored without compression");
+    }
+
+    #[test]
+    fn values_of_srgb_survive_the_way_to_light_and_back() {
+        for value in 0..=255u8 {
+            assert_eq!(FROM_LINEAR[usize::from(TO_LINEAR[usize::from(value)])], value);
+        }
+    }
+
+    #[test]
+    fn what_is_no_picture_is_an_error() {
+        assert!(rendering(Light::Plain, Encoding::StoredPng).render(b"no picture").is_err());
+    }
+}

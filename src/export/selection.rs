@@ -1,0 +1,112 @@
+//! The faces of an export.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use super::error::ExportError;
+use super::settings::ExportSettings;
+use crate::dataset::export_filter::export_filter;
+use crate::dataset::face::FIELDS;
+use crate::dataset::{Face, Index, IndexError, Query};
+use crate::domain::{ContentHash, Id, ImageFormat};
+
+/// A face that is exported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SelectedFace {
+    pub photo_id: Id,
+    pub crop: ContentHash,
+    pub format: ImageFormat,
+    pub label: String,
+}
+
+/// The faces of an export in the order of their photo ids, and how many were left out.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    pub faces: Vec<SelectedFace>,
+    /// Faces that fulfil the query, whatever their size.
+    pub matching: u64,
+    /// Smaller than the wanted size.
+    pub too_small: u64,
+    /// The same crop as that of another photo.
+    pub copies: u64,
+    /// Beyond the limit of their label.
+    pub beyond_label_limit: u64,
+}
+
+impl Selection {
+    /// The names of the labels, sorted: the position of a name is its class.
+    pub fn labels(&self) -> Vec<&str> {
+        let names: BTreeSet<&str> = self.faces.iter().map(|face| face.label.as_str()).collect();
+        names.into_iter().collect()
+    }
+}
+
+/// The name of a face's label, or its id without one.
+pub fn label_of(face: &Face) -> &str {
+    face.label_name.as_deref().filter(|name| !name.is_empty()).unwrap_or(face.label_id.as_str())
+}
+
+/// Why no further face is read.
+enum Stop {
+    Enough,
+    Failed(IndexError),
+}
+
+impl From<IndexError> for Stop {
+    fn from(error: IndexError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Selects the first faces in the order of the settings, each crop once.
+///
+/// # Errors
+/// The index cannot be read, or no face is left.
+pub fn select(index: &Index, settings: &ExportSettings) -> Result<Selection, ExportError> {
+    let threshold = index.threshold();
+    let wanted = match settings.placeholders {
+        true => settings.query.clone(),
+        false => Query::And(vec![settings.query.clone(), export_filter()?]),
+    };
+    let large_enough = Query::parse(&format!("size>={}", settings.size), FIELDS)?;
+    let sized = if settings.upscale { wanted.clone() } else { Query::And(vec![wanted.clone(), large_enough]) };
+    let matching = index.count(&wanted, threshold);
+    let mut selection =
+        Selection { matching, too_small: matching - index.count(&sized, threshold), ..Selection::default() };
+    let (mut crops, mut of_label) = (HashSet::new(), HashMap::<Id, usize>::new());
+    let most = settings.number.unwrap_or(usize::MAX);
+    let visited = index.each_face(&sized, settings.order, threshold, |face| {
+        if selection.faces.len() >= most {
+            return Err(Stop::Enough);
+        }
+        if crops.contains(&face.crop) {
+            selection.copies += 1;
+            return Ok(());
+        }
+        let labelled = of_label.entry(face.label_id.clone()).or_default();
+        if settings.per_label.is_some_and(|limit| *labelled >= limit) {
+            selection.beyond_label_limit += 1;
+            return Ok(());
+        }
+        *labelled += 1;
+        crops.insert(face.crop);
+        let label = label_of(&face).to_owned();
+        selection.faces.push(SelectedFace { photo_id: face.photo_id, crop: face.crop, format: face.format, label });
+        Ok(())
+    });
+    match visited {
+        Ok(()) | Err(Stop::Enough) => {}
+        Err(Stop::Failed(error)) => return Err(error.into()),
+    }
+    if selection.faces.is_empty() {
+        let hint = (selection.too_small > 0).then(|| {
+            format!(
+                " and has {size} pixels or more: {} are smaller; give a smaller --size, or --upscale",
+                selection.too_small,
+                size = settings.size,
+            )
+        });
+        return Err(ExportError::NoFaces { query: settings.query.to_string(), hint });
+    }
+    selection.faces.sort_by(|a, b| a.photo_id.cmp(&b.photo_id));
+    Ok(selection)
+}
