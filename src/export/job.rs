@@ -14,7 +14,7 @@ use super::card::Card;
 use super::destination::{Destination, Output};
 use super::error::ExportError;
 use super::layout::{Shard, entry_name, shards};
-use super::manifest::{self, EarlierHeader, Header};
+use super::manifest::{self, EarlierHeader, FileField, Header};
 use super::parquet::ParquetFile;
 use super::picture::{Encoding, Rendering};
 use super::selection::{SelectedFace, Selection};
@@ -108,15 +108,14 @@ pub async fn export(job: &ExportJob<'_>, progress: &(dyn Fn(u64) + Sync)) -> Res
     let mut card = Card::new(job.run, settings, selection);
     for (at, selected) in selection.faces.iter().enumerate() {
         let entry = classes.entry(job.index, settings, at, selected)?;
-        let line = manifest::line(&entry, settings.size).map_err(|error| ExportError::write(&manifest_at, error))?;
-        card.add(&entry);
-        lines.push_str(&line);
-        lines.push('\n');
+        let line = |field| {
+            manifest::line(&entry, settings.size, field).map_err(|error| ExportError::write(&manifest_at, error))
+        };
+        lines.push_str(&line(FileField::File)?);
         if settings.format == ExportFormat::Folder {
-            // The library of Hugging Face looks for this name.
-            metadata.push_str(&line.replacen("{\"file\":", "{\"file_name\":", 1));
-            metadata.push('\n');
+            metadata.push_str(&line(FileField::FileName)?);
         }
+        card.add(&entry);
     }
     if settings.format == ExportFormat::Folder {
         to.join("metadata.jsonl").write(metadata.into_bytes(), MANIFEST_TYPE).await?;
@@ -331,7 +330,7 @@ async fn write_shard(
 
 /// Writes a file with many pictures.
 enum ShardWriter {
-    StyleGan(StyleGanZip<Output>),
+    StyleGan(Box<StyleGanZip<Output>>),
     WebDataset(TarShard<Output>),
     Parquet(Box<ParquetFile<Output>>),
 }
@@ -341,7 +340,7 @@ impl ShardWriter {
         Ok(match format {
             ExportFormat::WebDataset => Self::WebDataset(TarShard::new(to, size)),
             ExportFormat::Parquet => Self::Parquet(Box::new(ParquetFile::new(to)?)),
-            ExportFormat::StyleGan | ExportFormat::Folder => Self::StyleGan(StyleGanZip::new(to)),
+            ExportFormat::StyleGan | ExportFormat::Folder => Self::StyleGan(Box::new(StyleGanZip::new(to))),
         })
     }
 

@@ -39,10 +39,21 @@ pub struct EarlierHeader {
     pub complete: bool,
 }
 
-/// A face in the manifest.
+/// What the name of the picture is called in the line of a face.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileField {
+    /// In a manifest.
+    File,
+    /// The name that the `imagefolder` of Hugging Face looks for.
+    FileName,
+}
+
 #[derive(Serialize)]
 struct Line<'a> {
-    file: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_name: Option<&'a str>,
     #[serde(flatten)]
     facts: FaceFacts<'a>,
 }
@@ -107,9 +118,13 @@ impl<'a> FaceFacts<'a> {
     }
 }
 
-/// The line of a face.
-pub fn line(entry: &Entry, size: u32) -> serde_json::Result<String> {
-    serde_json::to_string(&Line { file: &entry.name, facts: FaceFacts::of(entry, size) })
+/// The line of a face, with its end.
+pub fn line(entry: &Entry, size: u32, field: FileField) -> serde_json::Result<String> {
+    let (file, file_name) = match field {
+        FileField::File => (Some(entry.name.as_str()), None),
+        FileField::FileName => (None, Some(entry.name.as_str())),
+    };
+    Ok(serde_json::to_string(&Line { file, file_name, facts: FaceFacts::of(entry, size) })? + "\n")
 }
 
 /// Tells exports apart. Everything that decides about their bytes is in it.

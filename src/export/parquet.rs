@@ -102,9 +102,9 @@ impl<W: Write + Send> ParquetFile<W> {
         let sizes: Vec<i64> = rows.iter().map(|(entry, _)| i64::from(entry.face.size)).collect();
         write_column::<Int64Type>(&mut group, &sizes, None)?;
         write_optional::<DoubleType>(&mut group, rows.iter().map(|(entry, _)| entry.face.p_ok))?;
-        let verdicts = rows.iter().map(|(entry, _)| {
-            entry.face.verdict.as_ref().map(|verdict| ByteArray::from(verdict.judgement.as_str()))
-        });
+        let verdicts = rows
+            .iter()
+            .map(|(entry, _)| entry.face.verdict.as_ref().map(|verdict| ByteArray::from(verdict.judgement.as_str())));
         write_optional::<ByteArrayType>(&mut group, verdicts)?;
         group.close().map(drop)
     }

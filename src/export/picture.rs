@@ -19,15 +19,6 @@ pub enum Encoding {
     Compressed(ImageFormat),
 }
 
-impl Encoding {
-    pub fn extension(self) -> &'static str {
-        match self {
-            Self::StoredPng => ImageFormat::Png.extension(),
-            Self::Compressed(format) => format.extension(),
-        }
-    }
-}
-
 /// Renders crops as square pictures of `size` pixels. The same crop gives the same bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Rendering {
@@ -59,15 +50,15 @@ fn resize(pixels: &RgbImage, size: u32, light: Light) -> Result<RgbImage, String
     let mut resizer = Resizer::new();
     let resized = match light {
         Light::Plain => {
-            let source = TypedImageRef::<U8x3>::from_buffer(width, height, pixels).map_err(|error| error.to_string())?;
+            let source =
+                TypedImageRef::<U8x3>::from_buffer(width, height, pixels).map_err(|error| error.to_string())?;
             let mut target = TypedImage::<U8x3>::new(size, size);
             resizer.resize_typed(&source, &mut target, &options).map_err(|error| error.to_string())?;
             target.pixels().iter().flat_map(|pixel| pixel.0).collect()
         }
         Light::Linear => {
             let linear = pixels.pixels().map(|pixel| U16x3::new(pixel.0.map(|value| TO_LINEAR[usize::from(value)])));
-            let source =
-                TypedImage::from_pixels(width, height, linear.collect()).map_err(|error| error.to_string())?;
+            let source = TypedImage::from_pixels(width, height, linear.collect()).map_err(|error| error.to_string())?;
             let mut target = TypedImage::<U16x3>::new(size, size);
             resizer.resize_typed(&source, &mut target, &options).map_err(|error| error.to_string())?;
             target.pixels().iter().flat_map(|pixel| pixel.0.map(|value| FROM_LINEAR[usize::from(value)])).collect()

@@ -72,7 +72,7 @@ pub fn select(index: &Index, settings: &ExportSettings) -> Result<Selection, Exp
     let matching = index.count(&wanted, threshold);
     let mut selection =
         Selection { matching, too_small: matching - index.count(&sized, threshold), ..Selection::default() };
-    let (mut crops, mut of_label) = (HashSet::new(), HashMap::<Id, usize>::new());
+    let (mut crops, mut of_label) = (HashSet::new(), HashMap::<String, usize>::new());
     let most = settings.number.unwrap_or(usize::MAX);
     let visited = index.each_face(&sized, settings.order, threshold, |face| {
         if selection.faces.len() >= most {
@@ -82,7 +82,7 @@ pub fn select(index: &Index, settings: &ExportSettings) -> Result<Selection, Exp
             selection.copies += 1;
             return Ok(());
         }
-        let labelled = of_label.entry(face.label_id.clone()).or_default();
+        let labelled = of_label.entry(label_of(&face).to_owned()).or_default();
         if settings.per_label.is_some_and(|limit| *labelled >= limit) {
             selection.beyond_label_limit += 1;
             return Ok(());
@@ -97,15 +97,10 @@ pub fn select(index: &Index, settings: &ExportSettings) -> Result<Selection, Exp
         Ok(()) | Err(Stop::Enough) => {}
         Err(Stop::Failed(error)) => return Err(error.into()),
     }
-    if selection.faces.is_empty() {
-        let hint = (selection.too_small > 0).then(|| {
-            format!(
-                " and has {size} pixels or more: {} are smaller; give a smaller --size, or --upscale",
-                selection.too_small,
-                size = settings.size,
-            )
-        });
-        return Err(ExportError::NoFaces { query: settings.query.to_string(), hint });
+    match selection.too_small {
+        _ if !selection.faces.is_empty() => {}
+        0 => return Err(ExportError::NoFaces(settings.query.to_string())),
+        count => return Err(ExportError::TooSmall { count, size: settings.size }),
     }
     selection.faces.sort_by(|a, b| a.photo_id.cmp(&b.photo_id));
     Ok(selection)

@@ -70,7 +70,7 @@ pub struct ExportSettings {
     /// PNG or JPEG. The format `stylegan` has PNG only.
     pub image: ImageFormat,
     pub classes: Classes,
-    /// The most faces with one label id; none: any number.
+    /// The most faces with one label, by name, or by id without one; none: any number.
     pub per_label: Option<usize>,
     /// Whether placeholders are exported.
     pub placeholders: bool,

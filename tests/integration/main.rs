@@ -7,6 +7,7 @@ mod conformance;
 mod curation;
 mod dashboards;
 mod dataset;
+mod export;
 mod fetch;
 mod layers;
 mod pictures;

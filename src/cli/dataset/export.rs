@@ -16,7 +16,8 @@ use crate::dataset::Query;
 use crate::dataset::page::Order;
 use crate::domain::ImageFormat;
 use crate::export::{
-    Classes, Destination, ExportError, ExportFormat, ExportJob, ExportSettings, Exported, Light, Selection, export, select,
+    Classes, Destination, ExportError, ExportFormat, ExportJob, ExportSettings, Exported, Light, Selection, export,
+    select,
 };
 
 /// The largest picture, pixels.
@@ -89,7 +90,9 @@ impl Args {
     fn settings(&self) -> Result<ExportSettings, Failure> {
         if self.format == ExportFormat::StyleGan {
             if self.image != ImageFormat::Png {
-                return Err(Failure::usage("a stylegan zip has png pictures only: leave out --image, or give --format folder"));
+                return Err(Failure::usage(
+                    "a stylegan zip has png pictures only: leave out --image, or give --format folder",
+                ));
             }
             if !self.size.is_power_of_two() {
                 return Err(Failure::usage(format!(
@@ -196,14 +199,12 @@ fn text(exported: &Exported, selection: &Selection, settings: &ExportSettings) -
         size = settings.size
     );
     let left_out = [
-        (selection.too_small, format!("are smaller than {} pixels", settings.size), !settings.upscale),
-        (selection.copies, "have the crop of another photo".to_owned(), true),
-        (selection.beyond_label_limit, "are beyond the limit of their label".to_owned(), true),
+        (selection.too_small, format!("smaller than {} pixels", settings.size)),
+        (selection.copies, "the crop of another photo".to_owned()),
+        (selection.beyond_label_limit, "beyond the limit of their label".to_owned()),
     ];
-    for (count, why, counts) in left_out {
-        if count > 0 && counts {
-            text.push_str(&format!("{count} were left out: they {why}\n"));
-        }
+    for (count, why) in left_out.into_iter().filter(|(count, _)| *count > 0) {
+        text.push_str(&format!("left out: {count}, {why}\n"));
     }
     if let Some(wanted) = settings.number.filter(|wanted| *wanted > exported.faces) {
         text.push_str(&format!("there are fewer than the {wanted} that --num asks for\n"));

@@ -45,7 +45,10 @@ impl S3 {
         let of_prefix = || {
             let below = prefix.strip_prefix(&self.prefix)?;
             let is_own = |name: &&&str| below.starts_with(&format!("{name}/"));
-            ["originals", "faces", "records", "predictions", "models", "runs", "verdicts", "curation"].iter().find(is_own).copied()
+            ["originals", "faces", "records", "predictions", "models", "runs", "verdicts", "curation"]
+                .iter()
+                .find(is_own)
+                .copied()
         };
         match bucket == self.bucket {
             true if self.prefix.starts_with(prefix) => Some("originals"),
