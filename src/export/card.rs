@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::job::Entry;
+use super::entry::Entry;
 use super::selection::Selection;
 use super::settings::{ExportFormat, ExportSettings};
 use crate::domain::RunName;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::card::Card;
 use super::destination::{Destination, Output};
+use super::entry::Entry;
 use super::error::ExportError;
 use super::layout::{Shard, entry_name, shards};
 use super::manifest::{self, EarlierHeader, FileField, Header};
@@ -21,20 +22,9 @@ use super::selection::{SelectedFace, Selection};
 use super::settings::{Classes, ExportFormat, ExportSettings};
 use super::stylegan::{self, EarlierPictures, StyleGanZip};
 use super::webdataset::TarShard;
-use crate::dataset::{Face, Index};
+use crate::dataset::Index;
 use crate::domain::RunName;
 use crate::objects::{ObjectKey, Objects};
-
-/// A face on its way into the dataset.
-#[derive(Debug, Clone)]
-pub struct Entry {
-    /// The name of the picture within the dataset.
-    pub name: String,
-    pub face: Face,
-    pub label: String,
-    /// The class, if the dataset has classes.
-    pub class: Option<usize>,
-}
 
 /// What an export did.
 #[derive(Debug, Serialize)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::job::Entry;
+use super::entry::Entry;
 use super::selection::Selection;
 use super::settings::{ExportSettings, ExportSettingsText};
 use crate::domain::ContentHash;

@@ -9,6 +9,7 @@
 
 mod card;
 pub mod destination;
+mod entry;
 mod error;
 pub mod job;
 mod layout;

@@ -11,7 +11,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 
-use super::job::Entry;
+use super::entry::Entry;
 
 /// Rows in a row group, which readers load as a whole.
 const ROW_GROUP: usize = 100;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use zip::write::{PreparedZipFile, SimpleFileOptions};
 use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter};
 
-use super::job::Entry;
+use super::entry::Entry;
 
 const LABELS: &str = "dataset.json";
 

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::job::Entry;
+use super::entry::Entry;
 use super::manifest::FaceFacts;
 
 /// Writes a shard in order. The same entries give the same bytes.

@@ -222,12 +222,12 @@ async fn which_faces_are_exported_follows_from_the_flags() {
     let run = RunFolder::with_faces(40).await;
     let folder = tempfile::tempdir().unwrap();
     let to = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let export = |name: &str, more: &[&str]| {
+    let sized = |name: &str, size: &str, more: &[&str]| {
         let to = to(name);
-        let fixed = ["--to", &to, "--format", "folder", "--size", "64", "--where", "size>=1"];
-        let arguments = [&fixed[..], more].concat();
-        exported(&run, &arguments)
+        let fixed = ["--to", &to, "--format", "folder", "--size", size, "--where", "size>=1"];
+        exported(&run, &[&fixed[..], more].concat())
     };
+    let export = |name: &str, more: &[&str]| sized(name, "64", more);
     let labels = |name: &str| -> Vec<String> {
         let manifest = std::fs::read_to_string(folder.path().join(name).join("manifest.jsonl")).unwrap();
         let line = |line: &str| serde_json::from_str::<Value>(line).unwrap()["label"].as_str().unwrap().to_owned();
@@ -241,9 +241,8 @@ async fn which_faces_are_exported_follows_from_the_flags() {
     once.dedup();
     assert_eq!((once.len(), capped["beyond_label_limit"].as_u64().unwrap()), (count, 40 - count as u64));
     // Small crops are enlarged only on request.
-    let large = ["--size", "1024"];
-    assert_eq!(export("native", &large)["faces"], 10);
-    assert_eq!(export("enlarged", &[&large[..], &["--upscale"]].concat())["faces"], 40);
+    assert_eq!(sized("native", "1024", &[])["faces"], 10);
+    assert_eq!(sized("enlarged", "1024", &["--upscale"])["faces"], 40);
 
     // An empty result, other exports in the way, and contradicting flags are errors.
     let fails = |arguments: &[&str]| {
