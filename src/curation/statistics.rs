@@ -139,8 +139,8 @@ mod tests {
     #[test]
     fn hours_are_summed_up_by_day_and_person() {
         let hour = |hour, person: &str, verdicts| VerdictHour { hour, person: person.into(), verdicts, in_bulk: 1 };
-        // 2026-11-28 01:00 UTC is hour 498817.
-        let now = 498_817;
+        // 2026-11-28 01:00 UTC is hour 498841.
+        let now = 498_841;
         let hours = [
             hour(now - 24 * DAYS, "ada", 5),
             hour(now - 26, "ada", 1),
