@@ -45,7 +45,12 @@ class Run(unittest.TestCase):
             (pathlib.Path(data) / "photos").mkdir()
             (pathlib.Path(data) / "photos/manifest.tsv").write_text("")
             done = self.run_with("test a::b ... ok <0.010s>", data=data)
-        self.assertIn("--report-time --include-ignored worker", done.stdout)
+        command = next(line for line in done.stdout.splitlines() if "--include-ignored" in line)
+        self.assertTrue(command.endswith(" worker"), command)
+        measures = "browser::latency::time_from_key_to_painted_picture"
+        self.assertIn(f"--skip {measures} ", command)
+        self.assertNotIn("--skip source::", command)
+        self.assertIn(f"  {measures}: measures", done.stdout)
 
 
 if __name__ == "__main__":
