@@ -17,7 +17,8 @@ export class List extends EventTarget {
   #entries = new Map();
   #kept = new Map();
   #fetching = null;
-  #saving = 0;
+  #isMoved = false;
+  #isSaving = false;
   error = null;
 
   // Goes on with the list of this desk, or opens it. `isNew`: opens it in any case.
@@ -80,7 +81,6 @@ export class List extends EventTarget {
 
   close() {
     this.#stop.abort();
-    clearTimeout(this.#saving);
   }
 
   async #begin({ key, where, sort, view }) {
@@ -238,9 +238,17 @@ export class List extends EventTarget {
   }
 
   // A move alone is written when the person pauses.
-  #save() {
-    clearTimeout(this.#saving);
-    this.#saving = setTimeout(() => this.#context.store.write(["lists"], ({ lists }) => lists.put(this.record)), 150);
+  // Stores the place. One write at a time: a held key moves faster than the database writes.
+  async #save() {
+    this.#isMoved = true;
+    if (this.#isSaving) return;
+    this.#isSaving = true;
+    while (this.#isMoved && !this.#stop.signal.aborted) {
+      this.#isMoved = false;
+      await this.#context.store.write(["lists"], ({ lists }) => lists.put(this.record))
+        .catch((error) => dispatchEvent(new CustomEvent("storage-failed", { detail: error })));
+    }
+    this.#isSaving = false;
   }
 
   #changed() {
