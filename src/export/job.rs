@@ -321,14 +321,14 @@ async fn write_shard(
 /// Writes a file with many pictures.
 enum ShardWriter {
     StyleGan(Box<StyleGanZip<Output>>),
-    WebDataset(TarShard<Output>),
+    WebDataset(Box<TarShard<Output>>),
     Parquet(Box<ParquetFile<Output>>),
 }
 
 impl ShardWriter {
     fn new(format: ExportFormat, size: u32, to: Output) -> io::Result<Self> {
         Ok(match format {
-            ExportFormat::WebDataset => Self::WebDataset(TarShard::new(to, size)),
+            ExportFormat::WebDataset => Self::WebDataset(Box::new(TarShard::new(to, size))),
             ExportFormat::Parquet => Self::Parquet(Box::new(ParquetFile::new(to)?)),
             ExportFormat::StyleGan | ExportFormat::Folder => Self::StyleGan(Box::new(StyleGanZip::new(to))),
         })
