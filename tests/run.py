@@ -1,6 +1,6 @@
 """Runs the tests of cargo, and says at the end what a reader of the log needs: which tests did not run, and the slowest.
 
-Tests that need the reference data are ignored. They run where the data is present. Measurements never run here. Every
+Tests that need the reference data are ignored. They run where the data is present. Other ignored tests never run here. Every
 ignored test must be in tests/ignored.txt with its reason, so that no test is left out unnoticed.
 
     tests/run.py [FILTER...]
