@@ -197,6 +197,7 @@ fn large_png() -> Vec<u8> {
 /// Runs the program with eight detectors on eight large photos, and measures the most memory that it had.
 #[test]
 #[expect(clippy::zombie_processes, reason = "wait4 waits for the process")]
+#[ignore = "the kernel counts the memory of the test process, too: run it alone"]
 fn many_large_photos_stay_within_the_memory() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let photo = Route::new([HostResponse::photo(large_png())]);
