@@ -50,6 +50,8 @@ export const isTemporary = (error) =>
   error instanceof Unreachable || (error instanceof ApiError && (error.status >= 500 || [408, 429].includes(error.status)));
 
 export const wait = (milliseconds, signal) => new Promise((resolve) => {
+  // A signal that was aborted before tells nobody.
+  if (signal?.aborted) return resolve();
   const timer = setTimeout(resolve, milliseconds);
   signal?.addEventListener("abort", () => { clearTimeout(timer); resolve(); }, { once: true });
 });
