@@ -36,6 +36,7 @@ async fn delayed(mut from: tokio::net::tcp::OwnedReadHalf, mut to: tokio::net::t
     let (sender, mut receiver) = mpsc::channel::<(Instant, Vec<u8>)>(1024);
     tokio::spawn(async move {
         while let Some((at, piece)) = receiver.recv().await {
+            // The delay is what this proxy is for: it stands for the way to a distant server.
             tokio::time::sleep_until(at).await;
             if to.write_all(&piece).await.is_err() {
                 return;
