@@ -54,16 +54,25 @@ class TransientError(Exception):
 
 
 class VerifiedFiles:
-    """Size and time of files with a checked hash, so that 150 MB are not hashed at every start."""
+    """Size, time and checked hash of files, in a file `.verified.json` in each folder.
 
-    def __init__(self, path):
-        self.path = path
-        try:
-            self.known = json.loads(path.read_text())
-        except (OSError, ValueError):
-            self.known = {}
-        if not isinstance(self.known, dict):
-            self.known = {}
+    Nothing hashes 150 MB at every start: neither this script nor facemill, which reads the hash of a model here
+    (src/inference/file_hash.rs).
+    """
+
+    FILE = ".verified.json"
+
+    def __init__(self):
+        self.known = {}
+
+    def in_folder(self, folder):
+        if folder not in self.known:
+            try:
+                known = json.loads((folder / self.FILE).read_text())
+            except (OSError, ValueError):
+                known = {}
+            self.known[folder] = known if isinstance(known, dict) else {}
+        return self.known[folder]
 
     def matches(self, path, pin):
         """Whether the file at `path` has the size and hash of `pin`."""
@@ -73,20 +82,18 @@ class VerifiedFiles:
             return False
         if stat.st_size != pin["size"]:
             return False
-        entry = [stat.st_size, stat.st_mtime_ns, pin["sha256"]]
-        if self.known.get(str(path)) == entry:
+        entry = {"size": stat.st_size, "modified_ns": stat.st_mtime_ns, "sha256": pin["sha256"]}
+        known = self.in_folder(path.parent)
+        if known.get(path.name) == entry:
             return True
         if sha256_of(path) != pin["sha256"]:
             return False
-        self.known[str(path)] = entry
-        self.save()
-        return True
-
-    def save(self):
+        known[path.name] = entry
         try:
-            write_atomically(self.path, json.dumps(self.known, indent=1))
+            write_atomically(path.parent / self.FILE, json.dumps(known, indent=1))
         except OSError:
             pass  # A read-only checkout: the next run computes the hashes again.
+        return True
 
 
 class Index:
@@ -473,7 +480,7 @@ def main(arguments=None, index=None):
 
     root = options.root.resolve()
     pins = chosen_pins(options.pins, options.sets, platform.machine())
-    verified = VerifiedFiles(root / ".cache" / "verified.json")
+    verified = VerifiedFiles()
     missing = [m["to"] for pin in pins for m in pin["members"] if not verified.matches(root / m["to"], m)]
     if options.check:
         for name in missing:

@@ -7,8 +7,7 @@ use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::Session;
 
-use crate::domain::ContentHash;
-
+pub mod file_hash;
 pub mod onnx;
 
 /// Disables the telemetry of onnxruntime.
@@ -96,12 +95,6 @@ impl Runtime {
 /// The file cannot be read.
 pub fn read(path: &Path) -> Result<Vec<u8>, InferenceError> {
     std::fs::read(path).map_err(|cause| InferenceError::Unreadable { path: path.to_path_buf(), cause })
-}
-
-/// SHA-256 of a model's file.
-pub fn sha256(path: &Path) -> Result<ContentHash, InferenceError> {
-    let unreadable = |cause| InferenceError::Unreadable { path: path.to_path_buf(), cause };
-    ContentHash::of_reader(std::fs::File::open(path).map_err(unreadable)?).map_err(unreadable)
 }
 
 #[cfg(test)]

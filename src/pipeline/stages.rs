@@ -14,7 +14,7 @@ use crate::archive::run_settings::RunSettings;
 use crate::classifier::model::{ModelError, ModelFile};
 use crate::config::Models;
 use crate::domain::StageName;
-use crate::inference::{self, InferenceError, Runtime};
+use crate::inference::{InferenceError, Runtime, file_hash};
 use crate::memory::MemoryBudget;
 use crate::net::host_limiter::HostLimiter;
 use crate::net::{Fetcher, Rules, SetupError};
@@ -45,7 +45,7 @@ pub struct StageSettings {
 impl StageSettings {
     /// The settings of a run that starts with these. Reads the landmark model, to hash it.
     pub fn of_run(&self) -> Result<RunSettings, InferenceError> {
-        Ok(run_settings(&self.detect, &self.crop, inference::sha256(&self.models.landmarks())?))
+        Ok(run_settings(&self.detect, &self.crop, file_hash::sha256(&self.models.landmarks())?))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::cli::settings::reading::ReadingArgs;
 use crate::cli::settings::servers::ServerArgs;
 use crate::cli::settings::source_arg::SourceArg;
 use crate::domain::RunName;
-use crate::inference;
+use crate::inference::file_hash;
 use crate::pipeline::producer::{self, Enqueued};
 use crate::pipeline::run_shapes::run_settings;
 
@@ -67,7 +67,7 @@ pub fn run(Args { collection: args, limit, copy, faces, models }: Args) -> Resul
         // This precedes the dump, which may take long to read.
         servers.check().await.map_err(Failure::broken)?;
         let landmarks = models.find().landmarks();
-        let landmarks = tokio::task::spawn_blocking(move || inference::sha256(&landmarks)).await;
+        let landmarks = tokio::task::spawn_blocking(move || file_hash::sha256(&landmarks)).await;
         let landmarks = landmarks.map_err(Failure::broken)?.map_err(Failure::broken)?;
         let settings = run_settings(&faces.detect(), &faces.crop(), landmarks);
         let stored = StoredRunSettings::new(Arc::new(servers.objects.clone()));
