@@ -43,13 +43,15 @@ pub struct EntryReader<'a> {
     pub index: &'a Index,
     pub list: &'a mut List,
     pub leases: &'a mut Leases,
+    /// A person who may only look takes no leases.
+    pub may_judge: bool,
     pub holder: &'a Holder,
     pub tickets: &'a TicketKey,
 }
 
 impl EntryReader<'_> {
-    /// Up to `limit` entries after a cursor, and the cursor of the next ones; none at the end of the list. Takes leases
-    /// on those that nobody has judged.
+    /// Up to `limit` entries after a cursor, and the cursor of the next ones; none at the end of the list. Leases those
+    /// that nobody has judged.
     pub fn read(&mut self, after: ListCursor, limit: usize) -> Result<(Vec<Card>, Option<ListCursor>), IndexError> {
         let ListCursor { mut number, mut place, seed } = after;
         let mut left = self.left();
@@ -164,10 +166,10 @@ impl EntryReader<'_> {
         Ok(Some(Card::of(&face, &CropVerdicts::default(), keys.len(), self.index.threshold(), ticket)))
     }
 
-    /// The card of a face; leases it if nobody has judged it.
+    /// The card of a face; leases it if nobody has judged it and the person may.
     fn card(&mut self, face: &Face, keys: &[i64], selection: Selection) -> Result<Card, IndexError> {
         let verdicts = self.index.verdicts_on(face.crop)?;
-        if verdicts.judgement().is_none() {
+        if self.may_judge && verdicts.judgement().is_none() {
             keys.iter().for_each(|key| self.leases.take(self.holder, *key));
         }
         let ticket = self.tickets.seal(&ticket(self.index, face, selection, &self.holder.0));

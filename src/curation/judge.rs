@@ -21,7 +21,7 @@ use super::spans;
 use super::state::Shared;
 use crate::dataset::IndexError;
 use crate::domain::clock::now;
-use crate::domain::{Judgement, NgReason, Selection, Verdict, VerdictId, View};
+use crate::domain::{Judgement, NgReason, Role, Selection, Verdict, VerdictId, View};
 use crate::telemetry::instruments;
 
 #[derive(Deserialize)]
@@ -107,6 +107,7 @@ pub async fn read_entries(
     let after = body.after.as_deref().map(str::parse::<ListCursor>).transpose();
     let after = after.map_err(|error| bad_parameter("after", error))?;
     let list = lock(&shared.lists).get(&list, &person.name)?;
+    let may_judge = person.role == Role::Curator;
     let holder: Holder = (person.name, body.client);
     let state = shared.clone();
     let read = shared.index.with(move |index| {
@@ -118,7 +119,7 @@ pub async fn read_entries(
         leases.renew(&holder);
         let after = after.unwrap_or(ListCursor { number: 0, seed: list.seed, place: None });
         let (list, leases, tickets) = (&mut *list, &mut *leases, &state.tickets);
-        let mut reader = EntryReader { index, list, leases, holder: &holder, tickets };
+        let mut reader = EntryReader { index, list, leases, may_judge, holder: &holder, tickets };
         Ok(reader.read(after, body.limit)?)
     });
     let (entries, next) = read.await?;

@@ -2,9 +2,8 @@
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::middleware;
-use axum::response::Response;
 use axum::routing::{get, post, put};
 
 use super::error::ApiError;
@@ -35,7 +34,6 @@ pub fn router(shared: Shared) -> Router {
         .route("/hosts", get(counts::hosts))
         .fallback(async || ApiError::not_found("there is no such path: /api/openapi.json lists them"))
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::map_response(no_store))
         .layer(middleware::from_fn(metrics::measure));
     let pictures = Router::new()
         .route("/crops/{hash}", get(pictures::crop))
@@ -54,9 +52,4 @@ pub fn router(shared: Shared) -> Router {
 
 async fn method_not_allowed() -> ApiError {
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method", "the path does not have this method")
-}
-
-async fn no_store(mut response: Response) -> Response {
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }

@@ -90,6 +90,16 @@ async fn a_session_begins_with_a_password_and_outlives_the_server() {
     let change = bob.send(Method::PUT, "/api/threshold", &[], Some(json!({ "threshold": 0.9 }).to_string())).await;
     assert_eq!((change.status, change.code()), (403, "forbidden"));
     assert_eq!(bob.get("/api/counts").await.body, before);
+    // Nor does a viewer keep faces from the curators.
+    let mut all = Vec::new();
+    for visitor in [&mut bob, &mut ada] {
+        let open = json!({ "where": "", "sort": "id", "view": "grid", "client": "tab" }).to_string();
+        let list = visitor.send(Method::POST, "/api/lists", &[], Some(open)).await.body;
+        let entries = format!("/api/lists/{}/entries", list["list"].as_str().unwrap());
+        let read = json!({ "client": "tab" }).to_string();
+        all.push(visitor.send(Method::POST, &entries, &[], Some(read)).await.body["entries"].as_array().unwrap().len());
+    }
+    assert_eq!(all, [4, 4]);
 
     let ended = ada.send(Method::DELETE, "/api/session", &[], None).await;
     assert_eq!((ended.status, ada.cookie.clone()), (204, None));

@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::http::{HeaderMap, Method, Request};
+use axum::http::{HeaderMap, Method, Request, header};
 use bytes::Bytes;
 use reqwest::Client;
 use serde_json::{Value, json};
@@ -42,6 +42,14 @@ impl ApiClient {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let url = url.trim_end_matches('/').to_owned();
         Self { server: Server::Process { http: Client::builder().build().unwrap(), url } }
+    }
+
+    /// A browser that sends this cookie.
+    pub fn with_cookie(server: &CurationServer, cookie: &str) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let headers = HeaderMap::from_iter([(header::COOKIE, cookie.parse().unwrap())]);
+        let http = Client::builder().default_headers(headers).build().unwrap();
+        Self { server: Server::Process { http, url: server.url.trim_end_matches('/').to_owned() } }
     }
 
     /// A server in this process.
