@@ -1,5 +1,6 @@
 //! The page of curation in a real browser: what people type arrives, whatever is killed or closed meanwhile.
 
+mod border;
 mod filters;
 mod grid;
 mod latency;
