@@ -140,8 +140,8 @@ export class GridView {
     else if (list.error) this.message.replaceChildren(element("p", { role: "alert" }, t("error", { message: list.error.message })));
     else if (!list.isComplete || position < list.length) this.message.replaceChildren(element("p", {}, t("loading")));
     else {
-      const isNothing = list.length === 0;
-      this.message.replaceChildren(element("h2", {}, t(isNothing ? "empty" : "end")), element("p", {}, t(isNothing ? "empty-hint" : "end-hint")));
+      const what = list.length === 0 ? list.emptiness : "end";
+      this.message.replaceChildren(element("h2", {}, t(what)), element("p", {}, t(`${what}-hint`)));
     }
     this.element.dataset.drawn = isEmpty ? (list.isComplete ? "end" : "no") : "yes";
     this.place.textContent = list.length === 0 ? "" : t("place", { place: Math.min(position + 1, list.total), total: list.total });

@@ -41,6 +41,8 @@ export class List extends EventTarget {
   get position() { return this.record.position; }
   get isComplete() { return this.record.next === null; }
   get total() { return Math.max(this.record.total, this.length); }
+  // What to say of a list without entries: no face is in it, or others have all that are left.
+  get emptiness() { return this.record.total > 0 ? "held" : "empty"; }
   get current() { return this.#entries.get(this.position) ?? null; }
 
   at(index) {

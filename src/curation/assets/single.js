@@ -182,8 +182,8 @@ export class SingleView {
 
   #end() {
     const isEmpty = this.#list.length === 0;
-    this.message.replaceChildren(element("h2", {}, t(isEmpty ? "empty" : "end")),
-      element("p", {}, t(isEmpty ? "empty-hint" : "end-hint")), isEmpty ? "" : button(t("fresh"), () => this.#open(true)));
+    const what = isEmpty ? this.#list.emptiness : "end";
+    this.message.replaceChildren(element("h2", {}, t(what)), element("p", {}, t(`${what}-hint`)), isEmpty ? "" : button(t("fresh"), () => this.#open(true)));
     this.element.dataset.drawn = "end";
   }
 

@@ -78,6 +78,8 @@ export const english = {
   "end-hint": "New faces are in the list when it is opened again.",
   "empty": "No face fulfils the filter",
   "empty-hint": "The page looks for new ones every few seconds.",
+  "held": "Others have these faces",
+  "held-hint": "You get those that are left when they close the page, or after a minute of silence.",
   "selection-random": "random order",
   "selection-uncertain": "most uncertain first",
   "selection-best-first": "by P(OK)",

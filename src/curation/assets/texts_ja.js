@@ -76,6 +76,8 @@ export const japanese = {
   "end-hint": "新しい顔は、開き直したリストに入ります。",
   "empty": "条件に合う顔はありません",
   "empty-hint": "数秒ごとに新しい顔を探します。",
+  "held": "他の人が判定中です",
+  "held-hint": "その人がページを閉じるか、1分間操作がないと、残りの顔が表示されます。",
   "selection-random": "無作為",
   "selection-uncertain": "不確かな順",
   "selection-best-first": "P(OK) 順",

@@ -1,12 +1,13 @@
 //! A page of crops.
 
+use axum::http::Method;
 use support::curation::RunFolder;
 use support::servers::chromium::{Screen, key};
 
 use super::{Page, assert_typed, exported_lines, turn};
+use crate::curation::client::ApiClient;
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "failed at times before a fix of 28 November 2026: ten runs in a row are due"]
 async fn a_page_is_judged_but_for_the_exceptions_and_taken_back_as_one() {
     let _turn = turn().await;
     let run = RunFolder::with_faces(110).await;
@@ -43,5 +44,22 @@ async fn a_page_is_judged_but_for_the_exceptions_and_taken_back_as_one() {
     // The list goes on after a reload.
     page.browser.refresh().await;
     page.grid_at(96).await;
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faces_that_others_have_are_no_empty_list() {
+    let _turn = turn().await;
+    let run = RunFolder::with_faces(6).await;
+    let server = run.serve(&[]);
+    let other = ApiClient::of(&server);
+    let list = other.open_list("", "id", "grid", "other").await;
+    assert_eq!(other.entries(&list, "other").await.len(), 6);
+    let page = Page::open(&server.url, Screen::DESKTOP).await;
+    page.go("/grid").await;
+    page.browser.wait_for("document.querySelector('main.grid h2')?.textContent === 'Others have these faces'").await;
+    // They come by themselves.
+    other.send(Method::POST, "/api/clients/other/closed", None).await;
+    page.grid_at(0).await;
     page.close().await;
 }

@@ -27,7 +27,6 @@ fn judgement(key: char) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "failed at times before a fix of 28 November 2026: ten runs in a row are due"]
 async fn verdicts_survive_kills_of_the_server_and_closed_tabs() {
     const PICTURES: usize = 500;
     const EVENTS: usize = 20;

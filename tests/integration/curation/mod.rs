@@ -4,7 +4,7 @@ mod access;
 mod api;
 mod bad_requests;
 mod bulk;
-mod client;
+pub mod client;
 mod following;
 mod inside;
 mod judging;
