@@ -9,16 +9,19 @@ use std::time::{Duration, Instant};
 
 use facemill::archive::records::Records;
 use facemill::archive::run_classifier::{ClassifierChange, ClassifierHistory};
+use facemill::archive::versions::StoredVersions;
 use facemill::dataset::IndexSource;
 use facemill::dataset::face::{FIELDS, Number, Text};
 use facemill::dataset::index::{Change, Index};
 use facemill::dataset::query::Query;
-use facemill::domain::{ContentHash, Ending, Message, Position, Record, RunName, StageName};
+use facemill::dataset::selection::SelectionSettings;
+use facemill::domain::{ContentHash, Ending, Message, Position, Record, RunName, StageName, VersionName};
 use facemill::ledger::Ledger;
 use facemill::ledger::sqlite::Sqlite;
 use facemill::objects::folder::Folder;
 use facemill::objects::{ObjectKey, Objects};
 use facemill::sqlite::{Access, Database};
+use facemill::versions::{compare, freeze};
 
 use support::faces;
 
@@ -168,6 +171,35 @@ fn at_size(faces: u64) {
     timed("their predictions", || {
         predictions.chunks(1000).for_each(|batch| index.add_predictions(batch).expect("they are taken"));
     });
+    freezing(&index);
+}
+
+/// Two versions with nearly all faces, and their comparison.
+fn freezing(index: &Index) {
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let versions = StoredVersions::new(Arc::new(Folder::at(folder.path())), RunName::default());
+    let runtime = tokio::runtime::Runtime::new().expect("threads");
+    let name = |text: &str| text.parse::<VersionName>().expect("a name");
+    let freeze_as = |text: &str, query: &str| {
+        let settings = SelectionSettings {
+            query: Query::parse(query, FIELDS).expect("a query"),
+            order: "id".parse().expect("a sort"),
+            sort: "id".into(),
+            number: None,
+            size: 1,
+            upscale: true,
+            per_label: None,
+            placeholders: true,
+        };
+        let frozen = freeze(index, &versions, &name(text), &settings, 0, &|_, _| {});
+        runtime.block_on(frozen).expect("a version").counts.faces
+    };
+    let faces = timed("a version frozen", || freeze_as("all", ""));
+    let fewer = freeze_as("most", "size>=257");
+    let difference =
+        timed("two versions compared", || runtime.block_on(compare(&versions, &name("most"), &name("all"))));
+    let difference = difference.expect("the difference");
+    println!("{faces} and {fewer} faces, {} added, {} the same", difference.added.len(), difference.same);
 }
 
 /// What the page for judging asks: a list is opened, and counts by status and size are shown again after each change.

@@ -52,5 +52,6 @@ pub mod telemetry;
 pub mod tls;
 pub mod training;
 pub mod verdicts;
+pub mod versions;
 pub mod vision;
 pub mod web;

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use dataset::{curate, export, faces, models, synthetic, train, users, verdicts};
+use dataset::{curate, export, faces, models, synthetic, train, users, verdicts, versions};
 use inspect::{audit, describe, doctor, report, simulate, status, why};
 use operate::{dead, pause, produce, rebuild, retry, work};
 use run::{candidates, demo};
@@ -72,6 +72,8 @@ enum Command {
     Curate(curate::Args),
     /// Writes faces as a dataset: a zip for StyleGAN, a folder, WebDataset shards or Parquet
     Export(export::Args),
+    /// Makes, lists, shows and compares versions of a dataset: selections of faces that never change
+    Dataset(versions::Args),
     /// Exports the verdicts of people on crops, or imports judgements that were made elsewhere
     Verdicts(verdicts::Args),
     /// Adds, lists and removes the people who may sign in to the curation page
@@ -129,6 +131,7 @@ fn dispatch(command: Command, definition: &Definition) -> Result<ExitCode, Failu
         Command::Faces(args) => faces::run(&args),
         Command::Curate(args) => curate::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Dataset(args) => versions::run(&args),
         Command::Verdicts(args) => verdicts::run(&args),
         Command::Users(args) => users::run(&args),
         Command::Train(args) => train::run(args).map(|()| ExitCode::SUCCESS),

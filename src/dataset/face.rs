@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::placeholder::Placeholder;
 use super::query::{Field, FieldType};
 use crate::domain::{Align, ContentHash, Id, ImageFormat, Judgement, Landmarks, NgReason, Photo, Search};
@@ -9,7 +11,7 @@ use crate::domain::{calendar, photo_url};
 use crate::verdicts::CropVerdicts;
 
 /// A face that passed all stages. Landmarks are in pixels of the crop, the square in pixels of the upright original.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Face {
     pub photo_id: Id,
     pub face_id: Id,
@@ -62,7 +64,7 @@ pub struct Face {
 }
 
 /// What counts of the verdicts on a crop.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FaceVerdict {
     /// Pending also if the verdicts contradict each other.
     pub judgement: Judgement,

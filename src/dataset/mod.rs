@@ -28,6 +28,7 @@ pub mod page;
 pub mod placeholder;
 pub mod query;
 mod rows;
+pub mod selection;
 pub mod shared;
 pub mod verdict_history;
 mod verdict_table;

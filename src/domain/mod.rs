@@ -23,6 +23,7 @@ mod stage;
 mod status;
 mod stored_url;
 mod verdict;
+mod version_name;
 
 pub use cause::{Cause, CauseCode};
 pub use crop::{Align, Crop, Fill};
@@ -41,3 +42,4 @@ pub use stage::StageName;
 pub use status::{Ending, Position, State};
 pub use stored_url::{NotStored, StoredUrl};
 pub use verdict::{BadVerdict, BadVerdictId, Judgement, NgReason, SeenPrediction, Selection, Verdict, VerdictId, View};
+pub use version_name::{BadVersionName, VersionName};

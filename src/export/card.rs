@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::entry::Entry;
-use super::selection::Selection;
-use super::settings::{ExportFormat, ExportSettings};
+use super::settings::{ExportFormat, ExportSettings, Origin, VersionMark};
+use crate::dataset::selection::Selection;
 use crate::domain::RunName;
 
 /// The least sizes of the rows about sizes, pixels.
@@ -65,15 +65,29 @@ impl<'a> Card<'a> {
         }
         let faces = selection.faces.len();
         let size = settings.size;
+        let origin = match &settings.origin {
+            Origin::Query(wanted) => format!(
+                "| query | `{}` |\n| faces that fulfil it | {} |\n",
+                wanted.query.to_string().replace('|', "\\|"),
+                selection.matching
+            ),
+            Origin::Version { version, since } => {
+                let since = since.as_ref().map(|since| format!("| changes since | `{}` |\n", since.name));
+                let VersionMark { name, digest } = version;
+                format!(
+                    "| version | `{name}` |\n| digest of the version | `{digest}` |\n| faces of the version | {} |\n{}",
+                    selection.matching,
+                    since.unwrap_or_default()
+                )
+            }
+        };
         let _ = write!(
             text,
             "# Faces of run {run}\n\n{faces} aligned faces of {size}x{size} pixels, made with facemill {}.\n\n\
-             | | |\n| --- | --- |\n| query | `{}` |\n| faces that fulfil it | {} |\n| left out: smaller than {size} \
+             | | |\n| --- | --- |\n{origin}| left out: smaller than {size} \
              pixels | {} |\n| left out: the crop of another photo | {} |\n| left out: beyond the limit of their label | \
              {} |\n| resized | Lanczos, {} |\n",
             env!("CARGO_PKG_VERSION"),
-            settings.query.to_string().replace('|', "\\|"),
-            selection.matching,
             if settings.upscale { 0 } else { selection.too_small },
             selection.copies,
             selection.beyond_label_limit,

@@ -2,22 +2,24 @@
 
 use std::io;
 
-use crate::dataset::{IndexError, QueryError};
-use crate::domain::Id;
+use crate::dataset::IndexError;
+use crate::dataset::selection::SelectionError;
+use crate::domain::{Id, VersionName};
 use crate::objects::ObjectError;
+use crate::versions::VersionError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     #[error(transparent)]
     Index(#[from] IndexError),
     #[error(transparent)]
-    Query(#[from] QueryError),
-    #[error("no face fulfils the query `{0}`: judge faces with `facemill curate`, or give another --where")]
-    NoFaces(String),
-    #[error(
-        "the {count} faces that fulfil the query are smaller than {size} pixels: give a smaller --size, or --upscale"
-    )]
+    Selection(#[from] SelectionError),
+    #[error(transparent)]
+    Version(#[from] VersionError),
+    #[error("the {count} faces of the version are smaller than {size} pixels: give a smaller --size, or --upscale")]
     TooSmall { count: u64, size: u32 },
+    #[error("version {version} has no face that version {since} has not: there is nothing to export")]
+    Unchanged { version: VersionName, since: VersionName },
     #[error("crop of photo {}: {error}; `facemill audit` finds what is missing", photo_id.as_str().escape_debug())]
     Crop { photo_id: Id, error: ObjectError },
     #[error("crop of photo {}: {detail}", photo_id.as_str().escape_debug())]

@@ -11,18 +11,19 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::card::Card;
+use super::changes::RemovedFace;
 use super::destination::{Destination, Output};
 use super::entry::Entry;
 use super::error::ExportError;
+use super::face_source::FaceSource;
 use super::layout::{Shard, entry_name, shards};
 use super::manifest::{self, EarlierHeader, FileField, Header};
 use super::parquet::ParquetFile;
 use super::picture::{Encoding, Rendering};
-use super::selection::{SelectedFace, Selection};
 use super::settings::{Classes, ExportFormat, ExportSettings};
 use super::stylegan::{self, EarlierPictures, StyleGanZip};
 use super::webdataset::TarShard;
-use crate::dataset::Index;
+use crate::dataset::selection::{SelectedFace, Selection};
 use crate::domain::RunName;
 use crate::objects::{ObjectKey, Objects};
 
@@ -40,10 +41,12 @@ pub struct Exported {
 /// What an export needs.
 pub struct ExportJob<'a> {
     pub run: &'a RunName,
-    pub index: &'a Index,
+    pub faces: &'a dyn FaceSource,
     pub objects: Arc<dyn Objects>,
     pub settings: &'a ExportSettings,
     pub selection: &'a Selection,
+    /// What an earlier export has and this one has not, if this is an export of changes.
+    pub removed: Option<&'a [RemovedFace]>,
     pub to: &'a Destination,
     /// Ends the export; the same export continues it.
     pub shutdown: CancellationToken,
@@ -70,8 +73,8 @@ pub async fn export(job: &ExportJob<'_>, progress: &(dyn Fn(u64) + Sync)) -> Res
         run: job.run.to_string(),
         faces: selection.faces.len(),
         settings: settings.text(),
-        threshold: job.index.threshold(),
-        model_sha256: job.index.model(),
+        threshold: job.faces.threshold(),
+        model_sha256: job.faces.model(),
         class_names: classes.names.iter().map(|name| (*name).to_owned()).collect(),
     };
     let begun = begin(settings.format, to, &manifest_at, &mark).await?;
@@ -97,7 +100,7 @@ pub async fn export(job: &ExportJob<'_>, progress: &(dyn Fn(u64) + Sync)) -> Res
     let mut metadata = String::new();
     let mut card = Card::new(job.run, settings, selection);
     for (at, selected) in selection.faces.iter().enumerate() {
-        let entry = classes.entry(job.index, settings, at, selected)?;
+        let entry = classes.entry(job.faces, settings, at, selected)?;
         let line = |field| {
             manifest::line(&entry, settings.size, field).map_err(|error| ExportError::write(&manifest_at, error))
         };
@@ -109,6 +112,11 @@ pub async fn export(job: &ExportJob<'_>, progress: &(dyn Fn(u64) + Sync)) -> Res
     }
     if settings.format == ExportFormat::Folder {
         to.join("metadata.jsonl").write(metadata.into_bytes(), MANIFEST_TYPE).await?;
+    }
+    if let Some(removed) = job.removed {
+        let lines: serde_json::Result<String> = removed.iter().map(json_line).collect();
+        let lines = lines.map_err(|error| ExportError::write(&manifest_at, error))?;
+        to.join("removed.jsonl").write(lines.into_bytes(), MANIFEST_TYPE).await?;
     }
     card_place(settings.format, to).write(card.text().into_bytes(), "text/markdown").await?;
     // Last: a complete manifest stands for a complete dataset.
@@ -183,12 +191,12 @@ impl<'a> Classification<'a> {
 
     fn entry(
         &self,
-        index: &Index,
+        faces: &dyn FaceSource,
         settings: &ExportSettings,
         at: usize,
         selected: &SelectedFace,
     ) -> Result<Entry, ExportError> {
-        let face = index.face(&selected.photo_id)?.filter(|face| face.crop == selected.crop);
+        let face = faces.face(&selected.photo_id)?.filter(|face| face.crop == selected.crop);
         Ok(Entry {
             name: entry_name(settings, at, selected),
             face: face.ok_or_else(|| ExportError::Left(selected.photo_id.clone()))?,
@@ -245,7 +253,7 @@ async fn write_folder(
         if begun == Begun::Again && place.exists().await? {
             return Ok(1);
         }
-        let entry = classes.entry(job.index, job.settings, at, selected)?;
+        let entry = classes.entry(job.faces, job.settings, at, selected)?;
         let (_, picture) = job.picture(entry).await?;
         place.write(picture, media_type).await?;
         Ok::<_, ExportError>(0)
@@ -290,7 +298,7 @@ async fn write_shard(
     let mut known = 0;
     if let Some(mut earlier) = earlier {
         for at in shard.faces.clone() {
-            let entry = classes.entry(job.index, job.settings, at, &job.selection.faces[at])?;
+            let entry = classes.entry(job.faces, job.settings, at, &job.selection.faces[at])?;
             let Some(picture) = earlier.next(&entry.name) else { break };
             job.check_shutdown()?;
             send(Step::Picture(Box::new(entry), picture)).await;
@@ -301,7 +309,7 @@ async fn write_shard(
     let rest = stream::iter(shard.faces.clone().skip(known));
     let pictures = rest.map(|at| async move {
         job.check_shutdown()?;
-        job.picture(classes.entry(job.index, job.settings, at, &job.selection.faces[at])?).await
+        job.picture(classes.entry(job.faces, job.settings, at, &job.selection.faces[at])?).await
     });
     let rendered = pictures.buffered(parallelism()).try_for_each(async |(entry, picture)| {
         send(Step::Picture(Box::new(entry), picture)).await;

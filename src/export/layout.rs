@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use super::selection::SelectedFace;
 use super::settings::{ExportFormat, ExportSettings};
+use crate::dataset::selection::SelectedFace;
+use crate::domain::ContentHash;
 
 /// A file with many faces. It appears as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,14 +44,18 @@ pub fn entry_name(settings: &ExportSettings, at: usize, face: &SelectedFace) -> 
             let number = format!("{at:08}");
             format!("{}/img{number}.png", &number[..5])
         }
-        // The same crop has the same name in later exports.
-        ExportFormat::Folder => {
-            let hash = face.crop.to_string();
-            format!("images/{}/{hash}.{extension}", &hash[..2])
-        }
-        // A key of WebDataset has no dots: what follows the first one is the extension.
+        ExportFormat::Folder => picture_name(settings, face.crop),
+        // A key of WebDataset has no dots: what follows the first one is the extension. Numbers would come again in the
+        // shards of the earlier export.
+        ExportFormat::WebDataset if settings.is_of_changes() => format!("{}.{extension}", face.crop),
         ExportFormat::WebDataset | ExportFormat::Parquet => format!("{at:08}.{extension}"),
     }
+}
+
+/// The name of the picture of a crop in a folder. The same crop has the same name in later exports.
+pub fn picture_name(settings: &ExportSettings, crop: ContentHash) -> String {
+    let hash = crop.to_string();
+    format!("images/{}/{hash}.{}", &hash[..2], settings.image.extension())
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::entry::Entry;
-use super::selection::Selection;
 use super::settings::{ExportSettings, ExportSettingsText};
+use crate::dataset::selection::Selection;
 use crate::domain::ContentHash;
 
 /// Changes whenever the same settings and faces give other bytes.

@@ -1,6 +1,6 @@
 //! Export: faces of a run as a dataset that training tools read.
 //!
-//! [`select`](selection::select) finds the faces, [`job::export`] renders the crops at the wanted size and writes them in
+//! The faces are those that a query selects from the index, or those of a version; [`job::export`] renders the crops at the wanted size and writes them in
 //! one of the formats. The same faces, verdicts and settings give the same bytes, from a folder and from servers alike.
 //!
 //! An export is written in files ([`layout`]): pictures, shards, or one archive. A file appears under its name as a whole or
@@ -8,21 +8,23 @@
 //! picture that is missing.
 
 mod card;
+mod changes;
 pub mod destination;
 mod entry;
 mod error;
+mod face_source;
 pub mod job;
 mod layout;
 mod manifest;
 mod parquet;
 mod picture;
-pub mod selection;
 pub mod settings;
 mod stylegan;
 mod webdataset;
 
+pub use changes::{RemovedFace, only_changes};
 pub use destination::Destination;
 pub use error::ExportError;
+pub use face_source::FaceSource;
 pub use job::{ExportJob, Exported, export};
-pub use selection::{Selection, select};
-pub use settings::{Classes, ExportFormat, ExportSettings, Light};
+pub use settings::{Classes, ExportFormat, ExportSettings, Light, Origin, VersionMark};

@@ -2,10 +2,9 @@
 
 use serde::Serialize;
 
-use crate::dataset::Query;
-use crate::dataset::page::Order;
-use crate::domain::ImageFormat;
+use crate::dataset::selection::SelectionSettings;
 use crate::domain::named::named_enum;
+use crate::domain::{ContentHash, ImageFormat, VersionName};
 
 named_enum! {
     /// The format of the dataset.
@@ -52,15 +51,62 @@ named_enum! {
     }
 }
 
+/// Tells versions apart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VersionMark {
+    pub name: VersionName,
+    pub digest: ContentHash,
+}
+
+/// Where the faces come from.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    Query(SelectionSettings),
+    Version {
+        version: VersionMark,
+        /// Only what this version does not have.
+        since: Option<VersionMark>,
+    },
+}
+
+/// The origin as a manifest has it.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum OriginText {
+    Query {
+        query: String,
+        sort: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        number: Option<usize>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        per_label: Option<usize>,
+        placeholders: bool,
+    },
+    Version {
+        version: VersionMark,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        since: Option<VersionMark>,
+    },
+}
+
+impl Origin {
+    fn text(&self) -> OriginText {
+        match self {
+            Self::Query(wanted) => OriginText::Query {
+                query: wanted.query.to_string(),
+                sort: wanted.sort.clone(),
+                number: wanted.number,
+                per_label: wanted.per_label,
+                placeholders: wanted.placeholders,
+            },
+            Self::Version { version, since } => OriginText::Version { version: version.clone(), since: since.clone() },
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct ExportSettings {
-    pub query: Query,
-    /// Which faces come first, if there are more than wanted. The order of the pictures is that of the photo ids.
-    pub order: Order,
-    /// As the user gave it.
-    pub sort: String,
-    /// The most faces; none: all.
-    pub number: Option<usize>,
+    pub origin: Origin,
     /// Width and height of the pictures, pixels.
     pub size: u32,
     /// Whether smaller crops are enlarged; otherwise they are left out.
@@ -70,19 +116,13 @@ pub struct ExportSettings {
     /// PNG or JPEG. The format `stylegan` has PNG only.
     pub image: ImageFormat,
     pub classes: Classes,
-    /// The most faces with one label, by name, or by id without one; none: any number.
-    pub per_label: Option<usize>,
-    /// Whether placeholders are exported.
-    pub placeholders: bool,
 }
 
 /// The settings as a manifest has them.
 #[derive(Debug, Serialize)]
 pub struct ExportSettingsText {
-    pub query: String,
-    pub sort: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub number: Option<usize>,
+    #[serde(flatten)]
+    pub origin: OriginText,
     pub size: u32,
     pub upscale: bool,
     pub filter: &'static str,
@@ -90,17 +130,17 @@ pub struct ExportSettingsText {
     pub format: &'static str,
     pub image: &'static str,
     pub classes: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub per_label: Option<usize>,
-    pub placeholders: bool,
 }
 
 impl ExportSettings {
+    /// Whether only what has changed since an earlier version is exported.
+    pub fn is_of_changes(&self) -> bool {
+        matches!(self.origin, Origin::Version { since: Some(_), .. })
+    }
+
     pub fn text(&self) -> ExportSettingsText {
         ExportSettingsText {
-            query: self.query.to_string(),
-            sort: self.sort.clone(),
-            number: self.number,
+            origin: self.origin.text(),
             size: self.size,
             upscale: self.upscale,
             filter: "lanczos3",
@@ -108,8 +148,6 @@ impl ExportSettings {
             format: self.format.as_str(),
             image: self.image.extension(),
             classes: self.classes.as_str(),
-            per_label: self.per_label,
-            placeholders: self.placeholders,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::domain::{ContentHash, ImageFormat, PhotoKey, RunName, StoredUrl};
+use crate::domain::{ContentHash, ImageFormat, PhotoKey, RunName, StoredUrl, VersionName};
 use crate::server_error::ServerError;
 
 pub mod folder;
@@ -77,6 +77,21 @@ impl ObjectKey {
     /// The prefix of the log of verdicts of a run.
     pub fn all_verdicts(run: &RunName) -> String {
         format!("verdicts/{run}/")
+    }
+
+    /// What a version of a dataset is: `versions/RUN/NAME/version.json`.
+    pub fn version(run: &RunName, name: &VersionName) -> Self {
+        Self(format!("{}{name}/version.json", Self::versions(run)))
+    }
+
+    /// A part of the faces of a version: `versions/RUN/NAME/SHA256.parquet`.
+    pub fn version_shard(run: &RunName, name: &VersionName, sha256: ContentHash) -> Self {
+        Self(format!("{}{name}/{sha256}.parquet", Self::versions(run)))
+    }
+
+    /// The prefix of all versions of a run.
+    pub fn versions(run: &RunName) -> String {
+        format!("versions/{run}/")
     }
 
     fn hashed(folder: &str, hash: ContentHash, format: ImageFormat) -> Self {

@@ -17,6 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["services"],
     &["web", "training", "similarity", "capacity"],
     &["pipeline"],
+    &["versions"],
     &["dataset"],
     &["archive"],
     &["verdicts", "ledger", "cluster"],

@@ -22,5 +22,6 @@ mod shared_state;
 mod source;
 mod source_rules;
 mod verdicts;
+mod versions;
 mod vision;
 mod worker;

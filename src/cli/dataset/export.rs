@@ -5,23 +5,23 @@ use std::process::ExitCode;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::dataset::faces;
+use crate::archive::versions::StoredVersions;
 use crate::cli::dataset::index::{IndexArgs, progress};
+use crate::cli::dataset::selection::SelectionArgs;
+use crate::cli::dataset::versions::shards;
 use crate::cli::failure::Failure;
 use crate::cli::output::{print_json, print_text};
 use crate::cli::process::INTERRUPTED;
 use crate::cli::progress::Bars;
 use crate::cli::settings::run_target::RunTargetArgs;
-use crate::dataset::Query;
-use crate::dataset::page::Order;
-use crate::domain::ImageFormat;
+use crate::dataset::selection::{Selection, select};
+use crate::domain::{ImageFormat, VersionName};
 use crate::export::{
-    Classes, Destination, ExportError, ExportFormat, ExportJob, ExportSettings, Exported, Light, Selection, export,
-    select,
+    Classes, Destination, ExportError, ExportFormat, ExportJob, ExportSettings, Exported, FaceSource, Light, Origin,
+    RemovedFace, VersionMark, export, only_changes,
 };
-
-/// The largest picture, pixels.
-const MAX_SIZE: i64 = 8192;
+use crate::services::run_target::RunTarget;
+use crate::versions::{FrozenFaces, compare, header};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -31,21 +31,14 @@ pub struct Args {
     /// stylegan (one zip), folder (pictures and metadata.jsonl), webdataset (tar shards) or parquet
     #[arg(long, value_name = "FORMAT", default_value = "stylegan")]
     format: ExportFormat,
-    /// Exports the faces that fulfil this query; docs/query.md has the fields
-    #[arg(long = "where", value_name = "QUERY", default_value = "status=ok", value_parser = faces::query)]
-    query: Query,
-    /// Which faces come first if there are more than --num: a sort of `facemill faces`
-    #[arg(long, value_name = "FIELD", default_value = "-p_ok", allow_hyphen_values = true, value_parser = sort)]
-    sort: Sorted,
-    /// The most faces [default: all]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    num: Option<u64>,
-    /// Width and height of the pictures, in pixels
-    #[arg(long, value_name = "PIXELS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(16..=MAX_SIZE))]
-    size: u32,
-    /// Enlarges smaller crops, which are left out otherwise
-    #[arg(long)]
-    upscale: bool,
+    #[command(flatten)]
+    selection: SelectionArgs,
+    /// Exports a version that `facemill dataset freeze` made: the same bytes each time
+    #[arg(long, value_name = "NAME", conflicts_with_all = SelectionArgs::OF_QUERY)]
+    frozen: Option<VersionName>,
+    /// Exports only what the version of --frozen has changed since this version, and lists the pictures to delete in removed.jsonl
+    #[arg(long, value_name = "NAME", requires = "frozen")]
+    since: Option<VersionName>,
     /// Averages pixels in linear light, or plain in the values of sRGB as most tools do
     #[arg(long, value_name = "LIGHT", default_value = "linear")]
     light: Light,
@@ -55,27 +48,10 @@ pub struct Args {
     /// none, or label: a class for each label, in the order of the names
     #[arg(long = "class", value_name = "CLASSES", default_value = "none")]
     classes: Classes,
-    /// The most faces with one label
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    max_per_label: Option<u64>,
-    /// Exports placeholders, too: originals that photos of several labels share
-    #[arg(long)]
-    placeholders: bool,
     #[command(flatten)]
     index: IndexArgs,
     #[command(flatten)]
     target: RunTargetArgs,
-}
-
-/// An order with its name.
-#[derive(Debug, Clone)]
-struct Sorted {
-    name: String,
-    order: Order,
-}
-
-fn sort(text: &str) -> Result<Sorted, crate::dataset::page::UnknownSort> {
-    Ok(Sorted { name: text.to_owned(), order: text.parse()? })
 }
 
 fn image_format(text: &str) -> Result<ImageFormat, &'static str> {
@@ -87,35 +63,40 @@ fn image_format(text: &str) -> Result<ImageFormat, &'static str> {
 }
 
 impl Args {
-    fn settings(&self) -> Result<ExportSettings, Failure> {
+    /// Refuses flags that do not fit together.
+    fn check(&self) -> Result<(), Failure> {
         if self.format == ExportFormat::StyleGan {
             if self.image != ImageFormat::Png {
                 return Err(Failure::usage(
                     "a stylegan zip has png pictures only: leave out --image, or give --format folder",
                 ));
             }
-            if !self.size.is_power_of_two() {
+            if !self.selection.size.is_power_of_two() {
                 return Err(Failure::usage(format!(
                     "--size {}: StyleGAN needs a power of two, such as 256, 512 or 1024",
-                    self.size
+                    self.selection.size
                 )));
             }
         }
-        let count = |number: Option<u64>| number.map(|number| usize::try_from(number).unwrap_or(usize::MAX));
-        Ok(ExportSettings {
-            query: self.query.clone(),
-            order: self.sort.order,
-            sort: self.sort.name.clone(),
-            number: count(self.num),
-            size: self.size,
-            upscale: self.upscale,
+        if self.format == ExportFormat::StyleGan && self.since.is_some() {
+            return Err(Failure::usage(
+                "--since: the pictures of a stylegan zip are numbered, so that a part of one is of no use: give --format \
+                 folder, webdataset or parquet, or leave out --since",
+            ));
+        }
+        Ok(())
+    }
+
+    fn settings(&self, origin: Origin) -> ExportSettings {
+        ExportSettings {
+            origin,
+            size: self.selection.size,
+            upscale: self.selection.upscale,
             light: self.light,
             format: self.format,
             image: self.image,
             classes: self.classes,
-            per_label: count(self.max_per_label),
-            placeholders: self.placeholders,
-        })
+        }
     }
 
     fn destination(&self) -> Result<Destination, Failure> {
@@ -139,24 +120,75 @@ impl Args {
     }
 }
 
+/// What is exported.
+struct Prepared {
+    settings: ExportSettings,
+    faces: Box<dyn FaceSource>,
+    selection: Selection,
+    removed: Option<Vec<RemovedFace>>,
+}
+
+impl Args {
+    async fn of_query(&self, target: &RunTarget, bars: &Bars) -> Result<Prepared, Failure> {
+        let (mut index, source) = self.index.open(target)?;
+        let updated = source.update(&mut index, &progress(bars)).await;
+        updated.map_err(Failure::broken)?;
+        let wanted = self.selection.settings();
+        let selection = select(&index, &wanted).map_err(Failure::broken)?;
+        Ok(Prepared {
+            settings: self.settings(Origin::Query(wanted)),
+            faces: Box::new(index),
+            selection,
+            removed: None,
+        })
+    }
+
+    async fn of_version(&self, name: &VersionName, target: &RunTarget, bars: &Bars) -> Result<Prepared, Failure> {
+        let versions = StoredVersions::new(target.objects.clone(), target.run.clone());
+        let frozen = FrozenFaces::open(&versions, name, &shards(bars, "reading")).await.map_err(Failure::broken)?;
+        let size = self.selection.size;
+        let mut selection = frozen.selection(size, self.selection.upscale).map_err(Failure::broken)?;
+        if selection.faces.is_empty() {
+            return Err(Failure::broken(ExportError::TooSmall { count: selection.too_small, size }));
+        }
+        let version = VersionMark { name: name.clone(), digest: frozen.header.digest };
+        let Some(since) = &self.since else {
+            let settings = self.settings(Origin::Version { version, since: None });
+            return Ok(Prepared { settings, faces: Box::new(frozen), selection, removed: None });
+        };
+        let earlier = header(&versions, since).await.map_err(Failure::broken)?;
+        let since_mark = VersionMark { name: since.clone(), digest: earlier.digest };
+        let settings = self.settings(Origin::Version { version, since: Some(since_mark) });
+        let difference = compare(&versions, since, name).await.map_err(Failure::broken)?;
+        let removed = only_changes(&mut selection, &difference, &settings);
+        if selection.faces.is_empty() && removed.is_empty() {
+            let (version, since) = (name.clone(), since.clone());
+            return Err(Failure::broken(ExportError::Unchanged { version, since }));
+        }
+        Ok(Prepared { settings, faces: Box::new(frozen), selection, removed: Some(removed) })
+    }
+}
+
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let settings = args.settings()?;
+    args.check()?;
     crate::cli::process::block_on(async {
         let to = args.destination()?;
         let target = args.target.open().await?;
-        let (mut index, source) = args.index.open(&target)?;
         let bars = Bars::new(true);
-        let updated = source.update(&mut index, &progress(&bars)).await;
-        updated.map_err(Failure::broken)?;
-        let selection = select(&index, &settings).map_err(Failure::broken)?;
+        let prepared = match &args.frozen {
+            Some(name) => args.of_version(name, &target, &bars).await?,
+            None => args.of_query(&target, &bars).await?,
+        };
+        let Prepared { settings, faces, selection, removed } = prepared;
         let shutdown = CancellationToken::new();
         let signals = tokio::spawn(crate::cli::process::signals(shutdown.clone()));
         let job = ExportJob {
             run: &target.run,
-            index: &index,
+            faces: faces.as_ref(),
             objects: target.objects.clone(),
             settings: &settings,
             selection: &selection,
+            removed: removed.as_deref(),
             to: &to,
             shutdown,
         };
@@ -166,11 +198,11 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         bars.clear();
         match exported {
             Ok(exported) if args.target.json => {
-                print_json(&summary(&exported, &selection))?;
+                print_json(&summary(&exported, &selection, removed.as_deref()))?;
                 Ok(ExitCode::SUCCESS)
             }
             Ok(exported) => {
-                print_text(&text(&exported, &selection, &settings))?;
+                print_text(&text(args, &exported, &selection, removed.as_deref()))?;
                 Ok(ExitCode::SUCCESS)
             }
             Err(error @ ExportError::Interrupted) => {
@@ -182,35 +214,38 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     })
 }
 
-fn summary(exported: &Exported, selection: &Selection) -> serde_json::Value {
-    serde_json::json!({
+fn summary(exported: &Exported, selection: &Selection, removed: Option<&[RemovedFace]>) -> serde_json::Value {
+    let mut summary = serde_json::json!({
         "to": exported.to, "manifest": exported.manifest, "faces": exported.faces, "labels": exported.labels,
         "already_there": exported.already_there, "matching": selection.matching, "too_small": selection.too_small,
         "copies": selection.copies, "beyond_label_limit": selection.beyond_label_limit,
-    })
+    });
+    if let Some(removed) = removed {
+        summary["removed"] = removed.len().into();
+    }
+    summary
 }
 
-fn text(exported: &Exported, selection: &Selection, settings: &ExportSettings) -> String {
-    let mut text = format!(
-        "{} faces of {} labels at {size}x{size} pixels: {}\n",
-        exported.faces,
-        exported.labels,
-        exported.to,
-        size = settings.size
-    );
+fn text(args: &Args, exported: &Exported, selection: &Selection, removed: Option<&[RemovedFace]>) -> String {
+    let size = args.selection.size;
+    let mut text =
+        format!("{} faces of {} labels at {size}x{size} pixels: {}\n", exported.faces, exported.labels, exported.to);
     let left_out = [
-        (selection.too_small, format!("smaller than {} pixels", settings.size)),
+        (selection.too_small, format!("smaller than {size} pixels")),
         (selection.copies, "the crop of another photo".to_owned()),
         (selection.beyond_label_limit, "beyond the limit of their label".to_owned()),
     ];
     for (count, why) in left_out.into_iter().filter(|(count, _)| *count > 0) {
         text.push_str(&format!("left out: {count}, {why}\n"));
     }
-    if let Some(wanted) = settings.number.filter(|wanted| *wanted > exported.faces) {
+    if let Some(wanted) = args.selection.wanted().filter(|wanted| *wanted > exported.faces as u64) {
         text.push_str(&format!("there are fewer than the {wanted} that --num asks for\n"));
     }
     if exported.already_there > 0 {
         text.push_str(&format!("{} were there already\n", exported.already_there));
+    }
+    if let Some(removed) = removed {
+        text.push_str(&format!("to delete from the earlier export: {}, listed in removed.jsonl\n", removed.len()));
     }
     text.push_str(&format!("manifest: {}\n", exported.manifest));
     text

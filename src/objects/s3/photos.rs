@@ -45,7 +45,7 @@ impl S3 {
         let of_prefix = || {
             let below = prefix.strip_prefix(&self.prefix)?;
             let is_own = |name: &&&str| below.starts_with(&format!("{name}/"));
-            ["originals", "faces", "records", "predictions", "models", "runs", "verdicts", "curation"]
+            ["originals", "faces", "records", "predictions", "models", "runs", "verdicts", "versions", "curation"]
                 .iter()
                 .find(is_own)
                 .copied()

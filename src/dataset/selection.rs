@@ -1,15 +1,49 @@
-//! The faces of an export.
+//! Selections: which faces of a run make a dataset.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::error::ExportError;
-use super::settings::ExportSettings;
-use crate::dataset::export_filter::export_filter;
-use crate::dataset::face::FIELDS;
-use crate::dataset::{Face, Index, IndexError, Query};
+use super::export_filter::export_filter;
+use super::face::{FIELDS, Face};
+use super::page::Order;
+use super::{Index, IndexError, Query, QueryError};
+use crate::archive::versions::VersionSelection;
 use crate::domain::{ContentHash, Id, ImageFormat};
 
-/// A face that is exported.
+/// Which faces are selected.
+#[derive(Debug, Clone)]
+pub struct SelectionSettings {
+    pub query: Query,
+    /// Which faces come first, if there are more than wanted.
+    pub order: Order,
+    /// The order as the user gave it.
+    pub sort: String,
+    /// The most faces; none: all.
+    pub number: Option<usize>,
+    /// Width and height of the pictures to be made of the crops, pixels.
+    pub size: u32,
+    /// Whether smaller crops are selected, too.
+    pub upscale: bool,
+    /// The most faces with one label, by name, or by id without one; none: any number.
+    pub per_label: Option<usize>,
+    /// Whether placeholders are selected.
+    pub placeholders: bool,
+}
+
+impl SelectionSettings {
+    pub fn stored(&self) -> VersionSelection {
+        VersionSelection {
+            query: self.query.to_string(),
+            sort: self.sort.clone(),
+            number: self.number,
+            size: self.size,
+            upscale: self.upscale,
+            per_label: self.per_label,
+            placeholders: self.placeholders,
+        }
+    }
+}
+
+/// A face that is selected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SelectedFace {
     pub photo_id: Id,
@@ -18,7 +52,14 @@ pub struct SelectedFace {
     pub label: String,
 }
 
-/// The faces of an export in the order of their photo ids, and how many were left out.
+impl SelectedFace {
+    pub fn of(face: &Face) -> Self {
+        let label = label_of(face).to_owned();
+        Self { photo_id: face.photo_id.clone(), crop: face.crop, format: face.format, label }
+    }
+}
+
+/// The selected faces in the order of their photo ids, and how many were left out.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Selection {
     pub faces: Vec<SelectedFace>,
@@ -30,6 +71,20 @@ pub struct Selection {
     pub copies: u64,
     /// Beyond the limit of their label.
     pub beyond_label_limit: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SelectionError {
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    #[error("no face fulfils the query `{0}`: judge faces with `facemill curate`, or give another --where")]
+    NoFaces(String),
+    #[error(
+        "the {count} faces that fulfil the query are smaller than {size} pixels: give a smaller --size, or --upscale"
+    )]
+    TooSmall { count: u64, size: u32 },
 }
 
 impl Selection {
@@ -61,7 +116,7 @@ impl From<IndexError> for Stop {
 ///
 /// # Errors
 /// The index cannot be read, or no face is left.
-pub fn select(index: &Index, settings: &ExportSettings) -> Result<Selection, ExportError> {
+pub fn select(index: &Index, settings: &SelectionSettings) -> Result<Selection, SelectionError> {
     let threshold = index.threshold();
     let wanted = match settings.placeholders {
         true => settings.query.clone(),
@@ -89,8 +144,7 @@ pub fn select(index: &Index, settings: &ExportSettings) -> Result<Selection, Exp
         }
         *labelled += 1;
         crops.insert(face.crop);
-        let label = label_of(&face).to_owned();
-        selection.faces.push(SelectedFace { photo_id: face.photo_id, crop: face.crop, format: face.format, label });
+        selection.faces.push(SelectedFace::of(&face));
         Ok(())
     });
     match visited {
@@ -99,8 +153,8 @@ pub fn select(index: &Index, settings: &ExportSettings) -> Result<Selection, Exp
     }
     match selection.too_small {
         _ if !selection.faces.is_empty() => {}
-        0 => return Err(ExportError::NoFaces(settings.query.to_string())),
-        count => return Err(ExportError::TooSmall { count, size: settings.size }),
+        0 => return Err(SelectionError::NoFaces(settings.query.to_string())),
+        count => return Err(SelectionError::TooSmall { count, size: settings.size }),
     }
     selection.faces.sort_by(|a, b| a.photo_id.cmp(&b.photo_id));
     Ok(selection)

@@ -1,0 +1,69 @@
+//! The flags that select faces for a dataset.
+
+use crate::cli::dataset::faces;
+use crate::dataset::Query;
+use crate::dataset::page::{Order, UnknownSort};
+use crate::dataset::selection::SelectionSettings;
+
+/// The largest picture, pixels.
+const MAX_SIZE: i64 = 8192;
+
+#[derive(Debug, clap::Args)]
+pub struct SelectionArgs {
+    /// Selects the faces that fulfil this query; docs/query.md has the fields
+    #[arg(long = "where", value_name = "QUERY", default_value = "status=ok", value_parser = faces::query)]
+    query: Query,
+    /// Which faces come first if there are more than --num: a sort of `facemill faces`
+    #[arg(long, value_name = "FIELD", default_value = "-p_ok", allow_hyphen_values = true, value_parser = sort)]
+    sort: Sorted,
+    /// The most faces [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    num: Option<u64>,
+    /// Width and height of the pictures, in pixels
+    #[arg(long, value_name = "PIXELS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(16..=MAX_SIZE))]
+    pub size: u32,
+    /// Enlarges smaller crops, which are left out otherwise
+    #[arg(long)]
+    pub upscale: bool,
+    /// The most faces with one label
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_per_label: Option<u64>,
+    /// Selects placeholders, too: originals that photos of several labels share
+    #[arg(long)]
+    placeholders: bool,
+}
+
+/// An order with its name.
+#[derive(Debug, Clone)]
+struct Sorted {
+    name: String,
+    order: Order,
+}
+
+fn sort(text: &str) -> Result<Sorted, UnknownSort> {
+    Ok(Sorted { name: text.to_owned(), order: text.parse()? })
+}
+
+impl SelectionArgs {
+    /// The flags that say nothing when the faces are those of a version.
+    pub const OF_QUERY: [&str; 5] = ["query", "sort", "num", "max_per_label", "placeholders"];
+
+    pub fn settings(&self) -> SelectionSettings {
+        let count = |number: Option<u64>| number.map(|number| usize::try_from(number).unwrap_or(usize::MAX));
+        SelectionSettings {
+            query: self.query.clone(),
+            order: self.sort.order,
+            sort: self.sort.name.clone(),
+            number: count(self.num),
+            size: self.size,
+            upscale: self.upscale,
+            per_label: count(self.max_per_label),
+            placeholders: self.placeholders,
+        }
+    }
+
+    /// The number that was asked for.
+    pub fn wanted(&self) -> Option<u64> {
+        self.num
+    }
+}

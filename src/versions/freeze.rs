@@ -1,0 +1,88 @@
+//! Freezing: making a version.
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::error::VersionError;
+use super::shard::{FrozenFace, SHARD, encode};
+use crate::archive::versions::{StoredVersions, VersionCounts, VersionHeader, VersionShard};
+use crate::dataset::Index;
+use crate::dataset::selection::{SelectedFace, Selection, SelectionSettings, select};
+use crate::domain::{ContentHash, VersionName};
+
+/// Makes a version of the faces that the settings select. `progress` receives the number of faces of each step;
+/// `frozen_at` is in seconds since 1970, UTC.
+///
+/// # Errors
+/// The name is taken, no face is selected, or index or object store cannot be used. An attempt that failed leaves shards
+/// that nothing refers to; the same command writes them again.
+pub async fn freeze(
+    index: &Index,
+    versions: &StoredVersions,
+    name: &VersionName,
+    settings: &SelectionSettings,
+    frozen_at: u64,
+    progress: &(dyn Fn(u64, u64) + Sync),
+) -> Result<VersionHeader, VersionError> {
+    let taken = || VersionError::Taken { run: versions.run().clone(), name: name.clone() };
+    if versions.read(name).await?.is_some() {
+        return Err(taken());
+    }
+    let selection = select(index, settings)?;
+    let faces = selection.faces.len() as u64;
+    let mut counts = counts(&selection);
+    let (mut digest, mut shards) = (Sha256::new(), Vec::new());
+    for part in selection.faces.chunks(SHARD) {
+        let frozen = frozen(index, name, part)?;
+        for FrozenFace { face, text } in &frozen {
+            digest.update(text);
+            digest.update("\n");
+            let verdict = face.verdict.as_ref().map_or("not judged", |verdict| verdict.judgement.as_str());
+            *counts.by_verdict.entry(verdict.to_owned()).or_default() += 1;
+            *counts.by_alignment.entry(face.align.as_str().to_owned()).or_default() += 1;
+        }
+        let shard = encode(&frozen).map_err(|error| failed(name, error))?;
+        let sha256 = versions.write_shard(name, Bytes::from(shard)).await?;
+        shards.push(VersionShard { sha256, faces: part.len() as u64 });
+        progress(part.len() as u64, faces);
+    }
+    let header = VersionHeader {
+        name: name.clone(),
+        run: versions.run().clone(),
+        frozen_at,
+        facemill: env!("CARGO_PKG_VERSION").to_owned(),
+        selection: settings.stored(),
+        threshold: index.threshold(),
+        model_sha256: index.model(),
+        counts,
+        digest: ContentHash::from_digest(digest.finalize().into()),
+        shards,
+    };
+    // Another process may have been faster.
+    if versions.write(&header).await? { Ok(header) } else { Err(taken()) }
+}
+
+fn frozen(index: &Index, name: &VersionName, part: &[SelectedFace]) -> Result<Vec<FrozenFace>, VersionError> {
+    let read = |selected: &SelectedFace| {
+        let face = index.face(&selected.photo_id)?.filter(|face| face.crop == selected.crop);
+        let face = face.ok_or_else(|| VersionError::Left(selected.photo_id.clone()))?;
+        FrozenFace::new(face).map_err(|error| failed(name, error))
+    };
+    part.iter().map(read).collect()
+}
+
+fn counts(selection: &Selection) -> VersionCounts {
+    VersionCounts {
+        faces: selection.faces.len() as u64,
+        labels: selection.labels().len() as u64,
+        matching: selection.matching,
+        too_small: selection.too_small,
+        copies: selection.copies,
+        beyond_label_limit: selection.beyond_label_limit,
+        ..VersionCounts::default()
+    }
+}
+
+fn failed(name: &VersionName, error: impl ToString) -> VersionError {
+    VersionError::Write { name: name.clone(), detail: error.to_string() }
+}
