@@ -97,17 +97,12 @@ pub enum Storage {
     Strict,
     /// As [`Storage::Strict`], but a fraction is rounded to an integer.
     Rounding,
-    /// SQLite: a column's affinity converts what it can.
-    Affinity,
 }
 
 impl ColumnType {
     /// The text that the database shows for `text` once it is stored. None: the value does not have the form of the
     /// column's type, and only the database can tell how it reads it.
     pub fn stored<'t>(&self, text: Cow<'t, str>, storage: Storage) -> Option<Cow<'t, str>> {
-        if storage == Storage::Affinity {
-            return Some(self.converted(text));
-        }
         match self.class {
             TypeClass::Integer => {
                 let text = match is_plain_integer(&text) {
@@ -125,26 +120,16 @@ impl ColumnType {
                 (text.trim_end_matches(' ').chars().count() <= self.length).then_some(text)
             }
             TypeClass::Uuid => uuid(text),
-            TypeClass::Timestamp => time::timestamp(text, self.length),
+            TypeClass::Timestamp => {
+                // Without a precision, PostgreSQL keeps six digits and MySQL none.
+                let fraction = match (self.length, storage) {
+                    (0, Storage::Strict) => 6,
+                    (length, _) => length,
+                };
+                time::timestamp(text, fraction)
+            }
             TypeClass::Date => time::is_date(&text).then_some(text),
             _ => Some(text),
-        }
-    }
-
-    /// What SQLite makes of a value.
-    fn converted<'t>(&self, text: Cow<'t, str>) -> Cow<'t, str> {
-        match self.class {
-            TypeClass::Integer | TypeClass::Decimal if is_plain_integer(&text) => text,
-            TypeClass::Integer | TypeClass::Decimal => match number(&text) {
-                Some(number) => number.into(),
-                None => text,
-            },
-            TypeClass::Float => match number(&text) {
-                Some(number) if !number.contains('.') => format!("{number}.0").into(),
-                Some(number) => number.into(),
-                None => text,
-            },
-            _ => text,
         }
     }
 }
@@ -234,8 +219,7 @@ mod time {
         let mut rest = &clock[8..];
         if let Some(after) = rest.strip_prefix('.') {
             let digits = after.bytes().take_while(u8::is_ascii_digit).count();
-            let most = if fraction > 0 { fraction } else { 9 };
-            (1..=most).contains(&digits).then_some(())?;
+            (1..=fraction).contains(&digits).then_some(())?;
             rest = &after[digits..];
         }
         let zone = rest.strip_suffix(" BC").unwrap_or(rest);
@@ -379,7 +363,7 @@ mod tests {
             let kind = ColumnType { class, ..ColumnType::default() };
             kind.stored(text.into(), storage).map(Cow::into_owned)
         };
-        use Storage::{Affinity, Rounding, Strict};
+        use Storage::{Rounding, Strict};
         assert_eq!(stored(TypeClass::Integer, Strict, "07").as_deref(), Some("7"));
         assert_eq!(stored(TypeClass::Integer, Rounding, "-2.5").as_deref(), Some("-3"));
         assert_eq!(stored(TypeClass::Integer, Strict, "1.00"), None);
@@ -391,6 +375,7 @@ mod tests {
             ("2016-02-29 10:00", Some("2016-02-29 10:00:00")),
             ("0044-03-15 12:00:00+00 BC", Some("0044-03-15 12:00:00+00 BC")),
             ("2016-11-24 14:02:2", None),
+            ("2016-11-24 14:02:29.1234567", None),
             ("2016-11-24 14::03.2+00", None),
             ("1988-02-20 07:54:5 9", None),
             ("20160-11-24 00:00:00-09:30", Some("20160-11-24 00:00:00-09:30")),
@@ -407,9 +392,6 @@ mod tests {
         assert_eq!(short.stored("\u{e9}\u{e9} ".into(), Strict).as_deref(), Some("\u{e9}\u{e9} "));
         assert_eq!(short.stored("abc".into(), Strict), None);
         assert_eq!(stored(TypeClass::Integer, Strict, "x"), None);
-        assert_eq!(stored(TypeClass::Integer, Affinity, "1.0").as_deref(), Some("1"));
-        assert_eq!(stored(TypeClass::Integer, Affinity, "x").as_deref(), Some("x"));
-        assert_eq!(stored(TypeClass::Float, Affinity, "1").as_deref(), Some("1.0"));
         assert_eq!(stored(TypeClass::Decimal, Strict, "1.00").as_deref(), Some("1.00"));
         assert_eq!(stored(TypeClass::Text, Strict, "007").as_deref(), Some("007"));
         let zip = ColumnType { class: TypeClass::Integer, zerofill: true, length: 5, ..ColumnType::default() };

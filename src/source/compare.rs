@@ -47,7 +47,6 @@ pub enum Comparer {
     #[default]
     Postgres,
     MySql,
-    Sqlite,
 }
 
 /// How the ids of two columns are compared.
@@ -68,7 +67,10 @@ enum Rule {
         any_case: bool,
         padded: bool,
     },
-    Uuid,
+    /// `swapped`: MariaDB orders them by their last group first.
+    Uuid {
+        swapped: bool,
+    },
 }
 
 impl Comparison {
@@ -79,26 +81,21 @@ impl Comparison {
             return Self { rule: Rule::AsWritten, incomplete: true };
         }
         match (foreign.class, id.class) {
-            (TypeClass::Uuid, _) | (_, TypeClass::Uuid) => rule(Rule::Uuid),
+            (TypeClass::Uuid, _) | (_, TypeClass::Uuid) => rule(Rule::Uuid { swapped: comparer == Comparer::MySql }),
             (one, other) if one.is_number() && other.is_number() => rule(Rule::Number),
             (one, other) if one.is_number() || other.is_number() => match comparer {
                 Comparer::MySql if one.is_text() || other.is_text() => rule(Rule::LeadingNumber),
-                Comparer::Sqlite => rule(Rule::Number),
                 _ => rule(Rule::AsWritten),
             },
             (one, other) if one.is_binary() || other.is_binary() => rule(Rule::AsWritten),
             (TypeClass::Padded, TypeClass::Padded) => rule(Rule::Text { any_case: false, padded: true }),
             _ => {
-                let collation = match comparer {
-                    Comparer::Sqlite => id.collation,
-                    _ => combined(foreign.collation, id.collation),
-                };
-                match collation {
+                match combined(foreign.collation, id.collation) {
                     Collation::Exact => rule(Rule::AsWritten),
                     Collation::Padded => rule(Rule::Text { any_case: false, padded: true }),
-                    // SQLite's NOCASE knows ASCII only; the others know all letters.
+                    // The databases know the cases of all letters.
                     Collation::AnyCase { padded } => {
-                        Self { rule: Rule::Text { any_case: true, padded }, incomplete: comparer != Comparer::Sqlite }
+                        Self { rule: Rule::Text { any_case: true, padded }, incomplete: true }
                     }
                     Collation::Unknown => Self { rule: Rule::AsWritten, incomplete: true },
                 }
@@ -122,6 +119,11 @@ impl Comparison {
     /// The order of two ids of a column: of numbers by their value, of others by their text.
     pub fn order(&self, a: &IdKey, b: &IdKey, kind: &ColumnType) -> Ordering {
         if let (Some(a), Some(b)) = (self.order_of_texts(a, kind), self.order_of_texts(b, kind)) {
+            return a.cmp(&b);
+        }
+        if let (Rule::Uuid { swapped: true }, IdKey::Text(a), IdKey::Text(b)) = (self.rule, a, b)
+            && let (Some(a), Some(b)) = (swapped_uuid(a), swapped_uuid(b))
+        {
             return a.cmp(&b);
         }
         let plain = |id: &IdKey| match id {
@@ -154,7 +156,7 @@ impl Comparison {
                 let text = if padded { text.trim_end_matches(' ') } else { text };
                 Cow::Owned(if any_case { IdKey::new(&text.to_ascii_lowercase()) } else { IdKey::new(text) })
             }
-            Rule::Uuid => {
+            Rule::Uuid { .. } => {
                 let mut uuid = text.to_ascii_lowercase();
                 uuid.retain(|c| !matches!(c, '-' | '{' | '}' | ' '));
                 Cow::Owned(IdKey::Text(uuid.into()))
@@ -203,6 +205,18 @@ fn combined(one: Collation, other: Collation) -> Collation {
     }
 }
 
+/// A UUID with its groups in the order in which MariaDB compares them. None: it is of version 6 or later, or none.
+fn swapped_uuid(text: &str) -> Option<String> {
+    let lower = text.to_ascii_lowercase();
+    let groups: Vec<&str> = lower.split('-').collect();
+    match groups.as_slice() {
+        [low, mid, high, clock, node] if high.starts_with(['0', '1', '2', '3', '4', '5']) => {
+            Some([*node, *clock, *high, *mid, *low].concat())
+        }
+        _ => None,
+    }
+}
+
 /// The longest number at the start of a text, as MySQL converts it; without one it is 0.
 fn leading_number(text: &str) -> IdKey {
     let text = text.trim_ascii_start();
@@ -240,6 +254,11 @@ mod tests {
         assert!(equal(mixed, " 1x", "1") && equal(mixed, "1.0", "1") && equal(mixed, "x", "0"));
         let uuids = of(Comparer::Postgres, TypeClass::Uuid, TypeClass::Uuid);
         assert!(equal(uuids, "018F8C6D-0000-7000-8000-00000000000a", "018f8c6d-0000-7000-8000-00000000000A"));
+        let (a, b) = ("f447f3c5-90a6-4eaa-8063-494df09262fd", "1becbbfa-7f3b-4539-b5bd-827dda65bffc");
+        let kind = column(TypeClass::Uuid, Collation::Exact);
+        let mariadb = of(Comparer::MySql, TypeClass::Uuid, TypeClass::Uuid);
+        assert_eq!(mariadb.order(&IdKey::new(a), &IdKey::new(b), &kind), Ordering::Less);
+        assert_eq!(uuids.order(&IdKey::new(a), &IdKey::new(b), &kind), Ordering::Greater);
         let padded = of(Comparer::Postgres, TypeClass::Padded, TypeClass::Padded);
         assert!(equal(padded, "a  ", "a") && !equal(padded, "a", "A"));
     }
@@ -252,8 +271,6 @@ mod tests {
         assert!(mysql.incomplete && equal(mysql, "Ana", "ana ") && !equal(mysql, "Ana", "Bo"));
         let binary = of(Comparer::MySql, any, Collation::Padded);
         assert!(!binary.incomplete && !equal(binary, "Ana", "ana") && equal(binary, "ana", "ana "));
-        let sqlite = of(Comparer::Sqlite, Collation::Exact, Collation::AnyCase { padded: false });
-        assert!(!sqlite.incomplete && equal(sqlite, "Ana", "ana") && !equal(sqlite, "ana", "ana "));
         assert!(of(Comparer::Postgres, Collation::Unknown, Collation::Exact).incomplete);
     }
 }

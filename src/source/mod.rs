@@ -4,8 +4,9 @@
 //! photo_folder  photos that are in a folder already      judgements  what people said about photos
 //! input       file or standard input, decompressed       table, csv  CSV, TSV, JSON lines; parquet: Parquet
 //! list        URLs, one a line                           table_columns  the columns of these tables
-//! gzip, utf16 kinds of input that need care              sqlite      an SQLite file
-//! stream      a window on the bytes, with positions      sql         SQL scripts
+//! gzip, utf16 kinds of input that need care              sqlite      an SQLite file, and the query on it
+//! stream      a window on the bytes, with positions      sqlite_script  a script of SQLite, which SQLite runs
+//! sql         SQL scripts of PostgreSQL and MySQL
 //! charset     character sets                             pg_restore  pg_dump's custom format
 //! mapping     names of tables and columns                candidates  the query, with timestamp and spool
 //! column      types of columns, and what they store      compare     how ids are compared
@@ -35,6 +36,7 @@ mod photo_folder;
 mod spool;
 mod sql;
 mod sqlite;
+mod sqlite_script;
 mod stream;
 mod table;
 mod table_columns;
@@ -234,9 +236,14 @@ fn read(
             let reading = table::TableReading { warnings, lenient: *lenient };
             return table::read(stream, format, mapping, reading);
         }
-        let dialect = sql::dialect(&head);
+        let stream = check_is_sql(stream, &head)?;
+        let Some(dialect) = sql::dialect(&head) else {
+            let reading = sqlite::Reading { mapping, warnings, lenient: *lenient };
+            let connection = sqlite_script::load(stream, &reading)?;
+            return sqlite::query(&connection, 0, &reading, progress);
+        };
         let target = sql::Target { builder: &mut builder, mapping, warnings, lenient: *lenient };
-        check_is_sql(stream, &head).and_then(|stream| sql::read(stream, dialect, target))?;
+        sql::read(stream, dialect, target)?;
         comparer = sql::comparer(dialect);
     }
     builder.finish(comparer, *lenient, warnings)

@@ -14,7 +14,6 @@ use super::mapping::{Mapping, Role};
 use super::sql::catalog::{Catalog, Naming, Table, TableName, TableUse};
 use super::sql::not_utf8;
 use super::stream::Progress;
-use super::timestamp::Timestamp;
 use super::warnings::Warnings;
 use crate::domain::{Candidate, Id};
 
@@ -30,7 +29,7 @@ pub struct Reading<'r> {
 }
 
 /// The columns of the query, in its order.
-const SELECTED: [(Role, usize); 8] = [
+const SELECTED: [(Role, usize); 7] = [
     (Role::Faces, 0),
     (Role::Photos, 0),
     (Role::Photos, 1),
@@ -38,7 +37,6 @@ const SELECTED: [(Role, usize); 8] = [
     (Role::Photos, 3),
     (Role::Labels, 0),
     (Role::Labels, 1),
-    (Role::Faces, 3),
 ];
 
 /// Reads a database file. SQLite itself runs the query, so that ids join by its rules.
@@ -50,7 +48,17 @@ pub fn read(
     let size = check_size(path)?;
     let connection = open(path)?;
     check_content(&connection)?;
-    let names = SourceNames::find(&connection, reading.mapping)?;
+    query(&connection, size, reading, progress)
+}
+
+/// Lets SQLite run the query. `size` is that of the source in bytes.
+pub fn query(
+    connection: &Connection,
+    size: u64,
+    reading: &Reading<'_>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Vec<Candidate>, SourceError> {
+    let names = SourceNames::find(connection, reading.mapping)?;
     let column = |role: Role, slot: usize| {
         let column = names.column(role, slot);
         // A real number is shown as SQLite shows it.
@@ -59,17 +67,17 @@ pub fn read(
     let [faces, photos, labels] = &names.tables;
     let (photo, photo_id) = (names.column(Role::Photos, 0), names.column(Role::Faces, 1));
     let (label, label_id) = (names.column(Role::Labels, 0), names.column(Role::Faces, 2));
-    let face = names.column(Role::Faces, 0);
+    let (face, updated) = (names.column(Role::Faces, 0), names.column(Role::Faces, 3));
     let joined = format!("{faces} AS faces JOIN {photos} AS photos ON {photo} = {photo_id}");
     let query = format!(
         "SELECT {} FROM {joined} JOIN {labels} AS labels ON {label} = {label_id} WHERE {photo} IN \
          (SELECT {photo} FROM {joined} WHERE {label_id} IS NOT NULL GROUP BY {photo} HAVING count({face}) = 1) \
-         ORDER BY {face}",
+         ORDER BY {updated} IS NULL DESC, {updated} DESC, {face}",
         SELECTED.map(|(role, slot)| column(role, slot)).join(", ")
     );
     let mut statement = connection.prepare(&query)?;
     let mut rows = statement.query([])?;
-    let mut found: Vec<(Timestamp, Candidate)> = Vec::new();
+    let mut found: Vec<Candidate> = Vec::new();
     while let Some(row) = rows.next()? {
         let value = |at: usize| {
             let (role, slot) = SELECTED[at];
@@ -89,17 +97,16 @@ pub fn read(
             source: None,
             columns: Default::default(),
         };
-        found.push((Timestamp::parse(value(7)?.as_deref()), candidate));
+        found.push(candidate);
         if found.len().is_multiple_of(4096) {
             progress(Progress { bytes: 0, total: Some(size), rows: found.len() as u64 });
         }
     }
     if found.is_empty() {
-        check_joins(&connection, &names, reading)?;
+        check_joins(connection, &names, reading)?;
     }
-    found.sort_by(|(a, _), (b, _)| b.cmp(a));
     progress(Progress { bytes: size, total: Some(size), rows: found.len() as u64 });
-    Ok(found.into_iter().map(|(_, candidate)| candidate).collect())
+    Ok(found)
 }
 
 /// The tables and columns of the query, quoted.

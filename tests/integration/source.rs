@@ -256,7 +256,7 @@ fn sqlite_gallery(path: &Path) {
         )
         .unwrap();
     let updated =
-        ["2017-05-05", "2016-01-01 10:00:00.5", "2016-01-01 10:00:00", "2016-01-01T10:00:00Z", "2016-01-01 10:00"];
+        ["2017-05-05", "2016-01-01 10:00:00.5", "2016-01-01 10:00:00", "2016-01-01 10:00:00", "2016-01-01 10:00"];
     for (candidate, updated) in expected().iter().zip(updated) {
         let id = |id: &facemill::domain::Id| id.as_str().parse::<i64>().unwrap();
         let (face, photo, label) = (id(&candidate.face_id), id(&candidate.photo_id), id(&candidate.label_id));

@@ -132,7 +132,7 @@ fn doubled_ids_follow_the_statement() {
             ("INSERT INTO labels VALUES (1,'Cy') ON CONFLICT DO NOTHING;", ONE),
             ("INSERT INTO labels VALUES (1,'Cy') ON CONFLICT(id) DO UPDATE SET name = excluded.name;", "1=Cy"),
             ("INSERT OR REPLACE INTO photos VALUES (1,NULL,'new','c',NULL);", ONE),
-            ("INSERT INTO labels VALUES (1,'Cy');", "error: a second row of labels has the id 1"),
+            ("INSERT INTO labels VALUES (1,'Cy');", "error: SQLite refuses the statement: UNIQUE constraint failed"),
         ],
     );
     check(
@@ -156,7 +156,19 @@ fn doubled_ids_follow_the_statement() {
 
 #[test]
 fn a_row_is_followed_by_a_separator_or_a_clause() {
-    for database in [MYSQL, POSTGRES, SQLITE] {
+    check(
+        SQLITE,
+        &[
+            ("INSERT INTO faces VALUES (2,2,2,NULL)\n(5,2,2,NULL);", "error: SQLite refuses the statement: near"),
+            ("INSERT INTO other VALUES (2,'a') x,(5,'b');", "error: SQLite refuses the statement: near"),
+            ("INSERT INTO other VALUES (2);", "error: has 2 columns but 1 values"),
+            ("INSERT INTO other VALUES (2,abc);", "error: no such column: abc"),
+            ("INSERT INTO faces VALUES (2,2,2,CURRENT_TIMESTAMP);", "error: only the database can follow"),
+            ("INSERT INTO other VALUES (2,CURRENT_TIMESTAMP);", ONE),
+            ("INSERT INTO phots VALUES (9,NULL,'u','c',NULL);", "error: no such table: phots"),
+        ],
+    );
+    for database in [MYSQL, POSTGRES] {
         check(
             database,
             &[
@@ -182,7 +194,27 @@ fn a_row_is_followed_by_a_separator_or_a_clause() {
 
 #[test]
 fn statements_that_change_rows_are_followed_or_refused() {
-    for database in [MYSQL, POSTGRES, SQLITE] {
+    check(
+        SQLITE,
+        &[
+            ("DELETE FROM faces;\nINSERT INTO faces VALUES (9,2,2,NULL);", "2=Bo"),
+            ("DELETE FROM faces WHERE id = 4;", "3=Ana 1=Ana"),
+            ("UPDATE labels SET name = 'Cy' WHERE id = 1;", "1=Cy"),
+            ("INSERT INTO faces SELECT 2,2,2,'2018-01-02';", TWO),
+            (
+                "CREATE TRIGGER t AFTER INSERT ON faces BEGIN\n DELETE FROM faces WHERE id = 1;\nEND;\n\
+                 INSERT INTO faces VALUES (2,2,2,'2018-01-02');",
+                "2=Bo",
+            ),
+            ("CREATE TABLE faces (id int);", "error: table faces already exists"),
+            ("ALTER TABLE faces RENAME TO olds;", "error: `faces` is missing"),
+            ("BEGIN;\nINSERT INTO faces VALUES (2,2,2,NULL);", "error: truncated"),
+            ("BEGIN;\nINSERT INTO faces VALUES (2,2,2,NULL);\nROLLBACK;", "error: ROLLBACK takes rows back"),
+            (".read more.sql", "error: from another file"),
+            ("ATTACH 'x' AS y;", "error: only the database can follow"),
+        ],
+    );
+    for database in [MYSQL, POSTGRES] {
         check(
             database,
             &[
@@ -246,7 +278,6 @@ fn statements_that_change_rows_are_followed_or_refused() {
             ("COPY faces FROM stdin;\n1\t2\t2\t\\N\n\\.", "error: a second row of faces has the id 1"),
         ],
     );
-    check(SQLITE, &[(".read more.sql", "error: from another file"), ("ATTACH 'x' AS y;", "error: ATTACH")]);
 }
 
 #[test]
@@ -275,6 +306,87 @@ fn a_lost_separator_hides_no_statement() {
             ),
         ],
     );
+}
+
+/// What a server refuses is refused, also where the statement has no rows of the query's tables.
+#[test]
+fn damaged_statements_are_refused() {
+    check(
+        MYSQL,
+        &[
+            ("SET SQL_NOTES=0 0;", "error: SET has a form that is not known"),
+            ("SET character_set_client == utf8mb4;", "error: SET has a form that is not known"),
+            ("SET SQL_NOTES=@OLD_SQL_NOTES;", "error: @OLD_SQL_NOTES has no value"),
+            ("SET SQL_MODE='NO_AUTO_VALUE_ON_ZEROO';", "error: the sql_mode"),
+            ("SET SQL_MDOE='';", "error: the variable `sql_mdoe` is not known"),
+            ("SET character_set_results = @saved_cs_results;", ONE),
+            ("SET @a = @@SQL_MODE, SQL_MODE = 'NO_AUTO_VALUE_ON_ZERO';\nSET SQL_MODE = @a;", ONE),
+            ("LOCK TABLES `other`;", "error: LOCK has a form"),
+            ("LOCK TABLES `others` WRITE;\nUNLOCK TABLES;", "error: `others` does not exist"),
+            (
+                "LOCK TABLES `other` WRITE;\nINSERT INTO faces VALUES (2,2,2,NULL);",
+                "error: is not among the tables of LOCK",
+            ),
+            ("LOCK TABLES other WRITE, faces READ;\nUNLOCK TBLAES;", "error: UNLOCK has a form"),
+            ("ALTER TABLE faces DISABLLE KEYS;", "error: the change of `faces` has a form"),
+            ("CREATE TABLE t (`id` int(11) DFAEULT NULL);", "error: the column `id` of `t` has a form"),
+            ("CREATE TABLE t (a int, a int);", "error: column `a` of `t` is defined twice"),
+            ("CREATE TABLE t (a int, PRIMARY KEY (a), PRIMARY KEY (a));", "error: a second primary key"),
+            ("CREATE TABLE t (a int, KEY k (b));", "error: names the column `b`, which does not exist"),
+            ("CREATE TABLE t (a text COLLATE utf8mb4_general_cci);", "error: the collation `utf8mb4_general_cci`"),
+            ("CREATE TABLE t (a int) ENGINE=InnoDB DEFAULTCHARSET=utf8;", "error: what follows the columns"),
+            ("(1,'a'),\n(2,'b');", "error: a query has a form"),
+            ("INSERT INTO other VALUES (1..5,'x');", "error: belongs to no expression"),
+            ("INSERT INTO other VALUES (1,'a'b);", "error: belongs to no expression"),
+            ("INSERT INTO other VALUES (1, NOW() + INTERVAL 1 DAY), (1 + 2, concat('a', 'b'));", ONE),
+            (
+                "REPLACE INTO other VALUES (1,'a'),\nREPLACE INTO other VALUES (1,'a');",
+                "error: does not start with `(`",
+            ),
+            ("CREATE VIEW v AS SELECT id FROM other;\nCREATE VIEW v AS SELECT 1;", "error: `v` exists already"),
+            ("CREATE SEQUENCE s start with 5 minvlue 1;", "error: CREATE has a form"),
+            ("DO SETVAL(`s`, 5, 0);", "error: `s` does not exist"),
+            ("/*!4010 SET NAMES utf8 */;", "error: starts no statement"),
+            ("/*!401014 SET NAMES nonsense */;", ONE),
+            ("---- a line of hyphens\nINSERT INTO faces VALUES (2,2,2,'2018-01-02');", TWO),
+        ],
+    );
+    check(
+        POSTGRES,
+        &[
+            ("SET statement_timeout = ;", "error: the value of SET statement_timeout"),
+            ("SET row_security == off;", "error: the value of SET row_security"),
+            ("SET staement_timeout = 0;", "error: the setting `staement_timeout` is not known"),
+            ("SELECT pg_catalog.set_config('search_path', '' false);", "error: has a form that is not known"),
+            ("SELECT pg_cataalog.set_config('search_path', '', false);", "error: the function `set_config`"),
+            ("SELECT pg_catalog.setval('public.s', 1, false);", "error: `s` does not exist"),
+            ("COMMENT ON TABLE faces 'x';", "error: COMMENT has a form"),
+            ("ALTER TABLE ONLY facs OWNER TO x;", "error: `facs` does not exist"),
+            ("ALTER TABLE ONLY faces OWER TO x;", "error: the change of `faces`"),
+            ("ALTER TABLE ONLY faces ADD CONSTRAINT f PRIMARY KEY (id);", "error: a second primary key"),
+            ("ALTER TABLE ONLY other ADD CONSTRAINT f UNIQUE (ids);", "error: names the column `ids`"),
+            ("CREATE TABLE t (id bgint);", "error: the type `bgint` is not known"),
+            ("CREATE TABLE t (id numeric(,2));", "error: the column `id` of `t`"),
+            ("CREATE TYPE mood AS ENUM ('a');\nCREATE TABLE t (m mood);", ONE),
+            ("CREATE SCHEMA s;\nCREATE SCHEMA s;", "error: the schema `s` exists already"),
+            ("CREATE SCHEMA s;\nCREATE TABLE r.t (a int);", "error: the schema `r` does not exist"),
+            (
+                "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1';\nCREATE FUNCTION f() RETURNS int LANGUAGE sql \
+              AS 'SELECT 1';",
+                "error: the function `f` exists already",
+            ),
+            ("INSERT INTO other VALUES (1,'a') ON CONFLICT DO NOHITNG;", "error: what follows a row"),
+            ("INSERT INTO other (id, note) (1,'a');", "error: not by VALUES"),
+            ("\\restrict abc\n\\unrestrict abd", "error: another key"),
+            ("\\restrict abc\n\\echo x", "error: psql refuses"),
+            ("\\restrict abc\n\\unrestrict abc", ONE),
+            ("\\restrict abc", "error: has no `\\unrestrict`"),
+            ("CREATE VIEW v AS SELECT SELECT 1;", "error: CREATE has a form"),
+            ("REFRESH MATERIALIZED VIEW v;", "error: `v` does not exist"),
+        ],
+    );
+    let early = format!("{POSTGRES}COMMENT ON TABLE faces IS 'x';\nALTER TABLE faces OWNER TO x;\n{TABLES}");
+    assert!(answer(early.as_bytes()).contains("`faces` is named before it is created"));
 }
 
 #[test]

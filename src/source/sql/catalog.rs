@@ -47,6 +47,8 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// The columns of each primary key and unique constraint.
     pub keys: Vec<Vec<String>>,
+    /// Whether one of the keys is the primary key.
+    pub has_primary: bool,
     /// Whether the dump creates the table.
     pub created: bool,
     /// Whether a trigger or a rule may do anything when rows are inserted.
@@ -108,8 +110,6 @@ pub struct Catalog<'m> {
     parts: u32,
 }
 
-/// SQLite's names for the number of a row.
-const ROWID: [&str; 3] = ["rowid", "oid", "_rowid_"];
 /// Tables listed in a message.
 const MAX_SHOWN: usize = 30;
 /// Tables remembered; no realistic dump has more.
@@ -281,7 +281,7 @@ impl<'m> Catalog<'m> {
     }
 
     /// The columns of a table: those of its parents, in their order, and then its own.
-    fn columns_of(&self, name: &TableName) -> Vec<Column> {
+    pub fn columns_of(&self, name: &TableName) -> Vec<Column> {
         let mut columns = Vec::new();
         self.collect_columns(name, MAX_DEPTH, &mut columns);
         match self.tables.get(name) {
@@ -361,8 +361,7 @@ impl<'m> Catalog<'m> {
         let same = |a: &str, b: &str| self.same(a, b);
         let known = self.tables.get(name).is_some_and(|table| table.created) && !defined.is_empty();
         for (at, column) in listed.iter().enumerate() {
-            let rowid = ROWID.contains(&column.as_str());
-            if known && !rowid && !defined.iter().any(|defined| same(&defined.name, column)) {
+            if known && !defined.iter().any(|defined| same(&defined.name, column)) {
                 return Err(format!("column `{column}` does not exist in table `{name}`"));
             }
             if listed.len() < 100 && listed[..at].iter().any(|other| same(other, column)) {
@@ -419,13 +418,8 @@ impl<'m> Catalog<'m> {
         let positions = |key: &Vec<String>| {
             key.iter().map(|name| listed.iter().position(|column| column.eq_ignore_ascii_case(name))).collect()
         };
-        let mut other_keys: Vec<Vec<usize>> =
+        let other_keys: Vec<Vec<usize>> =
             keys.iter().filter(|key| !self.is_id_key(role, key)).filter_map(positions).collect();
-        // SQLite's number of a row, which a dump may name.
-        let is_rowid = |name: &String| {
-            ROWID.contains(&name.as_str()) && !defined.iter().any(|column| column.name.eq_ignore_ascii_case(name))
-        };
-        other_keys.extend(listed.iter().position(is_rowid).map(|at| vec![at]));
         let slot_name = |slot: usize| (slot < role.columns().len()).then(|| self.mapping.column(role, slot)).flatten();
         let slot_names = std::array::from_fn(|slot| slot_name(slot).unwrap_or_default().to_owned());
         let part = table.map_or(0, |table| table.part);

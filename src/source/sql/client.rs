@@ -1,4 +1,4 @@
-//! Commands of the clients psql, mysql and sqlite3, which are no SQL.
+//! Commands of the clients psql and mysql, which are no SQL.
 
 use super::super::charset::CharacterSet;
 use super::super::error::SourceError;
@@ -6,9 +6,7 @@ use super::lexer::Dialect;
 use super::script::{DUMP_ANEW, Script};
 
 /// Commands of psql that change no rows.
-const HARMLESS_PSQL: [&str; 20] = [
-    "restrict",
-    "unrestrict",
+const HARMLESS_PSQL: [&str; 18] = [
     "echo",
     "qecho",
     "warn",
@@ -46,24 +44,6 @@ const HARMLESS_MYSQL: [&str; 13] = [
     "RESETCONNECTION",
 ];
 
-/// Dot commands of sqlite3 that change no rows.
-const HARMLESS_SQLITE: [&str; 14] = [
-    "bail",
-    "changes",
-    "echo",
-    "explain",
-    "headers",
-    "mode",
-    "nullvalue",
-    "print",
-    "separator",
-    "show",
-    "stats",
-    "timeout",
-    "timer",
-    "width",
-];
-
 const OTHER_FILE: &str = "reads rows from another file, which is not part of this dump";
 
 impl Script<'_, '_> {
@@ -79,6 +59,25 @@ impl Script<'_, '_> {
                 "-" => return Ok(()),
                 _ => self.refused(format!("`\\{}` is a command of the mysql client that is not known", clip(name))),
             });
+        }
+        match (&self.session.restricted, name) {
+            (Some(key), "unrestrict") if key == rest => {
+                self.session.restricted = None;
+                return Ok(());
+            }
+            (Some(_), "unrestrict") => {
+                return Err(self.lexer.broken("`\\unrestrict` has another key than `\\restrict`"));
+            }
+            (Some(_), _) => {
+                return Err(self.lexer.broken(format!("psql refuses `\\{}` after `\\restrict`", clip(name))));
+            }
+            (None, "unrestrict") => return Err(self.lexer.broken("`\\unrestrict` comes without `\\restrict`")),
+            (None, "restrict") if rest.is_empty() => return Err(self.lexer.broken("`\\restrict` has no key")),
+            (None, "restrict") => {
+                self.session.restricted = Some(rest.chars().take(1000).collect());
+                return Ok(());
+            }
+            (None, _) => {}
         }
         match name {
             "connect" | "c" => {
@@ -97,19 +96,6 @@ impl Script<'_, '_> {
             "." => Err(self.lexer.broken("`\\.` closes no COPY")),
             _ if HARMLESS_PSQL.contains(&name) => Ok(()),
             _ => Err(self.refused(format!("`\\{}` is a command of psql that cannot be followed", clip(name)))),
-        }
-    }
-
-    /// Handles a command of sqlite3 after its dot.
-    pub fn dot_command(&mut self) -> Result<(), SourceError> {
-        let command = self.lexer.rest_of_line()?;
-        let name = command.split_whitespace().next().unwrap_or_default();
-        match name {
-            "read" | "import" | "restore" | "open" | "load" | "archive" => {
-                Err(self.refused(format!("`.{name}` {OTHER_FILE}; {DUMP_ANEW}")))
-            }
-            _ if HARMLESS_SQLITE.contains(&name) => Ok(()),
-            _ => Err(self.refused(format!("`.{}` is a command of sqlite3 that cannot be followed", clip(name)))),
         }
     }
 

@@ -1,13 +1,18 @@
 //! CREATE, ALTER and DROP: the tables, their columns, keys and parents.
 
+use std::collections::BTreeSet;
+
+use super::super::charset::CharacterSet;
 use super::super::column::Column;
 use super::super::error::SourceError;
 use super::super::mapping::Role;
 use super::catalog::{Table, TableName};
 use super::lexer::{Dialect, Token};
+use super::objects::ObjectKind;
 use super::row::MAX_VALUES;
 use super::script::{DUMP_ANEW, Script, show};
 use super::settings::split;
+use super::shapes;
 use super::types::{TextDefaults, apply_defaults, closing, column, word_of};
 
 /// What CREATE and DROP may concern besides tables. None of it changes rows.
@@ -106,6 +111,9 @@ const HARMLESS_CHANGES: [&str; 44] = [
     "INSERT_METHOD",
 ];
 
+/// Tokens of a column or a constraint that are looked at.
+const MAX_DEFINITION: usize = 1000;
+
 /// Words in a list of columns that start a constraint or an index.
 const CONSTRAINTS: [&str; 6] = ["CONSTRAINT", "PRIMARY", "UNIQUE", "CHECK", "FOREIGN", "EXCLUDE"];
 const CONSTRAINTS_MYSQL: [&str; 5] = ["KEY", "INDEX", "FULLTEXT", "SPATIAL", "PERIOD"];
@@ -155,43 +163,77 @@ impl Script<'_, '_> {
         if self.lexer.take_word("TABLE")? {
             return self.create_table(replaces);
         }
-        if self.lexer.take_word("TRIGGER")? || self.lexer.take_word("RULE")? {
-            return self.create_trigger();
-        }
-        if self.lexer.take_word("UNIQUE")? {
-            return self.create_unique_index();
+        if self.lexer.peek()?.is_any(&["TRIGGER", "RULE"]) {
+            return self.create_trigger(replaces);
         }
         if !self.lexer.peek()?.is_any(&OBJECTS) {
             let found = self.shown_token()?;
             return Err(self.lexer.broken(format!("CREATE {found} is not known")));
         }
-        if self.lexer.take_any(&["FUNCTION", "PROCEDURE", "EVENT", "PACKAGE", "VIEW", "MATERIALIZED", "RULE"])? {
+        let routine = self.lexer.peek()?.is_any(&["FUNCTION", "PROCEDURE", "EVENT", "PACKAGE"]);
+        if routine && self.dialect() == Dialect::MySql {
             // Their bodies may contain anything.
             return self.lexer.skip_statement();
         }
-        if self.lexer.take_word("SCHEMA")? {
-            let tokens = self.collect_statement()?;
-            return match tokens.iter().find(|token| token.is("CREATE")) {
-                Some(_) => Err(self.refused("CREATE SCHEMA contains other statements")),
-                None => Ok(()),
-            };
+        let tokens = self.collect_body()?;
+        if tokens[0].is("SCHEMA") && tokens.iter().any(|token| token.is("CREATE")) {
+            return Err(self.refused("CREATE SCHEMA contains other statements"));
         }
-        self.skip_plain()
+        let mut view = &tokens[usize::from(tokens[0].is("MATERIALIZED"))..];
+        if tokens[0].is("MATERIALIZED") {
+            view = match view {
+                [rest @ .., with, data] if with.is("WITH") && data.is("DATA") => rest,
+                [rest @ .., with, no, data] if with.is("WITH") && no.is("NO") && data.is("DATA") => rest,
+                rest => rest,
+            };
+            if view.windows(2).any(|pair| pair[0].is_any(&["WITH", "NO"]) && pair[1].is("DATA")) {
+                return self.odd("CREATE MATERIALIZED VIEW");
+            }
+        }
+        let known = shapes::is_atomic_function(view)
+            .unwrap_or_else(|| shapes::is_statement(self.dialect(), "CREATE", view) && !shapes::repeats_option(view));
+        if !known {
+            return self.odd("CREATE");
+        }
+        if tokens[0].is("UNIQUE") {
+            self.create_unique_index(&tokens[1..])?;
+        }
+        self.note_created(&tokens, replaces)
+    }
+
+    /// Collects the rest of a statement with its first word, for which the statement was looked at.
+    fn collect_body(&mut self) -> Result<Vec<Token>, SourceError> {
+        let first = self.lexer.token()?;
+        let rest = self.collect_statement()?;
+        Ok([vec![first], rest].concat())
     }
 
     /// Handles `CREATE TRIGGER t AFTER INSERT ON faces ...` and `CREATE RULE r AS ON INSERT TO faces DO ...`.
-    fn create_trigger(&mut self) -> Result<(), SourceError> {
+    fn create_trigger(&mut self, replaces: bool) -> Result<(), SourceError> {
+        let mysql = self.dialect() == Dialect::MySql;
         let mut before = Vec::new();
-        loop {
-            // The body starts later; the table comes first.
-            let token = self.lexer.peek()?;
-            if *token == Token::Stop || *token == Token::End || token.is_any(&["BEGIN", "EXECUTE", "DO"]) {
-                break;
+        if mysql {
+            loop {
+                // The body starts later; the table comes first.
+                let token = self.lexer.peek()?;
+                if *token == Token::Stop || *token == Token::End || token.is_any(&["BEGIN", "EXECUTE", "DO"]) {
+                    break;
+                }
+                before.push(self.lexer.token()?);
+                if before.len() > 200 {
+                    break;
+                }
             }
-            before.push(self.lexer.token()?);
-            if before.len() > 200 {
-                break;
+        } else {
+            let tokens = self.collect_body()?;
+            if !shapes::is_statement(Dialect::Postgres, "CREATE", &tokens) {
+                return self.odd("CREATE TRIGGER");
             }
+            let body = tokens.iter().position(|token| token.is_any(&["EXECUTE", "DO"])).unwrap_or(tokens.len());
+            before.extend_from_slice(&tokens[..body]);
+        }
+        if before.first().is_some_and(|token| token.is("TRIGGER")) {
+            self.note_created(&before, replaces)?;
         }
         let on = before.iter().position(|token| token.is("ON"));
         let start = match on {
@@ -212,7 +254,7 @@ impl Script<'_, '_> {
                 None => self.catalog.note_trigger(&name),
             }
         }
-        self.lexer.skip_trigger()
+        if mysql { self.lexer.skip_statement() } else { Ok(()) }
     }
 
     /// Reads a qualified name at the start of tokens.
@@ -225,7 +267,6 @@ impl Script<'_, '_> {
         let fold = |token: &Token| match token {
             Token::Word(word) if self.dialect() == Dialect::Postgres => Some(word.to_ascii_lowercase()),
             Token::Word(word) | Token::Name(word) => Some(word.clone()),
-            Token::Text(text) if self.dialect() == Dialect::Sqlite => Some(String::from_utf8_lossy(text).into_owned()),
             _ => None,
         };
         let mut name = fold(tokens.first()?)?;
@@ -235,19 +276,11 @@ impl Script<'_, '_> {
             schema = std::mem::replace(&mut name, fold(next)?);
             rest = more;
         }
-        if self.dialect() == Dialect::Sqlite {
-            name.make_ascii_lowercase();
-            schema.make_ascii_lowercase();
-            if schema == "main" {
-                schema.clear();
-            }
-        }
         Some((TableName { database: self.database.clone(), schema, name }, rest))
     }
 
     /// Handles `CREATE UNIQUE INDEX i ON faces (id)` after UNIQUE.
-    fn create_unique_index(&mut self) -> Result<(), SourceError> {
-        let tokens = self.collect_statement()?;
+    fn create_unique_index(&mut self, tokens: &[Token]) -> Result<(), SourceError> {
         let Some(on) = tokens.iter().position(|token| token.is("ON")) else {
             return Err(self.lexer.broken("CREATE UNIQUE INDEX names no table"));
         };
@@ -292,6 +325,11 @@ impl Script<'_, '_> {
                 return Err(self.lexer.broken(format!("CREATE TABLE: `{name}` exists already")));
             }
         }
+        if !replaces && !keeps {
+            self.check_new_relation(&name)?;
+        }
+        self.check_early(&name)?;
+        self.check_locks(&name)?;
         if replaces {
             self.drop_table(&name)?;
         }
@@ -300,9 +338,13 @@ impl Script<'_, '_> {
             if self.lexer.peek()?.is_any(&["SELECT", "WITH", "LIKE"]) && self.dialect() == Dialect::MySql {
                 return self.create_from_query(&name);
             }
-            self.column_definitions(&mut table)?;
+            self.column_definitions(&name, &mut table)?;
         }
         let rest = self.collect_statement()?;
+        if !shapes::is_table_end(self.dialect(), &rest) {
+            self.odd("what follows the columns of CREATE TABLE")?;
+        }
+        self.check_columns(&name, &table, rest.iter().any(|token| token.is("INHERITS")))?;
         let mut defaults = TextDefaults::default();
         let mut parents = Vec::new();
         let mut at = 0;
@@ -342,6 +384,7 @@ impl Script<'_, '_> {
             }
             at += 1;
         }
+        self.check_collation(defaults.collation.as_deref(), defaults.charset.as_deref())?;
         apply_defaults(self.dialect(), &mut table.columns, &defaults);
         if let Some(role) = role
             && table.keys.iter().any(|key| self.catalog.is_id_key(role, key))
@@ -350,9 +393,50 @@ impl Script<'_, '_> {
         }
         self.catalog.create(&name, table);
         for parent in parents {
+            self.check_relation(&parent)?;
             self.attach(&name, parent)?;
         }
         Ok(())
+    }
+
+    /// Refuses a collation or a character set that MySQL does not have.
+    fn check_collation(&mut self, collation: Option<&str>, charset: Option<&str>) -> Result<(), SourceError> {
+        if self.dialect() != Dialect::MySql {
+            return Ok(());
+        }
+        let is_charset = |name: &str| CharacterSet::mysql(name).is_some() || name.eq_ignore_ascii_case("default");
+        let is_collation = |name: &str| {
+            let lower = name.to_ascii_lowercase();
+            let ends = ["_ci", "_bin", "_cs", "_as", "_ai", "_ks"].iter().any(|end| lower.ends_with(end));
+            let starts = lower.split('_').next().is_some_and(|start| start == "uca1400" || is_charset(start));
+            lower == "binary" || lower == "default" || (starts && ends)
+        };
+        if let Some(name) = collation.filter(|name| !is_collation(name)) {
+            return self.refuse_or_warn(format!("the collation `{name}` is not known"));
+        }
+        match charset.filter(|name| !is_charset(name)) {
+            Some(name) => self.refuse_or_warn(format!("the character set `{name}` is not known")),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses columns that come twice, and keys on columns that do not exist.
+    fn check_columns(&mut self, name: &TableName, table: &Table, inherits: bool) -> Result<(), SourceError> {
+        let any_case = self.dialect() == Dialect::MySql;
+        let folded = |name: &str| if any_case { name.to_ascii_lowercase() } else { name.to_owned() };
+        let mut known = BTreeSet::new();
+        for column in &table.columns {
+            if !known.insert(folded(&column.name)) {
+                return Err(self.lexer.broken(format!("column `{}` of `{name}` is defined twice", column.name)));
+            }
+        }
+        let missing = table.keys.iter().flatten().find(|column| *column != "?" && !known.contains(&folded(column)));
+        match missing {
+            Some(column) if !inherits && !known.is_empty() => {
+                Err(self.lexer.broken(format!("a key of `{name}` names the column `{column}`, which does not exist")))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn create_from_query(&mut self, name: &TableName) -> Result<(), SourceError> {
@@ -383,7 +467,7 @@ impl Script<'_, '_> {
     }
 
     /// Reads the columns and keys up to the parenthesis that closes a CREATE TABLE.
-    fn column_definitions(&mut self, table: &mut Table) -> Result<(), SourceError> {
+    fn column_definitions(&mut self, name: &TableName, table: &mut Table) -> Result<(), SourceError> {
         let mut tokens: Vec<Token> = Vec::new();
         let mut depth = 0;
         let mut count = 0;
@@ -406,14 +490,14 @@ impl Script<'_, '_> {
             };
             if !ends {
                 // Long checks and comments do not matter.
-                if tokens.len() < 1000 {
+                if tokens.len() < MAX_DEFINITION {
                     tokens.push(token);
                 }
                 continue;
             }
             let last = token == Token::Symbol(b')');
             if !(tokens.is_empty() && last && count == 0) {
-                self.definition(&tokens, table)?;
+                self.definition(name, &tokens, table)?;
             }
             count += 1;
             if count > MAX_VALUES {
@@ -427,7 +511,7 @@ impl Script<'_, '_> {
     }
 
     /// Reads a column, a constraint or an index.
-    fn definition(&mut self, tokens: &[Token], table: &mut Table) -> Result<(), SourceError> {
+    fn definition(&mut self, table_name: &TableName, tokens: &[Token], table: &mut Table) -> Result<(), SourceError> {
         let dialect = self.dialect();
         let Some(first) = tokens.first() else {
             return Err(self.lexer.broken("a table definition has an empty place between commas"));
@@ -440,23 +524,53 @@ impl Script<'_, '_> {
             && (first.is_any(&CONSTRAINTS) || (dialect == Dialect::MySql && first.is_any(&CONSTRAINTS_MYSQL)))
             && (!first.is("EXCLUDE")
                 || tokens.get(1).is_some_and(|token| token.is("USING") || *token == Token::Symbol(b'(')));
+        // What is very long was cut.
+        let whole = tokens.len() < MAX_DEFINITION;
         if constraint {
-            table.keys.extend(constraint_key(tokens));
+            if whole && !shapes::is_constraint(dialect, tokens) {
+                self.odd("a constraint of a table")?;
+            }
+            if let Some(key) = constraint_key(tokens) {
+                table.keys.push(key);
+                self.set_primary(table_name, table, tokens.iter().any(|token| token.is("PRIMARY")))?;
+            }
             return Ok(());
         }
         let name = match first {
             Token::Word(word) if dialect == Dialect::Postgres => word.to_ascii_lowercase(),
             Token::Word(word) | Token::Name(word) => word.clone(),
-            Token::Text(text) if dialect == Dialect::Sqlite => String::from_utf8_lossy(text).into_owned(),
             other => {
                 return Err(self.lexer.broken(format!("a column of a table definition starts with {}", show(other))));
             }
         };
+        if whole && !shapes::is_column(dialect, tokens) {
+            self.odd(&format!("the column `{name}` of `{table_name}`"))?;
+        }
+        self.check_type(&tokens[1..])?;
+        let collation = tokens.windows(2).find(|pair| pair[0].is("COLLATE")).and_then(|pair| word_of(&pair[1]));
+        let charset = tokens
+            .windows(3)
+            .find(|three| three[0].is("CHARACTER") && three[1].is("SET"))
+            .and_then(|three| word_of(&three[2]));
+        self.check_collation(collation.as_deref(), charset.as_deref())?;
         let clauses = column(dialect, name, &tokens[1..]);
+        if clauses.column.kind.numbered && dialect == Dialect::Postgres {
+            self.note_sequence(table_name, &clauses.column.name);
+        }
         if clauses.is_key {
             table.keys.push(vec![clauses.column.name.clone()]);
+            self.set_primary(table_name, table, clauses.is_primary)?;
         }
         table.columns.push(clauses.column);
+        Ok(())
+    }
+
+    /// Notes the primary key of a table. There is no second one.
+    fn set_primary(&mut self, name: &TableName, table: &mut Table, primary: bool) -> Result<(), SourceError> {
+        if primary && table.has_primary {
+            return Err(self.lexer.broken(format!("`{name}` has a second primary key")));
+        }
+        table.has_primary |= primary;
         Ok(())
     }
 
@@ -471,19 +585,40 @@ impl Script<'_, '_> {
                 return Err(self.lexer.broken(format!("ALTER {found} is not known")));
             }
             let schema = self.lexer.peek()?.is_any(&["SCHEMA", "DATABASE"]);
-            let tokens = self.collect_statement()?;
+            let tokens = self.collect_body()?;
+            if !shapes::is_statement(self.dialect(), "ALTER", &tokens) {
+                return self.odd("ALTER");
+            }
+            self.objects.has_schemas |= tokens[0].is("SCHEMA");
+            if let [kind, rest @ ..] = tokens.as_slice()
+                && kind.is_any(&["SEQUENCE", "VIEW"])
+                && self.dialect() == Dialect::Postgres
+                && !rest.first().is_some_and(|token| token.is("IF"))
+                && let Some(name) = self.name_in(rest)
+            {
+                self.check_relation(&name)?;
+            }
             if schema && tokens.iter().any(|token| token.is("RENAME")) {
                 return Err(self.refused(format!("a schema is renamed, which cannot be followed; {DUMP_ANEW}")));
             }
             return Ok(());
         }
+        let mut exists = true;
         if self.lexer.take_word("IF")? {
-            self.lexer.take_word("EXISTS")?;
+            exists = false;
+            if !self.lexer.take_word("EXISTS")? {
+                return self.odd("ALTER TABLE");
+            }
         }
         self.lexer.take_word("ONLY")?;
         let Some(name) = self.table_name()? else { return Err(self.no_table_name("ALTER TABLE")) };
         self.lexer.take_symbol(b'*')?;
         let tokens = self.collect_statement()?;
+        // What drops the former content comes before the tables.
+        if exists && (self.catalog.creates_tables() || !tokens.first().is_some_and(|token| token.is("DROP"))) {
+            self.check_relation(&name)?;
+        }
+        self.check_locks(&name)?;
         for change in split(&tokens) {
             self.alter_table(&name, change)?;
         }
@@ -500,6 +635,28 @@ impl Script<'_, '_> {
         };
         if change.is_empty() {
             return Err(self.lexer.broken("ALTER TABLE has an empty change"));
+        }
+        if !shapes::is_change(self.dialect(), change) {
+            self.odd(&format!("the change of `{name}`"))?;
+        }
+        let (primary, sequence) = (
+            is(0, &["ADD"]) && change.iter().any(|token| token.is("PRIMARY")),
+            change.windows(2).position(|pair| pair[0].is("SEQUENCE") && pair[1].is("NAME")),
+        );
+        if let Some(name) = sequence.and_then(|at| self.name_in(&change[at + 2..])) {
+            self.check_new_relation(&name)?;
+            self.note_relation(&name);
+        }
+        if is(0, &["DROP"])
+            && let Some(table) = self.catalog.table_mut(name)
+        {
+            table.has_primary = false;
+        }
+        if primary && let Some(table) = self.catalog.table_mut(name) {
+            if table.has_primary {
+                return Err(self.lexer.broken(format!("`{name}` has a second primary key")));
+            }
+            table.has_primary = true;
         }
         if is(0, &["ATTACH"]) && is(1, &["PARTITION"]) {
             return match self.name_in(&change[2..]) {
@@ -532,6 +689,7 @@ impl Script<'_, '_> {
                 matches!(token, Token::Word(_)) && (token.is_any(&CONSTRAINTS) || token.is_any(&CONSTRAINTS_MYSQL))
             }) {
                 if let Some(key) = constraint_key(start) {
+                    self.check_key(name, &key)?;
                     self.add_key(name, key);
                 }
                 self.note_reference(role, start);
@@ -542,7 +700,7 @@ impl Script<'_, '_> {
             }
             let from = usize::from(rest.first().is_some_and(|token| token.is("COLUMN")));
             let mut defined = Table::default();
-            self.definition(rest.get(from..).unwrap_or_default(), &mut defined)?;
+            self.definition(name, rest.get(from..).unwrap_or_default(), &mut defined)?;
             let places = change.iter().any(|token| token.is_any(&["FIRST", "AFTER"]));
             if filled && self.is_read(role, &defined.columns) || places {
                 return unclear(self, "ADD COLUMN");
@@ -563,7 +721,7 @@ impl Script<'_, '_> {
             let old = change.get(at).and_then(word_of).unwrap_or_default();
             at += usize::from(is(0, &["CHANGE"]));
             let mut defined = Table::default();
-            self.definition(change.get(at..).unwrap_or_default(), &mut defined)?;
+            self.definition(name, change.get(at..).unwrap_or_default(), &mut defined)?;
             let Some(mut new) = defined.columns.pop() else { return Ok(()) };
             if !new.name.eq_ignore_ascii_case(&old) {
                 return unclear(self, "CHANGE");
@@ -592,6 +750,18 @@ impl Script<'_, '_> {
             return Ok(());
         }
         Err(self.lexer.broken(format!("ALTER TABLE `{name}` {} is not known", show(&change[0]))))
+    }
+
+    /// Refuses a key on columns that the table does not have.
+    fn check_key(&mut self, name: &TableName, key: &[String]) -> Result<(), SourceError> {
+        let columns = self.catalog.columns_of(name);
+        let has = |name: &String| columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
+        match key.iter().find(|column| *column != "?" && !has(column)) {
+            Some(column) if !columns.is_empty() => {
+                Err(self.lexer.broken(format!("a key of `{name}` names the column `{column}`, which does not exist")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Notes a foreign key that PostgreSQL checks.
@@ -627,8 +797,8 @@ impl Script<'_, '_> {
         self.lexer.take_any(&["TEMPORARY", "FOREIGN"])?;
         if self.lexer.peek()?.is_any(&["DATABASE", "SCHEMA"]) {
             self.lexer.token()?;
-            if self.lexer.take_word("IF")? {
-                self.lexer.take_word("EXISTS")?;
+            if self.lexer.take_word("IF")? && !self.lexer.take_word("EXISTS")? {
+                return self.odd("DROP");
             }
             let Some(name) = self.name()? else { return Err(self.lexer.broken("DROP names no schema")) };
             let filled = Role::ALL.into_iter().any(|role| !self.builder.is_empty(role));
@@ -638,14 +808,24 @@ impl Script<'_, '_> {
                 );
             }
             self.catalog.forget_all(&name);
+            self.objects.has_schemas = true;
+            self.objects.forget(ObjectKind::Schema, &name);
             return self.skip_plain();
         }
         if self.lexer.take_any(&["TABLE", "TABLES"])? {
+            let mut exists = true;
             if self.lexer.take_word("IF")? {
-                self.lexer.take_word("EXISTS")?;
+                exists = false;
+                if !self.lexer.take_word("EXISTS")? {
+                    return self.odd("DROP TABLE");
+                }
             }
             loop {
                 let Some(name) = self.table_name()? else { return Err(self.no_table_name("DROP TABLE")) };
+                if exists && self.catalog.creates_tables() {
+                    self.check_relation(&name)?;
+                }
+                self.check_locks(&name)?;
                 self.drop_table(&name)?;
                 if !self.lexer.take_symbol(b',')? {
                     break;
@@ -658,7 +838,11 @@ impl Script<'_, '_> {
             let found = self.shown_token()?;
             return Err(self.lexer.broken(format!("DROP {found} is not known")));
         }
-        self.skip_plain()
+        let tokens = self.collect_body()?;
+        if !shapes::is_statement(self.dialect(), "DROP", &tokens) {
+            return self.odd("DROP");
+        }
+        self.note_dropped(&tokens)
     }
 
     fn drop_table(&mut self, name: &TableName) -> Result<(), SourceError> {

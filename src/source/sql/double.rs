@@ -10,6 +10,7 @@ use super::lexer::Token;
 use super::row::{RowScanner, Value};
 use super::script::{DUMP_ANEW, Script, show};
 use super::settings::split;
+use super::shapes;
 use super::types::{closing, word_of};
 
 /// The rule of a statement for rows whose id is taken.
@@ -100,6 +101,9 @@ impl Script<'_, '_> {
             return Err(self.bad_clause());
         }
         let tokens = self.collect_statement()?;
+        if !shapes::is_insert_clause(self.dialect(), &tokens) {
+            self.odd("what follows a row")?;
+        }
         let mut rest = tokens.as_slice();
         // MySQL: VALUES (...) AS new(a, b) ON DUPLICATE KEY UPDATE.
         let mut alias = None;

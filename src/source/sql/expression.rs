@@ -1,5 +1,5 @@
 //! Evaluates the expressions that dumps and hand-written scripts use for literals: casts, typed literals, character
-//! set introducers, `replace(..., char(10))` of sqlite3's .dump, and the like.
+//! set introducers, calls of simple functions, and the like.
 
 use std::borrow::Cow;
 
@@ -25,6 +25,29 @@ pub fn decode(scanner: RowScanner, text: &[u8], value: Value) -> Result<Scalar<'
         let detail = format!("`{shown}` cannot be evaluated without the database: {detail}");
         RowError { at: value.start, detail: detail.into() }
     })
+}
+
+/// Whether what follows a literal belongs to no expression. Other expressions are not judged.
+pub fn is_damaged(scanner: RowScanner, written: &[u8]) -> bool {
+    let text = [written, b")"].concat();
+    let raw = RowScanner { raw: true, ..scanner };
+    let mut evaluator = Evaluator { scanner: raw, text: &text, at: 0, depth: 0 };
+    if evaluator.peek_word().is_ok_and(|word| word.contains(|letter: char| !letter.is_ascii())) {
+        return true;
+    }
+    let literal = matches!(raw.simple_value(&text, 0), Ok(Some(_)));
+    if !literal || evaluator.expression().is_err() {
+        return false;
+    }
+    const OPERATORS: &[u8] = b"+-*/%|&<>=!~^#@:[";
+    const WORDS: [&str; 15] = [
+        "AND", "OR", "IS", "IN", "LIKE", "NOT", "BETWEEN", "AT", "DIV", "MOD", "XOR", "REGEXP", "RLIKE", "ILIKE",
+        "ISNULL",
+    ];
+    let Ok(next) = evaluator.peek() else { return false };
+    evaluator.at < written.len()
+        && !OPERATORS.contains(&next)
+        && !evaluator.peek_word().is_ok_and(|word| WORDS.contains(&word.as_str()))
 }
 
 /// Evaluates an expression. The error says what is not understood.
@@ -194,9 +217,6 @@ impl Evaluator<'_> {
                     self.at += more.len();
                     kind = format!("{kind} {more}");
                 }
-                if self.dialect() == Dialect::Sqlite {
-                    return Err(format!("SQLite has no literals of type {kind}"));
-                }
                 let value = self.primary()?;
                 self.cast(value, &TypeName { name: kind, length: None })
             }
@@ -212,7 +232,6 @@ impl Evaluator<'_> {
             let joins = match self.dialect() {
                 Dialect::Postgres => first == b'\'' && newline,
                 Dialect::MySql => self.scanner.syntax.quotes_string(first),
-                Dialect::Sqlite => false,
             };
             if !joins {
                 return Ok(Scalar::Text(text.into()));
@@ -371,10 +390,6 @@ impl Evaluator<'_> {
             let plain = plain.ok_or_else(unclear)?;
             return Ok(Scalar::Number(if whole { plain.into_bytes() } else { bytes.to_vec() }.into()));
         }
-        if self.dialect() == Dialect::Sqlite {
-            // Any other type converts to a number.
-            return Err(unclear());
-        }
         let date = content.len() == 10 && content.bytes().filter(|byte| *byte == b'-').count() == 2;
         match first {
             "TIMESTAMP" | "DATETIME" | "TIMESTAMPTZ" if date => {
@@ -529,7 +544,7 @@ mod tests {
 
     #[test]
     fn literals_of_every_database_are_evaluated() {
-        use Dialect::{MySql, Postgres, Sqlite};
+        use Dialect::{MySql, Postgres};
         for (dialect, text, expected) in [
             (Postgres, "'B'\n  'o'", "Bo"),
             (Postgres, r"U&'B\006f\+00006f'", "Boo"),
@@ -550,10 +565,9 @@ mod tests {
             (MySql, "CONVERT('a' USING utf8mb4)", "a"),
             (MySql, "concat('a', 'b', 1)", "ab1"),
             (MySql, "unhex('4142')", "AB"),
-            (Sqlite, r"replace(replace('a\nb\r','\n',char(10)),'\r',char(13))", "a\nb\r"),
-            (Sqlite, r"unistr('a\u000ab\\')", "a\nb\\"),
-            (Sqlite, "0x1F", "31"),
-            (Sqlite, "X'4142' || 'c'", "ABc"),
+            (Postgres, r"replace(replace('a\nb\r','\n',chr(10)),'\r',chr(13))", "a\nb\r"),
+            (Postgres, r"unistr('a\u000ab\\')", "a\nb\\"),
+            (Postgres, "0x1F", "31"),
         ] {
             assert_eq!(value(dialect, text).as_ref().map(Option::as_deref), Ok(Some(expected)), "{text}");
         }
@@ -562,14 +576,13 @@ mod tests {
 
     #[test]
     fn everything_else_is_named() {
-        use Dialect::{MySql, Postgres, Sqlite};
+        use Dialect::{MySql, Postgres};
         for (dialect, text, reason) in [
             (Postgres, "now()", "the function now"),
             (Postgres, "'a' 'b'", "`'b'` is not expected"),
             (Postgres, "1 + 1", "`+ 1` is not expected"),
             (MySql, "'a' || 'b'", "`|| 'b'` is not expected"),
             (MySql, "_klingon 'a'", "_KLINGON is no character set"),
-            (Sqlite, "CAST('2018-01-02' AS timestamp)", "a conversion to TIMESTAMP"),
             (Postgres, r"U&'\00'", "a Unicode escape"),
             (Postgres, &format!("{}1", "(".repeat(100)), "nested too deeply"),
         ] {

@@ -13,7 +13,8 @@ use super::double::{OnDouble, PendingRows};
 use super::expression;
 use super::lexer::{Dialect, Token};
 use super::row::{RowError, RowScanner, Scalar, Value};
-use super::script::{DUMP_ANEW, Script, not_utf8, show, unknown_bytes};
+use super::script::{DUMP_ANEW, Script, not_utf8, unknown_bytes};
+use super::shapes;
 
 /// Longest start of an INSERT, up to its first row, that is compared with the next one, in bytes.
 const MAX_HEAD: usize = 1024;
@@ -34,13 +35,6 @@ impl Script<'_, '_> {
             if mysql && self.lexer.take_any(&["LOW_PRIORITY", "HIGH_PRIORITY", "DELAYED"])? {
             } else if mysql && !replaces && self.lexer.take_word("IGNORE")? {
                 on_double = OnDouble::Ignore;
-            } else if dialect == Dialect::Sqlite && !replaces && self.lexer.take_word("OR")? {
-                on_double = match self.lexer.token()? {
-                    word if word.is("REPLACE") => OnDouble::Replace,
-                    word if word.is("IGNORE") => OnDouble::Ignore,
-                    word if word.is_any(&["ROLLBACK", "ABORT", "FAIL"]) => OnDouble::Refuse,
-                    other => return Err(self.lexer.broken(format!("INSERT OR {} is not known", show(&other)))),
-                };
             } else {
                 break;
             }
@@ -69,12 +63,13 @@ impl Script<'_, '_> {
             self.lexer.take_word("VALUE")?;
         }
         self.check_created(&table)?;
+        self.check_locks(&table)?;
         self.check_triggers(&table)?;
         if mysql && columns.is_none() && self.lexer.take_word("SET")? {
             return self.insert_set(&table, on_double);
         }
         if !(self.lexer.take_word("VALUES")? || (mysql && self.lexer.take_word("VALUE")?)) {
-            if self.lexer.peek()?.is_any(&["SELECT", "WITH", "TABLE"]) || *self.lexer.peek()? == Token::Symbol(b'(') {
+            if self.lexer.peek()?.is_any(&["SELECT", "WITH", "TABLE"]) || self.lexer.peek_query()? {
                 return self.insert_query(&table, used);
             }
             if self.lexer.take_word("DEFAULT")? && self.lexer.take_word("VALUES")? {
@@ -136,7 +131,9 @@ impl Script<'_, '_> {
         let rules = self.scanner();
         self.lexer.skip_blank()?;
         if rules.syntax.dialect == Dialect::MySql && matches!(self.lexer.stream.fill(1)?.first(), Some(b'R' | b'r')) {
-            self.lexer.take_word("ROW")?;
+            if !self.lexer.take_word("ROW")? {
+                return Err(self.lexer.broken("a row does not start with `(`"));
+            }
             self.lexer.skip_blank()?;
         }
         loop {
@@ -198,6 +195,7 @@ impl Script<'_, '_> {
                 return Err(stream.broken(0, wrong_width(&plan.columns, values.len())));
             }
             let zero_is_zero = self.session.zero_is_zero;
+            check_expressions(stream, rules, &values)?;
             let row = decode_row(stream, rules, plan, &values, zero_is_zero)?;
             let origin = RowOrigin { part: plan.part, keyed: plan.keyed, offset: stream.offset() };
             if let Some(place) = self.builder.add(role, &row, origin)? {
@@ -241,6 +239,7 @@ impl Script<'_, '_> {
                     if width.is_some_and(|width| width != found) {
                         return Err(self.wrong_unused_width(found, width));
                     }
+                    check_expressions(&self.lexer.stream, self.scanner(), &values)?;
                     self.lexer.stream.consume(length);
                     found
                 }
@@ -256,7 +255,11 @@ impl Script<'_, '_> {
                     if !self.lexer.peek()?.is_any(&["ON", "AS", "RETURNING"]) {
                         return Err(self.bad_clause());
                     }
-                    return self.skip_plain();
+                    let tokens = self.collect_statement()?;
+                    return match shapes::is_insert_clause(self.dialect(), &tokens) {
+                        true => Ok(()),
+                        false => self.odd("what follows a row"),
+                    };
                 }
             }
         }
@@ -381,6 +384,18 @@ enum AfterRow {
     Clause,
 }
 
+/// Refuses values that are no expressions, such as `1..5`, also where the query does not read them.
+fn check_expressions(stream: &Stream<'_>, rules: RowScanner, values: &[Value]) -> Result<(), SourceError> {
+    let fault = values.iter().find_map(|value| {
+        let written = stream.window().get(value.start..value.end).filter(|_| value.is_expression())?;
+        expression::is_damaged(rules, written).then_some(value.start)
+    });
+    match fault {
+        Some(at) => Err(stream.broken(at, "a value is followed by something that belongs to no expression")),
+        None => Ok(()),
+    }
+}
+
 fn decode_row<'r>(
     stream: &'r Stream<'_>,
     rules: RowScanner,
@@ -480,7 +495,6 @@ fn stored<'t>(
         return Err(numbered());
     }
     let storage = match dialect {
-        Dialect::Sqlite => Storage::Affinity,
         Dialect::Postgres if is_text => Storage::Strict,
         _ => Storage::Rounding,
     };

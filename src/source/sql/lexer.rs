@@ -1,4 +1,4 @@
-//! The tokens of an SQL script, split as psql, sqlite3 and the mysql client split them.
+//! The tokens of an SQL script, split as psql and the mysql client split them.
 
 use memchr::{memchr, memchr2, memmem};
 
@@ -10,7 +10,6 @@ use super::super::stream::Stream;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     Postgres,
-    Sqlite,
     MySql,
 }
 
@@ -42,7 +41,6 @@ impl Syntax {
         match quote {
             b'"' => !self.quotes_string(quote),
             b'`' => self.dialect != Dialect::Postgres,
-            b'[' => self.dialect == Dialect::Sqlite,
             _ => false,
         }
     }
@@ -94,6 +92,8 @@ pub struct Lexer<'s> {
     conditionals: u32,
     /// The quote of the last string.
     pub last_quote: u8,
+    /// Whether no token of a statement was read since the last one ended.
+    between_statements: bool,
     peeked: Option<Token>,
 }
 
@@ -108,8 +108,14 @@ impl<'s> Lexer<'s> {
             old_header: false,
             conditionals: 0,
             last_quote: 0,
+            between_statements: true,
             peeked: None,
         }
+    }
+
+    /// The next token starts a statement.
+    pub fn begin_statement(&mut self) {
+        self.between_statements = self.peeked.is_none();
     }
 
     /// Whether every dump header was followed by its footer, and no conditional comment is open.
@@ -212,8 +218,10 @@ impl<'s> Lexer<'s> {
         let syntax = self.syntax;
         if self.at_delimiter()? {
             self.stream.consume(self.delimiter.len());
+            self.between_statements = true;
             return Ok(Token::Stop);
         }
+        self.between_statements = false;
         let Some(&byte) = self.stream.fill(1)?.first() else { return Ok(Token::End) };
         match byte {
             quote if syntax.quotes_string(quote) => {
@@ -223,8 +231,7 @@ impl<'s> Lexer<'s> {
             quote if syntax.quotes_name(quote) => {
                 self.stream.consume(1);
                 let mut name = Vec::new();
-                let close = if quote == b'[' { b']' } else { quote };
-                self.quoted(close, false, Some((&mut name, MAX_NAME)))?;
+                self.quoted(quote, false, Some((&mut name, MAX_NAME)))?;
                 let name = syntax.charset.decode(name.into()).unwrap_or_default();
                 Ok(Token::Name(String::from_utf8_lossy(&name).into_owned()))
             }
@@ -281,7 +288,14 @@ impl<'s> Lexer<'s> {
                     let blank = window.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(window.len());
                     self.stream.consume(blank);
                 }
-                (Some(b'-'), Some(b'-')) if !mysql || byte(2).is_none_or(|byte| byte <= b' ') => self.line_comment()?,
+                // The mysql client also skips a line that starts with `--` where a statement starts.
+                (Some(b'-'), Some(b'-'))
+                    if !mysql
+                        || byte(2).is_none_or(|byte| byte <= b' ')
+                        || (self.between_statements && self.stream.at_line_start()) =>
+                {
+                    self.line_comment()?;
+                }
                 (Some(b'#'), _) if mysql => self.line_comment()?,
                 (Some(b'/'), Some(b'*')) => self.comment()?,
                 // The end of a conditional comment. Its content is read as SQL.
@@ -343,10 +357,14 @@ impl<'s> Lexer<'s> {
         if self.syntax.dialect == Dialect::MySql
             && let Some(mark) = [&b"/*!"[..], b"/*M!"].into_iter().find(|mark| window.starts_with(mark))
         {
-            let version = window[mark.len()..].iter().take(6).take_while(|byte| byte.is_ascii_digit()).count();
-            // The content is for servers of this version and later: 999999 is MariaDB's mark for its client.
-            if !window[mark.len()..].starts_with(b"99999") {
-                self.stream.consume(mark.len() + version);
+            let digits = window[mark.len()..].iter().take(6).take_while(|byte| byte.is_ascii_digit()).count();
+            let digits = if digits < 5 { 0 } else { digits };
+            let version = &window[mark.len()..mark.len() + digits];
+            // The content is for servers of this version and later. No server has version 20, and 99999 is the mark of
+            // what is for clients alone.
+            let future = version.starts_with(b"99999") || (digits == 6 && version >= &b"200000"[..]);
+            if !future {
+                self.stream.consume(mark.len() + digits);
                 self.conditionals += 1;
                 return Ok(());
             }
@@ -467,20 +485,11 @@ impl<'s> Lexer<'s> {
     /// Skips the rest of the statement. As in psql, a semicolon in parentheses or in the body of an SQL function
     /// (`BEGIN ATOMIC ... END`) does not end it.
     pub fn skip_statement(&mut self) -> Result<(), SourceError> {
-        self.each_token(false, |_, _| Ok(()))
-    }
-
-    /// Like [`Lexer::skip_statement`], for `CREATE TRIGGER`: SQLite writes its body between a bare `BEGIN` and `END`.
-    pub fn skip_trigger(&mut self) -> Result<(), SourceError> {
-        self.each_token(self.syntax.dialect == Dialect::Sqlite, |_, _| Ok(()))
+        self.each_token(|_, _| Ok(()))
     }
 
     /// Passes the tokens up to the end of the statement to `show`, which also learns whether each starts a line.
-    pub fn each_token(
-        &mut self,
-        bare_blocks: bool,
-        mut show: impl FnMut(&Token, bool) -> Result<(), String>,
-    ) -> Result<(), SourceError> {
+    pub fn each_token(&mut self, mut show: impl FnMut(&Token, bool) -> Result<(), String>) -> Result<(), SourceError> {
         let nests = self.syntax.dialect != Dialect::MySql;
         let (mut parentheses, mut blocks) = (0i64, 0i64);
         loop {
@@ -494,7 +503,7 @@ impl<'s> Lexer<'s> {
                 Token::Symbol(b')') if nests => parentheses -= 1,
                 Token::Word(word) if nests => {
                     if word.eq_ignore_ascii_case("begin") {
-                        blocks += i64::from(bare_blocks || blocks > 0 || self.peek()?.is("atomic"));
+                        blocks += i64::from(blocks > 0 || self.peek()?.is("atomic"));
                     } else if blocks > 0 && word.eq_ignore_ascii_case("case") {
                         blocks += 1;
                     } else if blocks > 0 && word.eq_ignore_ascii_case("end") {
@@ -575,7 +584,6 @@ mod tests {
 
     #[test]
     fn names_are_quoted_as_in_each_database() {
-        assert_eq!(words(Dialect::Sqlite, "[a b] `c` \"d\""), "<a b> <c> <d>");
         assert_eq!(words(Dialect::Postgres, "a[1]"), "a [ 1 ]");
         assert_eq!(words(Dialect::MySql, "\"a\""), "''");
     }

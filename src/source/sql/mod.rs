@@ -1,5 +1,5 @@
-//! Reads dumps that are SQL scripts, as pg_dump, mysqldump, mariadb-dump and sqlite3's .dump write them, and scripts of
-//! the same kind that people write.
+//! Reads dumps that are SQL scripts, as pg_dump, mysqldump and mariadb-dump write them, and scripts of the same kind
+//! that people write. Those of SQLite are read by SQLite itself: see `sqlite_script`.
 //!
 //! The script is not executed. Every statement is understood and followed, or belongs to the statements that cannot
 //! change the tables of the query, or is an error with its place.
@@ -12,7 +12,8 @@
 //! insert      INSERT and REPLACE                 copy        COPY and its rows
 //! double      rows whose id is taken             row         the values of a row
 //! expression  values that are no literals        escapes     the escapes of strings
-//! change      UPDATE, DELETE, TRUNCATE           client      commands of psql, mysql and sqlite3
+//! objects     views, sequences, types and the like       shape, shapes  what statements without rows look like
+//! change      UPDATE, DELETE, TRUNCATE           client      commands of psql and mysql
 //! ```
 
 pub mod catalog;
@@ -25,10 +26,13 @@ mod escapes;
 mod expression;
 mod insert;
 mod lexer;
+mod objects;
 mod row;
 mod script;
 mod session;
 mod settings;
+mod shape;
+mod shapes;
 mod statement;
 mod types;
 
@@ -43,38 +47,44 @@ pub use copy::unescape;
 pub use lexer::Dialect;
 use lexer::Lexer;
 use script::Script;
-pub use script::not_utf8;
+pub use script::{DUMP_ANEW, not_utf8};
 
-/// Detects the dialect by the earliest distinctive mark. Without one it is PostgreSQL's, which is closest to the
-/// standard.
-pub fn dialect(head: &[u8]) -> Dialect {
-    const MARKS: [(&[u8], Dialect); 23] = [
-        (b"-- PostgreSQL database", Dialect::Postgres),
-        (b"SET standard_conforming_strings", Dialect::Postgres),
-        (b"pg_catalog.", Dialect::Postgres),
-        (b" FROM stdin", Dialect::Postgres),
-        (b"PRAGMA ", Dialect::Sqlite),
-        (b" AUTOINCREMENT", Dialect::Sqlite),
-        (b"INSERT OR ", Dialect::Sqlite),
-        (b"sqlite_sequence", Dialect::Sqlite),
-        (b"-- MySQL dump", Dialect::MySql),
-        (b"-- MariaDB dump", Dialect::MySql),
-        (b"-- phpMyAdmin", Dialect::MySql),
-        (b"/*!", Dialect::MySql),
-        (b"/*M!", Dialect::MySql),
-        (b"INSERT INTO `", Dialect::MySql),
-        (b"TABLE `", Dialect::MySql),
-        (b"TABLES `", Dialect::MySql),
-        (b" ENGINE=", Dialect::MySql),
-        (b" AUTO_INCREMENT", Dialect::MySql),
-        (b"SET NAMES ", Dialect::MySql),
-        (b"INSERT IGNORE ", Dialect::MySql),
-        (b"ON DUPLICATE KEY", Dialect::MySql),
-        (b"LOCK TABLES ", Dialect::MySql),
-        (b"DELIMITER ", Dialect::MySql),
+/// Detects the dialect by the earliest distinctive mark. None: it is SQLite's. Without a mark it is PostgreSQL's, which
+/// is closest to the standard.
+pub fn dialect(head: &[u8]) -> Option<Dialect> {
+    const MARKS: [(&[u8], Option<Dialect>); 25] = [
+        (b"-- PostgreSQL database", Some(Dialect::Postgres)),
+        (b"SET standard_conforming_strings", Some(Dialect::Postgres)),
+        (b"pg_catalog.", Some(Dialect::Postgres)),
+        (b" FROM stdin", Some(Dialect::Postgres)),
+        (b"PRAGMA ", None),
+        (b"BEGIN TRANSACTION;", None),
+        (b"INSERT INTO sqlite_", None),
+        (b" AUTOINCREMENT", None),
+        (b"INSERT OR ", None),
+        (b"sqlite_sequence", None),
+        (b"-- MySQL dump", Some(Dialect::MySql)),
+        (b"-- MariaDB dump", Some(Dialect::MySql)),
+        (b"-- phpMyAdmin", Some(Dialect::MySql)),
+        (b"/*!", Some(Dialect::MySql)),
+        (b"/*M!", Some(Dialect::MySql)),
+        (b"INSERT INTO `", Some(Dialect::MySql)),
+        (b"TABLE `", Some(Dialect::MySql)),
+        (b"TABLES `", Some(Dialect::MySql)),
+        (b" ENGINE=", Some(Dialect::MySql)),
+        (b" AUTO_INCREMENT", Some(Dialect::MySql)),
+        (b"SET NAMES ", Some(Dialect::MySql)),
+        (b"INSERT IGNORE ", Some(Dialect::MySql)),
+        (b"ON DUPLICATE KEY", Some(Dialect::MySql)),
+        (b"LOCK TABLES ", Some(Dialect::MySql)),
+        (b"DELIMITER ", Some(Dialect::MySql)),
     ];
-    let first = |(mark, dialect): (&[u8], Dialect)| Some((memchr::memmem::find(head, mark)?, dialect));
-    MARKS.into_iter().filter_map(first).min_by_key(|(at, _)| *at).map_or(Dialect::Postgres, |(_, dialect)| dialect)
+    let first = |(mark, dialect): (&[u8], Option<Dialect>)| Some((memchr::memmem::find(head, mark)?, dialect));
+    MARKS
+        .into_iter()
+        .filter_map(first)
+        .min_by_key(|(at, _)| *at)
+        .map_or(Some(Dialect::Postgres), |(_, dialect)| dialect)
 }
 
 /// What a script is read into.
@@ -91,7 +101,6 @@ pub fn comparer(dialect: Dialect) -> Comparer {
     match dialect {
         Dialect::Postgres => Comparer::Postgres,
         Dialect::MySql => Comparer::MySql,
-        Dialect::Sqlite => Comparer::Sqlite,
     }
 }
 
@@ -99,7 +108,7 @@ pub fn comparer(dialect: Dialect) -> Comparer {
 pub fn read(stream: Stream<'_>, dialect: Dialect, target: Target<'_>) -> Result<(), SourceError> {
     let naming = match dialect {
         Dialect::Postgres => Naming { any_case: false, default_schema: Some(PUBLIC) },
-        Dialect::MySql | Dialect::Sqlite => Naming { any_case: true, default_schema: None },
+        Dialect::MySql => Naming { any_case: true, default_schema: None },
     };
     let schema = naming.default_schema.unwrap_or_default().to_owned();
     let catalog = Catalog::new(target.mapping, naming);
@@ -107,6 +116,7 @@ pub fn read(stream: Stream<'_>, dialect: Dialect, target: Target<'_>) -> Result<
         lexer: Lexer::new(stream, dialect),
         builder: target.builder,
         catalog,
+        objects: objects::Objects::default(),
         session: session::Session::default(),
         database: String::new(),
         schema,

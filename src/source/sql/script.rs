@@ -6,12 +6,15 @@ use super::super::mapping::Role;
 use super::super::warnings::Warnings;
 use super::catalog::{Catalog, TableName};
 use super::lexer::{Dialect, Lexer, Token};
+use super::objects::Objects;
 use super::session::Session;
+use super::shapes;
 
 pub struct Script<'s, 'm> {
     pub lexer: Lexer<'s>,
     pub builder: &'m mut CandidateBuilder,
     pub catalog: Catalog<'m>,
+    pub objects: Objects,
     pub session: Session,
     /// The database and schema of unqualified names.
     pub database: String,
@@ -60,6 +63,10 @@ impl Script<'_, '_> {
     /// Refuses what need not concern the tables of the query, or warns of it.
     pub fn refuse_or_warn(&mut self, detail: impl Into<String>) -> Result<(), SourceError> {
         let refusal = self.refused(detail);
+        self.overrule(refusal)
+    }
+
+    fn overrule(&mut self, refusal: SourceError) -> Result<(), SourceError> {
         if !self.lenient {
             return Err(match refusal {
                 SourceError::Refused { at, detail } => SourceError::Refused {
@@ -76,19 +83,13 @@ impl Script<'_, '_> {
     /// Reads a name, folded as the database folds it.
     pub fn name(&mut self) -> Result<Option<String>, SourceError> {
         let dialect = self.dialect();
-        let is_name = match self.lexer.peek()? {
-            Token::Word(_) | Token::Name(_) => true,
-            Token::Text(text) => dialect == Dialect::Sqlite && !text.is_empty(),
-            _ => false,
-        };
-        if !is_name {
+        if !matches!(self.lexer.peek()?, Token::Word(_) | Token::Name(_)) {
             return Ok(None);
         }
         Ok(match self.lexer.token()? {
             Token::Name(name) => Some(name),
             Token::Word(word) if dialect == Dialect::Postgres => Some(word.to_ascii_lowercase()),
             Token::Word(word) => Some(word),
-            Token::Text(text) => Some(String::from_utf8_lossy(&text).into_owned()),
             _ => None,
         })
     }
@@ -109,13 +110,6 @@ impl Script<'_, '_> {
         while self.lexer.take_symbol(b'.')? {
             let Some(next) = self.name()? else { return Ok(None) };
             schema = std::mem::replace(&mut name, next);
-        }
-        if self.dialect() == Dialect::Sqlite {
-            name.make_ascii_lowercase();
-            schema.make_ascii_lowercase();
-            if schema == "main" {
-                schema.clear();
-            }
         }
         Ok(Some(TableName { database: self.database.clone(), schema, name }))
     }
@@ -142,15 +136,46 @@ impl Script<'_, '_> {
         }
     }
 
+    /// Skips the rest of a statement that changes no rows, if it has the form of such a statement. `first` is its first
+    /// word.
+    pub fn skip_known(&mut self, first: &str) -> Result<(), SourceError> {
+        let at = self.refused("");
+        let tokens = self.collect_statement()?;
+        match shapes::is_statement(self.dialect(), &first.to_ascii_uppercase(), &tokens) {
+            true => Ok(()),
+            false => self.odd_at(at, first),
+        }
+    }
+
+    /// Refuses a statement that is not written as the database reads it, as far as that is known here.
+    pub fn odd(&mut self, what: &str) -> Result<(), SourceError> {
+        let at = self.refused("");
+        self.odd_at(at, what)
+    }
+
+    pub fn odd_at(&mut self, at: SourceError, what: &str) -> Result<(), SourceError> {
+        let refusal = SourceError::Refused {
+            at: match at {
+                SourceError::Refused { at, .. } => at,
+                _ => self.lexer.stream.position(0),
+            },
+            detail: format!(
+                "{what} has a form that is not known here: the dump is damaged, or only the database can tell what it \
+                 means"
+            ),
+        };
+        self.overrule(refusal)
+    }
+
     /// Skips the rest of a statement that changes no rows. A statement that starts within it lacks its separator.
     pub fn skip_plain(&mut self) -> Result<(), SourceError> {
-        self.lexer.each_token(false, separated)
+        self.lexer.each_token(separated)
     }
 
     /// Skips the rest of a statement. Returns whether it names a table that the query reads and that has rows so far.
     pub fn skip_and_find_used(&mut self) -> Result<Option<Role>, SourceError> {
         let mut names: Vec<String> = Vec::new();
-        self.lexer.each_token(false, |token, line_start| {
+        self.lexer.each_token(|token, line_start| {
             if let Token::Word(name) | Token::Name(name) = token
                 && names.len() < MAX_NAMES
                 && !names.contains(name)
@@ -175,7 +200,7 @@ impl Script<'_, '_> {
     /// Collects the tokens up to the end of the statement.
     pub fn collect_statement(&mut self) -> Result<Vec<Token>, SourceError> {
         let mut tokens = Vec::new();
-        self.lexer.each_token(false, |token, line_start| {
+        self.lexer.each_token(|token, line_start| {
             if tokens.len() == MAX_TOKENS {
                 return Err(format!("a statement has more than {MAX_TOKENS} words"));
             }
@@ -219,11 +244,22 @@ impl Script<'_, '_> {
 
     /// Refuses rows of a table that the dump does not create although it creates others.
     pub fn check_created(&mut self, table: &TableName) -> Result<(), SourceError> {
-        let internal = table.name.starts_with("sqlite_");
-        if internal || !self.catalog.creates_tables() || self.catalog.table(table).is_some_and(|known| known.created) {
+        if self.catalog.table(table).is_some_and(|known| known.created) {
+            return Ok(());
+        }
+        if !self.catalog.creates_tables() {
+            self.note_early(table);
             return Ok(());
         }
         self.refuse_or_warn(format!("rows are added to `{table}`, which no CREATE TABLE of the dump defines"))
+    }
+
+    /// Refuses a change of a table that LOCK TABLES does not name, as the database does.
+    pub fn check_locks(&mut self, table: &TableName) -> Result<(), SourceError> {
+        match self.session.may_change(table) {
+            true => Ok(()),
+            false => Err(self.lexer.broken(format!("`{table}` is not among the tables of LOCK TABLES"))),
+        }
     }
 
     /// Refuses rows of a table with triggers or rules.
@@ -283,6 +319,7 @@ impl Script<'_, '_> {
         if let Some(open) = self.session.unclosed(self.lexer.has_footer()) {
             return Err(self.lexer.stream.truncated(open));
         }
+        self.check_all_created()?;
         if self.lexer.old_header && !self.lexer.has_footer() {
             self.warnings.add(
                 "the dump is from a mysqldump before version 10, which writes no closing comment: whether it is \

@@ -1,7 +1,8 @@
 //! What a script has opened and must close, and the settings that it saves and restores.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::catalog::TableName;
 use super::lexer::Syntax;
 
 /// The state of the session that a script builds up.
@@ -13,14 +14,18 @@ pub struct Session {
     pub manual_commit: bool,
     /// Whether rows of the query's tables were read since the last BEGIN or COMMIT.
     pub uncommitted: bool,
-    /// LOCK TABLES without UNLOCK TABLES.
-    pub locked: bool,
+    /// The tables of LOCK TABLES without UNLOCK TABLES.
+    locked: Option<BTreeSet<TableName>>,
+    /// The key of psql's `\\restrict`, until `\\unrestrict` names it.
+    pub restricted: Option<String>,
     /// MySQL's NO_AUTO_VALUE_ON_ZERO.
     pub zero_is_zero: bool,
     /// Whether the script names the character set of its texts.
     pub names_charset: bool,
     /// User variables that keep settings: `SET @OLD_SQL_MODE = @@SQL_MODE`.
     saved: BTreeMap<String, SavedSettings>,
+    /// User variables that have a value.
+    assigned: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +53,33 @@ impl Session {
         Some(*saved)
     }
 
+    /// Locks tables, and unlocks all others.
+    pub fn lock(&mut self, tables: impl IntoIterator<Item = TableName>) {
+        self.locked = Some(tables.into_iter().collect());
+    }
+
+    pub fn unlock(&mut self) {
+        self.locked = None;
+    }
+
+    /// Whether a table can be changed: all can, or only those that are locked.
+    pub fn may_change(&self, table: &TableName) -> bool {
+        let same = |locked: &TableName| locked.name.eq_ignore_ascii_case(&table.name);
+        self.locked.as_ref().is_none_or(|locked| locked.iter().any(same))
+    }
+
+    /// Notes that a user variable has a value.
+    pub fn assign(&mut self, variable: &str) {
+        if self.assigned.len() < MAX_SAVED {
+            self.assigned.insert(variable.to_ascii_lowercase());
+        }
+    }
+
+    /// Whether a user variable has a value.
+    pub fn is_assigned(&self, variable: &str) -> bool {
+        self.assigned.contains(&variable.to_ascii_lowercase()) || self.assigned.len() >= MAX_SAVED
+    }
+
     pub fn begin(&mut self) {
         self.in_transaction = true;
         self.uncommitted = false;
@@ -66,10 +98,13 @@ impl Session {
         if self.manual_commit && self.uncommitted {
             return Some("autocommit is off, and there is no COMMIT after the last rows".into());
         }
+        if self.restricted.is_some() {
+            return Some("`\\restrict` has no `\\unrestrict`".into());
+        }
         if has_footer {
             return None;
         }
-        if self.locked {
+        if self.locked.is_some() {
             return Some("LOCK TABLES has no UNLOCK TABLES".into());
         }
         // mysqldump restores all at the end; a script that keeps a single setting is no dump.
@@ -94,10 +129,10 @@ mod tests {
         assert!(session.unclosed(true).unwrap().contains("COMMIT"));
         session.commit();
         assert_eq!(session.unclosed(false), None);
-        session.locked = true;
+        session.lock([TableName::default()]);
         assert!(session.unclosed(false).unwrap().contains("UNLOCK"));
         assert_eq!(session.unclosed(true), None);
-        session.locked = false;
+        session.unlock();
         for name in ["OLD_A", "OLD_B"] {
             session.save(name, Syntax::new(Dialect::MySql));
         }

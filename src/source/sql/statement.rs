@@ -1,8 +1,12 @@
 //! Which statement is which. A statement is followed, skipped because it cannot change the query's tables, or refused.
 
 use super::super::error::SourceError;
+use super::catalog::TableName;
 use super::lexer::{Dialect, Token};
 use super::script::{DUMP_ANEW, Script, show};
+use super::settings::split;
+use super::shape::has_shape;
+use super::shapes;
 
 /// Statements that change no rows of tables, in any database.
 const HARMLESS: [&str; 10] =
@@ -58,8 +62,6 @@ const HARMLESS_MYSQL: [&str; 21] = [
     "DO",
 ];
 
-const HARMLESS_SQLITE: [&str; 2] = ["PRAGMA", "DETACH"];
-
 /// Functions that change no rows of tables.
 const HARMLESS_FUNCTIONS: [&str; 16] = [
     "set_config",
@@ -84,13 +86,13 @@ impl Script<'_, '_> {
     /// Reads all statements.
     pub fn statements(&mut self) -> Result<(), SourceError> {
         loop {
+            self.lexer.begin_statement();
             let line_start = self.lexer.starts_line()?;
             match self.lexer.token()? {
                 Token::End => return Ok(()),
                 Token::Stop => {}
                 Token::Word(word) => self.statement(word, line_start)?,
-                Token::Symbol(b'\\') if self.dialect() != Dialect::Sqlite => self.backslash_command()?,
-                Token::Symbol(b'.') if self.dialect() == Dialect::Sqlite => self.dot_command()?,
+                Token::Symbol(b'\\') => self.backslash_command()?,
                 // A statement in parentheses is a query.
                 Token::Symbol(b'(') => self.query("a query")?,
                 other => return Err(self.unknown_statement(&other)),
@@ -129,52 +131,51 @@ impl Script<'_, '_> {
                 self.lexer.take_stop().map(drop)
             }
             "DELIMITER" if mysql && line_start => self.set_delimiter(),
-            "LOCK" if mysql => {
-                self.session.locked |= self.lexer.peek()?.is_any(&["TABLE", "TABLES"]);
-                self.skip_plain()
-            }
+            "LOCK" if mysql => self.lock_tables(),
             "UNLOCK" if mysql => {
-                self.session.locked = false;
-                self.skip_plain()
+                self.session.unlock();
+                self.skip_known(&word)
             }
             "BEGIN" => {
                 self.session.begin();
-                self.skip_plain()
+                self.skip_known(&word)
             }
             "START" if self.lexer.peek()?.is("TRANSACTION") => {
                 self.session.begin();
-                self.skip_plain()
+                self.skip_known(&word)
             }
             "COMMIT" => {
                 self.session.commit();
-                self.skip_plain()
+                self.skip_known(&word)
             }
             "END" if !mysql => {
                 self.session.commit();
-                self.skip_plain()
+                self.skip_known(&word)
             }
-            "ROLLBACK" | "ABORT" => self.rollback(),
-            "SAVEPOINT" | "RELEASE" => self.skip_plain(),
-            "START" | "XA" if mysql => self.skip_plain(),
+            "ROLLBACK" | "ABORT" => self.rollback(&word),
+            "SAVEPOINT" | "RELEASE" => self.skip_known(&word),
+            "START" | "XA" if mysql => self.skip_known(&word),
+            "DO" if mysql => self.do_expression(),
             "SELECT" | "VALUES" | "TABLE" => self.query(&word),
             "WITH" => self.with(),
             "LOAD" if mysql => self.load(),
-            "CALL" | "EXECUTE" | "DO" if !(mysql && word.eq_ignore_ascii_case("DO")) => self.refuse_or_skip(format!(
+            "CALL" | "EXECUTE" | "DO" => self.refuse_or_skip(format!(
                 "{} runs code that may change any table, and only the database can tell how; {DUMP_ANEW}",
                 word.to_ascii_uppercase()
             )),
             "HANDLER" | "BINLOG" if mysql => {
                 self.refuse_or_skip(format!("only the database can follow {}; {DUMP_ANEW}", word.to_ascii_uppercase()))
             }
-            "ATTACH" if dialect == Dialect::Sqlite => self.refuse_or_skip("ATTACH opens another database"),
             upper => {
                 let own: &[&str] = match dialect {
                     Dialect::Postgres => &HARMLESS_POSTGRES,
                     Dialect::MySql => &HARMLESS_MYSQL,
-                    Dialect::Sqlite => &HARMLESS_SQLITE,
                 };
+                if upper == "REFRESH" && dialect == Dialect::Postgres {
+                    return self.refresh();
+                }
                 if HARMLESS.contains(&upper) || own.contains(&upper) {
-                    return self.skip_plain();
+                    return self.skip_known(upper);
                 }
                 if mysql && line_start && self.client_command(upper)? {
                     return Ok(());
@@ -184,8 +185,54 @@ impl Script<'_, '_> {
         }
     }
 
+    /// Handles `LOCK TABLES a WRITE, b READ`. Until UNLOCK TABLES no other table can be changed.
+    fn lock_tables(&mut self) -> Result<(), SourceError> {
+        let tokens = self.collect_statement()?;
+        if !shapes::is_statement(Dialect::MySql, "LOCK", &tokens) {
+            return self.odd("LOCK");
+        }
+        if !tokens[0].is_any(&["TABLE", "TABLES"]) {
+            return Ok(());
+        }
+        let tables: Vec<TableName> = split(&tokens[1..]).into_iter().filter_map(|part| self.name_in(part)).collect();
+        for table in &tables {
+            self.check_relation(table)?;
+        }
+        self.session.lock(tables);
+        Ok(())
+    }
+
+    /// Handles `REFRESH MATERIALIZED VIEW counted`.
+    fn refresh(&mut self) -> Result<(), SourceError> {
+        let tokens = self.collect_statement()?;
+        let shape = "MATERIALIZED VIEW [ CONCURRENTLY ] name [ WITH [ NO ] DATA ]";
+        if !has_shape(Dialect::Postgres, &tokens, &[shape]) {
+            return self.odd("REFRESH");
+        }
+        let from = 2 + usize::from(tokens[2].is("CONCURRENTLY"));
+        match self.name_in(&tokens[from..]) {
+            Some(name) => self.check_relation(&name),
+            None => Ok(()),
+        }
+    }
+
+    /// Handles MariaDB's `DO SETVAL(counter, 5, 0)`.
+    fn do_expression(&mut self) -> Result<(), SourceError> {
+        let tokens = self.collect_statement()?;
+        if !shapes::is_statement(Dialect::MySql, "DO", &tokens) {
+            return self.odd("DO");
+        }
+        match tokens.as_slice() {
+            [function, Token::Symbol(b'('), rest @ ..] if function.is("SETVAL") => match self.name_in(rest) {
+                Some(sequence) => self.check_relation(&sequence),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
     /// Handles ROLLBACK. Rows that it takes back cannot be taken back here.
-    fn rollback(&mut self) -> Result<(), SourceError> {
+    fn rollback(&mut self, word: &str) -> Result<(), SourceError> {
         if (self.session.in_transaction || self.session.manual_commit) && self.session.uncommitted {
             return Err(self.refused(
                 "ROLLBACK takes rows back that were read before, as the database does: the dump ended in an error, or \
@@ -193,7 +240,7 @@ impl Script<'_, '_> {
             ));
         }
         let to_savepoint = self.lexer.peek()?.is("TO");
-        self.skip_plain()?;
+        self.skip_known(word)?;
         if !to_savepoint {
             self.session.commit();
         }
@@ -212,11 +259,22 @@ impl Script<'_, '_> {
                 return Err(self.refused(format!("only the database can work out SELECT ... INTO; {DUMP_ANEW}")));
             }
         }
+        let query = [&[Token::Word(first.to_owned())], tokens.as_slice()].concat();
+        let whole = if first == "a query" { [&[Token::Symbol(b'(')], tokens.as_slice()].concat() } else { query };
+        let shape = if first.eq_ignore_ascii_case("TABLE") {
+            "TABLE [ ONLY ] name [ * ] [ < ORDER | LIMIT | OFFSET | FETCH | UNION > rest ]"
+        } else {
+            "query"
+        };
+        if !has_shape(self.dialect(), &whole, &[shape]) {
+            return self.odd(first);
+        }
         if let Some(Token::Word(name) | Token::Name(name)) = tokens.first()
             && name == "pg_catalog"
+            && self.dialect() == Dialect::Postgres
         {
             self.search_path(&tokens);
-            return Ok(());
+            return self.system_function(&tokens);
         }
         self.search_path(&tokens);
         let unknown = tokens.windows(2).enumerate().find_map(|(at, pair)| match pair {
@@ -225,9 +283,9 @@ impl Script<'_, '_> {
                 let built_in = qualified && matches!(&tokens[at - 2], Token::Word(name) if name == "pg_catalog");
                 let lower = name.to_ascii_lowercase();
                 let known = built_in
-                    || HARMLESS_FUNCTIONS.contains(&lower.as_str())
-                    || lower.starts_with("lo_")
-                    || lower.starts_with("pg_");
+                    || qualified && self.dialect() == Dialect::MySql
+                    || !qualified && HARMLESS_FUNCTIONS.contains(&lower.as_str())
+                    || !qualified && (lower.starts_with("lo_") || lower.starts_with("pg_"));
                 (!known && !self.lexer.syntax.dialect.is_query_word(&lower)).then(|| name.clone())
             }
             _ => None,
@@ -238,6 +296,33 @@ impl Script<'_, '_> {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// Handles `SELECT pg_catalog.setval('public.counter', 5, true)` and the like.
+    fn system_function(&mut self, tokens: &[Token]) -> Result<(), SourceError> {
+        let known = has_shape(
+            Dialect::Postgres,
+            tokens,
+            &[
+                "pg_catalog . set_config ( text , text , < TRUE | FALSE > )",
+                "pg_catalog . setval ( text , num [ , < TRUE | FALSE > ] )",
+                "pg_catalog . < lo_open | lo_close | lowrite | lo_create | lo_unlink | lo_from_bytea | lo_put > args",
+                "pg_catalog . < pg_restore_relation_stats | pg_restore_attribute_stats | pg_extension_config_dump > rest",
+            ],
+        );
+        let upgrade = matches!(tokens.get(2), Some(Token::Word(name)) if name.starts_with("binary_upgrade_"));
+        if !known && !upgrade {
+            return self.odd("the call of a function of pg_catalog");
+        }
+        if let [_, _, function, _, Token::Text(name), ..] = tokens
+            && function.is("setval")
+        {
+            let text = String::from_utf8_lossy(name).replace('"', "");
+            let (schema, name) = text.split_once('.').unwrap_or((&self.schema, &text));
+            let name = TableName { database: self.database.clone(), schema: schema.into(), name: name.into() };
+            return self.check_relation(&name);
+        }
+        Ok(())
     }
 
     /// Handles `SELECT pg_catalog.set_config('search_path', '', false)`.

@@ -9,6 +9,8 @@ use super::lexer::{Dialect, Token};
 pub struct ColumnClauses {
     pub column: Column,
     pub is_key: bool,
+    /// Whether the key is the primary one.
+    pub is_primary: bool,
 }
 
 /// Words that end a type and start a clause.
@@ -51,7 +53,7 @@ pub struct TextDefaults {
 
 /// Reads the tokens that follow a column's name.
 pub fn column(dialect: Dialect, name: String, tokens: &[Token]) -> ColumnClauses {
-    let mut found = ColumnClauses { column: Column { name, ..Column::default() }, is_key: false };
+    let mut found = ColumnClauses { column: Column { name, ..Column::default() }, is_key: false, is_primary: false };
     let mut words: Vec<String> = Vec::new();
     let mut length = 0;
     let mut at = 0;
@@ -107,20 +109,12 @@ pub fn column(dialect: Dialect, name: String, tokens: &[Token]) -> ColumnClauses
         } else if token.is("GENERATED") || (token.is("AS") && matches!(next, Some(Token::Symbol(b'(')))) {
             found.column.kind.numbered |= tokens.iter().any(|token| token.is("IDENTITY"));
             found.column.default = ColumnDefault::Computed;
-            found.column.hidden |= dialect == Dialect::Sqlite;
         } else if token.is("INVISIBLE") {
             found.column.hidden = true;
         } else if token.is("PRIMARY") {
             found.is_key = true;
-            // SQLite allows NULL in other keys.
-            let rowid = dialect == Dialect::Sqlite && type_word == "INTEGER" && words.len() == 1;
-            let descends = tokens[at..].iter().any(|token| token.is("DESC"));
-            if rowid && !descends {
-                found.column.kind.numbered = true;
-                found.column.default = ColumnDefault::Computed;
-            } else if dialect != Dialect::Sqlite {
-                found.column.not_null = true;
-            }
+            found.is_primary = true;
+            found.column.not_null = true;
         } else if token.is("UNIQUE") {
             found.is_key = true;
         } else if token.is("CHARSET") {
@@ -148,14 +142,6 @@ pub fn column(dialect: Dialect, name: String, tokens: &[Token]) -> ColumnClauses
             };
             // Remembers that the table's defaults do not apply.
             kind.zerofill = collation.is_some() || charset.is_some();
-        }
-        Dialect::Sqlite => {
-            kind.collation = match collation.map(|name| name.to_ascii_uppercase()).as_deref() {
-                None | Some("BINARY") => Collation::Exact,
-                Some("NOCASE") => Collation::AnyCase { padded: false },
-                Some("RTRIM") => Collation::Padded,
-                Some(_) => Collation::Unknown,
-            };
         }
         Dialect::Postgres if collation.as_deref() == Some("?") => kind.collation = Collation::Unknown,
         _ => {}
@@ -224,18 +210,6 @@ fn default(dialect: Dialect, tokens: &[Token]) -> ColumnDefault {
 
 fn class(dialect: Dialect, words: &[String]) -> TypeClass {
     let first = words.first().map(String::as_str).unwrap_or_default();
-    let all = words.join(" ");
-    if dialect == Dialect::Sqlite {
-        // The rules of affinity, in their order.
-        let has = |parts: &[&str]| parts.iter().any(|part| all.contains(part));
-        return match () {
-            () if has(&["INT"]) => TypeClass::Integer,
-            () if has(&["CHAR", "CLOB", "TEXT"]) => TypeClass::Text,
-            () if all.is_empty() || has(&["BLOB"]) => TypeClass::Unknown,
-            () if has(&["REAL", "FLOA", "DOUB"]) => TypeClass::Float,
-            () => TypeClass::Decimal,
-        };
-    }
     let mysql = dialect == Dialect::MySql;
     match first {
         "TINYINT" | "SMALLINT" | "MEDIUMINT" | "INT" | "INTEGER" | "BIGINT" | "INT1" | "INT2" | "INT3" | "INT4"
@@ -313,7 +287,7 @@ mod tests {
 
     #[test]
     fn types_have_classes() {
-        use Dialect::{MySql, Postgres, Sqlite};
+        use Dialect::{MySql, Postgres};
         for (dialect, definition, class) in [
             (Postgres, "bigint NOT NULL", TypeClass::Integer),
             (Postgres, "numeric(6,1)", TypeClass::Decimal),
@@ -324,11 +298,6 @@ mod tests {
             (MySql, "int(11) unsigned zerofill", TypeClass::Integer),
             (MySql, "binary(16)", TypeClass::FixedBinary),
             (MySql, "char(3)", TypeClass::Text),
-            (Sqlite, "", TypeClass::Unknown),
-            (Sqlite, "UNSIGNED BIG INT", TypeClass::Integer),
-            (Sqlite, "NVARCHAR(100)", TypeClass::Text),
-            (Sqlite, "DOUBLE PRECISION", TypeClass::Float),
-            (Sqlite, "DATETIME", TypeClass::Decimal),
         ] {
             assert_eq!(read(dialect, definition).column.kind.class, class, "{definition}");
         }
@@ -345,7 +314,6 @@ mod tests {
         for (dialect, definition) in [
             (Dialect::Postgres, "bigserial PRIMARY KEY"),
             (Dialect::MySql, "bigint NOT NULL AUTO_INCREMENT PRIMARY KEY"),
-            (Dialect::Sqlite, "INTEGER PRIMARY KEY"),
         ] {
             let found = read(dialect, definition);
             assert!(found.is_key && found.column.kind.numbered, "{definition}");
@@ -359,10 +327,6 @@ mod tests {
         assert_eq!(
             read(Dialect::Postgres, "text DEFAULT 'x'::character varying").column.default,
             ColumnDefault::Literal("x".into())
-        );
-        assert_eq!(
-            read(Dialect::Sqlite, "TEXT COLLATE NOCASE").column.kind.collation,
-            Collation::AnyCase { padded: false }
         );
         assert_eq!(read(Dialect::Postgres, "text COLLATE public.ci").column.kind.collation, Collation::Unknown);
     }
