@@ -16,6 +16,25 @@ ROLES = {
 }
 
 
+# Names of columns that need quotes, or look like a part of a statement.
+ODD_NAMES = [
+    "key",
+    "order",
+    "Photo URL",
+    'a"b',
+    "it's",
+    "primary",
+    "constraint",
+    "check",
+    "like",
+    "unique",
+    "a;b",
+    "(x)",
+    "values",
+    "--",
+]
+
+
 @dataclasses.dataclass
 class Column:
     name: str
@@ -190,6 +209,30 @@ def _extras(rng, server, table, pool):
         rng.shuffle(order)
     table.columns[:] = [table.columns[i] for i in order]
     table.rows[:] = [[row[i] for i in order] for row in table.rows]
+
+
+def rename(database):
+    """Gives tables and columns other names, and maps those of the columns."""
+    database.roles["photos"].name = "Bilder; 1"
+    database.roles["labels"].name = "personen"
+    for role, column, name in [
+        ("photos", "photo_url", "Photo.URL"),
+        ("labels", "name", "full name"),
+        ("faces", "photo_id", "PHOTO"),
+    ]:
+        database.columns[role, column].name = name
+        database.map.append(f'{role}.{column}="{name}"')
+
+
+def map_tables(database, schema=""):
+    """Maps the names of the tables."""
+    database.map += [f'{role}={schema}"{table.name}"' for role, table in database.roles.items()]
+
+
+def other_table(rng, pool, name, types, schema=""):
+    """A table that the query does not read, with three rows. `types` are those of a number and of a text."""
+    columns = [Column("id", types[0]), Column("label_id", types[1])]
+    return Table(name, columns, [[i, values.text(rng, pool)] for i in range(3)], schema)
 
 
 # The names of the answer's columns.

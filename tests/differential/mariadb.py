@@ -7,9 +7,10 @@ import threading
 import unicodedata
 import uuid
 
+import databases
 import processes
 import values
-from databases import Column, Ids, Table, query
+from databases import Ids, Table, query
 
 
 def literal(value):
@@ -80,27 +81,7 @@ class MariaDb:
     name = "mariadb"
     nul_in_texts = True
     decoys = True
-    odd_names = [
-        "key",
-        "order",
-        "Photo URL",
-        'a"b',
-        "it's",
-        "primary",
-        "constraint",
-        "check",
-        "index",
-        "like",
-        "unique",
-        "a`b",
-        "a;b",
-        "(x)",
-        "values",
-        "--",
-        "#",
-        "fulltext",
-        "period",
-    ]
+    odd_names = [*databases.ODD_NAMES, "index", "a`b", "#", "fulltext", "period"]
 
     # Options of mariadb-dump, of which each pair of values occurs together.
     FACTORS = {
@@ -312,25 +293,14 @@ class MariaDb:
         )
 
     def other_tables(self, rng, pool, prefix="a_"):
-        text = lambda: values.text(rng, pool)
         names = rng.sample(["faces_old", "photos; `x`", "labels'", "photo", 'faces"'], 2)
-        return [
-            Table(prefix + name, [Column("id", "int(11)"), Column("label_id", "text")], [[i, text()] for i in range(3)])
-            for name in names
-        ]
+        return [databases.other_table(rng, pool, prefix + name, ("int(11)", "text")) for name in names]
 
     def decorate(self, rng, database):
         faces, photos, labels = (database.roles[role] for role in ("faces", "photos", "labels"))
         if rng.random() < 0.15:
-            photos.name, labels.name = "Bilder; 1", "personen"
-            for role, column, name in [
-                ("photos", "photo_url", "Photo.URL"),
-                ("labels", "name", "full name"),
-                ("faces", "photo_id", "PHOTO"),
-            ]:
-                database.columns[role, column].name = name
-                database.map.append(f'{role}.{column}="{name}"')
-            database.map += [f'{role}="{table.name}"' for role, table in database.roles.items()]
+            databases.rename(database)
+            databases.map_tables(database)
         # The server partitions by whole numbers only, and not where rows are referred to.
         whole = "int" in database.columns["faces", "id"].type
         if whole and "references" not in database.traits and rng.random() < 0.3:

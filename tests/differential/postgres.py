@@ -4,6 +4,7 @@ import glob
 import json
 import os
 
+import databases
 import processes
 import values
 from databases import ALIASES, Column, Ids, Table, query
@@ -33,27 +34,7 @@ class Postgres:
     name = "postgres"
     nul_in_texts = False
     decoys = True
-    odd_names = [
-        "key",
-        "order",
-        "Photo URL",
-        'a"b',
-        "it's",
-        "primary",
-        "constraint",
-        "check",
-        "exclude",
-        "like",
-        "unique",
-        "ID",
-        "Updated_At",
-        "a;b",
-        "(x)",
-        "values",
-        "$$",
-        "--",
-        "id ",
-    ]
+    odd_names = [*databases.ODD_NAMES, "exclude", "ID", "Updated_At", "$$", "id "]
     ENCODINGS = {"cp932": "SJIS", "gbk": "GBK", "big5": "BIG5", "latin1": "LATIN1", "utf8mb4": "UTF8"}
     ZONES = ["UTC", "Asia/Tokyo", "America/St_Johns", "Europe/Amsterdam"]
 
@@ -274,13 +255,8 @@ class Postgres:
     def other_tables(self, rng, pool, prefix="a_"):
         text = lambda: values.text(rng, pool)
         names = rng.sample(["faces_old", "Faces", 'photos; "x"', "labels'", "photo", "FACES"], 2)
-        found = [
-            Table(
-                prefix + names[0] if names[0] not in ("Faces", "FACES") else names[0] + prefix[0],
-                [Column("id", "integer"), Column("label_id", "text")],
-                [[i, text()] for i in range(3)],
-            )
-        ]
+        name = prefix + names[0] if names[0] not in ("Faces", "FACES") else names[0] + prefix[0]
+        found = [databases.other_table(rng, pool, name, ("integer", "text"))]
         if rng.random() < 0.5:
             schema = prefix + "archive"
             found += [
@@ -292,14 +268,14 @@ class Postgres:
     def decorate(self, rng, database):
         faces, photos = database.roles["faces"], database.roles["photos"]
         if rng.random() < 0.15:
-            self._rename(database)
+            databases.rename(database)
         if rng.random() < 0.15:
             database.items.insert(0, "CREATE SCHEMA shop")
-            for role, table in database.roles.items():
+            for table in database.roles.values():
                 table.schema = "shop"
-                database.map.append(f'{role}=shop."{table.name}"')
+            databases.map_tables(database, "shop.")
         elif database.map:
-            database.map += [f'{role}="{table.name}"' for role, table in database.roles.items()]
+            databases.map_tables(database)
         choice = rng.random()
         if choice < 0.15:
             table = rng.choice([faces, photos])
@@ -341,18 +317,6 @@ class Postgres:
             ],
             rng.randint(0, 4),
         )
-
-    @staticmethod
-    def _rename(database):
-        database.roles["photos"].name = "Bilder; 1"
-        database.roles["labels"].name = "personen"
-        for role, column, name in [
-            ("photos", "photo_url", "Photo.URL"),
-            ("labels", "name", "full name"),
-            ("faces", "photo_id", "PHOTO"),
-        ]:
-            database.columns[role, column].name = name
-            database.map.append(f'{role}.{column}="{name}"')
 
     def _inherit(self, rng, database, table):
         """Moves some rows to a table that inherits from this one, maybe as its second parent."""

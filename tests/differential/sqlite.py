@@ -4,9 +4,10 @@ import os
 import shutil
 import sqlite3
 
+import databases
 import processes
 import values
-from databases import Column, Ids, Table, query
+from databases import Ids, Table, query
 
 
 def quoted(name):
@@ -21,25 +22,7 @@ class Sqlite:
     name = "sqlite"
     nul_in_texts = False
     decoys = True
-    odd_names = [
-        "key",
-        "order",
-        "Photo URL",
-        'a"b',
-        "it's",
-        "primary key",
-        "constraint",
-        "check",
-        "like",
-        "unique",
-        "é",
-        "a;b",
-        "(x)",
-        "values",
-        "--",
-        "[x]",
-        "`y`",
-    ]
+    odd_names = [*databases.ODD_NAMES, "primary key", "é", "[x]", "`y`"]
 
     # How the database is written. Each pair of values occurs together.
     FACTORS = {
@@ -139,25 +122,14 @@ class Sqlite:
         )
 
     def other_tables(self, rng, pool, prefix="a_"):
-        text = lambda: values.text(rng, pool)
         names = rng.sample(["faces_old", 'photos; "x"', "labels'", "photo", "[faces]"], 2)
-        return [
-            Table(prefix + name, [Column("id", "INTEGER"), Column("label_id", "TEXT")], [[i, text()] for i in range(3)])
-            for name in names
-        ]
+        return [databases.other_table(rng, pool, prefix + name, ("INTEGER", "TEXT")) for name in names]
 
     def decorate(self, rng, database):
         faces, photos, labels = (database.roles[role] for role in ("faces", "photos", "labels"))
         if rng.random() < 0.15:
-            photos.name, labels.name = "Bilder; 1", "personen"
-            for role, column, name in [
-                ("photos", "photo_url", "Photo.URL"),
-                ("labels", "name", "full name"),
-                ("faces", "photo_id", "PHOTO"),
-            ]:
-                database.columns[role, column].name = name
-                database.map.append(f'{role}.{column}="{name}"')
-            database.map += [f"{role}='{table.name}'".replace("'", '"') for role, table in database.roles.items()]
+            databases.rename(database)
+            databases.map_tables(database)
         for table in (faces, photos, labels):
             if "key" in table.constraints and rng.random() < 0.1:
                 table.options = "WITHOUT ROWID"

@@ -452,11 +452,7 @@ fn strings_follow_the_settings_of_the_script() {
         (b"SET NAMES cp850;\n", b"'\x82'", "error: cp850"),
         (b"SET NAMES klingon;\n", b"'x'", "error: the character set `klingon` is not known"),
         (b"/*!40101 SET @a=1 */;\nSET SQL_MODE='NO_BACKSLASH_ESCAPES';\n", b"'a\\'", "a\\"),
-        (
-            b"/*!40101 SET @OLD_SQL_MODE=@@SQL_MODE, SQL_MODE='ANSI_QUOTES' */;\n",
-            b"\"Bo\"",
-            "error: cannot be evaluated",
-        ),
+        (b"/*!40101 SET SQL_MODE='ANSI_QUOTES' */;\n", b"\"Bo\"", "error: cannot be evaluated"),
         (b"SET standard_conforming_strings = off;\n", b"'a\\'b'", "a'b"),
         (b"SET standard_conforming_strings = on;\nSET client_encoding = 'SJIS';\n", b"'\x95\x5c'", "\u{8868}"),
         (b"SET standard_conforming_strings = on;\nSET client_encoding = 'LATIN1';\n", b"'\xe9'", "\u{e9}"),
@@ -699,7 +695,14 @@ fn reference_faults_have_the_listed_answers() {
             (Ok(_), None) => !expected.starts_with("error") || expected.contains(", or"),
         };
         let warned = !expected.contains("with a warning") || !options.warnings.lines().is_empty();
-        if !right || !warned {
+        // What the list says of an error is in its text.
+        let told = match (expected.strip_prefix("error: "), &rows) {
+            (Some("give the .tar"), Err(error)) => error.contains("give the .tar"),
+            (Some("rows are in another file"), Err(error)) => error.contains("rows from another file"),
+            (Some(reason), Err(error)) => error.contains(reason),
+            _ => true,
+        };
+        if !right || !warned || !told {
             failed.push(format!("{file}: expected {expected}, found {rows:?}"));
         }
     }

@@ -145,8 +145,8 @@ impl Script<'_, '_> {
                     if matches!(self.lexer.token()?, Token::Stop | Token::End) {
                         return Err(self.lexer.broken("CREATE names no kind of object"));
                     }
-                    if self.lexer.take_word("SECURITY")? {
-                        self.lexer.token()?;
+                    if self.lexer.take_word("SECURITY")? && !self.lexer.take_any(&["DEFINER", "INVOKER"])? {
+                        return self.odd("CREATE ... SQL SECURITY");
                     }
                 }
                 continue;
@@ -223,6 +223,10 @@ impl Script<'_, '_> {
                 if before.len() > 200 {
                     break;
                 }
+            }
+            let row = before.iter().position(|token| token.is("ROW")).map_or(0, |row| row + 1);
+            if !shapes::is_mysql_trigger(&before[..row]) {
+                return self.odd("CREATE TRIGGER");
             }
         } else {
             let tokens = self.collect_body()?;

@@ -99,6 +99,7 @@ impl Script<'_, '_> {
         if self.dialect() == Dialect::MySql
             && matches!(self.lexer.peek()?, Token::Text(_))
             && self.lexer.last_quote == b'"'
+            && !self.session.sets_sql_mode
         {
             self.lexer.syntax.ansi_quotes = true;
             if let Token::Text(text) = self.lexer.token()? {

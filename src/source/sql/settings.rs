@@ -152,7 +152,8 @@ impl Script<'_, '_> {
             return self.odd("SET");
         }
         // The results of queries may have no character set.
-        let may_be_null = target.last().is_some_and(|token| token.is("character_set_results"));
+        let may_be_null = target.last().is_some_and(|token| token.is("character_set_results"))
+            || value.first().is_some_and(|token| token.is_any(&["IFNULL", "COALESCE", "IF"]));
         if !may_be_null {
             self.check_mysql_value(value)?;
         }
@@ -191,6 +192,7 @@ impl Script<'_, '_> {
         match name.as_str() {
             "sql_mode" => match restored {
                 Some(saved) => {
+                    self.session.sets_sql_mode = true;
                     self.lexer.syntax.backslashes = saved.syntax.backslashes;
                     self.lexer.syntax.ansi_quotes = saved.syntax.ansi_quotes;
                     self.session.zero_is_zero = saved.zero_is_zero;
@@ -222,6 +224,7 @@ impl Script<'_, '_> {
     }
 
     fn set_sql_mode(&mut self, value: &[Token]) -> Result<(), SourceError> {
+        self.session.sets_sql_mode = true;
         let texts: Vec<String> = value
             .iter()
             .filter_map(|token| match token {

@@ -98,9 +98,9 @@ impl<'m> Matcher<'m> {
             }
             "query" => {
                 let query = &tokens[at..];
-                let starts = query.first().is_some_and(|first| {
-                    first.is_any(&["SELECT", "WITH", "VALUES", "TABLE"]) || *first == Token::Symbol(b'(')
-                });
+                // A query may be in parentheses.
+                let first = query.iter().find(|token| **token != Token::Symbol(b'('));
+                let starts = first.is_some_and(|first| first.is_any(&["SELECT", "WITH", "VALUES", "TABLE"]));
                 return (starts && is_well_formed(self.dialect, query, true)).then_some(tokens.len());
             }
             "ident" => return is_identifier(token?).then_some(at + 1),

@@ -318,6 +318,12 @@ pub fn is_atomic_function(tokens: &[Token]) -> Option<bool> {
     Some(has_shape(Dialect::Postgres, &tokens[..at], &[&header]) && is_atomic_body(&tokens[at + 2..]))
 }
 
+/// Whether tokens are a trigger of MySQL up to its body.
+pub fn is_mysql_trigger(tokens: &[Token]) -> bool {
+    let shape = "TRIGGER [ IF NOT EXISTS ] name < BEFORE | AFTER > < INSERT | UPDATE | DELETE > ON name FOR EACH ROW";
+    has_shape(Dialect::MySql, tokens, &[shape])
+}
+
 /// Whether tokens may follow the rows of an INSERT.
 pub fn is_insert_clause(dialect: Dialect, tokens: &[Token]) -> bool {
     let shapes: &[&str] = match dialect {
