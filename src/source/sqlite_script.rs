@@ -275,7 +275,7 @@ impl Loader<'_, '_> {
             Some(ErrorCode::DiskFull) => {
                 self.stream.refused(0, "the script makes more rows than its length allows, or the disk is full")
             }
-            _ if detail.starts_with("not authorized") => {
+            _ if detail.starts_with("not authorized") || detail.contains("authorization denied") => {
                 self.stream.refused(0, format!("only the database can follow the statement ({detail}); {DUMP_ANEW}"))
             }
             _ => self.stream.broken(0, format!("SQLite refuses the statement: {detail}")),

@@ -13,6 +13,7 @@
 //! double      rows whose id is taken             row         the values of a row
 //! expression  values that are no literals        escapes     the escapes of strings
 //! objects     views, sequences, types and the like       shape, shapes  what statements without rows look like
+//! relations   what is created, dropped and named
 //! change      UPDATE, DELETE, TRUNCATE           client      commands of psql and mysql
 //! ```
 
@@ -27,6 +28,7 @@ mod expression;
 mod insert;
 mod lexer;
 mod objects;
+mod relations;
 mod row;
 mod script;
 mod session;

@@ -3,15 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use super::super::error::SourceError;
-use super::catalog::{PUBLIC, TableName};
-use super::lexer::{Dialect, Token};
-use super::script::Script;
-use super::shape::{POSTGRES_TYPES, type_end};
-use super::types::{closing, word_of};
+use super::catalog::TableName;
 
 /// Objects remembered.
-const MAX_OBJECTS: usize = 100_000;
+pub const MAX_OBJECTS: usize = 100_000;
 
 /// Kinds of objects whose names must differ among themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,8 +23,8 @@ pub enum ObjectKind {
 pub struct Objects {
     known: BTreeSet<(ObjectKind, String)>,
     /// Relations and schemas that were named before the script created its first table.
-    early: BTreeSet<TableName>,
-    early_schemas: BTreeSet<String>,
+    pub early: BTreeSet<TableName>,
+    pub early_schemas: BTreeSet<String>,
     /// Whether the script creates, drops or changes schemas, so that it creates those that it uses.
     pub has_schemas: bool,
     /// Whether the script creates extensions, which define objects of their own.
@@ -47,7 +42,7 @@ impl Objects {
     }
 
     /// Forgets what starts with a text, such as the functions of a name.
-    fn forget_all(&mut self, kind: ObjectKind, start: &str) {
+    pub fn forget_all(&mut self, kind: ObjectKind, start: &str) {
         self.known.retain(|(known, key)| *known != kind || !key.starts_with(start));
     }
 
@@ -56,257 +51,7 @@ impl Objects {
     }
 }
 
-impl Script<'_, '_> {
-    /// Whether a table, a view, a sequence or an index of this name exists, as far as the script tells.
-    pub fn has_relation(&self, name: &TableName) -> bool {
-        self.catalog.table(name).is_some_and(|table| table.created)
-            || self.objects.is_known(ObjectKind::Relation, &relation_key(name))
-    }
-
-    /// Refuses a relation that the script names but does not create, although it creates tables.
-    pub fn check_relation(&mut self, name: &TableName) -> Result<(), SourceError> {
-        let system = name.schema == "pg_catalog" || name.schema == "information_schema" || name.name.starts_with("pg_");
-        if system || self.has_relation(name) {
-            return Ok(());
-        }
-        if !self.catalog.creates_tables() {
-            self.note_early(name);
-            return Ok(());
-        }
-        self.refuse_or_warn(format!("`{name}` does not exist: no statement before this one creates it"))
-    }
-
-    /// Notes a relation that is named before the script created a table.
-    pub fn note_early(&mut self, name: &TableName) {
-        if self.objects.early.len() < MAX_OBJECTS {
-            self.objects.early.insert(name.clone());
-        }
-    }
-
-    /// Refuses a relation that was named before it is created.
-    pub fn check_early(&mut self, name: &TableName) -> Result<(), SourceError> {
-        match self.objects.early.remove(name) {
-            true => self.refuse_or_warn(format!("`{name}` is named before it is created")),
-            false => Ok(()),
-        }
-    }
-
-    /// Checks at the end that a script with tables created all that it named.
-    pub fn check_all_created(&mut self) -> Result<(), SourceError> {
-        if !self.catalog.creates_tables() {
-            return Ok(());
-        }
-        let missing = self.objects.early.iter().find(|name| !self.has_relation(name)).cloned();
-        match missing {
-            Some(name) => self.refuse_or_warn(format!("`{name}` does not exist: no statement creates it")),
-            None => Ok(()),
-        }
-    }
-
-    /// Refuses a relation that exists already, or whose schema does not exist.
-    pub fn check_new_relation(&mut self, name: &TableName) -> Result<(), SourceError> {
-        if self.has_relation(name) {
-            return Err(self.lexer.broken(format!("`{name}` exists already")));
-        }
-        self.check_schema(&name.schema)
-    }
-
-    fn check_schema(&mut self, schema: &str) -> Result<(), SourceError> {
-        let known = self.dialect() == Dialect::MySql
-            || [PUBLIC, "pg_catalog", ""].contains(&schema)
-            || !self.objects.has_schemas
-            || self.objects.is_known(ObjectKind::Schema, schema);
-        if known && !self.objects.has_schemas && self.objects.early_schemas.len() < MAX_OBJECTS {
-            self.objects.early_schemas.insert(schema.to_owned());
-        }
-        match known {
-            true => Ok(()),
-            false => self.refuse_or_warn(format!("the schema `{schema}` does not exist")),
-        }
-    }
-
-    /// Records what CREATE creates. `tokens` start with the kind of object.
-    pub fn note_created(&mut self, tokens: &[Token], replaces: bool) -> Result<(), SourceError> {
-        let Some(kind) = tokens.first().and_then(word_of).map(|word| word.to_ascii_uppercase()) else { return Ok(()) };
-        let mut at = 1;
-        while tokens.get(at).is_some_and(|token| {
-            token.is_any(&["IF", "NOT", "EXISTS", "CONCURRENTLY", "VIEW", "INDEX"]) && matches!(token, Token::Word(_))
-        }) {
-            at += 1;
-        }
-        let keeps = replaces || tokens.get(1..at).is_some_and(|words| words.iter().any(|word| word.is("EXISTS")));
-        let rest = tokens.get(at..).unwrap_or_default();
-        let named = self.name_and_rest(rest);
-        match (kind.as_str(), named) {
-            ("EXTENSION", _) => self.objects.has_extensions = true,
-            ("SCHEMA", Some((name, _))) if self.dialect() == Dialect::Postgres => {
-                self.objects.has_schemas = true;
-                if name.name != PUBLIC && self.objects.early_schemas.remove(&name.name) {
-                    return self.refuse_or_warn(format!("the schema `{}` is named before it is created", name.name));
-                }
-                let new = self.objects.define(ObjectKind::Schema, name.name.clone());
-                if !new && !keeps && name.name != "authorization" {
-                    return Err(self.lexer.broken(format!("the schema `{}` exists already", name.name)));
-                }
-            }
-            ("VIEW" | "SEQUENCE" | "MATERIALIZED", Some((name, _))) => {
-                if !keeps {
-                    self.check_new_relation(&name)?;
-                }
-                self.check_early(&name)?;
-                self.objects.define(ObjectKind::Relation, relation_key(&name));
-                self.check_query(rest)?;
-            }
-            ("INDEX" | "UNIQUE", _) if self.dialect() == Dialect::Postgres => {
-                let on = rest.iter().position(|token| token.is("ON"));
-                let only = on.filter(|on| rest.get(on + 1).is_some_and(|token| token.is("ONLY")));
-                let from = on.map_or(0, |on| on + 1) + usize::from(only.is_some());
-                let Some((table, _)) = self.name_and_rest(rest.get(from..).unwrap_or_default()) else { return Ok(()) };
-                self.check_relation(&table)?;
-                // The index is in the schema of its table.
-                if on != Some(0)
-                    && let Some(index) = rest.first().and_then(word_of)
-                {
-                    let name = TableName { name: index, ..table };
-                    if !keeps {
-                        self.check_new_relation(&name)?;
-                    }
-                    self.objects.define(ObjectKind::Relation, relation_key(&name));
-                }
-            }
-            ("TYPE" | "DOMAIN", Some((name, after))) => {
-                self.check_schema(&name.schema)?;
-                let new = self.objects.define(ObjectKind::Type, name.name.clone());
-                // A type without a definition is completed later.
-                if !new && !after.is_empty() && !self.objects.is_known(ObjectKind::Type, &format!("{} ...", name.name))
-                {
-                    return Err(self.lexer.broken(format!("the type `{}` exists already", name.name)));
-                }
-                if after.is_empty() {
-                    self.objects.define(ObjectKind::Type, format!("{} ...", name.name));
-                }
-            }
-            ("FUNCTION" | "PROCEDURE", Some((name, after))) if self.dialect() == Dialect::Postgres => {
-                self.check_schema(&name.schema)?;
-                let arguments = after.get(..=closing(after, 0)).unwrap_or_default();
-                let new = self.objects.define(ObjectKind::Function, format!("{name} {arguments:?}"));
-                if !new && !keeps {
-                    return Err(self.lexer.broken(format!("the function `{name}` exists already")));
-                }
-            }
-            ("TRIGGER", Some((name, after))) => {
-                let on = after.iter().position(|token| token.is("ON"));
-                let table = on.and_then(|on| self.name_in(&after[on + 1..]));
-                if let Some(table) = table {
-                    self.check_relation(&table)?;
-                    let table = if self.dialect() == Dialect::Postgres { table.to_string() } else { table.schema };
-                    let new = self.objects.define(ObjectKind::Trigger, format!("{} {table}", name.name));
-                    if !new && !keeps {
-                        return Err(self.lexer.broken(format!("the trigger `{}` exists already", name.name)));
-                    }
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// Checks that the tables after FROM and JOIN of a query exist.
-    fn check_query(&mut self, tokens: &[Token]) -> Result<(), SourceError> {
-        let common: Vec<String> = tokens
-            .windows(3)
-            .filter(|three| three[1].is("AS") && three[2] == Token::Symbol(b'('))
-            .filter_map(|three| word_of(&three[0]))
-            .collect();
-        for (at, token) in tokens.iter().enumerate() {
-            let starts = token.is_any(&["FROM", "JOIN"])
-                && matches!(tokens.get(at + 1), Some(Token::Word(_) | Token::Name(_)))
-                && !tokens.get(at + 1).is_some_and(|next| next.is_any(&["ONLY", "LATERAL", "CURRENT"]));
-            if !starts {
-                continue;
-            }
-            // `extract(year FROM x)` and the like are within parentheses; a function is followed by one.
-            if let Some((name, after)) = self.name_and_rest(&tokens[at + 1..])
-                && !matches!(after.first(), Some(Token::Symbol(b'(' | b')' | b'+' | b'-' | b':')))
-                && !common.contains(&name.name)
-                && (self.dialect() == Dialect::Postgres || name.schema == self.schema)
-            {
-                self.check_relation(&name)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Forgets what DROP drops. `tokens` start with the kind of object.
-    pub fn note_dropped(&mut self, tokens: &[Token]) -> Result<(), SourceError> {
-        let Some(kind) = tokens.first().and_then(word_of).map(|word| word.to_ascii_uppercase()) else { return Ok(()) };
-        let mut at = 1;
-        while tokens.get(at).is_some_and(|token| token.is_any(&["IF", "EXISTS", "VIEW", "CONCURRENTLY"])) {
-            at += 1;
-        }
-        let lenient = tokens.get(..at).is_some_and(|words| words.iter().any(|word| word.is("EXISTS")));
-        for part in super::settings::split(tokens.get(at..).unwrap_or_default()) {
-            let Some((name, after)) = self.name_and_rest(part) else { continue };
-            match kind.as_str() {
-                "VIEW" | "SEQUENCE" | "INDEX" | "MATERIALIZED" => {
-                    if !lenient
-                        && self.dialect() == Dialect::Postgres
-                        && self.catalog.creates_tables()
-                        && kind != "INDEX"
-                    {
-                        self.check_relation(&name)?;
-                    }
-                    self.objects.forget(ObjectKind::Relation, &relation_key(&name));
-                }
-                "SCHEMA" => {
-                    self.objects.has_schemas = true;
-                    self.objects.forget(ObjectKind::Schema, &name.name);
-                }
-                "TYPE" | "DOMAIN" => self.objects.forget(ObjectKind::Type, &name.name),
-                "FUNCTION" | "PROCEDURE" => self.objects.forget_all(ObjectKind::Function, &format!("{name} ")),
-                "TRIGGER" => {
-                    let on = after.iter().position(|token| token.is("ON"));
-                    match on.and_then(|on| self.name_in(&after[on + 1..])) {
-                        Some(table) => self.objects.forget(ObjectKind::Trigger, &format!("{} {table}", name.name)),
-                        None => self.objects.forget_all(ObjectKind::Trigger, &format!("{} ", name.name)),
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Refuses a column of a type that PostgreSQL does not have, and that the script does not create.
-    pub fn check_type(&mut self, tokens: &[Token]) -> Result<(), SourceError> {
-        if self.dialect() != Dialect::Postgres || self.objects.has_extensions {
-            return Ok(());
-        }
-        let Some(end) = type_end(Dialect::Postgres, tokens, 0) else { return Ok(()) };
-        let mut at = 0;
-        while tokens.get(at + 1) == Some(&Token::Symbol(b'.')) && at + 2 < end {
-            at += 2;
-        }
-        let Some(name) = tokens.get(at).and_then(word_of).map(|name| name.to_ascii_lowercase()) else { return Ok(()) };
-        let is_table = |script: &Self| script.name_in(tokens).is_some_and(|table| script.has_relation(&table));
-        if POSTGRES_TYPES.contains(&name.as_str()) || self.objects.is_known(ObjectKind::Type, &name) || is_table(self) {
-            return Ok(());
-        }
-        self.refuse_or_warn(format!("the type `{name}` is not known, and the dump does not create it"))
-    }
-
-    /// Records the sequence of a numbered column: `t_c_seq`.
-    pub fn note_sequence(&mut self, table: &TableName, column: &str) {
-        let name = TableName { name: format!("{}_{column}_seq", table.name), ..table.clone() };
-        self.objects.define(ObjectKind::Relation, relation_key(&name));
-    }
-
-    /// Records a relation of any kind.
-    pub fn note_relation(&mut self, name: &TableName) {
-        self.objects.define(ObjectKind::Relation, relation_key(name));
-    }
-}
-
-fn relation_key(name: &TableName) -> String {
+/// The key of a relation.
+pub fn relation_key(name: &TableName) -> String {
     format!("{}\0{}\0{}", name.database, name.schema, name.name)
 }

@@ -71,6 +71,10 @@ impl<'m> Matcher<'m> {
                 while let Some(token) = self.tokens.get(end) {
                     end = match token {
                         Token::Symbol(b'(') => closing(self.tokens, end) + 1,
+                        Token::Symbol(b'[') => {
+                            let close = self.tokens[end..].iter().position(|token| *token == Token::Symbol(b']'));
+                            close.map_or(self.tokens.len(), |close| end + close) + 1
+                        }
                         Token::Symbol(b',') => return false,
                         _ => end + 1,
                     };
