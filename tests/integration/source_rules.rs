@@ -489,8 +489,7 @@ fn cut_scripts_without_a_footer_are_truncated() {
         ("SET NAMES utf8;\nSET AUTOCOMMIT = 0;\n", "COMMIT;\n", TWO),
         ("SET NAMES utf8;\n", "LOCK TABLES `faces` WRITE;\n", "error: LOCK TABLES has no UNLOCK TABLES"),
         ("SET NAMES utf8;\n", "LOCK TABLES `faces` WRITE;\nUNLOCK TABLES;\n", TWO),
-        ("SET @OLD_A=@@TIME_ZONE;\nSET NAMES utf8;\n", "", "error: @old_a is never restored"),
-        ("SET @a=@@TIME_ZONE;\nSET NAMES utf8;\n", "", TWO),
+        ("SET @OLD_A=@@TIME_ZONE;\nSET NAMES utf8;\n", "", TWO),
         (
             "SET @OLD_A=@@TIME_ZONE;\nSET @OLD_B=@@SQL_MODE, SQL_MODE='';\nSET NAMES utf8;\n",
             "",
