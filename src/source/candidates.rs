@@ -9,7 +9,7 @@ use super::column::ColumnType;
 use super::compare::{Comparer, Comparison, IdKey, Loose};
 use super::error::SourceError;
 use super::key_index::{KeyIndex, RowPlace};
-use super::mapping::{Role, SourceRow, WIDTH};
+use super::mapping::{Role, SourceRow, UPDATED, WIDTH};
 use super::spool::{RowSpool, SpooledRow};
 use super::timestamp::Timestamp;
 use super::warnings::Warnings;
@@ -22,6 +22,8 @@ struct LabelledFace {
     photo: IdKey,
     label: IdKey,
     updated: Timestamp,
+    /// The text of `updated`, if the candidates carry it.
+    updated_text: Option<Box<str>>,
 }
 
 struct Label {
@@ -62,11 +64,18 @@ pub struct CandidateBuilder {
     /// Hashes of the values of keys other than those on ids.
     other_keys: HashSet<u64>,
     hasher: RandomState,
+    /// Whether the candidates carry the text of `faces.updated_at`.
+    carries_updated: bool,
     /// Bytes of texts on the heap.
     texts: usize,
 }
 
 impl CandidateBuilder {
+    /// A builder whose candidates have the text of `faces.updated_at` among their columns, or not.
+    pub fn new(carries_updated: bool) -> Self {
+        Self { carries_updated, ..Self::default() }
+    }
+
     /// Sets the types of a role's columns, which decide how ids are compared.
     pub fn set_columns(&mut self, role: Role, columns: [ColumnType; WIDTH]) {
         self.columns[role as usize] = columns;
@@ -150,7 +159,9 @@ impl CandidateBuilder {
                         photo: IdKey::new(photo),
                         label: IdKey::new(label),
                         updated: Timestamp::parse(updated.as_deref()),
+                        updated_text: updated.as_deref().filter(|_| self.carries_updated).map(Into::into),
                     };
+                    self.texts += face.updated_text.as_ref().map_or(0, |text| text.len());
                     self.texts += face.id.heap_size() + face.photo.heap_size() + face.label.heap_size();
                     self.faces.push(face);
                 }
@@ -215,6 +226,7 @@ impl CandidateBuilder {
                 }
                 if let Some(updated) = updated {
                     face.updated = Timestamp::parse(updated.as_deref());
+                    face.updated_text = updated.filter(|_| self.carries_updated).map(Into::into);
                 }
             }
         }
@@ -403,7 +415,7 @@ impl SpooledPhoto {
             source_url: self.source_url.clone(),
             posted_at: self.posted_at.clone(),
             source: None,
-            columns: Default::default(),
+            columns: face.updated_text.iter().map(|text| (UPDATED.to_owned(), text.to_string())).collect(),
         }
     }
 }

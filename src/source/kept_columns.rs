@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::error::SourceError;
-use super::mapping::{KeptColumn, Mapping, Role};
+use super::mapping::{KeptColumn, Mapping, Role, UPDATED};
 use crate::domain::{Candidate, Id};
 
 /// Reads the columns that are kept, and adds them to the candidates. `read` reads the candidates once more, with another
@@ -20,32 +20,27 @@ pub fn add(
     mut read: impl FnMut(&Mapping) -> Result<Vec<Candidate>, SourceError>,
 ) -> Result<(), SourceError> {
     let of = |role: Role| mapping.kept().iter().filter(move |kept| kept.role == role);
-    if let Some(face) = of(Role::Faces).next() {
-        return Err(SourceError::Unfit(vec![format!(
-            "--keep {}: a dump carries columns of photos and labels only",
-            face.entry
-        )]));
-    }
     let photos: Vec<&KeptColumn> = of(Role::Photos).collect();
     let mut photos = photos.chunks(2);
-    let mut labels = of(Role::Labels);
+    let (mut labels, mut faces) = (of(Role::Labels), of(Role::Faces));
     loop {
-        let (photo, label) = (photos.next().unwrap_or_default(), labels.next());
-        if photo.is_empty() && label.is_none() {
+        let (photo, label, face) = (photos.next().unwrap_or_default(), labels.next(), faces.next());
+        if photo.is_empty() && label.is_none() && face.is_none() {
             return Ok(());
         }
-        let pass = mapping.with_places([photo.first().copied(), photo.get(1).copied()], label);
-        let found = read(&pass).map_err(|error| explain(error, photo.iter().copied().chain(label)))?;
+        let pass = mapping.with_places([photo.first().copied(), photo.get(1).copied()], label, face);
+        let found = read(&pass).map_err(|error| explain(error, photo.iter().copied().chain(label).chain(face)))?;
         let mut rows: HashMap<(Id, Id), Candidate> =
             found.into_iter().map(|row| ((row.photo_id.clone(), row.face_id.clone()), row)).collect();
         for candidate in &mut *candidates {
             let key = (candidate.photo_id.clone(), candidate.face_id.clone());
-            let row = rows.remove(&key).ok_or_else(|| {
+            let mut row = rows.remove(&key).ok_or_else(|| {
                 SourceError::Contradiction(format!("photo {} was lost while the dump was read", candidate.photo_id))
             })?;
             let values = [row.source_url, row.posted_at];
             let of_photo = photo.iter().copied().zip(values);
-            for (kept, value) in of_photo.chain(label.map(|label| (label, row.label_name))) {
+            let of_face = face.map(|face| (face, row.columns.remove(UPDATED)));
+            for (kept, value) in of_photo.chain(label.map(|label| (label, row.label_name))).chain(of_face) {
                 if let Some(value) = value {
                     candidate.columns.insert(kept.name.clone(), value);
                 }
@@ -77,10 +72,10 @@ mod tests {
     const DUMP: &str = "
         CREATE TABLE photos (id int, source_url text, photo_url text, posted_at text, licence text, author text, w int);
         CREATE TABLE labels (id int, name text, born text);
-        CREATE TABLE faces (id int, photo_id int, label_id int, updated_at text);
+        CREATE TABLE faces (id int, photo_id int, label_id int, updated_at text, score float);
         INSERT INTO photos VALUES (1,'http://s','http://p/1','2020-01-01','by','Ana',640), (2,NULL,'http://p/2',NULL,NULL,'Ben',1);
         INSERT INTO labels VALUES (7,'Eve','1970');
-        INSERT INTO faces VALUES (10,1,7,'2021-01-01'), (11,2,7,'2020-01-01');
+        INSERT INTO faces VALUES (10,1,7,'2021-01-01',0.5), (11,2,7,'2020-01-01',NULL);
         -- Dump completed\n";
 
     fn options(keep: &[&str]) -> Options {
@@ -88,8 +83,8 @@ mod tests {
     }
 
     #[test]
-    fn columns_of_photos_and_labels_are_carried() {
-        let keep = options(&["photos.licence", "author", "photos.w", "labels.born"]);
+    fn columns_of_photos_labels_and_faces_are_carried() {
+        let keep = options(&["photos.licence", "author", "photos.w", "labels.born", "faces.score", "faces.updated_at"]);
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(DUMP.as_bytes()).unwrap();
         let streamed = candidates_from(DUMP.as_bytes(), &keep, &mut |_| {}).unwrap();
@@ -99,8 +94,9 @@ mod tests {
         assert_eq!(
             shown,
             [
-                "x-1 {\"author\": \"Ana\", \"born\": \"1970\", \"licence\": \"by\", \"w\": \"640\"}",
-                "x-2 {\"author\": \"Ben\", \"born\": \"1970\", \"w\": \"1\"}",
+                "x-1 {\"author\": \"Ana\", \"born\": \"1970\", \"licence\": \"by\", \"score\": \"0.5\", \
+                 \"updated_at\": \"2021-01-01\", \"w\": \"640\"}",
+                "x-2 {\"author\": \"Ben\", \"born\": \"1970\", \"updated_at\": \"2020-01-01\", \"w\": \"1\"}",
             ]
         );
         assert_eq!(streamed[0].source_url.as_deref(), Some("http://s"), "the columns of the query stay");
@@ -111,11 +107,28 @@ mod tests {
     }
 
     #[test]
+    fn columns_are_carried_from_sqlite() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("source.db");
+        rusqlite::Connection::open(&path).unwrap().execute_batch(DUMP).unwrap();
+        let keep = options(&["licence", "labels.born", "faces.score", "faces.updated_at"]);
+        let found = candidates(&Input::File(path), &keep, &mut |_| {}).unwrap();
+        let shown: Vec<String> = found.iter().map(|one| format!("{} {:?}", one.photo_id, one.columns)).collect();
+        assert_eq!(
+            shown,
+            [
+                "x-1 {\"born\": \"1970\", \"licence\": \"by\", \"score\": \"0.5\", \"updated_at\": \"2021-01-01\"}",
+                "x-2 {\"born\": \"1970\", \"updated_at\": \"2020-01-01\"}",
+            ]
+        );
+    }
+
+    #[test]
     fn a_missing_column_is_named() {
         for (keep, what) in [
             ("photos.license", "--keep photos.license: column `license` is missing in table `photos`"),
             ("labels.age", "--keep labels.age: column `age` is missing in table `labels`"),
-            ("faces.age", "--keep faces.age: a dump carries columns of photos and labels only"),
+            ("faces.age", "--keep faces.age: column `age` is missing in table `faces`"),
         ] {
             let error = candidates_from(DUMP.as_bytes(), &options(&[keep]), &mut |_| {}).unwrap_err().to_string();
             assert!(error.contains(what) && !error.contains("--map"), "{error}");

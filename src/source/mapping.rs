@@ -49,6 +49,9 @@ impl fmt::Display for Role {
 /// The largest number of columns of a role.
 pub const WIDTH: usize = 4;
 
+/// The column of a candidate that has the value of `faces.updated_at`: see [`Mapping::carries_updated`].
+pub const UPDATED: &str = "updated_at";
+
 /// The values of one row in the order of [`Role::columns`].
 pub type SourceRow<'a> = [Option<std::borrow::Cow<'a, str>>; WIDTH];
 
@@ -82,6 +85,8 @@ struct TableMapping {
 pub struct Mapping {
     tables: [TableMapping; 3],
     kept: Vec<KeptColumn>,
+    /// Whether the candidates carry what stands in the place of `faces.updated_at`.
+    carries_updated: bool,
 }
 
 /// A further column that is carried through to the records.
@@ -163,9 +168,14 @@ impl Mapping {
         &self.kept
     }
 
-    /// This mapping without kept columns, with columns of photos in the places of `source_url` and `posted_at`, and a
-    /// column of labels in that of `name`.
-    pub fn with_places(&self, photos: [Option<&KeptColumn>; 2], label: Option<&KeptColumn>) -> Self {
+    /// This mapping without kept columns, with columns of photos in the places of `source_url` and `posted_at`, a column
+    /// of labels in that of `name`, and a column of faces in that of `updated_at`.
+    pub fn with_places(
+        &self,
+        photos: [Option<&KeptColumn>; 2],
+        label: Option<&KeptColumn>,
+        face: Option<&KeptColumn>,
+    ) -> Self {
         let place = |kept: Option<&KeptColumn>| match kept {
             Some(kept) => ColumnMapping::Named(kept.column.clone()),
             None => ColumnMapping::LeftOut,
@@ -174,7 +184,14 @@ impl Mapping {
         let columns = &mut mapping.tables[Role::Photos as usize].columns;
         (columns[1], columns[3]) = (place(photos[0]), place(photos[1]));
         mapping.tables[Role::Labels as usize].columns[1] = place(label);
+        mapping.tables[Role::Faces as usize].columns[3] = place(face);
+        mapping.carries_updated = face.is_some();
         mapping
+    }
+
+    /// Whether candidates have the value of `faces.updated_at` among their columns, under [`UPDATED`].
+    pub fn carries_updated(&self) -> bool {
+        self.carries_updated
     }
 
     fn add_entry(&mut self, entry: &str) -> Result<(), String> {

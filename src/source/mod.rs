@@ -188,7 +188,7 @@ fn read(
 ) -> Result<Vec<Candidate>, SourceError> {
     let OpenedDump { reader, head, meter, plain_file, .. } = opened;
     let Options { mapping, lenient, delimiter, warnings, .. } = options;
-    let mut builder = CandidateBuilder::default();
+    let mut builder = CandidateBuilder::new(mapping.carries_updated());
     let is_tar = head.get(TAR.0..).is_some_and(|head| head.starts_with(TAR.1)) && head.starts_with(b"toc.dat\0");
     let comparer;
     if head.starts_with(CUSTOM_FORMAT) || is_tar {

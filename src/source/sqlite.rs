@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::column::Column;
 use super::error::{Position, SourceError};
-use super::mapping::{Mapping, Role};
+use super::mapping::{Mapping, Role, UPDATED};
 use super::sql::catalog::{Catalog, Naming, Table, TableName, TableUse};
 use super::sql::not_utf8;
 use super::stream::Progress;
@@ -29,7 +29,7 @@ pub struct Reading<'r> {
 }
 
 /// The columns of the query, in its order.
-const SELECTED: [(Role, usize); 7] = [
+const SELECTED: [(Role, usize); 8] = [
     (Role::Faces, 0),
     (Role::Photos, 0),
     (Role::Photos, 1),
@@ -37,6 +37,7 @@ const SELECTED: [(Role, usize); 7] = [
     (Role::Photos, 3),
     (Role::Labels, 0),
     (Role::Labels, 1),
+    (Role::Faces, 3),
 ];
 
 /// Reads a database file. SQLite itself runs the query, so that ids join by its rules.
@@ -95,7 +96,10 @@ pub fn query(
             label_id: id(5)?,
             label_name: owned(6)?,
             source: None,
-            columns: Default::default(),
+            columns: match reading.mapping.carries_updated() {
+                true => owned(7)?.map(|text| (UPDATED.to_owned(), text)).into_iter().collect(),
+                false => Default::default(),
+            },
         };
         found.push(candidate);
         if found.len().is_multiple_of(4096) {

@@ -136,8 +136,8 @@ fn confine(connection: &mut Connection, rights: &Arc<Rights>, budget: &Arc<Budge
         }
         AuthAction::Function { function_name } => {
             let is = |known: &&str| function_name.eq_ignore_ascii_case(known);
-            let unknown = rights.counts.load(Ordering::Relaxed) && UNKNOWN_VALUES.iter().any(|known| is(&known));
-            match unknown || FORBIDDEN_FUNCTIONS.iter().any(|known| is(&known)) {
+            let unknown = rights.counts.load(Ordering::Relaxed) && UNKNOWN_VALUES.iter().any(is);
+            match unknown || FORBIDDEN_FUNCTIONS.iter().any(is) {
                 true => Authorization::Deny,
                 false => Authorization::Allow,
             }

@@ -14,14 +14,14 @@ use facemill::objects::{ObjectKey, Objects};
 use facemill::report::{self, About, FaceRecord, Funnel, PhotoRecord, ReportError, WaitingPhoto, Written};
 use facemill::sqlite::{Access, Database};
 
-fn index_of(records: impl IntoIterator<Item = Record>) -> Index {
+pub fn index_of(records: impl IntoIterator<Item = Record>) -> Index {
     let mut index = Index::open(":memory:".as_ref(), &RunName::default()).unwrap();
     let changes: Vec<Change> = records.into_iter().map(|record| Change::Ended(Box::new(record))).collect();
     index.apply(&changes, None).unwrap();
     index
 }
 
-fn write(dir: &Path, index: &Index) -> Result<Written, ReportError> {
+pub fn write(dir: &Path, index: &Index) -> Result<Written, ReportError> {
     report::write(dir, index, vec![], &about())
 }
 
@@ -49,7 +49,7 @@ fn photo(id: i64) -> Photo {
     Photo::new(RunName::default(), candidate)
 }
 
-fn with_face(id: i64, p_ok: f64) -> Photo {
+pub fn with_face(id: i64, p_ok: f64) -> Photo {
     let mut photo = photo(id);
     let hash = |what: &str| ContentHash::of(format!("{what} {id}").as_bytes());
     let landmarks = vec![[1.0, 2.0]; 68];
@@ -88,7 +88,7 @@ fn ended(photo: Photo, ending: Ending, stage: StageName, cause: Option<Cause>) -
     Record { ending, cause, message }
 }
 
-fn predicted(photo: Photo) -> Record {
+pub fn predicted(photo: Photo) -> Record {
     ended(photo, Ending::Predicted, StageName::Classify, None)
 }
 

@@ -9,9 +9,9 @@ use super::catalog::RowPlan;
 use super::lexer::Token;
 use super::row::{RowScanner, Value};
 use super::script::{DUMP_ANEW, Script, show};
-use super::settings::split;
-use super::shapes;
-use super::types::{closing, word_of};
+
+use super::statement_shapes;
+use super::token_list::{closing, split, word_of};
 
 /// The rule of a statement for rows whose id is taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +101,7 @@ impl Script<'_, '_> {
             return Err(self.bad_clause());
         }
         let tokens = self.collect_statement()?;
-        if !shapes::is_insert_clause(self.dialect(), &tokens) {
+        if !statement_shapes::is_insert_clause(self.dialect(), &tokens) {
             self.odd("what follows a row")?;
         }
         let mut rest = tokens.as_slice();

@@ -14,7 +14,7 @@ use super::expression;
 use super::lexer::{Dialect, Token};
 use super::row::{RowError, RowScanner, Scalar, Value};
 use super::script::{DUMP_ANEW, Script, not_utf8, unknown_bytes};
-use super::shapes;
+use super::statement_shapes;
 
 /// Longest start of an INSERT, up to its first row, that is compared with the next one, in bytes.
 const MAX_HEAD: usize = 1024;
@@ -256,7 +256,7 @@ impl Script<'_, '_> {
                         return Err(self.bad_clause());
                     }
                     let tokens = self.collect_statement()?;
-                    return match shapes::is_insert_clause(self.dialect(), &tokens) {
+                    return match statement_shapes::is_insert_clause(self.dialect(), &tokens) {
                         true => Ok(()),
                         false => self.odd("what follows a row"),
                     };

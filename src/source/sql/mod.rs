@@ -5,27 +5,33 @@
 //! change the tables of the query, or is an error with its place.
 //!
 //! ```text
-//! lexer       tokens                             catalog     the tables found so far
-//! script      the state of reading, names        session     transactions, locks, saved settings
-//! statement   which statement is which           settings    SET, and what it changes
-//! definition  CREATE, ALTER and DROP TABLE       types       types and collations of columns
-//! insert      INSERT and REPLACE                 copy        COPY and its rows
-//! double      rows whose id is taken             row         the values of a row
-//! expression  values that are no literals        escapes     the escapes of strings
-//! objects     views, sequences, types and the like       shape, shapes  what statements without rows look like
-//! relations   what is created, dropped and named
-//! change      UPDATE, DELETE, TRUNCATE           client      commands of psql and mysql
+//! lexer        tokens                               token_list   parts of a list of tokens
+//! script       the state of reading, names          statement    which statement is which
+//! session      transactions, locks, saved settings  settings     SET, and what it changes
+//! catalog      the tables found so far              types        types and collations of columns
+//! creation     CREATE of what is no table           definition   CREATE TABLE
+//! alteration   ALTER and DROP                       relations    what is created, dropped and named
+//! objects      views, sequences, types and the like
+//! insert       INSERT and REPLACE                   copy         COPY and its rows
+//! row          the values of a row                  double       rows whose id is taken
+//! expression   values that are no literals          escapes      the escapes of strings
+//! change       UPDATE, DELETE, TRUNCATE             client       commands of psql and mysql
+//! shape        a grammar of statements              word_order   the order of words in expressions and queries
+//! type_name    names of types                       table_shapes, statement_shapes, known_settings
 //! ```
 
+mod alteration;
 pub mod catalog;
 mod change;
 mod client;
 mod copy;
+mod creation;
 mod definition;
 mod double;
 mod escapes;
 mod expression;
 mod insert;
+mod known_settings;
 mod lexer;
 mod objects;
 mod relations;
@@ -34,9 +40,13 @@ mod script;
 mod session;
 mod settings;
 mod shape;
-mod shapes;
 mod statement;
+mod statement_shapes;
+mod table_shapes;
+mod token_list;
+mod type_name;
 mod types;
+mod word_order;
 
 use super::candidates::CandidateBuilder;
 use super::compare::Comparer;

@@ -5,9 +5,9 @@ use super::catalog::{PUBLIC, TableName};
 use super::lexer::{Dialect, Token};
 use super::objects::{MAX_OBJECTS, ObjectKind, relation_key};
 use super::script::Script;
-use super::settings::split;
-use super::shape::{POSTGRES_TYPES, type_end};
-use super::types::{closing, word_of};
+
+use super::token_list::{closing, split, word_of};
+use super::type_name::{POSTGRES_TYPES, type_end};
 
 impl Script<'_, '_> {
     /// Whether a table, a view, a sequence or an index of this name exists, as far as the script tells.

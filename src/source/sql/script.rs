@@ -8,7 +8,7 @@ use super::catalog::{Catalog, TableName};
 use super::lexer::{Dialect, Lexer, Token};
 use super::objects::Objects;
 use super::session::Session;
-use super::shapes;
+use super::statement_shapes;
 
 pub struct Script<'s, 'm> {
     pub lexer: Lexer<'s>,
@@ -142,7 +142,7 @@ impl Script<'_, '_> {
     pub fn skip_known(&mut self, first: &str) -> Result<(), SourceError> {
         let at = self.refused("");
         let tokens = self.collect_statement()?;
-        match shapes::is_statement(self.dialect(), &first.to_ascii_uppercase(), &tokens) {
+        match statement_shapes::is_statement(self.dialect(), &first.to_ascii_uppercase(), &tokens) {
             true => Ok(()),
             false => self.odd_at(at, first),
         }

@@ -4,9 +4,9 @@ use super::super::error::SourceError;
 use super::catalog::TableName;
 use super::lexer::{Dialect, Token};
 use super::script::{DUMP_ANEW, Script, show};
-use super::settings::split;
 use super::shape::has_shape;
-use super::shapes;
+use super::statement_shapes;
+use super::token_list::split;
 
 /// Statements that change no rows of tables, in any database.
 const HARMLESS: [&str; 10] =
@@ -188,7 +188,7 @@ impl Script<'_, '_> {
     /// Handles `LOCK TABLES a WRITE, b READ`. Until UNLOCK TABLES no other table can be changed.
     fn lock_tables(&mut self) -> Result<(), SourceError> {
         let tokens = self.collect_statement()?;
-        if !shapes::is_statement(Dialect::MySql, "LOCK", &tokens) {
+        if !statement_shapes::is_statement(Dialect::MySql, "LOCK", &tokens) {
             return self.odd("LOCK");
         }
         if !tokens[0].is_any(&["TABLE", "TABLES"]) {
@@ -219,7 +219,7 @@ impl Script<'_, '_> {
     /// Handles MariaDB's `DO SETVAL(counter, 5, 0)`.
     fn do_expression(&mut self) -> Result<(), SourceError> {
         let tokens = self.collect_statement()?;
-        if !shapes::is_statement(Dialect::MySql, "DO", &tokens) {
+        if !statement_shapes::is_statement(Dialect::MySql, "DO", &tokens) {
             return self.odd("DO");
         }
         match tokens.as_slice() {

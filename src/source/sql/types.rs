@@ -3,6 +3,7 @@
 use super::super::charset::CharacterSet;
 use super::super::column::{Collation, Column, ColumnDefault, TypeClass};
 use super::lexer::{Dialect, Token};
+use super::token_list::{closing, word_of};
 
 /// What follows the name of a column.
 #[derive(Debug, Default)]
@@ -236,34 +237,8 @@ fn class(dialect: Dialect, words: &[String]) -> TypeClass {
     }
 }
 
-/// The position of the parenthesis that closes the one at `at`.
-pub fn closing(tokens: &[Token], at: usize) -> usize {
-    let mut depth = 0usize;
-    for (end, token) in tokens.iter().enumerate().skip(at) {
-        match token {
-            Token::Symbol(b'(') => depth += 1,
-            Token::Symbol(b')') => {
-                depth = depth.saturating_sub(1);
-                if depth == 0 {
-                    return end;
-                }
-            }
-            _ => {}
-        }
-    }
-    tokens.len()
-}
-
 fn is(tokens: &[Token], at: usize, word: &str) -> bool {
     tokens.get(at).is_some_and(|token| token.is(word))
-}
-
-pub fn word_of(token: &Token) -> Option<String> {
-    match token {
-        Token::Word(word) | Token::Name(word) => Some(word.clone()),
-        Token::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

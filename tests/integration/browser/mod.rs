@@ -4,6 +4,7 @@ mod border;
 mod filters;
 mod grid;
 mod latency;
+mod report;
 mod sign_in;
 mod single;
 

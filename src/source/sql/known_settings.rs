@@ -1,0 +1,276 @@
+//! The settings that PostgreSQL, MySQL and MariaDB know, and the form of their values.
+
+use super::lexer::{Dialect, Token};
+use super::shape::has_shape;
+
+/// Settings of PostgreSQL that scripts set. Others have a dot in their names, or belong to a version of their own.
+const POSTGRES_SETTINGS: [&str; 66] = [
+    "application_name",
+    "array_nulls",
+    "authorization",
+    "bytea_output",
+    "characteristics",
+    "check_function_bodies",
+    "client_encoding",
+    "client_min_messages",
+    "commit_delay",
+    "constraint_exclusion",
+    "constraints",
+    "cursor_tuple_fraction",
+    "datestyle",
+    "deadlock_timeout",
+    "debug_print_plan",
+    "default_table_access_method",
+    "default_tablespace",
+    "default_text_search_config",
+    "default_toast_compression",
+    "default_transaction_deferrable",
+    "default_transaction_isolation",
+    "default_transaction_read_only",
+    "default_with_oids",
+    "effective_cache_size",
+    "effective_io_concurrency",
+    "enable_hashjoin",
+    "enable_indexscan",
+    "enable_mergejoin",
+    "enable_nestloop",
+    "enable_seqscan",
+    "escape_string_warning",
+    "exit_on_error",
+    "extra_float_digits",
+    "gin_fuzzy_search_limit",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "intervalstyle",
+    "jit",
+    "lc_messages",
+    "lc_monetary",
+    "lc_numeric",
+    "lc_time",
+    "lo_compat_privileges",
+    "lock_timeout",
+    "log_min_duration_statement",
+    "log_min_messages",
+    "log_statement",
+    "maintenance_work_mem",
+    "max_parallel_maintenance_workers",
+    "max_parallel_workers",
+    "max_parallel_workers_per_gather",
+    "names",
+    "password_encryption",
+    "quote_all_identifiers",
+    "random_page_cost",
+    "restrict_nonsystem_relation_kind",
+    "role",
+    "row_security",
+    "search_path",
+    "session_replication_role",
+    "standard_conforming_strings",
+    "statement_timeout",
+    "synchronous_commit",
+    "synchronize_seqscans",
+    "temp_buffers",
+    "temp_tablespaces",
+];
+const MORE_POSTGRES_SETTINGS: [&str; 12] = [
+    "time",
+    "timezone",
+    "timezone_abbreviations",
+    "transaction",
+    "transaction_isolation",
+    "transaction_read_only",
+    "transaction_timeout",
+    "transform_null_equals",
+    "work_mem",
+    "xml",
+    "xmlbinary",
+    "xmloption",
+];
+
+pub fn is_postgres_setting(name: &str) -> bool {
+    POSTGRES_SETTINGS.contains(&name) || MORE_POSTGRES_SETTINGS.contains(&name) || name.contains('.')
+}
+
+/// Whether tokens are a value of a setting of PostgreSQL.
+pub fn is_setting(name: &str, value: &[Token]) -> bool {
+    let word = setting(value.first());
+    let known: &[&str] = match name {
+        "check_function_bodies"
+        | "standard_conforming_strings"
+        | "row_security"
+        | "default_with_oids"
+        | "escape_string_warning"
+        | "quote_all_identifiers" => &["on", "off", "true", "false", "yes", "no", "1", "0", "default"],
+        "xmloption" => &["content", "document", "default"],
+        "client_min_messages" => {
+            &["debug5", "debug4", "debug3", "debug2", "debug1", "debug", "log", "notice", "warning", "error", "default"]
+        }
+        "default_table_access_method" => &["heap", "default"],
+        "bytea_output" => &["hex", "escape", "default"],
+        "statement_timeout" | "lock_timeout" | "idle_in_transaction_session_timeout" | "transaction_timeout" => {
+            let digits = word.trim_end_matches(|letter: char| letter.is_ascii_alphabetic() || letter == ' ');
+            return value.len() == 1 && (word == "default" || !digits.is_empty() && digits.parse::<u64>().is_ok());
+        }
+        _ => return has_shape(Dialect::Postgres, value, &["value", "value . value"]),
+    };
+    value.len() == 1 && known.contains(&word.as_str())
+}
+
+/// Variables of MySQL and MariaDB that dumps and scripts set or save.
+const MYSQL_SETTINGS: [&str; 84] = [
+    "alter_algorithm",
+    "auto_increment_increment",
+    "auto_increment_offset",
+    "autocommit",
+    "big_tables",
+    "bulk_insert_buffer_size",
+    "character_set_client",
+    "character_set_connection",
+    "character_set_database",
+    "character_set_filesystem",
+    "character_set_results",
+    "character_set_server",
+    "check_constraint_checks",
+    "collation_connection",
+    "collation_database",
+    "collation_server",
+    "column_compression_threshold",
+    "completion_type",
+    "default_collation_for_utf8mb4",
+    "default_storage_engine",
+    "default_tmp_storage_engine",
+    "default_week_format",
+    "div_precision_increment",
+    "enforce_storage_engine",
+    "event_scheduler",
+    "explicit_defaults_for_timestamp",
+    "foreign_key_checks",
+    "generated_random_password_length",
+    "group_concat_max_len",
+    "gtid_domain_id",
+    "gtid_mode",
+    "gtid_next",
+    "gtid_purged",
+    "gtid_slave_pos",
+    "identity",
+    "information_schema_stats_expiry",
+    "innodb_file_format",
+    "innodb_file_per_table",
+    "innodb_large_prefix",
+    "innodb_lock_wait_timeout",
+    "innodb_stats_auto_recalc",
+    "innodb_strict_mode",
+    "insert_id",
+    "interactive_timeout",
+    "join_buffer_size",
+    "last_insert_id",
+    "lc_messages",
+    "lc_time_names",
+    "local_infile",
+    "lock_wait_timeout",
+    "log_bin_trust_function_creators",
+    "long_query_time",
+    "low_priority_updates",
+    "max_allowed_packet",
+    "max_error_count",
+    "max_execution_time",
+    "max_heap_table_size",
+    "max_statement_time",
+    "myisam_sort_buffer_size",
+    "names",
+    "net_buffer_length",
+    "net_read_timeout",
+    "net_write_timeout",
+    "note_verbosity",
+    "old_passwords",
+    "optimizer_switch",
+    "pseudo_replica_mode",
+    "pseudo_slave_mode",
+    "read_buffer_size",
+    "rocksdb_bulk_load",
+    "session_track_gtids",
+    "show_create_table_skip_secondary_engine",
+    "show_create_table_verbosity",
+    "sort_buffer_size",
+    "sql_auto_is_null",
+    "sql_big_selects",
+    "sql_generate_invisible_primary_key",
+    "sql_log_bin",
+    "sql_log_off",
+    "sql_mode",
+    "sql_notes",
+    "sql_quote_show_create",
+    "sql_require_primary_key",
+    "sql_safe_updates",
+];
+const MORE_MYSQL_SETTINGS: [&str; 18] = [
+    "sql_select_limit",
+    "sql_warnings",
+    "standard_compliant_cte",
+    "storage_engine",
+    "system_versioning_alter_history",
+    "system_versioning_insert_history",
+    "time_zone",
+    "timestamp",
+    "tmp_table_size",
+    "transaction_isolation",
+    "transaction_read_only",
+    "tx_isolation",
+    "tx_read_only",
+    "unique_checks",
+    "version",
+    "version_comment",
+    "wait_timeout",
+    "wsrep_on",
+];
+
+pub fn is_mysql_setting(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    MYSQL_SETTINGS.contains(&name.as_str()) || MORE_MYSQL_SETTINGS.contains(&name.as_str()) || name.is_empty()
+}
+
+pub const SQL_MODES: [&str; 34] = [
+    "ALLOW_INVALID_DATES",
+    "ANSI",
+    "ANSI_QUOTES",
+    "DB2",
+    "EMPTY_STRING_IS_NULL",
+    "ERROR_FOR_DIVISION_BY_ZERO",
+    "HIGH_NOT_PRECEDENCE",
+    "IGNORE_BAD_TABLE_OPTIONS",
+    "IGNORE_SPACE",
+    "MAXDB",
+    "MSSQL",
+    "MYSQL323",
+    "MYSQL40",
+    "NO_AUTO_CREATE_USER",
+    "NO_AUTO_VALUE_ON_ZERO",
+    "NO_BACKSLASH_ESCAPES",
+    "NO_DIR_IN_CREATE",
+    "NO_ENGINE_SUBSTITUTION",
+    "NO_FIELD_OPTIONS",
+    "NO_KEY_OPTIONS",
+    "NO_TABLE_OPTIONS",
+    "NO_UNSIGNED_SUBTRACTION",
+    "NO_ZERO_DATE",
+    "NO_ZERO_IN_DATE",
+    "ONLY_FULL_GROUP_BY",
+    "ORACLE",
+    "PAD_CHAR_TO_FULL_LENGTH",
+    "PIPES_AS_CONCAT",
+    "POSTGRESQL",
+    "REAL_AS_FLOAT",
+    "SIMULTANEOUS_ASSIGNMENT",
+    "STRICT_ALL_TABLES",
+    "STRICT_TRANS_TABLES",
+    "TIME_ROUND_FRACTIONAL",
+];
+
+/// A value as a word in lower case.
+pub fn setting(token: Option<&Token>) -> String {
+    match token {
+        Some(Token::Word(word) | Token::Name(word)) => word.to_ascii_lowercase(),
+        Some(Token::Text(text)) => String::from_utf8_lossy(text).to_ascii_lowercase(),
+        _ => String::new(),
+    }
+}
