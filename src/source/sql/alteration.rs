@@ -167,6 +167,11 @@ impl Script<'_, '_> {
             }
             return Ok(());
         }
+        if is(0, &["ADD"])
+            && let Some(key) = constraint_key(&change[1..])
+        {
+            self.check_key(name, &key)?;
+        }
         let Some(role) = role else { return Ok(()) };
         if is(0, &["ADD"]) {
             let rest = &change[1..];
@@ -176,7 +181,6 @@ impl Script<'_, '_> {
                 matches!(token, Token::Word(_)) && (token.is_any(&CONSTRAINTS) || token.is_any(&CONSTRAINTS_MYSQL))
             }) {
                 if let Some(key) = constraint_key(start) {
-                    self.check_key(name, &key)?;
                     self.add_key(name, key);
                 }
                 self.note_reference(role, start);
