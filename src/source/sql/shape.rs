@@ -12,6 +12,7 @@
 //! parens      a list in parentheses           args         the same, or ()
 //! condition   an expression in parentheses    query        a query, up to the end
 //! expr        an expression                   rest         what is left, if it is well formed
+//! default     one that does not start with NOT
 //! ```
 
 use super::lexer::{Dialect, Token};
@@ -66,7 +67,10 @@ impl<'m> Matcher<'m> {
                     .into_iter()
                     .any(|inner| self.sequence(inner, at, &mut |this, at| this.sequence(after, at, then)))
             }
-            "expr" => {
+            "expr" | "default" => {
+                if *item == "default" && self.tokens.get(at).is_some_and(|token| token.is("NOT")) {
+                    return false;
+                }
                 let dialect = self.dialect;
                 let after = &items[1..];
                 let mut end = at;

@@ -49,7 +49,7 @@ fn postgres(statement: &str) -> Option<Vec<String>> {
                 "TYPE name AS ENUM ( [ text { , text } ] )",
                 "TYPE name [ AS RANGE ] parens",
                 "TYPE name AS args",
-                "DOMAIN name [ AS ] type { < COLLATE name | DEFAULT expr | [ CONSTRAINT ident ] < NOT NULL | NULL | \
+                "DOMAIN name [ AS ] type { < COLLATE name | DEFAULT default | [ CONSTRAINT ident ] < NOT NULL | NULL | \
                  CHECK condition > > }",
                 "COLLATION [ IF NOT EXISTS ] name < FROM name | ( ident = value { , ident = value } ) >",
                 "VIEW [ IF NOT EXISTS ] name [ ( ident { , ident } ) ] [ USING ident ] [ WITH parens ] \

@@ -15,7 +15,7 @@ fn with_references(shape: &str) -> String {
 }
 
 /// Shapes of columns after their name.
-const POSTGRES_COLUMN: &str = "ident type { < [ CONSTRAINT ident ] < NOT NULL [ NO INHERIT ] | NULL | DEFAULT expr | \
+const POSTGRES_COLUMN: &str = "ident type { < [ CONSTRAINT ident ] < NOT NULL [ NO INHERIT ] | NULL | DEFAULT default | \
     CHECK condition [ NO INHERIT ] | UNIQUE [ NULLS [ NOT ] DISTINCT ] | PRIMARY KEY | GENERATED ALWAYS AS condition \
     [ < STORED | VIRTUAL > ] | GENERATED < ALWAYS | BY DEFAULT > AS IDENTITY [ parens ] | references > | COLLATE name | \
     STORAGE ident | COMPRESSION ident | OPTIONS parens | WITH [ NO ] VALUES > }";
