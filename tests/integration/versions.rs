@@ -45,7 +45,7 @@ fn ids(faces: &Value) -> Vec<u64> {
     faces.as_array().unwrap().iter().map(|face| id(face).unwrap()).collect()
 }
 
-async fn a_version_stays_as_it_is(curated: &CuratedRun) {
+fn a_version_stays_as_it_is(curated: &CuratedRun) {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let large: Vec<u64> = (0..40).filter(|id| crop_size(*id) >= 256).collect();
@@ -143,12 +143,12 @@ fn pictures_of(folder: &Path) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_of_a_folder_stays_as_it_is() {
-    a_version_stays_as_it_is(&CuratedRun::in_folder(40).await).await;
+    a_version_stays_as_it_is(&CuratedRun::in_folder(40).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_on_servers_stays_as_it_is() {
-    a_version_stays_as_it_is(&CuratedRun::on_servers(40).await).await;
+    a_version_stays_as_it_is(&CuratedRun::on_servers(40).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
