@@ -180,6 +180,7 @@ fn crop(sha256: ContentHash) -> Crop {
         mirrored_grid: vec![0.0625; 16],
         blur: 103.5,
         exposure: 0.47,
+        quality: None,
     }
 }
 

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use crate::objects::{ObjectError, ObjectKey, Objects, PutIfAbsent, Swap};
 use crate::server_error::ServerError;
 
+pub mod landmark_references;
 pub mod models;
 pub mod predictions;
 pub mod records;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::dataset::{Face, FaceStatus};
-use crate::domain::{ContentHash, Judgement, Landmarks, NgReason, Verdict, VerdictId};
+use crate::domain::{ContentHash, Judgement, Landmarks, NgReason, Quality, Verdict, VerdictId};
 use crate::verdicts::CropVerdicts;
 
 /// A picture to judge, with what is known of it.
@@ -29,6 +29,7 @@ pub struct Card {
     pub mirrored_head: f64,
     pub blur: f64,
     pub exposure: f64,
+    pub quality: Option<Quality>,
     pub score: f64,
     /// Degrees.
     pub angle: f64,
@@ -82,6 +83,7 @@ impl Card {
             mirrored_head: face.mirrored_head,
             blur: face.blur,
             exposure: face.exposure,
+            quality: face.quality.clone(),
             score: face.score,
             angle: face.angle,
             landmarks: face.landmarks.clone(),

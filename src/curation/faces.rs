@@ -17,7 +17,7 @@ use crate::archive::predictions::Predictions;
 use crate::archive::run_classifier::ClassifierChange;
 use crate::dataset::page::{Order, Sort};
 use crate::dataset::{Cursor, Direction, Face, FaceStatus, IndexError};
-use crate::domain::{Align, ContentHash, Id, Judgement, NgReason, PhotoKey, Search, Verdict};
+use crate::domain::{Align, ContentHash, Id, Judgement, NgReason, PhotoKey, Quality, Search, Verdict};
 use crate::services::story::Story;
 
 /// Verdicts in the history of a face; earlier ones are left out.
@@ -45,6 +45,7 @@ struct FaceRow {
     mirrored_head: f64,
     blur: f64,
     exposure: f64,
+    quality: Option<Quality>,
     score: f64,
     angle: f64,
     published: Option<String>,
@@ -73,6 +74,7 @@ impl FaceRow {
             mirrored_head: face.mirrored_head,
             blur: face.blur,
             exposure: face.exposure,
+            quality: face.quality.clone(),
             score: face.score,
             angle: face.angle,
             published: face.posted_at.clone(),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::placeholder::Placeholder;
 use super::query::{Field, FieldType};
-use crate::domain::{Align, ContentHash, Id, ImageFormat, Judgement, Landmarks, NgReason, Photo, Search};
+use crate::domain::{Align, ContentHash, Id, ImageFormat, Judgement, Landmarks, NgReason, Photo, Quality, Search};
 use crate::domain::{calendar, photo_url};
 use crate::verdicts::CropVerdicts;
 
@@ -48,6 +48,8 @@ pub struct Face {
     pub mirrored_head: f64,
     pub blur: f64,
     pub exposure: f64,
+    /// None: an earlier version made the crop, and it is not measured yet.
+    pub quality: Option<Quality>,
     /// Photos of the run that have this original, and their labels: see [`Placeholder`].
     pub shared_photos: u32,
     pub shared_labels: u32,
@@ -151,6 +153,7 @@ impl Face {
             mirrored_head: crop.mirrored_head,
             blur: crop.blur,
             exposure: crop.exposure,
+            quality: crop.quality.clone(),
             shared_photos: 1,
             shared_labels: 1,
             source: candidate.source.clone(),
@@ -191,11 +194,20 @@ pub enum Number {
     Bytes,
     SharedPhotos,
     SharedLabels,
+    Contrast,
+    Saturation,
+    FaceBlur,
+    JpegQuality,
+    Yaw,
+    Pitch,
+    EyesOpen,
+    MouthOpen,
+    Outlier,
     Damaged,
 }
 
 impl Number {
-    pub const ALL: [Number; 16] = [
+    pub const ALL: [Number; 25] = [
         Self::POk,
         Self::Size,
         Self::Angle,
@@ -211,11 +223,21 @@ impl Number {
         Self::Bytes,
         Self::SharedPhotos,
         Self::SharedLabels,
+        Self::Contrast,
+        Self::Saturation,
+        Self::FaceBlur,
+        Self::JpegQuality,
+        Self::Yaw,
+        Self::Pitch,
+        Self::EyesOpen,
+        Self::MouthOpen,
+        Self::Outlier,
         Self::Damaged,
     ];
 
     /// The value of a face, in the precision of the columns; NaN if it has none.
     pub fn of(self, face: &Face) -> f32 {
+        let measured = |value: fn(&Quality) -> f64| face.quality.as_ref().map_or(f64::NAN, value);
         let value = match self {
             Self::POk => face.p_ok.unwrap_or(f64::NAN),
             Self::Size => f64::from(face.size),
@@ -232,6 +254,15 @@ impl Number {
             Self::Bytes => face.original_bytes as f64,
             Self::SharedPhotos => f64::from(face.shared_photos),
             Self::SharedLabels => f64::from(face.shared_labels),
+            Self::Contrast => measured(|quality| quality.contrast),
+            Self::Saturation => measured(|quality| quality.saturation),
+            Self::FaceBlur => measured(|quality| quality.face_blur),
+            Self::JpegQuality => measured(|quality| quality.jpeg_quality.map_or(f64::NAN, f64::from)),
+            Self::Yaw => measured(|quality| quality.yaw),
+            Self::Pitch => measured(|quality| quality.pitch),
+            Self::EyesOpen => measured(|quality| quality.eyes_open),
+            Self::MouthOpen => measured(|quality| quality.mouth_open),
+            Self::Outlier => measured(|quality| quality.outlier),
             Self::Damaged => f64::from(u8::from(face.damaged.is_some())),
         };
         value as f32
@@ -295,6 +326,9 @@ impl Text {
     }
 }
 
+/// The field of the hash of the pixels.
+pub const PIXELS: &str = "pixels";
+
 /// The field that says whether an original is a placeholder.
 pub const PLACEHOLDER: &str = "placeholder";
 
@@ -330,6 +364,23 @@ pub static FIELDS: &[Field] = &[
         FieldType::Number,
         "labels of the photos that have the same original, by name, or by id without one",
     ),
+    field("contrast", FieldType::Number, "standard deviation of the head's brightness, 0 to 0.5"),
+    field("saturation", FieldType::Number, "mean colour of the head, 0 (grey) to 1"),
+    field(
+        "face_blur",
+        FieldType::Number,
+        "variance of the Laplacian of the face at 128 pixels; low values are blurred",
+    ),
+    field(
+        "jpeg_quality",
+        FieldType::Number,
+        "quality of the original's JPEG, 1 to 100, from its tables; other formats have none",
+    ),
+    field("yaw", FieldType::Number, "turn to the side: 0 is frontal, -1 and 1 are in profile"),
+    field("pitch", FieldType::Number, "the nose between the eyes (0) and the mouth (1); low values look up"),
+    field("eyes_open", FieldType::Number, "height of the openings of the eyes by their width"),
+    field("mouth_open", FieldType::Number, "height of the opening of the mouth by its width"),
+    field("outlier", FieldType::Number, "how unusual the landmarks are, in standard deviations"),
     field("damaged", FieldType::Flag, "the file of the original has a fault, and was decoded nevertheless"),
     field("label", FieldType::Text, "name of the label"),
     field("label_id", FieldType::Text, "id of the label"),
@@ -343,6 +394,7 @@ pub static FIELDS: &[Field] = &[
     field("judged_by", FieldType::Text, "who gave the last verdict"),
     field("judged_at", FieldType::Text, "day of the last verdict in UTC: `judged_at>='2026-11-28'`"),
     field("id", FieldType::Text, "id of the photo"),
+    field(PIXELS, FieldType::Text, "SHA-256 of the crop's pixels, 64 hex digits"),
     STATUS,
     field("ok", FieldType::Flag, "p_ok is at or above the threshold"),
     field(PLACEHOLDER, FieldType::Flag, "shared_labels is 2 or more, or shared_photos is 10 or more"),
@@ -356,9 +408,10 @@ mod tests {
     fn every_column_has_its_field() {
         let numbers = Number::ALL.map(|number| number.field().name);
         assert_eq!(numbers[..3], ["p_ok", "size", "angle"]);
-        let own = ["side", "width", "height", "bytes", "shared_photos", "shared_labels", "damaged"];
-        assert_eq!(numbers[9..], own);
-        assert!(Number::ALL[..15].iter().all(|number| number.field().kind == FieldType::Number));
+        let own = ["side", "width", "height", "bytes", "shared_photos", "shared_labels"];
+        assert_eq!(numbers[9..15], own);
+        assert_eq!((numbers[15], numbers[23], numbers[24]), ("contrast", "outlier", "damaged"));
+        assert!(Number::ALL[..24].iter().all(|number| number.field().kind == FieldType::Number));
         let texts = Text::ALL.map(|text| text.field().name);
         assert_eq!(texts[..7], ["label", "label_id", "host", "model", "search", "align", "format"]);
         assert_eq!(texts[7..], ["verdict", "reason", "judged_by", "judged_at"]);

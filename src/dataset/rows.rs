@@ -9,11 +9,12 @@ use rusqlite::{Connection, Row, Statement, params};
 use super::columns::{ColumnValues, Columns};
 use super::ending::{EndedPhoto, EndingCount};
 use super::face::{Face, FaceVerdict, Number, Text};
-use crate::domain::{CauseCode, ContentHash, Id};
+use crate::domain::{CauseCode, ContentHash, Id, Quality};
 use crate::source::timestamp::Timestamp;
 
 pub const ADD_FACE: &str = "INSERT INTO faces VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, \
-    ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33)";
+    ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, \
+    ?36, ?37, ?38, ?39, ?40, ?41, ?42, ?43)";
 pub const ADD_PREDICTION: &str = "INSERT OR REPLACE INTO predictions SELECT key, ?2, ?3 FROM faces WHERE key = ?1";
 pub const ADD_ENDING: &str = "INSERT INTO endings VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
     ?11, ?12)";
@@ -45,6 +46,7 @@ pub fn published(text: Option<&str>) -> Option<i64> {
 
 pub fn insert(statement: &mut Statement<'_>, face: &Face, published: Option<i64>) -> rusqlite::Result<()> {
     let landmarks: Vec<u8> = face.landmarks.iter().flatten().flat_map(|c| c.to_le_bytes()).collect();
+    let quality = face.quality.as_ref();
     let columns = (!face.columns.is_empty()).then(|| serde_json::json!(face.columns).to_string());
     let values = params![
         face.photo_id.as_str(),
@@ -80,6 +82,16 @@ pub fn insert(statement: &mut Statement<'_>, face: &Face, published: Option<i64>
         face.source,
         columns,
         face.damaged,
+        quality.map(|quality| quality.contrast),
+        quality.map(|quality| quality.saturation),
+        quality.map(|quality| quality.face_blur),
+        quality.and_then(|quality| quality.jpeg_quality),
+        quality.map(|quality| quality.yaw),
+        quality.map(|quality| quality.pitch),
+        quality.map(|quality| quality.eyes_open),
+        quality.map(|quality| quality.mouth_open),
+        quality.map(|quality| quality.outlier),
+        quality.map(|quality| quality.pixels.as_bytes()),
     ];
     statement.execute(values).map(drop)
 }
@@ -121,12 +133,32 @@ pub fn face(row: &Row<'_>) -> rusqlite::Result<Face> {
         source: row.get(31)?,
         columns: columns(row, 32)?,
         damaged: row.get(33)?,
-        p_ok: row.get(35)?,
-        model: row.get(36)?,
-        shared_photos: row.get(37)?,
-        shared_labels: row.get(38)?,
+        quality: quality(row)?,
+        p_ok: row.get(45)?,
+        model: row.get(46)?,
+        shared_photos: row.get(47)?,
+        shared_labels: row.get(48)?,
         verdict: verdict(row)?,
     })
+}
+
+/// From the columns 34 to 43; none if the crop is not measured.
+fn quality(row: &Row<'_>) -> rusqlite::Result<Option<Quality>> {
+    if row.get_ref(43)? == ValueRef::Null {
+        return Ok(None);
+    }
+    Ok(Some(Quality {
+        contrast: row.get(34)?,
+        saturation: row.get(35)?,
+        face_blur: row.get(36)?,
+        jpeg_quality: row.get(37)?,
+        yaw: row.get(38)?,
+        pitch: row.get(39)?,
+        eyes_open: row.get(40)?,
+        mouth_open: row.get(41)?,
+        outlier: row.get(42)?,
+        pixels: hash(row, 43)?,
+    }))
 }
 
 /// A JSON object of texts; NULL is an empty one.
@@ -186,8 +218,9 @@ pub fn read_columns(connection: &Connection) -> rusqlite::Result<Columns> {
     let mut columns = Columns::default();
     let mut rows = connection.prepare(
         "SELECT key, photo_id, published, p_ok, size, angle, score, faces, mirrored, mirrored_head, blur, exposure, side,
-         width, height, original_bytes, coalesce(photos, 1), coalesce(labels, 1), damage IS NOT NULL,
-         label_name, label_id, host, model, search, align, format, judgement, reason, judged_by, judged_on
+         width, height, original_bytes, coalesce(photos, 1), coalesce(labels, 1), contrast, saturation,
+         face_blur, jpeg_quality, yaw, pitch, eyes_open, mouth_open, outlier, damage IS NOT NULL,
+         label_name, label_id, host, model, search, align, format, judgement, reason, judged_by, judged_on, pixels
          FROM faces LEFT JOIN predictions ON face = key
          LEFT JOIN (SELECT original AS shared, sum(photos) AS photos, max(count(nullif(label, '')), 1) AS labels FROM originals
                     GROUP BY original HAVING sum(photos) > 1) ON shared = original
@@ -209,7 +242,9 @@ pub fn read_columns(connection: &Connection) -> rusqlite::Result<Columns> {
             *text = row.get(3 + Number::ALL.len() + at)?;
         }
         let id = Id::new(row.get::<_, String>(1)?);
-        columns.upsert(row.get(0)?, ColumnValues { id, numbers, texts, published: row.get(2)? });
+        let pixels: Option<[u8; 32]> = row.get(3 + Number::ALL.len() + Text::ALL.len())?;
+        let pixels = pixels.map(ContentHash::from_digest);
+        columns.upsert(row.get(0)?, ColumnValues { id, numbers, texts, published: row.get(2)?, pixels });
     }
     Ok(columns)
 }

@@ -39,7 +39,18 @@ CREATE TABLE faces (
     source TEXT,
     -- Further columns of the source, as a JSON object of texts; NULL: none.
     columns TEXT,
-    damage TEXT
+    damage TEXT,
+    -- What `facemill measure` adds to faces of earlier versions; NULL: not measured, or the original is no JPEG.
+    contrast REAL,
+    saturation REAL,
+    face_blur REAL,
+    jpeg_quality INTEGER,
+    yaw REAL,
+    pitch REAL,
+    eyes_open REAL,
+    mouth_open REAL,
+    outlier REAL,
+    pixels BLOB
 );
 
 -- The predictions of the run's current classifier. A face that it has not scored has none.

@@ -50,12 +50,15 @@ pub struct SelectedFace {
     pub crop: ContentHash,
     pub format: ImageFormat,
     pub label: String,
+    /// Whether it has quality numbers, which its metadata then have.
+    pub is_measured: bool,
 }
 
 impl SelectedFace {
     pub fn of(face: &Face) -> Self {
         let label = label_of(face).to_owned();
-        Self { photo_id: face.photo_id.clone(), crop: face.crop, format: face.format, label }
+        let is_measured = face.quality.is_some();
+        Self { photo_id: face.photo_id.clone(), crop: face.crop, format: face.format, label, is_measured }
     }
 }
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::named::{self, UnknownName};
-use super::{ContentHash, ImageFormat, Landmarks};
+use super::{ContentHash, ImageFormat, Landmarks, Quality};
 
 /// How the square of the crop is placed around the face.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -80,4 +80,7 @@ pub struct Crop {
     /// Variance of the Laplacian; low values are blurred.
     pub blur: f64,
     pub exposure: f64,
+    /// None: an earlier version made the crop; `facemill measure` adds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<Quality>,
 }

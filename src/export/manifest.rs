@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 use super::entry::Entry;
 use super::settings::{ExportSettings, ExportSettingsText};
 use crate::dataset::selection::Selection;
-use crate::domain::ContentHash;
+use crate::domain::{ContentHash, Quality};
 
 /// Changes whenever the same settings and faces give other bytes.
-const EXPORT_VERSION: u32 = 1;
+const EXPORT_VERSION: u32 = 2;
 
 /// The first line.
 #[derive(Debug, Serialize)]
@@ -79,6 +79,12 @@ pub struct FaceFacts<'a> {
     pub angle: f64,
     pub mirrored: f64,
     pub blur: f64,
+    pub exposure: f64,
+    /// Score of dlib's detector.
+    pub score: f64,
+    /// Measured on the crop before it was resized.
+    #[serde(flatten)]
+    pub quality: Option<&'a Quality>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p_ok: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -110,6 +116,9 @@ impl<'a> FaceFacts<'a> {
             angle: face.angle,
             mirrored: face.mirrored,
             blur: face.blur,
+            exposure: face.exposure,
+            score: face.score,
+            quality: face.quality.as_ref(),
             p_ok: face.p_ok,
             verdict: face.verdict.as_ref().map(|verdict| verdict.judgement.as_str()),
             landmarks: face.landmarks.iter().map(|point| point.map(|value| scaled(f64::from(value)))).collect(),
@@ -131,7 +140,7 @@ pub fn line(entry: &Entry, size: u32, field: FileField) -> serde_json::Result<St
 pub fn fingerprint(settings: &ExportSettings, selection: &Selection) -> serde_json::Result<String> {
     let mut text = serde_json::to_string(&(EXPORT_VERSION, settings.text()))?;
     for face in &selection.faces {
-        let line = (face.photo_id.as_str(), face.crop.to_string(), &face.label);
+        let line = (face.photo_id.as_str(), face.crop.to_string(), &face.label, face.is_measured);
         text.push('\n');
         text.push_str(&serde_json::to_string(&line)?);
     }

@@ -345,6 +345,7 @@ mod tests {
             mirrored_grid: vec![0.0; 16],
             blur: 0.0,
             exposure: 0.0,
+            quality: None,
         });
         photo
     }

@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
-use ::image::RgbImage;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::measures::{self, CropFacts, RunReferences};
 use super::originals::{Originals, off_thread, original};
 pub use super::run_shapes::CropSettings;
 use super::run_shapes::RunShapes;
 use super::stage::{Outcome, Retry, Stage, store_failed};
-use crate::domain::{self, Cause, CauseCode, ContentHash, Face, Photo, StageName};
+use crate::domain::{self, Cause, CauseCode, ContentHash, Face, ImageFormat, LandmarkReference, Landmarks, Photo, StageName};
 use crate::objects::ObjectKey;
 use crate::vision::detector::{Detector, NoFace};
 use crate::vision::geometry::{Square, round};
-use crate::vision::image;
+use crate::vision::image::{self, HeldImage, Limits};
 use crate::vision::{align, quality};
 
 /// Reads the original, stores the crop, adds [`crate::domain::Crop`]. The same photo and settings result in the same
@@ -24,11 +24,13 @@ pub struct Crop {
     detector: Detector,
     settings: CropSettings,
     runs: Option<Arc<RunShapes>>,
+    references: RunReferences,
 }
 
 impl Crop {
     pub fn new(originals: Originals, detector: Detector, settings: CropSettings) -> Self {
-        Self { originals, detector, settings, runs: None }
+        let references = RunReferences::new(originals.objects().clone());
+        Self { originals, detector, settings, runs: None, references }
     }
 
     /// Uses the settings of each photo's run instead of its own.
@@ -53,9 +55,10 @@ impl Crop {
                 format!("the crop of {:.0} x {:.0} pixels reaches too far beyond the photo", square.side, square.side);
             return Err(Outcome::Reject(Cause::new(CauseCode::OutOfFrame, detail)));
         }
+        let reference = self.references.of(&photo.run, settings.align).await?;
         let image = self.originals.image(original, settings.limits).await?;
         let detector = self.detector.clone();
-        let (bytes, crop) = off_thread(move || cut(&image.pixels, &face, &square, &detector, settings)).await?;
+        let (bytes, crop) = off_thread(move || cut(&image, &face, &square, &detector, settings, &reference)).await?;
         let key = ObjectKey::face(crop.sha256, crop.format);
         let objects = self.originals.objects();
         objects.put(&key, bytes, crop.format.media_type()).await.map_err(|error| store_failed(&error))?;
@@ -77,34 +80,47 @@ impl Stage for Crop {
 }
 
 fn cut(
-    picture: &RgbImage,
+    picture: &HeldImage,
     face: &Face,
     square: &Square,
     detector: &Detector,
     settings: CropSettings,
+    reference: &LandmarkReference,
 ) -> Result<(Bytes, domain::Crop), Outcome> {
     let size = align::native_size(square);
-    let pixels = align::cut(picture, square, size);
+    let pixels = align::cut(&picture.pixels, square, size);
     detector.check_crop(&pixels).map_err(|error| lost_face(&error))?;
-    let landmarks = align::landmarks_in_crop(&face.landmarks, square, size);
+    let landmarks: Landmarks = align::landmarks_in_crop(&face.landmarks, square, size)
+        .into_iter()
+        .map(|point| point.map(|c| round(f64::from(c), 2) as f32))
+        .collect();
     let mirrored = quality::mirrored(square, face.width, face.height);
-    let quality = quality::measure(&pixels);
-    let bytes = image::encode(&pixels, settings.image_format)
-        .map_err(|error| Retry::failed(Cause::new(CauseCode::EncoderFailed, error.to_string())))?;
+    let failed = |error: String| Retry::failed(Cause::new(CauseCode::EncoderFailed, error));
+    let bytes = image::encode(&pixels, settings.image_format).map_err(|error| failed(error.to_string()))?;
+    // The pixels that a reader of the file sees are measured, so that `facemill measure` finds the same numbers.
+    let pixels = match settings.image_format {
+        ImageFormat::Png => pixels,
+        _ => image::decode(&bytes, Limits::default()).map_err(|error| failed(error.to_string()))?,
+    };
+    let angle = round(square.angle, 4);
+    let measured = quality::measure(&pixels, &landmarks);
+    let facts = CropFacts { landmarks: &landmarks, angle, jpeg_quality: picture.jpeg_quality, reference };
+    let quality = measures::quality(&pixels, &measured, facts);
     let crop = domain::Crop {
         sha256: ContentHash::of(&bytes),
         format: settings.image_format,
         align: settings.align,
-        angle: round(square.angle, 4),
+        angle,
         centre: square.centre.map(|c| round(c, 2)),
         side: round(square.side, 2),
         size,
-        landmarks: landmarks.iter().map(|point| point.map(|c| round(f64::from(c), 2) as f32)).collect(),
+        landmarks,
         mirrored: round(mirrored.share, 4),
         mirrored_head: round(mirrored.head, 4),
         mirrored_grid: mirrored.grid.to_vec(),
-        blur: round(quality.blur, 2),
-        exposure: round(quality.exposure, 4),
+        blur: round(measured.blur, 2),
+        exposure: round(measured.exposure, 4),
+        quality: Some(quality),
     };
     Ok((Bytes::from(bytes), crop))
 }

@@ -8,6 +8,7 @@ pub mod event;
 pub mod fetch;
 pub mod gate;
 pub mod local;
+pub mod measures;
 pub mod originals;
 pub mod pause;
 pub mod producer;

@@ -13,7 +13,7 @@ use super::stage::{Outcome, Retry, panic_text, store_failed};
 use crate::domain::{Cause, CauseCode, Decoding, Original, Photo};
 use crate::memory::{MemoryBudget, Reservation};
 use crate::objects::{ObjectKey, Objects};
-use crate::vision::image::{DecodeError, Header, HeldImage, ImageCache, Limits};
+use crate::vision::image::{DecodeError, Header, HeldImage, ImageCache, Limits, jpeg_quality};
 
 /// The memory for decoded images of a process in bytes, by default. With models and buffers of eight threads a worker
 /// then stays within a gigabyte.
@@ -87,11 +87,12 @@ impl Originals {
         };
         off_thread(move || {
             let (pixels, decoding) = header.decode(&bytes).map_err(|error| reject(&error))?;
+            let jpeg_quality = jpeg_quality(&bytes);
             drop((bytes, for_file));
             reservation.shrink_to(while_working);
             let result = work(&pixels)?;
             reservation.shrink_to(header.decoded_bytes());
-            Ok((HeldImage::new(pixels, reservation), decoding, result))
+            Ok((HeldImage::new(pixels, jpeg_quality, reservation), decoding, result))
         })
         .await
     }

@@ -53,6 +53,18 @@ pub fn predicted(id: i64, p_ok: f64) -> Photo {
             mirrored_grid: vec![0.125; 16],
             blur: 120.0,
             exposure: 0.5,
+            quality: Some(Quality {
+                contrast: 0.25,
+                saturation: 0.5,
+                face_blur: 90.5,
+                jpeg_quality: Some(92),
+                yaw: -0.25,
+                pitch: 0.5,
+                eyes_open: 0.25,
+                mouth_open: 0.125,
+                outlier: 1.5,
+                pixels: ContentHash::of(format!("pixels {id}").as_bytes()),
+            }),
         }),
         prediction: Some(Prediction { p_ok, model: "okng-1".into(), model_sha256: ContentHash::of(b"okng-1") }),
     };

@@ -10,7 +10,7 @@ use base64::Engine;
 use sha2::Digest;
 
 use super::records::FaceRecord;
-use super::tally::{Funnel, HostTally, ReportTally};
+use super::tally::{Funnel, HostTally, QualityHistogram, ReportTally};
 use crate::dataset::placeholder::{Placeholder, Placeholders};
 use crate::domain::{Id, RunName, calendar};
 use crate::objects::ObjectKey;
@@ -78,6 +78,7 @@ impl ReportPage {
         head(file, about, tally)?;
         funnel(file, &tally.funnel, tally.ok_threshold())?;
         contact_sheet(file, tally)?;
+        quality(file, tally)?;
         placeholders(file, tally)?;
         reasons(file, tally)?;
         hosts(file, tally)?;
@@ -129,7 +130,7 @@ fn head(file: &mut dyn Write, about: &About, tally: &ReportTally) -> io::Result<
     writeln!(
         file,
         "<nav aria-label=\"On this page\"><a href=\"#sheet\">Contact sheet</a> \
-         <a href=\"#causes\">Outcomes by cause</a> \
+         <a href=\"#quality\">Quality</a> <a href=\"#causes\">Outcomes by cause</a> \
          <a href=\"#hosts\">Outcomes by host</a> <a href=\"#settings\">Settings</a></nav>\n</header>"
     )
 }
@@ -164,6 +165,46 @@ fn funnel(file: &mut dyn Write, funnel: &Funnel, ok_threshold: f64) -> io::Resul
 fn contact_sheet(file: &mut dyn Write, tally: &ReportTally) -> io::Result<()> {
     let histogram = serde_json::to_string(&tally.histogram)?;
     write!(file, include_str!("sheet.html"), threshold = tally.ok_threshold(), histogram = histogram)
+}
+
+/// A histogram of each number.
+fn quality(file: &mut dyn Write, tally: &ReportTally) -> io::Result<()> {
+    writeln!(
+        file,
+        "<section aria-labelledby=\"quality\">\n<h2 id=\"quality\">Quality</h2>\n\
+         <p>How many faces have which value; the first and the last bar also have what is beyond. The names are those of the \
+         query language: <code>facemill faces --where \"outlier&lt;3 and jpeg_quality&gt;=75\"</code>.</p>\n\
+         <div class=\"histograms\">"
+    )?;
+    for QualityHistogram { name, meaning, ends: (low, high), counts } in &tally.quality {
+        let faces: u64 = counts.iter().sum();
+        let highest = counts.iter().copied().max().unwrap_or(0).max(1);
+        let width = 300.0 / counts.len() as f64;
+        write!(
+            file,
+            "<figure><svg class=\"histogram\" viewBox=\"0 0 300 60\" preserveAspectRatio=\"none\" role=\"img\" \
+             aria-label=\"Histogram of {name}: {faces} faces\">"
+        )?;
+        for (bin, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let height = 60.0 * *count as f64 / highest as f64;
+            let (x, y) = (bin as f64 * width + 0.5, 60.0 - height);
+            let title = Grouped(*count);
+            write!(
+                file,
+                "<rect class=\"ok\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{height:.1}\">\
+                 <title>{title}</title></rect>",
+                width - 1.0
+            )?;
+        }
+        let faces = Grouped(faces);
+        writeln!(
+            file,
+            "</svg><span class=\"ends\"><span>{low}</span><span>{high}</span></span>\
+             <figcaption><code>{name}</code>, {faces} faces: {}</figcaption></figure>",
+            EscapedHtml(meaning)
+        )?;
+    }
+    writeln!(file, "</div>\n</section>")
 }
 
 /// Originals that are probably no photos of the labelled people, if there are any.

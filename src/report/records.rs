@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::{EndedPhoto, Face};
-use crate::domain::{Align, ContentHash, Ending, Id, Landmarks, Search, StageName};
+use crate::domain::{Align, ContentHash, Ending, Id, Landmarks, Quality, Search, StageName};
 use crate::ledger::{Entry, PhotoStatus};
 use crate::objects::ObjectKey;
 
@@ -41,6 +41,9 @@ pub struct FaceRecord {
     pub mirrored_head: f64,
     pub blur: f64,
     pub exposure: f64,
+    /// Absent: an earlier version made the crop, and `facemill measure` has not measured it.
+    #[serde(flatten)]
+    pub quality: Option<Quality>,
     /// Probability that a person keeps the crop, 0 to 1, and the name of the model that predicts it: the run's current
     /// classifier. None: it has not scored the crop.
     pub p_ok: Option<f64>,
@@ -83,6 +86,7 @@ impl FaceRecord {
             mirrored_head: face.mirrored_head,
             blur: face.blur,
             exposure: face.exposure,
+            quality: face.quality.clone(),
             p_ok: face.p_ok,
             model: face.model.clone(),
             placeholder: face.is_placeholder(),
@@ -187,7 +191,8 @@ mod tests {
 
     const FACE_FIELDS: &str = "photo_id, face_id, label_id, label_name, photo_url, source_url, posted_at, file, \
         original_sha256, crop_sha256, search, align, angle, centre, side, size, landmarks, score, mirrored, \
-        mirrored_head, blur, exposure, p_ok, model, placeholder, damaged";
+        mirrored_head, blur, exposure, contrast, saturation, face_blur, jpeg_quality, yaw, pitch, eyes_open, mouth_open, \
+        outlier, pixels, p_ok, model, placeholder, damaged";
 
     fn fields(line: &str) -> String {
         let mut positions: Vec<(usize, &str)> = FACE_FIELDS
@@ -205,7 +210,7 @@ mod tests {
         let record = FaceRecord::of(&Face::of(&photo).unwrap());
         let line = serde_json::to_string(&record).unwrap();
         assert_eq!(fields(&line), FACE_FIELDS);
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap().as_object().unwrap().len(), 26);
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap().as_object().unwrap().len(), 36);
         assert_eq!(serde_json::from_str::<FaceRecord>(&line).unwrap(), record);
         assert_eq!(record.file, ObjectKey::face(record.crop_sha256, crate::domain::ImageFormat::Png).as_str());
         assert_eq!(record.angle, photo.facts.crop.unwrap().angle, "the angle of the square, not of the face");

@@ -51,6 +51,48 @@ impl HostTally {
     }
 }
 
+/// How the faces of a run are spread over the values of a number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QualityHistogram {
+    pub name: &'static str,
+    pub meaning: &'static str,
+    /// The ends of the first and the last part, which also have the faces below and above.
+    pub ends: (&'static str, &'static str),
+    /// Number of faces in each of [`QualityHistogram::BINS`] equal parts.
+    pub counts: Vec<u64>,
+}
+
+impl QualityHistogram {
+    const BINS: usize = 30;
+    const NUMBERS: [(Number, &'static str, &'static str); 15] = [
+        (Number::Size, "0", "1500"),
+        (Number::Mirrored, "0", "1"),
+        (Number::Blur, "0", "1500"),
+        (Number::FaceBlur, "0", "1500"),
+        (Number::Exposure, "0", "1"),
+        (Number::Contrast, "0", "0.5"),
+        (Number::Saturation, "0", "1"),
+        (Number::JpegQuality, "0", "100"),
+        (Number::Yaw, "-1", "1"),
+        (Number::Pitch, "0", "1"),
+        (Number::EyesOpen, "0", "0.6"),
+        (Number::MouthOpen, "0", "1"),
+        (Number::Outlier, "0", "6"),
+        (Number::Score, "0", "4"),
+        (Number::Angle, "-60", "60"),
+    ];
+
+    fn all(index: &Index, threshold: f64) -> Vec<Self> {
+        let histogram = |(number, low, high): (Number, &'static str, &'static str)| {
+            let range = (low.parse().unwrap_or_default(), high.parse().unwrap_or(1.0));
+            let counts = index.histogram(number, range, Self::BINS, &Query::ALL, threshold);
+            let field = number.field();
+            Self { name: field.name, meaning: field.meaning, ends: (low, high), counts }
+        };
+        Self::NUMBERS.into_iter().map(histogram).collect()
+    }
+}
+
 /// All counts of the report.
 #[derive(Debug)]
 pub struct ReportTally {
@@ -62,6 +104,7 @@ pub struct ReportTally {
     /// Photos that ended without a record, and the first of their ids.
     pub unrecorded: (u64, Vec<Id>),
     pub placeholders: Placeholders,
+    pub quality: Vec<QualityHistogram>,
     ok_threshold: f64,
     reasons: HashMap<Reason, u64>,
     hosts: HashMap<String, HostTally>,
@@ -85,6 +128,7 @@ impl ReportTally {
             histogram: index.histogram(Number::POk, (0.0, 1.0), Self::BINS, &Query::ALL, ok_threshold),
             unrecorded: index.unrecorded(Self::NAMED)?,
             placeholders: index.placeholders(Self::PLACEHOLDERS)?,
+            quality: QualityHistogram::all(index, ok_threshold),
             ok_threshold,
             reasons: HashMap::new(),
             hosts: HashMap::new(),

@@ -5,6 +5,7 @@ pub mod detector;
 pub mod dlib;
 pub mod geometry;
 pub mod image;
+pub mod pose;
 pub mod quality;
 pub mod resample;
 pub mod yunet;

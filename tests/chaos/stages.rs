@@ -205,5 +205,6 @@ fn crop(body: &[u8]) -> Crop {
         mirrored_grid: vec![0.0; 16],
         blur: 1.0,
         exposure: 0.5,
+        quality: None,
     }
 }

@@ -198,6 +198,7 @@ fn photo(id: i64, sha256: ContentHash, mirrors: &[f32; MIRRORS]) -> Photo {
         mirrored_grid: mirrors[2..].to_vec(),
         blur: 100.0,
         exposure: 0.5,
+        quality: None,
     });
     photo
 }

@@ -138,6 +138,7 @@ fn status(face: &Face) -> FaceStatus {
 fn fulfils(face: &Face, query: &Query) -> bool {
     let text_of = |name: &str| match Text::ALL.into_iter().find(|text| text.field().name == name) {
         Some(text) => text.of(face),
+        None if name == "pixels" => face.quality.as_ref().map(|quality| quality.pixels.to_string()),
         None if name == "status" => Some(status(face).as_str().to_owned()),
         None => Some(face.photo_id.to_string()),
     };
@@ -207,6 +208,7 @@ fn random_query(random: &mut Random, faces: &[Face], depth: u32) -> Query {
     let operator = operators[random.below(6) as usize];
     let text = || match Text::ALL.into_iter().find(|text| text.field().name == field.name) {
         Some(text) => text.of(face).unwrap_or_else(|| "none".into()),
+        None if field.name == "pixels" => face.quality.as_ref().map_or_else(String::new, |quality| quality.pixels.to_string()),
         None => face.photo_id.to_string(),
     };
     match field.kind {

@@ -77,6 +77,7 @@ pub fn with_face(id: i64, p_ok: f64) -> Photo {
         mirrored_grid: vec![0.1; 16],
         blur: 1.0,
         exposure: 0.5,
+        quality: None,
     });
     photo.facts.prediction =
         Some(Prediction { p_ok, model: "okng-1".into(), model_sha256: ContentHash::of(b"okng-1") });
@@ -152,6 +153,33 @@ fn all_photos_are_written_in_id_order() {
 }
 
 /// The histogram of P(OK) in the page.
+#[test]
+fn the_numbers_of_quality_have_histograms() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut measured = with_face(2, 0.9);
+    measured.facts.crop.as_mut().unwrap().quality = Some(Quality {
+        contrast: 0.2,
+        saturation: 0.1,
+        face_blur: 80.0,
+        jpeg_quality: None,
+        yaw: 0.5,
+        pitch: 0.6,
+        eyes_open: 0.3,
+        mouth_open: 0.0,
+        outlier: 9.0,
+        pixels: ContentHash::of(b"pixels"),
+    });
+    let index = index_of([predicted(with_face(1, 0.5)), predicted(measured)]);
+    write(dir.path(), &index);
+    let page = std::fs::read_to_string(dir.path().join("report.html")).unwrap();
+    for (name, faces) in [("exposure", 2), ("outlier", 1), ("yaw", 1), ("jpeg_quality", 0)] {
+        assert!(page.contains(&format!("Histogram of {name}: {faces} faces")), "{name}");
+    }
+    let lines: Vec<FaceRecord> = lines(&dir.path().join("faces.jsonl"));
+    let outliers: Vec<Option<f64>> = lines.iter().map(|face| face.quality.as_ref().map(|quality| quality.outlier)).collect();
+    assert_eq!(outliers, [None, Some(9.0)], "a line without the numbers can be read");
+}
+
 fn histogram(page: &str) -> Vec<u64> {
     let (_, data) = page.split_once("data-histogram=\"").unwrap();
     serde_json::from_str(data.split_once('"').unwrap().0).unwrap()

@@ -4,9 +4,11 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::thread;
 
+use facemill::archive::landmark_references::LandmarkReferences;
 use facemill::config::Models;
 use facemill::domain::{
-    Align, Candidate, CauseCode, ContentHash, FacePolicy, Facts, ImageFormat, Original, Photo, RunName, Search,
+    Align, Candidate, CauseCode, ContentHash, FacePolicy, Facts, ImageFormat, LandmarkReference, Original, Photo, RunName,
+    Search,
 };
 use facemill::objects::{ObjectKey, Objects};
 use facemill::pipeline::crop::{Crop, CropSettings};
@@ -244,6 +246,13 @@ async fn a_photo_becomes_a_crop_with_reproducible_bytes() {
     let [e0, e1] = geometry::eyes(&made.landmarks);
     assert!((e0[1] - e1[1]).abs() < 0.5, "the eyes are level");
     assert!(made.mirrored >= 0.0 && made.exposure > 0.0 && made.blur > 0.0);
+    let quality = made.quality.as_ref().expect("the crop is measured");
+    assert_eq!(quality.pixels, ContentHash::of(&pixels), "the pixels that the file has");
+    assert_eq!(quality.jpeg_quality, Some(100), "of the original, not of the crop");
+    assert!(quality.yaw.abs() < 0.8 && (0.2..1.0).contains(&quality.pitch), "{quality:?}");
+    assert!(quality.contrast > 0.01 && quality.face_blur > 0.0 && quality.outlier > 0.0, "{quality:?}");
+    let reference = LandmarkReferences::new(objects.clone()).read(&photo.run).await.unwrap();
+    assert_eq!(reference, Some(LandmarkReference::builtin(Align::Paper)), "the first crop of the run fixes it");
 
     // On other threads and without the cache, the bytes are the same.
     let uncached = Arc::new(Crop::new(Originals::new(objects.clone()), detector.clone(), CropSettings::default()));
@@ -260,6 +269,14 @@ async fn a_photo_becomes_a_crop_with_reproducible_bytes() {
     for task in repeated {
         assert_eq!(task.await.unwrap(), first);
     }
+
+    // The numbers of a JPEG crop are those of its decoded file.
+    let settings = CropSettings { image_format: ImageFormat::Jpeg, ..CropSettings::default() };
+    let as_jpeg = Crop::new(Originals::new(objects.clone()), detector.clone(), settings);
+    let made = advanced(as_jpeg.run(&found).await).facts.crop.unwrap();
+    let bytes = objects.get(&ObjectKey::face(made.sha256, made.format)).await.unwrap();
+    let pixels = decode(&bytes, Limits::default()).unwrap();
+    assert_eq!(made.quality.unwrap().pixels, ContentHash::of(&pixels));
 
     let small = DetectSettings { min_face: 5000, ..DetectSettings::default() };
     let outcome = Detect::new(Originals::new(objects.clone()), detector.clone(), small).run(&photo).await;

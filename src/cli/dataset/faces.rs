@@ -115,6 +115,7 @@ fn line(face: &Face) -> String {
 }
 
 fn json(face: &Face) -> serde_json::Value {
+    let quality = face.quality.as_ref();
     serde_json::json!({
         "photo_id": face.photo_id,
         "face_id": face.face_id,
@@ -131,6 +132,16 @@ fn json(face: &Face) -> serde_json::Value {
         "mirrored_head": face.mirrored_head,
         "blur": face.blur,
         "exposure": face.exposure,
+        "contrast": quality.map(|quality| quality.contrast),
+        "saturation": quality.map(|quality| quality.saturation),
+        "face_blur": quality.map(|quality| quality.face_blur),
+        "jpeg_quality": quality.map(|quality| quality.jpeg_quality),
+        "yaw": quality.map(|quality| quality.yaw),
+        "pitch": quality.map(|quality| quality.pitch),
+        "eyes_open": quality.map(|quality| quality.eyes_open),
+        "mouth_open": quality.map(|quality| quality.mouth_open),
+        "outlier": quality.map(|quality| quality.outlier),
+        "pixels": quality.map(|quality| quality.pixels),
         "score": face.score,
         "damaged": face.damaged,
         "p_ok": face.p_ok,

@@ -1,7 +1,10 @@
 // The conditions of the filter bar as a query, and back. What the bar has no control for stays text.
 
 export const STATUSES = ["ready", "predicted", "ok", "ng", "pending"];
-const NUMBERS = ["p_ok", "size", "blur", "exposure", "score", "mirrored", "mirrored_head"];
+const NUMBERS = [
+  "p_ok", "size", "blur", "exposure", "score", "mirrored", "mirrored_head", "face_blur", "contrast", "saturation", "jpeg_quality",
+  "yaw", "pitch", "eyes_open", "mouth_open", "outlier",
+];
 export const NUMBER_FIELDS = NUMBERS.filter((name) => name !== "size");
 const TEXTS = { label: "contains", host: "=", judged_by: "=", reason: "=" };
 const DATES = ["judged_at"];

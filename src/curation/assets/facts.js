@@ -14,6 +14,9 @@ const FACTS = [
   ["mirrored", ({ mirrored }) => percent(mirrored)],
   ["mirrored-head", ({ mirrored_head }) => percent(mirrored_head)],
 ];
+// On the page of a face only.
+const QUALITY = ["face_blur", "contrast", "saturation", "jpeg_quality", "yaw", "pitch", "eyes_open", "mouth_open", "outlier"]
+  .map((name) => [name, ({ quality }) => measure(quality?.[name])]);
 
 export const words = (judgement, reason) =>
   judgement === "ng" && reason ? `${t("ng")} (${t(reason)})` : t(judgement ?? "unjudged");
@@ -39,7 +42,8 @@ export function facts() {
   };
 }
 
-export const factRows = (face) => FACTS.flatMap(([name, text]) => [element("dt", {}, t(name)), element("dd", {}, text(face))]);
+export const factRows = (face) =>
+  [...FACTS, ...QUALITY].flatMap(([name, text]) => [element("dt", {}, t(name)), element("dd", {}, text(face))]);
 
 export const nameOf = ({ label, photo_id }) => label ?? t("photo", { id: photo_id });
 

@@ -9,11 +9,10 @@ import { count, t } from "./texts.js";
 
 const SORTS = [
   "-p_ok", "p_ok", "uncertainty", "random", "id", "-updated", "updated", "-published", "published", "-size", "blur",
-  "-mirrored",
+  "-mirrored", "face_blur", "jpeg_quality", "-outlier",
 ];
-const NAMES = {
-  p_ok: "p-ok", blur: "blur", exposure: "exposure", score: "score", mirrored: "mirrored", mirrored_head: "mirrored-head",
-};
+const NAMES = { p_ok: "p-ok", mirrored_head: "mirrored-head" };
+const nameOf = (field) => t(NAMES[field] ?? field);
 
 // `state`: {where, sort}. `hasSort`: whether the view has an order.
 export function filterBar(view, state, hasSort = true) {
@@ -67,13 +66,13 @@ function details(conditions, use, view, state) {
   const numbers = NUMBER_FIELDS.map((name) => {
     const bound = (side) => input({
       type: "number", step: "any", value: conditions[side][name] ?? "", name: `${name}-${side}`,
-      "aria-label": `${t(NAMES[name])} ${t(side === "least" ? "from" : "to")}`,
+      "aria-label": `${nameOf(name)} ${t(side === "least" ? "from" : "to")}`,
       placeholder: t(side === "least" ? "from" : "to"),
     });
     return [name, bound("least"), bound("most")];
   });
   const ranges = numbers.map(([name, low, high]) =>
-    element("fieldset.range", {}, element("legend", {}, t(NAMES[name])), low, high));
+    element("fieldset.range", {}, element("legend", {}, nameOf(name)), low, high));
   const submit = (event) => {
     event.preventDefault();
     const bounds = { least: {}, most: {} };

@@ -11,12 +11,14 @@ use crate::memory::Reservation;
 /// A decoded image and its share of the memory for decoded images.
 pub struct HeldImage {
     pub pixels: RgbImage,
+    /// As [`super::jpeg_quality`] says of its file.
+    pub jpeg_quality: Option<u8>,
     _memory: Reservation,
 }
 
 impl HeldImage {
-    pub fn new(pixels: RgbImage, memory: Reservation) -> Self {
-        Self { pixels, _memory: memory }
+    pub fn new(pixels: RgbImage, jpeg_quality: Option<u8>, memory: Reservation) -> Self {
+        Self { pixels, jpeg_quality, _memory: memory }
     }
 }
 
@@ -78,7 +80,7 @@ mod tests {
         let hash = |i: u8| ContentHash::of(&[i]);
         let picture = |side: u32| {
             let pixels = RgbImage::new(side, side);
-            Arc::new(HeldImage::new(pixels, memory.try_reserve(10 << 10).unwrap()))
+            Arc::new(HeldImage::new(pixels, None, memory.try_reserve(10 << 10).unwrap()))
         };
         for i in 0..3 {
             cache.put(hash(i), picture(10));

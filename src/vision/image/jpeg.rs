@@ -133,10 +133,10 @@ fn profile(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The segments before the first scan: marker and body.
-struct Segments<'a>(&'a [u8]);
+pub(super) struct Segments<'a>(&'a [u8]);
 
 impl<'a> Segments<'a> {
-    fn of(bytes: &'a [u8]) -> Self {
+    pub fn of(bytes: &'a [u8]) -> Self {
         Self(bytes.get(2..).unwrap_or_default())
     }
 }

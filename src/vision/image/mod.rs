@@ -7,6 +7,7 @@ mod encode;
 mod error;
 mod exif;
 mod jpeg;
+mod jpeg_quality;
 mod library;
 mod png;
 
@@ -18,6 +19,7 @@ use image::{DynamicImage, RgbImage};
 pub use cache::{HeldImage, ImageCache};
 pub use encode::{EncodeError, encode, encode_preview};
 pub use error::{DecodeError, Limits};
+pub use jpeg_quality::jpeg_quality;
 
 use crate::domain::{Decoding, ImageFormat, unsupported_format};
 

@@ -1,8 +1,8 @@
 //! Synthetic faces, each determined by its number.
 
 use facemill::domain::{
-    Align, Candidate, ContentHash, Crop, Decoding, Face, Facts, ImageFormat, Original, Photo, Prediction, RunName,
-    Search,
+    Align, Candidate, ContentHash, Crop, Decoding, Face, Facts, ImageFormat, Original, Photo, Prediction, Quality,
+    RunName, Search,
 };
 
 /// Pseudo-random numbers (SplitMix64, Steele et al. 2014).
@@ -88,6 +88,19 @@ pub fn photo(id: u64) -> Photo {
             mirrored_grid: vec![0.125; 16],
             blur: random.share() * 900.0,
             exposure: random.share(),
+            // Some are of an earlier version, some originals are no JPEG.
+            quality: (random.below(10) > 0).then(|| Quality {
+                contrast: random.share() / 2.0,
+                saturation: random.share(),
+                face_blur: random.share() * 900.0,
+                jpeg_quality: (random.below(5) > 0).then(|| 1 + random.below(100) as u8),
+                yaw: 2.0 * random.share() - 1.0,
+                pitch: random.share(),
+                eyes_open: random.share() / 2.0,
+                mouth_open: random.share(),
+                outlier: random.share() * 5.0,
+                pixels: ContentHash::of(format!("pixels {}", id / 2).as_bytes()),
+            }),
         }),
         prediction: {
             let p_ok = random.share();
