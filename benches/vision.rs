@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 
 use ::image::RgbImage;
 use facemill::config::Models;
-use facemill::domain::{Align, FacePolicy, ImageFormat, LandmarkReference, Search};
+use facemill::domain::{Align, FacePolicy, ImageFormat, Search};
 use facemill::pipeline::measures::{self, CropFacts};
 use facemill::vision::align;
 use facemill::vision::detector::{Detector, NoFace};
 use facemill::vision::geometry::{self, Square};
 use facemill::vision::image::{Limits, decode, encode, jpeg_quality};
-use facemill::vision::quality;
+use facemill::vision::{pose, quality};
 use serde_json::{Value, json};
 
 use reference::{Kind, Sample, quantile};
@@ -70,11 +70,15 @@ fn run(detector: &Detector, bytes: &[u8], search: Search, align: Align) -> Run {
     let crop = timed(&mut times, "cut", || align::cut(&picture, &square, align::native_size(&square)));
     let check = timed(&mut times, "check", || detector.check_crop(&crop));
     let landmarks = align::landmarks_in_crop(&face.landmarks, &square, crop.width());
-    let reference = LandmarkReference::builtin(align);
+    let reference = pose::reference(align);
     timed(&mut times, "measure", || {
         let measured = quality::measure(&crop, &landmarks);
         let (angle, jpeg_quality) = (square.angle, jpeg_quality(bytes));
-        measures::quality(&crop, &measured, CropFacts { landmarks: &landmarks, angle, jpeg_quality, reference: &reference })
+        measures::quality(
+            &crop,
+            &measured,
+            CropFacts { landmarks: &landmarks, angle, jpeg_quality, reference: &reference },
+        )
     });
     timed(&mut times, "encode", || encode(&crop, ImageFormat::Png)).expect("a file");
     Run { outcome: if check.is_ok() { "ok" } else { "not_one_in_crop" }, square: Some(square), times }

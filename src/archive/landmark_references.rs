@@ -49,7 +49,7 @@ impl LandmarkReferences {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Align;
+    use crate::domain::Spread;
     use crate::objects::folder::Folder;
 
     #[tokio::test]
@@ -58,9 +58,13 @@ mod tests {
         let references = LandmarkReferences::new(Arc::new(Folder::at(scratch.path())));
         let run = RunName::default();
         assert_eq!(references.read(&run).await.unwrap(), None);
-        let [paper, seed] = [Align::Paper, Align::Seed].map(LandmarkReference::builtin);
-        assert_eq!(references.fix(&run, &paper).await.unwrap(), paper);
-        assert_eq!(references.fix(&run, &seed).await.unwrap(), paper);
-        assert_eq!(references.read(&run).await.unwrap(), Some(paper));
+        let [first, other] = [0.25, 0.5].map(|mean| {
+            let usual = Spread { mean, deviation: 0.125 };
+            let (left, top, right, bottom, angle) = (usual, usual, usual, usual, usual);
+            LandmarkReference { source: "a test".into(), faces: 9, left, top, right, bottom, angle }
+        });
+        assert_eq!(references.fix(&run, &first).await.unwrap(), first);
+        assert_eq!(references.fix(&run, &other).await.unwrap(), first);
+        assert_eq!(references.read(&run).await.unwrap(), Some(first));
     }
 }

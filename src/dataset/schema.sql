@@ -40,7 +40,7 @@ CREATE TABLE faces (
     -- Further columns of the source, as a JSON object of texts; NULL: none.
     columns TEXT,
     damage TEXT,
-    -- What `facemill measure` adds to faces of earlier versions; NULL: not measured, or the original is no JPEG.
+    -- Faces of earlier versions have NULL; so has the JPEG quality of an original that is no JPEG.
     contrast REAL,
     saturation REAL,
     face_blur REAL,

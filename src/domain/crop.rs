@@ -80,7 +80,7 @@ pub struct Crop {
     /// Variance of the Laplacian; low values are blurred.
     pub blur: f64,
     pub exposure: f64,
-    /// None: an earlier version made the crop; `facemill measure` adds it.
+    /// None: an earlier version made the crop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quality: Option<Quality>,
 }

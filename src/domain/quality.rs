@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Align, ContentHash};
+use super::ContentHash;
 
 /// Measures of a crop. All numbers are finite.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,29 +58,4 @@ pub struct LandmarkReference {
     pub bottom: Spread,
     /// Rotation of the square, degrees.
     pub angle: Spread,
-}
-
-impl LandmarkReference {
-    /// The reference that comes with the program.
-    ///
-    /// The extents are means and standard deviations of 211 portraits of politicians in public photographs, found by the
-    /// guided search; left and right are pooled, because a face may look either way. The angle is a convention: people tilt
-    /// their heads on purpose, so that 30 degrees count as two deviations.
-    pub fn builtin(align: Align) -> Self {
-        let [side, top, bottom] = match align {
-            Align::Paper => [[0.289, 0.0426], [0.111, 0.0148], [0.451, 0.028]],
-            Align::Ffhq => [[0.289, 0.0432], [0.112, 0.0154], [0.451, 0.028]],
-            Align::Seed => [[0.289, 0.0423], [0.06, 0.014], [0.502, 0.0298]],
-        };
-        let spread = |[mean, deviation]: [f64; 2]| Spread { mean, deviation };
-        Self {
-            source: format!("portraits, {align}"),
-            faces: 211,
-            left: spread(side),
-            top: spread(top),
-            right: spread(side),
-            bottom: spread(bottom),
-            angle: spread([0.0, 15.0]),
-        }
-    }
 }

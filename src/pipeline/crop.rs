@@ -10,7 +10,9 @@ use super::originals::{Originals, off_thread, original};
 pub use super::run_shapes::CropSettings;
 use super::run_shapes::RunShapes;
 use super::stage::{Outcome, Retry, Stage, store_failed};
-use crate::domain::{self, Cause, CauseCode, ContentHash, Face, ImageFormat, LandmarkReference, Landmarks, Photo, StageName};
+use crate::domain::{
+    self, Cause, CauseCode, ContentHash, Face, ImageFormat, LandmarkReference, Landmarks, Photo, StageName,
+};
 use crate::objects::ObjectKey;
 use crate::vision::detector::{Detector, NoFace};
 use crate::vision::geometry::{Square, round};

@@ -68,7 +68,7 @@ impl RunReferences {
             return Ok(known);
         }
         // This lookup is for all photos of the run: it does not belong in the trace of one.
-        let fixed = self.stored.fix(run, &LandmarkReference::builtin(align)).with_subscriber(Dispatch::none()).await;
+        let fixed = self.stored.fix(run, &pose::reference(align)).with_subscriber(Dispatch::none()).await;
         let reference = Arc::new(fixed.map_err(|error| store_failed(&error))?);
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(run.clone(), reference.clone());
         Ok(reference)

@@ -41,7 +41,7 @@ pub struct FaceRecord {
     pub mirrored_head: f64,
     pub blur: f64,
     pub exposure: f64,
-    /// Absent: an earlier version made the crop, and `facemill measure` has not measured it.
+    /// Absent: an earlier version made the crop.
     #[serde(flatten)]
     pub quality: Option<Quality>,
     /// Probability that a person keeps the crop, 0 to 1, and the name of the model that predicts it: the run's current

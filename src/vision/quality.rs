@@ -107,9 +107,9 @@ const FACE_SIZE: u32 = 128;
 /// The part of the crop around the landmarks. None: they lie outside, or in one point.
 fn face_box(crop: &RgbImage, landmarks: &[[f32; 2]]) -> Option<RgbImage> {
     let within = |axis: usize, length: u32| {
-        let (low, high) = landmarks.iter().fold((f32::MAX, f32::MIN), |(low, high), point| {
-            (low.min(point[axis]), high.max(point[axis]))
-        });
+        let (low, high) = landmarks
+            .iter()
+            .fold((f32::MAX, f32::MIN), |(low, high), point| (low.min(point[axis]), high.max(point[axis])));
         let low = low.round().clamp(0.0, length as f32) as u32;
         (low, ((high.round() + 1.0).clamp(0.0, length as f32) as u32).saturating_sub(low))
     };

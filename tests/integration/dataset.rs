@@ -174,7 +174,10 @@ fn fulfils(face: &Face, query: &Query) -> bool {
         }
         Query::IsNull(field) => match field.name {
             "ok" | "p_ok" => face.p_ok.is_none(),
-            _ => matches!(field.kind, FieldType::Text | FieldType::Choice(_)) && text_of(field.name).is_none(),
+            name => Number::ALL.into_iter().find(|number| number.field().name == name).map_or_else(
+                || matches!(field.kind, FieldType::Text | FieldType::Choice(_)) && text_of(name).is_none(),
+                |number| number.of(face).is_nan(),
+            ),
         },
     }
 }
@@ -208,7 +211,9 @@ fn random_query(random: &mut Random, faces: &[Face], depth: u32) -> Query {
     let operator = operators[random.below(6) as usize];
     let text = || match Text::ALL.into_iter().find(|text| text.field().name == field.name) {
         Some(text) => text.of(face).unwrap_or_else(|| "none".into()),
-        None if field.name == "pixels" => face.quality.as_ref().map_or_else(String::new, |quality| quality.pixels.to_string()),
+        None if field.name == "pixels" => {
+            face.quality.as_ref().map_or_else(String::new, |quality| quality.pixels.to_string())
+        }
         None => face.photo_id.to_string(),
     };
     match field.kind {

@@ -170,13 +170,14 @@ fn the_numbers_of_quality_have_histograms() {
         pixels: ContentHash::of(b"pixels"),
     });
     let index = index_of([predicted(with_face(1, 0.5)), predicted(measured)]);
-    write(dir.path(), &index);
+    write(dir.path(), &index).unwrap();
     let page = std::fs::read_to_string(dir.path().join("report.html")).unwrap();
     for (name, faces) in [("exposure", 2), ("outlier", 1), ("yaw", 1), ("jpeg_quality", 0)] {
         assert!(page.contains(&format!("Histogram of {name}: {faces} faces")), "{name}");
     }
     let lines: Vec<FaceRecord> = lines(&dir.path().join("faces.jsonl"));
-    let outliers: Vec<Option<f64>> = lines.iter().map(|face| face.quality.as_ref().map(|quality| quality.outlier)).collect();
+    let outliers: Vec<Option<f64>> =
+        lines.iter().map(|face| face.quality.as_ref().map(|quality| quality.outlier)).collect();
     assert_eq!(outliers, [None, Some(9.0)], "a line without the numbers can be read");
 }
 

@@ -7,8 +7,7 @@ use std::thread;
 use facemill::archive::landmark_references::LandmarkReferences;
 use facemill::config::Models;
 use facemill::domain::{
-    Align, Candidate, CauseCode, ContentHash, FacePolicy, Facts, ImageFormat, LandmarkReference, Original, Photo, RunName,
-    Search,
+    Align, Candidate, CauseCode, ContentHash, FacePolicy, Facts, ImageFormat, Original, Photo, RunName, Search,
 };
 use facemill::objects::{ObjectKey, Objects};
 use facemill::pipeline::crop::{Crop, CropSettings};
@@ -19,7 +18,7 @@ use facemill::vision::detector::Detector;
 use facemill::vision::dlib::Hog;
 use facemill::vision::geometry::{self, Square};
 use facemill::vision::image::{ImageCache, Limits, decode, encode};
-use facemill::vision::{align, resample};
+use facemill::vision::{align, pose, resample};
 use image::RgbImage;
 
 use reference::{Kind, Sample, quantile};
@@ -252,7 +251,7 @@ async fn a_photo_becomes_a_crop_with_reproducible_bytes() {
     assert!(quality.yaw.abs() < 0.8 && (0.2..1.0).contains(&quality.pitch), "{quality:?}");
     assert!(quality.contrast > 0.01 && quality.face_blur > 0.0 && quality.outlier > 0.0, "{quality:?}");
     let reference = LandmarkReferences::new(objects.clone()).read(&photo.run).await.unwrap();
-    assert_eq!(reference, Some(LandmarkReference::builtin(Align::Paper)), "the first crop of the run fixes it");
+    assert_eq!(reference, Some(pose::reference(Align::Paper)), "the first crop of the run fixes it");
 
     // On other threads and without the cache, the bytes are the same.
     let uncached = Arc::new(Crop::new(Originals::new(objects.clone()), detector.clone(), CropSettings::default()));

@@ -5,8 +5,8 @@ use super::jpeg::Segments;
 /// The table for luma of ITU-T T.81, annex K.1, in zigzag order. Encoders scale it by their quality.
 const LUMA: [u16; 64] = [
     16, 11, 12, 14, 12, 10, 16, 14, 13, 14, 18, 17, 16, 19, 24, 40, 26, 24, 22, 22, 24, 49, 35, 37, 29, 40, 58, 51, 61,
-    60, 57, 51, 56, 55, 64, 72, 92, 78, 64, 68, 87, 69, 55, 56, 80, 109, 81, 87, 95, 98, 103, 104, 103, 62, 77, 113, 121,
-    112, 100, 120, 92, 101, 103, 99,
+    60, 57, 51, 56, 55, 64, 72, 92, 78, 64, 68, 87, 69, 55, 56, 80, 109, 81, 87, 95, 98, 103, 104, 103, 62, 77, 113,
+    121, 112, 100, 120, 92, 101, 103, 99,
 ];
 
 /// The luma table that the software of the Independent JPEG Group makes for a quality from 1 to 100, `jpeg_set_quality`.

@@ -88,19 +88,7 @@ pub fn photo(id: u64) -> Photo {
             mirrored_grid: vec![0.125; 16],
             blur: random.share() * 900.0,
             exposure: random.share(),
-            // Some are of an earlier version, some originals are no JPEG.
-            quality: (random.below(10) > 0).then(|| Quality {
-                contrast: random.share() / 2.0,
-                saturation: random.share(),
-                face_blur: random.share() * 900.0,
-                jpeg_quality: (random.below(5) > 0).then(|| 1 + random.below(100) as u8),
-                yaw: 2.0 * random.share() - 1.0,
-                pitch: random.share(),
-                eyes_open: random.share() / 2.0,
-                mouth_open: random.share(),
-                outlier: random.share() * 5.0,
-                pixels: ContentHash::of(format!("pixels {}", id / 2).as_bytes()),
-            }),
+            quality: quality(id),
         }),
         prediction: {
             let p_ok = random.share();
@@ -108,4 +96,21 @@ pub fn photo(id: u64) -> Photo {
         },
     };
     photo
+}
+
+/// Some are of an earlier version, some originals are no JPEG, and two photos each have the same pixels.
+fn quality(id: u64) -> Option<Quality> {
+    let mut random = Random::new(id + 1_000_000);
+    (random.below(10) > 0).then(|| Quality {
+        contrast: random.share() / 2.0,
+        saturation: random.share(),
+        face_blur: random.share() * 900.0,
+        jpeg_quality: (random.below(5) > 0).then(|| 1 + random.below(100) as u8),
+        yaw: 2.0 * random.share() - 1.0,
+        pitch: random.share(),
+        eyes_open: random.share() / 2.0,
+        mouth_open: random.share(),
+        outlier: random.share() * 5.0,
+        pixels: ContentHash::of(format!("pixels {}", id / 2).as_bytes()),
+    })
 }
