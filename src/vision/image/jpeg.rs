@@ -10,7 +10,7 @@ use image::RgbImage;
 use turbojpeg::raw;
 
 use super::colour;
-use super::decoded::{Decoded, Samples, check_rows};
+use super::decoded::{Colours, Decoded, MAX_PROFILE, Samples, check_rows};
 use super::error::{DecodeError, Limits};
 use super::library;
 use crate::domain::{Decoding, ImageFormat};
@@ -55,11 +55,11 @@ pub fn decode(bytes: &[u8], limits: Limits) -> Result<Decoded, DecodeError> {
         samples.iter_mut().for_each(|sample| *sample = 255 - *sample);
         let mut pixels = RgbImage::new(width, height);
         colour::from_cmyk(&samples, &mut pixels, profile.as_deref(), &mut decoding);
-        return Ok(Decoded { pixels, samples: Samples::Rgb, decoding, profile: None });
+        return Ok(Decoded { pixels, samples: Samples::Rgb, decoding, colours: Colours::Unspecified });
     }
     let pixels = RgbImage::from_raw(width, height, samples).ok_or_else(|| undecodable("it has no pixels".into()))?;
     let samples = if header.is_grey { Samples::Grey } else { Samples::Rgb };
-    Ok(Decoded { pixels, samples, decoding, profile })
+    Ok(Decoded { pixels, samples, decoding, colours: profile.into() })
 }
 
 /// Width, height, and the most bytes that decoding takes. None: libjpeg-turbo does not read the file.
@@ -129,7 +129,7 @@ fn profile(bytes: &[u8]) -> Option<Vec<u8>> {
     let whole = parts.iter().enumerate().all(|(at, (number, _))| usize::from(*number) == at + 1);
     let parts = if whole && parts.len() == usize::from(count) { &parts[..] } else { parts.get(..1)? };
     let length: usize = parts.iter().map(|(_, part)| part.len()).sum();
-    (length > 0).then(|| parts.iter().flat_map(|(_, part)| *part).copied().take(colour::MAX_PROFILE + 1).collect())
+    (length > 0).then(|| parts.iter().flat_map(|(_, part)| *part).copied().take(MAX_PROFILE + 1).collect())
 }
 
 /// The segments before the first scan: marker and body.

@@ -1,37 +1,108 @@
 //! Formats that the `image` crate decodes: WebP, GIF, BMP, TIFF, and the JPEGs that libjpeg-turbo does not read.
 
+use std::hash::{DefaultHasher, Hasher};
 use std::io::{Cursor, ErrorKind};
 
 use image::error::ImageError;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageReader, RgbImage};
 
-use super::decoded::{Decoded, MAX_MISSING_ROWS, Samples, on_white};
+use super::decoded::{Decoded, MAX_MISSING_ROWS, Samples, check_rows, on_white};
 use super::error::{DecodeError, Limits};
-use crate::domain::{Decoding, ImageFormat};
+use crate::domain::ImageFormat;
 
-/// Decodes the first frame. A file that lacks a hundredth of its bytes at the end is taken.
+/// Decodes the first frame. A file without its end is taken if it lacks no more than a hundredth of its rows.
 ///
 /// # Errors
 /// The image is too large, is truncated, or cannot be decoded.
 pub fn decode(bytes: &[u8], format: ImageFormat, limits: Limits) -> Result<Decoded, DecodeError> {
+    /// What follows where the data ends. Rows that differ are missing.
+    const TAILS: [u8; 2] = [0x00, 0x55];
     let error = match read(bytes, format, limits) {
-        Ok(decoded) => return Ok(decoded),
+        Ok(mut decoded) => {
+            decoded.decoding.damaged = missing_end(bytes, format);
+            return Ok(decoded);
+        }
         Err(error @ (DecodeError::TooLarge { .. } | DecodeError::Unsupported { .. })) => return Err(error),
+        Err(DecodeError::Undecodable { format: name, detail }) => match missing_end(bytes, format) {
+            Some(missing) => DecodeError::Truncated { format: name, detail: format!("{detail}: {missing}") },
+            None => DecodeError::Undecodable { format: name, detail },
+        },
         Err(error) => error,
     };
     // The other decoder of JPEG fills what is missing with grey.
     if format == ImageFormat::Jpeg {
         return Err(error);
     }
-    let mut padded = bytes.to_vec();
-    padded.resize(bytes.len() + (MAX_MISSING_ROWS * bytes.len() as f64) as usize + 2, 0);
-    let Ok(mut decoded) = read(&padded, format, limits) else { return Err(error) };
-    let damaged = match error {
+    let padded = |tail: u8| {
+        let mut padded = bytes.to_vec();
+        padded.resize(bytes.len() + (MAX_MISSING_ROWS * bytes.len() as f64) as usize + 2, tail);
+        read(&padded, format, limits).map_err(|_| error.clone())
+    };
+    // One image is held at a time.
+    let other = hashes(&padded(TAILS[1])?.pixels);
+    let mut decoded = padded(TAILS[0])?;
+    let missing = changed_rows(&hashes(&decoded.pixels), &other);
+    check_rows(missing as f64, decoded.pixels.height(), format.extension())?;
+    decoded.decoding.damaged = Some(match error {
         DecodeError::Truncated { detail, .. } | DecodeError::Undecodable { detail, .. } => detail,
         other => other.to_string(),
-    };
-    decoded.decoding = Decoding { damaged: Some(damaged), ..decoded.decoding };
+    });
     Ok(decoded)
+}
+
+/// A hash of each row.
+fn hashes(pixels: &RgbImage) -> Vec<u64> {
+    let hash = |row: &[u8]| {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(row);
+        hasher.finish()
+    };
+    pixels.chunks(3 * pixels.width() as usize).map(hash).collect()
+}
+
+/// The rows from the first one that differs to the last one that does.
+fn changed_rows(a: &[u64], b: &[u64]) -> usize {
+    let differs = |(a, b): (&u64, &u64)| a != b;
+    let first = a.iter().zip(b).position(differs);
+    let last = a.iter().zip(b).rposition(differs);
+    first.zip(last).map_or(a.len().abs_diff(b.len()), |(first, last)| last - first + 1)
+}
+
+/// What a file lacks that shows its first frame nevertheless.
+fn missing_end(bytes: &[u8], format: ImageFormat) -> Option<String> {
+    match format {
+        ImageFormat::Gif => (!ends_as_gif(bytes)).then(|| "the end mark is missing".into()),
+        ImageFormat::Webp => {
+            let stated = u32::from_le_bytes(*bytes.get(4..)?.first_chunk()?) as usize;
+            let missing = stated.saturating_add(8).saturating_sub(bytes.len());
+            // Programs forget to count the byte that makes lengths even.
+            (missing > 1).then(|| format!("{missing} bytes are missing"))
+        }
+        _ => None,
+    }
+}
+
+/// Whether the blocks of a GIF lead to its end mark (GIF89a, appendix B).
+fn ends_as_gif(bytes: &[u8]) -> bool {
+    const END: u8 = 0x3b;
+    const IMAGE: u8 = 0x2c;
+    const EXTENSION: u8 = 0x21;
+    let table = |flags: u8| if flags & 0x80 == 0 { 0 } else { 3 << ((flags & 7) + 1) };
+    let mut at = 13 + bytes.get(10).map_or(0, |flags| table(*flags));
+    loop {
+        match bytes.get(at) {
+            Some(&END) => return true,
+            Some(&IMAGE) => at += 11 + bytes.get(at + 9).map_or(0, |flags| table(*flags)),
+            Some(&EXTENSION) => at += 2,
+            // Programs show what came before.
+            Some(_) => return true,
+            None => return false,
+        }
+        while let Some(&length @ 1..) = bytes.get(at) {
+            at += 1 + usize::from(length);
+        }
+        at += 1;
+    }
 }
 
 fn read(bytes: &[u8], format: ImageFormat, limits: Limits) -> Result<Decoded, DecodeError> {
@@ -48,7 +119,7 @@ fn read(bytes: &[u8], format: ImageFormat, limits: Limits) -> Result<Decoded, De
         ColorType::L8 | ColorType::La8 | ColorType::L16 | ColorType::La16 => Samples::Grey,
         _ => Samples::Rgb,
     };
-    Ok(Decoded::sound(pixels, samples, profile))
+    Ok(Decoded::sound(pixels, samples, profile.into()))
 }
 
 /// Opens a decoder that has read the header.

@@ -2,10 +2,12 @@
 
 mod cache;
 mod colour;
+mod colour_space;
 mod decoded;
 mod encode;
 mod error;
 mod exif;
+mod heif;
 mod jpeg;
 mod jpeg_quality;
 mod library;
@@ -65,6 +67,7 @@ impl Header {
                     None => library::header(bytes, format, limits)?,
                 },
                 ImageFormat::Png => png::header(bytes).ok_or_else(|| undecodable(format, "it has no header".into()))?,
+                ImageFormat::Avif | ImageFormat::Heic => heif::header(bytes, format, limits)?,
                 _ => library::header(bytes, format, limits)?,
             };
             limits.check(width, height)?;
@@ -103,15 +106,14 @@ impl Header {
             let decoded = match self.format {
                 ImageFormat::Jpeg => jpeg::decode(bytes, limits)?,
                 ImageFormat::Png => png::decode(bytes, limits)?,
+                format @ (ImageFormat::Avif | ImageFormat::Heic) => heif::decode(bytes, format, limits)?,
                 format => library::decode(bytes, format, limits)?,
             };
-            let decoded::Decoded { mut pixels, samples, mut decoding, profile } = decoded;
+            let decoded::Decoded { mut pixels, samples, mut decoding, colours } = decoded;
             if pixels.is_empty() {
                 return Err(undecodable(self.format, "it has no pixels".into()));
             }
-            if let Some(profile) = profile {
-                colour::apply(&mut pixels, samples, &profile, &mut decoding);
-            }
+            colour::apply(&mut pixels, samples, colours, &mut decoding);
             Ok((apply(self.orientation, pixels), decoding))
         })
     }
@@ -252,21 +254,63 @@ mod tests {
         }
     }
 
+    /// An uncompressed TIFF whose directory comes before its pixels.
+    fn tiff_with_pixels_last(picture: &RgbImage) -> Vec<u8> {
+        let entries: [(u16, u16, u32, u32); 9] = [
+            (256, 4, 1, picture.width()),
+            (257, 4, 1, picture.height()),
+            (258, 3, 3, 122),
+            (259, 3, 1, 1),
+            (262, 3, 1, 2),
+            (273, 4, 1, 128),
+            (277, 3, 1, 3),
+            (278, 4, 1, picture.height()),
+            (279, 4, 1, picture.len() as u32),
+        ];
+        let mut bytes = b"II*\0\x08\0\0\0\x09\0".to_vec();
+        for (tag, kind, count, value) in entries {
+            bytes.extend_from_slice(&[&tag.to_le_bytes()[..], &kind.to_le_bytes(), &count.to_le_bytes()].concat());
+            bytes.extend_from_slice(&value.to_le_bytes());
+        }
+        bytes.extend_from_slice(&[0, 0, 0, 0, 8, 0, 8, 0, 8, 0]);
+        [bytes, picture.to_vec()].concat()
+    }
+
     #[test]
     fn files_that_end_a_little_early_are_damaged_and_others_truncated() {
         use image::ImageFormat as F;
         let noise = RgbImage::from_fn(50, 200, |x, y| Rgb([(x * x * 7 + y * 13) as u8, (x * y) as u8, (y * y) as u8]));
-        for format in [F::Bmp, F::Tiff] {
-            let whole = encoded(noise.clone().into(), format);
-            // The directory of a TIFF is at its end, and it is not cut here.
-            let whole = if format == F::Tiff { whole } else { whole[..whole.len() - 100].to_vec() };
-            let (pixels, decoding) = Header::read(&whole, Limits::default()).unwrap().decode(&whole).unwrap();
-            assert_eq!(pixels.dimensions(), (50, 200));
-            assert_eq!(decoding.damaged.is_some(), format == F::Bmp, "{format:?}");
+        let limits = Limits::default();
+        let files = [
+            ("BMP", encoded(noise.clone().into(), F::Bmp), 100),
+            ("TIFF", tiff_with_pixels_last(&noise), 100),
+            ("WebP", encoded(noise.clone().into(), F::WebP), 20),
+            ("GIF", encoded(DynamicImage::from(noise.clone()).into_rgba8().into(), F::Gif), 1),
+        ];
+        for (name, whole, little) in files {
+            let decoded = |bytes: &[u8]| Header::read(bytes, limits)?.decode(bytes);
+            let (pixels, decoding) = decoded(&whole).unwrap();
+            assert_eq!(decoding, Decoding::default(), "{name}");
+            let (cut, decoding) =
+                decoded(&whole[..whole.len() - little]).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert!(decoding.damaged.is_some(), "{name} is damaged");
+            let same = cut.rows().zip(pixels.rows()).filter(|(a, b)| a.clone().eq(b.clone())).count();
+            assert!(same >= 198, "{name}: {same} rows");
+            for tenth in [3, 5, 8] {
+                let error = decode(&whole[..whole.len() * tenth / 10], limits).unwrap_err();
+                assert!(matches!(error, DecodeError::Truncated { .. }), "{name}: {error}");
+            }
         }
-        let bmp = encoded(noise.into(), F::Bmp);
-        let error = decode(&bmp[..bmp.len() * 9 / 10], Limits::default()).unwrap_err();
+        // The last hundredth of the bytes has half of the rows.
+        let flat = RgbImage::from_fn(50, 200, |x, y| if y < 100 { *noise.get_pixel(x, y) } else { Rgb([9; 3]) });
+        let whole = encoded(flat.into(), F::WebP);
+        let error = decode(&whole[..whole.len() - whole.len() / 110], limits).unwrap_err();
         assert!(matches!(error, DecodeError::Truncated { .. }), "{error}");
+        // Blocks that tell how to repeat an animation, after its frames.
+        let gif = encoded(DynamicImage::from(noise).into_rgba8().into(), F::Gif);
+        let with_comment = [&gif[..gif.len() - 1], b"\x21\xfe\x03abc"].concat();
+        let (_, decoding) = Header::read(&with_comment, limits).unwrap().decode(&with_comment).unwrap();
+        assert_eq!(decoding.damaged.as_deref(), Some("the end mark is missing"));
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::io::{Cursor, Read};
 use image::{Rgb, RgbImage};
 use png::{ColorType, DecodeOptions, Decoder, DecodingError, Transformations};
 
-use super::colour::MAX_PROFILE;
-use super::decoded::{Decoded, Samples, check_rows, on_white};
+use super::colour_space::{ColourSpace, Curve};
+use super::decoded::{Colours, Decoded, MAX_PROFILE, Samples, check_rows, on_white};
 use super::error::{DecodeError, Limits};
 use crate::domain::Decoding;
 
@@ -21,14 +21,15 @@ pub const DECODER_MEMORY: usize = 64 << 20;
 /// # Errors
 /// The image is too large, lacks rows, or cannot be decoded.
 pub fn decode(bytes: &[u8], limits: Limits) -> Result<Decoded, DecodeError> {
-    let strict = read(bytes, limits, true)?;
+    let mut colours = colours(bytes);
+    let strict = read(bytes, limits, &colours, true)?;
     let (rows, damaged) = match strict.fault {
         None => (strict, None),
         Some(fault) if strict.missing == 0.0 => (Rows { fault: None, ..strict }, Some(fault.to_string())),
-        // Wrong checksums come first. The rows may be there nevertheless.
+        // Wrong checksums come first, and chunks without pixels. The rows may be there nevertheless.
         Some(fault) => {
             drop(strict.pixels);
-            (read(bytes, limits, false)?, Some(fault.to_string()))
+            (read(&only_pixels(bytes), limits, &colours, false)?, Some(fault.to_string()))
         }
     };
     if rows.missing > 0.0 {
@@ -41,12 +42,30 @@ pub fn decode(bytes: &[u8], limits: Limits) -> Result<Decoded, DecodeError> {
         }
     }
     let samples = if rows.is_grey { Samples::Grey } else { Samples::Rgb };
-    let decoding = Decoding { damaged, ..Decoding::default() };
-    Ok(Decoded { pixels: rows.pixels, samples, decoding, profile: profile(bytes) })
+    let mut decoding = Decoding { damaged, ..Decoding::default() };
+    if let (true, Colours::Numbers(space)) = (rows.has_curve, &mut colours) {
+        space.curve = Curve::Srgb;
+        decoding.profile = Some(space.name.clone());
+    }
+    Ok(Decoded { pixels: rows.pixels, samples, decoding, colours })
 }
 
 fn failed(error: &DecodingError) -> DecodeError {
     DecodeError::Undecodable { format: FORMAT, detail: error.to_string() }
+}
+
+/// The file with only the chunks that pixels depend on.
+fn only_pixels(bytes: &[u8]) -> Vec<u8> {
+    let mut kept = bytes[..bytes.len().min(8)].to_vec();
+    let mut at = kept.len();
+    for (name, body) in Chunks::of(bytes) {
+        let end = bytes.len().min(at + 12 + body.len());
+        if matches!(&name, b"IHDR" | b"PLTE" | b"tRNS" | b"IDAT" | b"IEND") {
+            kept.extend_from_slice(&bytes[at..end]);
+        }
+        at = end;
+    }
+    kept
 }
 
 /// Whether there is no end chunk.
@@ -58,11 +77,13 @@ fn ends_early(bytes: &[u8]) -> bool {
 struct Rows {
     pixels: RgbImage,
     is_grey: bool,
+    /// The curve of the file's colour space has been applied: 16 bits a sample would lose too much in 8.
+    has_curve: bool,
     missing: f64,
     fault: Option<DecodingError>,
 }
 
-fn read(bytes: &[u8], limits: Limits, strict: bool) -> Result<Rows, DecodeError> {
+fn read(bytes: &[u8], limits: Limits, colours: &Colours, strict: bool) -> Result<Rows, DecodeError> {
     let mut options = DecodeOptions::default();
     // Profile and orientation are read elsewhere, and texts are not read.
     options.set_ignore_text_chunk(true);
@@ -78,12 +99,23 @@ fn read(bytes: &[u8], limits: Limits, strict: bool) -> Result<Rows, DecodeError>
         Ok(reader) => reader,
         Err(fault) if strict => {
             let pixels = RgbImage::new(0, 0);
-            return Ok(Rows { pixels, is_grey: false, missing: f64::from(height), fault: Some(fault) });
+            return Ok(Rows {
+                pixels,
+                is_grey: false,
+                has_curve: false,
+                missing: f64::from(height),
+                fault: Some(fault),
+            });
         }
         Err(fault) => return Err(failed(&fault)),
     };
     let (colour, depth) = reader.output_color_type();
-    let row = PixelRow { colour, wide: depth == png::BitDepth::Sixteen };
+    let wide = depth == png::BitDepth::Sixteen;
+    let curve = match colours {
+        Colours::Numbers(space) if wide => space.curve_table(1 << 16),
+        _ => None,
+    };
+    let row = PixelRow { colour, wide, curve };
     let mut pixels = RgbImage::from_pixel(width, height, Rgb([255; 3]));
     let mut missing = f64::from(height);
     let mut fault = None;
@@ -103,7 +135,8 @@ fn read(bytes: &[u8], limits: Limits, strict: bool) -> Result<Rows, DecodeError>
         fault = reader.finish().err();
     }
     let is_grey = matches!(colour, ColorType::Grayscale | ColorType::GrayscaleAlpha);
-    Ok(Rows { pixels, is_grey, missing: if missing < 1e-6 { 0.0 } else { missing }, fault })
+    let missing = if missing < 1e-6 { 0.0 } else { missing };
+    Ok(Rows { pixels, is_grey, has_curve: row.curve.is_some(), missing, fault })
 }
 
 /// Where the pixels of a row of the file are in the image.
@@ -136,6 +169,8 @@ struct PixelRow {
     colour: ColorType,
     /// 16 bits a sample, the high byte first.
     wide: bool,
+    /// For each sample of 16 bits, the one of sRGB.
+    curve: Option<Vec<u8>>,
 }
 
 impl PixelRow {
@@ -146,9 +181,14 @@ impl PixelRow {
         let to = row[3 * line.first as usize..].chunks_mut(3 * line.step as usize);
         let channels = self.colour.samples();
         let size = channels * if self.wide { 2 } else { 1 };
-        let sample = |pixel: &[u8], channel: usize| match self.wide {
-            true => ((u32::from(u16::from_be_bytes([pixel[2 * channel], pixel[2 * channel + 1]])) + 128) / 257) as u8,
+        let wide = |pixel: &[u8], channel: usize| u16::from_be_bytes([pixel[2 * channel], pixel[2 * channel + 1]]);
+        let alpha = |pixel: &[u8], channel: usize| match self.wide {
+            true => ((u32::from(wide(pixel, channel)) + 128) / 257) as u8,
             false => pixel[channel],
+        };
+        let sample = |pixel: &[u8], channel: usize| match &self.curve {
+            Some(curve) => curve[usize::from(wide(pixel, channel))],
+            None => alpha(pixel, channel),
         };
         for (to, pixel) in to.zip(data.chunks_exact(size)) {
             let rgb = match channels {
@@ -156,7 +196,7 @@ impl PixelRow {
                 _ => [sample(pixel, 0), sample(pixel, 1), sample(pixel, 2)],
             };
             let blended = match channels {
-                2 | 4 => on_white(rgb, sample(pixel, channels - 1)),
+                2 | 4 => on_white(rgb, alpha(pixel, channels - 1)),
                 _ => rgb,
             };
             to[..3].copy_from_slice(&blended);
@@ -185,10 +225,34 @@ impl<'a> Iterator for Chunks<'a> {
     }
 }
 
-/// The profile in the iCCP chunk, which is compressed. One that is too large is returned in part.
-fn profile(bytes: &[u8]) -> Option<Vec<u8>> {
-    let before_pixels = |(name, _): &([u8; 4], &[u8])| *name != *b"IDAT";
-    let (_, body) = Chunks::of(bytes).take_while(before_pixels).find(|(name, _)| name == b"iCCP")?;
+/// The colours of the image: of the chunks cICP, iCCP, sRGB, and gAMA with cHRM, the first counts (PNG, 3rd edition, 4.3).
+fn colours(bytes: &[u8]) -> Colours {
+    let find = |name: &[u8; 4]| {
+        let mut before_pixels = Chunks::of(bytes).take_while(|(name, _)| *name != *b"IDAT");
+        before_pixels.find(|(other, _)| other == name).map(|(_, body)| body)
+    };
+    if let Some(codes) = find(b"cICP") {
+        return match *codes {
+            [primaries, transfer, 0, 1] => ColourSpace::of_codes(primaries.into(), transfer.into()).into(),
+            _ => Colours::Unusable("its cICP is not for RGB of the full range".into()),
+        };
+    }
+    if let Some(body) = find(b"iCCP") {
+        return profile(body).into();
+    }
+    let (gamma, chromaticities) = (find(b"gAMA"), find(b"cHRM"));
+    if find(b"sRGB").is_some() || (gamma.is_none() && chromaticities.is_none()) {
+        return Colours::Unspecified;
+    }
+    let number = |body: &[u8], at: usize| body.get(4 * at..)?.first_chunk().copied().map(u32::from_be_bytes);
+    let gamma = gamma.map(|body| number(body, 0).unwrap_or_default());
+    let chromaticities =
+        chromaticities.map(|body| [0, 1, 2, 3, 4, 5, 6, 7].map(|at| number(body, at).unwrap_or_default()));
+    ColourSpace::of_gamma(gamma, chromaticities).into()
+}
+
+/// The profile in the body of an iCCP, which is compressed. One that is too large is returned in part.
+fn profile(body: &[u8]) -> Option<Vec<u8>> {
     // A name that ends with zero, and the method of compression.
     let end = memchr::memchr(0, body)?;
     let compressed = body.get(end + 2..)?;
@@ -289,7 +353,10 @@ mod tests {
             wrong_chunk[pixels_end - 1] ^= 1;
             let mut wrong_stream = whole.clone();
             wrong_stream[pixels_end - 5] ^= 1;
-            let faults = [(wrong_chunk, "CRC"), (wrong_stream, ""), (whole[..pixels_end].to_vec(), "")];
+            let mut short_chunk = whole.clone();
+            short_chunk.splice(33..33, chunk(b"cICP", &[1, 13, 1, 1]));
+            let faults =
+                [(wrong_chunk, "CRC"), (wrong_stream, ""), (whole[..pixels_end].to_vec(), ""), (short_chunk, "")];
             for (bytes, what) in faults {
                 let damaged = decoded(&bytes).unwrap();
                 assert!(damaged.pixels == noise(), "{what}");
@@ -330,6 +397,7 @@ mod tests {
         bytes.splice(33..33, [colours, text].concat());
         let decoded = decoded(&bytes).unwrap();
         assert!(decoded.pixels == noise());
-        assert_eq!(decoded.profile.unwrap().len(), MAX_PROFILE + 1);
+        let Colours::Profile(profile) = decoded.colours else { panic!("it has a profile") };
+        assert_eq!(profile.len(), MAX_PROFILE + 1);
     }
 }
