@@ -10,12 +10,18 @@ pub struct Coded {
     pub sizes: Vec<[u64; 2]>,
     /// Pictures that are coded. A decoder may decode all of them to show one.
     pub pictures: u64,
+    /// A sample has more than 8 bits.
+    pub is_deep: bool,
+    /// Colours have as many samples as brightness, or half as many.
+    pub has_full_chroma: bool,
 }
 
 impl Coded {
     pub fn add(&mut self, other: Self) {
         self.sizes.extend(other.sizes);
         self.pictures += other.pictures;
+        self.is_deep |= other.is_deep;
+        self.has_full_chroma |= other.has_full_chroma;
     }
 
     /// # Errors
@@ -35,6 +41,9 @@ impl Coded {
                 SEQUENCE_HEADER => {
                     let read = Sequence::read(unit)?;
                     coded.sizes.push(read.size);
+                    coded.is_deep |= read.is_deep;
+                    // Profile 0 has a quarter of the colours.
+                    coded.has_full_chroma |= read.profile > 0;
                     sequence = Some(read);
                 }
                 FRAME_HEADER | FRAME => {
@@ -92,7 +101,7 @@ impl Coded {
     fn add_hevc_unit(&mut self, unit: &[u8]) -> Result<(), String> {
         const SEQUENCE_PARAMETERS: u8 = 33;
         match unit.first().map(|header| header >> 1 & 0x3f) {
-            Some(SEQUENCE_PARAMETERS) => self.sizes.push(hevc_size(unit)?),
+            Some(SEQUENCE_PARAMETERS) => self.add(hevc_parameters(unit)?),
             // A slice. The first bit after the header marks the first one of a picture.
             Some(0..=31) if unit.get(2).is_some_and(|byte| byte & 0x80 != 0) => self.pictures += 1,
             _ => {}
@@ -153,7 +162,9 @@ fn leb128(bytes: &[u8]) -> Option<(usize, &[u8])> {
 /// A sequence header of AV1 (5.5.1): what is needed to find out whether a frame has a size of its own (5.9.2).
 #[derive(Debug)]
 struct Sequence {
+    profile: u64,
     size: [u64; 2],
+    is_deep: bool,
     /// The largest size that a frame can state.
     most: [u64; 2],
     is_reduced: bool,
@@ -170,7 +181,8 @@ struct Sequence {
 impl Sequence {
     fn read(unit: &[u8]) -> Result<Self, String> {
         let mut bits = Bits::new(unit);
-        bits.take(3 + 1)?; // profile, still picture
+        let profile = bits.take(3)?;
+        bits.take(1)?; // still picture
         let is_reduced = bits.flag()?;
         let mut time = None;
         if is_reduced {
@@ -213,20 +225,32 @@ impl Sequence {
         let lengths = [bits.take(4)? as u32 + 1, bits.take(4)? as u32 + 1];
         let size = [bits.take(lengths[0])? + 1, bits.take(lengths[1])? + 1];
         let most = lengths.map(|length| 1 << length);
-        let mut sequence =
-            Self { size, most, is_reduced, time, frame_id: None, screen_content: None, states_motion: true };
-        if !is_reduced {
-            sequence.read_tools(&mut bits)?;
-        }
+        let mut sequence = Self {
+            profile,
+            size,
+            is_deep: false,
+            most,
+            is_reduced,
+            time,
+            frame_id: None,
+            screen_content: None,
+            states_motion: true,
+        };
+        sequence.read_tools(&mut bits)?;
+        bits.take(3)?; // super-resolution, filters
+        sequence.is_deep = bits.flag()?;
         Ok(sequence)
     }
 
     fn read_tools(&mut self, bits: &mut Bits) -> Result<(), String> {
-        if bits.flag()? {
+        if !self.is_reduced && bits.flag()? {
             let difference = bits.take(4)? as u32 + 2;
             self.frame_id = Some(bits.take(3)? as u32 + difference + 1);
         }
         bits.take(3)?; // large blocks, filter intra, intra edges
+        if self.is_reduced {
+            return Ok(());
+        }
         bits.take(4)?; // compound, masks, warps, dual filters
         if bits.flag()? {
             bits.take(2)?; // order hints
@@ -274,8 +298,8 @@ impl Sequence {
     }
 }
 
-/// The size in a sequence parameter set.
-fn hevc_size(unit: &[u8]) -> Result<[u64; 2], String> {
+/// What a sequence parameter set says.
+fn hevc_parameters(unit: &[u8]) -> Result<Coded, String> {
     // A third byte after two zeros is no data.
     let mut data = Vec::new();
     let mut zeros = 0;
@@ -303,8 +327,15 @@ fn hevc_size(unit: &[u8]) -> Result<[u64; 2], String> {
         bits.at += if profile { 88 } else { 0 } + if level { 8 } else { 0 };
     }
     bits.exponential()?; // id
-    if bits.exponential()? == 3 {
+    let chroma = bits.exponential()?;
+    if chroma == 3 {
         bits.take(1)?; // separate planes
     }
-    Ok([bits.exponential()?, bits.exponential()?])
+    let size = [bits.exponential()?, bits.exponential()?];
+    if bits.flag()? {
+        // What is not shown at each edge.
+        (0..4).try_for_each(|_| bits.exponential().map(|_| ()))?;
+    }
+    let is_deep = bits.exponential()? > 0 || bits.exponential()? > 0;
+    Ok(Coded { sizes: vec![size], pictures: 0, is_deep, has_full_chroma: chroma > 1 })
 }

@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 
 use libloading::Library;
 
+use crate::vision::image::decoded::on_white;
+
 /// Looked up in the library folders of the system.
 const NAME: &str = "libheif.so.1";
 
@@ -163,20 +165,25 @@ impl Libheif {
             if plane.is_null() || row == 0 || stride < row {
                 return Err(Failure::Broken("it has no pixels".into()));
             }
-            let mut pixels = Vec::with_capacity(row * height as usize);
+            let mut pixels = Vec::with_capacity(3 * width as usize * height as usize);
             for y in 0..height as usize {
-                pixels.extend_from_slice(std::slice::from_raw_parts(plane.add(y * stride), row));
+                let row = std::slice::from_raw_parts(plane.add(y * stride), row);
+                match has_alpha {
+                    false => pixels.extend_from_slice(row),
+                    true => pixels.extend(
+                        row.chunks_exact(4).flat_map(|pixel| on_white([pixel[0], pixel[1], pixel[2]], pixel[3])),
+                    ),
+                }
             }
-            Ok(DecodedImage { width, height, has_alpha, pixels })
+            Ok(DecodedImage { width, height, pixels })
         }
     }
 }
 
-/// Rows of RGB or RGBA pixels without padding.
+/// Rows of RGB pixels without padding, blended with white.
 pub struct DecodedImage {
     pub width: u32,
     pub height: u32,
-    pub has_alpha: bool,
     pub pixels: Vec<u8>,
 }
 

@@ -10,17 +10,11 @@ mod plan;
 
 use image::RgbImage;
 
-use super::decoded::{Decoded, MAX_MISSING_ROWS, Samples, on_white};
+use super::decoded::{Decoded, MAX_MISSING_ROWS, Samples};
 use super::error::{DecodeError, Limits};
 use crate::domain::ImageFormat;
 use libheif::{Failure, Libheif};
 use plan::{Plan, undecodable, unsupported};
-
-/// Bytes that decoding takes for each pixel: the planes of the decoder, their conversions, and RGB.
-const MEMORY: u64 = 16;
-
-/// What a process takes once for the libraries, their threads and their tables.
-const LIBRARIES: u64 = 8 << 20;
 
 /// Width, height, and the most bytes that decoding takes.
 ///
@@ -31,7 +25,7 @@ pub fn header(bytes: &[u8], format: ImageFormat, limits: Limits) -> Result<(u64,
     library(&plan, format)?;
     let [width, height] = plan.size;
     let padded = if plan.missing > 0 { plan.whole } else { 0 };
-    Ok((width, height, LIBRARIES + MEMORY * plan.largest + padded.min(2 * bytes.len() as u64)))
+    Ok((width, height, plan.memory() + padded.min(2 * bytes.len() as u64)))
 }
 
 /// Decodes the primary image, upright. A file that lacks a hundredth of its coded data is taken.
@@ -59,17 +53,8 @@ pub fn decode(bytes: &[u8], format: ImageFormat, limits: Limits) -> Result<Decod
         }
     };
     limits.check(image.width.into(), image.height.into())?;
-    let pixels = match image.has_alpha {
-        false => RgbImage::from_raw(image.width, image.height, image.pixels),
-        true => {
-            let mut pixels = RgbImage::new(image.width, image.height);
-            for (to, from) in pixels.pixels_mut().zip(image.pixels.chunks_exact(4)) {
-                to.0 = on_white([from[0], from[1], from[2]], from[3]);
-            }
-            Some(pixels)
-        }
-    };
-    let pixels = pixels.ok_or_else(|| undecodable(format, "it has no pixels".into()))?;
+    let pixels = RgbImage::from_raw(image.width, image.height, image.pixels)
+        .ok_or_else(|| undecodable(format, "it has no pixels".into()))?;
     let mut decoded = Decoded::sound(pixels, Samples::Rgb, plan.colours);
     decoded.decoding.damaged = cut.map(|(detail, _)| detail);
     Ok(decoded)
@@ -138,7 +123,7 @@ mod tests {
             assert_eq!(ImageFormat::sniff(&bytes), Some(format));
             let header = Header::read(&bytes, Limits::default()).unwrap();
             assert_eq!((header.width, header.height), (64, height));
-            assert!(header.memory() >= MEMORY * 64 * u64::from(height));
+            assert!(header.memory() >= (16 << 20) + 9 * 64 * u64::from(height));
             let (pixels, decoding) = header.decode(&bytes).unwrap();
             assert_eq!(decoding, Decoding::default());
             let difference = difference(&pixels, &picture(64, height));

@@ -37,6 +37,9 @@ pub struct Plan {
     pub colours: Colours,
     pub needs_av1: bool,
     pub needs_hevc: bool,
+    is_deep: bool,
+    has_full_chroma: bool,
+    has_auxiliaries: bool,
 }
 
 impl Plan {
@@ -54,6 +57,9 @@ impl Plan {
             colours: Colours::Unspecified,
             needs_av1: false,
             needs_hevc: false,
+            is_deep: false,
+            has_full_chroma: false,
+            has_auxiliaries: false,
         };
         let primary = items.primary;
         let mut walk = Walk { items, format, limits, plan, coded: HashMap::new(), work: 0, visits: 0 };
@@ -64,6 +70,27 @@ impl Plan {
         let sizes = items.types.keys().flat_map(|item| items.properties(*item)).filter_map(stated_size);
         plan.longest = sizes.flatten().chain([plan.longest]).max().unwrap_or_default();
         Ok(plan)
+    }
+}
+
+impl Plan {
+    /// Bytes that decoding takes, beside the file: the planes of the decoder, their conversions, and RGB. As measured with
+    /// libheif 1.15, and a little more.
+    pub fn memory(&self) -> u64 {
+        /// What a process takes once for the libraries, their threads and their tables.
+        const LIBRARIES: u64 = 16 << 20;
+        let per_pixel = match (self.is_deep, self.has_full_chroma) {
+            (false, false) => 9,
+            (false, true) => 14,
+            (true, false) => 15,
+            (true, true) => 24,
+        };
+        let for_auxiliaries = match (self.has_auxiliaries, self.is_deep) {
+            (false, _) => 0,
+            (true, false) => 6,
+            (true, true) => 10,
+        };
+        LIBRARIES + (per_pixel + for_auxiliaries) * self.largest
     }
 }
 
@@ -109,6 +136,7 @@ impl Walk<'_> {
             return Err(self.undecodable("an item is turned too often"));
         }
         let auxiliaries: Vec<u64> = self.items.auxiliaries(item).collect();
+        self.plan.has_auxiliaries |= !auxiliaries.is_empty();
         auxiliaries.into_iter().try_for_each(|auxiliary| self.visit(auxiliary, depth + 1).map(|_| ()))?;
         Ok(size)
     }
@@ -152,6 +180,8 @@ impl Walk<'_> {
         if self.plan.present > 2 * self.items.length() {
             return Err(undecodable(format, "its items overlap".into()));
         }
+        self.plan.is_deep |= coded.is_deep;
+        self.plan.has_full_chroma |= coded.has_full_chroma;
         match is_av1 {
             true => self.plan.needs_av1 = true,
             false => self.plan.needs_hevc = true,
