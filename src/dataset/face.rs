@@ -58,6 +58,8 @@ pub struct Face {
     pub columns: BTreeMap<String, String>,
     /// What is wrong with the file of the original, which could be decoded nevertheless.
     pub damaged: Option<String>,
+    /// What the host reserved about the use of the photo.
+    pub opt_out: Option<String>,
     /// P(OK) of the run's current classifier, and its name; none if it has not scored the crop.
     pub p_ok: Option<f64>,
     pub model: Option<String>,
@@ -159,6 +161,7 @@ impl Face {
             source: candidate.source.clone(),
             columns: candidate.columns.clone(),
             damaged: facts.decoding.as_ref().and_then(|decoding| decoding.damaged.clone()),
+            opt_out: facts.opt_out.clone(),
             p_ok: prediction.map(|prediction| prediction.p_ok),
             model: prediction.map(|prediction| prediction.model.clone()),
             verdict: None,
@@ -287,10 +290,11 @@ pub enum Text {
     Reason,
     JudgedBy,
     JudgedAt,
+    OptOut,
 }
 
 impl Text {
-    pub const ALL: [Text; 11] = [
+    pub const ALL: [Text; 12] = [
         Self::Label,
         Self::LabelId,
         Self::Host,
@@ -302,6 +306,7 @@ impl Text {
         Self::Reason,
         Self::JudgedBy,
         Self::JudgedAt,
+        Self::OptOut,
     ];
 
     /// The value of a face; none if it has none.
@@ -318,6 +323,7 @@ impl Text {
             Self::Reason => face.verdict.as_ref().and_then(|verdict| verdict.reason).map(|reason| reason.to_string()),
             Self::JudgedBy => face.verdict.as_ref().map(|verdict| verdict.by.clone()),
             Self::JudgedAt => face.verdict.as_ref().map(|verdict| verdict.day.clone()),
+            Self::OptOut => face.opt_out.clone(),
         }
     }
 
@@ -393,6 +399,7 @@ pub static FIELDS: &[Field] = &[
     field("reason", FieldType::Choice(REASONS), "why it is NG"),
     field("judged_by", FieldType::Text, "who gave the last verdict"),
     field("judged_at", FieldType::Text, "day of the last verdict in UTC: `judged_at>='2026-11-28'`"),
+    field("opt_out", FieldType::Text, "what the host reserved about the use of the photo, in its headers"),
     field("id", FieldType::Text, "id of the photo"),
     field(PIXELS, FieldType::Text, "SHA-256 of the crop's pixels, 64 hex digits"),
     STATUS,
@@ -414,7 +421,7 @@ mod tests {
         assert!(Number::ALL[..24].iter().all(|number| number.field().kind == FieldType::Number));
         let texts = Text::ALL.map(|text| text.field().name);
         assert_eq!(texts[..7], ["label", "label_id", "host", "model", "search", "align", "format"]);
-        assert_eq!(texts[7..], ["verdict", "reason", "judged_by", "judged_at"]);
+        assert_eq!(texts[7..], ["verdict", "reason", "judged_by", "judged_at", "opt_out"]);
         assert!(REASONS.iter().copied().eq(NgReason::ALL.iter().map(|reason| reason.as_str())));
     }
 

@@ -50,7 +50,9 @@ CREATE TABLE faces (
     eyes_open REAL,
     mouth_open REAL,
     outlier REAL,
-    pixels BLOB
+    pixels BLOB,
+    -- What the host reserved about the use of the photo; NULL: nothing.
+    opt_out TEXT
 );
 
 -- The predictions of the run's current classifier. A face that it has not scored has none.

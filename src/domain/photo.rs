@@ -117,6 +117,9 @@ pub struct Facts {
     /// The URL that fetch requested; none if it is that of the candidate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mended_url: Option<MendedUrl>,
+    /// What the host reserved about the use of the photo, in its headers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opt_out: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original: Option<Original>,
     /// Detect adds it with the face.

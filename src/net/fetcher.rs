@@ -37,6 +37,8 @@ pub struct Download {
     pub format: ImageFormat,
     /// The URL that was requested first; none if it is the photo's.
     pub mended_url: Option<MendedUrl>,
+    /// What the host reserves about the use of the photo.
+    pub opt_out: Option<String>,
     /// The share of `bytes` in the memory of all downloads. Keep it as long as `bytes`.
     pub reservation: Reservation,
 }
@@ -216,6 +218,7 @@ impl Fetcher {
     /// elsewhere.
     async fn photo(&self, mut answer: Response, host: &str, whole: Option<u64>) -> Result<Download, FetchError> {
         check_robots(answer.headers())?;
+        let opt_out = robots::opt_out(answer.headers());
         let encoding = ContentEncoding::of(answer.headers());
         let stop = length_without_encoding(answer.headers());
         let length = answer.content_length().or(stop);
@@ -241,7 +244,7 @@ impl Fetcher {
         let CheckedPicture { bytes, sha256, format } = content.finish()?;
         Span::current().set_attribute("facemill.bytes", bytes.len() as i64);
         reservation.shrink_to(bytes.len() as u64);
-        Ok(Download { bytes: bytes.into(), sha256, format, mended_url: None, reservation })
+        Ok(Download { bytes: bytes.into(), sha256, format, mended_url: None, opt_out, reservation })
     }
 
     /// Waits for memory, for `queue_timeout` at most.

@@ -1,4 +1,6 @@
-//! `X-Robots-Tag`: restrictions on the use of a photo.
+//! `X-Robots-Tag` and `tdm-reservation`: what a host states about the use of a photo.
+
+use reqwest::header::HeaderMap;
 
 use super::rules::Rules;
 
@@ -33,6 +35,26 @@ fn forbids_in(value: &str) -> Option<&'static str> {
     None
 }
 
+/// What the headers reserve without forbidding the use by this program: `X-Robots-Tag` headers that restrict other robots
+/// or other uses, and a reservation of text and data mining with its policy (TDM Reservation Protocol, 5.1). None: they
+/// reserve nothing. Control characters are left out, and the text is clipped: it comes from a stranger.
+pub fn opt_out(headers: &HeaderMap) -> Option<String> {
+    const MOST: usize = 300;
+    let values = |name: &'static str| {
+        headers.get_all(name).into_iter().map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_owned())
+    };
+    let mut stated: Vec<String> = Vec::new();
+    if values("tdm-reservation").any(|value| value == "1") {
+        let policy = values("tdm-policy").next().filter(|policy| !policy.is_empty());
+        stated.push("tdm-reservation: 1".into());
+        stated.extend(policy.map(|policy| format!("tdm-policy: {policy}")));
+    }
+    let restricts = |value: &String| !value.is_empty() && !value.eq_ignore_ascii_case("all");
+    stated.extend(values("x-robots-tag").filter(restricts).map(|value| format!("X-Robots-Tag: {value}")));
+    let text: String = stated.join("; ").chars().filter(|c| !c.is_control()).take(MOST).collect();
+    (!text.is_empty()).then_some(text)
+}
+
 /// Whether the text before a colon is the name of a robot; otherwise it is a directive or part of a date.
 fn is_robot(name: &str) -> bool {
     !name.is_empty()
@@ -42,6 +64,8 @@ fn is_robot(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use reqwest::header::{HeaderName, HeaderValue};
+
     use super::*;
 
     #[test]
@@ -63,6 +87,26 @@ mod tests {
             assert_eq!(forbids([value]), Some(directive), "{value}");
         }
         assert_eq!(forbids(["nofollow", "noai"]), Some("noai"));
+    }
+
+    #[test]
+    fn what_hosts_reserve_is_noted() {
+        let noted = |headers: &[(&'static str, &'static [u8])]| {
+            let header = |(name, value): &(&'static str, &'static [u8])| {
+                (HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap())
+            };
+            opt_out(&headers.iter().map(header).collect())
+        };
+        assert_eq!(noted(&[]), None);
+        assert_eq!(noted(&[("tdm-reservation", b"0"), ("x-robots-tag", b"all"), ("tdm-policy", b"https://a/")]), None);
+        let reserved: &[(_, &[u8])] = &[("tdm-reservation", b" 1 "), ("tdm-policy", b"https://photos.test/p.json")];
+        assert_eq!(noted(reserved).unwrap(), "tdm-reservation: 1; tdm-policy: https://photos.test/p.json");
+        assert_eq!(noted(&[("x-robots-tag", b"otherbot: noai")]).unwrap(), "X-Robots-Tag: otherbot: noai");
+        let both: &[(_, &[u8])] = &[("x-robots-tag", b"noarchive"), ("tdm-reservation", b"1")];
+        assert_eq!(noted(both).unwrap(), "tdm-reservation: 1; X-Robots-Tag: noarchive");
+        let long: &'static [u8] = vec![b'a'; 5000].leak();
+        assert_eq!(noted(&[("x-robots-tag", long)]).unwrap().len(), 300);
+        assert!(noted(&[("x-robots-tag", b"caf\xe9\tnoarchive")]).is_some_and(|text| !text.contains('\t')));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::domain::{Cause, Ending, Original, Photo, StageName};
+use crate::domain::{Cause, Ending, Facts, Original, Photo, StageName};
 use crate::net::{Download, FetchError, Fetcher};
 use crate::objects::{ObjectError, ObjectKey, Objects};
 
@@ -68,7 +68,7 @@ impl Stage for Fetch {
             Ok(download) => download,
             Err(error) => return error.into(),
         };
-        let Download { bytes, sha256, format, mended_url, reservation } = download;
+        let Download { bytes, sha256, format, mended_url, opt_out, reservation } = download;
         let original = Original { sha256, bytes: bytes.len() as u64, format };
         let stored = self.objects.put(&ObjectKey::original(sha256, format), bytes, format.media_type()).await;
         drop(reservation);
@@ -76,7 +76,7 @@ impl Stage for Fetch {
             return store_failed(&error);
         }
         let mut photo = Box::new(photo.clone());
-        (photo.facts.original, photo.facts.mended_url) = (Some(original), mended_url);
+        photo.facts = Facts { original: Some(original), mended_url, opt_out, ..photo.facts };
         Outcome::Advance(photo)
     }
 

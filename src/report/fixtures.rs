@@ -28,6 +28,7 @@ pub fn predicted(id: i64, p_ok: f64) -> Photo {
     let original = ContentHash::of(bytes.as_bytes());
     photo.facts = Facts {
         mended_url: None,
+        opt_out: None,
         original: Some(Original { sha256: original, bytes: bytes.len() as u64, format: ImageFormat::Jpeg }),
         decoding: None,
         face: Some(Face {

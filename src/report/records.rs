@@ -59,6 +59,9 @@ pub struct FaceRecord {
     pub columns: BTreeMap<String, String>,
     /// What is wrong with the file of the original, which could be decoded nevertheless. None: nothing.
     pub damaged: Option<String>,
+    /// What the host reserved about the use of the photo, in its headers. None: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opt_out: Option<String>,
 }
 
 impl FaceRecord {
@@ -93,6 +96,7 @@ impl FaceRecord {
             source: face.source.clone(),
             columns: face.columns.clone(),
             damaged: face.damaged.clone(),
+            opt_out: face.opt_out.clone(),
         }
     }
 }

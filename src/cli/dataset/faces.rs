@@ -144,6 +144,7 @@ fn json(face: &Face) -> serde_json::Value {
         "pixels": quality.map(|quality| quality.pixels),
         "score": face.score,
         "damaged": face.damaged,
+        "opt_out": face.opt_out,
         "p_ok": face.p_ok,
         "model": face.model,
         "placeholder": face.is_placeholder(),

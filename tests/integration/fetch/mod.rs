@@ -319,6 +319,14 @@ async fn robots_tags_are_honoured() {
 }
 
 #[tokio::test]
+async fn what_a_host_reserves_is_recorded() {
+    let headers = [("TDM-Reservation", "1"), ("X-Robots-Tag", "googlebot: noindex")];
+    let download = fetch(HostResponse::full(200, &headers, photo())).await.unwrap();
+    assert_eq!(download.opt_out.as_deref(), Some("tdm-reservation: 1; X-Robots-Tag: googlebot: noindex"));
+    assert_eq!(fetch(HostResponse::photo(photo())).await.unwrap().opt_out, None);
+}
+
+#[tokio::test]
 async fn five_redirects_are_followed_and_no_more() {
     let host = host([
         ("/6", HostResponse::redirect("5")),

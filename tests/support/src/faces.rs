@@ -55,6 +55,7 @@ pub fn photo(id: u64) -> Photo {
     let mut photo = Photo::new(RunName::default(), candidate);
     photo.facts = Facts {
         mended_url: None,
+        opt_out: id.is_multiple_of(5).then(|| format!("tdm-reservation: {}", 1 + id % 3)),
         original: Some(Original {
             sha256: ContentHash::of(format!("original {id}").as_bytes()),
             bytes: 20_000 + random.below(1 << 20),
