@@ -240,8 +240,8 @@ fn heic() -> Vec<u8> {
     digits.chunks(2).map(byte).collect()
 }
 
-/// Runs the program on a HEIC, and returns what it says about the photo.
-fn heic_record(environment: &[(&str, &Path)]) -> String {
+/// Runs the program on a HEIC, and returns what it prints.
+fn run_on_heic(environment: &[(&str, &Path)]) -> String {
     let scratch = tempfile::tempdir().unwrap();
     let photos = photo_folder(scratch.path());
     std::fs::write(format!("{photos}/1.heic"), heic()).unwrap();
@@ -252,16 +252,16 @@ fn heic_record(environment: &[(&str, &Path)]) -> String {
         .output()
         .unwrap();
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-    std::fs::read_to_string(out.join("photos.jsonl")).unwrap()
+    String::from_utf8_lossy(&run.stdout).into_owned()
 }
 
 #[test]
 fn heic_is_read_where_libheif_is_and_named_where_it_is_not() {
-    let record = heic_record(&[]);
-    assert!(record.contains("no-face"), "it is decoded: {record}");
+    let printed = run_on_heic(&[]);
+    assert!(printed.contains("no-face"), "it is decoded: {printed}");
     // A library that cannot be loaded comes before that of the system.
     let broken = tempfile::tempdir().unwrap();
     std::fs::write(broken.path().join("libheif.so.1"), b"no library").unwrap();
-    let record = heic_record(&[("LD_LIBRARY_PATH", broken.path())]);
-    assert!(record.contains("unsupported-format") && record.contains("install libheif1"), "{record}");
+    let printed = run_on_heic(&[("LD_LIBRARY_PATH", broken.path())]);
+    assert!(printed.contains("unsupported-format") && printed.contains("install libheif1"), "{printed}");
 }
