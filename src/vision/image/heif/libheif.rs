@@ -3,6 +3,7 @@
 //! It is under the LGPL, and so are its decoders: they stay libraries of the system, which are replaced and updated
 //! there.
 
+use std::error::Error;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 use std::sync::OnceLock;
@@ -110,8 +111,11 @@ impl Libheif {
     pub fn load() -> Result<&'static Self, String> {
         static LOADED: OnceLock<Result<Libheif, String>> = OnceLock::new();
         let load = || {
-            let functions =
-                Functions::load().map_err(|error| format!("libheif cannot be loaded ({error}): install libheif1"))?;
+            let functions = Functions::load().map_err(|error| {
+                // The first text says only what failed.
+                let why = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+                format!("libheif cannot be loaded ({why}): install libheif1")
+            })?;
             // SAFETY: null stands for the default parameters. Loads the decoders that are plugins.
             checked(&unsafe { (functions.heif_init)(ptr::null()) })
                 .map_err(|failure| format!("libheif does not start ({})", failure.into_text()))?;
