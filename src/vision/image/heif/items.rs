@@ -18,11 +18,17 @@ pub struct Items<'a> {
     properties: Vec<([u8; 4], &'a [u8])>,
     /// Positions of the properties of each item.
     associations: HashMap<u64, Vec<usize>>,
-    /// Type, from, to.
-    references: Vec<([u8; 4], u64, Vec<u64>)>,
+    references: Vec<Reference>,
     file: &'a [u8],
     /// Data that is inside of the list.
     inside: &'a [u8],
+}
+
+/// What an item has to do with others.
+struct Reference {
+    kind: [u8; 4],
+    from: u64,
+    to: Vec<u64>,
 }
 
 struct Place {
@@ -69,14 +75,14 @@ impl<'a> Items<'a> {
 
     /// The items that an item is made of.
     pub fn parts(&self, item: u64) -> impl Iterator<Item = u64> {
-        let made_of = self.references.iter().filter(move |(name, from, _)| name == b"dimg" && *from == item);
-        made_of.flat_map(|(_, _, to)| to.iter().copied())
+        let made_of = self.references.iter().filter(move |made| &made.kind == b"dimg" && made.from == item);
+        made_of.flat_map(|made| made.to.iter().copied())
     }
 
     /// The items that have something to add to an item, such as transparency.
     pub fn auxiliaries(&self, item: u64) -> impl Iterator<Item = u64> {
-        let of = self.references.iter().filter(move |(name, _, to)| name == b"auxl" && to.contains(&item));
-        of.map(|(_, from, _)| *from)
+        let of = self.references.iter().filter(move |of| &of.kind == b"auxl" && of.to.contains(&item));
+        of.map(|of| of.from)
     }
 
     /// Bytes of the file.
@@ -190,14 +196,15 @@ fn associations(body: &[u8], properties: usize) -> Result<HashMap<u64, Vec<usize
     Ok(all)
 }
 
-fn references(body: &[u8]) -> Result<Vec<([u8; 4], u64, Vec<u64>)>, String> {
+fn references(body: &[u8]) -> Result<Vec<Reference>, String> {
     let id = if body.first() == Some(&0) { 2 } else { 4 };
     let mut references = Vec::new();
-    for (name, body) in Boxes(body.get(4..).unwrap_or_default()) {
+    for (kind, body) in Boxes(body.get(4..).unwrap_or_default()) {
         let mut numbers = Numbers::new(body);
         let from = numbers.next(id)?;
         let count = numbers.next(2)?;
-        references.push((name, from, (0..count).map(|_| numbers.next(id)).collect::<Result<_, _>>()?));
+        let to = (0..count).map(|_| numbers.next(id)).collect::<Result<_, _>>()?;
+        references.push(Reference { kind, from, to });
         if references.len() > MAX_ITEMS {
             return Err("it has too many references".into());
         }
