@@ -40,6 +40,18 @@ pub mod meta {
     pub const TRAINING_DIGEST: &str = "training_digest";
     /// Short description of the training data.
     pub const CREATED_FROM: &str = "created_from";
+    /// The classes: `ng,ok`. The output is the probability of the second one.
+    pub const LABELS: &str = "labels";
+    /// Names, shapes and types of the inputs.
+    pub const INPUT: &str = "input";
+    /// The rule that divides people into those for training and those for the test. The model has not seen the latter.
+    pub const SIDES: &str = "sides";
+    /// Numbers of crops, of OK and of people on both sides, as JSON.
+    pub const COUNTS: &str = "counts";
+    /// Figures of the test side, as JSON.
+    pub const MEASURES: &str = "measures";
+    /// Version of facemill that made the file.
+    pub const CODE_VERSION: &str = "facemill_version";
 }
 
 #[derive(Debug, thiserror::Error)]

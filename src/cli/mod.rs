@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use dataset::{curate, export, faces, models, synthetic, train, users, verdicts, versions};
+use dataset::{curate, evaluate, export, faces, models, synthetic, train, users, verdicts, versions};
 use inspect::{audit, describe, doctor, report, simulate, status, why};
 use operate::{dead, pause, produce, rebuild, retry, work};
 use run::{candidates, demo};
@@ -78,8 +78,10 @@ enum Command {
     Verdicts(verdicts::Args),
     /// Adds, lists and removes the people who may sign in to the curation page
     Users(users::Args),
-    /// Trains the OK/NG classifier from labelled crops
+    /// Trains the OK/NG classifier from the verdicts of a run, or from labelled crops
     Train(train::Args),
+    /// Measures a classifier on verdicts: figures with intervals, and a page with its worst mistakes
+    Evaluate(evaluate::Args),
     /// Lists stored classifiers, shows one, or makes one the current classifier of a run
     Models(models::Args),
     /// Cuts whole-head photographs into labelled crops, for a first training without verdicts
@@ -134,7 +136,8 @@ fn dispatch(command: Command, definition: &Definition) -> Result<ExitCode, Failu
         Command::Dataset(args) => versions::run(&args),
         Command::Verdicts(args) => verdicts::run(&args),
         Command::Users(args) => users::run(&args),
-        Command::Train(args) => train::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Train(args) => train::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Synthetic(args) => synthetic::run(args).map(|()| ExitCode::SUCCESS),
         Command::Simulate(args) => simulate::run(&args),

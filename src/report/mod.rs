@@ -15,6 +15,7 @@ use crate::domain::Id;
 use crate::ledger::{Filter, LedgerError};
 use crate::objects::ObjectKey;
 
+pub mod evaluation;
 mod page;
 pub mod records;
 mod tally;

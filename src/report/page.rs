@@ -307,7 +307,7 @@ fn share(part: u64, whole: u64) -> f64 {
 }
 
 /// Displays untrusted text escaped for HTML, between tags or in a quoted attribute.
-struct EscapedHtml<'a>(&'a str);
+pub(super) struct EscapedHtml<'a>(pub(super) &'a str);
 
 impl Display for EscapedHtml<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,8 +5,11 @@
 
 pub mod audit;
 pub mod dead_letters;
+pub mod evaluation;
 pub mod health;
 pub mod heartbeat;
+pub mod judged_crops;
+pub mod learning_curve;
 pub mod local_run;
 pub mod passwords;
 pub mod queue_metrics;
@@ -17,6 +20,7 @@ pub mod servers;
 pub mod status;
 pub mod story;
 pub mod tokens;
+pub mod training;
 pub mod users;
 pub mod verdict_files;
 pub mod work;

@@ -123,9 +123,33 @@ pub fn sigmoid(x: f64) -> f64 {
 pub struct Examples {
     pub rows: Matrix,
     pub ok: Vec<bool>,
+    /// How much an NG and an OK crop count.
+    class_weights: [f64; 2],
 }
 
 impl Examples {
+    /// Both classes count alike, however many crops they have. The mean weight is 1.
+    pub fn balanced(rows: Matrix, ok: Vec<bool>) -> Self {
+        let n = ok.len() as f64;
+        let positive = ok.iter().filter(|ok| **ok).count() as f64;
+        let weight = |count: f64| if count > 0.0 { n / (2.0 * count) } else { 1.0 };
+        Self { rows, ok, class_weights: [weight(n - positive), weight(positive)] }
+    }
+
+    fn weight(&self, i: usize) -> f64 {
+        self.class_weights[usize::from(self.ok[i])]
+    }
+
+    /// Log loss of these scores, in the mean over the crops.
+    pub fn loss(&self, scores: impl Iterator<Item = f64>) -> f64 {
+        let loss = |(i, score): (usize, f64)| {
+            // -log(p) of the label, without overflow.
+            let z = if self.ok[i] { -score } else { score };
+            self.weight(i) * (z.max(0.0) + (-z.abs()).exp().ln_1p())
+        };
+        scores.enumerate().map(loss).sum::<f64>() / self.ok.len().max(1) as f64
+    }
+
     fn target(&self, i: usize) -> f64 {
         f64::from(u8::from(self.ok[i]))
     }
@@ -153,9 +177,9 @@ impl Logistic {
             let mut x = vec![1.0; width + 1];
             for i in 0..examples.rows.rows() {
                 x[..width].copy_from_slice(examples.rows.row(i));
-                let p = sigmoid(dot(&beta, &x));
-                add_scaled(&mut gradient, p - examples.target(i), &x);
-                let curvature = (p * (1.0 - p)).max(1e-9);
+                let (p, weight) = (sigmoid(dot(&beta, &x)), examples.weight(i));
+                add_scaled(&mut gradient, weight * (p - examples.target(i)), &x);
+                let curvature = (weight * p * (1.0 - p)).max(1e-9);
                 for (j, &value) in x.iter().enumerate() {
                     add_scaled(&mut hessian.row_mut(j)[..=j], curvature * value, &x[..=j]);
                 }
@@ -170,8 +194,9 @@ impl Logistic {
         Self { weights: beta, bias }
     }
 
-    pub fn p_ok(&self, x: &[f64]) -> f64 {
-        sigmoid(dot(&self.weights, x) + self.bias)
+    /// The score: sigmoid(score) is P(OK) before calibration.
+    pub fn score(&self, x: &[f64]) -> f64 {
+        dot(&self.weights, x) + self.bias
     }
 }
 
@@ -184,47 +209,65 @@ pub struct Perceptron {
     pub bias: f64,
 }
 
-/// Hyperparameters of a [`Perceptron`]. The weight decay is high because labels are few.
+/// Hyperparameters of a [`Perceptron`].
 const BATCH: usize = 64;
-const EPOCHS: usize = 200;
-const PATIENCE: usize = 15;
+const EPOCHS: usize = 100;
+const PATIENCE: usize = 10;
 const RATE: f64 = 1e-3;
-const DECAY: f64 = 1e-2;
 
 impl Perceptron {
-    /// Trains on `examples` with Adam and decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101). Keeps the
-    /// weights with the lowest loss on `validation` and stops after `PATIENCE` epochs without improvement.
-    pub fn fit(examples: &Examples, validation: &Examples, seed: u64) -> Self {
-        let width = examples.rows.columns();
+    /// Trains on `examples` with Adam and decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101), for so many
+    /// `epochs`.
+    pub fn fit(examples: &Examples, decay: f64, epochs: usize, seed: u64) -> Self {
+        Self::train(examples, decay, epochs, seed, |_, _| true)
+    }
+
+    /// As [`fit`](Self::fit), but keeps the weights with the lowest loss on `validation`, and stops after `PATIENCE`
+    /// epochs without improvement. Returns the number of epochs with it.
+    pub fn fit_early(examples: &Examples, validation: &Examples, decay: f64, seed: u64) -> (Self, usize) {
+        let mut best: Option<(f64, Vec<f64>, usize)> = None;
+        let last = Self::train(examples, decay, EPOCHS, seed, |epoch, parameters| {
+            let loss = parameters.loss(validation);
+            if best.as_ref().is_none_or(|(least, ..)| loss < *least) {
+                best = Some((loss, parameters.values.clone(), epoch));
+            }
+            best.as_ref().is_none_or(|(.., at)| epoch - at < PATIENCE)
+        });
+        match best {
+            Some((_, values, epoch)) => (Parameters::of(examples.rows.columns(), values).into_perceptron(), epoch),
+            None => (last, EPOCHS),
+        }
+    }
+
+    /// Calls `goes_on` with the number of epochs after each.
+    fn train(
+        examples: &Examples,
+        decay: f64,
+        epochs: usize,
+        seed: u64,
+        mut goes_on: impl FnMut(usize, &Parameters) -> bool,
+    ) -> Self {
         let mut random = Random::seeded(seed);
-        let mut parameters = Parameters::start(width, &mut random);
-        let mut best = (f64::INFINITY, parameters.values.clone());
-        let mut waited = 0;
+        let mut parameters = Parameters::start(examples.rows.columns(), &mut random);
         let mut order: Vec<usize> = (0..examples.rows.rows()).collect();
-        for _ in 0..EPOCHS {
+        for epoch in 1..=epochs {
             random.shuffle(&mut order);
             for batch in order.chunks(BATCH) {
                 let gradient = parameters.gradient(examples, batch);
-                parameters.step(&gradient);
+                parameters.step(&gradient, decay);
             }
-            let loss = parameters.loss(validation);
-            waited += 1;
-            if loss < best.0 {
-                best = (loss, parameters.values.clone());
-                waited = 0;
-            }
-            if waited >= PATIENCE {
+            if !goes_on(epoch, &parameters) {
                 break;
             }
         }
-        parameters.values = best.1;
         parameters.into_perceptron()
     }
 
-    pub fn p_ok(&self, x: &[f64]) -> f64 {
+    /// As [`Logistic::score`].
+    pub fn score(&self, x: &[f64]) -> f64 {
         let hidden = self.hidden.times(x);
         let active: Vec<f64> = hidden.iter().zip(&self.hidden_bias).map(|(h, bias)| (h + bias).max(0.0)).collect();
-        sigmoid(dot(&self.top, &active) + self.bias)
+        dot(&self.top, &active) + self.bias
     }
 }
 
@@ -249,10 +292,15 @@ impl Parameters {
         }
         let spread = (1.0 / UNITS as f64).sqrt();
         values[UNITS * row..len - 1].iter_mut().for_each(|value| *value = spread * random.normal());
+        Self::of(width, values)
+    }
+
+    fn of(width: usize, values: Vec<f64>) -> Self {
+        let len = values.len();
         Self { width, values, mean: vec![0.0; len], square: vec![0.0; len], steps: 0 }
     }
 
-    /// Activations of the hidden units, and P(OK).
+    /// Activations of the hidden units, and the score.
     fn forward(&self, x: &[f64]) -> ([f64; UNITS], f64) {
         let row = self.width + 1;
         let top = &self.values[UNITS * row..];
@@ -261,7 +309,8 @@ impl Parameters {
             let weights = &self.values[unit * row..(unit + 1) * row];
             *value = (dot(&weights[..self.width], x) + weights[self.width]).max(0.0);
         }
-        (hidden, sigmoid(dot(&top[..UNITS], &hidden) + top[UNITS]))
+        let score = dot(&top[..UNITS], &hidden) + top[UNITS];
+        (hidden, score)
     }
 
     /// Mean gradient of the log loss over a batch.
@@ -270,8 +319,8 @@ impl Parameters {
         let mut gradient = vec![0.0; self.values.len()];
         for &i in batch {
             let x = examples.rows.row(i);
-            let (hidden, p) = self.forward(x);
-            let error = (p - examples.target(i)) / batch.len() as f64;
+            let (hidden, score) = self.forward(x);
+            let error = examples.weight(i) * (sigmoid(score) - examples.target(i)) / batch.len() as f64;
             let (below, top) = gradient.split_at_mut(UNITS * row);
             add_scaled(&mut top[..UNITS], error, &hidden);
             top[UNITS] += error;
@@ -287,7 +336,7 @@ impl Parameters {
         gradient
     }
 
-    fn step(&mut self, gradient: &[f64]) {
+    fn step(&mut self, gradient: &[f64], decay: f64) {
         const MEAN: f64 = 0.9;
         const SQUARE: f64 = 0.999;
         self.steps += 1;
@@ -297,18 +346,13 @@ impl Parameters {
             *mean = MEAN * *mean + (1.0 - MEAN) * slope;
             *square = SQUARE * *square + (1.0 - SQUARE) * slope * slope;
             let direction = (*mean / mean_left) / ((*square / square_left).sqrt() + 1e-8);
-            *value -= RATE * (direction + DECAY * *value);
+            *value -= RATE * (direction + decay * *value);
         }
     }
 
     /// Mean log loss.
     fn loss(&self, examples: &Examples) -> f64 {
-        let n = examples.rows.rows();
-        let loss = |i: usize| {
-            let (_, p) = self.forward(examples.rows.row(i));
-            -if examples.ok[i] { p } else { 1.0 - p }.max(1e-12).ln()
-        };
-        (0..n).map(loss).sum::<f64>() / n.max(1) as f64
+        examples.loss((0..examples.rows.rows()).map(|i| self.forward(examples.rows.row(i)).1))
     }
 
     fn into_perceptron(self) -> Perceptron {
@@ -339,10 +383,11 @@ impl Head {
         }
     }
 
-    pub fn p_ok(&self, x: &[f64]) -> f64 {
+    /// As [`Logistic::score`].
+    pub fn score(&self, x: &[f64]) -> f64 {
         match self {
-            Self::Logistic(head) => head.p_ok(x),
-            Self::Perceptron(head) => head.p_ok(x),
+            Self::Logistic(head) => head.score(x),
+            Self::Perceptron(head) => head.score(x),
         }
     }
 }
@@ -355,11 +400,11 @@ mod tests {
     fn points(n: usize, seed: u64, rule: impl Fn(f64, f64) -> bool) -> Examples {
         let mut random = Random::seeded(seed);
         let rows: Vec<[f64; 2]> = (0..n).map(|_| [random.between(-2., 2.), random.between(-2., 2.)]).collect();
-        Examples { ok: rows.iter().map(|&[x, y]| rule(x, y)).collect(), rows: Matrix::from_rows(&rows) }
+        Examples::balanced(Matrix::from_rows(&rows), rows.iter().map(|&[x, y]| rule(x, y)).collect())
     }
 
-    fn accuracy(examples: &Examples, p_ok: impl Fn(&[f64]) -> f64) -> f64 {
-        let right = (0..examples.ok.len()).filter(|&i| (p_ok(examples.rows.row(i)) > 0.5) == examples.ok[i]).count();
+    fn accuracy(examples: &Examples, score: impl Fn(&[f64]) -> f64) -> f64 {
+        let right = (0..examples.ok.len()).filter(|&i| (score(examples.rows.row(i)) > 0.0) == examples.ok[i]).count();
         right as f64 / examples.ok.len() as f64
     }
 
@@ -367,17 +412,32 @@ mod tests {
     fn logistic_regression_finds_the_line() {
         let rule = |x: f64, y: f64| 2.0 * x - y > 0.5;
         let head = Logistic::fit(&points(400, 1, rule), 0.01);
-        assert!(accuracy(&points(400, 2, rule), |x| head.p_ok(x)) > 0.97);
+        assert!(accuracy(&points(400, 2, rule), |x| head.score(x)) > 0.97);
         assert!((head.weights[0] / head.weights[1] + 2.0).abs() < 0.2, "{head:?}");
+    }
+
+    #[test]
+    fn a_rare_class_counts_as_much_as_the_other() {
+        // One in twenty is OK, and the classes overlap: without weights, nothing would be predicted OK.
+        let mut random = Random::seeded(4);
+        let ok: Vec<bool> = (0..2000).map(|i| i % 20 == 0).collect();
+        let rows: Vec<[f64; 1]> = ok.iter().map(|ok| [random.normal() + if *ok { 1.0 } else { -1.0 }]).collect();
+        let examples = Examples::balanced(Matrix::from_rows(&rows), ok);
+        let head = Logistic::fit(&examples, 1.0);
+        assert!(head.score(&[0.0]).abs() < 0.3, "the border is between the classes: {head:?}");
+        let loss = |score: f64| examples.loss(std::iter::repeat_n(score, 2000));
+        assert!((loss(0.0) - 2f64.ln()).abs() < 1e-9);
+        assert!((loss(3.0) - loss(-3.0)).abs() < 1e-9);
     }
 
     #[test]
     fn hidden_units_find_the_circle() {
         let rule = |x: f64, y: f64| x.hypot(y) < 1.2;
         let (train, validation) = (points(1000, 1, rule), points(300, 2, rule));
-        let head = Perceptron::fit(&train, &validation, 7);
-        assert!(accuracy(&points(500, 3, rule), |x| head.p_ok(x)) > 0.95);
-        assert_eq!(head, Perceptron::fit(&train, &validation, 7));
+        let (head, epochs) = Perceptron::fit_early(&train, &validation, 1e-2, 7);
+        assert!(accuracy(&points(500, 3, rule), |x| head.score(x)) > 0.95);
+        assert_eq!(head, Perceptron::fit_early(&train, &validation, 1e-2, 7).0);
+        assert_eq!(head, Perceptron::fit(&train, 1e-2, epochs, 7), "the same epochs give the same weights");
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! Labelled crops, from a person or from a rule.
+//! Labelled crops in a folder, from a person or from a rule.
 //!
-//! The file has one JSON object per line: `{"file": "0001.png", "ok": true, "group": "anna", "mirrored": 0.12,
+//! A folder with `ok` and `ng` has pictures in them, without mirror features and groups. A folder with `labels.jsonl`
+//! has both: the file has one JSON object per line: `{"file": "0001.png", "ok": true, "group": "anna", "mirrored": 0.12,
 //! "mirrored_head": 0.0, "mirrored_grid": [16 shares, row by row]}`. Paths are relative to the folder of the file. A
 //! split never separates crops of one group (a person). A crop without a group is a group of its own.
 
@@ -9,7 +10,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::example::Example;
 use crate::classifier::model::{self, MIRRORS};
+use crate::domain::ContentHash;
 
 /// Name of the file in a folder of labelled crops.
 pub const FILE: &str = "labels.jsonl";
@@ -38,9 +41,13 @@ impl LabelledCrop {
         model::mirrors(self.mirrored, self.mirrored_head, &self.mirrored_grid)
     }
 
-    /// The group, or the file name where there is none.
-    pub fn group(&self) -> String {
-        self.group.clone().unwrap_or_else(|| self.file.to_string_lossy().into_owned())
+    /// The crop with this content, for training. Without a group it is a group of its own.
+    ///
+    /// # Errors
+    /// As [`LabelledCrop::mirrors`].
+    pub fn example(&self, crop: ContentHash) -> Result<Example, String> {
+        let group = self.group.clone().unwrap_or_else(|| crop.to_string());
+        Ok(Example { crop, group, ok: self.ok, mirrors: self.mirrors()? })
     }
 }
 
@@ -52,18 +59,27 @@ pub enum LabelError {
     Line { path: PathBuf, line: usize, detail: String },
     #[error("{} has no labels", path.display())]
     Empty { path: PathBuf },
+    #[error("{} has more than {MAX_CROPS} crops", path.display())]
+    TooMany { path: PathBuf },
 }
 
 /// Longer lines are rejected.
 const MAX_LINE: usize = 64 << 10;
+/// So many crops, whose features take 430 MB of memory, are more than a head needs.
+pub const MAX_CROPS: usize = 60_000;
 
-/// Reads the labels at `path`, which is the file or a folder with `labels.jsonl`. Empty lines are skipped.
+/// Reads the labels at `path`: the file, a folder with `labels.jsonl`, or one with folders `ok` and `ng`. Empty lines
+/// are skipped.
 ///
 /// # Errors
 /// The file cannot be read or has no labels, or a line is not a label or names a missing file. The error has the number
 /// of the line.
 pub fn read(path: &Path) -> Result<Vec<LabelledCrop>, LabelError> {
-    let path = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
+    let is_folder = path.is_dir();
+    if is_folder && !path.join(FILE).exists() && path.join("ok").is_dir() && path.join("ng").is_dir() {
+        return read_folders(path);
+    }
+    let path = if is_folder { path.join(FILE) } else { path.to_owned() };
     let unreadable = |cause| LabelError::Unreadable { path: path.clone(), cause };
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut reader = BufReader::new(std::fs::File::open(&path).map_err(unreadable)?);
@@ -78,9 +94,37 @@ pub fn read(path: &Path) -> Result<Vec<LabelledCrop>, LabelError> {
         if text.len() == MAX_LINE || !text.trim_ascii().is_empty() {
             let label = parse(&text, folder).map_err(|detail| LabelError::Line { path: path.clone(), line, detail })?;
             labels.push(label);
+            if labels.len() > MAX_CROPS {
+                return Err(LabelError::TooMany { path });
+            }
         }
     }
     if labels.is_empty() { Err(LabelError::Empty { path }) } else { Ok(labels) }
+}
+
+/// The pictures in the folders `ok` and `ng`, by name. Nothing is known of their mirrored parts.
+fn read_folders(path: &Path) -> Result<Vec<LabelledCrop>, LabelError> {
+    const SUFFIXES: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
+    let mut labels = Vec::new();
+    for (name, ok) in [("ng", false), ("ok", true)] {
+        let folder = path.join(name);
+        let unreadable = |cause| LabelError::Unreadable { path: folder.clone(), cause };
+        for entry in std::fs::read_dir(&folder).map_err(unreadable)? {
+            let file = entry.map_err(unreadable)?.path();
+            let suffix = file.extension().map(|suffix| suffix.to_string_lossy().to_lowercase()).unwrap_or_default();
+            if !SUFFIXES.contains(&suffix.as_str()) || !file.is_file() {
+                continue;
+            }
+            let [mirrored, mirrored_head] = [0.0; 2];
+            let mirrored_grid = vec![0.0; 16];
+            labels.push(LabelledCrop { file, ok, group: None, mirrored, mirrored_head, mirrored_grid });
+            if labels.len() > MAX_CROPS {
+                return Err(LabelError::TooMany { path: path.into() });
+            }
+        }
+    }
+    labels.sort_by(|a, b| a.file.cmp(&b.file));
+    if labels.is_empty() { Err(LabelError::Empty { path: path.into() }) } else { Ok(labels) }
 }
 
 fn parse(text: &[u8], folder: &Path) -> Result<LabelledCrop, String> {
@@ -122,6 +166,21 @@ mod tests {
         assert_eq!(labels, read(&folder.path().join(FILE)).unwrap());
         assert_eq!(labels[0].file, folder.path().join("a.png"));
         assert_eq!(labels[0].mirrors().unwrap()[..3], [0.5, 0.0, 0.5]);
+    }
+
+    #[test]
+    fn reads_folders_of_pictures() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, files) in [("ok", &["a.png", "b.JPG", "note.txt"][..]), ("ng", &["c.webp"])] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+            files.iter().for_each(|file| std::fs::write(folder.path().join(name).join(file), "").unwrap());
+        }
+        let labels = read(folder.path()).unwrap();
+        let found =
+            labels.iter().map(|label| (label.file.strip_prefix(folder.path()).unwrap().to_str().unwrap(), label.ok));
+        assert_eq!(found.collect::<Vec<_>>(), [("ng/c.webp", false), ("ok/a.png", true), ("ok/b.JPG", true)]);
+        let crop = ContentHash::of(b"");
+        assert_eq!(labels[0].example(crop).unwrap().group, crop.to_string());
     }
 
     #[test]

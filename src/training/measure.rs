@@ -22,6 +22,8 @@ pub struct Measures {
     pub accuracy: Option<f64>,
     pub precision: Option<f64>,
     pub recall: Option<f64>,
+    /// Harmonic mean of precision and recall.
+    pub f1: Option<f64>,
     /// Area under the ROC curve: the probability that an OK crop has a higher score than an NG crop.
     pub auc: Option<f64>,
     /// The highest recall among thresholds with a precision of at least 0.9.
@@ -45,6 +47,7 @@ impl Measures {
             accuracy: share(ok_as_ok + ng_as_ng, crops.len()),
             precision: share(ok_as_ok, ok_as_ok + ng_as_ok),
             recall: share(ok_as_ok, ok_as_ok + ok_as_ng),
+            f1: share(2 * ok_as_ok, 2 * ok_as_ok + ok_as_ng + ng_as_ok),
             auc: auc(crops),
             recall_at_precision_90: best_recall(crops, 0.9).map(|(_, recall)| recall),
         }

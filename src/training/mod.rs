@@ -1,20 +1,26 @@
-//! Trains the classifier from labelled crops.
+//! Trains the classifier from judged crops.
 //!
-//! A frozen EfficientNet-Lite0 with ImageNet weights extracts features. The mirror features are added: the share of
-//! mirrored pixels in the crop, in the head and in 16 cells. Only the head on top is trained, on a person's verdicts.
+//! A frozen EfficientNet-Lite0 with ImageNet weights extracts features ([`crate::classifier::features`]). The mirror
+//! features are added: the share of mirrored pixels in the crop, in the head and in 16 cells. Only the head on top is
+//! trained, on a person's verdicts.
 //!
-//! - [`train`]: from labelled crops to one ONNX file
-//! - [`labels`]: reads labelled crops
-//! - [`backbone`]: the network that extracts features
-//! - [`head`]: projection, scale, logistic regression and perceptron; [`matrix`] and [`random`] support it
-//! - [`measure`]: accuracy, precision, recall, AUC
+//! - [`example`]: judged crops, and the sides that people are divided into
+//! - [`labels`]: reads labelled crops from a folder
+//! - [`learner`]: projection, scale, head and calibration, chosen by cross-validation; [`head`], [`calibration`],
+//!   [`matrix`] and [`random`] support it
+//! - [`train`]: from judged crops to one ONNX file; [`model_file`] writes it
+//! - [`measure`]: accuracy, precision, recall, AUC; [`evaluation`]: figures with intervals, parts, mistakes
 //! - [`synthetic`]: labelled crops made from photographs of whole heads, for training without verdicts
 
-pub mod backbone;
+pub mod calibration;
+pub mod evaluation;
+pub mod example;
 pub mod head;
 pub mod labels;
+pub mod learner;
 pub mod matrix;
 pub mod measure;
+pub mod model_file;
 pub mod random;
 pub mod synthetic;
 pub mod train;

@@ -23,7 +23,7 @@ use facemill::vision::quality::mirrored;
 use image::{Rgb, RgbImage};
 use support::objects::MemoryObjects;
 
-fn models() -> Models {
+pub fn models() -> Models {
     Models::find(std::env::var_os(Models::ENV).map(PathBuf::from))
 }
 
@@ -36,7 +36,7 @@ fn committed() -> Model {
 }
 
 /// A drawn portrait: head, hair, ears, eyes and mouth on a plain wall.
-fn draw_portrait(random: &mut Random) -> RgbImage {
+pub fn draw_portrait(random: &mut Random) -> RgbImage {
     let wall = Rgb([0; 3].map(|_| random.between(90.0, 230.0) as u8));
     let skin =
         Rgb([random.between(170.0, 235.0), random.between(120.0, 180.0), random.between(90.0, 150.0)].map(|c| c as u8));
@@ -61,13 +61,13 @@ fn draw_portrait(random: &mut Random) -> RgbImage {
     })
 }
 
-const SIDE: u32 = 400;
-const MIDDLE: f64 = 200.0;
+pub const SIDE: u32 = 400;
+pub const MIDDLE: f64 = 200.0;
 /// Side of the crop: four eye distances.
-const CROP: f64 = 100.0;
+pub const CROP: f64 = 100.0;
 
 /// The crop of a portrait whose upper edge is `above` pixels above the middle of the eyes.
-fn cropped(portrait: &RgbImage, above: f64) -> (RgbImage, [f32; MIRRORS]) {
+pub fn cropped(portrait: &RgbImage, above: f64) -> (RgbImage, [f32; MIRRORS]) {
     let top = (MIDDLE - above) as u32;
     let photo = image::imageops::crop_imm(portrait, 0, top, SIDE, SIDE - top).to_image();
     let square = Square { centre: [MIDDLE, MIDDLE + 3.0 - f64::from(top)], side: CROP, angle: 0.0 };
@@ -83,8 +83,8 @@ fn mirrors(square: &Square, photo: &RgbImage) -> [f32; MIRRORS] {
 }
 
 /// Upper edges: above the whole head, and at the forehead. In the second case the mirror shows an upside-down face.
-const WHOLE: f64 = 80.0;
-const CUT: f64 = 12.0;
+pub const WHOLE: f64 = 80.0;
+pub const CUT: f64 = 12.0;
 
 #[test]
 fn the_committed_classifier_has_its_metadata() {
@@ -257,7 +257,7 @@ fn write_portraits(folder: &Path, people: u64) {
     std::fs::write(folder.join(FILE), lines).unwrap();
 }
 
-fn facemill(arguments: &[&str]) -> Output {
+pub fn facemill(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_facemill")).args(arguments).env(Models::ENV, models().folder()).output().unwrap()
 }
 
@@ -268,21 +268,39 @@ fn training_learns_and_is_reproducible() {
     let labels = folder.path().to_str().unwrap();
     let files = ["a.onnx", "b.onnx"].map(|name| folder.path().join(name));
     for file in &files {
-        let output = facemill(&["train", labels, "--out", file.to_str().unwrap(), "--json"]);
+        let features = folder.path().join("features.sqlite");
+        let features = ["--features", features.to_str().unwrap()];
+        let output = facemill(&[&["train", labels, "--to", file.to_str().unwrap(), "--json"], &features[..]].concat());
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
         let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
         let report = &answer["report"];
-        assert_eq!((&report["crops"], &report["ok"], &report["groups"]), (&56.into(), &28.into(), &14.into()));
+        let sides = [&report["training"], &report["test"]];
+        let sum = |name: &str| sides.iter().map(|side| side[name].as_u64().unwrap()).sum::<u64>();
+        assert_eq!([sum("crops"), sum("ok"), sum("groups")], [56, 28, 14]);
         assert_eq!(report["head"], "logistic");
         assert!(report["model"]["auc"].as_f64().unwrap() > 0.9, "no better than chance: {report}");
         assert!(report["beats_grid"].is_boolean(), "{report}");
     }
     assert_eq!(std::fs::read(&files[0]).unwrap(), std::fs::read(&files[1]).unwrap());
 
-    let measured = facemill(&["train", labels, "--measure", files[0].to_str().unwrap()]);
-    let text = String::from_utf8_lossy(&measured.stdout);
-    assert!(text.starts_with("facemill-okng-1@") && text.contains("on 56 crops"), "{text}");
+    let page = folder.path().join("page.html");
+    let measured = |more: &[&str]| {
+        let model = files[0].to_str().unwrap();
+        let measured = facemill(&[&["evaluate", model, labels, "--page", page.to_str().unwrap()], more].concat());
+        String::from_utf8(measured.stdout).unwrap()
+    };
+    let text = measured(&["--all"]);
+    assert!(text.starts_with("facemill-okng-1@") && text.contains(": 56 crops, 28 of them OK"), "{text}");
+    // On the people of the test part, the whole file gives the figures that the training gave.
+    let text = measured(&["--json"]);
+    let found: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let report: serde_json::Value =
+        serde_json::from_str(&ModelFile::read(&files[0]).unwrap().metadata(meta::MEASURES).unwrap()).unwrap();
+    assert_eq!((found["crops"].as_u64(), &found["measures"]["ok_as_ok"]), (Some(12), &report["ok_as_ok"]));
+    assert!((found["auc"]["value"].as_f64().unwrap() - report["auc"].as_f64().unwrap()).abs() < 1e-9);
+    let page = std::fs::read_to_string(&page).unwrap();
+    assert!(page.contains("<h2>Worst mistakes</h2>") && !page.contains("<script"), "{page}");
     let mut model = Model::open(&files[0], &runtime()).unwrap();
     let (crop, mirrors) = cropped(&draw_portrait(&mut Random::seeded(5)), CUT);
     assert!(model.predict(&[Input::new(&crop, mirrors)]).unwrap()[0] < 0.5);
@@ -297,7 +315,7 @@ fn errors_name_the_label_and_the_line() {
     let lines = std::fs::read_to_string(&labels).unwrap();
     let error = |text: String| {
         std::fs::write(&labels, text).unwrap();
-        let output = facemill(&["train", labels.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+        let output = facemill(&["train", labels.to_str().unwrap(), "--to", out.to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(3));
         assert!(!out.exists(), "a failed training left a file");
         String::from_utf8(output.stderr).unwrap()
@@ -307,7 +325,7 @@ fn errors_name_the_label_and_the_line() {
     let broken = error(lines.replacen("\"ok\":true", "\"ok\":maybe", 1));
     assert!(broken.contains("labels.jsonl:1: not a label"), "{broken}");
     let one_class = error(lines.replace("\"ok\":true", "\"ok\":false"));
-    assert!(one_class.contains("0 OK"), "{one_class}");
+    assert!(one_class.contains("has 0 OK") && one_class.contains("judge more crops"), "{one_class}");
     let empty = error(String::new());
     assert!(empty.contains("has no labels"), "{empty}");
     write_portraits(folder.path(), 8);

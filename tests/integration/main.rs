@@ -21,6 +21,7 @@ mod services;
 mod shared_state;
 mod source;
 mod source_rules;
+mod training;
 mod verdicts;
 mod versions;
 mod vision;

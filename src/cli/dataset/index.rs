@@ -63,7 +63,7 @@ pub fn thumbnails() -> Result<PathBuf, Failure> {
 }
 
 /// The cache folder, created where it is missing. Only this user may read it: it has the URLs and labels of photos.
-fn cache_of_user(what: &str) -> Result<PathBuf, String> {
+pub(super) fn cache_of_user(what: &str) -> Result<PathBuf, String> {
     let folder = cache().ok_or_else(|| format!("there is no folder for {what}: set XDG_CACHE_HOME or HOME"))?;
     let created = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
     created.map_err(|error| format!("cannot create {}: {error}; set XDG_CACHE_HOME", folder.display()))?;

@@ -2,8 +2,10 @@
 
 pub mod access;
 pub mod curate;
+pub mod evaluate;
 pub mod export;
 pub mod faces;
+pub mod features;
 pub mod index;
 pub mod models;
 pub mod selection;

@@ -1,7 +1,6 @@
 //! `facemill models`.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -17,6 +16,7 @@ use crate::cli::settings::run_target::RunTargetArgs;
 use crate::domain::clock::now;
 use crate::domain::{ContentHash, calendar};
 use crate::inference::Runtime;
+use crate::services::evaluation::find_model;
 use crate::services::run_target::RunTarget;
 
 #[derive(Debug, clap::Args)]
@@ -136,23 +136,8 @@ impl Opened {
         ModelFile::from_bytes(&format!("models/{sha256}.onnx"), file).map_err(Failure::broken)
     }
 
-    /// The file `model`, or the stored classifier with this name or start of its hash.
     async fn find(&self, model: &str) -> Result<ModelFile, Failure> {
-        if Path::new(model).is_file() {
-            return ModelFile::read(&PathBuf::from(model)).map_err(Failure::broken);
-        }
-        let start = model.rsplit('@').next().unwrap_or(model).to_lowercase();
-        let mut found = self.stored.all().await.map_err(Failure::broken)?;
-        found.retain(|sha256| !start.is_empty() && sha256.to_string().starts_with(&start));
-        match found[..] {
-            [sha256] => self.stored(sha256).await,
-            [] => Err(Failure::broken(format!(
-                "{model} is neither a file nor a stored classifier: `facemill models list` prints the stored ones"
-            ))),
-            _ => {
-                Err(Failure::broken(format!("{} stored classifiers start with {start}: give more digits", found.len())))
-            }
-        }
+        find_model(Some(&self.stored), model).await.map_err(Failure::broken)
     }
 }
 

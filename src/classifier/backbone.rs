@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::classifier::model::{CROP, SIDE};
+use super::model::{CROP, SIDE};
 use crate::inference::onnx::{Dim, ModelProto, NodeProto, TensorProto, ValueInfoProto, elem};
 use crate::inference::{self, InferenceError};
 

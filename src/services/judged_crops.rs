@@ -1,0 +1,142 @@
+//! What people have said about the crops of a run, for training and measuring.
+//!
+//! The verdicts that count are OK and NG of somebody who looked at the crop. Left out are verdicts in bulk, also where
+//! somebody agrees, undone and contradicting ones, placeholders, and NG because of the wrong person: nothing in the
+//! picture says whose face it is.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::classifier::model::{self, MIRRORS};
+use crate::dataset::face::FIELDS;
+use crate::dataset::page::Order;
+use crate::dataset::{Direction, Face, Index, IndexError, Query, QueryError, Sort};
+use crate::domain::{ContentHash, Id, ImageFormat, Judgement, NgReason, Selection, View};
+use crate::training::example::{Example, Side};
+use crate::training::labels::MAX_CROPS;
+use crate::vision::geometry::Square;
+use crate::vision::quality;
+
+#[derive(Debug, thiserror::Error)]
+pub enum JudgedError {
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    #[error(transparent)]
+    Query(#[from] QueryError),
+}
+
+/// A crop with its verdict.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JudgedCrop {
+    pub example: Example,
+    pub format: ImageFormat,
+    pub photo_id: Id,
+    /// Empty: the photo has none.
+    pub label: String,
+    /// Width and height of the crop in pixels.
+    pub size: u32,
+    /// Share of the crop that is mirrored.
+    pub mirrored: f64,
+    /// P(OK) of the run's current classifier.
+    pub p_ok: Option<f64>,
+    pub by: String,
+    pub selection: Selection,
+}
+
+impl JudgedCrop {
+    pub fn side(&self) -> Side {
+        Side::of(&self.example.group)
+    }
+}
+
+/// Numbers of judged crops that neither train nor measure.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    pub in_bulk: u64,
+    pub pending: u64,
+    pub placeholder: u64,
+    pub wrong_person: u64,
+    /// Crops of several people.
+    pub ambiguous: u64,
+    /// Beyond the bound.
+    pub too_many: u64,
+}
+
+/// The judged crops of a run, in the order of their hashes.
+#[derive(Debug, Clone, Default)]
+pub struct Judged {
+    pub crops: Vec<JudgedCrop>,
+    pub left_out: LeftOut,
+}
+
+/// Reads the judged crops from an index that is up to date.
+///
+/// # Errors
+/// The index cannot be read.
+pub fn judged_crops(index: &Index) -> Result<Judged, JudgedError> {
+    let query = Query::parse("verdict in ('ok', 'ng', 'pending')", FIELDS)?;
+    let order = Order { sort: Sort::Updated, direction: Direction::Ascending };
+    let mut left_out = LeftOut::default();
+    let mut by_crop: BTreeMap<ContentHash, Option<JudgedCrop>> = BTreeMap::new();
+    index.each_face(&query, order, index.threshold(), |face| {
+        let verdicts = index.verdicts_on(face.crop)?;
+        let Some(last) = verdicts.last() else { return Ok(()) };
+        let ok = match verdicts.judgement() {
+            _ if face.is_placeholder() => return Ok(left_out.placeholder += 1),
+            _ if verdicts.verdicts().iter().any(|verdict| verdict.view == View::Bulk) => {
+                return Ok(left_out.in_bulk += 1);
+            }
+            Some(Judgement::Ng) if last.reason == Some(NgReason::WrongPerson) => {
+                return Ok(left_out.wrong_person += 1);
+            }
+            Some(Judgement::Ok) => true,
+            Some(Judgement::Ng) => false,
+            _ => return Ok(left_out.pending += 1),
+        };
+        let judged = JudgedCrop {
+            example: Example { crop: face.crop, group: group(&face), ok, mirrors: mirrors(&face) },
+            format: face.format,
+            photo_id: face.photo_id.clone(),
+            label: label(&face).to_owned(),
+            size: face.size,
+            mirrored: face.mirrored,
+            p_ok: face.p_ok,
+            by: last.by.clone(),
+            selection: last.selection,
+        };
+        match by_crop.get_mut(&face.crop) {
+            None => drop(by_crop.insert(face.crop, Some(judged))),
+            Some(Some(known)) if known.example.group == judged.example.group => {}
+            Some(ambiguous) => {
+                *ambiguous = None;
+                left_out.ambiguous += 1;
+            }
+        }
+        Ok::<_, JudgedError>(())
+    })?;
+    let mut crops: Vec<JudgedCrop> = by_crop.into_values().flatten().collect();
+    left_out.too_many = crops.len().saturating_sub(MAX_CROPS) as u64;
+    crops.truncate(MAX_CROPS);
+    Ok(Judged { crops, left_out })
+}
+
+/// The name of the label, or its id; empty if the photo has none.
+fn label(face: &Face) -> &str {
+    face.label_name.as_deref().filter(|name| !name.is_empty()).unwrap_or(face.label_id.as_str())
+}
+
+/// What crops have in common: the person, or else the original.
+fn group(face: &Face) -> String {
+    match label(face) {
+        "" => format!("original {}", face.original),
+        label => format!("label {label}"),
+    }
+}
+
+/// The mirror features of a face, from its square.
+pub fn mirrors(face: &Face) -> [f32; MIRRORS] {
+    let square = Square { centre: face.centre, side: face.side, angle: face.angle };
+    let grid = quality::mirrored(&square, face.width, face.height).grid;
+    model::mirrors(face.mirrored, face.mirrored_head, &grid).unwrap_or([0.0; MIRRORS])
+}

@@ -1,0 +1,317 @@
+//! Learns from judged crops: projection, scale, head and calibration, with the regularisation chosen by
+//! cross-validation over groups.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::calibration::Calibration;
+use super::example::{Example, TrainingSet, folds};
+use super::head::{Examples, Head, KEPT, Logistic, Perceptron, Projection, Scale};
+use super::matrix::Matrix;
+use crate::classifier::model::MIRRORS;
+
+/// The perceptron needs at least this many crops.
+pub const MIN_CROPS_FOR_PERCEPTRON: usize = 1000;
+/// Maximum number of crops that the projection is fitted on.
+const PROJECTION_CROPS: usize = 4000;
+/// Maximum gain of a mirror feature: shares from 0 to 1 are scaled to this range at most.
+const MIRROR_GAIN: f64 = 4.0;
+const FOLDS: usize = 5;
+/// Penalties of the weights, from which cross-validation chooses.
+const RIDGES: [f64; 6] = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0];
+const DECAYS: [f64; 3] = [3e-3, 3e-2, 3e-1];
+
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum LearnError {
+    #[error("{ok} OK and {ng} NG crops of {groups} people are too few to learn from: judge more crops, of more people")]
+    TooFew { ok: usize, ng: usize, groups: usize },
+}
+
+/// Everything after the backbone.
+#[derive(Debug, Clone)]
+pub struct Learned {
+    pub projection: Projection,
+    pub scale: Scale,
+    pub head: Head,
+    pub calibration: Calibration,
+    /// The penalty that cross-validation chose: the ridge of a logistic regression, the weight decay of a perceptron.
+    pub penalty: f64,
+    /// P(OK) of each crop that was learnt from, by a head that has not seen the crop's group.
+    pub out_of_sample: Vec<f64>,
+}
+
+impl Learned {
+    pub fn p_ok(&self, features: &[f32], mirrors: &[f32; MIRRORS]) -> f64 {
+        let row = self.scale.apply(&join(&self.projection, features, mirrors));
+        self.calibration.p_ok(self.head.score(&row))
+    }
+}
+
+fn join(projection: &Projection, features: &[f32], mirrors: &[f32; MIRRORS]) -> Vec<f64> {
+    let mut row = projection.apply(features);
+    row.extend(mirrors.iter().map(|&share| f64::from(share)));
+    row
+}
+
+/// How to learn.
+#[derive(Debug, Clone, Copy)]
+pub struct LearnSettings {
+    /// Of the projection, the folds, the order of the crops and the first weights.
+    pub seed: u64,
+    pub threads: usize,
+}
+
+/// Learns from the crops of `set` at these places. The same crops give the same result, whatever the number of threads.
+/// `progress` receives how many of how many fits are done.
+///
+/// # Errors
+/// A class is missing, or all crops of a class are of one group.
+pub fn learn(
+    set: &TrainingSet,
+    places: &[usize],
+    settings: LearnSettings,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<Learned, LearnError> {
+    let examples: Vec<&Example> = places.iter().map(|&i| &set.examples()[i]).collect();
+    let folds = parts(&examples, settings.seed)?;
+    let step = places.len().div_ceil(PROJECTION_CROPS);
+    let sample: Vec<&[f32]> = places.iter().step_by(step).map(|&i| set.features(i)).collect();
+    // The projection sees no labels, so that one for all folds gives nothing away.
+    let projection = Projection::fit(&sample, settings.seed);
+    let raw: Vec<Vec<f64>> =
+        places.iter().map(|&i| join(&projection, set.features(i), &set.examples()[i].mirrors)).collect();
+    let data = Data { raw, ok: examples.iter().map(|example| example.ok).collect(), seed: settings.seed };
+    let is_logistic = places.len() < MIN_CROPS_FOR_PERCEPTRON;
+    let penalties: &[f64] = if is_logistic { &RIDGES } else { &DECAYS };
+    let kind = if is_logistic { Kind::Logistic } else { Kind::Perceptron };
+
+    let jobs: Vec<(usize, usize)> =
+        (0..penalties.len()).flat_map(|penalty| (0..folds.len()).map(move |fold| (penalty, fold))).collect();
+    let fits = in_parallel(
+        jobs.len(),
+        settings.threads,
+        &|job| {
+            let (penalty, fold) = jobs[job];
+            data.fit_fold(kind, penalties[penalty], &folds[fold])
+        },
+        progress,
+    );
+
+    let all = Examples::balanced(Matrix::zeros(data.ok.len(), 0), data.ok.clone());
+    let mut best: Option<(f64, usize, Vec<f64>)> = None;
+    for penalty in 0..penalties.len() {
+        let mut scores = vec![0.0; data.ok.len()];
+        for (fold, held_out) in folds.iter().enumerate() {
+            let fit = &fits[penalty * folds.len() + fold];
+            held_out.iter().zip(&fit.scores).for_each(|(&i, &score)| scores[i] = score);
+        }
+        let loss = all.loss(scores.iter().copied());
+        if best.as_ref().is_none_or(|(least, ..)| loss < *least) {
+            best = Some((loss, penalty, scores));
+        }
+    }
+    let Some((_, chosen, scores)) = best else { return Err(too_few(&examples)) };
+    let of_chosen = &fits[chosen * folds.len()..(chosen + 1) * folds.len()];
+    let epochs = of_chosen.iter().map(|fit| fit.epochs).sum::<usize>().div_ceil(folds.len());
+    let calibration = Calibration::fit(&scores, &data.ok);
+    let penalty = penalties[chosen];
+    let (scale, head) = data.fit_all(kind, penalty, epochs);
+    let out_of_sample = scores.iter().map(|&score| calibration.p_ok(score)).collect();
+    Ok(Learned { projection, scale, head, calibration, penalty, out_of_sample })
+}
+
+fn too_few(examples: &[&Example]) -> LearnError {
+    let ok = examples.iter().filter(|example| example.ok).count();
+    let groups = examples.iter().map(|example| &example.group).collect::<BTreeSet<_>>().len();
+    LearnError::TooFew { ok, ng: examples.len() - ok, groups }
+}
+
+/// The places of the crops of each fold. Both classes must be there without any one fold.
+fn parts(examples: &[&Example], seed: u64) -> Result<Vec<Vec<usize>>, LearnError> {
+    let groups = || examples.iter().map(|example| example.group.as_str());
+    let by_group: HashMap<&str, usize> = folds(groups(), FOLDS, seed);
+    let count = by_group.values().max().map_or(0, |last| last + 1);
+    let mut parts = vec![Vec::new(); count];
+    for (i, group) in groups().enumerate() {
+        parts[by_group[group]].push(i);
+    }
+    let has_both_without = |part: &Vec<usize>| {
+        [true, false].into_iter().all(|class| {
+            let all = examples.iter().filter(|example| example.ok == class).count();
+            all > part.iter().filter(|&&i| examples[i].ok == class).count()
+        })
+    };
+    match count >= 2 && parts.iter().all(has_both_without) {
+        true => Ok(parts),
+        false => Err(too_few(examples)),
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Logistic,
+    Perceptron,
+}
+
+/// A head that was fitted without a fold.
+struct FoldFit {
+    /// The scores of the fold.
+    scores: Vec<f64>,
+    epochs: usize,
+}
+
+/// Projected features with mirror features, and labels.
+struct Data {
+    raw: Vec<Vec<f64>>,
+    ok: Vec<bool>,
+    seed: u64,
+}
+
+impl Data {
+    fn rows(&self, places: &[usize]) -> Matrix {
+        Matrix::from_rows(&places.iter().map(|&i| &self.raw[i][..]).collect::<Vec<_>>())
+    }
+
+    fn examples(&self, places: &[usize], scale: &Scale) -> Examples {
+        Examples::balanced(scale.apply_all(&self.rows(places)), places.iter().map(|&i| self.ok[i]).collect())
+    }
+
+    fn fit_fold(&self, kind: Kind, penalty: f64, held_out: &[usize]) -> FoldFit {
+        let mut is_held_out = vec![false; self.ok.len()];
+        held_out.iter().for_each(|&i| is_held_out[i] = true);
+        let rest: Vec<usize> = (0..self.ok.len()).filter(|&i| !is_held_out[i]).collect();
+        let scale = Scale::fit(&self.rows(&rest)).limited(KEPT, MIRROR_GAIN);
+        let (examples, validation) = (self.examples(&rest, &scale), self.examples(held_out, &scale));
+        let (head, epochs) = match kind {
+            Kind::Logistic => (Head::Logistic(Logistic::fit(&examples, penalty)), 0),
+            Kind::Perceptron => {
+                let (head, epochs) = Perceptron::fit_early(&examples, &validation, penalty, self.seed);
+                (Head::Perceptron(head), epochs)
+            }
+        };
+        let rows = &validation.rows;
+        FoldFit { scores: (0..rows.rows()).map(|i| head.score(rows.row(i))).collect(), epochs }
+    }
+
+    fn fit_all(&self, kind: Kind, penalty: f64, epochs: usize) -> (Scale, Head) {
+        let all: Vec<usize> = (0..self.ok.len()).collect();
+        let scale = Scale::fit(&self.rows(&all)).limited(KEPT, MIRROR_GAIN);
+        let examples = self.examples(&all, &scale);
+        let head = match kind {
+            Kind::Logistic => Head::Logistic(Logistic::fit(&examples, penalty)),
+            Kind::Perceptron => Head::Perceptron(Perceptron::fit(&examples, penalty, epochs, self.seed)),
+        };
+        (scale, head)
+    }
+}
+
+/// The results of `job` for 0 to `jobs` - 1, in this order.
+fn in_parallel<T: Send>(
+    jobs: usize,
+    threads: usize,
+    job: &(dyn Fn(usize) -> T + Sync),
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Vec<T> {
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let results: Mutex<Vec<Option<T>>> = Mutex::new((0..jobs).map(|_| None).collect());
+    progress(0, jobs);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.clamp(1, jobs.max(1)) {
+            scope.spawn(|| {
+                loop {
+                    let i = next.fetch_add(1, Ordering::Relaxed);
+                    if i >= jobs {
+                        return;
+                    }
+                    let result = job(i);
+                    results.lock().unwrap_or_else(PoisonError::into_inner)[i] = Some(result);
+                    progress(done.fetch_add(1, Ordering::Relaxed) + 1, jobs);
+                }
+            });
+        }
+    });
+    results.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::classifier::backbone::FEATURES;
+    use crate::domain::ContentHash;
+    use crate::training::random::Random;
+
+    /// Crops whose label follows from three of their features, with the persons' noise; six crops a person.
+    pub fn drawn(crops: usize, noise: f64, seed: u64) -> TrainingSet {
+        let mut random = Random::seeded(seed);
+        TrainingSet::new((0..crops).map(|i| {
+            let signal: [f64; 3] = std::array::from_fn(|_| random.normal());
+            let features = (0..FEATURES).map(|j| (2.0 * signal[j % 3] + 0.5 * random.normal()) as f32).collect();
+            let ok = signal[0] + signal[1] + noise * random.normal() > 0.8;
+            let group = format!("person {}", i / 6);
+            let crop = ContentHash::of(format!("{seed} {i}").as_bytes());
+            (Example { crop, group, ok, mirrors: [0.1; MIRRORS] }, features)
+        }))
+    }
+
+    pub fn all(set: &TrainingSet) -> Vec<usize> {
+        (0..set.examples().len()).collect()
+    }
+
+    fn settings(threads: usize) -> LearnSettings {
+        LearnSettings { seed: 1, threads }
+    }
+
+    #[test]
+    fn a_head_is_learnt_and_does_not_depend_on_the_threads() {
+        let set = drawn(240, 0.1, 1);
+        let fits = Mutex::new(Vec::new());
+        let progress = |done, total| fits.lock().unwrap().push((done, total));
+        let learned = learn(&set, &all(&set), settings(1), &progress).unwrap();
+        assert_eq!(fits.lock().unwrap().last(), Some(&(30, 30)));
+        let other = drawn(200, 0.0, 2);
+        let right = |i: usize| {
+            let example = &other.examples()[i];
+            (learned.p_ok(other.features(i), &example.mirrors) >= 0.5) == example.ok
+        };
+        let share = (0..200).filter(|&i| right(i)).count() as f64 / 200.0;
+        assert!(share > 0.93, "{share}");
+        let again = learn(&set, &all(&set), settings(3), &|_, _| {}).unwrap();
+        assert_eq!((again.head, again.calibration), (learned.head, learned.calibration));
+        assert_eq!(again.out_of_sample, learned.out_of_sample);
+    }
+
+    #[test]
+    fn noise_leads_to_a_stronger_penalty() {
+        let penalty = |noise| {
+            let set = drawn(180, noise, 3);
+            learn(&set, &all(&set), settings(2), &|_, _| {}).unwrap().penalty
+        };
+        assert!(penalty(4.0) > penalty(0.0), "{} {}", penalty(4.0), penalty(0.0));
+    }
+
+    #[test]
+    fn the_score_of_a_crop_is_by_a_head_that_has_not_seen_its_group() {
+        // A person whose labels are all wrong: a head that has seen them would follow.
+        let set = drawn(240, 0.0, 4);
+        let wrong = |example: &Example| example.group == "person 3";
+        let flipped = TrainingSet::new(all(&set).into_iter().map(|i| {
+            let example = set.examples()[i].clone();
+            let ok = example.ok ^ wrong(&example);
+            (Example { ok, ..example }, set.features(i).to_vec())
+        }));
+        let learned = learn(&flipped, &all(&flipped), settings(2), &|_, _| {}).unwrap();
+        let scored = flipped.examples().iter().zip(&learned.out_of_sample);
+        let disagrees = scored.filter(|(example, p_ok)| wrong(example) && (**p_ok >= 0.5) != example.ok).count();
+        assert!(disagrees >= 5, "{disagrees} of 6");
+    }
+
+    #[test]
+    fn too_few_crops_are_an_error_with_numbers() {
+        let set = drawn(60, 0.0, 5);
+        let ok: Vec<usize> = all(&set).into_iter().filter(|&i| set.examples()[i].ok).collect();
+        let error = learn(&set, &ok, settings(1), &|_, _| {}).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{} OK and 0 NG crops", ok.len())), "{error}");
+        assert!(learn(&set, &[], settings(1), &|_, _| {}).is_err());
+    }
+}
