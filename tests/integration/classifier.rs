@@ -237,8 +237,8 @@ async fn the_stage_adds_the_prediction() {
 fn write_portraits(folder: &Path, people: u64) {
     let mut lines = String::new();
     for person in 0..people {
-        let portrait = draw_portrait(&mut Random::seeded(100 + person));
         for (shot, above) in [WHOLE, WHOLE - 8.0, CUT, CUT + 8.0].into_iter().enumerate() {
+            let portrait = draw_portrait(&mut Random::seeded(100 + 10 * person + shot as u64));
             let (crop, mirrors) = cropped(&portrait, above);
             let file = PathBuf::from(format!("{person}-{shot}.png"));
             std::fs::write(folder.join(&file), encode(&crop, ImageFormat::Png).unwrap()).unwrap();

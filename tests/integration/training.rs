@@ -22,7 +22,7 @@ const PEOPLE: u64 = 24;
 const SHOTS: [f64; 4] = [WHOLE, WHOLE - 8.0, CUT, CUT + 8.0];
 
 fn photo(person: u64, shot: usize) -> (Photo, Vec<u8>) {
-    let portrait = draw_portrait(&mut Random::seeded(100 + person));
+    let portrait = draw_portrait(&mut Random::seeded(100 + 10 * person + shot as u64));
     let (pixels, mirrors) = cropped(&portrait, SHOTS[shot]);
     let bytes = encode(&pixels, ImageFormat::Png).unwrap();
     let id = 10 * person + shot as u64;
