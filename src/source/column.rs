@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use super::charset::CharacterSet;
+use super::value_form::ValueForm;
 
 /// A column of a table.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +42,8 @@ pub struct ColumnType {
     pub defined: bool,
     /// The database numbers the rows: AUTO_INCREMENT, serial, IDENTITY, SQLite's rowid.
     pub numbered: bool,
+    /// The form of the values of PostgreSQL's other types.
+    pub form: ValueForm,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -100,6 +103,35 @@ pub enum Storage {
 }
 
 impl ColumnType {
+    /// Whether PostgreSQL takes a text for a value of this type, as far as that is known.
+    fn accepts(&self, text: &str) -> bool {
+        match self.form {
+            ValueForm::Any => self.stored(Cow::Borrowed(text), Storage::Strict).is_some(),
+            form => form.accepts(text),
+        }
+    }
+
+    /// Checks a value of a column that the query does not read.
+    pub fn check_unread(&self, value: &[u8]) -> Result<(), String> {
+        match std::str::from_utf8(value) {
+            Ok(text) if !self.accepts(text) => Err(format!(
+                "`{}` has not the form in which databases write a column that the query does not read: only the \
+                 database can tell whether it takes it; --lenient reads the row",
+                text.chars().take(40).collect::<String>().escape_debug()
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether [`ColumnType::accepts`] may refuse a text.
+    pub fn has_rules(&self) -> bool {
+        match self.class {
+            TypeClass::Text | TypeClass::Padded => self.form != ValueForm::Any || self.length > 0,
+            TypeClass::Unknown | TypeClass::Binary | TypeClass::FixedBinary => self.form != ValueForm::Any,
+            _ => true,
+        }
+    }
+
     /// The text that the database shows for `text` once it is stored. None: the value does not have the form of the
     /// column's type, and only the database can tell how it reads it.
     pub fn stored<'t>(&self, text: Cow<'t, str>, storage: Storage) -> Option<Cow<'t, str>> {
@@ -114,7 +146,12 @@ impl ColumnType {
             }
             TypeClass::Decimal | TypeClass::Float => {
                 let special = matches!(text.to_ascii_lowercase().as_str(), "nan" | "infinity" | "-infinity");
-                (special || number(&text).is_some()).then_some(text)
+                let fits = special
+                    || number(&text).is_some_and(|plain| {
+                        let whole = plain.trim_start_matches('-').split('.').next().unwrap_or_default();
+                        self.class == TypeClass::Float || self.length == 0 || whole.len() <= self.length.max(1)
+                    });
+                fits.then_some(text)
             }
             TypeClass::Text | TypeClass::Padded if self.length > 0 && text.len() > self.length => {
                 (text.trim_end_matches(' ').chars().count() <= self.length).then_some(text)
@@ -393,6 +430,9 @@ mod tests {
         assert_eq!(short.stored("abc".into(), Strict), None);
         assert_eq!(stored(TypeClass::Integer, Strict, "x"), None);
         assert_eq!(stored(TypeClass::Decimal, Strict, "1.00").as_deref(), Some("1.00"));
+        let three = ColumnType { class: TypeClass::Decimal, length: 3, ..ColumnType::default() };
+        assert_eq!(three.stored("-123.45".into(), Strict).as_deref(), Some("-123.45"));
+        assert_eq!(three.stored("1234".into(), Strict), None);
         assert_eq!(stored(TypeClass::Text, Strict, "007").as_deref(), Some("007"));
         let zip = ColumnType { class: TypeClass::Integer, zerofill: true, length: 5, ..ColumnType::default() };
         assert_eq!(zip.stored("42".into(), Strict).as_deref(), Some("00042"));

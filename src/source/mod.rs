@@ -42,6 +42,7 @@ mod table;
 mod table_columns;
 pub mod timestamp;
 mod utf16;
+mod value_form;
 mod warnings;
 
 use std::io::Read;

@@ -30,6 +30,18 @@ def quoted(name):
     return '"' + name.replace('"', '""') + '"'
 
 
+NOT_EMPTY = "the last script left objects"
+# Objects of the server itself have smaller numbers.
+EMPTY = (
+    "DO $$ BEGIN IF "
+    + " OR ".join(
+        f"EXISTS (SELECT FROM {catalog} WHERE oid >= 16384)"
+        for catalog in ("pg_class", "pg_proc", "pg_type", "pg_namespace", "pg_collation", "pg_extension")
+    )
+    + f" THEN RAISE EXCEPTION '{NOT_EMPTY}'; END IF; END $$"
+)
+
+
 class Postgres:
     name = "postgres"
     nul_in_texts = False
@@ -408,13 +420,26 @@ class Postgres:
         self.psql("postgres", "-c", f"CREATE DATABASE {name} TEMPLATE template0")
 
     def load(self, database, name, script):
-        """Loads a script into an empty database in one transaction, up to the first error, and returns the answer."""
+        """Loads a script into an empty database in one transaction, up to the first error, and returns the answer. A
+        script that ends the transaction leaves objects: then the database is made anew."""
+        try:
+            return self.load_once(database, name, script)
+        except processes.ToolError as error:
+            if NOT_EMPTY not in str(error):
+                raise
+        self.drop(name)
+        self.prepare(name)
+        return self.load_once(database, name, script)
+
+    def load_once(self, database, name, script):
         settings = "RESET ALL; SET client_encoding = 'UTF8'"
         output = self.psql(
             name,
             "-1",
             "-o",
             "/dev/null",
+            "-c",
+            EMPTY,
             "-f",
             script,
             "-c",

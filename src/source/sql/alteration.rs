@@ -85,6 +85,7 @@ impl Script<'_, '_> {
             {
                 self.check_relation(&name)?;
             }
+            self.check_altered(&tokens)?;
             if schema && tokens.iter().any(|token| token.is("RENAME")) {
                 return Err(self.refused(format!("a schema is renamed, which cannot be followed; {DUMP_ANEW}")));
             }
@@ -123,7 +124,8 @@ impl Script<'_, '_> {
         if change.is_empty() {
             return Err(self.lexer.broken("ALTER TABLE has an empty change"));
         }
-        if !table_shapes::is_change(self.dialect(), change) {
+        let repeats = self.dialect() == Dialect::Postgres && statement_shapes::repeats_option(change);
+        if repeats || !table_shapes::is_change(self.dialect(), change) {
             self.odd(&format!("the change of `{name}`"))?;
         }
         let (primary, sequence) = (
@@ -147,13 +149,23 @@ impl Script<'_, '_> {
         }
         if is(0, &["ATTACH"]) && is(1, &["PARTITION"]) {
             return match self.name_in(&change[2..]) {
-                Some(child) => self.attach(&child, name.clone()),
+                Some(child) => {
+                    self.check_relation(&child)?;
+                    self.check_heir(&child, name, true)?;
+                    if self.catalog.table(&child).is_some_and(|table| table.parents.contains(name)) {
+                        return Err(self.lexer.broken(format!("`{child}` is already a partition of `{name}`")));
+                    }
+                    self.attach(&child, name.clone())
+                }
                 None => Err(self.lexer.broken("ATTACH PARTITION names no table")),
             };
         }
         if is(0, &["INHERIT"]) {
             return match self.name_in(&change[1..]) {
-                Some(parent) => self.attach(name, parent),
+                Some(parent) => {
+                    self.check_heir(name, &parent, false)?;
+                    self.attach(name, parent)
+                }
                 None => Err(self.lexer.broken("INHERIT names no table")),
             };
         }
@@ -167,10 +179,13 @@ impl Script<'_, '_> {
             }
             return Ok(());
         }
-        if is(0, &["ADD"])
-            && let Some(key) = constraint_key(&change[1..])
-        {
-            self.check_key(name, &key)?;
+        if is(0, &["ADD"]) {
+            if let Some(key) = constraint_key(&change[1..]) {
+                self.check_key(name, &key)?;
+                self.note_index(name, &change[1..], &key);
+            }
+            self.check_reference(&change[1..])?;
+        }
         }
         let Some(role) = role else { return Ok(()) };
         if is(0, &["ADD"]) {
@@ -253,6 +268,49 @@ impl Script<'_, '_> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Refuses a table below another one that lacks columns of it, or a partition that has further ones.
+    fn check_heir(&mut self, child: &TableName, parent: &TableName, partition: bool) -> Result<(), SourceError> {
+        let (own, wanted) = (self.catalog.columns_of(child), self.catalog.columns_of(parent));
+        if own.is_empty() || wanted.is_empty() {
+            return Ok(());
+        }
+        let lacks = |columns: &[Column], name: &str| !columns.iter().any(|column| column.name == name);
+        if let Some(column) = wanted.iter().find(|column| lacks(&own, &column.name)) {
+            return Err(self.lexer.broken(format!("`{child}` lacks the column `{}` of `{parent}`", column.name)));
+        }
+        match own.iter().find(|column| partition && lacks(&wanted, &column.name)) {
+            Some(column) => Err(self.lexer.broken(format!(
+                "the partition `{child}` has the column `{}`, which `{parent}` does not have",
+                column.name
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a foreign key of PostgreSQL on columns of the query's tables that have no key.
+    fn check_reference(&mut self, constraint: &[Token]) -> Result<(), SourceError> {
+        let at = constraint.iter().position(|token| token.is("REFERENCES"));
+        let foreign = constraint.iter().any(|token| token.is("FOREIGN")) && self.dialect() == Dialect::Postgres;
+        let Some((target, rest)) = at.filter(|_| foreign).and_then(|at| self.name_and_rest(&constraint[at + 1..])) else {
+            return Ok(());
+        };
+        let Some(table) = self.catalog.table(&target).filter(|table| table.created) else { return Ok(()) };
+        if self.catalog.role(&target).is_none() || rest.first() != Some(&Token::Symbol(b'(')) {
+            return Ok(());
+        }
+        let mut columns = key_columns(rest);
+        columns.sort();
+        let fits = |key: &Vec<String>| {
+            let mut key = key.clone();
+            key.sort();
+            key == columns || key.iter().any(|column| column == "?")
+        };
+        if table.parents.is_empty() && !table.keys.iter().any(fits) {
+            return Err(self.lexer.broken(format!("a foreign key refers to columns of `{target}` that have no key")));
+        }
+        Ok(())
     }
 
     /// Notes a foreign key that PostgreSQL checks.

@@ -90,6 +90,8 @@ pub struct RowPlan {
     pub slot_names: [String; WIDTH],
     /// The positions of the columns of each key other than that on the id, among the values of a row.
     pub other_keys: Vec<Vec<usize>>,
+    /// The positions and types of columns that the query does not read, and whose values PostgreSQL checks.
+    pub others: Vec<(usize, ColumnType)>,
     /// Whether the table has a key on the role's id.
     pub keyed: bool,
     pub part: u32,
@@ -423,7 +425,13 @@ impl<'m> Catalog<'m> {
         let slot_name = |slot: usize| (slot < role.columns().len()).then(|| self.mapping.column(role, slot)).flatten();
         let slot_names = std::array::from_fn(|slot| slot_name(slot).unwrap_or_default().to_owned());
         let part = table.map_or(0, |table| table.part);
-        TableUse::Read(Box::new(RowPlan { columns, slots, slot_names, other_keys, keyed, part }))
+        let others = listed.iter().enumerate().filter(|(at, _)| !any_case && !columns.indices.contains(&Some(*at)));
+        let others = others.filter_map(|(at, name)| {
+            let kind = &defined.iter().find(|column| column.name == *name)?.kind;
+            kind.has_rules().then(|| (at, kind.clone()))
+        });
+        let others = others.collect();
+        TableUse::Read(Box::new(RowPlan { columns, slots, slot_names, other_keys, others, keyed, part }))
     }
 
     /// Finds the role's columns. None: the rows do not count.

@@ -160,6 +160,9 @@ impl Script<'_, '_> {
             }
             let fields = split(line, column_map, format.delimiter)
                 .map_err(|found| stream.broken(0, wrong_width(column_map, found)))?;
+            if !self.lenient {
+                check_others(line, plan, format).map_err(|detail| stream.refused(0, detail))?;
+            }
             let mut row = SourceRow::default();
             for (slot, field) in fields.into_iter().enumerate().take(role.columns().len()) {
                 if column_map.indices[slot].is_none() {
@@ -244,6 +247,25 @@ impl Script<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// Checks the fields of a COPY line that the query does not read.
+fn check_others(line: &[u8], plan: &RowPlan, format: &CopyFormat) -> Result<(), String> {
+    if plan.others.is_empty() {
+        return Ok(());
+    }
+    let mut others = plan.others.iter().peekable();
+    let mut start = 0;
+    for (count, end) in memchr_iter(format.delimiter, line).chain([line.len()]).enumerate() {
+        if let Some((_, kind)) = others.next_if(|(at, _)| *at == count) {
+            let field = &line[start..end];
+            if field != format.null {
+                kind.check_unread(&format.charset.decode(unescape_text(field, format.charset))?)?;
+            }
+        }
+        start = end + 1;
+    }
+    Ok(())
 }
 
 /// Returns the fields of a COPY line that the query reads. The error is the wrong number of fields.

@@ -175,8 +175,10 @@ impl Script<'_, '_> {
         match self.name_in(source).and_then(|name| self.catalog.table(&name)) {
             Some(source) => {
                 table.columns.extend_from_slice(&source.columns);
-                if self.dialect() == Dialect::MySql {
-                    table.keys.clone_from(&source.keys);
+                match self.dialect() {
+                    Dialect::MySql => table.keys.clone_from(&source.keys),
+                    // Whether the keys are copied, too, depends on clauses that follow.
+                    Dialect::Postgres => table.keys.push(vec!["?".into()]),
                 }
                 Ok(())
             }
@@ -259,6 +261,9 @@ impl Script<'_, '_> {
                 self.odd("a constraint of a table")?;
             }
             if let Some(key) = constraint_key(tokens) {
+                if dialect == Dialect::Postgres {
+                    self.note_index(table_name, tokens, &key);
+                }
                 table.keys.push(key);
                 self.set_primary(table_name, table, tokens.iter().any(|token| token.is("PRIMARY")))?;
             }
@@ -275,6 +280,10 @@ impl Script<'_, '_> {
             self.odd(&format!("the column `{name}` of `{table_name}`"))?;
         }
         self.check_type(&tokens[1..])?;
+        if dialect == Dialect::Postgres {
+            self.check_casts(tokens)?;
+            self.check_known_collation(tokens)?;
+        }
         let collation = tokens.windows(2).find(|pair| pair[0].is("COLLATE")).and_then(|pair| word_of(&pair[1]));
         let charset = tokens
             .windows(3)
@@ -284,6 +293,10 @@ impl Script<'_, '_> {
         let clauses = column(dialect, name, &tokens[1..]);
         if clauses.column.kind.numbered && dialect == Dialect::Postgres {
             self.note_sequence(table_name, &clauses.column.name);
+        }
+        if clauses.is_key && dialect == Dialect::Postgres {
+            let key = [clauses.column.name.clone()];
+            self.note_index(table_name, &tokens[1..], &key);
         }
         if clauses.is_key {
             table.keys.push(vec![clauses.column.name.clone()]);

@@ -196,6 +196,9 @@ impl Script<'_, '_> {
             }
             let zero_is_zero = self.session.zero_is_zero;
             check_expressions(stream, rules, &values)?;
+            if !self.lenient {
+                check_other_values(stream, rules, plan, &values)?;
+            }
             let row = decode_row(stream, rules, plan, &values, zero_is_zero)?;
             let origin = RowOrigin { part: plan.part, keyed: plan.keyed, offset: stream.offset() };
             if let Some(place) = self.builder.add(role, &row, origin)? {
@@ -394,6 +397,26 @@ fn check_expressions(stream: &Stream<'_>, rules: RowScanner, values: &[Value]) -
         Some(at) => Err(stream.broken(at, "a value is followed by something that belongs to no expression")),
         None => Ok(()),
     }
+}
+
+/// Refuses texts that are no values of their column's type, where the query does not read the column.
+fn check_other_values(
+    stream: &Stream<'_>,
+    rules: RowScanner,
+    plan: &RowPlan,
+    values: &[Value],
+) -> Result<(), SourceError> {
+    for (at, kind) in &plan.others {
+        let value = values[*at];
+        if !value.is_text() {
+            continue;
+        }
+        let decoded = rules.decode(stream.window(), value).map_err(|fault| stream.broken(fault.at, fault.detail))?;
+        if let Scalar::Text(text) = decoded {
+            kind.check_unread(&text).map_err(|detail| stream.refused(value.start, detail))?;
+        }
+    }
+    Ok(())
 }
 
 fn decode_row<'r>(

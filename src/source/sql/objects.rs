@@ -17,6 +17,7 @@ pub enum ObjectKind {
     Type,
     Schema,
     Trigger,
+    Collation,
 }
 
 #[derive(Debug, Default)]
@@ -25,6 +26,10 @@ pub struct Objects {
     /// Relations and schemas that were named before the script created its first table.
     pub early: BTreeSet<TableName>,
     pub early_schemas: BTreeSet<String>,
+    /// Functions and collations that were named without being known.
+    pub unknown: Option<String>,
+    /// Whether the search path is empty, so that names without a schema are those of PostgreSQL.
+    pub is_path_empty: bool,
     /// Whether the script creates, drops or changes schemas, so that it creates those that it uses.
     pub has_schemas: bool,
     /// Whether the script creates extensions, which define objects of their own.
@@ -44,6 +49,13 @@ impl Objects {
     /// Forgets what starts with a text, such as the functions of a name.
     pub fn forget_all(&mut self, kind: ObjectKind, start: &str) {
         self.known.retain(|(known, key)| *known != kind || !key.starts_with(start));
+    }
+
+    /// Whether an object is known whose key starts with a text.
+    pub fn knows_any(&self, kind: ObjectKind, start: &str) -> bool {
+        let from = (kind, start.to_owned());
+        let next = self.known.range(from..).next();
+        next.is_some_and(|(known, key)| *known == kind && key.starts_with(start)) || self.known.len() >= MAX_OBJECTS
     }
 
     pub fn is_known(&self, kind: ObjectKind, key: &str) -> bool {

@@ -49,6 +49,9 @@ impl Script<'_, '_> {
         if !self.catalog.creates_tables() {
             return Ok(());
         }
+        if let Some(unknown) = self.objects.unknown.take() {
+            self.refuse_or_warn(format!("{unknown} does not exist: no statement before creates it"))?;
+        }
         let missing = self.objects.early.iter().find(|name| !self.has_relation(name)).cloned();
         match missing {
             Some(name) => self.refuse_or_warn(format!("`{name}` does not exist: no statement creates it")),
@@ -141,10 +144,29 @@ impl Script<'_, '_> {
             }
             ("FUNCTION" | "PROCEDURE", Some((name, after))) if self.dialect() == Dialect::Postgres => {
                 self.check_schema(&name.schema)?;
+                if let Some(at) = after.iter().position(|token| token.is("RETURNS")) {
+                    let set = after.get(at + 1).is_some_and(|token| token.is("SETOF"));
+                    if !after.get(at + 1).is_some_and(|token| token.is_any(&["TABLE", "NULL"])) {
+                        self.check_type(after.get(at + 1 + usize::from(set)..).unwrap_or_default())?;
+                    }
+                }
+                if let Some(at) = after.iter().position(|token| token.is("LANGUAGE"))
+                    && let Some(language) = after.get(at + 1).and_then(word_of)
+                    && !["plpgsql", "sql", "c", "internal"].contains(&language.to_ascii_lowercase().as_str())
+                    && !self.objects.has_extensions
+                {
+                    self.refuse_or_warn(format!("the language `{language}` is not known"))?;
+                }
                 let arguments = after.get(..=closing(after, 0)).unwrap_or_default();
                 let new = self.objects.define(ObjectKind::Function, format!("{name} {arguments:?}"));
                 if !new && !keeps {
                     return Err(self.lexer.broken(format!("the function `{name}` exists already")));
+                }
+            }
+            ("COLLATION", Some((name, _))) => {
+                self.check_schema(&name.schema)?;
+                if !self.objects.define(ObjectKind::Collation, name.name.clone()) && !keeps {
+                    return Err(self.lexer.broken(format!("the collation `{}` exists already", name.name)));
                 }
             }
             ("TRIGGER", Some((name, after))) => {
@@ -216,6 +238,7 @@ impl Script<'_, '_> {
                     self.objects.forget(ObjectKind::Schema, &name.name);
                 }
                 "TYPE" | "DOMAIN" => self.objects.forget(ObjectKind::Type, &name.name),
+                "COLLATION" => self.objects.forget(ObjectKind::Collation, &name.name),
                 "FUNCTION" | "PROCEDURE" => self.objects.forget_all(ObjectKind::Function, &format!("{name} ")),
                 "TRIGGER" => {
                     let on = after.iter().position(|token| token.is("ON"));
@@ -232,10 +255,15 @@ impl Script<'_, '_> {
 
     /// Refuses a column of a type that PostgreSQL does not have, and that the script does not create.
     pub fn check_type(&mut self, tokens: &[Token]) -> Result<(), SourceError> {
-        if self.dialect() != Dialect::Postgres || self.objects.has_extensions {
+        if self.dialect() != Dialect::Postgres {
             return Ok(());
         }
         let Some(end) = type_end(Dialect::Postgres, tokens, 0) else { return Ok(()) };
+        // Types of extensions are in schemas of their own.
+        let qualified = tokens.get(1) == Some(&Token::Symbol(b'.'));
+        if self.objects.has_extensions && (qualified || !self.objects.is_path_empty) {
+            return Ok(());
+        }
         let mut at = 0;
         while tokens.get(at + 1) == Some(&Token::Symbol(b'.')) && at + 2 < end {
             at += 2;
@@ -246,6 +274,80 @@ impl Script<'_, '_> {
             return Ok(());
         }
         self.refuse_or_warn(format!("the type `{name}` is not known, and the dump does not create it"))
+    }
+
+    /// Refuses a cast to a type that does not exist: `'x'::text`.
+    pub fn check_casts(&mut self, tokens: &[Token]) -> Result<(), SourceError> {
+        for (at, pair) in tokens.windows(2).enumerate() {
+            if matches!(pair, [Token::Symbol(b':'), Token::Symbol(b':')]) {
+                self.check_type(&tokens[at + 2..])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes a function or a collation that is changed or used, and that no statement creates.
+    fn note_unknown(&mut self, what: &str, name: &TableName, known: bool) {
+        let system = ["pg_catalog", "information_schema"].contains(&name.schema.as_str());
+        if !known && !system && !self.objects.has_extensions && self.objects.unknown.is_none() {
+            self.objects.unknown = Some(format!("the {what} `{name}`"));
+        }
+    }
+
+    /// Notes the collation of a column if the script does not create it.
+    pub fn check_known_collation(&mut self, tokens: &[Token]) -> Result<(), SourceError> {
+        let named = tokens.iter().position(|token| token.is("COLLATE")).map(|at| &tokens[at + 1..]);
+        if let Some(tokens) = named
+            && tokens.get(1) == Some(&Token::Symbol(b'.'))
+            && let Some(name) = self.name_in(tokens)
+        {
+            let known = self.objects.is_known(ObjectKind::Collation, &name.name);
+            self.note_unknown("collation", &name, known);
+        }
+        Ok(())
+    }
+
+    /// Checks that what ALTER changes exists. `tokens` start with the kind of object.
+    pub fn check_altered(&mut self, tokens: &[Token]) -> Result<(), SourceError> {
+        if self.dialect() != Dialect::Postgres || tokens.get(1).is_some_and(|token| token.is("IF")) {
+            return Ok(());
+        }
+        let Some((name, _)) = self.name_and_rest(tokens.get(1..).unwrap_or_default()) else { return Ok(()) };
+        if tokens[0].is("INDEX") {
+            let attaches = tokens.iter().position(|token| token.is("ATTACH"));
+            let part = attaches.and_then(|at| self.name_in(tokens.get(at + 2..)?));
+            for index in [Some(name).filter(|_| part.is_some()), part].into_iter().flatten() {
+                self.check_relation(&index)?;
+            }
+        } else if tokens[0].is_any(&["FUNCTION", "PROCEDURE"]) {
+            let known = self.objects.knows_any(ObjectKind::Function, &format!("{name} "));
+            self.note_unknown("function", &name, known);
+        } else if tokens[0].is("COLLATION") {
+            let known = self.objects.is_known(ObjectKind::Collation, &name.name);
+            self.note_unknown("collation", &name, known);
+        }
+        Ok(())
+    }
+
+    /// Checks that the table of COMMENT ON TABLE exists. `tokens` follow COMMENT.
+    pub fn check_commented(&mut self, tokens: &[Token]) -> Result<(), SourceError> {
+        let is_table = tokens.get(1).is_some_and(|token| token.is("TABLE"));
+        match self.name_in(tokens.get(2..).unwrap_or_default()).filter(|_| is_table) {
+            Some(name) => self.check_relation(&name),
+            None => Ok(()),
+        }
+    }
+
+    /// Records the index of a key. Without a name it has that of its table and columns.
+    pub fn note_index(&mut self, table: &TableName, constraint: &[Token], key: &[String]) {
+        let named = constraint.first().is_some_and(|token| token.is("CONSTRAINT"));
+        let primary = constraint.iter().any(|token| token.is("PRIMARY"));
+        let name = match constraint.get(1).and_then(word_of).filter(|_| named) {
+            Some(name) => name,
+            None if primary => format!("{}_pkey", table.name),
+            None => format!("{}_{}_key", table.name, key.join("_")),
+        };
+        self.note_relation(&TableName { name, ..table.clone() });
     }
 
     /// Records the sequence of a numbered column: `t_c_seq`.

@@ -39,6 +39,11 @@ pub struct Value {
 }
 
 impl Value {
+    /// Whether it is a string between quotes.
+    pub fn is_text(&self) -> bool {
+        matches!(self.kind, ValueKind::Text { .. })
+    }
+
     /// Whether it is an expression, which `evaluate` of the module `expression` decodes.
     pub fn is_expression(&self) -> bool {
         self.kind == ValueKind::Expression

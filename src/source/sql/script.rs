@@ -143,6 +143,7 @@ impl Script<'_, '_> {
         let at = self.refused("");
         let tokens = self.collect_statement()?;
         match statement_shapes::is_statement(self.dialect(), &first.to_ascii_uppercase(), &tokens) {
+            true if first.eq_ignore_ascii_case("COMMENT") => self.check_commented(&tokens),
             true => Ok(()),
             false => self.odd_at(at, first),
         }

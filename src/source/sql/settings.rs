@@ -215,6 +215,12 @@ impl Script<'_, '_> {
                 _ => {}
             },
             "autocommit" => {
+                let known = ["0", "1", "on", "off", "true", "false", "default"];
+                if let [Token::Word(word)] = value
+                    && !known.contains(&word.to_ascii_lowercase().as_str())
+                {
+                    return Err(self.lexer.broken(format!("autocommit cannot have the value {word}")));
+                }
                 self.session.manual_commit = matches!(setting(value.first()).as_str(), "0" | "off" | "false");
                 if !self.session.manual_commit {
                     self.session.uncommitted = false;
@@ -235,7 +241,8 @@ impl Script<'_, '_> {
                 _ => None,
             })
             .collect();
-        if let [Token::Text(_)] = value {
+        let is_word = matches!(value, [Token::Word(_)]) && !value[0].is("DEFAULT");
+        if is_word || matches!(value, [Token::Text(_)]) {
             let unknown = texts.iter().flat_map(|text| text.split(',')).map(str::trim).find(|mode| {
                 !mode.is_empty() && !SQL_MODES.contains(mode) && !mode.bytes().all(|byte| byte.is_ascii_digit())
             });

@@ -2,6 +2,7 @@
 
 use super::super::error::SourceError;
 use super::catalog::TableName;
+use super::known_settings::is_postgres_setting;
 use super::lexer::{Dialect, Token};
 use super::script::{DUMP_ANEW, Script, show};
 use super::shape::has_shape;
@@ -315,6 +316,14 @@ impl Script<'_, '_> {
             return self.odd("the call of a function of pg_catalog");
         }
         if let [_, _, function, _, Token::Text(name), ..] = tokens
+            && function.is("set_config")
+        {
+            let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+            if !is_postgres_setting(&name) {
+                self.refuse_or_warn(format!("the setting `{name}` is not known, and PostgreSQL may not know it"))?;
+            }
+        }
+        if let [_, _, function, _, Token::Text(name), ..] = tokens
             && function.is("setval")
         {
             let text = String::from_utf8_lossy(name).replace('"', "");
@@ -333,6 +342,7 @@ impl Script<'_, '_> {
         {
             let path = String::from_utf8_lossy(path);
             let first = path.split(',').next().unwrap_or_default().trim().trim_matches('"');
+            self.objects.is_path_empty = first.is_empty();
             self.schema = if first.is_empty() { super::catalog::PUBLIC.into() } else { first.to_owned() };
         }
     }

@@ -62,7 +62,9 @@ fn postgres(statement: &str) -> Option<Vec<String>> {
                 "TRIGGER ident < BEFORE | AFTER | INSTEAD OF > event { OR event } ON name [ FROM name ] \
                  [ [ NOT ] DEFERRABLE ] [ INITIALLY < DEFERRED | IMMEDIATE > ] [ REFERENCING { < OLD | NEW > TABLE [ AS ] \
                  ident } ] [ FOR [ EACH ] < ROW | STATEMENT > ] [ WHEN parens ] EXECUTE < FUNCTION | PROCEDURE > name args",
-                "< RULE | POLICY | AGGREGATE | OPERATOR | CAST | PUBLICATION | SUBSCRIPTION | SERVER | USER | ROLE | GROUP | \
+                "RULE ident AS ON < SELECT | INSERT | UPDATE | DELETE > TO name [ WHERE expr ] DO [ < ALSO | INSTEAD > ] \
+                 < NOTHING | rest >",
+                "< POLICY | AGGREGATE | OPERATOR | CAST | PUBLICATION | SUBSCRIPTION | SERVER | USER | ROLE | GROUP | \
                  DATABASE | STATISTICS | TEXT | EVENT | FOREIGN | CONVERSION | LANGUAGE | PROCEDURAL | TRUSTED | \
                  TRANSFORM | ACCESS | TABLESPACE | DEFAULT > rest",
             ]
@@ -177,10 +179,12 @@ pub fn is_statement(dialect: Dialect, first: &str, tokens: &[Token]) -> bool {
     }
 }
 
-/// Whether CREATE SEQUENCE or CREATE FUNCTION has an option twice.
+/// Whether CREATE SEQUENCE, CREATE FUNCTION or an identity has an option twice.
 pub fn repeats_option(tokens: &[Token]) -> bool {
     const OPTIONS: [&str; 7] = ["START", "INCREMENT", "MINVALUE", "MAXVALUE", "CACHE", "CYCLE", "LANGUAGE"];
-    let applies = tokens.first().is_some_and(|token| token.is_any(&["SEQUENCE", "FUNCTION", "PROCEDURE"]));
+    const APPLIES: [&str; 3] = ["SEQUENCE", "FUNCTION", "PROCEDURE"];
+    let identity = tokens.iter().any(|token| token.is("IDENTITY"));
+    let applies = identity || tokens.first().is_some_and(|token| token.is_any(&APPLIES));
     applies && OPTIONS.iter().any(|option| tokens.iter().filter(|token| token.is(option)).count() > 1)
 }
 

@@ -92,7 +92,16 @@ pub fn type_end(dialect: Dialect, tokens: &[Token], at: usize) -> Option<usize> 
                     }
                     _ => {
                         let parts = split(inner);
-                        parts.len() <= 2 && parts.into_iter().all(is_size)
+                        let digits: usize = match parts.first() {
+                            Some([Token::Word(digits)]) => digits.parse().unwrap_or_default(),
+                            _ => 0,
+                        };
+                        let most = match (last.as_str(), dialect) {
+                            ("numeric" | "decimal" | "dec", Dialect::Postgres) => 1000,
+                            ("numeric" | "decimal" | "dec" | "fixed", Dialect::MySql) => 65,
+                            _ => usize::MAX,
+                        };
+                        digits <= most && parts.len() <= 2 && parts.into_iter().all(is_size)
                     }
                 };
                 if !fits || close >= tokens.len() {
@@ -131,7 +140,7 @@ fn follows_in_type(dialect: Dialect, last: &str, word: &str, next: Option<&Token
         "varying" => matches!(last, "character" | "char" | "bit" | "national" | "nchar"),
         "precision" => last == "double",
         "with" | "without" => matches!(last, "timestamp" | "time") && next.is_some_and(|next| next.is("TIME")),
-        "time" => matches!(last, "with" | "without"),
+        "time" => matches!(last, "with" | "without") && next.is_some_and(|next| next.is("ZONE")),
         "zone" => last == "time",
         "large" => matches!(last, "character" | "char" | "binary"),
         _ => false,
@@ -209,7 +218,7 @@ const MYSQL_TYPES: [&str; 67] = [
 ];
 
 /// PostgreSQL's own types, besides those of extensions and of the dump.
-pub const POSTGRES_TYPES: [&str; 82] = [
+pub const POSTGRES_TYPES: [&str; 108] = [
     "smallint",
     "integer",
     "int",
@@ -292,4 +301,30 @@ pub const POSTGRES_TYPES: [&str; 82] = [
     "pg_snapshot",
     "xid",
     "cid",
+    "tid",
+    "xid8",
+    "regprocedure",
+    "regoper",
+    "regoperator",
+    "regdictionary",
+    "regcollation",
+    "refcursor",
+    "trigger",
+    "event_trigger",
+    "void",
+    "record",
+    "anyelement",
+    "anyarray",
+    "anycompatible",
+    "cstring",
+    "internal",
+    "int2vector",
+    "oidvector",
+    "aclitem",
+    "any",
+    "anyenum",
+    "anynonarray",
+    "anyrange",
+    "language_handler",
+    "fdw_handler",
 ];

@@ -2,6 +2,7 @@
 
 use super::super::charset::CharacterSet;
 use super::super::column::{Collation, Column, ColumnDefault, TypeClass};
+use super::super::value_form::ValueForm;
 use super::lexer::{Dialect, Token};
 use super::token_list::{closing, word_of};
 
@@ -58,15 +59,22 @@ pub fn column(dialect: Dialect, name: String, tokens: &[Token]) -> ColumnClauses
     let mut words: Vec<String> = Vec::new();
     let mut length = 0;
     let mut at = 0;
+    let (mut is_array, mut is_foreign) = (false, false);
     while let Some(token) = tokens.get(at) {
         match token {
             Token::Word(word) if word.eq_ignore_ascii_case("CHARACTER") && is(tokens, at + 1, "SET") => break,
             Token::Word(word) if CLAUSES.iter().any(|clause| word.eq_ignore_ascii_case(clause)) => break,
             Token::Word(word) | Token::Name(word) => words.push(word.to_ascii_uppercase()),
-            Token::Symbol(b'.') => words.clear(),
+            Token::Symbol(b'.') => {
+                is_foreign = words.last().is_none_or(|schema| schema != "PG_CATALOG");
+                words.clear();
+            }
+            Token::Symbol(b'[') => is_array = true,
             Token::Symbol(b'(') => {
                 if let Some(Token::Word(digits)) = tokens.get(at + 1) {
-                    length = digits.parse().unwrap_or(0);
+                    // A negative scale gives numbers more digits.
+                    let negative = matches!(tokens.get(at + 3), Some(Token::Symbol(b'-')));
+                    length = if negative { 0 } else { digits.parse().unwrap_or(0) };
                 }
                 at = closing(tokens, at);
             }
@@ -77,6 +85,14 @@ pub fn column(dialect: Dialect, name: String, tokens: &[Token]) -> ColumnClauses
     let kind = &mut found.column.kind;
     kind.defined = true;
     kind.class = class(dialect, &words);
+    if dialect == Dialect::Postgres {
+        is_array |= words.last().is_some_and(|word| word == "ARRAY");
+        kind.form = match (is_array, is_foreign, words.first()) {
+            (true, ..) => ValueForm::Array,
+            (_, false, Some(word)) => ValueForm::of(word),
+            _ => ValueForm::Any,
+        };
+    }
     // The length of a text type that is no CHAR is one of storage.
     let is_char = words.iter().any(|word| word.contains("CHAR"));
     kind.length = if kind.class.is_text() && !is_char { 0 } else { length };
@@ -276,6 +292,22 @@ mod tests {
         ] {
             assert_eq!(read(dialect, definition).column.kind.class, class, "{definition}");
         }
+    }
+
+    #[test]
+    fn types_of_postgres_have_forms() {
+        for (definition, form) in [
+            ("boolean NOT NULL", ValueForm::Boolean),
+            ("text[] DEFAULT '{}'::text[]", ValueForm::Array),
+            ("character varying(9)[]", ValueForm::Array),
+            ("pg_catalog.jsonb", ValueForm::Json),
+            ("public.point", ValueForm::Any),
+            ("interval DAY TO SECOND", ValueForm::Interval),
+            ("text", ValueForm::Any),
+        ] {
+            assert_eq!(read(Dialect::Postgres, definition).column.kind.form, form, "{definition}");
+        }
+        assert_eq!(read(Dialect::MySql, "json").column.kind.form, ValueForm::Any);
     }
 
     #[test]

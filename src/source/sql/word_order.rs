@@ -206,6 +206,13 @@ pub fn is_well_formed(dialect: Dialect, tokens: &[Token], words: bool) -> bool {
                 if words && number && names_before && !matches!(last, Token::Word(word) if is_keyword(word)) {
                     return false;
                 }
+                if words && keyword && token.is("WITH") && before == Before::Operand {
+                    const AFTER: [&str; 9] =
+                        ["TIME", "ORDINALITY", "TIES", "CASCADED", "LOCAL", "CHECK", "ROLLUP", "QUERY", "PARSER"];
+                    if !tokens.get(at).is_some_and(|next| next.is_any(&AFTER)) {
+                        return false;
+                    }
+                }
                 if words && keyword && token.is("SELECT") {
                     let after = last.is_any(&["UNION", "ALL", "EXCEPT", "INTERSECT", "DISTINCT", "AS", "RETURN"]);
                     if before == Before::Operand && !after {
@@ -304,9 +311,16 @@ fn fits_after(dialect: Dialect, last: &Token, token: &Token, number: bool) -> bo
         (Token::Text(_) | Token::Symbol(b')' | b']'), _) if number => false,
         _ if last_number && (number || matches!(token, Token::Text(_))) => false,
         (Token::Name(_), Token::Text(_)) => dialect == Dialect::Postgres,
+        (Token::Word(_), Token::Word(_)) if breaks_case(last, token) => false,
         (Token::Word(one), Token::Word(other)) => !(one.eq_ignore_ascii_case(other) && is_keyword(one)),
         _ => true,
     }
+}
+
+/// Whether a word of CASE lacks what must be between it and the next one.
+fn breaks_case(last: &Token, token: &Token) -> bool {
+    (last.is("CASE") && token.is_any(&["ELSE", "END", "THEN"]))
+        || (last.is_any(&["WHEN", "THEN", "ELSE"]) && token.is_any(&["WHEN", "THEN", "ELSE", "END"]))
 }
 
 /// Whether symbols in a row are an operator, with a value before it or not.
