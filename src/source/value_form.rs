@@ -217,7 +217,11 @@ mod tests {
         use ValueForm::{Array, Boolean, Bytes, Interval, Json, Point};
         for (form, right, wrong) in [
             (Boolean, &["t", "false", "YES", "off", "1", " f "][..], &["", "o", "2", "truee", "t f"][..]),
-            (Json, &[r#"{"a;": "\"'\u597d"}"#, "[1, 2e5, null]", r#""\ud83d""#], &["", "{", r#"{"a": 1,}"#, "{'a': 1}"]),
+            (
+                Json,
+                &[r#"{"a;": "\"'\u597d"}"#, "[1, 2e5, null]", r#""\ud83d""#],
+                &["", "{", r#"{"a": 1,}"#, "{'a': 1}"],
+            ),
             (Bytes, &["", "\\x", "\\x0aFF", "\\x0a ff", "a\\\\b\\012"], &["\\x0", "\\xzz", "a\\b", "\\400"]),
             (Point, &["(1,2)", "1.5,-2e3", " ( 1 , 2 ) "], &["(1,2))", "((1,2)", "(12)", "(,2)", "1,(2)", ""]),
             (

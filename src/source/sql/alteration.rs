@@ -182,10 +182,11 @@ impl Script<'_, '_> {
         if is(0, &["ADD"]) {
             if let Some(key) = constraint_key(&change[1..]) {
                 self.check_key(name, &key)?;
-                self.note_index(name, &change[1..], &key);
+                if self.dialect() == Dialect::Postgres {
+                    self.note_index(name, &change[1..], &key);
+                }
             }
             self.check_reference(&change[1..])?;
-        }
         }
         let Some(role) = role else { return Ok(()) };
         if is(0, &["ADD"]) {
@@ -293,7 +294,8 @@ impl Script<'_, '_> {
     fn check_reference(&mut self, constraint: &[Token]) -> Result<(), SourceError> {
         let at = constraint.iter().position(|token| token.is("REFERENCES"));
         let foreign = constraint.iter().any(|token| token.is("FOREIGN")) && self.dialect() == Dialect::Postgres;
-        let Some((target, rest)) = at.filter(|_| foreign).and_then(|at| self.name_and_rest(&constraint[at + 1..])) else {
+        let Some((target, rest)) = at.filter(|_| foreign).and_then(|at| self.name_and_rest(&constraint[at + 1..]))
+        else {
             return Ok(());
         };
         let Some(table) = self.catalog.table(&target).filter(|table| table.created) else { return Ok(()) };
