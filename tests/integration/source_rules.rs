@@ -57,6 +57,34 @@ const ONE: &str = "1=Ana";
 const TWO: &str = "2=Bo 1=Ana";
 
 #[test]
+fn values_that_the_query_does_not_read_have_the_form_of_their_type() {
+    let table = "CREATE TABLE photos (id int, photo_url text, n numeric(4,1), b boolean, a text[], j jsonb);\n\
+        CREATE TABLE labels (id int, name text);\n\
+        CREATE TABLE faces (id int, photo_id int, label_id int, updated_at timestamp);\n\
+        INSERT INTO labels VALUES (1,'Ana');\nINSERT INTO faces VALUES (1,1,1,NULL);\n";
+    for (row, right) in [
+        ("1\thttp://p/1\t-999.9\tt\t{a,\"b c\",NULL}\t{\"k\": [1]}", true),
+        ("1\thttp://p/1\t\\N\t\\N\t\\N\t\\N", true),
+        ("1\thttp://p/1\t99999\tt\t{a}\t1", false),
+        ("1\thttp://p/1\t1\ttru e\t{a}\t1", false),
+        ("1\thttp://p/1\t1\tt\t{a,}\t1", false),
+        ("1\thttp://p/1\t1\tt\t{a}\t{k: 1}", false),
+    ] {
+        let copied = format!("{POSTGRES}{table}COPY photos FROM stdin;\n{row}\n\\.\n");
+        let values: Vec<String> =
+            row.split('\t').map(|value| if value == "\\N" { "NULL".into() } else { format!("'{value}'") }).collect();
+        let inserted = format!("{POSTGRES}{table}INSERT INTO photos VALUES ({});\n", values.join(","));
+        for script in [copied, inserted] {
+            let found = answer(script.as_bytes());
+            match right {
+                true => assert_eq!(found, "1=Ana", "{script}"),
+                false => assert!(found.contains("that the query does not read"), "{script}: {found}"),
+            }
+        }
+    }
+}
+
+#[test]
 fn every_form_of_insert_is_read() {
     check(
         MYSQL,
@@ -384,6 +412,25 @@ fn damaged_statements_are_refused() {
             ("\\restrict abc", "error: has no `\\unrestrict`"),
             ("CREATE VIEW v AS SELECT SELECT 1;", "error: CREATE has a form"),
             ("REFRESH MATERIALIZED VIEW v;", "error: `v` does not exist"),
+            ("CREATE MATERIALIZED VIEW v AS SELECT id FROM other WITH NODA TA;", "error: CREATE MATERIALIZED VIEW has"),
+            ("CREATE RULE r ASS ON UPDATE TO other DO INSTEAD NOTHING;", "error: CREATE TRIGGER has a form"),
+            ("CREATE RULE r AS ON UPDATE TO other DO INSTEAD NOTHING;", ONE),
+            ("CREATE TABLE t (a numeric(2020,3));", "error: the column `a` of `t`"),
+            ("CREATE TABLE t (a timestamp with time);", "error: the column `a` of `t`"),
+            ("CREATE TABLE t (a text DEFAULT 'x'::teixt);", "error: the type `teixt` is not known"),
+            ("CREATE TABLE t (a text COLLATE public.cae);", "error: the collation `cae` does not exist"),
+            ("CREATE COLLATION public.c FROM \"C\";\nCREATE TABLE t (a text COLLATE public.c);", ONE),
+            ("ALTER FUNCTION public.f() OWNER TO x;", "error: the function `f` does not exist"),
+            ("CREATE FUNCTION f() RETURNS trgger LANGUAGE sql AS 'x';", "error: the type `trgger` is not known"),
+            ("CREATE FUNCTION f() RETURNS int LANGUAGE sqll AS 'x';", "error: the language `sqll` is not known"),
+            ("SELECT pg_catalog.set_config('search_ppath', '', false);", "error: the setting `search_ppath`"),
+            ("COMMENT ON TABLE facs IS 'x';", "error: `facs` does not exist"),
+            ("CREATE TABLE t (id int);\nALTER TABLE faces ATTACH PARTITION t DEFAULT;", "error: `t` lacks the column"),
+            (
+                "CREATE TABLE t (a int REFERENCES faces);\nALTER TABLE t ADD FOREIGN KEY (a) REFERENCES photos (photo_url);",
+                "error: refers to columns of `photos` that have no key",
+            ),
+            ("ALTER INDEX i ATTACH PARTITION j;", "error: `i` does not exist"),
         ],
     );
     let early = format!("{POSTGRES}COMMENT ON TABLE faces IS 'x';\nALTER TABLE faces OWNER TO x;\n{TABLES}");

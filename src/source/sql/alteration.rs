@@ -152,7 +152,7 @@ impl Script<'_, '_> {
                 Some(child) => {
                     self.check_relation(&child)?;
                     self.check_heir(&child, name, true)?;
-                    if self.catalog.table(&child).is_some_and(|table| table.parents.contains(name)) {
+                    if self.catalog.table(&child).is_some_and(|table| table.is_below(name)) {
                         return Err(self.lexer.broken(format!("`{child}` is already a partition of `{name}`")));
                     }
                     self.attach(&child, name.clone())
@@ -309,7 +309,7 @@ impl Script<'_, '_> {
             key.sort();
             key == columns || key.iter().any(|column| column == "?")
         };
-        if table.parents.is_empty() && !table.keys.iter().any(fits) {
+        if !table.has_parents() && !table.keys.iter().any(fits) {
             return Err(self.lexer.broken(format!("a foreign key refers to columns of `{target}` that have no key")));
         }
         Ok(())

@@ -62,6 +62,16 @@ pub struct Table {
 }
 
 impl Table {
+    /// Whether the rows of the table count for others.
+    pub fn has_parents(&self) -> bool {
+        !self.parents.is_empty()
+    }
+
+    /// Whether the rows of the table count for another one.
+    pub fn is_below(&self, parent: &TableName) -> bool {
+        self.parents.contains(parent)
+    }
+
     /// A table of these columns.
     pub fn of(columns: Vec<Column>) -> Self {
         Self { columns, ..Self::default() }
