@@ -22,7 +22,7 @@ endif
 # Recipes read these from the environment, so that a path may contain any character.
 export DUMP OUT RUN CONTEXT
 
-.PHONY: help setup setup-tests run test test-rabbitmq4 chaos check-scripts check-deploy check-differential differential cluster-test image submit bench lint advisories
+.PHONY: help setup setup-tests run test test-rabbitmq4 chaos check-scripts check-deploy check-differential differential planted-bugs cluster-test image submit bench lint advisories
 
 help: ## lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ COUNT ?= 10000
 differential: setup-tests ## the same with COUNT=10000 mutations and a quarter as many dumps: SEED=7, ARGS="--only ID"
 	@$(CARGO) test --locked --no-run
 	@$(PYTHON) -B tests/differential/differential.py --seed "$(SEED)" --comparisons "$$(($(COUNT) / 4))" --mutations "$(COUNT)" $(ARGS)
+
+planted-bugs: setup-tests ## plants bugs in the reader of dumps, and counts those that the tests notice: ARGS="--only NAME"
+	@$(PYTHON) -B tests/differential/planted.py $(ARGS)
 
 cluster-test: setup-tests ## runs an installation on a stand-in for a cluster (Linux namespaces), or on CONTEXT=kind-kind
 	@$(CARGO) test --locked --no-run

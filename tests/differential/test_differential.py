@@ -16,6 +16,7 @@ import pairwise
 import reader
 import values
 from mariadb import MariaDb
+from plants import PLANTS
 from postgres import Postgres
 from sqlite import Sqlite
 
@@ -91,6 +92,17 @@ class Mutations(unittest.TestCase):
             self.assertNotEqual(mutated, self.SCRIPT)
             more = len(mutated) - len(self.SCRIPT)
             self.assertTrue({"lost": more < 0, "doubled": more > 0, "moved": more == 0}[name.split()[1]], name)
+
+
+class Plants(unittest.TestCase):
+    def test_every_planted_bug_has_its_place(self):
+        names = [name for name, *_ in PLANTS]
+        self.assertEqual(len(names), len(set(names)))
+        self.assertGreaterEqual(len(names), 20)
+        for name, path, found, replacement in PLANTS:
+            text = (reader.ROOT / "src/source" / path).read_text()
+            self.assertEqual(text.count(found), 1, f"{name}: the text that it replaces in {path} has changed")
+            self.assertIn("BUG", replacement)
 
 
 class Comparison(unittest.TestCase):
