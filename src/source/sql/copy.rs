@@ -158,7 +158,10 @@ impl Script<'_, '_> {
                 stream.consume(end + 1);
                 continue;
             }
-            let fields = split(line, column_map, format.delimiter)
+            if is_open(line, format.charset) {
+                return Err(stream.broken(0, "a line of COPY ends with a backslash: the row goes on in the next line"));
+            }
+            let fields = split(line, column_map, format.delimiter, format.charset)
                 .map_err(|found| stream.broken(0, wrong_width(column_map, found)))?;
             if !self.lenient {
                 check_others(line, plan, format).map_err(|detail| stream.refused(0, detail))?;
@@ -256,7 +259,7 @@ fn check_others(line: &[u8], plan: &RowPlan, format: &CopyFormat) -> Result<(), 
     }
     let mut others = plan.others.iter().peekable();
     let mut start = 0;
-    for (count, end) in memchr_iter(format.delimiter, line).chain([line.len()]).enumerate() {
+    for (count, end) in field_ends(line, format.delimiter, format.charset).enumerate() {
         if let Some((_, kind)) = others.next_if(|(at, _)| *at == count) {
             let field = &line[start..end];
             if field != format.null {
@@ -269,11 +272,16 @@ fn check_others(line: &[u8], plan: &RowPlan, format: &CopyFormat) -> Result<(), 
 }
 
 /// Returns the fields of a COPY line that the query reads. The error is the wrong number of fields.
-fn split<'l>(line: &'l [u8], column_map: &ColumnMap, delimiter: u8) -> Result<[Option<&'l [u8]>; WIDTH], usize> {
+fn split<'l>(
+    line: &'l [u8],
+    column_map: &ColumnMap,
+    delimiter: u8,
+    charset: CharacterSet,
+) -> Result<[Option<&'l [u8]>; WIDTH], usize> {
     let mut fields = [None; WIDTH];
     let mut count = 0;
     let mut start = 0;
-    for end in memchr_iter(delimiter, line).chain([line.len()]) {
+    for end in field_ends(line, delimiter, charset) {
         for (slot, index) in column_map.indices.iter().enumerate() {
             if *index == Some(count) {
                 fields[slot] = Some(&line[start..end]);
@@ -284,6 +292,50 @@ fn split<'l>(line: &'l [u8], column_map: &ColumnMap, delimiter: u8) -> Result<[O
     }
     // A table without columns has empty lines.
     if count == column_map.width || (column_map.width == 0 && line.is_empty()) { Ok(fields) } else { Err(count) }
+}
+
+/// Where the fields of a line end. A delimiter behind a backslash belongs to its field.
+fn field_ends(line: &[u8], delimiter: u8, charset: CharacterSet) -> impl Iterator<Item = usize> {
+    let hides = charset.hides_ascii() && memchr(b'\\', line).is_some();
+    let slow = if hides { slow_ends(line, delimiter, charset) } else { Vec::new() };
+    let plain = move |at: &usize| line[..*at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 0;
+    let fast = (!hides).then(|| memchr_iter(delimiter, line).filter(plain));
+    fast.into_iter().flatten().chain(slow).chain([line.len()])
+}
+
+/// The delimiters of a line in a character set whose second bytes may be backslashes.
+fn slow_ends(line: &[u8], delimiter: u8, charset: CharacterSet) -> Vec<usize> {
+    let mut ends = Vec::new();
+    let mut at = 0;
+    while at < line.len() {
+        at += match line[at] {
+            b'\\' => 2,
+            first if line.get(at + 1).is_some_and(|second| charset.is_pair(first, *second)) => 2,
+            byte => {
+                if byte == delimiter {
+                    ends.push(at);
+                }
+                1
+            }
+        };
+    }
+    ends
+}
+
+/// Whether a line ends with a backslash that is an escape.
+fn is_open(line: &[u8], charset: CharacterSet) -> bool {
+    if line.last() != Some(&b'\\') {
+        return false;
+    }
+    if !charset.hides_ascii() {
+        return line.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1;
+    }
+    let mut at = 0;
+    while at < line.len() {
+        let pair = line[at] == b'\\' || line.get(at + 1).is_some_and(|second| charset.is_pair(line[at], *second));
+        at += 1 + usize::from(pair);
+    }
+    at > line.len()
 }
 
 /// Decodes a field of COPY's text format in UTF-8.
@@ -334,8 +386,19 @@ mod tests {
     #[test]
     fn split_counts_the_fields() {
         let column_map = ColumnMap { role: Role::Labels, indices: [Some(2), Some(0), None, None], width: 3 };
-        assert_eq!(split(b"a\t\tb", &column_map, b'\t'), Ok([Some(&b"b"[..]), Some(&b"a"[..]), None, None]));
-        assert_eq!(split(b"a\tb", &column_map, b'\t'), Err(2));
-        assert_eq!(split(b"a|b|c|d", &column_map, b'|'), Err(4));
+        let (utf8, gbk) = (CharacterSet::Utf8, CharacterSet::postgres("GBK").unwrap());
+        for (charset, line, ends, open) in [
+            (utf8, &b"a\\\tb\tc"[..], &[4, 6][..], false),
+            (utf8, b"a\\\\\tb\\\\\\", &[3, 8], true),
+            (gbk, b"\xd5\\\ta\\\tb", &[2, 6], false),
+            (gbk, b"\xd5\\\\", &[3], true),
+            (gbk, b"\\\xd5\\", &[3], true),
+        ] {
+            assert_eq!(field_ends(line, b'\t', charset).collect::<Vec<_>>(), ends, "{line:?}");
+            assert_eq!(is_open(line, charset), open, "{line:?}");
+        }
+        assert_eq!(split(b"a\t\tb", &column_map, b'\t', utf8), Ok([Some(&b"b"[..]), Some(&b"a"[..]), None, None]));
+        assert_eq!(split(b"a\tb", &column_map, b'\t', utf8), Err(2));
+        assert_eq!(split(b"a|b|c|d", &column_map, b'|', utf8), Err(4));
     }
 }

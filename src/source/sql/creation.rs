@@ -79,10 +79,11 @@ impl Script<'_, '_> {
             // MySQL: DEFINER=`root`@`localhost` SQL SECURITY DEFINER, ALGORITHM=UNDEFINED.
             if self.dialect() == Dialect::MySql && self.lexer.take_any(&["DEFINER", "ALGORITHM", "SQL"])? {
                 while !self.lexer.peek()?.is_any(&["TABLE", "SQL", "DEFINER"]) && !self.lexer.peek()?.is_any(&OBJECTS) {
-                    if matches!(self.lexer.token()?, Token::Stop | Token::End) {
+                    let token = self.lexer.token()?;
+                    if matches!(token, Token::Stop | Token::End) {
                         return Err(self.lexer.broken("CREATE names no kind of object"));
                     }
-                    if self.lexer.take_word("SECURITY")? && !self.lexer.take_any(&["DEFINER", "INVOKER"])? {
+                    if token.is("SECURITY") && !self.lexer.take_any(&["DEFINER", "INVOKER"])? {
                         return self.odd("CREATE ... SQL SECURITY");
                     }
                 }

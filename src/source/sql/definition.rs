@@ -19,6 +19,95 @@ const MAX_DEFINITION: usize = 1000;
 pub const CONSTRAINTS: [&str; 6] = ["CONSTRAINT", "PRIMARY", "UNIQUE", "CHECK", "FOREIGN", "EXCLUDE"];
 pub const CONSTRAINTS_MYSQL: [&str; 5] = ["KEY", "INDEX", "FULLTEXT", "SPATIAL", "PERIOD"];
 
+/// What the names of collations of MySQL and MariaDB consist of, besides the character set: languages, versions and rules.
+const COLLATION_PARTS: [&str; 85] = [
+    "0900",
+    "520",
+    "ai",
+    "as",
+    "bg",
+    "bin",
+    "bs",
+    "bulgarian",
+    "ci",
+    "croatian",
+    "cs",
+    "cyrl",
+    "czech",
+    "da",
+    "danish",
+    "de",
+    "english",
+    "eo",
+    "es",
+    "esperanto",
+    "estonian",
+    "et",
+    "fa",
+    "french",
+    "general",
+    "german1",
+    "german2",
+    "gl",
+    "greek",
+    "hr",
+    "hu",
+    "hungarian",
+    "icelandic",
+    "is",
+    "ja",
+    "ks",
+    "la",
+    "latn",
+    "latvian",
+    "lithuanian",
+    "lt",
+    "lv",
+    "mn",
+    "mysql500",
+    "mysql561",
+    "myanmar",
+    "nb",
+    "nn",
+    "nopad",
+    "pb",
+    "persian",
+    "pl",
+    "polish",
+    "ro",
+    "roman",
+    "romanian",
+    "ru",
+    "si",
+    "sinhala",
+    "sk",
+    "sl",
+    "slovak",
+    "slovenian",
+    "spanish",
+    "spanish2",
+    "sr",
+    "sv",
+    "swedish",
+    "thai",
+    "tr",
+    "trad",
+    "turkish",
+    "uca1400",
+    "ukrainian",
+    "unicode",
+    "vi",
+    "vietnamese",
+    "w2",
+    "zh",
+    "japanese",
+    "chinese",
+    "korean",
+    "hebrew",
+    "w1",
+    "lao",
+];
+
 impl Script<'_, '_> {
     pub fn add_key(&mut self, name: &TableName, key: Vec<String>) {
         if let Some(role) = self.catalog.role(name)
@@ -132,7 +221,8 @@ impl Script<'_, '_> {
             let lower = name.to_ascii_lowercase();
             let ends = ["_ci", "_bin", "_cs", "_as", "_ai", "_ks"].iter().any(|end| lower.ends_with(end));
             let starts = lower.split('_').next().is_some_and(|start| start == "uca1400" || is_charset(start));
-            lower == "binary" || lower == "default" || (starts && ends)
+            let known = lower.split('_').skip(1).all(|part| COLLATION_PARTS.contains(&part));
+            lower == "binary" || lower == "default" || (starts && ends && known)
         };
         if let Some(name) = collation.filter(|name| !is_collation(name)) {
             return self.refuse_or_warn(format!("the collation `{name}` is not known"));

@@ -35,6 +35,10 @@ pub fn is_damaged(scanner: RowScanner, written: &[u8]) -> bool {
     if evaluator.peek_word().is_ok_and(|word| word.contains(|letter: char| !letter.is_ascii())) {
         return true;
     }
+    let Ok(word) = evaluator.peek_word() else { return false };
+    if ["NULL", "TRUE", "FALSE"].contains(&word.as_str()) && matches!(text.get(word.len()), Some(b'\'' | b'"')) {
+        return true;
+    }
     let literal = matches!(raw.simple_value(&text, 0), Ok(Some(_)));
     if !literal || evaluator.expression().is_err() {
         return false;

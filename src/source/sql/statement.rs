@@ -350,6 +350,14 @@ impl Script<'_, '_> {
     /// Handles `WITH ... INSERT`, whose rows only the database can work out, and skips `WITH ... SELECT`.
     fn with(&mut self) -> Result<(), SourceError> {
         let tokens = self.collect_statement()?;
+        let shape = "[ RECURSIVE ] ident [ parens ] AS [ [ NOT ] MATERIALIZED ] args rest";
+        if !has_shape(
+            self.dialect(),
+            &tokens,
+            &[shape, "[ RECURSIVE ] ident [ parens ] AS [ [ NOT ] MATERIALIZED ] args , rest"],
+        ) {
+            return self.odd("WITH");
+        }
         let changes = tokens.iter().any(|token| token.is_any(&["INSERT", "REPLACE", "UPDATE", "DELETE", "MERGE"]));
         let used = tokens.iter().any(|token| match token {
             Token::Word(name) | Token::Name(name) => self.catalog.is_used_name(name),
