@@ -14,10 +14,14 @@ fn with_references(shape: &str) -> String {
     shape.replace("references", REFERENCES)
 }
 
+fn with_sequence(shape: &str) -> String {
+    shape.replace("[ sequence ]", &format!("[ ( {SEQUENCE} ) ]"))
+}
+
 /// Shapes of columns after their name.
 const POSTGRES_COLUMN: &str = "ident type { < [ CONSTRAINT ident ] < NOT NULL [ NO INHERIT ] | NULL | DEFAULT default | \
     CHECK condition [ NO INHERIT ] | UNIQUE [ NULLS [ NOT ] DISTINCT ] | PRIMARY KEY | GENERATED ALWAYS AS condition \
-    [ < STORED | VIRTUAL > ] | GENERATED < ALWAYS | BY DEFAULT > AS IDENTITY [ parens ] | references > | COLLATE name | \
+    [ < STORED | VIRTUAL > ] | GENERATED < ALWAYS | BY DEFAULT > AS IDENTITY [ sequence ] | references > | COLLATE name | \
     STORAGE ident | COMPRESSION ident | OPTIONS parens | WITH [ NO ] VALUES > }";
 
 const POSTGRES_CONSTRAINTS: [&str; 7] = [
@@ -128,7 +132,7 @@ pub fn is_column(dialect: Dialect, tokens: &[Token]) -> bool {
         Dialect::Postgres => POSTGRES_COLUMN,
         Dialect::MySql => MYSQL_COLUMN,
     };
-    has_shape(dialect, tokens, &[&with_references(shape)])
+    has_shape(dialect, tokens, &[&with_sequence(&with_references(shape))])
 }
 
 /// Whether tokens are a constraint or an index in the definition of a table.
@@ -176,7 +180,7 @@ pub fn is_change(dialect: Dialect, tokens: &[Token]) -> bool {
     }
     match dialect {
         Dialect::Postgres => {
-            let shapes = POSTGRES_CHANGES.map(|shape| shape.replace("[ sequence ]", &format!("[ ( {SEQUENCE} ) ]")));
+            let shapes = POSTGRES_CHANGES.map(with_sequence);
             has_shape(dialect, tokens, &shapes.each_ref().map(String::as_str))
         }
         Dialect::MySql => has_shape(dialect, tokens, &MYSQL_CHANGES) || is_table_end(dialect, tokens),
