@@ -58,8 +58,8 @@ const TWO: &str = "2=Bo 1=Ana";
 
 #[test]
 fn values_that_the_query_does_not_read_have_the_form_of_their_type() {
-    let table = "CREATE TABLE photos (id int, photo_url text, n numeric(4,1), b boolean, a text[], j jsonb, source_url text, \
-        posted_at date);\n\
+    let table = "CREATE TABLE photos (id int, photo_url text, n numeric(4,1), b boolean, a text[], j jsonb, \
+        source_url text, posted_at date);\n\
         CREATE TABLE labels (id int, name text);\n\
         CREATE TABLE faces (id int, photo_id int, label_id int, updated_at timestamp);\n\
         INSERT INTO labels VALUES (1,'Ana');\nINSERT INTO faces VALUES (1,1,1,NULL);\n";

@@ -390,7 +390,7 @@ mod tests {
         for (charset, line, ends, open) in [
             (utf8, &b"a\\\tb\tc"[..], &[4, 6][..], false),
             (utf8, b"a\\\\\tb\\\\\\", &[3, 8], true),
-            (gbk, b"\xd5\\\ta\\\tb", &[2, 6], false),
+            (gbk, b"\xd5\\\ta\\\tb", &[2, 7], false),
             (gbk, b"\xd5\\\\", &[3], true),
             (gbk, b"\\\xd5\\", &[3], true),
         ] {

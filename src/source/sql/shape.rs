@@ -10,7 +10,7 @@
 //! name        a name with its schema          num, text    a number, a string
 //! type        a type                          value        a word, number or string
 //! parens      a list in parentheses           args         the same, or ()
-//! engine      a word or string other than DEFAULT
+//! plain       a word or string, but not DEFAULT, NOT or NULL
 //! condition   an expression in parentheses    query        a query, up to the end
 //! expr        an expression                   rest         what is left, if it is well formed
 //! default     one that does not start with NOT
@@ -130,10 +130,10 @@ impl<'m> Matcher<'m> {
             }
             "text" => return matches!(token?, Token::Text(_)).then_some(at + 1),
             "num" => return number_end(tokens, at),
-            "engine" => {
+            "plain" => {
                 return match token? {
                     Token::Text(_) => Some(at + 1),
-                    token if is_identifier(token) && !token.is("DEFAULT") => Some(at + 1),
+                    token if is_identifier(token) && !token.is_any(&["DEFAULT", "NOT", "NULL"]) => Some(at + 1),
                     _ => None,
                 };
             }
