@@ -191,7 +191,8 @@ fn freezing(index: &Index) {
             per_label: None,
             placeholders: true,
         };
-        let frozen = freeze(index, &versions, &name(text), &settings, 0, &|_, _| {});
+        let name = name(text);
+        let frozen = freeze(index, &versions, &name, &settings, 0, &|_, _| {});
         runtime.block_on(frozen).expect("a version").counts.faces
     };
     let faces = timed("a version frozen", || freeze_as("all", ""));

@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn files_that_lack_pixels_are_truncated() {
         for (brand, item) in [(b"avif", av1()), (b"heic", hevc())] {
-            let whole = file(brand, &[item.clone()]);
+            let whole = file(brand, std::slice::from_ref(&item));
             let cut = &whole[..whole.len() - item.data.len() / 3];
             let error = decode_any(cut, Limits::default()).unwrap_err();
             assert_eq!(error.code(), CauseCode::Truncated, "{error}");
