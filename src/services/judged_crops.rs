@@ -82,17 +82,21 @@ pub fn judged_crops(index: &Index) -> Result<Judged, JudgedError> {
     index.each_face(&query, order, index.threshold(), |face| {
         let verdicts = index.verdicts_on(face.crop)?;
         let Some(last) = verdicts.last() else { return Ok(()) };
-        let ok = match verdicts.judgement() {
-            _ if face.is_placeholder() => return Ok(left_out.placeholder += 1),
-            _ if verdicts.verdicts().iter().any(|verdict| verdict.view == View::Bulk) => {
-                return Ok(left_out.in_bulk += 1);
+        let is_wrong_person = last.reason == Some(NgReason::WrongPerson);
+        let verdict = match verdicts.judgement() {
+            _ if face.is_placeholder() => Err(&mut left_out.placeholder),
+            _ if verdicts.verdicts().iter().any(|verdict| verdict.view == View::Bulk) => Err(&mut left_out.in_bulk),
+            Some(Judgement::Ng) if is_wrong_person => Err(&mut left_out.wrong_person),
+            Some(Judgement::Ok) => Ok(true),
+            Some(Judgement::Ng) => Ok(false),
+            _ => Err(&mut left_out.pending),
+        };
+        let ok = match verdict {
+            Ok(ok) => ok,
+            Err(count) => {
+                *count += 1;
+                return Ok(());
             }
-            Some(Judgement::Ng) if last.reason == Some(NgReason::WrongPerson) => {
-                return Ok(left_out.wrong_person += 1);
-            }
-            Some(Judgement::Ok) => true,
-            Some(Judgement::Ng) => false,
-            _ => return Ok(left_out.pending += 1),
         };
         let judged = JudgedCrop {
             example: Example { crop: face.crop, group: group(&face), ok, mirrors: mirrors(&face) },

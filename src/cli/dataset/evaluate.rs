@@ -1,7 +1,7 @@
 //! `facemill evaluate`.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::archive::models::StoredModels;
@@ -78,7 +78,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn of_folder(args: &Args, path: &PathBuf, runtime: &Runtime) -> Result<ModelEvaluation, Failure> {
+async fn of_folder(args: &Args, path: &Path, runtime: &Runtime) -> Result<ModelEvaluation, Failure> {
     let file = find_model(None, &args.model).await.map_err(Failure::broken)?;
     let labels = labels::read(path).map_err(Failure::broken)?;
     let side = (!args.all).then_some(Side::Test);
