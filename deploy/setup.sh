@@ -45,8 +45,9 @@ need liblapack-dev "linear algebra for dlib" pkg-config --exists lapack
 need libopenblas-serial-dev "linear algebra for dlib" pkg-config --exists openblas
 need libturbojpeg0-dev "JPEG decoder" pkg-config --exists libturbojpeg
 # The program runs without it, and then refuses these formats.
-need libheif1 "decoder of AVIF and HEIC" bash -c 'PATH=$PATH:/sbin ldconfig -p | grep -q "libheif[.]so[.]1"'
+need libheif1 "decoder of AVIF and HEIC" bash -c '/sbin/ldconfig -p | grep -q "libheif[.]so[.]1"'
 # On newer systems libheif's decoders are packages of their own.
+# shellcheck source=/dev/null
 if [[ $(. /etc/os-release 2>/dev/null; echo "${ID-}${VERSION_ID-}") != debian12 ]]; then
     need libheif-plugin-libde265 "decoder of HEIC" compgen -G "/usr/lib/*/libheif/plugins/libheif-libde265.so"
     need libheif-plugin-dav1d "decoder of AVIF" compgen -G "/usr/lib/*/libheif/plugins/libheif-dav1d.so"
