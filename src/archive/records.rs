@@ -6,10 +6,10 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
-use super::{JSON, PAGE, READERS, damaged, encode, keys};
+use super::{JSON, PAGE, READERS, damaged, encode, keys, optional};
 use crate::domain::{Message, PhotoKey, Record, RunName, State};
 use crate::ledger::Entry;
-use crate::objects::{ObjectError, ObjectKey, Objects};
+use crate::objects::{ObjectError, ObjectKey, Objects, Swap};
 
 /// A record that cannot be read. The others can.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -38,6 +38,17 @@ impl Records {
     pub async fn write(&self, record: &Record) -> Result<(), ObjectError> {
         let key = ObjectKey::record(&record.message.photo.key());
         self.objects.put(&key, encode(&key, record)?, JSON).await.map(drop)
+    }
+
+    /// Replaces a record that is still as it was read. False: it is another one by now, and stays.
+    pub async fn replace(&self, known: &Record, record: &Record) -> Result<bool, ObjectError> {
+        let key = ObjectKey::record(&record.message.photo.key());
+        let Some((body, version)) = optional(self.objects.get_versioned(&key).await)? else { return Ok(false) };
+        if Self::decode(&body).ok().as_ref() != Some(known) {
+            return Ok(false);
+        }
+        let body = encode(&key, record)?;
+        Ok(self.objects.compare_and_swap(&key, &version, body, JSON).await? == Swap::Done)
     }
 
     /// None: the photo has no record.

@@ -17,7 +17,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use dataset::{curate, evaluate, export, faces, models, synthetic, train, users, verdicts, versions};
 use inspect::{audit, describe, doctor, report, simulate, status, why};
-use operate::{dead, pause, produce, rebuild, retry, work};
+use operate::{dead, measure, pause, produce, rebuild, retry, work};
 use run::{candidates, demo};
 use settings::definition::Definition;
 use settings::show_settings;
@@ -62,6 +62,8 @@ enum Command {
     Audit(audit::Args),
     /// Restores the lost ledger of a run from its records and its dump
     Rebuild(rebuild::Args),
+    /// Adds the quality numbers to faces of earlier versions, from the stored crops and originals
+    Measure(measure::Args),
     /// Predicts how long a collection takes, or how many workers it needs
     Simulate(simulate::Args),
     /// Writes the report of a run again
@@ -126,6 +128,7 @@ fn dispatch(command: Command, definition: &Definition) -> Result<ExitCode, Failu
         Command::Retry(args) => retry::run(&args),
         Command::Audit(args) => audit::run(args),
         Command::Rebuild(args) => rebuild::run(args),
+        Command::Measure(args) => measure::run(&args),
         Command::Pause(args) => pause::pause(&args),
         Command::Resume(args) => pause::resume(&args),
         Command::Settings(args) => show_settings::run(&args, definition),

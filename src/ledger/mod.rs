@@ -252,6 +252,11 @@ pub trait Ledger: Send + Sync {
     /// photo is further, and is not changed.
     async fn restore(&self, message: &Message, ending: Ending, cause: Option<&Cause>) -> Result<bool, LedgerError>;
 
+    /// Replaces the message of a photo that ended at the message's position, and adds the ending to the feed again, so that
+    /// readers read the photo again. `false`: the photo is elsewhere, and is not changed. A ledger that deletes the messages
+    /// of ended photos does not keep this one: its record must be written before.
+    async fn amend(&self, message: &Message, ending: Ending) -> Result<bool, LedgerError>;
+
     /// Moves a photo that has ended back to the stage that ended it, with attempt 1. Returns the message to publish;
     /// `None`: the photo has not ended. `record`: the message of the photo's record, for a ledger that deleted its own.
     async fn reopen(&self, key: &PhotoKey, record: Option<&Message>, now: u64) -> Result<Option<Message>, LedgerError>;

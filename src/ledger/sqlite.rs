@@ -513,6 +513,22 @@ impl Ledger for Sqlite {
         .await
     }
 
+    async fn amend(&self, message: &Message, ending: Ending) -> Result<bool, LedgerError> {
+        let message = message.clone();
+        self.call("amend a photo", move |c| {
+            let key = message.photo.key();
+            let status = select_status(c, &key)?;
+            let known = status.filter(|status| status.state == State::Ended(ending)).and_then(|status| status.message);
+            if known.is_none_or(|known| known.position != message.position) {
+                return Ok(false);
+            }
+            upsert_message(c, &key, &message)?;
+            insert_feed_entry(c, &key, FeedChange::Ended(ending))?;
+            Ok(true)
+        })
+        .await
+    }
+
     /// The record is not needed: this ledger keeps every message.
     async fn reopen(&self, key: &PhotoKey, _: Option<&Message>, now: u64) -> Result<Option<Message>, LedgerError> {
         let key = key.clone();

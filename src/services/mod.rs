@@ -11,6 +11,7 @@ pub mod heartbeat;
 pub mod judged_crops;
 pub mod learning_curve;
 pub mod local_run;
+pub mod measure;
 pub mod passwords;
 pub mod queue_metrics;
 pub mod rebuild;

@@ -1,6 +1,7 @@
 //! Commands that change an installation or a run.
 
 pub mod dead;
+pub mod measure;
 pub mod pause;
 pub mod produce;
 pub mod rebuild;

@@ -465,6 +465,24 @@ impl Ledger for Redis {
         Ok(is_restored)
     }
 
+    async fn amend(&self, message: &Message, ending: Ending) -> Result<bool, LedgerError> {
+        const WHAT: &str = "amend a photo";
+        let (key, at) = (message.photo.key(), message.position);
+        let Some((photo, _)) = self.read_photo(&key).await? else { return Ok(false) };
+        if (photo.at, photo.ending) != (at, Some(ending)) {
+            return Ok(false);
+        }
+        // A move to where the photo is adds it to the feed.
+        let place = (at, Some(ending));
+        let transition =
+            Transition { key: &key, from: place, to: place, fields: &photo.fields, event: None, due: None, message };
+        let is_amended = matches!(self.transition(WHAT, transition).await?, ScriptAnswer::Number(_));
+        if is_amended {
+            self.recorded(&key, at, ending).await?;
+        }
+        Ok(is_amended)
+    }
+
     async fn reopen(&self, key: &PhotoKey, record: Option<&Message>, now: u64) -> Result<Option<Message>, LedgerError> {
         const WHAT: &str = "reopen a photo";
         let Some((PackedPhoto { at, ending: Some(ending), .. }, stored)) = self.read_photo(key).await? else {

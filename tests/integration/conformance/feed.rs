@@ -54,6 +54,7 @@ fn assert_sequences_grow(entries: &[FeedEntry]) {
 async fn suite(ledger: Arc<dyn Ledger>) {
     order_and_pages(&*ledger).await;
     requeue_and_restore(&*ledger).await;
+    amended_photos_come_again(&*ledger).await;
     writers_and_a_reader(ledger.clone()).await;
     waits(ledger).await;
 }
@@ -152,6 +153,40 @@ async fn requeue_and_restore(ledger: &dyn Ledger) {
     let (all, _) = read(ledger, &name, None, 10).await;
     assert_eq!(all.len(), 4);
     assert_sequences_grow(&all);
+}
+
+async fn amended_photos_come_again(ledger: &dyn Ledger) {
+    let name = run("feed-amend");
+    let message = end_photo(ledger, &name, "1", Ending::Gone).await;
+    end_photo(ledger, &name, "2", Ending::Gone).await;
+    let (key, counts) = (message.photo.key(), ledger.counts(&name).await.unwrap());
+    let (before, history) = (ledger.status(&key).await.unwrap().unwrap(), ledger.history(&key).await.unwrap());
+    let (_, cursor) = read(ledger, &name, None, 10).await;
+    let mut amended = message.clone();
+    amended.photo.candidate.source = Some("amended".into());
+    for _ in 0..2 {
+        assert!(ledger.amend(&amended, Ending::Gone).await.unwrap());
+    }
+    let (entries, cursor) = read(ledger, &name, Some(cursor), 10).await;
+    assert_eq!(changes(&entries), [("1", GONE), ("1", GONE)]);
+    let after = ledger.status(&key).await.unwrap().unwrap();
+    assert!(after.message.as_ref().is_none_or(|message| *message == amended), "{after:?}");
+    assert_eq!(
+        (after.state, after.stage, after.attempt, after.cause),
+        (before.state, before.stage, before.attempt, before.cause)
+    );
+    assert_eq!(ledger.history(&key).await.unwrap(), history);
+    assert_eq!(ledger.counts(&name).await.unwrap(), counts);
+
+    assert!(!ledger.amend(&amended, Ending::Failed).await.unwrap(), "another ending");
+    assert!(!ledger.amend(&start(&name, "3"), Ending::Gone).await.unwrap(), "an unknown photo");
+    let reopened = ledger.reopen(&key, Some(&amended), 9).await.unwrap().unwrap();
+    assert_eq!(reopened.photo, amended.photo);
+    assert!(!ledger.amend(&amended, Ending::Gone).await.unwrap(), "it is under way");
+    end(ledger, &reopened, Ending::Gone, "http-404").await;
+    assert!(!ledger.amend(&amended, Ending::Gone).await.unwrap(), "it has ended anew");
+    let (entries, _) = read(ledger, &name, Some(cursor), 10).await;
+    assert_eq!(changes(&entries), [("1", FeedChange::Reopened), ("1", GONE)]);
 }
 
 /// Eight writers end photos and requeue some of them while a reader follows.

@@ -193,6 +193,10 @@ impl Ledger for Failing {
         self.failpoint.around(Step::Restore, self.ledger.restore(message, ending, cause)).await
     }
 
+    async fn amend(&self, message: &Message, ending: Ending) -> Result<bool, LedgerError> {
+        self.ledger.amend(message, ending).await
+    }
+
     async fn reopen(&self, key: &PhotoKey, record: Option<&Message>, now: u64) -> Result<Option<Message>, LedgerError> {
         self.failpoint.around(Step::Reopen, self.ledger.reopen(key, record, now)).await
     }
