@@ -170,6 +170,7 @@ fn crop(sha256: ContentHash) -> Crop {
         sha256,
         format: ImageFormat::Png,
         align: Align::Paper,
+        fill: Default::default(),
         angle: -7.25,
         centre: [451.5, 602.25],
         side: 611.5,

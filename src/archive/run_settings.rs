@@ -30,7 +30,7 @@ pub struct RunSettings {
 }
 
 impl RunSettings {
-    const WITHOUT_FLAG: [&str; 2] = ["fill", "landmark-model"];
+    const WITHOUT_FLAG: [&str; 1] = ["landmark-model"];
 
     /// The settings by name, as their flags are called.
     pub fn by_name(&self) -> Map<String, Value> {

@@ -17,7 +17,7 @@ use crate::archive::predictions::Predictions;
 use crate::archive::run_classifier::ClassifierChange;
 use crate::dataset::page::{Order, Sort};
 use crate::dataset::{Cursor, Direction, Face, FaceStatus, IndexError};
-use crate::domain::{Align, ContentHash, Id, Judgement, NgReason, PhotoKey, Quality, Search, Verdict};
+use crate::domain::{Align, ContentHash, Fill, Id, Judgement, NgReason, PhotoKey, Quality, Search, Verdict};
 use crate::services::story::Story;
 
 /// Verdicts in the history of a face; earlier ones are left out.
@@ -116,6 +116,7 @@ struct FaceDetails {
     face_id: String,
     label_id: String,
     align: Align,
+    fill: Fill,
     search: Search,
     /// Faces in the photo.
     faces: u32,
@@ -203,6 +204,7 @@ pub async fn one(
         face_id: face.face_id.to_string(),
         label_id: face.label_id.to_string(),
         align: face.align,
+        fill: face.fill,
         search: face.search,
         faces: face.faces,
         square: FaceSquare { centre: face.centre, side: face.side, angle: face.angle },

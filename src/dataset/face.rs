@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::placeholder::Placeholder;
 use super::query::{Field, FieldType};
-use crate::domain::{Align, ContentHash, Id, ImageFormat, Judgement, Landmarks, NgReason, Photo, Quality, Search};
+use crate::domain::{
+    Align, ContentHash, Fill, Id, ImageFormat, Judgement, Landmarks, NgReason, Photo, Quality, Search,
+};
 use crate::domain::{calendar, photo_url};
 use crate::verdicts::CropVerdicts;
 
@@ -36,6 +38,8 @@ pub struct Face {
     pub crop: ContentHash,
     pub format: ImageFormat,
     pub align: Align,
+    #[serde(default)]
+    pub fill: Fill,
     /// Degrees.
     pub angle: f64,
     pub centre: [f64; 2],
@@ -146,6 +150,7 @@ impl Face {
             crop: crop.sha256,
             format: crop.format,
             align: crop.align,
+            fill: crop.fill,
             angle: crop.angle,
             centre: crop.centre,
             side: crop.side,
@@ -285,6 +290,7 @@ pub enum Text {
     Model,
     Search,
     Align,
+    Fill,
     Format,
     Verdict,
     Reason,
@@ -294,13 +300,14 @@ pub enum Text {
 }
 
 impl Text {
-    pub const ALL: [Text; 12] = [
+    pub const ALL: [Text; 13] = [
         Self::Label,
         Self::LabelId,
         Self::Host,
         Self::Model,
         Self::Search,
         Self::Align,
+        Self::Fill,
         Self::Format,
         Self::Verdict,
         Self::Reason,
@@ -318,6 +325,7 @@ impl Text {
             Self::Model => face.model.clone(),
             Self::Search => Some(face.search.to_string()),
             Self::Align => Some(face.align.to_string()),
+            Self::Fill => Some(face.fill.to_string()),
             Self::Format => Some(face.format.extension().to_owned()),
             Self::Verdict => face.verdict.as_ref().map(|verdict| verdict.judgement.to_string()),
             Self::Reason => face.verdict.as_ref().and_then(|verdict| verdict.reason).map(|reason| reason.to_string()),
@@ -394,6 +402,7 @@ pub static FIELDS: &[Field] = &[
     field("model", FieldType::Text, "name of the classifier"),
     field("search", FieldType::Choice(&["guided", "full"]), "how the face was searched for"),
     field("align", FieldType::Choice(&["paper", "ffhq", "seed"]), "alignment of the crop"),
+    field("fill", FieldType::Choice(&["mirror", "ffhq"]), "what fills the crop beyond the photo"),
     field("format", FieldType::Choice(&["png", "jpg"]), "image format of the crop"),
     field("verdict", FieldType::Choice(&["ok", "ng", "pending"]), "what people said about the crop"),
     field("reason", FieldType::Choice(REASONS), "why it is NG"),
@@ -420,8 +429,8 @@ mod tests {
         assert_eq!((numbers[15], numbers[23], numbers[24]), ("contrast", "outlier", "damaged"));
         assert!(Number::ALL[..24].iter().all(|number| number.field().kind == FieldType::Number));
         let texts = Text::ALL.map(|text| text.field().name);
-        assert_eq!(texts[..7], ["label", "label_id", "host", "model", "search", "align", "format"]);
-        assert_eq!(texts[7..], ["verdict", "reason", "judged_by", "judged_at", "opt_out"]);
+        assert_eq!(texts[..8], ["label", "label_id", "host", "model", "search", "align", "fill", "format"]);
+        assert_eq!(texts[8..], ["verdict", "reason", "judged_by", "judged_at", "opt_out"]);
         assert!(REASONS.iter().copied().eq(NgReason::ALL.iter().map(|reason| reason.as_str())));
     }
 

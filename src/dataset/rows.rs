@@ -14,7 +14,7 @@ use crate::source::timestamp::Timestamp;
 
 pub const ADD_FACE: &str = "INSERT INTO faces VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, \
     ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, \
-    ?36, ?37, ?38, ?39, ?40, ?41, ?42, ?43, ?44)";
+    ?36, ?37, ?38, ?39, ?40, ?41, ?42, ?43, ?44, ?45)";
 pub const ADD_PREDICTION: &str = "INSERT OR REPLACE INTO predictions SELECT key, ?2, ?3 FROM faces WHERE key = ?1";
 pub const ADD_ENDING: &str = "INSERT INTO endings VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
     ?11, ?12)";
@@ -93,6 +93,7 @@ pub fn insert(statement: &mut Statement<'_>, face: &Face, published: Option<i64>
         quality.map(|quality| quality.outlier),
         quality.map(|quality| quality.pixels.as_bytes()),
         face.opt_out,
+        face.fill.as_str(),
     ];
     statement.execute(values).map(drop)
 }
@@ -136,10 +137,11 @@ pub fn face(row: &Row<'_>) -> rusqlite::Result<Face> {
         damaged: row.get(33)?,
         quality: quality(row)?,
         opt_out: row.get(44)?,
-        p_ok: row.get(46)?,
-        model: row.get(47)?,
-        shared_photos: row.get(48)?,
-        shared_labels: row.get(49)?,
+        fill: word(row, 45)?,
+        p_ok: row.get(47)?,
+        model: row.get(48)?,
+        shared_photos: row.get(49)?,
+        shared_labels: row.get(50)?,
         verdict: verdict(row)?,
     })
 }
@@ -222,7 +224,7 @@ pub fn read_columns(connection: &Connection) -> rusqlite::Result<Columns> {
         "SELECT key, photo_id, published, p_ok, size, angle, score, faces, mirrored, mirrored_head, blur, exposure, side,
          width, height, original_bytes, coalesce(photos, 1), coalesce(labels, 1), contrast, saturation,
          face_blur, jpeg_quality, yaw, pitch, eyes_open, mouth_open, outlier, damage IS NOT NULL,
-         label_name, label_id, host, model, search, align, format, judgement, reason, judged_by, judged_on,
+         label_name, label_id, host, model, search, align, fill, format, judgement, reason, judged_by, judged_on,
          opt_out, pixels
          FROM faces LEFT JOIN predictions ON face = key
          LEFT JOIN (SELECT original AS shared, sum(photos) AS photos, max(count(nullif(label, '')), 1) AS labels FROM originals

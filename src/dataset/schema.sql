@@ -52,7 +52,8 @@ CREATE TABLE faces (
     outlier REAL,
     pixels BLOB,
     -- What the host reserved about the use of the photo; NULL: nothing.
-    opt_out TEXT
+    opt_out TEXT,
+    fill TEXT NOT NULL
 );
 
 -- The predictions of the run's current classifier. A face that it has not scored has none.

@@ -54,6 +54,33 @@ pub enum Fill {
     /// The photo, mirrored at its edge.
     #[default]
     Mirror,
+    /// As FFHQ: the photo is reflected, blurred the more the farther out, and fades to the median colour.
+    Ffhq,
+}
+
+impl Fill {
+    pub const ALL: [Fill; 2] = [Self::Mirror, Self::Ffhq];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Mirror => "mirror",
+            Self::Ffhq => "ffhq",
+        }
+    }
+}
+
+impl fmt::Display for Fill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Fill {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        named::find(&Self::ALL, Self::as_str, "a fill", text)
+    }
 }
 
 /// The result of crop: the square that was cut, and measures of its pixels.
@@ -62,6 +89,9 @@ pub struct Crop {
     pub sha256: ContentHash,
     pub format: ImageFormat,
     pub align: Align,
+    /// What fills the crop beyond the photo. Crops of earlier versions are mirrored.
+    #[serde(default)]
+    pub fill: Fill,
     /// Rotation of the square in degrees, as [`Face::angle`](super::Face::angle).
     pub angle: f64,
     /// `[x, y]` of the square's centre and its side, in pixels of the upright original.

@@ -75,6 +75,7 @@ pub struct FaceFacts<'a> {
     /// Pixels of the crop before it was resized.
     pub crop_size: u32,
     pub align: &'static str,
+    pub fill: &'static str,
     /// Degrees.
     pub angle: f64,
     pub mirrored: f64,
@@ -113,6 +114,7 @@ impl<'a> FaceFacts<'a> {
             original_sha256: face.original,
             crop_size: face.size,
             align: face.align.as_str(),
+            fill: face.fill.as_str(),
             angle: face.angle,
             mirrored: face.mirrored,
             blur: face.blur,

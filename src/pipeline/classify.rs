@@ -335,6 +335,7 @@ mod tests {
             sha256: ContentHash::of(crop_bytes),
             format: ImageFormat::Png,
             align: Align::Paper,
+            fill: Default::default(),
             angle: 0.0,
             centre: [16.0, 16.0],
             side: 32.0,

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use ::image::RgbImage;
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::measures::{self, CropFacts, RunReferences};
-use super::originals::{Originals, off_thread, original};
+use super::originals::{Originals, original};
 pub use super::run_shapes::CropSettings;
 use super::run_shapes::RunShapes;
 use super::stage::{Outcome, Retry, Stage, store_failed};
@@ -16,7 +17,7 @@ use crate::domain::{
 use crate::objects::ObjectKey;
 use crate::vision::detector::{Detector, NoFace};
 use crate::vision::geometry::{Square, round};
-use crate::vision::image::{self, HeldImage, Limits};
+use crate::vision::image::{self, Limits};
 use crate::vision::{align, quality};
 
 /// Reads the original, stores the crop, adds [`crate::domain::Crop`]. The same photo and settings result in the same
@@ -58,9 +59,12 @@ impl Crop {
             return Err(Outcome::Reject(Cause::new(CauseCode::OutOfFrame, detail)));
         }
         let reference = self.references.of(&photo.run, settings.align).await?;
-        let image = self.originals.image(original, settings.limits).await?;
         let detector = self.detector.clone();
-        let (bytes, crop) = off_thread(move || cut(&image, &face, &square, &detector, settings, &reference)).await?;
+        let extra_memory = align::fill_memory(&square, face.width, face.height, settings.fill);
+        let work = move |pixels: &RgbImage, jpeg_quality: Option<u8>| {
+            cut(pixels, jpeg_quality, &face, &square, &detector, settings, &reference)
+        };
+        let (bytes, crop) = self.originals.work_on_cached(original, settings.limits, extra_memory, work).await?;
         let key = ObjectKey::face(crop.sha256, crop.format);
         let objects = self.originals.objects();
         objects.put(&key, bytes, crop.format.media_type()).await.map_err(|error| store_failed(&error))?;
@@ -82,7 +86,8 @@ impl Stage for Crop {
 }
 
 fn cut(
-    picture: &HeldImage,
+    picture: &RgbImage,
+    jpeg_quality: Option<u8>,
     face: &Face,
     square: &Square,
     detector: &Detector,
@@ -90,7 +95,7 @@ fn cut(
     reference: &LandmarkReference,
 ) -> Result<(Bytes, domain::Crop), Outcome> {
     let size = align::native_size(square);
-    let pixels = align::cut(&picture.pixels, square, size);
+    let pixels = align::cut_filled(picture, square, size, settings.fill);
     detector.check_crop(&pixels).map_err(|error| lost_face(&error))?;
     let landmarks: Landmarks = align::landmarks_in_crop(&face.landmarks, square, size)
         .into_iter()
@@ -106,12 +111,13 @@ fn cut(
     };
     let angle = round(square.angle, 4);
     let measured = quality::measure(&pixels, &landmarks);
-    let facts = CropFacts { landmarks: &landmarks, angle, jpeg_quality: picture.jpeg_quality, reference };
+    let facts = CropFacts { landmarks: &landmarks, angle, jpeg_quality, reference };
     let quality = measures::quality(&pixels, &measured, facts);
     let crop = domain::Crop {
         sha256: ContentHash::of(&bytes),
         format: settings.image_format,
         align: settings.align,
+        fill: settings.fill,
         angle,
         centre: square.centre.map(|c| round(c, 2)),
         side: round(square.side, 2),

@@ -39,7 +39,7 @@ impl Detect {
         };
         let detector = self.detector.clone();
         let extra_memory = |width, height| detector::memory(settings.search, width, height);
-        let search = move |image: &_| {
+        let search = move |image: &_, _| {
             detector
                 .find(image, settings.search, settings.min_face, settings.faces)
                 .map_err(|error| reject_face(&error))

@@ -55,14 +55,14 @@ impl Originals {
         &self.objects
     }
 
-    /// Decodes an original, and works on its upright pixels. `extra_memory`: the bytes that this work takes besides on
+    /// Decodes an original, and works on its upright pixels and the quality of its JPEG. `extra_memory`: the bytes that this work takes besides on
     /// an image of some width and height.
     pub(super) async fn work_on<T: Send + 'static>(
         &self,
         original: &Original,
         limits: Limits,
         extra_memory: impl Fn(u32, u32) -> u64,
-        work: impl FnOnce(&RgbImage) -> Result<T, Outcome> + Send + 'static,
+        work: impl FnOnce(&RgbImage, Option<u8>) -> Result<T, Outcome> + Send + 'static,
     ) -> Result<(HeldImage, Decoding, T), Outcome> {
         let mut for_file = Some(self.reserve(original.bytes).await?);
         let mut bytes = self.read(original).await?;
@@ -90,7 +90,7 @@ impl Originals {
             let jpeg_quality = jpeg_quality(&bytes);
             drop((bytes, for_file));
             reservation.shrink_to(while_working);
-            let result = work(&pixels)?;
+            let result = work(&pixels, jpeg_quality)?;
             reservation.shrink_to(header.decoded_bytes());
             Ok((HeldImage::new(pixels, jpeg_quality, reservation), decoding, result))
         })
@@ -107,12 +107,28 @@ impl Originals {
         }
     }
 
-    /// The upright pixels: from the cache, or decoded.
-    pub(super) async fn image(&self, original: &Original, limits: Limits) -> Result<Arc<HeldImage>, Outcome> {
+    /// As [`Originals::work_on`], but takes the pixels from the cache if they are there. `extra_memory`: the bytes that
+    /// the work takes besides.
+    pub(super) async fn work_on_cached<T: Send + 'static>(
+        &self,
+        original: &Original,
+        limits: Limits,
+        extra_memory: u64,
+        work: impl FnOnce(&RgbImage, Option<u8>) -> Result<T, Outcome> + Send + 'static,
+    ) -> Result<T, Outcome> {
         if let Some(image) = self.cache.as_ref().and_then(|cache| cache.take(original.sha256)) {
-            return Ok(image);
+            let reservation = self.memory.try_reserve(extra_memory);
+            if extra_memory == 0 || reservation.is_some() {
+                return off_thread(move || {
+                    let result = work(&image.pixels, image.jpeg_quality);
+                    drop(reservation);
+                    result
+                })
+                .await;
+            }
+            // The image would hold memory while others wait for it: it is decoded again once there is enough for both.
         }
-        self.work_on(original, limits, |_, _| 0, |_| Ok(())).await.map(|(image, ..)| Arc::new(image))
+        self.work_on(original, limits, |_, _| extra_memory, work).await.map(|(_, _, result)| result)
     }
 
     async fn read(&self, original: &Original) -> Result<Bytes, Outcome> {

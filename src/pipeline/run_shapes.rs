@@ -33,6 +33,7 @@ impl Default for DetectSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CropSettings {
     pub align: Align,
+    pub fill: Fill,
     /// PNG or JPEG.
     pub image_format: ImageFormat,
     pub limits: Limits,
@@ -40,7 +41,7 @@ pub struct CropSettings {
 
 impl Default for CropSettings {
     fn default() -> Self {
-        Self { align: Align::Paper, image_format: ImageFormat::Png, limits: Limits::default() }
+        Self { align: Align::Paper, fill: Fill::Mirror, image_format: ImageFormat::Png, limits: Limits::default() }
     }
 }
 
@@ -51,7 +52,7 @@ pub fn run_settings(detect: &DetectSettings, crop: &CropSettings, landmark_model
         faces: detect.faces,
         min_face: detect.min_face,
         align: crop.align,
-        fill: Fill::Mirror,
+        fill: crop.fill,
         image_format: crop.image_format,
         max_megapixels: detect.limits.megapixels(),
         landmark_model,
@@ -68,7 +69,7 @@ impl From<&RunSettings> for DetectSettings {
 impl From<&RunSettings> for CropSettings {
     fn from(run: &RunSettings) -> Self {
         let limits = Limits::of_megapixels(run.max_megapixels);
-        Self { align: run.align, image_format: run.image_format, limits }
+        Self { align: run.align, fill: run.fill, image_format: run.image_format, limits }
     }
 }
 
@@ -136,13 +137,14 @@ mod tests {
         let objects: Arc<dyn Objects> = Arc::new(Folder::at(scratch.path()));
         let (run, new) = (RunName::default(), "new".parse().unwrap());
         let stored = StoredRunSettings::new(objects.clone());
-        let ffhq = RunSettings { align: Align::Ffhq, max_megapixels: 7, ..own() };
+        let ffhq = RunSettings { align: Align::Ffhq, fill: Fill::Ffhq, max_megapixels: 7, ..own() };
         stored.agree(&run, &ffhq).await.unwrap();
         let worker = RunShapes::new(objects.clone(), own());
         for _ in 0..2 {
             assert_eq!(worker.of(&run).await.unwrap(), ffhq);
         }
-        assert_eq!(CropSettings::from(&ffhq).align, Align::Ffhq);
+        let crop = CropSettings::from(&ffhq);
+        assert_eq!((crop.align, crop.fill), (Align::Ffhq, Fill::Ffhq));
         assert_eq!(DetectSettings::from(&ffhq).limits.pixels, 7_000_000);
         assert_eq!(worker.of(&new).await.unwrap(), own());
         assert_eq!(stored.read(&new).await.unwrap(), Some(own()));

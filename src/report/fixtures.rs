@@ -44,6 +44,7 @@ pub fn predicted(id: i64, p_ok: f64) -> Photo {
             sha256: ContentHash::of(format!("crop {id}").as_bytes()),
             format: ImageFormat::Png,
             align: Align::Paper,
+            fill: Default::default(),
             angle: 12.5,
             centre: [450.0, 600.5],
             side: 512.25,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::{EndedPhoto, Face};
-use crate::domain::{Align, ContentHash, Ending, Id, Landmarks, Quality, Search, StageName};
+use crate::domain::{Align, ContentHash, Ending, Fill, Id, Landmarks, Quality, Search, StageName};
 use crate::ledger::{Entry, PhotoStatus};
 use crate::objects::ObjectKey;
 
@@ -25,6 +25,8 @@ pub struct FaceRecord {
     pub crop_sha256: ContentHash,
     pub search: Search,
     pub align: Align,
+    #[serde(default)]
+    pub fill: Fill,
     /// Rotation of the square in degrees, with the sign convention of `cv2.getRotationMatrix2D`.
     pub angle: f64,
     /// Centre `[x, y]` and side of the square, in pixels of the upright original.
@@ -79,6 +81,7 @@ impl FaceRecord {
             crop_sha256: face.crop,
             search: face.search,
             align: face.align,
+            fill: face.fill,
             angle: face.angle,
             centre: face.centre,
             side: face.side,
@@ -194,7 +197,7 @@ mod tests {
     use crate::report::fixtures;
 
     const FACE_FIELDS: &str = "photo_id, face_id, label_id, label_name, photo_url, source_url, posted_at, file, \
-        original_sha256, crop_sha256, search, align, angle, centre, side, size, landmarks, score, mirrored, \
+        original_sha256, crop_sha256, search, align, fill, angle, centre, side, size, landmarks, score, mirrored, \
         mirrored_head, blur, exposure, contrast, saturation, face_blur, jpeg_quality, yaw, pitch, eyes_open, mouth_open, \
         outlier, pixels, p_ok, model, placeholder, damaged";
 
@@ -214,7 +217,7 @@ mod tests {
         let record = FaceRecord::of(&Face::of(&photo).unwrap());
         let line = serde_json::to_string(&record).unwrap();
         assert_eq!(fields(&line), FACE_FIELDS);
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap().as_object().unwrap().len(), 36);
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap().as_object().unwrap().len(), 37);
         assert_eq!(serde_json::from_str::<FaceRecord>(&line).unwrap(), record);
         assert_eq!(record.file, ObjectKey::face(record.crop_sha256, crate::domain::ImageFormat::Png).as_str());
         assert_eq!(record.angle, photo.facts.crop.unwrap().angle, "the angle of the square, not of the face");

@@ -254,6 +254,7 @@ mod tests {
                 sha256,
                 format: ImageFormat::Png,
                 align: Align::Paper,
+                fill: Default::default(),
                 angle: 3.0,
                 centre: [48.0, 48.0],
                 side: 96.0,

@@ -2,9 +2,10 @@
 
 use image::RgbImage;
 
+use super::ffhq_fill::{self, Filled};
 use super::geometry::{self, Point, Square, rotate};
 use super::resample::Lanczos;
-use crate::domain::{Align, Landmarks};
+use crate::domain::{Align, Fill, Landmarks};
 
 /// Maximum side of a crop in pixels. It bounds the memory for faces that fill a 50-megapixel photo. The largest images
 /// of StyleGAN have half this side.
@@ -26,7 +27,7 @@ pub fn square(landmarks: &[[f32; 2]], align: Align) -> Square {
     let shift = if align == Align::Seed { 0.1 } else { -0.1 };
     let axis = match align {
         Align::Paper | Align::Seed => x,
-        // rotate90([a, b]) = [-b, a]: a quarter turn clockwise on the screen, where y points down.
+        // rotate90([a, b]) = [b, -a]: a quarter turn to the left on the screen, where y points down.
         Align::Ffhq => [x[0] - y[1], x[1] + y[0]],
     };
     Square {
@@ -55,6 +56,26 @@ pub fn native_size(square: &Square) -> u32 {
 pub fn cut(picture: &RgbImage, square: &Square, size: u32) -> RgbImage {
     let _span = tracing::trace_span!("resample", facemill.size = size).entered();
     Lanczos::default().cut(picture, square, size)
+}
+
+/// As [`cut`], with this fill beyond the photo.
+pub fn cut_filled(picture: &RgbImage, square: &Square, size: u32, fill: Fill) -> RgbImage {
+    let filled = match fill {
+        Fill::Mirror => None,
+        Fill::Ffhq => ffhq_fill::fill(picture, square),
+    };
+    match filled {
+        Some(Filled { picture, square }) => cut(&picture, &square, size),
+        None => cut(picture, square, size),
+    }
+}
+
+/// The bytes that [`cut_filled`] takes beside the photo and the crop.
+pub fn fill_memory(square: &Square, width: u32, height: u32, fill: Fill) -> u64 {
+    match fill {
+        Fill::Mirror => 0,
+        Fill::Ffhq => ffhq_fill::memory(square, width, height),
+    }
 }
 
 /// Converts landmarks from pixels of the photo to pixels of the crop.

@@ -3,6 +3,7 @@
 pub mod align;
 pub mod detector;
 pub mod dlib;
+pub mod ffhq_fill;
 pub mod geometry;
 pub mod image;
 pub mod pose;

@@ -195,6 +195,7 @@ fn crop(body: &[u8]) -> Crop {
         sha256: ContentHash::of(body),
         format: ImageFormat::Png,
         align: Align::Paper,
+        fill: Default::default(),
         angle: 1.0,
         centre: [450.0, 600.0],
         side: 512.0,

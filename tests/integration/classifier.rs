@@ -188,6 +188,7 @@ fn photo(id: i64, sha256: ContentHash, mirrors: &[f32; MIRRORS]) -> Photo {
         sha256,
         format: ImageFormat::Png,
         align: Align::Paper,
+        fill: Default::default(),
         angle: 0.0,
         centre: [MIDDLE, MIDDLE],
         side: CROP,

@@ -9,6 +9,7 @@ mod dashboards;
 mod dataset;
 mod export;
 mod fetch;
+mod ffhq;
 mod layers;
 mod pictures;
 mod privacy;

@@ -67,6 +67,7 @@ pub fn with_face(id: i64, p_ok: f64) -> Photo {
         sha256: hash("crop"),
         format: ImageFormat::Png,
         align: Align::Paper,
+        fill: Default::default(),
         angle: 1.0,
         centre: [450.0, 600.0],
         side: 500.0,

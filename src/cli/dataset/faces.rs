@@ -127,6 +127,7 @@ fn json(face: &Face) -> serde_json::Value {
         "file": ObjectKey::face(face.crop, face.format).as_str(),
         "size": face.size,
         "align": face.align,
+        "fill": face.fill,
         "angle": face.angle,
         "mirrored": face.mirrored,
         "mirrored_head": face.mirrored_head,

@@ -9,8 +9,7 @@ use clap::Args;
 use crate::cli::failure::Failure;
 use crate::cli::settings::names;
 use crate::config::Models;
-use crate::domain::FacePolicy;
-use crate::domain::{Align, ImageFormat, Search};
+use crate::domain::{Align, FacePolicy, Fill, ImageFormat, Search};
 use crate::net::Rules;
 use crate::pipeline::crop::CropSettings;
 use crate::pipeline::detect::DetectSettings;
@@ -35,6 +34,9 @@ pub struct FaceArgs {
     /// How the crop is placed around the face; do not mix alignments in one dataset
     #[arg(long, env = "FACEMILL_ALIGN", value_parser = names::align(), default_value_t, help_heading = "Faces")]
     align: Align,
+    /// What fills the crop beyond the edge of the photo; do not mix fills in one dataset
+    #[arg(long, env = "FACEMILL_FILL", value_parser = names::fill(), default_value_t, help_heading = "Faces")]
+    fill: Fill,
     /// Image format of the crops
     #[arg(long, env = "FACEMILL_IMAGE_FORMAT", value_enum, default_value_t, help_heading = "Faces")]
     image_format: CropFormat,
@@ -142,7 +144,7 @@ impl FaceArgs {
 
     pub fn crop(&self) -> CropSettings {
         let limits = Limits::of_megapixels(self.max_megapixels);
-        CropSettings { align: self.align, image_format: self.image_format.into(), limits }
+        CropSettings { align: self.align, fill: self.fill, image_format: self.image_format.into(), limits }
     }
 }
 

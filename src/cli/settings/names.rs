@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
-use crate::domain::{Align, FacePolicy, Search};
+use crate::domain::{Align, FacePolicy, Fill, Search};
 
 pub fn search() -> impl TypedValueParser<Value = Search> {
     parser([
@@ -26,6 +26,13 @@ pub fn align() -> impl TypedValueParser<Value = Align> {
         (Align::Paper.as_str(), "Level on the eyes (Karras et al., arXiv 1710.10196, appendix C)"),
         (Align::Ffhq.as_str(), "Level on eyes and mouth together, as the FFHQ dataset"),
         (Align::Seed.as_str(), "As the original scripts, for comparison only"),
+    ])
+}
+
+pub fn fill() -> impl TypedValueParser<Value = Fill> {
+    parser([
+        (Fill::Mirror.as_str(), "The photo is mirrored at its edge"),
+        (Fill::Ffhq.as_str(), "As the FFHQ dataset: reflected, blurred outwards, fading to the median colour"),
     ])
 }
 

@@ -1,8 +1,8 @@
 //! Synthetic faces, each determined by its number.
 
 use facemill::domain::{
-    Align, Candidate, ContentHash, Crop, Decoding, Face, Facts, ImageFormat, Original, Photo, Prediction, Quality,
-    RunName, Search,
+    Align, Candidate, ContentHash, Crop, Decoding, Face, Facts, Fill, ImageFormat, Original, Photo, Prediction,
+    Quality, RunName, Search,
 };
 
 /// Pseudo-random numbers (SplitMix64, Steele et al. 2014).
@@ -79,6 +79,7 @@ pub fn photo(id: u64) -> Photo {
             sha256: ContentHash::of(format!("crop {id}").as_bytes()),
             format: ImageFormat::Png,
             align: Align::ALL[random.below(3) as usize],
+            fill: if id.is_multiple_of(3) { Fill::Ffhq } else { Fill::Mirror },
             angle: random.share() * 90.0 - 45.0,
             centre: [random.share() * 900.0, random.share() * 1200.0],
             side: 128.0 + random.share() * 1200.0,
