@@ -168,7 +168,8 @@ class FetchTest(unittest.TestCase):
                     self.assertEqual(self.fetch(), 0)
                     self.assertEqual(self.model.read_bytes(), MODEL)
         self.assertEqual(sorted(path.name for path in self.root.iterdir()), [".cache", "models", "pins.json"])
-        self.assertEqual([path.name for path in (self.root / "models").iterdir()], ["model.bin"])
+        names = sorted(path.name for path in (self.root / "models").iterdir())
+        self.assertEqual(names, [".verified.json", "model.bin"])
         self.assertEqual(list((self.root / ".cache" / "downloads").iterdir()), [])
 
     def test_sends_no_request_when_all_files_are_present(self):
