@@ -451,6 +451,7 @@ fn the_table_of_names_has_the_keys_of_the_code() {
     let code = Some(CauseCode::Http(404));
     let group = PhotoGroup { stage: StageName::Fetch, kind: GroupKind::Ended(Ending::Gone), code }.name();
     let hash = ContentHash::of(b"abc");
+    let version = "v1".parse().unwrap();
     let record = ObjectKey::record(&PhotoKey { run: run.clone(), photo_id: Id::from("4_2") });
     let expected = [
         keys::runs(prefix),
@@ -478,8 +479,11 @@ fn the_table_of_names_has_the_keys_of_the_code() {
         ObjectKey::of_run(&run, "settings").to_string(),
         ObjectKey::of_run(&run, "folders").to_string(),
         ObjectKey::of_run(&run, "classifier").to_string(),
+        ObjectKey::of_run(&run, "landmarks").to_string(),
         ObjectKey::model(hash).to_string(),
         ObjectKey::prediction(hash, hash).to_string(),
+        ObjectKey::version(&run, &version).to_string(),
+        ObjectKey::version_shard(&run, &version, hash).to_string(),
         ObjectKey::verdicts(&run, 1).to_string(),
         ObjectKey::of_curation("users").to_string(),
         ObjectKey::of_curation("sessions").to_string(),
