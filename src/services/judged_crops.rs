@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::classifier::model::{self, MIRRORS};
 use crate::dataset::face::FIELDS;
 use crate::dataset::page::Order;
+use crate::dataset::selection::label_of;
 use crate::dataset::{Direction, Face, Index, IndexError, Query, QueryError, Sort};
 use crate::domain::{ContentHash, Id, ImageFormat, Judgement, NgReason, Selection, View};
 use crate::training::example::{Example, Side};
@@ -102,7 +103,7 @@ pub fn judged_crops(index: &Index) -> Result<Judged, JudgedError> {
             example: Example { crop: face.crop, group: group(&face), ok, mirrors: mirrors(&face) },
             format: face.format,
             photo_id: face.photo_id.clone(),
-            label: label(&face).to_owned(),
+            label: label_of(&face).to_owned(),
             size: face.size,
             mirrored: face.mirrored,
             p_ok: face.p_ok,
@@ -125,14 +126,9 @@ pub fn judged_crops(index: &Index) -> Result<Judged, JudgedError> {
     Ok(Judged { crops, left_out })
 }
 
-/// The name of the label, or its id; empty if the photo has none.
-fn label(face: &Face) -> &str {
-    face.label_name.as_deref().filter(|name| !name.is_empty()).unwrap_or(face.label_id.as_str())
-}
-
 /// What crops have in common: the person, or else the original.
 fn group(face: &Face) -> String {
-    match label(face) {
+    match label_of(face) {
         "" => format!("original {}", face.original),
         label => format!("label {label}"),
     }
