@@ -3,7 +3,7 @@
     tests/differential/planted.py [--only NAME] [--comparisons N] [--mutations N] [--keep FOLDER]
 
 The sources are copied to FOLDER, all bugs of `plants.py` are planted there behind one environment variable, and the
-program and its unit tests are built once. A bug is noticed if a unit test of `source` fails, or if `differential.py`
+program and its tests are built once. A bug is noticed if a test of `source` fails, or if `differential.py`
 reports a failure that it does not report without the bug. Ends with 1 if more than one of twenty is not noticed.
 """
 
@@ -63,7 +63,7 @@ def copy(tree):
 
 
 def build(tree):
-    """Returns the program and the program of its unit tests."""
+    """Returns the program and its two test programs: unit tests and integration tests."""
     environment = {**os.environ, "CARGO_TARGET_DIR": str(tree / "target")}
     # The speed of the reader does not matter here. The integration tests bring the program along.
     cargo = ["cargo", "--config", "profile.dev.package.facemill.opt-level=0"]
@@ -72,22 +72,28 @@ def build(tree):
     programs = {}
     for line in done.stdout.splitlines():
         message = json.loads(line)
-        if message.get("executable") and message["target"]["name"] == "facemill":
-            programs[message["target"]["kind"][0], message["profile"]["test"]] = message["executable"]
-    return str(tree / "target/debug/facemill"), programs["lib", True]
+        if message.get("executable") and message["profile"]["test"]:
+            programs[message["target"]["name"]] = message["executable"]
+    return str(tree / "target/debug/facemill"), (programs["facemill"], programs["integration"])
 
 
-def failed_units(tests, bug):
-    """The unit tests of the reader that fail."""
-    environment = {**os.environ, VARIABLE: bug, "ORT_DISABLE_TELEMETRY": "1"}
-    try:
-        done = subprocess.run(
-            [tests, "source::", "--test-threads", "2"],
-            cwd=reader.ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return {"(no answer)"}
-    return set(re.findall(r"^test (\S+) \.\.\. FAILED", done.stdout, re.M))
+def failed_tests(program, tests, bug):
+    """The unit tests and integration tests of the reader that fail."""
+    environment = {
+        **os.environ, VARIABLE: bug, "ORT_DISABLE_TELEMETRY": "1", "CARGO_BIN_EXE_facemill": program,
+    }
+    failed = set()
+    for executable in tests:
+        try:
+            done = subprocess.run(
+                [executable, "source", "--test-threads", "2"],
+                cwd=reader.ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False,
+            )
+        except subprocess.TimeoutExpired:
+            failed.add("(no answer)")
+            continue
+        failed.update(re.findall(r"^test (\S+) \.\.\. FAILED", done.stdout, re.M))
+    return failed
 
 
 def failed_cases(program, bug, comparisons, mutations, keep):
@@ -113,15 +119,17 @@ def main():
     copy(tree)
     plant(tree)
     program, tests = build(tree)
-    sound = failed_units(tests, "none"), failed_cases(program, "none", *sizes, arguments.keep / "none")
+    sound = failed_tests(program, tests, "none"), failed_cases(program, "none", *sizes, arguments.keep / "none")
     if any(sound):
         raise SystemExit(f"without a bug these fail: {sorted(sound[0] | sound[1])}")
     names = [name for name, *_ in PLANTS if arguments.only in (None, name)]
     unnoticed = []
     for name in names:
-        units = failed_units(tests, name)
-        cases = failed_cases(program, name, *sizes, arguments.keep / name)
-        shown = [f"{len(found)} {kind} ({min(found)})" for kind, found in (("unit tests", units), ("cases", cases)) if found]
+        failed = {
+            "cases": failed_cases(program, name, *sizes, arguments.keep / name),
+            "tests": failed_tests(program, tests, name),
+        }
+        shown = [f"{len(found)} {kind} ({min(found)})" for kind, found in failed.items() if found]
         print(f"{name}: {', '.join(shown) or 'NOT NOTICED'}", flush=True)
         if not shown:
             unnoticed.append(name)
