@@ -86,7 +86,7 @@ def failed_tests(program, tests, bug):
     for executable in tests:
         try:
             done = subprocess.run(
-                [executable, "source", "--test-threads", "2"],
+                [executable, "source::", "source_rules::", "--test-threads", "2"],
                 cwd=reader.ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False,
             )
         except subprocess.TimeoutExpired:
