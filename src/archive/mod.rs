@@ -1,5 +1,5 @@
-//! Typed documents in the object store: records, settings, folders and classifiers of runs, models, predictions, users
-//! and their sessions, versions of datasets.
+//! Typed documents in the object store: records, settings, folders and classifiers of runs, models, predictions,
+//! rescores, users and their sessions, versions of datasets.
 //!
 //! A document is JSON, except a model. A damaged document is an [`ServerError::Refused`] that names its key.
 
@@ -17,6 +17,7 @@ pub mod landmark_references;
 pub mod models;
 pub mod predictions;
 pub mod records;
+pub mod rescores;
 pub mod run_classifier;
 pub mod run_folders;
 pub mod run_settings;

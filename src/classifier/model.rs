@@ -5,8 +5,8 @@ use std::path::Path;
 use bytes::Bytes;
 use image::RgbImage;
 use image::imageops::{self, FilterType};
-use ort::session::Session;
-use ort::value::TensorRef;
+use ort::session::{Session, SessionInputValue};
+use ort::value::{TensorElementType, TensorRef, ValueType};
 
 use crate::domain::{ContentHash, Crop};
 use crate::inference::onnx::ModelProto;
@@ -21,7 +21,10 @@ const CELLS: usize = MIRRORS - 2;
 /// Crops with more pixels are rejected.
 const MAX_PIXELS: u64 = 50_000_000;
 
-/// Name and version in the metadata.
+/// Larger files of a classifier are refused: each thread of a worker keeps one in memory.
+pub const MAX_BYTES: u64 = 256 << 20;
+
+/// Name and version in the metadata of our own classifiers.
 pub const NAME: &str = "facemill-okng";
 pub const VERSION: &str = "1";
 /// Names of the inputs: `[N, 224, 224, 3]` bytes and `[N, 18]` floats.
@@ -40,7 +43,7 @@ pub mod meta {
     pub const TRAINING_DIGEST: &str = "training_digest";
     /// Short description of the training data.
     pub const CREATED_FROM: &str = "created_from";
-    /// The classes: `ng,ok`. The output is the probability of the second one.
+    /// The classes: `ng,ok`. The output is the probability of the second one. A file may lack it.
     pub const LABELS: &str = "labels";
     /// Names, shapes and types of the inputs.
     pub const INPUT: &str = "input";
@@ -58,7 +61,9 @@ pub mod meta {
 pub enum ModelError {
     #[error(transparent)]
     Inference(#[from] InferenceError),
-    #[error("{file} is not a facemill classifier: {detail}; `facemill train` makes one")]
+    #[error(
+        "{file} is not a facemill classifier: {detail}; `facemill train` makes one, docs/training.md describes others"
+    )]
     Invalid { file: String, detail: String },
     #[error("the classifier failed on {crops} crops: {detail}")]
     Run { crops: usize, detail: String },
@@ -133,7 +138,7 @@ pub struct ModelFile {
     source: String,
     pub bytes: Bytes,
     pub sha256: ContentHash,
-    /// Name, version and the first 8 digits of the hash: `facemill-okng-1@0123abcd`.
+    /// Name and version as in the metadata, and the first 8 digits of the hash: `facemill-okng-1@0123abcd`.
     pub name: String,
     /// A crop with this P(OK) or more counts as OK, unless a person sets another threshold.
     pub threshold: f64,
@@ -141,22 +146,37 @@ pub struct ModelFile {
 
 impl ModelFile {
     /// # Errors
-    /// The file cannot be read, or is not a classifier.
+    /// The file cannot be read, is too large, or is not a classifier.
     pub fn read(path: &Path) -> Result<Self, ModelError> {
-        Self::from_bytes(&path.display().to_string(), inference::read(path)?.into())
+        let source = path.display().to_string();
+        if let Ok(metadata) = std::fs::metadata(path) {
+            check_size(metadata.len()).map_err(|detail| ModelError::Invalid { file: source.clone(), detail })?;
+        }
+        Self::from_bytes(&source, inference::read(path)?.into())
     }
 
     /// A file in memory. Errors name it `source`.
     pub fn from_bytes(source: &str, bytes: Bytes) -> Result<Self, ModelError> {
         let invalid = |detail: String| ModelError::Invalid { file: source.into(), detail };
+        check_size(bytes.len() as u64).map_err(invalid)?;
         let file = ModelProto::decode(&bytes[..]).map_err(|error| invalid(error.to_string()))?;
-        let entry = |key: &str| file.metadata(key).ok_or_else(|| invalid(format!("it has no `{key}`")));
-        if entry(meta::NAME)? != NAME {
-            return Err(invalid(format!("its name is `{}`", entry(meta::NAME)?)));
+        let entry = |key: &str| file.metadata(key).ok_or_else(|| invalid(format!("it has no `{key}` in its metadata")));
+        let word = |key: &str| {
+            let text = entry(key)?;
+            let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+            match (1..=MAX_WORD).contains(&text.len()) && text.chars().all(legal) {
+                true => Ok(text),
+                false => Err(invalid(format!("its {key} is not 1 to {MAX_WORD} of A-Z, a-z, 0-9, `.`, `_` and `-`"))),
+            }
+        };
+        let (name, version) = (word(meta::NAME)?, word(meta::VERSION)?);
+        let threshold = entry(meta::THRESHOLD)?.trim().parse().ok().filter(|share| (0.0..=1.0).contains(share));
+        let threshold = threshold.ok_or_else(|| invalid("its threshold is not a number from 0 to 1".into()))?;
+        if let Some(labels) = file.metadata(meta::LABELS).filter(|labels| *labels != LABELS) {
+            return Err(invalid(format!("its labels are `{}` instead of `{LABELS}`", labels.escape_debug())));
         }
-        let threshold = entry(meta::THRESHOLD)?.parse().map_err(|_| invalid("its threshold is not a number".into()))?;
         let sha256 = ContentHash::of(&bytes);
-        let name = format!("{NAME}-{}@{}", entry(meta::VERSION)?, &sha256.to_string()[..8]);
+        let name = format!("{name}-{version}@{}", &sha256.to_string()[..8]);
         Ok(Self { source: source.into(), bytes, sha256, name, threshold })
     }
 
@@ -176,16 +196,103 @@ impl ModelFile {
     /// Opens the classifier for one thread.
     ///
     /// # Errors
-    /// onnxruntime rejects the model.
+    /// onnxruntime rejects the model, or its inputs or outputs are others.
     pub fn open(&self, runtime: &Runtime) -> Result<Model, ModelError> {
-        let session = runtime.session(&self.source, &self.bytes, 1)?;
-        Ok(Model { session, name: self.name.clone(), threshold: self.threshold })
+        let session = runtime.session(&self.source, &self.bytes, 1).map_err(|error| match error {
+            InferenceError::Model { detail, .. } => self.invalid(format!("onnxruntime rejects it: {detail}")),
+            error => error.into(),
+        })?;
+        let takes_mirrors = takes_mirrors(&session).map_err(|detail| self.invalid(detail))?;
+        Ok(Model { session, takes_mirrors, name: self.name.clone(), threshold: self.threshold })
     }
+
+    /// Opens the classifier and scores plain pictures, alone and in a batch. A file that passes can score any crop.
+    ///
+    /// # Errors
+    /// As [`Self::open`], the output is not a probability, or it depends on the other crops of a batch.
+    pub fn check(&self, runtime: &Runtime) -> Result<(), ModelError> {
+        const TOLERANCE: f64 = 1e-3;
+        let mut model = self.open(runtime)?;
+        let side = SIDE as u32;
+        let shades = [(0, 1.0), (90, 0.0), (255, 0.5)];
+        let probes = shades.map(|(shade, share)| {
+            Input::new(&RgbImage::from_pixel(side, side, image::Rgb([shade; 3])), [share; MIRRORS])
+        });
+        let mut scores = |probes: &[Input]| {
+            model.predict(probes).map_err(|error| match error {
+                ModelError::Run { detail, .. } => self.invalid(detail),
+                error => error,
+            })
+        };
+        let together = scores(&probes)?;
+        for (probe, together) in probes.iter().zip(together) {
+            let alone = scores(std::slice::from_ref(probe))?[0];
+            if (alone - together).abs() > TOLERANCE {
+                return Err(self.invalid("the score of a crop depends on the other crops of its batch".into()));
+            }
+        }
+        Ok(())
+    }
+
+    fn invalid(&self, detail: String) -> ModelError {
+        ModelError::Invalid { file: self.source.clone(), detail }
+    }
+}
+
+const LABELS: &str = "ng,ok";
+/// Characters of a name or a version.
+const MAX_WORD: usize = 64;
+
+fn check_size(bytes: u64) -> Result<(), String> {
+    match bytes <= MAX_BYTES {
+        true => Ok(()),
+        false => Err(format!("it has {bytes} bytes, and {MAX_BYTES} are the most")),
+    }
+}
+
+/// Checks inputs and outputs. Returns whether the model has the input for the mirror features.
+fn takes_mirrors(session: &Session) -> Result<bool, String> {
+    let (mut takes_crop, mut takes_mirrors) = (false, false);
+    for input in session.inputs() {
+        match input.name() {
+            CROP => {
+                expect(CROP, input.dtype(), TensorElementType::Uint8, &[SIDE as i64, SIDE as i64, 3])?;
+                takes_crop = true;
+            }
+            MIRRORED => {
+                expect(MIRRORED, input.dtype(), TensorElementType::Float32, &[MIRRORS as i64])?;
+                takes_mirrors = true;
+            }
+            other => return Err(format!("it has an input `{}` that no crop fills", other.escape_debug())),
+        }
+    }
+    if !takes_crop {
+        return Err(format!("it has no input `{CROP}`"));
+    }
+    let p_ok = session.outputs().iter().find(|output| output.name() == P_OK);
+    let p_ok = p_ok.ok_or_else(|| format!("it has no output `{P_OK}`"))?;
+    match expect(P_OK, p_ok.dtype(), TensorElementType::Float32, &[1]) {
+        Err(_) if expect(P_OK, p_ok.dtype(), TensorElementType::Float32, &[]).is_ok() => Ok(takes_mirrors),
+        checked => checked.map(|()| takes_mirrors),
+    }
+}
+
+/// Checks that a tensor has this element type, and the shape `[N, rest...]`. A dimension may be free, N must be.
+fn expect(name: &str, found: &ValueType, element: TensorElementType, rest: &[i64]) -> Result<(), String> {
+    let sizes: String = rest.iter().map(|size| format!(", {size}")).collect();
+    let expected = format!("`{name}` is {found} instead of a tensor of {element} with the shape [N{sizes}], N free");
+    let ValueType::Tensor { ty, shape, .. } = found else { return Err(expected) };
+    let fits = |(found, size): (&i64, &i64)| *found == -1 || found == size;
+    // A shape that the file does not declare has no dimensions: the first prediction tells.
+    let has_shape =
+        shape.is_empty() || shape.len() == rest.len() + 1 && shape[0] == -1 && shape[1..].iter().zip(rest).all(fits);
+    if *ty == element && has_shape { Ok(()) } else { Err(expected) }
 }
 
 /// A loaded classifier. Use one per thread.
 pub struct Model {
     session: Session,
+    takes_mirrors: bool,
     name: String,
     threshold: f64,
 }
@@ -218,7 +325,7 @@ impl Model {
     /// computes crop by crop, so a score has the same bits in every batch.
     ///
     /// # Errors
-    /// onnxruntime fails, or the output is not one finite number per crop.
+    /// onnxruntime fails, or the output is not one probability per crop.
     pub fn predict(&mut self, batch: &[Input]) -> Result<Vec<f64>, ModelError> {
         if batch.is_empty() {
             return Ok(Vec::new());
@@ -229,11 +336,14 @@ impl Model {
         let failed = |error: ort::Error| ModelError::Run { crops, detail: error.to_string() };
         let pixels = TensorRef::from_array_view(([crops, SIDE, SIDE, 3], &pixels[..])).map_err(failed)?;
         let mirrors = TensorRef::from_array_view(([crops, MIRRORS], &mirrors[..])).map_err(failed)?;
-        let inputs = ort::inputs![CROP => pixels, MIRRORED => mirrors];
+        let mut inputs: Vec<(&str, SessionInputValue<'_>)> = vec![(CROP, pixels.into())];
+        if self.takes_mirrors {
+            inputs.push((MIRRORED, mirrors.into()));
+        }
         let outputs = self.session.run(inputs).map_err(failed)?;
         let (_, scores) = outputs[P_OK].try_extract_tensor::<f32>().map_err(failed)?;
-        if scores.len() != crops || scores.iter().any(|score| !score.is_finite()) {
-            return Err(ModelError::Run { crops, detail: "the output is not one finite number per crop".into() });
+        if scores.len() != crops || scores.iter().any(|score| !(0.0..=1.0).contains(score)) {
+            return Err(ModelError::Run { crops, detail: "the output is not one number from 0 to 1 per crop".into() });
         }
         Ok(scores.iter().map(|&score| f64::from(score)).collect())
     }

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use dataset::{curate, evaluate, export, faces, models, synthetic, train, users, verdicts, versions};
+use dataset::{curate, evaluate, export, faces, models, rescore, synthetic, train, users, verdicts, versions};
 use inspect::{audit, describe, doctor, report, simulate, status, why};
 use operate::{dead, measure, pause, produce, rebuild, retry, work};
 use run::{candidates, demo};
@@ -86,6 +86,8 @@ enum Command {
     Evaluate(evaluate::Args),
     /// Lists stored classifiers, shows one, or makes one the current classifier of a run
     Models(models::Args),
+    /// Scores the crops of a run with a further classifier; photos stay as they are
+    Rescore(rescore::Args),
     /// Cuts whole-head photographs into labelled crops, for a first training without verdicts
     #[command(hide = true)]
     Synthetic(synthetic::Args),
@@ -142,6 +144,7 @@ fn dispatch(command: Command, definition: &Definition) -> Result<ExitCode, Failu
         Command::Train(args) => train::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Models(args) => models::run(&args),
+        Command::Rescore(args) => rescore::run(&args),
         Command::Synthetic(args) => synthetic::run(args).map(|()| ExitCode::SUCCESS),
         Command::Simulate(args) => simulate::run(&args),
         Command::Describe(args) => describe::run(&args, &Cli::command()),

@@ -69,6 +69,16 @@ impl ObjectKey {
         format!("predictions/{model}/")
     }
 
+    /// How far a model has scored the crops of a run again: `rescores/RUN/MODEL.json`.
+    pub fn rescore(run: &RunName, model: ContentHash) -> Self {
+        Self(format!("{}{model}.json", Self::rescores(run)))
+    }
+
+    /// The prefix of all rescores of a run.
+    pub fn rescores(run: &RunName) -> String {
+        format!("rescores/{run}/")
+    }
+
     /// A segment of the log of verdicts: `verdicts/RUN/NNNNNNNN.jsonl`. Numbers begin at 1.
     pub fn verdicts(run: &RunName, segment: u64) -> Self {
         Self(format!("{}{segment:08}.jsonl", Self::all_verdicts(run)))

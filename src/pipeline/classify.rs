@@ -91,9 +91,7 @@ impl Classify {
         let failed = |detail| Retry::failed(Cause::new(CauseCode::ClassifierFailed, detail));
         let model = self.classifier.of(run).await.map_err(|error| store_failed(&error))?.map_err(failed)?;
         let p_ok = self.score(input, model.clone()).await.map_err(failed)?;
-        // Four decimals are more than the model's accuracy, and equal on all machines but for rare roundings.
-        let p_ok = (p_ok * 1e4).round() / 1e4;
-        let prediction = Prediction { p_ok, model: model.name.clone(), model_sha256: model.sha256 };
+        let prediction = Prediction::new(p_ok, &model.name, model.sha256);
         self.predictions.write(crop.sha256, prediction).await.map_err(|error| store_failed(&error))
     }
 

@@ -178,6 +178,7 @@ impl Evaluator<'_> {
         read: impl Fn(ContentHash) -> F,
         measured_on: String,
     ) -> Result<ModelEvaluation, EvaluationError> {
+        self.file.check(self.runtime)?;
         let opened = (0..self.threads.clamp(1, crops.len().max(1))).map(|_| self.file.open(self.runtime));
         let workers = opened.collect::<Result<Vec<Model>, _>>()?;
         let (hashes, mirrors): (Vec<_>, Vec<_>) = crops.iter().map(|scored| (scored.crop.crop, scored.mirrors)).unzip();

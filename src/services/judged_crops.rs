@@ -135,8 +135,16 @@ fn group(face: &Face) -> String {
 }
 
 /// The mirror features of a face, from its square.
-pub fn mirrors(face: &Face) -> [f32; MIRRORS] {
+fn mirrors(face: &Face) -> [f32; MIRRORS] {
+    checked_mirrors(face).unwrap_or([0.0; MIRRORS])
+}
+
+/// The mirror features of a face, from its square.
+///
+/// # Errors
+/// A share is not between 0 and 1.
+pub fn checked_mirrors(face: &Face) -> Result<[f32; MIRRORS], String> {
     let square = Square { centre: face.centre, side: face.side, angle: face.angle };
     let grid = quality::mirrored(&square, face.width, face.height).grid;
-    model::mirrors(face.mirrored, face.mirrored_head, &grid).unwrap_or([0.0; MIRRORS])
+    model::mirrors(face.mirrored, face.mirrored_head, &grid)
 }

@@ -16,6 +16,8 @@ pub mod passwords;
 pub mod queue_metrics;
 pub mod rebuild;
 pub mod requeue;
+pub mod rescore;
+pub mod rescore_here;
 pub mod run_target;
 pub mod servers;
 pub mod status;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::run_target::RunTarget;
+use crate::archive::rescores::{Rescore, Rescores};
 use crate::cluster::workers::ActiveWorker;
 use crate::cluster::{Pauses, Workers};
 use crate::dataset::placeholder::Placeholders;
@@ -31,6 +32,8 @@ pub struct RunStatus {
     pub dead_letters: u64,
     /// The most frequent first.
     pub causes: Vec<CauseCount>,
+    /// Of the run with further models, as their commands saw them, the latest first.
+    pub rescores: Vec<Rescore>,
     /// As of the run's index, which only `faces` and `report` bring up to date; none without an index.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub placeholders: Option<Placeholders>,
@@ -107,8 +110,21 @@ impl RunStatus {
             Some(redis) => Some(ClusterStatus::read(redis).await?),
             None => None,
         };
+        let rescores = Rescores::new(target.objects.clone()).all(&run).await?;
         let (pace, placeholders) = (None, None);
-        Ok(Self { run, is_active, candidates, ended, pace, stages, dead_letters, causes, placeholders, cluster })
+        Ok(Self {
+            run,
+            is_active,
+            candidates,
+            ended,
+            pace,
+            stages,
+            dead_letters,
+            causes,
+            rescores,
+            placeholders,
+            cluster,
+        })
     }
 
     /// The number of photos that have ended.
@@ -175,6 +191,7 @@ mod tests {
             stages: BTreeMap::new(),
             dead_letters: 0,
             causes: Vec::new(),
+            rescores: Vec::new(),
             placeholders: None,
             cluster: None,
         };

@@ -149,7 +149,7 @@ impl Trainer {
         let trained = trained.await??;
         let file = ModelFile::from_bytes("the new classifier", trained.bytes.into())?;
         // A file that onnxruntime does not accept would stop the classify workers.
-        file.open(&self.runtime)?;
+        file.check(&self.runtime)?;
         Ok(NewModel { file, report: trained.report })
     }
 }

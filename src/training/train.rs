@@ -57,6 +57,20 @@ pub struct Comparison {
     pub now: Measures,
 }
 
+impl Comparison {
+    /// `crops`: for each crop whether it is OK, P(OK) of the classifier `before`, and of the new one. None: no crops.
+    pub fn of(crops: impl Iterator<Item = (bool, f64, f64)>, before: (&str, f64), threshold: f64) -> Option<Self> {
+        let both = crops.map(|(ok, earlier, now)| (Scored { p_ok: earlier, ok }, Scored { p_ok: now, ok }));
+        let (earlier, now): (Vec<_>, Vec<_>) = both.unzip();
+        (!now.is_empty()).then(|| Self {
+            model: before.0.to_owned(),
+            crops: now.len(),
+            before: Measures::of(&earlier, before.1),
+            now: Measures::of(&now, threshold),
+        })
+    }
+}
+
 /// Numbers of crops and of people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct SideCounts {
@@ -174,15 +188,9 @@ fn scored(set: &TrainingSet, places: &[usize], scores: &[f64]) -> Vec<Scored> {
 fn compare(set: &TrainingSet, test: &[usize], scores: &[f64], threshold: f64, before: &Before) -> Option<Comparison> {
     let both = |(&i, &now): (&usize, &f64)| {
         let Example { crop, ok, .. } = set.examples()[i];
-        before.p_ok.get(&crop).map(|&p_ok| (Scored { p_ok, ok }, Scored { p_ok: now, ok }))
+        before.p_ok.get(&crop).map(|&p_ok| (ok, p_ok, now))
     };
-    let (earlier, now): (Vec<_>, Vec<_>) = test.iter().zip(scores).filter_map(both).unzip();
-    (!now.is_empty()).then(|| Comparison {
-        model: before.model.clone(),
-        crops: now.len(),
-        before: Measures::of(&earlier, before.threshold),
-        now: Measures::of(&now, threshold),
-    })
+    Comparison::of(test.iter().zip(scores).filter_map(both), (&before.model, before.threshold), threshold)
 }
 
 /// A logistic regression on the 16 cells of the mirrored grid.

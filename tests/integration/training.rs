@@ -17,11 +17,11 @@ use serde_json::{Value, json};
 use crate::classifier::{CROP, CUT, MIDDLE, SIDE, WHOLE, cropped, draw_portrait, facemill};
 
 /// People in the run. Six of them are on the test side.
-const PEOPLE: u64 = 24;
+pub const PEOPLE: u64 = 24;
 /// Crops of each: those with a whole head, and those with a second one.
-const SHOTS: [f64; 4] = [WHOLE, WHOLE - 8.0, CUT, CUT + 8.0];
+pub const SHOTS: [f64; 4] = [WHOLE, WHOLE - 8.0, CUT, CUT + 8.0];
 
-fn photo(person: u64, shot: usize) -> (Photo, Vec<u8>) {
+pub fn photo(person: u64, shot: usize) -> (Photo, Vec<u8>) {
     let portrait = draw_portrait(&mut Random::seeded(100 + 10 * person + shot as u64));
     let (pixels, mirrors) = cropped(&portrait, SHOTS[shot]);
     let bytes = encode(&pixels, ImageFormat::Png).unwrap();
@@ -59,39 +59,50 @@ fn photo(person: u64, shot: usize) -> (Photo, Vec<u8>) {
     (photo, bytes)
 }
 
+/// The photos of the run with the files of their crops, and a judgement of each, a line in JSON.
+pub fn judged_photos() -> Vec<(Photo, Vec<u8>, String)> {
+    let shots = (0..PEOPLE).flat_map(|person| (0..SHOTS.len()).map(move |shot| (person, shot)));
+    let judged = |(person, shot)| {
+        let (photo, bytes) = photo(person, shot);
+        let judgement = if shot < 2 { "ok" } else { "ng" };
+        let line = json!({ "photo_id": photo.candidate.photo_id, "judgement": judgement });
+        (photo, bytes, format!("{line}\n"))
+    };
+    shots.map(judged).collect()
+}
+
+/// The message of a photo that classify has ended.
+pub fn last_message(photo: Photo) -> Message {
+    let position = Position::entering(StageName::Classify);
+    Message { position, ..Message::first(photo, 1_700_000_000) }
+}
+
 /// The folder of a run with crops of drawn people, and a file with a judgement of each.
-async fn run_folder() -> tempfile::TempDir {
+pub async fn run_folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(&folder.path().join("ledger.sqlite"), Access::Write).unwrap();
     let ledger = Sqlite::open(database).await.unwrap();
     let objects = Folder::at(folder.path());
     let mut lines = String::new();
-    for person in 0..PEOPLE {
-        for shot in 0..SHOTS.len() {
-            let (photo, bytes) = photo(person, shot);
-            let crop = photo.facts.crop.as_ref().unwrap();
-            objects.put(&ObjectKey::face(crop.sha256, crop.format), bytes.into(), "image/png").await.unwrap();
-            let judgement = if shot < 2 { "ok" } else { "ng" };
-            lines += &json!({ "photo_id": photo.candidate.photo_id, "judgement": judgement }).to_string();
-            lines.push('\n');
-            let at = Position::entering(StageName::Classify);
-            let message = Message { position: at, ..Message::first(photo, 1_700_000_000) };
-            assert!(ledger.restore(&message, Ending::Predicted, None).await.unwrap());
-        }
+    for (photo, bytes, line) in judged_photos() {
+        let crop = photo.facts.crop.as_ref().unwrap();
+        objects.put(&ObjectKey::face(crop.sha256, crop.format), bytes.into(), "image/png").await.unwrap();
+        lines += &line;
+        assert!(ledger.restore(&last_message(photo), Ending::Predicted, None).await.unwrap());
     }
     std::fs::write(folder.path().join("verdicts.jsonl"), lines).unwrap();
     folder
 }
 
 /// The JSON that a command about the run prints.
-fn answer(out: &Path, arguments: &[&str]) -> Value {
+pub fn answer(out: &Path, arguments: &[&str]) -> Value {
     let output = facemill(&[arguments, &["--json", "--out", out.to_str().unwrap()]].concat());
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_str(&text).unwrap()
 }
 
-fn import(out: &Path, lines: &str) {
+pub fn import(out: &Path, lines: &str) {
     let file = out.join("more.jsonl");
     std::fs::write(&file, lines).unwrap();
     answer(out, &["verdicts", "import", file.to_str().unwrap()]);

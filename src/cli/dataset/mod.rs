@@ -8,6 +8,7 @@ pub mod faces;
 pub mod features;
 pub mod index;
 pub mod models;
+pub mod rescore;
 pub mod selection;
 pub mod synthetic;
 pub mod train;

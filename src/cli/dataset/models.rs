@@ -190,9 +190,9 @@ async fn take(
 ) -> Result<(), Failure> {
     let opened = Opened::open(args).await?;
     let file = opened.find(model).await?;
-    // A model that onnxruntime does not accept would stop the classify workers.
+    // A model that does not fit would stop the classify workers.
     let runtime = Runtime::load(&models.find().onnxruntime()).map_err(Failure::broken)?;
-    file.open(&runtime).map_err(Failure::broken)?;
+    file.check(&runtime).map_err(Failure::broken)?;
     opened.stored.write(file.bytes.clone()).await.map_err(Failure::broken)?;
     let change = ClassifierChange {
         model_sha256: file.sha256,

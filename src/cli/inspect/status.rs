@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::archive::rescores::Rescore;
 use crate::cli::dataset::index::stored_placeholders;
 use crate::cli::failure::Failure;
 use crate::cli::output::{print_json, print_text};
@@ -138,6 +139,8 @@ async fn read(target: &RunTarget) -> Result<RunStatus, Failure> {
 
 /// Workers that are printed; `--json` has all of them.
 const WORKERS: usize = 20;
+/// Rescores that are printed; `--json` has all of them.
+const RESCORES: usize = 5;
 /// Lines of causes that are printed; `--json` has all of them.
 const CAUSES: usize = 20;
 
@@ -180,6 +183,9 @@ fn write(text: &mut String, status: &RunStatus) -> std::fmt::Result {
             "{photos:>9} placeholders with {faces} faces: photos that share {of} (as of the index of faces)"
         )?;
     }
+    for rescore in status.rescores.iter().take(RESCORES) {
+        write_rescore(text, rescore)?;
+    }
     if let Some(cluster) = &status.cluster {
         write_cluster(text, cluster)?;
     }
@@ -193,6 +199,16 @@ fn write(text: &mut String, status: &RunStatus) -> std::fmt::Result {
         Some(more @ 1..) => writeln!(text, "{more:>9} more causes and hosts: see --json"),
         _ => Ok(()),
     }
+}
+
+fn write_rescore(text: &mut String, rescore: &Rescore) -> std::fmt::Result {
+    let Rescore { model, crops, scored, unreadable, has_ended, updated_at, .. } = rescore;
+    let unreadable = if *unreadable > 0 { format!(", {unreadable} cannot be scored") } else { String::new() };
+    let age = match has_ended {
+        true => String::new(),
+        false => format!(", as of {} ago", span(now().as_secs().saturating_sub(*updated_at))),
+    };
+    writeln!(text, "{scored:>9} of {crops} crops scored again by {model}{unreadable}{age}")
 }
 
 fn write_cluster(text: &mut String, ClusterStatus { workers, paused }: &ClusterStatus) -> std::fmt::Result {

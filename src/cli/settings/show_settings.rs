@@ -89,9 +89,9 @@ fn commands(root: &Command, args: &Args) -> Result<Vec<String>, Failure> {
     let has_settings = |command: &&Command| {
         !command.is_hide_set() && !command.has_subcommands() && command.get_arguments().any(is_setting)
     };
-    // `evaluate` and `resume` require arguments, and their settings are those of other commands.
+    // These require arguments, and their settings are those of other commands.
     let all = root.get_subcommands().filter(has_settings).map(|command| command.get_name().to_owned());
-    Ok(all.filter(|name| !["evaluate", "resume"].contains(&name.as_str())).collect())
+    Ok(all.filter(|name| !["evaluate", "rescore", "resume"].contains(&name.as_str())).collect())
 }
 
 fn look(arg: &Arg, matches: &ArgMatches, file: Option<&SettingsFile>, command: &str) -> Setting {

@@ -10,6 +10,7 @@ mod rebuild;
 mod s3_folder;
 mod settings;
 mod tracing;
+mod training;
 
 use std::path::Path;
 use std::process::Command;
