@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use facemill::broker::embedded::Embedded;
 use facemill::domain::{
     Align, ContentHash, Crop, Ending, Face, ImageFormat, Message, Original, Photo, Position, Search, StageName,
 };
@@ -81,7 +82,8 @@ pub fn last_message(photo: Photo) -> Message {
 pub async fn run_folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(&folder.path().join("ledger.sqlite"), Access::Write).unwrap();
-    let ledger = Sqlite::open(database).await.unwrap();
+    let ledger = Sqlite::open(database.clone()).await.unwrap();
+    Embedded::open(database, Embedded::CAPACITY).await.unwrap();
     let objects = Folder::at(folder.path());
     let mut lines = String::new();
     for (photo, bytes, line) in judged_photos() {
