@@ -276,6 +276,7 @@ fn statements_that_change_rows_are_followed_or_refused() {
             ("USE gallery", ONE),
             ("DELIMITER $$\nCREATE PROCEDURE p() BEGIN INSERT INTO faces VALUES (2,2,2,NULL); END$$\nDELIMITER ;", ONE),
             ("DELIMITER ;;\nINSERT INTO faces VALUES (2,2,2,'2018-01-02');;\nDELIMITER ;", TWO),
+            ("DELIMITER ;;\nSET @a = 1; INSERT INTO faces VALUES (2,2,2,'2018-01-02'); SET @b = 2;;\nDELIMITER ;", TWO),
             ("DELIMITER ;;\nCREATE VIEW v AS SELECT 1;;", "error: truncated"),
             (
                 "CREATE TRIGGER t AFTER INSERT ON faces FOR EACH ROW SET @a = 1;\nINSERT INTO faces VALUES (2,2,2,NULL);",
@@ -298,6 +299,10 @@ fn statements_that_change_rows_are_followed_or_refused() {
             (
                 "COPY faces (id,photo_id,label_id,updated_at) FROM stdin WITH (FORMAT text, NULL 'x');\n2\t2\t2\t2018-01-02\n\\.",
                 TWO,
+            ),
+            (
+                "COPY labels FROM stdin;\n3\t\\\\N\n4\t\\N\n\\.\nCOPY faces FROM stdin;\n2\t2\t3\t\\N\n\\.",
+                "2=\\N 1=Ana",
             ),
             ("COPY faces FROM stdin DELIMITER '|' NULL AS '';\n2|2|2|2018-01-02\n5|1||\n\\.", TWO),
             ("COPY faces FROM stdin WITH (FORMAT csv);\n2,2,2,\n\\.", "error: only the text format"),

@@ -72,6 +72,7 @@ impl Script<'_, '_> {
                 return Err(self.lexer.broken(format!("ALTER {found} is not known")));
             }
             let schema = self.lexer.peek()?.is_any(&["SCHEMA", "DATABASE"]);
+            self.lexer.in_body = self.lexer.peek()?.is("EVENT");
             let tokens = self.collect_body()?;
             if !statement_shapes::is_statement(self.dialect(), "ALTER", &tokens) {
                 return self.odd("ALTER");

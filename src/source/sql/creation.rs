@@ -101,6 +101,8 @@ impl Script<'_, '_> {
         if self.lexer.take_word("TABLE")? {
             return self.create_table(replaces);
         }
+        const WITH_BODY: [&str; 5] = ["TRIGGER", "FUNCTION", "PROCEDURE", "EVENT", "PACKAGE"];
+        self.lexer.in_body = self.dialect() == Dialect::MySql && self.lexer.peek()?.is_any(&WITH_BODY);
         if self.lexer.peek()?.is_any(&["TRIGGER", "RULE"]) {
             return self.create_trigger(replaces);
         }

@@ -162,10 +162,13 @@ impl Script<'_, '_> {
             self.lexer.stream.consume(1);
             return Ok(AfterRow::Row);
         }
-        if !window.starts_with(&self.lexer.delimiter) {
+        if window.starts_with(&self.lexer.delimiter) {
+            self.lexer.stream.consume(length);
+        } else if window.first() == Some(&b';') {
+            self.lexer.stream.consume(1);
+        } else {
             return Ok(AfterRow::Clause);
         }
-        self.lexer.stream.consume(length);
         let Some(repeated) = repeated else { return Ok(AfterRow::End) };
         if !self.lexer.stream.fill(repeated.len())?.starts_with(repeated) {
             return Ok(AfterRow::End);

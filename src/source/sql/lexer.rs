@@ -82,6 +82,9 @@ pub struct Lexer<'s> {
     pub syntax: Syntax,
     /// What ends a statement: `;` unless MySQL's DELIMITER changed it.
     pub delimiter: Vec<u8>,
+    /// Whether the statement may have a body of statements. Elsewhere the server ends statements at `;`, whatever
+    /// delimiter the client has.
+    pub in_body: bool,
     /// Dump headers seen minus footers seen. A truncated dump lacks its footer.
     open_dumps: i64,
     /// Footers seen.
@@ -103,6 +106,7 @@ impl<'s> Lexer<'s> {
             stream,
             syntax: Syntax::new(dialect),
             delimiter: b";".to_vec(),
+            in_body: false,
             open_dumps: 0,
             closed_dumps: 0,
             old_header: false,
@@ -116,6 +120,7 @@ impl<'s> Lexer<'s> {
     /// The next token starts a statement.
     pub fn begin_statement(&mut self) {
         self.between_statements = self.peeked.is_none();
+        self.in_body = false;
     }
 
     /// Whether every dump header was followed by its footer, and no conditional comment is open.
@@ -224,6 +229,11 @@ impl<'s> Lexer<'s> {
         self.between_statements = false;
         let Some(&byte) = self.stream.fill(1)?.first() else { return Ok(Token::End) };
         match byte {
+            b';' if !self.in_body => {
+                self.stream.consume(1);
+                self.between_statements = true;
+                Ok(Token::Stop)
+            }
             quote if syntax.quotes_string(quote) => {
                 self.stream.consume(1);
                 self.text(quote, syntax.backslashes)
@@ -594,6 +604,20 @@ mod tests {
         let stream = Stream::new(Box::new(&b"BEGIN a; END$$ last"[..]), ReadMeter::default(), &mut quiet);
         let mut lexer = Lexer::new(stream, Dialect::MySql);
         lexer.delimiter = b"$$".to_vec();
+        lexer.in_body = true;
+        lexer.skip_statement().unwrap();
+        assert!(lexer.token().unwrap().is("last"));
+    }
+
+    #[test]
+    fn semicolons_end_statements_without_a_body_under_any_delimiter() {
+        let mut quiet = |_: Progress| {};
+        let stream = Stream::new(Box::new(&b"SET a = 1; SET b = 2$$ last"[..]), ReadMeter::default(), &mut quiet);
+        let mut lexer = Lexer::new(stream, Dialect::MySql);
+        lexer.delimiter = b"$$".to_vec();
+        lexer.skip_statement().unwrap();
+        assert!(lexer.token().unwrap().is("SET"));
+        assert!(lexer.token().unwrap().is("b"));
         lexer.skip_statement().unwrap();
         assert!(lexer.token().unwrap().is("last"));
     }

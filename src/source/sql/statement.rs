@@ -138,6 +138,7 @@ impl Script<'_, '_> {
                 self.skip_known(&word)
             }
             "BEGIN" => {
+                self.lexer.in_body = mysql && self.lexer.peek()?.is("NOT");
                 self.session.begin();
                 self.skip_known(&word)
             }
