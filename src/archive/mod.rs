@@ -1,5 +1,5 @@
 //! Typed documents in the object store: records, settings, folders and classifiers of runs, models, predictions,
-//! rescores, users and their sessions, versions of datasets.
+//! rescores and their faults, users and their sessions, versions of datasets.
 //!
 //! A document is JSON, except a model. A damaged document is an [`ServerError::Refused`] that names its key.
 
@@ -21,6 +21,7 @@ pub mod rescores;
 pub mod run_classifier;
 pub mod run_folders;
 pub mod run_settings;
+pub mod score_faults;
 pub mod sessions;
 pub mod users;
 pub mod versions;

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use base64::Engine;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Cause, ContentHash, Message, StageName};
+use crate::domain::clock::now;
+use crate::domain::{Cause, CauseCode, ContentHash, Message, StageName};
 use crate::server_error::ServerError;
 
 pub mod embedded;
@@ -71,12 +73,20 @@ pub struct Delivery {
     pub body: Bytes,
     /// The message was delivered before and not acknowledged. It is processed alone.
     pub redelivered: bool,
+    /// Earlier deliveries without an acknowledgement, as the broker counts them; 0 if it does not.
+    pub unacknowledged: u32,
     receipt: Box<dyn Receipt>,
 }
 
 impl Delivery {
     pub fn new(stage: StageName, body: Bytes, redelivered: bool, receipt: Box<dyn Receipt>) -> Self {
-        Self { stage, body, redelivered, receipt }
+        Self { stage, body, redelivered, unacknowledged: 0, receipt }
+    }
+
+    /// With the broker's count of earlier deliveries.
+    #[must_use]
+    pub fn with_unacknowledged(self, unacknowledged: u32) -> Self {
+        Self { unacknowledged, ..self }
     }
 
     /// Acknowledges the message: its results are stored, and the next message is confirmed. A lost acknowledgement is
@@ -114,6 +124,17 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
+    /// The dead letter of a message that this program has not written.
+    pub fn foreign(stage: StageName, body: &[u8], detail: String) -> Self {
+        let body = match std::str::from_utf8(body) {
+            Ok(text) => text.to_owned(),
+            Err(_) => base64::engine::general_purpose::STANDARD.encode(body),
+        };
+        let cause = Cause::new(CauseCode::ForeignMessage, detail);
+        let at = now().as_secs();
+        Self { stage: Some(stage), cause, attempt: 0, first_at: at, last_at: at, trace_id: None, body }
+    }
+
     /// The same for every dead letter of one message, so that copies count once.
     pub fn id(&self) -> String {
         match Message::decode(self.body.as_bytes()) {

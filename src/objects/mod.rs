@@ -79,6 +79,17 @@ impl ObjectKey {
         format!("rescores/{run}/")
     }
 
+    /// Why a model could not score a crop again: `score-faults/MODEL/ab/CROP.json`.
+    pub fn score_fault(model: ContentHash, crop: ContentHash) -> Self {
+        let hash = crop.to_string();
+        Self(format!("{}{}/{hash}.json", Self::score_faults(model), &hash[..2]))
+    }
+
+    /// The prefix of all faults of a model.
+    pub fn score_faults(model: ContentHash) -> String {
+        format!("score-faults/{model}/")
+    }
+
     /// A segment of the log of verdicts: `verdicts/RUN/NNNNNNNN.jsonl`. Numbers begin at 1.
     pub fn verdicts(run: &RunName, segment: u64) -> Self {
         Self(format!("{}{segment:08}.jsonl", Self::all_verdicts(run)))

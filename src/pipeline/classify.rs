@@ -41,7 +41,7 @@ pub struct Classify {
     objects: Arc<dyn Objects>,
     predictions: Predictions,
     classifier: CurrentClassifier,
-    queue: Sender<Job>,
+    scorer: CropScorer,
 }
 
 impl Classify {
@@ -76,7 +76,12 @@ impl Classify {
         }
         let predictions = Predictions::new(objects.clone());
         let classifier = CurrentClassifier::new(objects.clone(), own);
-        Ok(Self { objects, predictions, classifier, queue })
+        Ok(Self { objects, predictions, classifier, scorer: CropScorer { queue } })
+    }
+
+    /// The threads, for crops that are scored with other models.
+    pub fn scorer(&self) -> CropScorer {
+        self.scorer.clone()
     }
 
     async fn prediction(&self, run: &RunName, crop: &Crop) -> Result<Prediction, Outcome> {
@@ -90,12 +95,21 @@ impl Classify {
             .map_err(poison)?;
         let failed = |detail| Retry::failed(Cause::new(CauseCode::ClassifierFailed, detail));
         let model = self.classifier.of(run).await.map_err(|error| store_failed(&error))?.map_err(failed)?;
-        let p_ok = self.score(input, model.clone()).await.map_err(failed)?;
+        let p_ok = self.scorer.score(input, model.clone()).await.map_err(failed)?;
         let prediction = Prediction::new(p_ok, &model.name, model.sha256);
         self.predictions.write(crop.sha256, prediction).await.map_err(|error| store_failed(&error))
     }
+}
 
-    async fn score(&self, input: Input, model: Arc<ModelFile>) -> Result<f64, String> {
+/// The threads of a [`Classify`]. They end with the last clone.
+#[derive(Clone)]
+pub struct CropScorer {
+    queue: Sender<Job>,
+}
+
+impl CropScorer {
+    /// P(OK) of a crop. The error is the reason.
+    pub async fn score(&self, input: Input, model: Arc<ModelFile>) -> Result<f64, String> {
         let (answer, answered) = oneshot::channel();
         let span = tracing::trace_span!("inference", facemill.model = model.name);
         let stopped = || "the threads of the classifier have ended".to_owned();
@@ -401,7 +415,7 @@ mod tests {
             let mirrors = mirrors_of(photo(&png(), mirrored).facts.crop.as_ref().unwrap()).unwrap();
             let input = Input::decode(&png(), mirrors).unwrap();
             let model = Arc::new(ModelFile::example());
-            classify.queue.send(Job { input, model, answer, span: Span::none(), guard: None }).unwrap();
+            classify.scorer.queue.send(Job { input, model, answer, span: Span::none(), guard: None }).unwrap();
             waiting.push(answered);
         }
         tokio::task::spawn_blocking(move || barrier.wait()).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::classify::{Classify, ClassifyError};
+use super::classify::{Classify, ClassifyError, CropScorer};
 use super::crop::{Crop, CropSettings};
 use super::detect::{Detect, DetectSettings};
 use super::fetch::Fetch;
@@ -68,6 +68,8 @@ pub struct Stages {
     pub all: Vec<Arc<dyn Stage>>,
     /// The classifier beside the program, if crops are classified here.
     pub classifier: Option<Arc<ModelFile>>,
+    /// The threads of classify, if crops are classified here.
+    pub scorer: Option<CropScorer>,
 }
 
 impl Stages {
@@ -81,7 +83,7 @@ impl Stages {
         objects: &Arc<dyn Objects>,
     ) -> Result<Self, StagesError> {
         let has = |name| names.contains(&name);
-        let mut stages = Self { all: Vec::new(), classifier: None };
+        let mut stages = Self { all: Vec::new(), classifier: None, scorer: None };
         if has(StageName::Fetch) {
             let fetcher = Fetcher::new(settings.rules.clone())?;
             let fetcher = match &settings.host_limiter {
@@ -116,7 +118,9 @@ impl Stages {
             let runtime = Runtime::load(&settings.models.onnxruntime())?;
             let file = Arc::new(ModelFile::read(&settings.models.classifier())?);
             stages.classifier = Some(file.clone());
-            stages.all.push(Arc::new(Classify::new(objects.clone(), file, &runtime, settings.cores)?));
+            let classify = Classify::new(objects.clone(), file, &runtime, settings.cores)?;
+            stages.scorer = Some(classify.scorer());
+            stages.all.push(Arc::new(classify));
         }
         Ok(stages)
     }

@@ -450,14 +450,8 @@ impl Worker {
         detail: String,
         aborted: &CancellationToken,
     ) -> Result<(), Interruption> {
-        use base64::Engine;
-        let cause = Cause::new(CauseCode::ForeignMessage, detail);
-        tracing::warn!(stage = %self.stage.name(), %cause, "a foreign message is dead-lettered");
-        let body =
-            String::from_utf8(body.to_vec()).unwrap_or_else(|_| base64::engine::general_purpose::STANDARD.encode(body));
-        let at = now().as_secs();
-        let stage = Some(self.stage.name());
-        let letter = DeadLetter { stage, cause, attempt: 0, first_at: at, last_at: at, trace_id: None, body };
+        let letter = DeadLetter::foreign(self.stage.name(), body, detail);
+        tracing::warn!(stage = %self.stage.name(), cause = %letter.cause, "a foreign message is dead-lettered");
         self.publish_dead_letter(&letter, aborted).await
     }
 

@@ -15,6 +15,7 @@ use crate::inference::InferenceError;
 use crate::objects::observed::Observed;
 use crate::objects::{ObjectError, Objects};
 use crate::pipeline::event::Observer;
+use crate::pipeline::gate::Gate;
 use crate::pipeline::local::{Countdown, Finish, LocalError, LockedRunDir, RunDir, drive};
 use crate::pipeline::pause::Pause;
 use crate::pipeline::producer::{self, Enqueued, ProducerError};
@@ -93,6 +94,7 @@ impl LocalRun {
             records: None,
             observer: Arc::new(observers),
             name: format!("local-{}-{}", std::process::id(), now().as_nanos()),
+            gate: Gate::default(),
             settings,
         };
         let concurrency = |stage| match stage {

@@ -18,6 +18,8 @@ pub mod rebuild;
 pub mod requeue;
 pub mod rescore;
 pub mod rescore_here;
+pub mod rescore_queue;
+pub mod rescore_worker;
 pub mod run_target;
 pub mod servers;
 pub mod status;

@@ -15,6 +15,7 @@ use crate::archive::models::StoredModels;
 use crate::archive::predictions::Predictions;
 use crate::archive::rescores::{Rescore, Rescores};
 use crate::archive::run_classifier::ClassifierHistory;
+use crate::broker::BrokerError;
 use crate::classifier::crop_threads::CropThreadsError;
 use crate::classifier::model::{MIRRORS, ModelError, ModelFile};
 use crate::dataset::page::Order;
@@ -37,6 +38,10 @@ pub enum RescoreError {
     Model(#[from] ModelError),
     #[error(transparent)]
     Objects(#[from] ObjectError),
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    #[error("{0} crops are neither scored nor in the queue of crops")]
+    Lost(usize),
 }
 
 /// A crop that cannot be scored, and why.
@@ -64,8 +69,6 @@ pub struct Rescored {
     pub comparison: Option<Comparison>,
 }
 
-/// Crops that are named when they cannot be scored.
-const NAMED: usize = 100;
 /// Predictions that are read at a time.
 const READERS: usize = 16;
 
@@ -86,10 +89,13 @@ pub struct ScoreTally {
 }
 
 impl ScoreTally {
+    /// Crops that are named when they cannot be scored.
+    pub const NAMED: usize = 100;
+
     pub fn add_unreadable(&mut self, crop: ContentHash, reason: String) {
         tracing::warn!(%crop, reason, "a crop cannot be scored");
         self.unreadable_count += 1;
-        if self.unreadable.len() < NAMED {
+        if self.unreadable.len() < Self::NAMED {
             self.unreadable.push(UnreadableCrop { crop, reason });
         }
     }
@@ -203,7 +209,7 @@ impl RescorePlan {
         let comparison = self.comparison(index, history).await?;
         let mut unreadable = [self.unfit.unreadable.clone(), tally.unreadable].concat();
         unreadable.sort_by_key(|unreadable| unreadable.crop);
-        unreadable.truncate(NAMED);
+        unreadable.truncate(ScoreTally::NAMED);
         Ok(Rescored {
             model: self.file.name.clone(),
             sha256: self.file.sha256,

@@ -9,6 +9,7 @@ use super::servers::{ServerFaults, Servers};
 use crate::archive::records::Records;
 use crate::archive::run_settings::{RunSettingsError, StoredRunSettings};
 use crate::broker::embedded::Embedded;
+use crate::broker::rabbitmq::RabbitMq;
 use crate::broker::{Broker, Depth};
 use crate::dataset::IndexSource;
 use crate::domain::RunName;
@@ -110,6 +111,14 @@ impl RunTarget {
         match &self.site {
             Site::Folder { .. } => None,
             Site::Servers(servers) => Some(servers.ledger.client()),
+        }
+    }
+
+    /// The broker of an installation.
+    pub fn rabbitmq(&self) -> Option<&RabbitMq> {
+        match &self.site {
+            Site::Folder { .. } => None,
+            Site::Servers(servers) => Some(&servers.broker),
         }
     }
 

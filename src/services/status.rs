@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::run_target::RunTarget;
 use crate::archive::rescores::{Rescore, Rescores};
+use crate::broker::rabbitmq::{RabbitMq, ScoreDepth};
 use crate::cluster::workers::ActiveWorker;
 use crate::cluster::{Pauses, Workers};
 use crate::dataset::placeholder::Placeholders;
@@ -47,6 +48,8 @@ pub struct RunStatus {
 pub struct ClusterStatus {
     pub workers: Vec<ActiveWorker>,
     pub paused: Pauses,
+    /// Crops that wait to be scored again, of all runs.
+    pub rescore_queue: ScoreDepth,
 }
 
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
@@ -106,9 +109,9 @@ impl RunStatus {
         let Counts { candidates, ended, mut causes, .. } = counts;
         causes.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| (&a.code, &a.host).cmp(&(&b.code, &b.host))));
         let (run, is_active) = (target.run.clone(), target.is_active());
-        let cluster = match target.redis() {
-            Some(redis) => Some(ClusterStatus::read(redis).await?),
-            None => None,
+        let cluster = match (target.redis(), target.rabbitmq()) {
+            (Some(redis), Some(broker)) => Some(ClusterStatus::read(redis, broker).await?),
+            _ => None,
         };
         let rescores = Rescores::new(target.objects.clone()).all(&run).await?;
         let (pace, placeholders) = (None, None);
@@ -134,8 +137,9 @@ impl RunStatus {
 }
 
 impl ClusterStatus {
-    async fn read(redis: &RedisClient) -> Result<Self, ServerError> {
-        Ok(Self { workers: Workers::new(redis).active().await?, paused: Pauses::read(redis).await? })
+    async fn read(redis: &RedisClient, broker: &RabbitMq) -> Result<Self, ServerError> {
+        let (workers, paused) = (Workers::new(redis).active().await?, Pauses::read(redis).await?);
+        Ok(Self { workers, paused, rescore_queue: broker.score_depth().await? })
     }
 }
 

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::health::Health;
 use super::heartbeat::{DeliveryTally, Heartbeat};
 use super::local_run::{LocalRunError, open_stages};
+use super::rescore_worker::{KnownModels, RescoreWorker};
 use super::servers::{ServerFaults, Servers};
 use super::workers::{self, Shared};
 use super::{queue_metrics, worker_routes};
@@ -17,10 +18,11 @@ use crate::archive::records::Records;
 use crate::cluster::{PauseWatch, RedisHostLimiter, host_limiter};
 use crate::domain::StageName;
 use crate::domain::clock::now;
+use crate::pipeline::gate::Gate;
 use crate::pipeline::pause::Pause;
 use crate::pipeline::stages;
 use crate::pipeline::stored_photos::StoredAccess;
-use crate::pipeline::worker::{self, WorkerError};
+use crate::pipeline::worker::{WorkerError, WorkerSettings};
 use crate::server_error::ServerError;
 use crate::telemetry::instruments;
 use crate::telemetry::prometheus::PrometheusReader;
@@ -43,7 +45,7 @@ pub struct Work {
     /// Photos that each stage processes at a time.
     pub concurrency: BTreeMap<StageName, usize>,
     pub stages: stages::StageSettings,
-    pub worker: worker::WorkerSettings,
+    pub worker: WorkerSettings,
     /// Where `/healthz`, `/readyz` and `/metrics` are served.
     pub listener: Option<TcpListener>,
     pub metrics: PrometheusReader,
@@ -72,9 +74,10 @@ impl Work {
         let shared = Shared {
             broker: Arc::new(servers.broker.clone()),
             ledger: servers.ledger.clone(),
-            records: Some(Records::new(objects)),
+            records: Some(Records::new(objects.clone())),
             observer: tally.clone(),
             name: name.clone(),
+            gate: Gate::default(),
             settings: worker,
         };
         let per_stage = |stage| match stage {
@@ -82,6 +85,20 @@ impl Work {
             stage => concurrency[&stage],
         };
         let workers = workers::assemble(&opened.all, &shared, per_stage, |stage| Pause::new(pauses.stage(stage)));
+
+        let rescorer = opened.scorer.clone().map(|scorer| RescoreWorker {
+            broker: servers.broker.clone(),
+            objects,
+            scorer,
+            gate: shared.gate.clone(),
+            observer: tally.clone(),
+            settings: WorkerSettings {
+                concurrency: concurrency[&StageName::Classify],
+                pause: Pause::new(pauses.stage(StageName::Classify)),
+                ..shared.settings.clone()
+            },
+            models: KnownModels::default(),
+        });
 
         let heartbeat = Arc::new(Heartbeat::new(redis.clone(), tally, &name, &names));
         let health = Arc::new(Health::new(shutdown.clone()));
@@ -99,6 +116,10 @@ impl Work {
             tokio::spawn(web::serve(listener, router, worker_routes::LIMITS, closing.clone()))
         });
         let mut running = JoinSet::new();
+        if let Some(rescorer) = rescorer {
+            let shutdown = shutdown.clone();
+            running.spawn(async move { rescorer.run(shutdown).await });
+        }
         for worker in workers {
             let stage = worker.stage.name();
             tracing::info!(%stage, concurrency = worker.settings.concurrency, worker = name, "started");

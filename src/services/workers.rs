@@ -22,6 +22,8 @@ pub struct Shared {
     pub observer: Arc<dyn Observer>,
     /// Unique among all processes, including restarts.
     pub name: String,
+    /// Keeps photos that may crash the process apart.
+    pub gate: Gate,
     /// Each worker gets its own concurrency and pause.
     pub settings: WorkerSettings,
 }
@@ -33,14 +35,13 @@ pub fn assemble(
     concurrency: impl Fn(StageName) -> usize,
     pause: impl Fn(StageName) -> Pause,
 ) -> Vec<Worker> {
-    let gate = Gate::default();
     let worker = |stage: &Arc<dyn Stage>| Worker {
         stage: stage.clone(),
         broker: shared.broker.clone(),
         ledger: shared.ledger.clone(),
         records: shared.records.clone(),
         observer: shared.observer.clone(),
-        gate: runs_native_code(stage.name()).then(|| gate.clone()),
+        gate: runs_native_code(stage.name()).then(|| shared.gate.clone()),
         name: shared.name.clone(),
         settings: WorkerSettings {
             concurrency: concurrency(stage.name()),

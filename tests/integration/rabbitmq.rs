@@ -274,10 +274,10 @@ async fn declarations(server: &RabbitServer) -> u64 {
     printed.split_whitespace().next().unwrap().trim_end_matches("ok").parse().unwrap_or_else(|_| panic!("{printed}"))
 }
 
-/// The topology has 26 queues. A process declares them once, and once more after RabbitMQ has restarted.
+/// The topology has 27 queues. A process declares them once, and once more after RabbitMQ has restarted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_declares_the_topology_once_for_each_restart_of_the_server() {
-    const QUEUES: u64 = 26;
+    const QUEUES: u64 = 27;
     let server = server::exclusive().await;
     let broker = broker(&server, "declared-once");
     let before = declarations(&server).await;

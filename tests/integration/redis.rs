@@ -485,6 +485,7 @@ fn the_table_of_names_has_the_keys_of_the_code() {
         ObjectKey::version(&run, &version).to_string(),
         ObjectKey::version_shard(&run, &version, hash).to_string(),
         ObjectKey::rescore(&run, hash).to_string(),
+        ObjectKey::score_fault(hash, hash).to_string(),
         ObjectKey::verdicts(&run, 1).to_string(),
         ObjectKey::of_curation("users").to_string(),
         ObjectKey::of_curation("sessions").to_string(),

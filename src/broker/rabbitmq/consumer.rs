@@ -1,4 +1,4 @@
-//! Consumes a stage's queue, and subscribes again after any loss of connection, channel or queue.
+//! Consumes a queue, and subscribes again after any loss of connection, channel or queue.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -25,7 +25,9 @@ use crate::retry::Backoff;
 /// The receiver's side. A task keeps the subscription open and fills the buffer.
 pub(super) struct RabbitMqConsumer {
     shared: Arc<Shared>,
+    /// Whose workers consume the queue.
     stage: StageName,
+    queue: String,
     buffer: Arc<Buffer>,
     stop: CancellationToken,
     task: Option<JoinHandle<()>>,
@@ -56,12 +58,17 @@ struct Unacked {
 impl RabbitMqConsumer {
     /// Subscribes. Fails if RabbitMQ refuses. If RabbitMQ is unavailable, the task subscribes as soon as it is
     /// available.
-    pub async fn open(shared: Arc<Shared>, stage: StageName, prefetch: u16) -> Result<Self, BrokerError> {
+    pub async fn open(
+        shared: Arc<Shared>,
+        stage: StageName,
+        queue: String,
+        prefetch: u16,
+    ) -> Result<Self, BrokerError> {
         let buffer = Arc::<Buffer>::default();
         let stop = CancellationToken::new();
         let task = ConsumerTask {
             shared: shared.clone(),
-            stage,
+            queue: queue.clone(),
             prefetch: prefetch.max(1),
             buffer: buffer.clone(),
             stop: stop.clone(),
@@ -71,7 +78,7 @@ impl RabbitMqConsumer {
             return Err(error);
         }
         let task = tokio::spawn(task.run(first));
-        Ok(Self { shared, stage, buffer, stop, task: Some(task) })
+        Ok(Self { shared, stage, queue, buffer, stop, task: Some(task) })
     }
 }
 
@@ -82,7 +89,9 @@ impl Consumer for RabbitMqConsumer {
             while let Some(message) = self.buffer.pop() {
                 if message.delivery.acker.usable() {
                     let (body, redelivered) = (message.delivery.data.clone(), message.is_redelivered());
-                    return Some(Delivery::new(self.stage, Bytes::from(body), redelivered, Box::new(message)));
+                    let count = message.unacknowledged();
+                    let delivery = Delivery::new(self.stage, Bytes::from(body), redelivered, Box::new(message));
+                    return Some(delivery.with_unacknowledged(count));
                 }
             }
             if self.stop.is_cancelled() {
@@ -113,7 +122,7 @@ impl RabbitMqConsumer {
         }
         let properties = &message.delivery.properties;
         let copy = OutgoingMessage {
-            queue: &self.shared.topology.names.stage(self.stage),
+            queue: &self.queue,
             id: properties.message_id().as_ref().map_or("", |id| id.as_str()),
             kind: None,
             traceparent: traceparent(properties),
@@ -153,7 +162,7 @@ impl Buffer {
 /// Keeps the subscription open.
 struct ConsumerTask {
     shared: Arc<Shared>,
-    stage: StageName,
+    queue: String,
     prefetch: u16,
     buffer: Arc<Buffer>,
     stop: CancellationToken,
@@ -180,7 +189,7 @@ impl ConsumerTask {
             // RabbitMQ delivers these again.
             self.buffer.lock().clear();
             let wait = backoff.next_wait();
-            tracing::warn!(stage = %self.stage, retry_in = ?wait, "no messages from RabbitMQ: {reason}");
+            tracing::warn!(queue = self.queue, retry_in = ?wait, "no messages from RabbitMQ: {reason}");
             subscribed = tokio::select! {
                 () = self.stop.cancelled() => return,
                 subscribed = async { tokio::time::sleep(wait).await; self.subscribe().await } => subscribed,
@@ -204,11 +213,10 @@ impl ConsumerTask {
     async fn consume(&self) -> Result<Result<Subscription, lapin::Error>, BrokerError> {
         let channel = self.shared.connector.open().await?.channel().await?;
         let generation = self.shared.topology.generation();
-        let queue = self.shared.topology.names.stage(self.stage);
         let qos = channel.basic_qos(self.prefetch, BasicQosOptions::default()).await;
         qos.map_err(|error| self.subscription_error(&error))?;
         let consumed = channel
-            .basic_consume(queue.as_str().into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
+            .basic_consume(self.queue.as_str().into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
             .await;
         match consumed {
             Ok(deliveries) => Ok(Ok(Subscription { generation, channel, deliveries })),
@@ -221,7 +229,7 @@ impl ConsumerTask {
     }
 
     fn subscription_error(&self, error: &lapin::Error) -> BrokerError {
-        map_error(format!("consume {}", self.shared.topology.names.stage(self.stage)), error)
+        map_error(format!("consume {}", self.queue), error)
     }
 
     /// Fills the buffer until the subscription ends. Returns the reason of its end.
@@ -260,18 +268,23 @@ impl ConsumerTask {
             Ok(Ok(())) => {}
             // The channel closes after the last acknowledgement, and the subscription with it.
             Ok(Err(error)) => tracing::debug!(%error, "cannot cancel a subscription"),
-            Err(_) => tracing::warn!(stage = %self.stage, "RabbitMQ did not confirm the end of a subscription"),
+            Err(_) => tracing::warn!(queue = self.queue, "RabbitMQ did not confirm the end of a subscription"),
         }
     }
 }
 
 impl Unacked {
-    /// RabbitMQ's flag, or the delivery count of a quorum queue. RabbitMQ 4 omits a count of 0.
+    /// RabbitMQ's flag, or the delivery count of a quorum queue.
     fn is_redelivered(&self) -> bool {
+        self.delivery.redelivered || self.unacknowledged() > 0
+    }
+
+    /// The delivery count of a quorum queue. RabbitMQ 4 omits a count of 0.
+    fn unacknowledged(&self) -> u32 {
         let headers = self.delivery.properties.headers().as_ref();
         let count =
             headers.and_then(|headers| headers.inner().get(DELIVERY_COUNT)).and_then(AMQPValue::as_long_long_int);
-        self.delivery.redelivered || count.is_some_and(|count| count > 0)
+        count.and_then(|count| u32::try_from(count).ok()).unwrap_or(0)
     }
 
     async fn reject(&self) {

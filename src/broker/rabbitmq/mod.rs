@@ -10,7 +10,7 @@ use lapin::options::{BasicGetOptions, BasicNackOptions, BasicPublishOptions};
 use lapin::{BasicProperties, Channel};
 
 use super::{Broker, BrokerError, Consumer, DeadLetter, DeadLetterFilter, Depth, Message};
-use crate::domain::StageName;
+use crate::domain::{ScoreMessage, StageName};
 use crate::retry::TIERS;
 
 mod connection;
@@ -99,7 +99,8 @@ impl Broker for RabbitMq {
     }
 
     async fn consume(&self, stage: StageName, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
-        Ok(Box::new(RabbitMqConsumer::open(self.shared.clone(), stage, prefetch).await?))
+        let queue = self.names().stage(stage);
+        Ok(Box::new(RabbitMqConsumer::open(self.shared.clone(), stage, queue, prefetch).await?))
     }
 
     /// `in_flight` comes from the management API, some seconds late; it is 0 if the settings name none. `delayed`
@@ -155,6 +156,39 @@ impl Broker for RabbitMq {
             }),
         }
     }
+}
+
+/// Crops that are scored again have a queue of their own, which the workers of classify consume.
+impl RabbitMq {
+    /// Enqueues a crop. Returns when RabbitMQ has it on disk.
+    pub async fn publish_score(&self, message: &ScoreMessage) -> Result<(), BrokerError> {
+        let (id, body, queue) = (message.id(), message.encode(), self.names().rescore());
+        let message = OutgoingMessage { queue: &queue, id: &id, kind: None, traceparent: None, body: &body };
+        self.shared.publisher.publish(&message).await
+    }
+
+    /// Consumes the crops, with at most `prefetch` unacknowledged ones.
+    pub async fn consume_scores(&self, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
+        let (stage, queue) = (StageName::Classify, self.names().rescore());
+        Ok(Box::new(RabbitMqConsumer::open(self.shared.clone(), stage, queue, prefetch).await?))
+    }
+
+    /// The crops that wait. `in_flight` is as in [`Broker::depths`].
+    pub async fn score_depth(&self) -> Result<ScoreDepth, BrokerError> {
+        let queue = self.names().rescore();
+        let in_flight = match &self.shared.management {
+            Some(management) => management.in_flight().await?.get(&queue).copied().unwrap_or(0),
+            None => 0,
+        };
+        Ok(ScoreDepth { ready: self.shared.count(&self.channel().await?, &queue).await?, in_flight })
+    }
+}
+
+/// The number of crops that wait to be scored again, of all runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct ScoreDepth {
+    pub ready: u64,
+    pub in_flight: u64,
 }
 
 impl RabbitMq {

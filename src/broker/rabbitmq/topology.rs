@@ -134,6 +134,11 @@ impl Names {
         format!("{}.{stage}.retry.{}", self.prefix, tier.as_secs())
     }
 
+    /// Crops that are scored again.
+    pub fn rescore(&self) -> String {
+        format!("{}.rescore", self.prefix)
+    }
+
     pub fn dead_letters(&self) -> String {
         format!("{}.dead", self.prefix)
     }
@@ -153,10 +158,14 @@ impl Names {
     /// and dead-lettering removes a message from one queue only after the next has it.
     pub fn queues(&self) -> Vec<Queue> {
         let mut queues = Vec::new();
-        for stage in StageName::ALL {
+        let consumed = |name: String| {
             let mut arguments = vec![("x-delivery-limit", Argument::Number(DELIVERY_LIMIT))];
             arguments.extend(self.dead_lettered_to(self.dead_letters()));
-            queues.push(quorum(self.stage(stage), arguments));
+            quorum(name, arguments)
+        };
+        queues.push(consumed(self.rescore()));
+        for stage in StageName::ALL {
+            queues.push(consumed(self.stage(stage)));
             for tier in TIERS {
                 let mut arguments = vec![("x-message-ttl", Argument::Number(tier.as_secs() as i64 * 1000))];
                 arguments.extend(self.dead_lettered_to(self.stage(stage)));

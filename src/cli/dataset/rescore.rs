@@ -18,6 +18,7 @@ use crate::inference::Runtime;
 use crate::services::evaluation::find_model;
 use crate::services::rescore::{RescorePlan, Rescored, UnreadableCrop};
 use crate::services::rescore_here::score_here;
+use crate::services::rescore_queue::score_on_workers;
 use crate::training::measure::TABLE_HEADER;
 use crate::training::train::Comparison;
 
@@ -29,7 +30,10 @@ pub struct Args {
     /// Scores only faces that fulfil this query: "status=ready and size>=512"; docs/query.md has the fields
     #[arg(long = "where", value_name = "QUERY", default_value = "", value_parser = query)]
     query: Query,
-    /// Threads that score [default: all cores]
+    /// Scores in this process, also for a run on servers, where the workers of classify do it otherwise
+    #[arg(long)]
+    here: bool,
+    /// Threads that score in this process [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
     #[command(flatten)]
@@ -68,7 +72,10 @@ async fn rescore(args: &Args) -> Result<Rescored, Failure> {
     let report = |done: usize| bar.set_position(done as u64);
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = args.threads.map_or_else(cores, usize::from);
-    let tally = score_here(&plan, &runtime, threads, &report).await;
+    let tally = match target.rabbitmq().filter(|_| !args.here) {
+        Some(broker) => score_on_workers(&plan, broker, &report).await,
+        None => score_here(&plan, &runtime, threads, &report).await,
+    };
     bars.clear();
     let again = |error| Failure::broken(format!("{error}; run the same command again to continue"));
     plan.finish(tally.map_err(again)?, &index, &history).await.map_err(again)

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::archive::rescores::Rescore;
+use crate::broker::rabbitmq::ScoreDepth;
 use crate::cli::dataset::index::stored_placeholders;
 use crate::cli::failure::Failure;
 use crate::cli::output::{print_json, print_text};
@@ -211,7 +212,15 @@ fn write_rescore(text: &mut String, rescore: &Rescore) -> std::fmt::Result {
     writeln!(text, "{scored:>9} of {crops} crops scored again by {model}{unreadable}{age}")
 }
 
-fn write_cluster(text: &mut String, ClusterStatus { workers, paused }: &ClusterStatus) -> std::fmt::Result {
+fn write_cluster(
+    text: &mut String,
+    ClusterStatus { workers, paused, rescore_queue }: &ClusterStatus,
+) -> std::fmt::Result {
+    if let ScoreDepth { ready, in_flight } = rescore_queue
+        && ready + in_flight > 0
+    {
+        writeln!(text, "{ready:>9} crops wait to be scored again, {in_flight} in flight")?;
+    }
     if !paused.is_empty() {
         write!(text, "\n{}", crate::cli::operate::pause::text(paused))?;
     }
