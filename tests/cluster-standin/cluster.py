@@ -16,6 +16,7 @@ import argparse
 import csv
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from curator import Curator
 from installation import RUN, STAGES, Installation, names, say, until
 from machine import StandIn
 
@@ -64,8 +66,31 @@ def run_scenario(installation, dump, power_off=None, photo=None):
     say(installation.as_job("audit", installation.dump, "--run", RUN).strip().replace("\n", "; "))
     if photo:
         installation.do_as_the_manual_says(dump, photo)
+        judge_a_face(installation)
     assert not (restarts := installation.restarts()), restarts
     installation.close()
+
+
+def judge_a_face(installation):
+    """Starts the page as docs/curation-access.md says, judges a face on it, and kills its pod."""
+    password = secrets.token_urlsafe(24)
+    installation.kubectl("apply", "--kustomize", ROOT / "tests/cluster-standin/overlays/curate")
+    add = ("facemill", "users", "add", "ada", "--role", "curator")
+    installation.kubectl("exec", "--stdin", "deployment/detect", "--", *add, input=f"{password}\n")
+    installation.restart_page()
+    with installation.page() as url:
+        curator = Curator(url, "ada", password)
+        counts, status = curator.counts(), installation.status()
+        assert counts["total"] == status["ended"]["predicted"], (counts, status["ended"])
+        photo = curator.judge("ok")
+    pod = installation.kill_page()
+    with installation.page() as url:
+        curator.url = url
+        assert curator.judgement(photo) == "ok", "the verdict is lost"
+        assert curator.counts()["statuses"]["ok"] >= 1
+    say(f"photo {photo} was judged on the page; {pod} was killed; the next pod has the verdict and the session")
+    installation.kubectl("delete", "deployment/curate")
+    installation.kubectl("wait", "--for=delete", "pod", "--selector=role=page", "--timeout=200s")
 
 
 def first_photos(dump, photos):

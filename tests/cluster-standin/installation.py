@@ -1,5 +1,6 @@
 """Controls an installation in a cluster through kubectl and deploy/submit.sh."""
 
+import contextlib
 import json
 import os
 import re
@@ -204,6 +205,26 @@ class Installation:
                 title = re.search(r"<title>(.*?)</title>", answer.read().decode())[1]
         assert service in title.lower(), f"the page title of {service} is {title!r}"
         return title
+
+    def restart_page(self):
+        """Restarts the page, which does not start without users."""
+        self.kubectl("rollout", "restart", "deployment/curate")
+        self.kubectl("rollout", "status", "deployment/curate", "--timeout=300s")
+
+    @contextlib.contextmanager
+    def page(self):
+        """Forwards a port to the page, and yields its URL."""
+        command = [*self.to_cluster, "--namespace", "facemill", "port-forward", "service/curate", ":80"]
+        with forwarding(command, self.environment) as (_, port):
+            yield f"http://127.0.0.1:{port}"
+
+    def kill_page(self):
+        """Deletes the pod of the page without a grace period. Waits for the next one. Returns the old one's name."""
+        lost = names(self.get("pods", "--selector=role=page"))
+        self.kubectl("delete", "pod", *lost, "--force", "--grace-period=0")
+        until("another page is ready", lambda: any(
+            is_ready(pod) for pod in self.get("pods", "--selector=role=page") if pod["metadata"]["name"] not in lost))
+        return ", ".join(lost)
 
     def hold(self, stage):
         """Pauses a stage at zero workers, as described in docs/kubernetes.md."""

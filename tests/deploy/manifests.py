@@ -46,10 +46,16 @@ def render(folder):
 
 def combined(overlay, *components):
     """An overlay with more components."""
+    paths = ", ".join(f"../../components/{component}" for component in components)
+    return render_text(f"resources: [../{overlay}]\nnamespace: facemill\ncomponents: [{paths}]\n")
+
+
+def render_text(kustomization):
+    """Renders the text of a kustomization whose paths start in a folder beside the overlays."""
     (ROOT / ".cache").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=ROOT / ".cache") as folder:
-        paths = ", ".join(f"../../k8s/components/{component}" for component in components)
-        text = f"resources: [../../k8s/overlays/{overlay}]\nnamespace: facemill\ncomponents: [{paths}]\n"
+        text = kustomization.replace("../../components/", "../../k8s/components/")
+        text = re.sub(r"\[\.\./(\w+)\]", r"[../../k8s/overlays/\1]", text)
         (Path(folder) / "kustomization.yaml").write_text(text, encoding="utf-8")
         return render(folder)
 

@@ -52,6 +52,14 @@ class Manifests(unittest.TestCase):
             service = cluster.find("Service", path["backend"]["service"]["name"])["spec"]
             self.assertIn(path["backend"]["service"]["port"]["name"], [port["name"] for port in service["ports"]])
 
+    def test_the_kustomization_of_the_manual_names_the_run_of_the_page(self):
+        manual = (ROOT / "docs/curation-access.md").read_text(encoding="utf-8")
+        block = next(block for block in manual.split("```yaml\n")[1:] if "components/curate" in block)
+        items = manifests.render_text("namespace: facemill\n" + block.partition("```")[0])
+        settings = [item for item in items if item["metadata"]["name"].startswith("curate-settings-")]
+        self.assertEqual([item["data"]["FACEMILL_RUN"] for item in settings], ["faces"])
+        self.assertEqual(faults(Cluster(items, PROGRAM)), [])
+
     def test_production_has_no_secret(self):
         self.assertEqual([i for i in RENDERED["production"] if i["kind"] == "Secret"], [])
 

@@ -645,6 +645,8 @@ fn rows_of_several_parents_and_of_hidden_columns_count() {
     assert_eq!(answer(dump.as_bytes()), "1=Ana 2=Ana");
     let hidden = TABLES.replace("name TEXT", "name TEXT, e TEXT GENERATED ALWAYS AS (name || 'x') VIRTUAL");
     assert_eq!(answer(format!("{SQLITE}{hidden}").as_bytes()), ONE);
+    let invisible = TABLES.replace("name TEXT", "note TEXT INVISIBLE, name TEXT");
+    assert_eq!(answer(format!("{MYSQL}{invisible}").as_bytes()), ONE);
 }
 
 #[test]
