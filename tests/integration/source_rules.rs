@@ -457,6 +457,8 @@ fn literals_of_every_kind_are_read() {
         (POSTGRES, "'Bo'::character varying(9)", "Bo"),
         (POSTGRES, "CAST('Bo' AS text)", "Bo"),
         (POSTGRES, "/* it's */ 'Bo' -- '\n", "Bo"),
+        (POSTGRES, "text 'Bo'", "Bo"),
+        (POSTGRES, "d 'Bo'", "error: "),
         (POSTGRES, "now()", "error: cannot be evaluated without the database"),
         (MYSQL, "_utf8mb4'Bo'", "Bo"),
         (MYSQL, "_latin1 'B\u{c3}'", "B\u{c3}\u{192}"),
@@ -510,6 +512,7 @@ fn strings_follow_the_settings_of_the_script() {
         (b"/*!40101 SET SQL_MODE='ANSI_QUOTES' */;\n", b"\"Bo\"", "error: cannot be evaluated"),
         (b"SET standard_conforming_strings = off;\n", b"'a\\'b'", "a'b"),
         (b"SET standard_conforming_strings = on;\nSET client_encoding = 'SJIS';\n", b"'\x95\x5c'", "\u{8868}"),
+        (b"SET standard_conforming_strings = on;\nSET client_encoding = 'SJIS';\n", b"E'\\\x83\x5c'", "\u{30bd}"),
         (b"SET standard_conforming_strings = on;\nSET client_encoding = 'LATIN1';\n", b"'\xe9'", "\u{e9}"),
         (b"SET standard_conforming_strings = on;\n", b"'\xe9'", "error: not UTF-8"),
     ] {

@@ -66,7 +66,13 @@ pub fn unescape_standard(written: &[u8], charset: CharacterSet) -> Vec<u8> {
                         bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
                         length
                     }
-                    None => unescape_one(&written[at..], &mut bytes),
+                    None => match &written[at..] {
+                        [first, second, ..] if charset.is_pair(*first, *second) => {
+                            bytes.extend([*first, *second]);
+                            2
+                        }
+                        escaped => unescape_one(escaped, &mut bytes),
+                    },
                 }
             }
             _ => {

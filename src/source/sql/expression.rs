@@ -8,6 +8,7 @@ use super::super::column::number;
 use super::escapes::unhex;
 use super::lexer::{Dialect, is_word};
 use super::row::{RowError, RowScanner, Scalar, Value};
+use super::type_name::POSTGRES_TYPES;
 
 /// Depth of parentheses and calls.
 const MAX_DEPTH: u32 = 64;
@@ -212,6 +213,13 @@ impl Evaluator<'_> {
             }
             _ => {
                 // A typed literal: TIMESTAMP WITH TIME ZONE '...'.
+                let is_type = match self.dialect() {
+                    Dialect::Postgres => POSTGRES_TYPES.contains(&word.to_ascii_lowercase().as_str()),
+                    Dialect::MySql => ["DATE", "TIME", "TIMESTAMP"].contains(&word.as_str()),
+                };
+                if !is_type {
+                    return Err(self.unexpected());
+                }
                 let mut kind = word;
                 while self.peek()? != b'\'' {
                     let more = self.peek_word()?;

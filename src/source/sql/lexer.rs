@@ -463,6 +463,16 @@ impl<'s> Lexer<'s> {
             self.stream.consume(1 - escape);
             keep(&self.stream, 1 + escape)?;
             self.stream.consume(1 + escape);
+            // PostgreSQL escapes a character, MySQL a byte.
+            if escape == 1 && self.syntax.dialect == Dialect::Postgres && second.is_some_and(|byte| byte >= 0x80) {
+                let trail = self.stream.fill(1)?.first().copied();
+                if let (Some(lead), Some(trail)) = (second, trail)
+                    && charset.is_pair(lead, trail)
+                {
+                    keep(&self.stream, 1)?;
+                    self.stream.consume(1);
+                }
+            }
         }
     }
 

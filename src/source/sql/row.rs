@@ -175,11 +175,11 @@ impl RowScanner {
 
     /// Scans a word, a number, or a string with its prefix. None: something else.
     fn simple(self, text: &[u8], at: usize) -> Scan<Option<ScannedValue>> {
-        let Syntax { dialect, backslashes, charset, .. } = self.syntax;
+        let Syntax { dialect, backslashes, .. } = self.syntax;
         let mysql = dialect == Dialect::MySql;
         let first = byte(text, at)?;
         if self.syntax.quotes_string(first) {
-            return string(text, at, first, backslashes, charset).map(Some);
+            return string(text, at, first, backslashes, self.syntax).map(Some);
         }
         if first == b'$' && dialect == Dialect::Postgres {
             return dollar_string(text, at).map(Some);
@@ -208,10 +208,10 @@ impl RowScanner {
         let quote = self.blank(text, end)?;
         if byte(text, quote)? == b'\'' {
             return match word {
-                _ if is("x") => Ok(Some(string(text, quote, b'\'', false, charset)?.read_as(ValueKind::Hex))),
-                _ if is("e") && dialect == Dialect::Postgres => string(text, quote, b'\'', true, charset).map(Some),
+                _ if is("x") => Ok(Some(string(text, quote, b'\'', false, self.syntax)?.read_as(ValueKind::Hex))),
+                _ if is("e") && dialect == Dialect::Postgres => string(text, quote, b'\'', true, self.syntax).map(Some),
                 _ if is("n") || (mysql && (is("_binary") || is("_utf8") || is("_utf8mb4") || is("_utf8mb3"))) => {
-                    string(text, quote, b'\'', backslashes, charset).map(Some)
+                    string(text, quote, b'\'', backslashes, self.syntax).map(Some)
                 }
                 _ => Ok(None),
             };
@@ -305,7 +305,7 @@ impl RowScanner {
                         && (at == 1 || !is_word(text[at - 2]))
                         && self.syntax.dialect == Dialect::Postgres;
                     let escapes = prefixed || (self.syntax.backslashes && self.syntax.quotes_string(quote));
-                    at = string(text, at, quote, escapes, self.syntax.charset)?.after;
+                    at = string(text, at, quote, escapes, self.syntax)?.after;
                     continue;
                 }
                 _ => {}
@@ -435,7 +435,8 @@ fn number_end(text: &[u8], at: usize) -> Result<Option<usize>, Incomplete> {
 }
 
 /// Scans the string whose opening quote is at `at`. One byte after it is needed, since a quote may be doubled.
-fn string(text: &[u8], at: usize, quote: u8, backslashes: bool, charset: CharacterSet) -> Scan<ScannedValue> {
+fn string(text: &[u8], at: usize, quote: u8, backslashes: bool, syntax: Syntax) -> Scan<ScannedValue> {
+    let Syntax { dialect, charset, .. } = syntax;
     let hides = charset.hides_ascii();
     let special = |byte: &u8| *byte == quote || *byte >= 0x80 || (backslashes && *byte == b'\\');
     let mut end = at + 1;
@@ -456,7 +457,9 @@ fn string(text: &[u8], at: usize, quote: u8, backslashes: bool, charset: Charact
             let value = Value { kind: ValueKind::Text { quote, backslashes }, start: at + 1, end };
             return Ok(ScannedValue { value, after: end + 1 });
         }
-        end += 2;
+        // PostgreSQL escapes a character, MySQL a byte.
+        let escapes_pair = hides && dialect == Dialect::Postgres && first == b'\\' && byte(text, end + 1)? >= 0x80;
+        end += 2 + usize::from(escapes_pair && charset.is_pair(text[end + 1], byte(text, end + 2)?));
     }
 }
 
