@@ -54,6 +54,7 @@ const FILES: &[(&str, &str)] = files![
     "texts.js",
     "texts_en.js",
     "texts_ja.js",
+    "training.js",
     "undo.js",
 ];
 

@@ -31,6 +31,8 @@ mod state;
 mod statistics;
 mod thumbnails;
 mod tickets;
+mod training;
+pub mod training_job;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -45,6 +47,7 @@ use recorder::VerdictRecorder;
 use state::{CurationState, Shared};
 use thumbnails::Thumbnails;
 use tickets::TicketKey;
+use training_job::{TrainingJob, TrainingPlace};
 
 use crate::archive::run_classifier::RunClassifiers;
 use crate::dataset::{FollowError, Index, IndexError, SharedIndex};
@@ -65,6 +68,8 @@ pub struct CurationSettings {
     pub thumbnails: PathBuf,
     pub thumbnail_bytes: u64,
     pub access: Access,
+    /// What a training needs.
+    pub training: TrainingPlace,
 }
 
 /// Why a server cannot start.
@@ -95,7 +100,7 @@ impl Curation {
         settings: CurationSettings,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Self, CurationError> {
-        let CurationSettings { index, wanted, jaeger, thumbnails, thumbnail_bytes, access } = settings;
+        let CurationSettings { index, wanted, jaeger, thumbnails, thumbnail_bytes, access, training } = settings;
         let thumbnails = Thumbnails::open(&thumbnails, thumbnail_bytes)
             .map_err(|error| CurationError::Thumbnails { folder: thumbnails, error })?;
         let index = SharedIndex::new(Index::open(&index, &target.run)?);
@@ -119,6 +124,7 @@ impl Curation {
             thumbnails,
             memory: Arc::new(MemoryBudget::new(Self::PICTURE_MEMORY)),
             bulk: tokio::sync::Mutex::new(()),
+            training: TrainingJob::new(training),
             lists: Mutex::new(Lists::default()),
             leases: Mutex::new(Leases::default()),
         };

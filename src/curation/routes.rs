@@ -9,7 +9,9 @@ use axum::routing::{get, post, put};
 use super::error::ApiError;
 use super::request::MAX_BODY;
 use super::state::Shared;
-use super::{access, assets, border, bulk, counts, faces, judge, metrics, openapi, pictures, session, statistics};
+use super::{
+    access, assets, border, bulk, counts, faces, judge, metrics, openapi, pictures, session, statistics, training,
+};
 
 /// All paths, for people that `access` lets in.
 pub fn router(shared: Shared) -> Router {
@@ -22,6 +24,7 @@ pub fn router(shared: Shared) -> Router {
         .route("/bulk/{id}/undo", post(bulk::undo))
         .route("/border", get(border::border))
         .route("/statistics", get(statistics::statistics))
+        .route("/training", get(training::training).post(training::start))
         .route("/openapi.json", get(openapi::document))
         .route("/clients/{client}/alive", post(judge::keep_alive))
         .route("/clients/{client}/closed", post(judge::close_client))

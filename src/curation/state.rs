@@ -8,6 +8,7 @@ use super::lists::Lists;
 use super::recorder::VerdictRecorder;
 use super::thumbnails::Thumbnails;
 use super::tickets::TicketKey;
+use super::training_job::TrainingJob;
 use crate::archive::records::Records;
 use crate::archive::run_classifier::RunClassifiers;
 use crate::dataset::{IndexSource, SharedIndex};
@@ -37,6 +38,7 @@ pub struct CurationState {
     pub memory: Arc<MemoryBudget>,
     /// One bulk of verdicts is stored at a time.
     pub bulk: tokio::sync::Mutex<()>,
+    pub training: TrainingJob,
     pub lists: Mutex<Lists>,
     pub leases: Mutex<Leases>,
 }

@@ -174,7 +174,7 @@ pub struct NewModel {
 }
 
 /// The result of a training from verdicts.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct RunTraining {
     pub model: String,
     pub sha256: ContentHash,

@@ -9,11 +9,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::dataset::access::AccessArgs;
+use crate::cli::dataset::features::FeatureArgs;
 use crate::cli::dataset::index::{IndexArgs, progress, thumbnails};
 use crate::cli::failure::Failure;
 use crate::cli::output::print_text;
 use crate::cli::progress::Bars;
+use crate::cli::settings::flags::ModelArgs;
 use crate::cli::settings::run_target::RunTargetArgs;
+use crate::curation::training_job::TrainingPlace;
 use crate::curation::{Curation, CurationSettings};
 use crate::services::health::Health;
 use crate::services::worker_routes;
@@ -55,6 +58,10 @@ pub struct Args {
     #[command(flatten)]
     access: AccessArgs,
     #[command(flatten)]
+    features: FeatureArgs,
+    #[command(flatten)]
+    models: ModelArgs,
+    #[command(flatten)]
     index: IndexArgs,
     #[command(flatten)]
     target: RunTargetArgs,
@@ -91,6 +98,11 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             thumbnails: thumbnails()?,
             thumbnail_bytes: u64::from(args.thumbnail_megabytes) << 20,
             access,
+            training: TrainingPlace {
+                models: args.models.find(),
+                features: args.features.path(target.folder())?,
+                features_bytes: args.features.most_bytes(),
+            },
         };
         let opened = Curation::open(&target, settings, &progress(&bars)).await;
         bars.clear();

@@ -19,6 +19,7 @@ const DEFAULTS = {
   page: ["Enter"],
   rest: ["m"],
   fresh: ["n"],
+  train: ["t"],
   help: ["?"],
 };
 const PLACE = "facemill-keys";

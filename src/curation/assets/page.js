@@ -17,6 +17,7 @@ import { SingleView } from "./single.js";
 import { StatisticsView } from "./statistics.js";
 import { Store } from "./store.js";
 import { LANGUAGES, count, language, t, useLanguage } from "./texts.js";
+import { TrainingDialog } from "./training.js";
 import { UndoStack } from "./undo.js";
 
 const VIEWS = { single: SingleView, grid: GridView, border: BorderView, statistics: StatisticsView, face: FaceView };
@@ -38,12 +39,14 @@ class Page {
     this.live = element("p.unseen", { "aria-live": "polite" });
     this.left = element("span.left", { title: t("left-hint") });
     this.unsent = element("span.unsent", { role: "status", title: t("unsent-hint") });
+    this.training = new TrainingDialog(context);
     this.tabs = element("nav", { "aria-label": t("views") });
     const languages = select(Object.entries(LANGUAGES), language, useLanguage);
     languages.setAttribute("aria-label", t("language"));
     const { session } = context;
     this.element = element("header.top", {}, link("/", element("span.brand", {}, "facemill")), this.tabs,
       element("div.right", {}, this.left, this.unsent, element("span.person", { title: session.person.role }, session.person.name), languages,
+        context.canJudge ? button(t("train"), (event) => { event.currentTarget.blur(); this.training.open(); }, { className: "small train", title: t("train-hint") }) : null,
         button("?", (event) => { event.currentTarget.blur(); showHelp(); }, { className: "small", "data-keys": "", "aria-label": t("keys"), title: t("keys") }),
         session.sign_in ? button(t("sign-out"), () => this.#signOut(), { className: "small" }) : null));
     document.body.replaceChildren(this.element,
@@ -69,11 +72,11 @@ class Page {
     if (!VIEWS[state.view]) {
       this.#view = null;
       this.#place.replaceChildren(element("main", {}, element("p", {}, t("not-found"))));
-      return listen({});
+      return this.#listen({});
     }
     this.#view = new VIEWS[state.view](this.#context, state);
     this.#place.replaceChildren(this.#view.element);
-    listen(this.#view.actions);
+    this.#listen(this.#view.actions);
     this.tabs.replaceChildren(...TABS.map((name) => {
       const tab = link(path(name, { where: state.where, sort: state.sort }), t(name));
       if (name === state.view) tab.setAttribute("aria-current", "page");
@@ -82,6 +85,10 @@ class Page {
     document.title = `${t(TABS.includes(state.view) ? state.view : "photo", { id: state.photo ?? "" })} – ${this.#context.session.run} – facemill`;
     this.#context.announce(document.title);
     this.#recount();
+  }
+
+  #listen(actions) {
+    listen(this.#context.canJudge ? { ...actions, train: () => this.training.open() } : actions);
   }
 
   #recount(after = 0) {

@@ -127,6 +127,11 @@ async fn every_operation(run: &CuratedRun) {
     let statistics = described.call("getStatistics", "/api/statistics", None).await;
     assert_eq!(statistics["by_person"], json!([{ "person": "ada", "verdicts": 3, "in_bulk": border["below"] }]));
 
+    described.call("startTraining", "/api/training", None).await;
+    while described.call("getTraining", "/api/training", None).await["state"] == "running" {
+        tokio::task::yield_now().await;
+    }
+
     let mut missing = described.all();
     missing.retain(|operation| !described.called.contains(operation));
     assert_eq!(missing, of_access(), "the other test calls these");

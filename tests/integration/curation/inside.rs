@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use facemill::curation::access::{Access, AccessSettings};
+use facemill::curation::training_job::TrainingPlace;
 use facemill::curation::{Curation, CurationError, CurationSettings};
 use facemill::objects::Objects;
 use facemill::pipeline::local::RunDir;
@@ -36,5 +37,10 @@ fn settings(folder: &Path, name: &str, access: Access) -> CurationSettings {
         thumbnails: folder.join("thumbnails"),
         thumbnail_bytes: 10 << 20,
         access,
+        training: TrainingPlace {
+            models: crate::classifier::models(),
+            features: folder.join("features.sqlite"),
+            features_bytes: 10 << 20,
+        },
     }
 }

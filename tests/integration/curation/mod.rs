@@ -11,6 +11,7 @@ mod judging;
 mod lists;
 mod pictures;
 mod schema;
+mod training;
 mod users;
 mod verdicts;
 pub mod visitor;
