@@ -33,7 +33,7 @@ class Curator:
         path = f"/api/lists/{opened['list']}/entries"
         entry = self.ask("POST", path, {"client": client, "limit": 1})["entries"][0]
         with self.send("GET", entry["picture"]) as picture:
-            assert picture.read(8)[:4] in (b"\x89PNG", b"\xff\xd8\xff\xe0"), "the crop is no picture"
+            assert picture.read()[:4] in (b"\x89PNG", b"\xff\xd8\xff\xe0"), "the crop is no picture"
         verdict = {"id": f"stand-in-{entry['photo_id']}", "ticket": entry["ticket"], "judgement": judgement,
                    "view": "single", "replaces": []}
         results = self.ask("POST", "/api/verdicts", {"client": client, "verdicts": [verdict]})["results"]

@@ -210,6 +210,7 @@ class Installation:
         """Restarts the page, which does not start without users."""
         self.kubectl("rollout", "restart", "deployment/curate")
         self.kubectl("rollout", "status", "deployment/curate", "--timeout=300s")
+        until("one page is left", lambda: len(self.get("pods", "--selector=role=page")) == 1)
 
     @contextlib.contextmanager
     def page(self):
@@ -220,11 +221,15 @@ class Installation:
 
     def kill_page(self):
         """Deletes the pod of the page without a grace period. Waits for the next one. Returns the old one's name."""
-        lost = names(self.get("pods", "--selector=role=page"))
-        self.kubectl("delete", "pod", *lost, "--force", "--grace-period=0")
-        until("another page is ready", lambda: any(
-            is_ready(pod) for pod in self.get("pods", "--selector=role=page") if pod["metadata"]["name"] not in lost))
-        return ", ".join(lost)
+        lost, = names(self.pages())
+        self.kubectl("delete", "pod", lost, "--force", "--grace-period=0")
+        until("another page is ready",
+              lambda: any(is_ready(pod) and pod["metadata"]["name"] != lost for pod in self.pages()))
+        return lost
+
+    def pages(self):
+        """Returns the pods of the page that are not terminating."""
+        return [pod for pod in self.get("pods", "--selector=role=page") if not is_going(pod)]
 
     def hold(self, stage):
         """Pauses a stage at zero workers, as described in docs/kubernetes.md."""

@@ -150,8 +150,15 @@ class Controllers(threading.Thread):
                   {REVISION: str(revision)})
 
     def roll(self, deployment, new, old):
-        """One step of a rolling update: scales the new set up to the surge, and old sets down to the minimum."""
+        """One step of an update: scales the new set up to the surge, and old sets down to the minimum.
+
+        With the strategy Recreate, the new set starts when no pod of the old ones is left.
+        """
         wanted = deployment["spec"]["replicas"]
+        if deployment["spec"].get("strategy", {}).get("type") == "Recreate":
+            for s in old:
+                self.resize(s, 0)
+            return None if any(self.pods_of(s) for s in old) else self.resize(new, wanted)
         rolling = deployment["spec"].get("strategy", {}).get("rollingUpdate", {})
         surge = share(rolling.get("maxSurge", "25%"), wanted, math.ceil)
         gap = share(rolling.get("maxUnavailable", "25%"), wanted, math.floor)
