@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 use facemill::archive::records::Records;
 use facemill::archive::run_classifier::{ClassifierChange, ClassifierHistory};
 use facemill::archive::versions::StoredVersions;
-use facemill::dataset::IndexSource;
 use facemill::dataset::face::{FIELDS, Number, Text};
 use facemill::dataset::index::{Change, Index};
+use facemill::dataset::page::Order;
 use facemill::dataset::query::Query;
 use facemill::dataset::selection::SelectionSettings;
+use facemill::dataset::suggested::Rest;
+use facemill::dataset::{Direction, IndexSource, Sort};
 use facemill::domain::{ContentHash, Ending, Message, Position, Record, RunName, StageName, VersionName};
 use facemill::ledger::Ledger;
 use facemill::ledger::sqlite::Sqlite;
@@ -106,12 +108,14 @@ fn at_size(faces: u64) {
     drop(index);
     let mut index = timed("opened", || Index::open(&path, &RunName::default()).expect("the index"));
 
+    let keys: Vec<i64> = (0..2000).map(|number| (number * 7919) % faces as i64 + 1).collect();
+    let suggested = Sort::Suggested(index.add_suggested(&keys, Rest::Uncertain));
+    let suggested = Order { sort: suggested, direction: Direction::Ascending };
     let (mut pages, mut counts) = (Vec::new(), Vec::new());
     for text in QUERIES {
         let query = Query::parse(text, FIELDS).unwrap_or_else(|error| panic!("{error}"));
         let mut of_query = Vec::new();
-        for order in ORDERS {
-            let order = order.parse().expect("a sort");
+        for order in ORDERS.into_iter().map(|order| order.parse().expect("a sort")).chain([suggested]) {
             let mut after = None;
             // The first pages, as a person turns them.
             for _ in 0..5 {

@@ -43,6 +43,8 @@ pub mod meta {
     pub const TRAINING_DIGEST: &str = "training_digest";
     /// Short description of the training data.
     pub const CREATED_FROM: &str = "created_from";
+    /// The run whose verdicts it was trained on; none if it was trained on other crops.
+    pub const RUN: &str = "run";
     /// The classes: `ng,ok`. The output is the probability of the second one. A file may lack it.
     pub const LABELS: &str = "labels";
     /// Names, shapes and types of the inputs.

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use dataset::{curate, evaluate, export, faces, models, rescore, synthetic, train, users, verdicts, versions};
+use dataset::{curate, evaluate, export, faces, models, rescore, suggest, synthetic, train, users, verdicts, versions};
 use inspect::{audit, describe, doctor, report, simulate, status, why};
 use operate::{dead, measure, pause, produce, rebuild, retry, work};
 use run::{candidates, demo};
@@ -82,6 +82,8 @@ enum Command {
     Users(users::Args),
     /// Trains the OK/NG classifier from the verdicts of a run, or from labelled crops
     Train(train::Args),
+    /// Lists the faces to judge next, and how many OK ones are left; or verdicts to look at again
+    Suggest(suggest::Args),
     /// Measures a classifier on verdicts: figures with intervals, and a page with its worst mistakes
     Evaluate(evaluate::Args),
     /// Lists stored classifiers, shows one, or makes one the current classifier of a run
@@ -142,6 +144,7 @@ fn dispatch(command: Command, definition: &Definition) -> Result<ExitCode, Failu
         Command::Verdicts(args) => verdicts::run(&args),
         Command::Users(args) => users::run(&args),
         Command::Train(args) => train::run(&args),
+        Command::Suggest(args) => suggest::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Rescore(args) => rescore::run(&args),

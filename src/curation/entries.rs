@@ -7,13 +7,12 @@ use super::leases::{Holder, Leases};
 use super::lists::{List, ListCursor};
 use super::tickets::{Ticket, TicketKey};
 use crate::dataset::page::scattered;
+use crate::dataset::suggested::RANDOM_SHARE;
 use crate::dataset::{Face, Index, IndexError, Rows};
 use crate::domain::{SeenPrediction, Selection, View};
 use crate::verdicts::CropVerdicts;
 
-/// Of a thousand entries in orders that are not by filter, so many are random unjudged faces.
-const RANDOM: u64 = 100;
-/// And so many are repeats, where pictures are shown one at a time.
+/// Of a thousand entries in orders that are not by filter, so many are repeats, where pictures are shown one at a time.
 const REPEATS: u64 = 30;
 
 /// What an entry is.
@@ -31,8 +30,8 @@ impl Slot {
         }
         let share = scattered(list.seed.wrapping_add(number)) % 1000;
         match share {
-            ..RANDOM => Self::Random,
-            _ if share < RANDOM + REPEATS && list.view == View::Single => Self::Repeat,
+            ..RANDOM_SHARE => Self::Random,
+            _ if share < RANDOM_SHARE + REPEATS && list.view == View::Single => Self::Repeat,
             _ => Self::InOrder,
         }
     }

@@ -13,10 +13,11 @@ use crate::dataset::page::{Order, UnknownSort};
 use crate::dataset::{Cursor, Direction, Index, Query, Rows, Sort};
 use crate::domain::{Selection, View};
 
-/// The order of a list: a sort of the query language, or `random`.
+/// The order of a list: a sort of the query language, `random` or `suggested`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListOrder {
     Random,
+    Suggested,
     By(Order),
 }
 
@@ -24,7 +25,11 @@ impl FromStr for ListOrder {
     type Err = UnknownSort;
 
     fn from_str(text: &str) -> Result<Self, UnknownSort> {
-        if text == "random" { Ok(Self::Random) } else { text.parse().map(Self::By) }
+        match text {
+            "random" => Ok(Self::Random),
+            "suggested" => Ok(Self::Suggested),
+            _ => text.parse().map(Self::By),
+        }
     }
 }
 
@@ -33,15 +38,18 @@ impl ListOrder {
     fn selection(self) -> Selection {
         match self {
             Self::Random => Selection::Random,
+            Self::Suggested => Selection::Suggested,
             Self::By(Order { sort: Sort::By(Number::POk), .. }) => Selection::BestFirst,
             Self::By(Order { sort: Sort::Uncertainty, direction: Direction::Ascending }) => Selection::Uncertain,
             Self::By(_) => Selection::Filter,
         }
     }
 
-    fn order(self, seed: u64) -> Order {
+    /// `suggested`: the number of the suggested order.
+    fn order(self, seed: u64, suggested: u64) -> Order {
         match self {
             Self::Random => Order { sort: Sort::Random(seed), direction: Direction::Ascending },
+            Self::Suggested => Order { sort: Sort::Suggested(suggested), direction: Direction::Ascending },
             Self::By(order) => order,
         }
     }
@@ -126,7 +134,7 @@ impl List {
             generation: index.generation(),
             rows,
             unjudged,
-            order: order.order(seed),
+            order: order.order(seed, index.suggested()),
             threshold,
             selection,
             recorded,
@@ -236,9 +244,14 @@ mod tests {
         assert_eq!(selection("status in (ready, predicted)", "-p_ok"), Selection::BestFirst);
         assert_eq!(selection("", "p_ok"), Selection::BestFirst);
         assert_eq!(selection("not status=ok", "uncertainty"), Selection::Uncertain);
-        for (query, order) in
-            [("", "-uncertainty"), ("", "-size"), ("size>=512", "random"), ("status=ready or ok", "-p_ok")]
-        {
+        assert_eq!(selection("status=ready", "suggested"), Selection::Suggested);
+        for (query, order) in [
+            ("", "-uncertainty"),
+            ("", "-size"),
+            ("size>=512", "random"),
+            ("size>=512", "suggested"),
+            ("status=ready or ok", "-p_ok"),
+        ] {
             assert_eq!(selection(query, order), Selection::Filter, "{query} {order}");
         }
         assert!("moon".parse::<ListOrder>().is_err());

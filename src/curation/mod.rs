@@ -13,8 +13,8 @@ mod counts;
 mod entries;
 mod error;
 mod faces;
+mod feature_settings;
 mod follow;
-mod interval;
 mod judge;
 mod leases;
 mod lists;
@@ -29,10 +29,11 @@ mod session;
 mod spans;
 mod state;
 mod statistics;
+mod suggest;
 mod thumbnails;
 mod tickets;
 mod training;
-pub mod training_job;
+mod training_job;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -41,13 +42,14 @@ use axum::Router;
 use tokio_util::sync::CancellationToken;
 
 use access::Access;
+pub use feature_settings::FeatureSettings;
 use leases::Leases;
 use lists::Lists;
 use recorder::VerdictRecorder;
 use state::{CurationState, Shared};
 use thumbnails::Thumbnails;
 use tickets::TicketKey;
-use training_job::{TrainingJob, TrainingPlace};
+use training_job::TrainingJob;
 
 use crate::archive::run_classifier::RunClassifiers;
 use crate::dataset::{FollowError, Index, IndexError, SharedIndex};
@@ -68,8 +70,7 @@ pub struct CurationSettings {
     pub thumbnails: PathBuf,
     pub thumbnail_bytes: u64,
     pub access: Access,
-    /// What a training needs.
-    pub training: TrainingPlace,
+    pub features: FeatureSettings,
 }
 
 /// Why a server cannot start.
@@ -88,6 +89,7 @@ pub enum CurationError {
 /// The server of one run.
 pub struct Curation {
     shared: Shared,
+    features: FeatureSettings,
 }
 
 impl Curation {
@@ -100,7 +102,7 @@ impl Curation {
         settings: CurationSettings,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Self, CurationError> {
-        let CurationSettings { index, wanted, jaeger, thumbnails, thumbnail_bytes, access, training } = settings;
+        let CurationSettings { index, wanted, jaeger, thumbnails, thumbnail_bytes, access, features } = settings;
         let thumbnails = Thumbnails::open(&thumbnails, thumbnail_bytes)
             .map_err(|error| CurationError::Thumbnails { folder: thumbnails, error })?;
         let index = SharedIndex::new(Index::open(&index, &target.run)?);
@@ -124,11 +126,11 @@ impl Curation {
             thumbnails,
             memory: Arc::new(MemoryBudget::new(Self::PICTURE_MEMORY)),
             bulk: tokio::sync::Mutex::new(()),
-            training: TrainingJob::new(training),
+            training: TrainingJob::new(features.clone()),
             lists: Mutex::new(Lists::default()),
             leases: Mutex::new(Leases::default()),
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self { shared: Arc::new(shared), features })
     }
 
     /// All paths of the server.
@@ -136,8 +138,10 @@ impl Curation {
         routes::router(self.shared.clone())
     }
 
-    /// Keeps the index up to date until `shutdown`: new faces, predictions, verdicts of others, the classifier.
+    /// Keeps the index up to date until `shutdown`: new faces, predictions, verdicts of others, the classifier, and the
+    /// suggested order.
     pub async fn follow(&self, shutdown: CancellationToken) {
-        follow::follow(&self.shared, shutdown).await;
+        let suggest = suggest::keep_suggesting(&self.shared, &self.features, shutdown.clone());
+        tokio::join!(follow::follow(&self.shared, shutdown), suggest);
     }
 }

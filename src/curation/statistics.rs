@@ -9,9 +9,9 @@ use serde::Serialize;
 
 use super::access::Person;
 use super::error::{ApiError, json_response};
-use super::interval::EstimatedShare;
 use super::request::Params;
 use super::state::Shared;
+use crate::dataset::interval::EstimatedShare;
 use crate::dataset::verdict_history::{Agreement, VerdictHour};
 use crate::dataset::{FaceStatus, IndexError, Query};
 use crate::domain::calendar;

@@ -10,9 +10,8 @@ use tokio::task::spawn_blocking;
 
 use super::access::{Curator, Person};
 use super::error::{ApiError, json_response};
+use super::feature_settings::FeatureSettings;
 use super::state::{CurationState, Shared};
-use super::training_job::TrainingPlace;
-use crate::classifier::feature_store::FeatureStore;
 use crate::services::judged_crops::judged_crops;
 use crate::services::training::{RunTraining, Trainer, train_run};
 use crate::training::train::TrainingSettings;
@@ -49,8 +48,8 @@ async fn train(shared: &Arc<CurationState>) -> Result<RunTraining, String> {
     let judged = shared.index.with(|index| judged_crops(index)).await.map_err(|error| text(&error))?;
     let history = shared.classifiers.read(&shared.run).await.map_err(|error| text(&error))?;
     let before = history.current().map(|current| (current.model.clone(), current.threshold));
-    let TrainingPlace { models, features, features_bytes } = &shared.training.place;
-    let features = FeatureStore::open(features, *features_bytes).map_err(|error| text(&error))?;
+    let FeatureSettings { models, .. } = &shared.training.features;
+    let features = shared.training.features.open_store().map_err(|error| text(&error))?;
     let settings = TrainingSettings {
         seed: SEED,
         precision: PRECISION,

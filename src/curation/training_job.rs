@@ -1,27 +1,17 @@
 //! The training that a server runs: one at a time.
 
-use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
 use super::error::ApiError;
-use crate::config::Models;
+use super::feature_settings::FeatureSettings;
 use crate::domain::clock::now;
 use crate::services::training::{RunTraining, TrainingStep};
 
-/// What a training needs besides the run.
-#[derive(Debug, Clone)]
-pub struct TrainingPlace {
-    pub models: Models,
-    /// The store of features, and the bytes that it may have.
-    pub features: PathBuf,
-    pub features_bytes: u64,
-}
-
 /// The training of this server, if there was one.
 pub struct TrainingJob {
-    pub place: TrainingPlace,
+    pub features: FeatureSettings,
     state: Mutex<TrainingState>,
 }
 
@@ -49,8 +39,8 @@ pub enum TrainingState {
 }
 
 impl TrainingJob {
-    pub fn new(place: TrainingPlace) -> Self {
-        Self { place, state: Mutex::new(TrainingState::Idle) }
+    pub fn new(features: FeatureSettings) -> Self {
+        Self { features, state: Mutex::new(TrainingState::Idle) }
     }
 
     /// How far it is.
@@ -97,11 +87,12 @@ mod tests {
     use axum::http::StatusCode;
 
     use super::*;
+    use crate::config::Models;
 
     #[test]
     fn one_training_runs_at_a_time_and_reports_its_steps() {
-        let place = TrainingPlace { models: Models::at("nowhere"), features: "nowhere".into(), features_bytes: 1 };
-        let job = TrainingJob::new(place);
+        let features = FeatureSettings { models: Models::at("nowhere"), store: "nowhere".into(), most_bytes: 1 };
+        let job = TrainingJob::new(features);
         let shown = || serde_json::to_value(&*job.lock()).unwrap();
         assert_eq!(shown()["state"], "idle");
         job.begin("ada").unwrap();

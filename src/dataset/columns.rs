@@ -10,6 +10,7 @@ use memchr::memmem::Finder;
 use super::face::{Face, FaceStatus, FaceVerdict, Number, PIXELS, PLACEHOLDER, STATUS, Text};
 use super::placeholder::Placeholder;
 use super::query::{Field, FieldType, Operator, Query, Value};
+use super::suggested::SuggestedOrders;
 use crate::domain::{ContentHash, Id, Judgement};
 
 /// A set of rows: one bit each.
@@ -225,6 +226,7 @@ pub struct Columns {
     present: Rows,
     lower_ids: LowerIds,
     by_id: HashMap<Id, usize>,
+    pub suggested: SuggestedOrders,
 }
 
 /// What the columns keep of a face.

@@ -15,6 +15,7 @@ use super::page::{Cursor, Order, Page, select, sorted};
 use super::placeholder::{Placeholder, Placeholders};
 use super::query::Query;
 use super::rows;
+use super::suggested::SuggestedOrders;
 use super::verdict_table;
 use crate::archive::run_classifier::ClassifierHistory;
 use crate::domain::{Candidate, ContentHash, Ending, Id, Photo, Prediction, Record, RunName, Verdict};
@@ -166,6 +167,10 @@ impl Index {
         meta(&self.connection, name).map_err(|error| self.failed(error))
     }
 
+    pub fn run(&self) -> &RunName {
+        &self.run
+    }
+
     /// How far the index has read the feed; none if it has to be filled from all records.
     pub fn position(&self) -> Result<Option<FeedCursor>, IndexError> {
         let (epoch, cursor) = (self.meta("epoch")?, self.meta("cursor")?);
@@ -292,7 +297,10 @@ impl Index {
         let clear = "BEGIN IMMEDIATE; DELETE FROM predictions; DELETE FROM faces; DELETE FROM endings;
                      DELETE FROM ending_counts; DELETE FROM meta WHERE name IN ('epoch', 'cursor'); COMMIT";
         self.connection.execute_batch(clear).map_err(|error| self.failed(error))?;
-        self.load()
+        self.load()?;
+        // Keys name other faces from now on.
+        self.columns.suggested = SuggestedOrders::default();
+        Ok(())
     }
 
     fn transaction(&self) -> rusqlite::Result<Transaction<'_>> {
@@ -325,7 +333,9 @@ impl Index {
     fn load(&mut self) -> Result<(), IndexError> {
         // Read first: a commit between the two reads is then seen as a change.
         self.version = data_version(&self.connection).map_err(|error| self.failed(error))?;
+        let suggested = std::mem::take(&mut self.columns.suggested);
         self.columns = rows::read_columns(&self.connection).map_err(|error| self.failed(error))?;
+        self.columns.suggested = suggested;
         self.generation += 1;
         self.model = stored_model(&self.connection).map_err(|error| self.failed(error))?;
         let threshold = self.meta("threshold")?.and_then(|threshold| threshold.parse().ok());

@@ -8,6 +8,7 @@ use super::index::{Index, IndexError};
 use super::page::{self, Cursor, Order};
 use super::query::Query;
 use super::rows;
+use super::suggested::Rest;
 use crate::domain::{ContentHash, ImageFormat};
 
 /// Numbers of faces by status, in the order of [`FaceStatus::ALL`].
@@ -76,6 +77,27 @@ impl Index {
     /// The first `limit` of the rows after `after`, in order.
     pub fn first(&self, rows: &Rows, order: Order, threshold: f64, after: Option<&Cursor>, limit: usize) -> Vec<usize> {
         page::select(&self.columns, rows, order, threshold, after, limit).0
+    }
+
+    /// Adds a suggested order of faces by their keys, and returns its number for [`super::Sort::Suggested`].
+    pub fn add_suggested(&mut self, keys: &[i64], rest: Rest) -> u64 {
+        self.columns.suggested.add(keys, rest)
+    }
+
+    /// The number of the last suggested order; 0 if there is none.
+    pub fn suggested(&self) -> u64 {
+        self.columns.suggested.latest()
+    }
+
+    /// How many faces the last suggested order names, and how many of them nobody has judged.
+    pub fn suggested_left(&self) -> (u64, u64) {
+        let unjudged = self.all_unjudged();
+        let (mut all, mut left) = (0, 0);
+        for key in self.columns.suggested.keys() {
+            all += 1;
+            left += u64::from(self.row(key).is_some_and(|row| unjudged.contains(row)));
+        }
+        (all, left)
     }
 
     /// The place of a row in an order.

@@ -23,13 +23,16 @@ pub mod export_filter;
 pub mod face;
 pub mod follow;
 pub mod index;
+pub mod interval;
 pub mod judging;
+pub mod ok_left;
 pub mod page;
 pub mod placeholder;
 pub mod query;
 mod rows;
 pub mod selection;
 pub mod shared;
+pub mod suggested;
 pub mod verdict_history;
 mod verdict_table;
 

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use super::columns::{Columns, Rows};
 use super::face::{Face, Number};
 use super::query::FieldType;
+use super::suggested::Rest;
 use crate::domain::Id;
 
 /// What faces are sorted by. Equal faces are in the order of their photo ids; faces without a prediction come last in
@@ -21,6 +22,8 @@ pub enum Sort {
     Uncertainty,
     /// In an order that the seed determines; no query names it.
     Random(u64),
+    /// In the suggested order of this number ([`super::suggested`]); no query names it.
+    Suggested(u64),
     By(Number),
 }
 
@@ -123,6 +126,11 @@ fn ordered(value: f32) -> u64 {
     u64::from(if bits >> 31 == 0 { bits | 1 << 31 } else { !bits })
 }
 
+/// The distance of P(OK) from the threshold; NaN without a P(OK).
+fn uncertainty(columns: &Columns, threshold: f64, row: usize) -> f32 {
+    (columns.number(Number::POk, row) - threshold as f32).abs()
+}
+
 fn rank(columns: &Columns, order: Order, threshold: f64, row: usize) -> u64 {
     let ordered = |value: f32| match (value.is_nan(), order.direction) {
         (false, _) => ordered(value),
@@ -133,8 +141,14 @@ fn rank(columns: &Columns, order: Order, threshold: f64, row: usize) -> u64 {
         Sort::Id => columns.id_rank(row),
         Sort::Updated => columns.key(row) as u64,
         Sort::Published => (columns.published(row) as u64) ^ (1 << 63),
-        Sort::Uncertainty => ordered((columns.number(Number::POk, row) - threshold as f32).abs()),
+        Sort::Uncertainty => ordered(uncertainty(columns, threshold, row)),
         Sort::Random(seed) => scattered(columns.key(row) as u64 ^ seed),
+        Sort::Suggested(number) => match columns.suggested.place(number, columns.key(row)) {
+            Ok(place) => u64::from(place),
+            // After all that have a place.
+            Err(Rest::Uncertain) => (1 << 63) | ordered(uncertainty(columns, threshold, row)),
+            Err(Rest::Random) => (1 << 63) | scattered(columns.key(row) as u64) >> 1,
+        },
         Sort::By(number) => ordered(columns.number(number, row)),
     }
 }

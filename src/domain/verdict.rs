@@ -90,6 +90,8 @@ named_enum! {
         Random = "random",
         Uncertain = "uncertain",
         BestFirst = "best-first",
+        /// In the suggested order: what a model learns most from.
+        Suggested = "suggested",
         Filter = "filter",
         /// Judged elsewhere and imported: nothing is known.
         Import = "import",

@@ -13,7 +13,7 @@ use crate::dataset::face::FIELDS;
 use crate::dataset::page::Order;
 use crate::dataset::selection::label_of;
 use crate::dataset::{Direction, Face, Index, IndexError, Query, QueryError, Sort};
-use crate::domain::{ContentHash, Id, ImageFormat, Judgement, NgReason, Selection, View};
+use crate::domain::{ContentHash, Id, ImageFormat, Judgement, NgReason, RunName, Selection, View};
 use crate::training::example::{Example, Side};
 use crate::training::labels::MAX_CROPS;
 use crate::vision::geometry::Square;
@@ -67,6 +67,8 @@ pub struct LeftOut {
 /// The judged crops of a run, in the order of their hashes.
 #[derive(Debug, Clone, Default)]
 pub struct Judged {
+    /// The run that they are of.
+    pub run: Option<RunName>,
     pub crops: Vec<JudgedCrop>,
     pub left_out: LeftOut,
 }
@@ -123,7 +125,7 @@ pub fn judged_crops(index: &Index) -> Result<Judged, JudgedError> {
     let mut crops: Vec<JudgedCrop> = by_crop.into_values().flatten().collect();
     left_out.too_many = crops.len().saturating_sub(MAX_CROPS) as u64;
     crops.truncate(MAX_CROPS);
-    Ok(Judged { crops, left_out })
+    Ok(Judged { run: Some(index.run().clone()), crops, left_out })
 }
 
 /// What crops have in common: the person, or else the original.

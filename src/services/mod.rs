@@ -24,6 +24,7 @@ pub mod run_target;
 pub mod servers;
 pub mod status;
 pub mod story;
+pub mod suggestions;
 pub mod tokens;
 pub mod training;
 pub mod users;

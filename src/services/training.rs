@@ -132,7 +132,8 @@ impl Trainer {
             tracing::warn!(crop = %crops[*i], detail, "a judged crop cannot be used");
         }
         let examples = judged.crops.iter().map(|judged| judged.example.clone()).collect();
-        Ok((joined(examples, extracted.features), extracted.faults.len()))
+        let set = joined(examples, extracted.features).of_run(judged.run.as_ref());
+        Ok((set, extracted.faults.len()))
     }
 
     /// Trains on a thread of its own.

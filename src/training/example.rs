@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use sha2::Digest;
 
 use crate::classifier::model::MIRRORS;
-use crate::domain::ContentHash;
 use crate::domain::hash::hex;
+use crate::domain::{ContentHash, RunName};
 
 /// A judged crop.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,6 +65,8 @@ pub fn folds<'a>(groups: impl Iterator<Item = &'a str>, folds: usize, seed: u64)
 pub struct TrainingSet {
     examples: Vec<Example>,
     features: Vec<Vec<f32>>,
+    /// The run whose verdicts these are, if they are of one.
+    run: Option<String>,
 }
 
 impl TrainingSet {
@@ -80,7 +82,22 @@ impl TrainingSet {
             }
         }
         let (examples, features) = by_crop.into_values().flatten().unzip();
-        Self { examples, features }
+        Self { examples, features, run: None }
+    }
+
+    /// The set of the verdicts of a run.
+    #[must_use]
+    pub fn of_run(self, run: Option<&RunName>) -> Self {
+        Self { run: run.map(RunName::to_string), ..self }
+    }
+
+    pub fn run(&self) -> Option<&str> {
+        self.run.as_deref()
+    }
+
+    /// Puts the crops into other groups, in their order.
+    pub fn regroup(&mut self, groups: &[String]) {
+        self.examples.iter_mut().zip(groups).for_each(|(example, group)| example.group.clone_from(group));
     }
 
     pub fn examples(&self) -> &[Example] {

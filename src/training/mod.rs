@@ -10,6 +10,7 @@
 //!   [`matrix`] and [`random`] support it
 //! - [`train`]: from judged crops to one ONNX file; [`model_file`] writes it
 //! - [`measure`]: accuracy, precision, recall, AUC; [`evaluation`]: figures with intervals, parts, mistakes
+//! - [`suggestion`]: what to judge next; [`suspicion`]: verdicts that the classifier disagrees with
 //! - [`synthetic`]: labelled crops made from photographs of whole heads, for training without verdicts
 
 pub mod calibration;
@@ -22,5 +23,7 @@ pub mod matrix;
 pub mod measure;
 pub mod model_file;
 pub mod random;
+pub mod suggestion;
+pub mod suspicion;
 pub mod synthetic;
 pub mod train;

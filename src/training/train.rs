@@ -168,6 +168,7 @@ pub fn train(
         (meta::MEASURES, json(serde_json::json!(report.model))),
         (meta::CODE_VERSION, env!("CARGO_PKG_VERSION").to_owned()),
     ];
+    let metadata = metadata.into_iter().chain(set.run().map(|run| (meta::RUN, run.to_owned()))).collect();
     let bytes = compose(backbone, &learned, metadata).encode();
     Ok(Trained { bytes, report })
 }

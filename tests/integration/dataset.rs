@@ -286,7 +286,7 @@ fn pages_visit_every_face_once_in_order() {
                 Sort::By(number) => f64::from(number.of(face)),
                 Sort::Uncertainty => f64::from((Number::POk.of(face) - THRESHOLD as f32).abs()),
                 Sort::Published => published(face),
-                Sort::Id | Sort::Updated | Sort::Random(_) => 0.0,
+                Sort::Id | Sort::Updated | Sort::Random(_) | Sort::Suggested(_) => 0.0,
             };
             if key.is_nan() { last } else { key }
         };

@@ -24,6 +24,7 @@ mod services;
 mod shared_state;
 mod source;
 mod source_rules;
+mod suggest;
 mod training;
 mod verdicts;
 mod versions;

@@ -16,8 +16,7 @@ use crate::cli::output::print_text;
 use crate::cli::progress::Bars;
 use crate::cli::settings::flags::ModelArgs;
 use crate::cli::settings::run_target::RunTargetArgs;
-use crate::curation::training_job::TrainingPlace;
-use crate::curation::{Curation, CurationSettings};
+use crate::curation::{Curation, CurationSettings, FeatureSettings};
 use crate::services::health::Health;
 use crate::services::worker_routes;
 use crate::web::{self, ClientLimits, HttpLimits};
@@ -98,10 +97,10 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             thumbnails: thumbnails()?,
             thumbnail_bytes: u64::from(args.thumbnail_megabytes) << 20,
             access,
-            training: TrainingPlace {
+            features: FeatureSettings {
                 models: args.models.find(),
-                features: args.features.path(target.folder())?,
-                features_bytes: args.features.most_bytes(),
+                store: args.features.path(target.folder())?,
+                most_bytes: args.features.most_bytes(),
             },
         };
         let opened = Curation::open(&target, settings, &progress(&bars)).await;

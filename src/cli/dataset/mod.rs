@@ -10,6 +10,7 @@ pub mod index;
 pub mod models;
 pub mod rescore;
 pub mod selection;
+pub mod suggest;
 pub mod synthetic;
 pub mod train;
 pub mod users;

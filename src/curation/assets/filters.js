@@ -8,7 +8,7 @@ import { REASONS } from "./judge.js";
 import { count, t } from "./texts.js";
 
 const SORTS = [
-  "-p_ok", "p_ok", "uncertainty", "random", "id", "-updated", "updated", "-published", "published", "-size", "blur",
+  "-p_ok", "p_ok", "uncertainty", "suggested", "random", "id", "-updated", "updated", "-published", "published", "-size", "blur",
   "-mirrored", "face_blur", "jpeg_quality", "-outlier",
 ];
 const NAMES = { p_ok: "p-ok", mirrored_head: "mirrored-head" };

@@ -4,8 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use facemill::curation::access::{Access, AccessSettings};
-use facemill::curation::training_job::TrainingPlace;
-use facemill::curation::{Curation, CurationError, CurationSettings};
+use facemill::curation::{Curation, CurationError, CurationSettings, FeatureSettings};
 use facemill::objects::Objects;
 use facemill::pipeline::local::RunDir;
 use facemill::services::run_target::RunTarget;
@@ -37,10 +36,10 @@ fn settings(folder: &Path, name: &str, access: Access) -> CurationSettings {
         thumbnails: folder.join("thumbnails"),
         thumbnail_bytes: 10 << 20,
         access,
-        training: TrainingPlace {
+        features: FeatureSettings {
             models: crate::classifier::models(),
-            features: folder.join("features.sqlite"),
-            features_bytes: 10 << 20,
+            store: folder.join(format!("{name}-features.sqlite")),
+            most_bytes: 100 << 20,
         },
     }
 }

@@ -11,6 +11,7 @@ mod judging;
 mod lists;
 mod pictures;
 mod schema;
+mod suggested;
 mod training;
 mod users;
 mod verdicts;

@@ -19,14 +19,15 @@ impl EstimatedShare {
     /// <https://doi.org/10.1080/01621459.1927.10502953>. Unlike the normal approximation it stays within 0 and 1, and
     /// holds for small samples and for shares near 0 and 1. None: there is no sample.
     pub fn of(successes: u64, trials: u64) -> Option<Self> {
-        if trials == 0 {
-            return None;
-        }
-        let (n, z2) = (trials as f64, Self::Z * Self::Z);
-        let share = successes as f64 / n;
+        (trials > 0).then(|| Self::of_share(successes as f64 / trials as f64, trials as f64))
+    }
+
+    /// The same for a share of a weighted sample that says as much as one of `n` without weights. `n`: above 0.
+    pub fn of_share(share: f64, n: f64) -> Self {
+        let z2 = Self::Z * Self::Z;
         let centre = (share + z2 / (2.0 * n)) / (1.0 + z2 / n);
         let half = Self::Z / (1.0 + z2 / n) * (share * (1.0 - share) / n + z2 / (4.0 * n * n)).sqrt();
-        Some(Self { share, low: (centre - half).max(0.0), high: (centre + half).min(1.0) })
+        Self { share, low: (centre - half).max(0.0), high: (centre + half).min(1.0) }
     }
 }
 
