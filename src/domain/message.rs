@@ -1,5 +1,6 @@
 //! What travels: a photo under way, in JSON, with a schema version.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Photo, Position};
@@ -48,15 +49,20 @@ impl Message {
 
     /// Reads a message of this schema or an earlier one.
     pub fn decode(body: &[u8]) -> Result<Self, BadMessage> {
-        #[derive(Deserialize)]
-        struct Envelope {
-            schema: u64,
-        }
-        let foreign = |error: serde_json::Error| BadMessage::Foreign(error.to_string());
-        let Envelope { schema } = serde_json::from_slice(body).map_err(foreign)?;
-        if !(1..=u64::from(Self::SCHEMA)).contains(&schema) {
-            return Err(BadMessage::FromTheFuture { found: schema, known: Self::SCHEMA });
-        }
-        serde_json::from_slice(body).map_err(foreign)
+        decode_versioned(body, Self::SCHEMA)
     }
+}
+
+/// Reads a message of the schema `known` or an earlier one.
+pub(super) fn decode_versioned<M: DeserializeOwned>(body: &[u8], known: u16) -> Result<M, BadMessage> {
+    #[derive(Deserialize)]
+    struct Envelope {
+        schema: u64,
+    }
+    let foreign = |error: serde_json::Error| BadMessage::Foreign(error.to_string());
+    let Envelope { schema } = serde_json::from_slice(body).map_err(foreign)?;
+    if !(1..=u64::from(known)).contains(&schema) {
+        return Err(BadMessage::FromTheFuture { found: schema, known });
+    }
+    serde_json::from_slice(body).map_err(foreign)
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::message::BadMessage;
+use super::message::{BadMessage, decode_versioned};
 use super::{ContentHash, ImageFormat};
 
 /// The job to score a crop with a model.
@@ -33,16 +33,7 @@ impl ScoreMessage {
 
     /// Reads a message of this schema or an earlier one.
     pub fn decode(body: &[u8]) -> Result<Self, BadMessage> {
-        #[derive(Deserialize)]
-        struct Envelope {
-            schema: u64,
-        }
-        let foreign = |error: serde_json::Error| BadMessage::Foreign(error.to_string());
-        let Envelope { schema } = serde_json::from_slice(body).map_err(foreign)?;
-        if !(1..=u64::from(Self::SCHEMA)).contains(&schema) {
-            return Err(BadMessage::FromTheFuture { found: schema, known: Self::SCHEMA });
-        }
-        serde_json::from_slice(body).map_err(foreign)
+        decode_versioned(body, Self::SCHEMA)
     }
 }
 

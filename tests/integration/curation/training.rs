@@ -53,6 +53,7 @@ async fn a_curator_trains_while_the_page_answers() {
     let deadline = Instant::now() + Duration::from_secs(60);
     while api.get("/api/counts").await["statuses"]["ok"] != 48 {
         assert!(Instant::now() < deadline, "the server has not read the verdicts");
+        // The server follows the log of another process and sends no notice.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let (status, _) = api.send(Method::POST, PATH, None).await;
