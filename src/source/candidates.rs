@@ -158,7 +158,7 @@ impl CandidateBuilder {
                         id,
                         photo: IdKey::new(photo),
                         label: IdKey::new(label),
-                        updated: Timestamp::parse(updated.as_deref()),
+                        updated: Timestamp::of(&self.columns[Role::Faces as usize][3], updated.as_deref()),
                         updated_text: updated.as_deref().filter(|_| self.carries_updated).map(Into::into),
                     };
                     self.texts += face.updated_text.as_ref().map_or(0, |text| text.len());
@@ -225,7 +225,7 @@ impl CandidateBuilder {
                     face.label = IdKey::new(&label);
                 }
                 if let Some(updated) = updated {
-                    face.updated = Timestamp::parse(updated.as_deref());
+                    face.updated = Timestamp::of(&self.columns[Role::Faces as usize][3], updated.as_deref());
                     face.updated_text = updated.filter(|_| self.carries_updated).map(Into::into);
                 }
             }

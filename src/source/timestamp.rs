@@ -1,5 +1,7 @@
 //! Timestamps of rows, comparable across the formats in which databases write them.
 
+use super::column::{Collation, ColumnType};
+
 /// A value of `faces.updated_at`. Sorts as PostgreSQL sorts timestamps: NULL is the greatest value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timestamp {
@@ -9,12 +11,25 @@ pub enum Timestamp {
     At(i64, u32),
     /// `infinity`.
     PosInfinity,
-    /// Neither a timestamp nor a number. Sorts by bytes.
+    /// Neither a timestamp nor a number, or a value of a text column. Sorts by bytes.
     Text(Box<str>),
     Null,
 }
 
 impl Timestamp {
+    /// The value of a column, which sorts as the database sorts it: texts are no times, even where they look like them.
+    pub fn of(kind: &ColumnType, text: Option<&str>) -> Self {
+        match text {
+            Some(text) if kind.defined && kind.class.is_text() => {
+                let padded = matches!(kind.collation, Collation::Padded | Collation::AnyCase { padded: true });
+                let text = if padded { text.trim_end_matches(' ') } else { text };
+                let any_case = matches!(kind.collation, Collation::AnyCase { .. });
+                Self::Text(if any_case { text.to_ascii_lowercase().into() } else { text.into() })
+            }
+            _ => Self::parse(text),
+        }
+    }
+
     /// Parses `2016-11-24 14:02:29.25+09:30`, with `T` or a space, with or without fraction and zone, a date alone,
     /// a number such as seconds since 1970, and PostgreSQL's `infinity` and ` BC`.
     pub fn parse(text: Option<&str>) -> Self {
@@ -118,6 +133,7 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::column::TypeClass;
     use super::*;
 
     fn at(text: &str) -> Timestamp {
@@ -152,6 +168,22 @@ mod tests {
         assert_eq!(at("2016-11-24 14:02:"), at("2016-11-24 14:02:00"));
         assert_eq!(at("2016-11-24 14:02:29.500"), at("2016-11-24T14:02:29.5Z"));
         assert_eq!(at("2016-11-24 14:02:29+0130"), at("2016-11-24 12:32:29+00"));
+    }
+
+    #[test]
+    fn texts_sort_as_texts() {
+        let text = |collation| ColumnType { class: TypeClass::Text, collation, defined: true, ..ColumnType::default() };
+        let (exact, any_case) = (text(Collation::Exact), text(Collation::AnyCase { padded: true }));
+        let of = |kind: &ColumnType, text: &str| Timestamp::of(kind, Some(text));
+        assert!(of(&exact, "2027--04-17 07:07:31") < of(&exact, "2027-04-17 07:07:31"), "`-` is below `0`");
+        assert!(of(&exact, "2016-02-29 10:00:00+09:30") > of(&exact, "2016-02-29 01:00:00+00"));
+        assert!(of(&exact, "9") > of(&exact, "10") && of(&exact, "Z") < of(&exact, "a"));
+        assert!(of(&any_case, "Z") > of(&any_case, "a"));
+        assert_eq!(of(&any_case, "A "), of(&any_case, "a"));
+        assert_eq!(Timestamp::of(&exact, None), Timestamp::Null);
+        let times = ColumnType { class: TypeClass::Timestamp, ..exact };
+        assert_eq!(of(&times, "2016-02-29"), at("2016-02-29"));
+        assert_eq!(of(&ColumnType::default(), "2016-02-29"), at("2016-02-29"));
     }
 
     #[test]

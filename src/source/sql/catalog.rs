@@ -237,9 +237,10 @@ impl<'m> Catalog<'m> {
         }
         let skipped = table.skipped;
         match self.role(child) {
-            Some(role) if skipped => {
-                Err(format!("the rows of `{child}` count for {role}, but the statement that says so comes after them"))
-            }
+            Some(role) if skipped => Err(format!(
+                "the rows of `{child}` count for {role}, but the statement that says so comes after them, which only \
+                     the database can follow"
+            )),
             _ => Ok(()),
         }
     }

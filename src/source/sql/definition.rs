@@ -278,7 +278,7 @@ impl Script<'_, '_> {
 
     /// Records that the rows of `child` count for `parent`.
     pub fn attach(&mut self, child: &TableName, parent: TableName) -> Result<(), SourceError> {
-        self.catalog.attach(child, parent).map_err(|detail| self.refused(detail))
+        self.catalog.attach(child, parent).map_err(|detail| self.refused(format!("{detail}; {DUMP_ANEW}")))
     }
 
     /// Reads the columns and keys up to the parenthesis that closes a CREATE TABLE.

@@ -8,6 +8,7 @@ use image::{ColorType, DynamicImage, ImageDecoder, ImageReader, RgbImage};
 
 use super::decoded::{Decoded, MAX_MISSING_ROWS, Samples, check_rows, on_white};
 use super::error::{DecodeError, Limits};
+use super::gif;
 use crate::domain::ImageFormat;
 
 /// Decodes the first frame. A file without its end is taken if it lacks no more than a hundredth of its rows.
@@ -33,16 +34,25 @@ pub fn decode(bytes: &[u8], format: ImageFormat, limits: Limits) -> Result<Decod
     if format == ImageFormat::Jpeg {
         return Err(error);
     }
-    let padded = |tail: u8| {
-        let mut padded = bytes.to_vec();
-        padded.resize(bytes.len() + (MAX_MISSING_ROWS * bytes.len() as f64) as usize + 2, tail);
-        read(&padded, format, limits).map_err(|_| error.clone())
+    let mut decoded = match format {
+        ImageFormat::Gif => {
+            let Some(completed) = gif::completed(bytes, limits)? else { return Err(error) };
+            read(&completed, format, limits).map_err(|_| error.clone())?
+        }
+        _ => {
+            let padded = |tail: u8| {
+                let mut padded = bytes.to_vec();
+                padded.resize(bytes.len() + (MAX_MISSING_ROWS * bytes.len() as f64) as usize + 2, tail);
+                read(&padded, format, limits).map_err(|_| error.clone())
+            };
+            // One image is held at a time.
+            let other = hashes(&padded(TAILS[1])?.pixels);
+            let decoded = padded(TAILS[0])?;
+            let missing = changed_rows(&hashes(&decoded.pixels), &other);
+            check_rows(missing as f64, decoded.pixels.height(), format.extension())?;
+            decoded
+        }
     };
-    // One image is held at a time.
-    let other = hashes(&padded(TAILS[1])?.pixels);
-    let mut decoded = padded(TAILS[0])?;
-    let missing = changed_rows(&hashes(&decoded.pixels), &other);
-    check_rows(missing as f64, decoded.pixels.height(), format.extension())?;
     decoded.decoding.damaged = Some(match error {
         DecodeError::Truncated { detail, .. } | DecodeError::Undecodable { detail, .. } => detail,
         other => other.to_string(),
@@ -71,7 +81,7 @@ fn changed_rows(a: &[u64], b: &[u64]) -> usize {
 /// What a file lacks that shows its first frame nevertheless.
 fn missing_end(bytes: &[u8], format: ImageFormat) -> Option<String> {
     match format {
-        ImageFormat::Gif => (!ends_as_gif(bytes)).then(|| "the end mark is missing".into()),
+        ImageFormat::Gif => gif::is_cut(bytes).then(|| "the end mark is missing".into()),
         ImageFormat::Webp => {
             let stated = u32::from_le_bytes(*bytes.get(4..)?.first_chunk()?) as usize;
             let missing = stated.saturating_add(8).saturating_sub(bytes.len());
@@ -79,29 +89,6 @@ fn missing_end(bytes: &[u8], format: ImageFormat) -> Option<String> {
             (missing > 1).then(|| format!("{missing} bytes are missing"))
         }
         _ => None,
-    }
-}
-
-/// Whether the blocks of a GIF lead to its end mark (GIF89a, appendix B).
-fn ends_as_gif(bytes: &[u8]) -> bool {
-    const END: u8 = 0x3b;
-    const IMAGE: u8 = 0x2c;
-    const EXTENSION: u8 = 0x21;
-    let table = |flags: u8| if flags & 0x80 == 0 { 0 } else { 3 << ((flags & 7) + 1) };
-    let mut at = 13 + bytes.get(10).map_or(0, |flags| table(*flags));
-    loop {
-        match bytes.get(at) {
-            Some(&END) => return true,
-            Some(&IMAGE) => at += 11 + bytes.get(at + 9).map_or(0, |flags| table(*flags)),
-            Some(&EXTENSION) => at += 2,
-            // Programs show what came before.
-            Some(_) => return true,
-            None => return false,
-        }
-        while let Some(&length @ 1..) = bytes.get(at) {
-            at += 1 + usize::from(length);
-        }
-        at += 1;
     }
 }
 

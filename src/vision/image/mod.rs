@@ -7,6 +7,7 @@ mod decoded;
 mod encode;
 mod error;
 mod exif;
+mod gif;
 mod heif;
 mod jpeg;
 mod jpeg_quality;
@@ -285,7 +286,7 @@ mod tests {
             ("BMP", encoded(noise.clone().into(), F::Bmp), 100),
             ("TIFF", tiff_with_pixels_last(&noise), 100),
             ("WebP", encoded(noise.clone().into(), F::WebP), 20),
-            ("GIF", encoded(DynamicImage::from(noise.clone()).into_rgba8().into(), F::Gif), 1),
+            ("GIF", encoded(DynamicImage::from(noise.clone()).into_rgba8().into(), F::Gif), 40),
         ];
         for (name, whole, little) in files {
             let decoded = |bytes: &[u8]| Header::read(bytes, limits)?.decode(bytes);
