@@ -400,6 +400,13 @@ fn damaged_statements_are_refused() {
             ("ALTER TABLE ONLY facs OWNER TO x;", "error: `facs` does not exist"),
             ("ALTER TABLE ONLY faces OWER TO x;", "error: the change of `faces`"),
             ("ALTER TABLE ONLY faces ADD CONSTRAINT f PRIMARY KEY (id);", "error: a second primary key"),
+            ("ALTER TABLE ONLY faces DROP IF EXISTS faces_pkey;", ONE),
+            ("ALTER TABLE ONLY faces DROP COLUMN IF EXISTS label_id;", "error: changed by DROP"),
+            (
+                "ALTER TABLE other ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (START WITH 1);\nSELECT \
+                 pg_catalog.setval('other_id_seq', 1, false);",
+                ONE,
+            ),
             ("ALTER TABLE ONLY other ADD CONSTRAINT f UNIQUE (ids);", "error: names the column `ids`"),
             ("CREATE TABLE t (id bgint);", "error: the type `bgint` is not known"),
             ("CREATE TABLE t (id numeric(,2));", "error: the column `id` of `t`"),

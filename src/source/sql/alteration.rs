@@ -114,6 +114,11 @@ impl Script<'_, '_> {
         Ok(())
     }
 
+    fn has_column(&self, table: &TableName, column: Option<String>) -> bool {
+        let columns = self.catalog.table(table).map(|table| table.columns.as_slice()).unwrap_or_default();
+        column.is_some_and(|column| columns.iter().any(|known| known.name.eq_ignore_ascii_case(&column)))
+    }
+
     /// Follows one change of an ALTER TABLE.
     fn alter_table(&mut self, name: &TableName, change: &[Token]) -> Result<(), SourceError> {
         let role = self.catalog.role(name);
@@ -136,6 +141,11 @@ impl Script<'_, '_> {
         if let Some(name) = sequence.and_then(|at| self.name_in(&change[at + 2..])) {
             self.check_new_relation(&name)?;
             self.note_relation(&name);
+        } else if is(0, &["ALTER"])
+            && change.windows(2).any(|pair| pair[0].is("ADD") && pair[1].is("GENERATED"))
+            && let Some(column) = change.get(1 + usize::from(is(1, &["COLUMN"]))).and_then(word_of)
+        {
+            self.note_sequence(name, &column);
         }
         if is(0, &["DROP"])
             && let Some(table) = self.catalog.table_mut(name)
@@ -220,6 +230,11 @@ impl Script<'_, '_> {
         }
         if is(0, &["DROP"]) {
             if is(1, &["CONSTRAINT", "INDEX", "KEY", "PRIMARY", "FOREIGN", "CHECK", "EXPRESSION"]) {
+                return Ok(());
+            }
+            let from = 1 + usize::from(is(1, &["COLUMN"]));
+            let is_known = self.catalog.table(name).is_some() || !filled;
+            if is_known && is(from, &["IF"]) && !self.has_column(name, change.get(from + 2).and_then(word_of)) {
                 return Ok(());
             }
             return unclear(self, "DROP");
