@@ -12,7 +12,7 @@ CARGO ?= cargo
 PYTHON ?= python3
 BINARY = $${CARGO_TARGET_DIR:-target}/release/facemill
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n1)
-SCRIPTS := deploy/setup.sh deploy/submit.sh tests/support/trixie.sh .ci/run
+SCRIPTS := deploy/job.sh deploy/setup.sh deploy/submit.sh tests/support/trixie.sh .ci/run
 
 ifdef DUMP
 OUT ?= out
@@ -22,7 +22,7 @@ endif
 # Recipes read these from the environment, so that a path may contain any character.
 export DUMP OUT RUN CONTEXT
 
-.PHONY: help setup setup-tests run test test-rabbitmq4 chaos check-scripts check-deploy check-differential differential planted-bugs cluster-test image submit bench lint advisories
+.PHONY: help setup setup-tests run test test-rabbitmq4 chaos check-scripts check-deploy check-differential differential planted-bugs cluster-test image submit job bench lint advisories
 
 help: ## lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -92,6 +92,9 @@ image: setup ## builds the container image facemill:VERSION; BUILD_ARGS go to do
 
 submit: ## uploads DUMP and starts the producer in the cluster: DUMP=dump.sql.gz RUN=faces
 	@deploy/submit.sh
+
+job: ## runs a command as a Job in the cluster: ARGS="train --run faces --use"
+	@deploy/job.sh $(ARGS)
 
 check-scripts: ## checks the syntax of the scripts and runs their tests
 	@for script in $(SCRIPTS); do bash -n "$$script"; done

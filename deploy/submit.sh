@@ -7,7 +7,6 @@
 # http(s)://host[:port], for example of an ingress. Without it, a store inside the cluster is reached through
 # `kubectl port-forward`.
 #
-# The Job is made from the CronJob facemill of the cluster, so it has the image, settings and keys of the workers.
 # The script can be run again after any failure: no photo is doubled.
 set -euo pipefail
 
@@ -65,13 +64,4 @@ curl --fail-with-body --silent --show-error --max-time 3600 --retry 5 --noproxy 
     --config <(printf 'user = "%s:%s"\n' "$(secret s3-access-key-id)" "$(secret s3-secret-access-key)") \
     --header "x-amz-content-sha256: $hash" --upload-file "$dump" "$bucket_url/$key"
 
-job="produce-$run-${hash:0:8}-$(date +%s)"
-"${kubectl[@]}" create job "$job" --from=cronjob/facemill --dry-run=client --output json |
-    python3 -c '
-import json, sys
-job = json.load(sys.stdin)
-job["spec"]["template"]["spec"]["containers"][0]["args"] = sys.argv[1:]
-json.dump(job, sys.stdout)
-' produce "s3://$bucket/$key" --run "$run" |
-    "${kubectl[@]}" create --filename -
-echo "${kubectl[*]} logs --follow job/$job"
+DETACH=1 "$(dirname -- "${BASH_SOURCE[0]}")/job.sh" produce "s3://$bucket/$key" --run "$run"

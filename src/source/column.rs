@@ -44,6 +44,29 @@ pub struct ColumnType {
     pub numbered: bool,
     /// The form of the values of PostgreSQL's other types.
     pub form: ValueForm,
+    pub years: Years,
+}
+
+/// The years that a type of dates or times has. MySQL stores other ones as zero, or refuses them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Years {
+    #[default]
+    Any,
+    /// Those of MySQL's `datetime` and `date`.
+    FourDigits,
+    /// Those of MySQL's `timestamp`, seconds since 1970 in 32 bits, and zero.
+    Unix,
+}
+
+impl Years {
+    fn has_year_of(self, text: &str) -> bool {
+        let year = text.split('-').next().unwrap_or_default();
+        match self {
+            Self::Any => true,
+            Self::FourDigits => year.len() == 4,
+            Self::Unix => year.len() == 4 && (year == "0000" || ("1970"..="2106").contains(&year)),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -136,6 +159,7 @@ impl ColumnType {
     /// column's type, and only the database can tell how it reads it.
     pub fn stored<'t>(&self, text: Cow<'t, str>, storage: Storage) -> Option<Cow<'t, str>> {
         match self.class {
+            TypeClass::Timestamp | TypeClass::Date if !self.years.has_year_of(&text) => None,
             TypeClass::Integer => {
                 let text = match is_plain_integer(&text) {
                     true => text,
@@ -419,6 +443,20 @@ mod tests {
             ("yesterday", None),
         ] {
             assert_eq!(stored(TypeClass::Timestamp, Strict, written).as_deref(), shown, "{written}");
+        }
+        let of_years = |years, text: &'static str| {
+            let kind = ColumnType { class: TypeClass::Timestamp, years, ..ColumnType::default() };
+            kind.stored(text.into(), Rounding).is_some()
+        };
+        for (text, has_four_digits, is_unix) in [
+            ("2016-11-24 14:02:29", true, true),
+            ("0000-00-00 00:00:00", true, true),
+            ("1969-12-31 23:59:59", true, false),
+            ("20160-11-24 00:00:00", false, false),
+            ("infinity", false, false),
+        ] {
+            let found = [of_years(Years::FourDigits, text), of_years(Years::Unix, text)];
+            assert_eq!(found, [has_four_digits, is_unix], "{text}");
         }
         assert_eq!(stored(TypeClass::Date, Strict, "2016-11-24 BC").as_deref(), Some("2016-11-24 BC"));
         assert_eq!(stored(TypeClass::Date, Strict, "2016-11-24 10:00:00"), None);

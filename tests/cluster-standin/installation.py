@@ -108,14 +108,8 @@ class Installation:
         return int(new) + int(known)
 
     def as_job(self, *arguments):
-        """Runs facemill in a Job from the CronJob in the cluster. Returns the output."""
-        name = f"{arguments[0]}-{time.time_ns()}"
-        options = ("--from=cronjob/facemill", "--dry-run=client", "--output=json")
-        job = json.loads(self.kubectl("create", "job", name, *options))
-        job["spec"]["template"]["spec"]["containers"][0]["args"] = list(arguments)
-        job["spec"]["backoffLimit"] = 0
-        self.kubectl("create", "--filename=-", input=json.dumps(job))
-        return self.job_output(name)
+        """Runs facemill by deploy/job.sh. Returns the output."""
+        return self.run(ROOT / "deploy/job.sh", *arguments, more={"CONTEXT": self.context or ""})
 
     def job_output(self, name):
         """Waits for the end of a Job, deletes it, and returns its output."""

@@ -1,7 +1,8 @@
-"""The few kubectl commands that deploy/submit.sh uses, answered from rendered manifests.
+"""The few kubectl commands that deploy/submit.sh and deploy/job.sh use, answered from rendered manifests.
 
 FAKE_KUBECTL names a folder: `manifests.json` has the objects, `port` the local port of a forwarded Service, `error` what
-port-forward prints after a connection failed; `created.json` is written by `create --filename -`.
+port-forward prints after a connection failed; `created.json` is written by `create --filename -`. `pod.json` has the
+states of the Job's pod, one after the other, `log` its log.
 """
 
 import json
@@ -39,7 +40,19 @@ def port_forward(service, ports):
 
 def create_job(name, template):
     job = find("cronjob", template.removeprefix("--from=cronjob/"))["spec"]["jobTemplate"]
-    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": job["spec"]}
+    owner = {"apiVersion": "batch/v1", "kind": "CronJob", "name": "facemill", "uid": "1", "controller": True}
+    metadata = {"name": name, "ownerReferences": [owner]}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": job["spec"]}
+
+
+def pod_field(path):
+    """A field of the pod of the Job. Each question about its phase moves it to its next state."""
+    file = FOLDER / "pod.json"
+    states = json.loads(file.read_text(encoding="utf-8"))
+    value = json_path({"items": [{"status": states[0]}]}, path)
+    if path.endswith("phase}") and len(states) > 1:
+        file.write_text(json.dumps(states[1:]), encoding="utf-8")
+    return value
 
 
 def main(arguments):
@@ -48,6 +61,12 @@ def main(arguments):
     match rest:
         case ["get", kind, name, "--output", output]:
             print(json_path(find(kind, name), output.removeprefix("jsonpath=")), end="")
+        case ["get", "pods", "--selector", selector, "--output", output]:
+            created = json.loads((FOLDER / "created.json").read_text(encoding="utf-8"))
+            assert selector == f"job-name={created['metadata']['name']}", selector
+            print(pod_field(output.removeprefix("jsonpath=")), end="")
+        case ["logs", "--follow", _]:
+            print((FOLDER / "log").read_text(encoding="utf-8"), end="")
         case ["port-forward", service, ports]:
             port_forward(service, ports)
         case ["create", "job", name, template, "--dry-run=client", "--output", "json"]:

@@ -1,7 +1,7 @@
 //! Types, collations, defaults and keys, as a column definition writes them.
 
 use super::super::charset::CharacterSet;
-use super::super::column::{Collation, Column, ColumnDefault, TypeClass};
+use super::super::column::{Collation, Column, ColumnDefault, TypeClass, Years};
 use super::super::value_form::ValueForm;
 use super::lexer::{Dialect, Token};
 use super::token_list::{closing, word_of};
@@ -85,6 +85,11 @@ pub fn column(dialect: Dialect, name: String, tokens: &[Token]) -> ColumnClauses
     let kind = &mut found.column.kind;
     kind.defined = true;
     kind.class = class(dialect, &words);
+    kind.years = match (dialect, kind.class) {
+        (Dialect::MySql, TypeClass::Timestamp) if words.first().is_some_and(|word| word == "TIMESTAMP") => Years::Unix,
+        (Dialect::MySql, TypeClass::Timestamp | TypeClass::Date) => Years::FourDigits,
+        _ => Years::Any,
+    };
     if dialect == Dialect::Postgres {
         is_array |= words.last().is_some_and(|word| word == "ARRAY");
         kind.form = match (is_array, is_foreign, words.first()) {

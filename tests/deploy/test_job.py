@@ -1,0 +1,81 @@
+"""deploy/job.sh runs a command in the cluster, prints its output and ends with its exit code."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+import manifests
+from manifests import ROOT
+
+WAITING = {"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"message": "the image is being pulled"}}}]}
+RUNNING = {"phase": "Running", "containerStatuses": [{"state": {"running": {}}}]}
+
+
+def ended(code):
+    phase = "Failed" if code else "Succeeded"
+    return {"phase": phase, "containerStatuses": [{"state": {"terminated": {"exitCode": code}}}]}
+
+
+class Job(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        rendered = manifests.render(ROOT / "k8s/overlays/dev")
+        (self.folder / "manifests.json").write_text(json.dumps(rendered), encoding="utf-8")
+        (self.folder / "log").write_text("312 faces\n", encoding="utf-8")
+        kubectl = self.folder / "kubectl"
+        fake = Path(__file__).with_name("fake_kubectl.py")
+        kubectl.write_text(f'#!/bin/sh\nexec "{sys.executable}" -B "{fake}" "$@"\n', encoding="utf-8")
+        kubectl.chmod(0o755)
+
+    def job(self, *arguments, states=(), **variables):
+        (self.folder / "pod.json").write_text(json.dumps(states), encoding="utf-8")
+        environment = os.environ | {
+            "PATH": f"{self.folder}:{os.environ['PATH']}", "FAKE_KUBECTL": str(self.folder),
+        } | variables
+        return subprocess.run([ROOT / "deploy/job.sh", *arguments], env=environment, cwd=ROOT, text=True,
+                              capture_output=True, timeout=60, check=False)
+
+    def created(self):
+        return json.loads((self.folder / "created.json").read_text(encoding="utf-8"))
+
+    def test_prints_the_log_and_ends_as_the_command_does(self):
+        for code in (0, 1):
+            done = self.job("faces", "--where", "size >= 512", states=[WAITING, RUNNING, ended(code)])
+            self.assertEqual((done.returncode, done.stdout), (code, "312 faces\n"), done.stderr)
+            job = self.created()
+            container = job["spec"]["template"]["spec"]["containers"][0]
+            self.assertEqual(container["args"], ["faces", "--where", "size >= 512"])
+            self.assertEqual(job["spec"]["backoffLimit"], 0, "a command that fails is not repeated")
+            self.assertNotIn("ownerReferences", job["metadata"], "the CronJob does not count it")
+            self.assertIn({"name": "XDG_CACHE_HOME", "value": "/tmp"}, container["env"])
+
+    def test_detached_it_ends_when_the_job_is_there(self):
+        done = self.job("train", "--run", "faces", DETACH="1", states=[WAITING])
+        name = self.created()["metadata"]["name"]
+        self.assertRegex(name, r"^train-[0-9]+-[0-9]+$")
+        self.assertEqual(done.stdout, f"kubectl --namespace facemill logs --follow job/{name}\n", done.stderr)
+
+    def test_a_pod_that_does_not_start_is_explained(self):
+        done = self.job("status", states=[WAITING], START_SECONDS="1")
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertIn("has not started within 1 s: the image is being pulled", done.stderr)
+
+    def test_commands_that_are_no_jobs_are_refused(self):
+        for arguments, message in (
+            ([], "no command is given"), (["run", "x"], "facemill run does not run as a Job"),
+            (["--help"], "`--help` is no command"),
+        ):
+            done = self.job(*arguments)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn(message, done.stderr)
+        self.assertFalse((self.folder / "created.json").exists())
+
+
+if __name__ == "__main__":
+    unittest.main()
