@@ -139,13 +139,16 @@ class Run:
     def compare_export(self, server, database, place, kind, id, expected):
         """Compares a table of candidates, which the server's client writes. It has one row for each photo."""
         dump = server.export(database, place, kind)
-        dump = server.export(database, place, kind)
         # A table of candidates cannot say that an id is the empty text. Without rows most clients write nothing.
         if database.charset == "nul" or not expected or any(row[0] == "" for row in expected):
             return
         if kind == "--batch":
             # NULL and the empty text are the same there.
             expected = [[field or "" for field in row] for row in expected]
+        if kind == ".mode csv":
+            # SQLite does not quote the text `\N`, which stands for NULL elsewhere. A photo without a URL has an empty one.
+            nulls = [None] * 4 + [""] + [None] * 3
+            expected = [[null if field == "\\N" else field for field, null in zip(row, nulls)] for row in expected]
         photos = [row[0] for row in expected]
         allowed = set() if len(set(photos)) == len(photos) else {"doubled ids"}
         self.compare_dump(

@@ -7,7 +7,7 @@ use super::lexer::{Dialect, Token};
 use super::script::{DUMP_ANEW, Script, show};
 use super::shape::has_shape;
 use super::statement_shapes;
-use super::token_list::split;
+use super::token_list::{parts_of_name, split};
 
 /// Statements that change no rows of tables, in any database.
 const HARMLESS: [&str; 10] =
@@ -327,10 +327,10 @@ impl Script<'_, '_> {
         if let [_, _, function, _, Token::Text(name), ..] = tokens
             && function.is("setval")
         {
-            let text = String::from_utf8_lossy(name).replace('"', "");
-            let (schema, name) = text.split_once('.').unwrap_or((&self.schema, &text));
-            let name = TableName { database: self.database.clone(), schema: schema.into(), name: name.into() };
-            return self.check_relation(&name);
+            let mut parts = parts_of_name(&String::from_utf8_lossy(name));
+            let name = parts.pop().unwrap_or_default();
+            let schema = parts.pop().unwrap_or_else(|| self.schema.clone());
+            return self.check_relation(&TableName { database: self.database.clone(), schema, name });
         }
         Ok(())
     }

@@ -48,6 +48,31 @@ pub fn word_of(token: &Token) -> Option<String> {
     }
 }
 
+/// The parts of a name in a text, such as `public."a ""b"""`: quotes and the doubling of quotes are undone.
+pub fn parts_of_name(text: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut is_quoted = false;
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '"' if is_quoted && characters.next_if_eq(&'"').is_some() => {}
+            '"' => {
+                is_quoted = !is_quoted;
+                continue;
+            }
+            '.' if !is_quoted => {
+                parts.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        if let Some(part) = parts.last_mut() {
+            part.push(character);
+        }
+    }
+    parts
+}
+
 /// Whether a word is a number without a sign: `12`, `0x1f`, `1e5`.
 pub fn is_number(word: &str) -> bool {
     let digits = word.as_bytes();
@@ -87,4 +112,17 @@ pub fn number_end(tokens: &[Token], at: usize) -> Option<usize> {
         return (whole || fraction).then_some(end);
     }
     whole.then_some(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_texts_have_parts() {
+        assert_eq!(parts_of_name("public.faces_seq"), ["public", "faces_seq"]);
+        assert_eq!(parts_of_name(r#""a.b"."faces_a""b_seq""#), ["a.b", "faces_a\"b_seq"]);
+        assert_eq!(parts_of_name("s"), ["s"]);
+        assert_eq!(parts_of_name(r#""""#), [""]);
+    }
 }
