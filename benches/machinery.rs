@@ -182,6 +182,7 @@ fn crop(sha256: ContentHash) -> Crop {
         blur: 103.5,
         exposure: 0.47,
         quality: None,
+        fingerprint: None,
     }
 }
 

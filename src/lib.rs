@@ -7,7 +7,7 @@
 //! cli/                                              flags in, text or JSON out
 //! curation/  export/  report/  demo/                what people see
 //! services/                                         what people and workers do with a run
-//! web/  capacity/  training/                        HTTP server; simulation of a run; training of the classifier
+//! web/  capacity/  training/  similarity/           HTTP server; simulation of a run; training; crops that are alike
 //! pipeline/                                         stages, worker, producer, everything in one process
 //! dataset/                                          the index of faces and the query language
 //! archive/                                          typed documents in the object store
@@ -46,6 +46,7 @@ pub mod report;
 pub mod retry;
 pub mod server_error;
 pub mod services;
+pub mod similarity;
 pub mod source;
 pub mod sqlite;
 pub mod telemetry;

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 
 use memchr::memmem::Finder;
 
-use super::face::{Face, FaceStatus, FaceVerdict, Number, PIXELS, PLACEHOLDER, STATUS, Text};
+use super::duplicates::GroupPlace;
+use super::face::{DUPLICATE, Face, FaceStatus, FaceVerdict, Number, PIXELS, PLACEHOLDER, STATUS, Text};
 use super::placeholder::Placeholder;
 use super::query::{Field, FieldType, Operator, Query, Value};
 use super::suggested::SuggestedOrders;
@@ -222,6 +223,8 @@ pub struct Columns {
     /// Seconds since 1970 when the photo was published; `i64::MIN` if unknown.
     published: Vec<i64>,
     pixels: Vec<Option<ContentHash>>,
+    /// The groups of duplicates.
+    groups: Vec<Option<GroupPlace>>,
     /// The rows that were not removed.
     present: Rows,
     lower_ids: LowerIds,
@@ -237,6 +240,8 @@ pub struct ColumnValues {
     pub published: Option<i64>,
     /// Of the crop's pixels.
     pub pixels: Option<ContentHash>,
+    /// The group of duplicates of the crop.
+    pub group: Option<GroupPlace>,
 }
 
 impl ColumnValues {
@@ -247,6 +252,7 @@ impl ColumnValues {
             texts: Text::ALL.map(|text| text.of(face)),
             published,
             pixels: face.quality.as_ref().map(|quality| quality.pixels),
+            group: None,
         }
     }
 }
@@ -263,6 +269,7 @@ impl Columns {
         self.ids.push(values.id);
         self.published.push(values.published.unwrap_or(i64::MIN));
         self.pixels.push(values.pixels);
+        self.groups.push(values.group);
         self.present.insert(row);
         self.numbers.iter_mut().zip(values.numbers).for_each(|(column, value)| column.push(value));
         for (column, text) in self.texts.iter_mut().zip(values.texts) {
@@ -286,6 +293,40 @@ impl Columns {
             self.numbers[Number::SharedPhotos as usize][row] = photos as f32;
             self.numbers[Number::SharedLabels as usize][row] = labels as f32;
         }
+    }
+
+    /// Sets the groups of duplicates: faces by their keys. All others are in none.
+    pub fn set_groups(&mut self, groups: &[(i64, Option<GroupPlace>)]) {
+        self.groups.fill(None);
+        for (key, group) in groups {
+            if let Ok(row) = self.keys.binary_search(key) {
+                self.groups[row] = *group;
+            }
+        }
+    }
+
+    /// The group of duplicates that a row is in.
+    pub fn group(&self, row: usize) -> Option<GroupPlace> {
+        self.groups[row]
+    }
+
+    /// The rows of `within` that are not the best of their group in `within`. Of faces with one crop, the first is best.
+    pub fn duplicates_among(&self, within: &Rows) -> Rows {
+        let mut found = within.select(&self.groups, Option::is_some);
+        let place = |row: usize| self.groups[row].map_or((0, 0), |place| (place.group as usize, place.place));
+        // The best place and row of each group; groups are numbered from 0.
+        let mut best: Vec<(u32, usize)> = Vec::new();
+        found.each(|row| {
+            let (group, place) = place(row);
+            if group >= best.len() {
+                best.resize(group + 1, (u32::MAX, usize::MAX));
+            }
+            best[group] = best[group].min((place, row));
+        });
+        for (_, row) in best {
+            found.remove_if_there(row);
+        }
+        found
     }
 
     /// Sets what people said about the face with this key, if it is still there.
@@ -477,6 +518,13 @@ impl Columns {
                     false => within.clone().combine(&placeholders, |a, b| a & !b),
                 }
             }
+            Value::Flag(flag) if field.name == DUPLICATE => {
+                let duplicates = self.duplicates_among(&self.present);
+                match operator.holds(true, *flag) {
+                    true => within.clone().and(&duplicates),
+                    false => within.clone().minus(&duplicates),
+                }
+            }
             Value::Flag(flag) => {
                 let operator = if operator.holds(true, *flag) { Operator::GreaterOrEqual } else { Operator::Less };
                 let Some(column) = self.number_column(field) else { return within.none() };
@@ -524,8 +572,8 @@ impl Columns {
 
     /// The numbers of a field, or those that the field is derived from; NaN stands for no value.
     fn number_column(&self, field: &Field) -> Option<&[f32]> {
-        if field.name == PLACEHOLDER {
-            // A placeholder always has a value, and so has the number of photos.
+        if field.name == PLACEHOLDER || field.name == DUPLICATE {
+            // These flags always have a value, and so has the number of photos.
             return Some(&self.numbers[Number::SharedPhotos as usize]);
         }
         let named = Number::ALL.into_iter().find(|number| number.field().name == field.name);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::placeholder::Placeholder;
 use super::query::{Field, FieldType};
 use crate::domain::{
-    Align, ContentHash, Fill, Id, ImageFormat, Judgement, Landmarks, NgReason, Photo, Quality, Search,
+    Align, ContentHash, Fill, Fingerprint, Id, ImageFormat, Judgement, Landmarks, NgReason, Photo, Quality, Search,
 };
 use crate::domain::{calendar, photo_url};
 use crate::verdicts::CropVerdicts;
@@ -54,6 +54,9 @@ pub struct Face {
     pub exposure: f64,
     /// None: an earlier version made the crop, and it is not measured yet.
     pub quality: Option<Quality>,
+    /// What copies of the photo have in common; none if the crop is not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Fingerprint>,
     /// Photos of the run that have this original, and their labels: see [`Placeholder`].
     pub shared_photos: u32,
     pub shared_labels: u32,
@@ -161,6 +164,7 @@ impl Face {
             blur: crop.blur,
             exposure: crop.exposure,
             quality: crop.quality.clone(),
+            fingerprint: crop.fingerprint,
             shared_photos: 1,
             shared_labels: 1,
             source: candidate.source.clone(),
@@ -343,6 +347,9 @@ impl Text {
 /// The field of the hash of the pixels.
 pub const PIXELS: &str = "pixels";
 
+/// The field that says whether another crop of the group of duplicates is better.
+pub const DUPLICATE: &str = "duplicate";
+
 /// The field that says whether an original is a placeholder.
 pub const PLACEHOLDER: &str = "placeholder";
 
@@ -414,6 +421,7 @@ pub static FIELDS: &[Field] = &[
     STATUS,
     field("ok", FieldType::Flag, "p_ok is at or above the threshold"),
     field(PLACEHOLDER, FieldType::Flag, "shared_labels is 2 or more, or shared_photos is 10 or more"),
+    field(DUPLICATE, FieldType::Flag, "another face of its group of duplicates is better"),
 ];
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::ending::EndedPhoto;
 use super::index::{Change, IndexError};
 use super::shared::IndexAccess;
+use crate::archive::duplicates::StoredDuplicates;
 use crate::archive::predictions::Predictions;
 use crate::archive::records::Records;
 use crate::archive::run_classifier::RunClassifiers;
@@ -37,6 +38,7 @@ pub struct IndexSource {
     classifiers: RunClassifiers,
     predictions: Predictions,
     verdicts: VerdictLog,
+    duplicates: StoredDuplicates,
 }
 
 impl IndexSource {
@@ -52,8 +54,9 @@ impl IndexSource {
     /// `records`: where the messages of ended photos are, if the ledger does not keep them.
     pub fn new(run: RunName, ledger: Arc<dyn Ledger>, objects: Arc<dyn Objects>, records: Option<Records>) -> Self {
         let (classifiers, predictions) = (RunClassifiers::new(objects.clone()), Predictions::new(objects.clone()));
+        let duplicates = StoredDuplicates::new(objects.clone(), run.clone());
         let verdicts = VerdictLog::new(objects, run.clone());
-        Self { run, ledger, records, classifiers, predictions, verdicts }
+        Self { run, ledger, records, classifiers, predictions, verdicts, duplicates }
     }
 
     /// Brings the index up to date: the run's classifier, everything that is new in the feed and in the log of
@@ -69,7 +72,7 @@ impl IndexSource {
         Ok(())
     }
 
-    /// Applies the run's current classifier and everything that is new in the feed, and returns how many photos
+    /// Applies the run's current classifier, its groups of duplicates and everything that is new in the feed, and returns how many photos
     /// changed. An interrupted call loses nothing: the index and its position in the feed are written together.
     ///
     /// After a change of the classifier, the faces have no predictions until [`IndexSource::score`].
@@ -91,6 +94,7 @@ impl IndexSource {
             index.call(move |index| index.apply(&again, None)).await?;
         }
 
+        self.group(index).await?;
         let mut changed = 0;
         loop {
             let after = index.call(|index| index.position()).await?;
@@ -114,6 +118,19 @@ impl IndexSource {
                 return Ok(changed);
             }
         }
+    }
+
+    /// Applies the groups of duplicates that were found last.
+    async fn group(&self, index: &mut impl IndexAccess) -> Result<(), FollowError> {
+        let Some(found) = self.duplicates.current().await? else { return Ok(()) };
+        let version = found.groups_sha256;
+        if index.call(|index| index.duplicates_version()).await? == Some(version) {
+            return Ok(());
+        }
+        // None: they have just been replaced. The next call reads the new ones.
+        let Some(groups) = self.duplicates.groups(version).await? else { return Ok(()) };
+        index.call(move |index| index.set_duplicates(version, &groups)).await?;
+        Ok(())
     }
 
     /// Applies everything that is new in the log of verdicts, and returns how many verdicts there are.

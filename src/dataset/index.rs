@@ -9,6 +9,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Statement, Transaction, TransactionBehavior, params};
 
 use super::columns::{ColumnValues, Columns};
+use super::duplicates::group_place;
 use super::ending::{EndedPhoto, EndingCount};
 use super::face::{Face, FaceStatus, FaceVerdict, Number, Text};
 use super::page::{Cursor, Order, Page, select, sorted};
@@ -81,7 +82,7 @@ impl Index {
     /// "fidx" in the file's header.
     const APPLICATION_ID: i32 = 0x6669_6478;
     /// Grows with every change of the schema or of what is stored; a file of another schema is made anew.
-    const SCHEMA: i32 = 11;
+    const SCHEMA: i32 = 12;
     const BUSY: Duration = Duration::from_secs(10);
 
     /// Opens the index of a run, or makes an empty one. A file of another run, or of another version of the program, is
@@ -163,7 +164,7 @@ impl Index {
         IndexError::Failed { path: self.path.clone(), error }
     }
 
-    fn meta(&self, name: &str) -> Result<Option<String>, IndexError> {
+    pub(super) fn meta(&self, name: &str) -> Result<Option<String>, IndexError> {
         meta(&self.connection, name).map_err(|error| self.failed(error))
     }
 
@@ -308,7 +309,10 @@ impl Index {
     }
 
     /// Writes in a transaction. Returns also the version of the file before it.
-    fn write<T>(&self, write: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<(T, i64), IndexError> {
+    pub(super) fn write<T>(
+        &self,
+        write: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<(T, i64), IndexError> {
         let write = || {
             let transaction = self.transaction()?;
             let version = data_version(&transaction)?;
@@ -320,7 +324,7 @@ impl Index {
     }
 
     /// Reads the columns again if another process wrote to the file before the version that this one changed.
-    fn catch_up(&mut self, version: i64) -> Result<(), IndexError> {
+    pub(super) fn catch_up(&mut self, version: i64) -> Result<(), IndexError> {
         if version == self.version { Ok(()) } else { self.load() }
     }
 
@@ -707,7 +711,9 @@ fn add_record(
         }
         None => (face.p_ok, face.model) = (None, None),
     }
-    Ok(Some((key, ColumnValues::of(&face, published))))
+    let mut find = transaction.prepare_cached("SELECT of_group, place FROM duplicates WHERE crop = ?1")?;
+    let group = find.query_row([face.crop.as_bytes()], |row| group_place(row, 0)).optional()?.flatten();
+    Ok(Some((key, ColumnValues { group, ..ColumnValues::of(&face, published) })))
 }
 
 /// The name of a photo's label, or its id; empty if the photo has none.

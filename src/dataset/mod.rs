@@ -13,11 +13,14 @@
 //!   changes one number.
 //! - Which originals are shared follows from the endings: a table of originals and labels, kept by triggers, and two
 //!   columns in memory ([`placeholder`]).
+//! - Groups of duplicates belong to crops ([`duplicates`]): the table `duplicates` has those that were found last, and a
+//!   column in memory has them for each face. Which face is the best of its group follows from the faces that are there.
 //! - Verdicts belong to crops: the table `verdicts` has all of them, the table `crop_verdicts` what counts for each crop,
 //!   from the log of verdicts, with a position of its own in that log. Columns in memory have it for each face, so that queries and counts can name it. A face
 //!   whose photo ends again with other bytes has another crop, and so no verdict.
 
 mod columns;
+pub mod duplicates;
 mod ending;
 pub mod export_filter;
 pub mod face;

@@ -7,14 +7,15 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, Statement, params};
 
 use super::columns::{ColumnValues, Columns};
+use super::duplicates::group_place;
 use super::ending::{EndedPhoto, EndingCount};
 use super::face::{Face, FaceVerdict, Number, Text};
-use crate::domain::{CauseCode, ContentHash, Id, Quality};
+use crate::domain::{CauseCode, ContentHash, Fingerprint, Id, Quality};
 use crate::source::timestamp::Timestamp;
 
 pub const ADD_FACE: &str = "INSERT INTO faces VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, \
     ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, \
-    ?36, ?37, ?38, ?39, ?40, ?41, ?42, ?43, ?44, ?45)";
+    ?36, ?37, ?38, ?39, ?40, ?41, ?42, ?43, ?44, ?45, ?46)";
 pub const ADD_PREDICTION: &str = "INSERT OR REPLACE INTO predictions SELECT key, ?2, ?3 FROM faces WHERE key = ?1";
 pub const ADD_ENDING: &str = "INSERT INTO endings VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
     ?11, ?12)";
@@ -94,6 +95,7 @@ pub fn insert(statement: &mut Statement<'_>, face: &Face, published: Option<i64>
         quality.map(|quality| quality.pixels.as_bytes()),
         face.opt_out,
         face.fill.as_str(),
+        face.fingerprint.map(Fingerprint::bytes),
     ];
     statement.execute(values).map(drop)
 }
@@ -138,10 +140,11 @@ pub fn face(row: &Row<'_>) -> rusqlite::Result<Face> {
         quality: quality(row)?,
         opt_out: row.get(44)?,
         fill: word(row, 45)?,
-        p_ok: row.get(47)?,
-        model: row.get(48)?,
-        shared_photos: row.get(49)?,
-        shared_labels: row.get(50)?,
+        fingerprint: row.get::<_, Option<[u8; 16]>>(46)?.map(Fingerprint::from_bytes),
+        p_ok: row.get(48)?,
+        model: row.get(49)?,
+        shared_photos: row.get(50)?,
+        shared_labels: row.get(51)?,
         verdict: verdict(row)?,
     })
 }
@@ -225,11 +228,12 @@ pub fn read_columns(connection: &Connection) -> rusqlite::Result<Columns> {
          width, height, original_bytes, coalesce(photos, 1), coalesce(labels, 1), contrast, saturation,
          face_blur, jpeg_quality, yaw, pitch, eyes_open, mouth_open, outlier, damage IS NOT NULL,
          label_name, label_id, host, model, search, align, fill, format, judgement, reason, judged_by, judged_on,
-         opt_out, pixels
+         opt_out, pixels, of_group, place
          FROM faces LEFT JOIN predictions ON face = key
          LEFT JOIN (SELECT original AS shared, sum(photos) AS photos, max(count(nullif(label, '')), 1) AS labels FROM originals
                     GROUP BY original HAVING sum(photos) > 1) ON shared = original
          LEFT JOIN crop_verdicts ON crop_verdicts.crop = faces.crop
+         LEFT JOIN duplicates ON duplicates.crop = faces.crop
          ORDER BY key",
     )?;
     let mut rows = rows.query([])?;
@@ -247,9 +251,11 @@ pub fn read_columns(connection: &Connection) -> rusqlite::Result<Columns> {
             *text = row.get(3 + Number::ALL.len() + at)?;
         }
         let id = Id::new(row.get::<_, String>(1)?);
-        let pixels: Option<[u8; 32]> = row.get(3 + Number::ALL.len() + Text::ALL.len())?;
+        let pixels_column = 3 + Number::ALL.len() + Text::ALL.len();
+        let pixels: Option<[u8; 32]> = row.get(pixels_column)?;
         let pixels = pixels.map(ContentHash::from_digest);
-        columns.upsert(row.get(0)?, ColumnValues { id, numbers, texts, published: row.get(2)?, pixels });
+        let group = group_place(row, pixels_column + 1)?;
+        columns.upsert(row.get(0)?, ColumnValues { id, numbers, texts, published: row.get(2)?, pixels, group });
     }
     Ok(columns)
 }

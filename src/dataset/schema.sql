@@ -53,7 +53,9 @@ CREATE TABLE faces (
     pixels BLOB,
     -- What the host reserved about the use of the photo; NULL: nothing.
     opt_out TEXT,
-    fill TEXT NOT NULL
+    fill TEXT NOT NULL,
+    -- Of the crop, 16 bytes; NULL: it is not measured.
+    fingerprint BLOB
 );
 
 -- The predictions of the run's current classifier. A face that it has not scored has none.
@@ -120,6 +122,13 @@ CREATE TABLE verdict_hours (
     verdicts INTEGER NOT NULL,
     in_bulk INTEGER NOT NULL,
     PRIMARY KEY (hour, person)
+) WITHOUT ROWID;
+
+-- The groups of duplicates, by crop. `place`: the best of a group has 0.
+CREATE TABLE duplicates (
+    crop BLOB PRIMARY KEY,
+    of_group INTEGER NOT NULL,
+    place INTEGER NOT NULL
 ) WITHOUT ROWID;
 
 CREATE INDEX faces_by_crop ON faces(crop);

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::named::{self, UnknownName};
-use super::{ContentHash, ImageFormat, Landmarks, Quality};
+use super::{ContentHash, Fingerprint, ImageFormat, Landmarks, Quality};
 
 /// How the square of the crop is placed around the face.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -113,4 +113,7 @@ pub struct Crop {
     /// None: an earlier version made the crop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quality: Option<Quality>,
+    /// What copies of the photo have in common. None: an earlier version made the crop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Fingerprint>,
 }

@@ -115,6 +115,11 @@ impl ObjectKey {
         format!("versions/{run}/")
     }
 
+    /// The groups of duplicates of a run: `duplicates/RUN/SHA256.jsonl`.
+    pub fn duplicates(run: &RunName, sha256: ContentHash) -> Self {
+        Self(format!("duplicates/{run}/{sha256}.jsonl"))
+    }
+
     fn hashed(folder: &str, hash: ContentHash, format: ImageFormat) -> Self {
         let hash = hash.to_string();
         Self(format!("{folder}/{}/{hash}.{}", &hash[..2], format.extension()))

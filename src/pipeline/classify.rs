@@ -359,6 +359,7 @@ mod tests {
             blur: 0.0,
             exposure: 0.0,
             quality: None,
+            fingerprint: None,
         });
         photo
     }

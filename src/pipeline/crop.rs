@@ -18,7 +18,7 @@ use crate::objects::ObjectKey;
 use crate::vision::detector::{Detector, NoFace};
 use crate::vision::geometry::{Square, round};
 use crate::vision::image::{self, Limits};
-use crate::vision::{align, quality};
+use crate::vision::{align, fingerprint, quality};
 
 /// Reads the original, stores the crop, adds [`crate::domain::Crop`]. The same photo and settings result in the same
 /// bytes.
@@ -129,6 +129,7 @@ fn cut(
         blur: round(measured.blur, 2),
         exposure: round(measured.exposure, 4),
         quality: Some(quality),
+        fingerprint: Some(fingerprint::of(&pixels)),
     };
     Ok((Bytes::from(bytes), crop))
 }

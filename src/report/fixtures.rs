@@ -67,6 +67,7 @@ pub fn predicted(id: i64, p_ok: f64) -> Photo {
                 outlier: 1.5,
                 pixels: ContentHash::of(format!("pixels {id}").as_bytes()),
             }),
+            fingerprint: None,
         }),
         prediction: Some(Prediction { p_ok, model: "okng-1".into(), model_sha256: ContentHash::of(b"okng-1") }),
     };

@@ -14,7 +14,7 @@ use crate::ledger::{Filter, Ledger, LedgerError};
 use crate::objects::{ObjectError, ObjectKey, Objects};
 use crate::pipeline::measures::{self, CropFacts};
 use crate::vision::image::{Limits, decode, jpeg_quality};
-use crate::vision::{pose, quality};
+use crate::vision::{fingerprint, pose, quality};
 
 /// What a call did. A call that is repeated goes on where an earlier one was interrupted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -116,7 +116,7 @@ impl Measure<'_> {
         let (Some(original), Some(crop)) = (facts.original.clone(), facts.crop.clone()) else {
             return Ok(One::Unreadable("its record has no crop".into()));
         };
-        if crop.quality.is_some() {
+        if crop.quality.is_some() && crop.fingerprint.is_some() {
             return Ok(One::Known);
         }
         let bytes = match self.objects.get(&ObjectKey::face(crop.sha256, crop.format)).await {
@@ -180,6 +180,7 @@ fn measure(
     }
     let jpeg_quality = original.as_deref().and_then(jpeg_quality);
     let facts = CropFacts { landmarks: &crop.landmarks, angle: crop.angle, jpeg_quality, reference };
+    crop.fingerprint = Some(fingerprint::of(&pixels));
     crop.quality = Some(measures::quality(&pixels, &quality::measure(&pixels, &crop.landmarks), facts));
     Ok(crop)
 }
@@ -266,6 +267,7 @@ mod tests {
                 blur: 100.0,
                 exposure: 0.5,
                 quality: None,
+                fingerprint: None,
             });
             let position = Position::entering(StageName::Classify);
             let message = Message { position, ..Message::first(photo, 5) };
@@ -314,7 +316,9 @@ mod tests {
             let quality = after.photo.facts.crop.as_ref().unwrap().quality.clone().unwrap();
             assert_eq!((quality.pixels, quality.jpeg_quality), (ContentHash::of(&picture(2)), Some(100)));
             let mut unmeasured = after.clone();
-            unmeasured.photo.facts.crop.as_mut().unwrap().quality = None;
+            let crop = unmeasured.photo.facts.crop.as_mut().unwrap();
+            assert_eq!(crop.fingerprint, Some(fingerprint::of(&picture(2))));
+            (crop.quality, crop.fingerprint) = (None, None);
             assert_eq!(unmeasured, before, "nothing else changes");
             if let Some(records) = &run.records {
                 assert_eq!(records.read(&after.photo.key()).await.unwrap().unwrap().message, after);

@@ -4,6 +4,7 @@ pub mod align;
 pub mod detector;
 pub mod dlib;
 pub mod ffhq_fill;
+pub mod fingerprint;
 pub mod geometry;
 pub mod image;
 pub mod pose;

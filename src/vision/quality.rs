@@ -118,7 +118,7 @@ fn face_box(crop: &RgbImage, landmarks: &[[f32; 2]]) -> Option<RgbImage> {
 }
 
 /// Luma of each pixel (BT.601), 0 to 255.
-fn luma(picture: &RgbImage) -> Vec<f32> {
+pub fn luma(picture: &RgbImage) -> Vec<f32> {
     let luma = |p: &[u8]| 0.299 * f32::from(p[0]) + 0.587 * f32::from(p[1]) + 0.114 * f32::from(p[2]);
     picture.chunks_exact(3).map(luma).collect()
 }

@@ -207,5 +207,6 @@ fn crop(body: &[u8]) -> Crop {
         blur: 1.0,
         exposure: 0.5,
         quality: None,
+        fingerprint: None,
     }
 }

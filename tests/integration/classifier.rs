@@ -200,6 +200,7 @@ fn photo(id: i64, sha256: ContentHash, mirrors: &[f32; MIRRORS]) -> Photo {
         blur: 100.0,
         exposure: 0.5,
         quality: None,
+        fingerprint: None,
     });
     photo
 }

@@ -79,6 +79,7 @@ pub fn with_face(id: i64, p_ok: f64) -> Photo {
         blur: 1.0,
         exposure: 0.5,
         quality: None,
+        fingerprint: None,
     });
     photo.facts.prediction =
         Some(Prediction { p_ok, model: "okng-1".into(), model_sha256: ContentHash::of(b"okng-1") });

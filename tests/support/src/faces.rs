@@ -1,8 +1,8 @@
 //! Synthetic faces, each determined by its number.
 
 use facemill::domain::{
-    Align, Candidate, ContentHash, Crop, Decoding, Face, Facts, Fill, ImageFormat, Original, Photo, Prediction,
-    Quality, RunName, Search,
+    Align, Candidate, ContentHash, Crop, Decoding, Face, Facts, Fill, Fingerprint, ImageFormat, Original, Photo,
+    Prediction, Quality, RunName, Search,
 };
 
 /// Pseudo-random numbers (SplitMix64, Steele et al. 2014).
@@ -91,6 +91,7 @@ pub fn photo(id: u64) -> Photo {
             blur: random.share() * 900.0,
             exposure: random.share(),
             quality: quality(id),
+            fingerprint: fingerprint(id),
         }),
         prediction: {
             let p_ok = random.share();
@@ -98,6 +99,13 @@ pub fn photo(id: u64) -> Photo {
         },
     };
     photo
+}
+
+/// Faces that are measured have one; each is far from all others.
+fn fingerprint(id: u64) -> Option<Fingerprint> {
+    let mut random = Random::new(id + 2_000_000);
+    let mut half = || u128::from(random.below(1 << 32) << 32 | random.below(1 << 32));
+    quality(id).map(|_| Fingerprint::from_bits(half() << 64 | half()))
 }
 
 /// Some are of an earlier version, some originals are no JPEG, and two photos each have the same pixels.

@@ -1,0 +1,200 @@
+//! The groups of duplicates of a run, and what people have parted.
+//!
+//! `runs/RUN/duplicates.json` names the groups that count, `duplicates/RUN/SHA256.jsonl` has them, one a line. They are
+//! derived, and can be found again. `runs/RUN/partings.json` is what people have said: an append-only list.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{change, damaged, decode, encode, optional};
+use crate::domain::{ContentHash, RunName};
+use crate::objects::{ObjectError, ObjectKey, Objects};
+
+/// Crops that show one photograph, the best first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DuplicateGroup {
+    pub crops: Vec<ContentHash>,
+}
+
+/// Which groups count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundDuplicates {
+    pub groups_sha256: ContentHash,
+    pub groups: u64,
+    /// Crops of the run that were compared.
+    pub compared: u64,
+    /// Seconds since 1970, UTC.
+    pub at: u64,
+    /// The version of the program.
+    pub facemill: String,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct CurrentDuplicates {
+    current: Option<FoundDuplicates>,
+}
+
+/// What a person has said: none of `crops` is in one group with another one of `group`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parting {
+    pub crops: Vec<ContentHash>,
+    /// The group as the person saw it, the parted crops included.
+    pub group: Vec<ContentHash>,
+    pub by: String,
+    /// Seconds since 1970, UTC.
+    pub at: u64,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Partings {
+    partings: Vec<Parting>,
+}
+
+/// The duplicates of one run in the object store. Clones share the store.
+#[derive(Clone)]
+pub struct StoredDuplicates {
+    objects: Arc<dyn Objects>,
+    run: RunName,
+}
+
+impl StoredDuplicates {
+    pub fn new(objects: Arc<dyn Objects>, run: RunName) -> Self {
+        Self { objects, run }
+    }
+
+    fn key(&self) -> ObjectKey {
+        ObjectKey::of_run(&self.run, "duplicates")
+    }
+
+    fn partings_key(&self) -> ObjectKey {
+        ObjectKey::of_run(&self.run, "partings")
+    }
+
+    /// None: nobody has looked for duplicates in the run.
+    pub async fn current(&self) -> Result<Option<FoundDuplicates>, ObjectError> {
+        let key = self.key();
+        let Some(body) = optional(self.objects.get(&key).await)? else { return Ok(None) };
+        Ok(decode::<CurrentDuplicates>(&key, &body)?.current)
+    }
+
+    /// The groups under a hash. None: newer groups have replaced them.
+    pub async fn groups(&self, sha256: ContentHash) -> Result<Option<Vec<DuplicateGroup>>, ObjectError> {
+        let key = ObjectKey::duplicates(&self.run, sha256);
+        let Some(body) = optional(self.objects.get(&key).await)? else { return Ok(None) };
+        if ContentHash::of(&body) != sha256 {
+            return Err(damaged(&key, "its content does not have this hash: run `facemill duplicates` again"));
+        }
+        let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines.map(|line| decode(&key, line)).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// Makes these the groups that count.
+    pub async fn write(
+        &self,
+        groups: &[DuplicateGroup],
+        compared: u64,
+        at: u64,
+    ) -> Result<FoundDuplicates, ObjectError> {
+        let key = self.key();
+        let mut body = Vec::new();
+        for group in groups {
+            body.extend_from_slice(&encode(&key, group)?);
+            body.push(b'\n');
+        }
+        let found = FoundDuplicates {
+            groups_sha256: ContentHash::of(&body),
+            groups: groups.len() as u64,
+            compared,
+            at,
+            facemill: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let file = ObjectKey::duplicates(&self.run, found.groups_sha256);
+        self.objects.put(&file, Bytes::from(body), "application/jsonl").await?;
+        let replace = |document: &mut CurrentDuplicates| Ok::<_, ObjectError>(document.current.replace(found.clone()));
+        let earlier = change(&*self.objects, &key, replace).await?;
+        if let Some(earlier) = earlier.filter(|earlier| earlier.groups_sha256 != found.groups_sha256) {
+            self.objects.delete(&ObjectKey::duplicates(&self.run, earlier.groups_sha256)).await?;
+        }
+        Ok(found)
+    }
+
+    /// All partings, oldest first.
+    pub async fn partings(&self) -> Result<Vec<Parting>, ObjectError> {
+        let key = self.partings_key();
+        let Some(body) = optional(self.objects.get(&key).await)? else { return Ok(Vec::new()) };
+        Ok(decode::<Partings>(&key, &body)?.partings)
+    }
+
+    /// Adds partings. Concurrent ones are all kept.
+    pub async fn part(&self, partings: &[Parting]) -> Result<(), ObjectError> {
+        let add = |document: &mut Partings| {
+            // An earlier attempt may have succeeded although its answer was lost.
+            document.partings.retain(|known| !partings.contains(known));
+            document.partings.extend_from_slice(partings);
+            Ok::<_, ObjectError>(())
+        };
+        change(&*self.objects, &self.partings_key(), add).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objects::folder::Folder;
+
+    fn group(names: &[&str]) -> DuplicateGroup {
+        DuplicateGroup { crops: names.iter().map(|name| ContentHash::of(name.as_bytes())).collect() }
+    }
+
+    #[tokio::test]
+    async fn the_last_groups_count_and_earlier_ones_are_deleted() {
+        let scratch = tempfile::tempdir().unwrap();
+        let stored = StoredDuplicates::new(Arc::new(Folder::at(scratch.path())), RunName::default());
+        assert_eq!(stored.current().await.unwrap(), None);
+        let groups = [group(&["a", "b"]), group(&["c", "d", "e"])];
+        let first = stored.write(&groups, 9, 7).await.unwrap();
+        assert_eq!((first.groups, first.compared), (2, 9));
+        assert_eq!(stored.current().await.unwrap(), Some(first.clone()));
+        assert_eq!(stored.groups(first.groups_sha256).await.unwrap().unwrap(), groups);
+        // The same groups again keep their file.
+        assert_eq!(stored.write(&groups, 9, 8).await.unwrap().groups_sha256, first.groups_sha256);
+        assert!(stored.groups(first.groups_sha256).await.unwrap().is_some());
+        let second = stored.write(&[], 9, 9).await.unwrap();
+        assert_eq!(stored.groups(second.groups_sha256).await.unwrap(), Some(Vec::new()));
+        assert_eq!(stored.groups(first.groups_sha256).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn damaged_groups_are_named() {
+        let scratch = tempfile::tempdir().unwrap();
+        let stored = StoredDuplicates::new(Arc::new(Folder::at(scratch.path())), RunName::default());
+        let found = stored.write(&[group(&["a", "b"])], 2, 7).await.unwrap();
+        let path = scratch.path().join(format!("duplicates/default/{}.jsonl", found.groups_sha256));
+        std::fs::write(path, "{}").unwrap();
+        let error = stored.groups(found.groups_sha256).await.unwrap_err().to_string();
+        assert!(error.contains(&found.groups_sha256.to_string()), "{error}");
+    }
+
+    #[tokio::test]
+    async fn partings_are_added_and_never_lost() {
+        let scratch = tempfile::tempdir().unwrap();
+        let stored = StoredDuplicates::new(Arc::new(Folder::at(scratch.path())), RunName::default());
+        assert_eq!(stored.partings().await.unwrap(), []);
+        let parting = |name: &str, at| {
+            let crops = group(&[name]).crops;
+            Parting { crops, group: group(&[name, "x"]).crops, by: "ada".into(), at }
+        };
+        let all = [parting("a", 1), parting("b", 2), parting("c", 3)];
+        stored.part(&all[..1]).await.unwrap();
+        let (one, other) = tokio::join!(stored.part(&all[1..2]), stored.part(&all[2..]));
+        (one.unwrap(), other.unwrap());
+        let mut known = stored.partings().await.unwrap();
+        known.sort_by_key(|parting| parting.at);
+        assert_eq!(known, all);
+        stored.part(&all[2..]).await.unwrap();
+        assert_eq!(stored.partings().await.unwrap().len(), 3, "the same again");
+    }
+}
