@@ -194,6 +194,7 @@ fn freezing(index: &Index) {
             upscale: true,
             per_label: None,
             placeholders: true,
+            duplicates: false,
         };
         let name = name(text);
         let frozen = freeze(index, &versions, &name, &settings, 0, &|_, _| {});

@@ -190,7 +190,8 @@ mod tests {
         let all = [parting("a", 1), parting("b", 2), parting("c", 3)];
         stored.part(&all[..1]).await.unwrap();
         let (one, other) = tokio::join!(stored.part(&all[1..2]), stored.part(&all[2..]));
-        (one.unwrap(), other.unwrap());
+        one.unwrap();
+        other.unwrap();
         let mut known = stored.partings().await.unwrap();
         known.sort_by_key(|parting| parting.at);
         assert_eq!(known, all);

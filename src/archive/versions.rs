@@ -27,6 +27,8 @@ pub struct VersionSelection {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_label: Option<usize>,
     pub placeholders: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub duplicates: bool,
 }
 
 /// Numbers of faces.
@@ -39,6 +41,9 @@ pub struct VersionCounts {
     pub too_small: u64,
     /// The crop of another photo.
     pub copies: u64,
+    /// Another crop of a photograph of which a better one was there.
+    #[serde(default)]
+    pub duplicates: u64,
     pub beyond_label_limit: u64,
     /// `not judged` for faces without a verdict.
     pub by_verdict: BTreeMap<String, u64>,
@@ -153,6 +158,7 @@ mod tests {
                 upscale: false,
                 per_label: Some(3),
                 placeholders: false,
+                duplicates: false,
             },
             threshold: 0.5,
             model_sha256: None,

@@ -15,7 +15,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use dataset::{curate, evaluate, export, faces, models, rescore, suggest, synthetic, train, users, verdicts, versions};
+use dataset::{
+    curate, duplicates, evaluate, export, faces, models, rescore, suggest, synthetic, train, users, verdicts, versions,
+};
 use inspect::{audit, describe, doctor, report, simulate, status, why};
 use operate::{dead, measure, pause, produce, rebuild, retry, work};
 use run::{candidates, demo};
@@ -84,6 +86,8 @@ enum Command {
     Train(train::Args),
     /// Lists the faces to judge next, and how many OK ones are left; or verdicts to look at again
     Suggest(suggest::Args),
+    /// Finds crops that show one photograph, however it was copied: exports take the best one of each
+    Duplicates(duplicates::Args),
     /// Measures a classifier on verdicts: figures with intervals, and a page with its worst mistakes
     Evaluate(evaluate::Args),
     /// Lists stored classifiers, shows one, or makes one the current classifier of a run
@@ -145,6 +149,7 @@ fn dispatch(command: Command, definition: &Definition) -> Result<ExitCode, Failu
         Command::Users(args) => users::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Suggest(args) => suggest::run(&args),
+        Command::Duplicates(args) => duplicates::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Rescore(args) => rescore::run(&args),

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 
 use memchr::memmem::Finder;
 
-use super::duplicates::GroupPlace;
 use super::face::{DUPLICATE, Face, FaceStatus, FaceVerdict, Number, PIXELS, PLACEHOLDER, STATUS, Text};
+use super::group_place::GroupPlace;
 use super::placeholder::Placeholder;
 use super::query::{Field, FieldType, Operator, Query, Value};
 use super::suggested::SuggestedOrders;

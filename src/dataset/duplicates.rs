@@ -3,23 +3,16 @@
 //! A group is known by crops: faces with the same crop are in the same group. The best face of a group is the first one of
 //! its best crop that is there: when its photo ends again without a face, the next one takes its place.
 
+use std::collections::HashSet;
+
 use rusqlite::params;
-use rusqlite::types::ValueRef;
 
 use super::columns::Rows;
+use super::group_place::{GroupPlace, group_place};
 use super::index::{Index, IndexError};
 use super::rows;
 use crate::archive::duplicates::DuplicateGroup;
-use crate::domain::{ContentHash, Fingerprint, ImageFormat};
-
-/// The place of a crop in a group of duplicates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GroupPlace {
-    /// The number of the group. Groups are numbered anew whenever duplicates are looked for.
-    pub group: u32,
-    /// The best crop has 0.
-    pub place: u32,
-}
+use crate::domain::{ContentHash, Fingerprint, Id, ImageFormat};
 
 /// What is compared of a crop, and what makes one better than another.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +26,7 @@ pub struct ComparedCrop {
     pub fingerprint: Option<Fingerprint>,
     pub saturation: f64,
     pub face_blur: f64,
+    /// 100 for originals that are no JPEG.
     pub jpeg_quality: u8,
     /// Faces of the run with this crop.
     pub faces: u32,
@@ -70,6 +64,16 @@ impl Index {
         self.columns.duplicates_among(&self.present(rows))
     }
 
+    /// The photo of a row.
+    pub fn photo_of(&self, row: usize) -> &Id {
+        self.columns.id(row)
+    }
+
+    /// The photos of rows.
+    pub fn photos_of(&self, rows: &Rows) -> HashSet<Id> {
+        rows.iter().map(|row| self.columns.id(row).clone()).collect()
+    }
+
     /// The faces of the group that a row is in, as rows, the best first; only the row itself if it is in none.
     pub fn group_of(&self, row: usize) -> Result<Vec<usize>, IndexError> {
         let Some(GroupPlace { group, .. }) = self.columns.group(row) else { return Ok(vec![row]) };
@@ -87,7 +91,7 @@ impl Index {
         let mut read = || {
             let mut select = self.connection.prepare_cached(
                 "SELECT crop, format, size, mirrored_head, fingerprint, coalesce(saturation, 0),
-                 coalesce(face_blur, 0), coalesce(jpeg_quality, 0), count(*) FROM faces GROUP BY crop ORDER BY crop",
+                 coalesce(face_blur, 0), coalesce(jpeg_quality, 100), count(*) FROM faces GROUP BY crop ORDER BY crop",
             )?;
             let mut found = select.query([])?;
             while let Some(row) = found.next()? {
@@ -106,13 +110,5 @@ impl Index {
             Ok(())
         };
         read().map_err(|error| self.failed(error))
-    }
-}
-
-/// From two columns of a row, which are NULL for a crop without a group.
-pub(super) fn group_place(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<GroupPlace>> {
-    match row.get_ref(column)? {
-        ValueRef::Null => Ok(None),
-        _ => Ok(Some(GroupPlace { group: row.get(column)?, place: row.get(column + 1)? })),
     }
 }

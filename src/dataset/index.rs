@@ -9,9 +9,9 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Statement, Transaction, TransactionBehavior, params};
 
 use super::columns::{ColumnValues, Columns};
-use super::duplicates::group_place;
 use super::ending::{EndedPhoto, EndingCount};
 use super::face::{Face, FaceStatus, FaceVerdict, Number, Text};
+use super::group_place::group_place;
 use super::page::{Cursor, Order, Page, select, sorted};
 use super::placeholder::{Placeholder, Placeholders};
 use super::query::Query;

@@ -25,6 +25,7 @@ mod ending;
 pub mod export_filter;
 pub mod face;
 pub mod follow;
+mod group_place;
 pub mod index;
 pub mod interval;
 pub mod judging;

@@ -7,9 +7,9 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, Statement, params};
 
 use super::columns::{ColumnValues, Columns};
-use super::duplicates::group_place;
 use super::ending::{EndedPhoto, EndingCount};
 use super::face::{Face, FaceVerdict, Number, Text};
+use super::group_place::group_place;
 use crate::domain::{CauseCode, ContentHash, Fingerprint, Id, Quality};
 use crate::source::timestamp::Timestamp;
 

@@ -27,6 +27,8 @@ pub struct SelectionSettings {
     pub per_label: Option<usize>,
     /// Whether placeholders are selected.
     pub placeholders: bool,
+    /// Whether all faces of a group of duplicates are selected, and not only the best one of those that fulfil the query.
+    pub duplicates: bool,
 }
 
 impl SelectionSettings {
@@ -39,6 +41,7 @@ impl SelectionSettings {
             upscale: self.upscale,
             per_label: self.per_label,
             placeholders: self.placeholders,
+            duplicates: self.duplicates,
         }
     }
 }
@@ -72,6 +75,8 @@ pub struct Selection {
     pub too_small: u64,
     /// The same crop as that of another photo.
     pub copies: u64,
+    /// Another crop of a photograph of which a better one fulfils the query.
+    pub duplicates: u64,
     /// Beyond the limit of their label.
     pub beyond_label_limit: u64,
 }
@@ -130,6 +135,10 @@ pub fn select(index: &Index, settings: &SelectionSettings) -> Result<Selection, 
     let matching = index.count(&wanted, threshold);
     let mut selection =
         Selection { matching, too_small: matching - index.count(&sized, threshold), ..Selection::default() };
+    let duplicates = match settings.duplicates {
+        true => HashSet::new(),
+        false => index.photos_of(&index.duplicates_among(&index.rows(&sized, threshold))),
+    };
     let (mut crops, mut of_label) = (HashSet::new(), HashMap::<String, usize>::new());
     let most = settings.number.unwrap_or(usize::MAX);
     let visited = index.each_face(&sized, settings.order, threshold, |face| {
@@ -138,6 +147,10 @@ pub fn select(index: &Index, settings: &SelectionSettings) -> Result<Selection, 
         }
         if crops.contains(&face.crop) {
             selection.copies += 1;
+            return Ok(());
+        }
+        if duplicates.contains(&face.photo_id) {
+            selection.duplicates += 1;
             return Ok(());
         }
         let labelled = of_label.entry(label_of(&face).to_owned()).or_default();

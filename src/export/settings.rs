@@ -81,6 +81,7 @@ pub enum OriginText {
         #[serde(skip_serializing_if = "Option::is_none")]
         per_label: Option<usize>,
         placeholders: bool,
+        duplicates: bool,
     },
     Version {
         version: VersionMark,
@@ -98,6 +99,7 @@ impl Origin {
                 number: wanted.number,
                 per_label: wanted.per_label,
                 placeholders: wanted.placeholders,
+                duplicates: wanted.duplicates,
             },
             Self::Version { version, since } => OriginText::Version { version: version.clone(), since: since.clone() },
         }

@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod dead_letters;
+pub mod duplicates;
 pub mod evaluation;
 pub mod health;
 pub mod heartbeat;

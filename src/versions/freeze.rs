@@ -78,6 +78,7 @@ fn counts(selection: &Selection) -> VersionCounts {
         matching: selection.matching,
         too_small: selection.too_small,
         copies: selection.copies,
+        duplicates: selection.duplicates,
         beyond_label_limit: selection.beyond_label_limit,
         ..VersionCounts::default()
     }

@@ -7,6 +7,7 @@ mod conformance;
 mod curation;
 mod dashboards;
 mod dataset;
+mod duplicates;
 mod export;
 mod fetch;
 mod ffhq;

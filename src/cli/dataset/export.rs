@@ -218,7 +218,7 @@ fn summary(exported: &Exported, selection: &Selection, removed: Option<&[Removed
     let mut summary = serde_json::json!({
         "to": exported.to, "manifest": exported.manifest, "faces": exported.faces, "labels": exported.labels,
         "already_there": exported.already_there, "matching": selection.matching, "too_small": selection.too_small,
-        "copies": selection.copies, "beyond_label_limit": selection.beyond_label_limit,
+        "copies": selection.copies, "duplicates": selection.duplicates, "beyond_label_limit": selection.beyond_label_limit,
     });
     if let Some(removed) = removed {
         summary["removed"] = removed.len().into();
@@ -233,6 +233,7 @@ fn text(args: &Args, exported: &Exported, selection: &Selection, removed: Option
     let left_out = [
         (selection.too_small, format!("smaller than {size} pixels")),
         (selection.copies, "the crop of another photo".to_owned()),
+        (selection.duplicates, "near-duplicates of a better crop".to_owned()),
         (selection.beyond_label_limit, "beyond the limit of their label".to_owned()),
     ];
     for (count, why) in left_out.into_iter().filter(|(count, _)| *count > 0) {

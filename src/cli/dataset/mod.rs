@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod curate;
+pub mod duplicates;
 pub mod evaluate;
 pub mod export;
 pub mod faces;

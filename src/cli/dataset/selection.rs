@@ -31,6 +31,9 @@ pub struct SelectionArgs {
     /// Selects placeholders, too: originals that photos of several labels share
     #[arg(long)]
     placeholders: bool,
+    /// Selects near-duplicates, too, which `facemill duplicates` has found: otherwise the best crop of each photograph
+    #[arg(long)]
+    duplicates: bool,
 }
 
 /// An order with its name.
@@ -46,7 +49,7 @@ fn sort(text: &str) -> Result<Sorted, UnknownSort> {
 
 impl SelectionArgs {
     /// The flags that say nothing when the faces are those of a version.
-    pub const OF_QUERY: [&str; 5] = ["query", "sort", "num", "max_per_label", "placeholders"];
+    pub const OF_QUERY: [&str; 6] = ["query", "sort", "num", "max_per_label", "placeholders", "duplicates"];
 
     pub fn settings(&self) -> SelectionSettings {
         let count = |number: Option<u64>| number.map(|number| usize::try_from(number).unwrap_or(usize::MAX));
@@ -59,6 +62,7 @@ impl SelectionArgs {
             upscale: self.upscale,
             per_label: count(self.max_per_label),
             placeholders: self.placeholders,
+            duplicates: self.duplicates,
         }
     }
 

@@ -151,6 +151,7 @@ fn description(header: &VersionHeader) -> String {
     for (count, why) in [
         (counts.too_small, "smaller"),
         (counts.copies, "the crop of another photo"),
+        (counts.duplicates, "near-duplicates of a better crop"),
         (counts.beyond_label_limit, "beyond the limit of their label"),
     ] {
         if count > 0 {

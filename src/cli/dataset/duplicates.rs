@@ -1,0 +1,152 @@
+//! `facemill duplicates`.
+
+use std::collections::HashSet;
+use std::fmt::Write;
+use std::process::ExitCode;
+use std::sync::Mutex;
+
+use serde::Serialize;
+
+use crate::cli::dataset::features::FeatureArgs;
+use crate::cli::dataset::index::{IndexArgs, progress};
+use crate::cli::failure::Failure;
+use crate::cli::output::{print_json, print_text};
+use crate::cli::process::person;
+use crate::cli::progress::Bars;
+use crate::cli::settings::flags::ModelArgs;
+use crate::cli::settings::run_target::RunTargetArgs;
+use crate::dataset::{Index, IndexError, Query};
+use crate::domain::Id;
+use crate::domain::clock::now;
+use crate::services::duplicates::{DuplicateFinder, DuplicatesError, Search, SearchStep, part};
+use crate::services::run_target::RunTarget;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Takes the faces of these photos out of their groups instead, for ever: they show something else
+    #[arg(long, value_name = "PHOTO_ID", num_args = 1..)]
+    part: Vec<Id>,
+    /// Who parts them [default: this user]
+    #[arg(long, value_name = "NAME", requires = "part")]
+    by: Option<String>,
+    /// How many groups are listed
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    limit: u16,
+    #[command(flatten)]
+    features: FeatureArgs,
+    #[command(flatten)]
+    index: IndexArgs,
+    #[command(flatten)]
+    models: ModelArgs,
+    #[command(flatten)]
+    target: RunTargetArgs,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
+    crate::cli::process::block_on(async {
+        let target = args.target.open().await?;
+        let (mut index, source) = args.index.open(&target)?;
+        let bars = Bars::new(!args.target.json);
+        source.update(&mut index, &progress(&bars)).await.map_err(Failure::broken)?;
+        if !args.part.is_empty() {
+            bars.clear();
+            return part_faces(args, &target, &index).await;
+        }
+        let search = search(args, &target, &index, &bars).await;
+        bars.clear();
+        let search = search?;
+        source.update(&mut index, &|_| {}).await.map_err(Failure::broken)?;
+        let groups = groups(&index, args.limit.into()).map_err(Failure::broken)?;
+        let listing = Listing { search, groups };
+        match args.target.json {
+            true => print_json(&listing),
+            false => print_text(&text(&listing)),
+        }
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn search(args: &Args, target: &RunTarget, index: &Index, bars: &Bars) -> Result<Search, Failure> {
+    let features = args.features.open(target.folder())?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut finder = DuplicateFinder::open(&args.models.find(), features, threads).map_err(Failure::broken)?;
+    let bar = Mutex::new(None);
+    let progress = |step| {
+        let (name, done, of) = match step {
+            SearchStep::Fingerprints { done, of } => ("fingerprints", done, of),
+            SearchStep::Pairs { done, of } => ("pairs", done, of),
+        };
+        let mut shown = bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if shown.as_ref().is_none_or(|(known, _)| *known != name) {
+            *shown = Some((name, bars.count(name, of)));
+        }
+        if let Some((_, bar)) = &*shown {
+            bar.set_position(done);
+        }
+    };
+    finder.search(index, &target.objects, now().as_secs(), &progress).await.map_err(Failure::broken)
+}
+
+async fn part_faces(args: &Args, target: &RunTarget, index: &Index) -> Result<(), Failure> {
+    let by = args.by.clone().unwrap_or_else(person);
+    let parted = part(index, &target.objects, &args.part, &by, now().as_secs()).await.map_err(|error| match error {
+        DuplicatesError::NoFace(_) | DuplicatesError::NoGroup(_) => Failure::usage(error),
+        error => Failure::broken(error),
+    })?;
+    match args.target.json {
+        true => print_json(&serde_json::json!({ "parted": parted })),
+        false => print_text(&format!("parted {parted} {}\n", if parted == 1 { "crop" } else { "crops" })),
+    }
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Listing {
+    #[serde(flatten)]
+    search: Search,
+    /// Photos of each group, the best one first.
+    #[serde(rename = "listed")]
+    groups: Vec<Vec<Id>>,
+}
+
+/// The photos of the first groups, the best one of each first.
+fn groups(index: &Index, limit: usize) -> Result<Vec<Vec<Id>>, IndexError> {
+    let (mut groups, mut known) = (Vec::new(), HashSet::new());
+    for row in index.duplicates_among(&index.rows(&Query::ALL, index.threshold())).iter() {
+        if groups.len() >= limit {
+            break;
+        }
+        let rows = index.group_of(row)?;
+        if known.insert(rows.first().copied()) {
+            groups.push(rows.into_iter().map(|row| index.photo_of(row).clone()).collect());
+        }
+    }
+    Ok(groups)
+}
+
+fn text(Listing { search, groups }: &Listing) -> String {
+    let mut text = String::new();
+    for group in groups {
+        let names: Vec<String> = group.iter().map(|id| id.as_str().escape_debug().to_string()).collect();
+        let (best, others) = names.split_first().map_or(("", &[][..]), |(best, others)| (best.as_str(), others));
+        let _ = writeln!(text, "{best:<16} {}", others.join(" "));
+    }
+    let found = &search.found;
+    let _ = writeln!(
+        text,
+        "{} groups, {} crops besides the best ones, of {} compared; {} close pairs show something else",
+        found.groups, search.duplicates, found.compared, search.refuted
+    );
+    if groups.len() < found.groups as usize {
+        let _ =
+            writeln!(text, "{} groups are listed, the photo of the best crop first: --limit lists more", groups.len());
+    }
+    if search.unmeasured > 0 {
+        let _ =
+            writeln!(text, "not compared: {} crops without a fingerprint; run `facemill measure`", search.unmeasured);
+    }
+    if search.unreadable > 0 {
+        let _ = writeln!(text, "not readable: {} crops", search.unreadable);
+    }
+    text
+}
