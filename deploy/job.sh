@@ -42,7 +42,7 @@ if [[ -n ${DETACH-} ]]; then
 fi
 
 of_pod() { # prints a field of the pod's status
-    "${kubectl[@]}" get pods --selector "job-name=$job" --output "jsonpath={.items[0].status.$1}" 2>/dev/null || true
+    "${kubectl[@]}" get pods --selector "batch.kubernetes.io/job-name=$job" --output "jsonpath={.items[0].status.$1}" 2>/dev/null || true
 }
 trap 'echo "the Job goes on: $log_command" >&2; exit 130' INT TERM
 until [[ $(of_pod phase) =~ ^(Running|Succeeded|Failed)$ ]]; do

@@ -67,6 +67,7 @@ def run_scenario(installation, dump, power_off=None, photo=None):
     if photo:
         installation.do_as_the_manual_says(dump, photo)
         judge_a_face(installation)
+        make_a_dataset(installation)
     assert not (restarts := installation.restarts()), restarts
     installation.close()
 
@@ -91,6 +92,18 @@ def judge_a_face(installation):
     say(f"photo {photo} was judged on the page; {pod} was killed; the next pod has the verdict and the session")
     installation.kubectl("delete", "deployment/curate")
     installation.kubectl("wait", "--for=delete", "pod", "--selector=role=page", "--timeout=200s")
+
+
+def make_a_dataset(installation):
+    """Makes a dataset of the judged face by Jobs, as docs/kubernetes.md says."""
+    say(installation.as_job("measure", "--run", RUN).strip().splitlines()[-1])
+    say(installation.as_job("duplicates", "--run", RUN, "--limit", "1").strip().splitlines()[-1])
+    installation.as_job("dataset", "freeze", "v1", "--run", RUN, "--size", "64")
+    to = "s3://facemill/datasets/v1.zip"
+    output = installation.as_job("export", "--run", RUN, "--frozen", "v1", "--size", "64", "--to", to, "--json")
+    exported = json.loads(output.strip().splitlines()[-1])
+    assert (exported["faces"], exported["to"]) == (1, to), output
+    say(f"one face is in {to}")
 
 
 def first_photos(dump, photos):

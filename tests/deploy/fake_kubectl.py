@@ -63,7 +63,7 @@ def main(arguments):
             print(json_path(find(kind, name), output.removeprefix("jsonpath=")), end="")
         case ["get", "pods", "--selector", selector, "--output", output]:
             created = json.loads((FOLDER / "created.json").read_text(encoding="utf-8"))
-            assert selector == f"job-name={created['metadata']['name']}", selector
+            assert selector == f"batch.kubernetes.io/job-name={created['metadata']['name']}", selector
             print(pod_field(output.removeprefix("jsonpath=")), end="")
         case ["logs", "--follow", _]:
             print((FOLDER / "log").read_text(encoding="utf-8"), end="")
