@@ -118,6 +118,9 @@ class StandIn:
         for runner in stopped:
             if runner.killed or runner.code != 0:
                 tail = runner.log_file.read_text(encoding="utf-8", errors="replace")[-1500:]
+                # The page refuses to start before the first user is added, and was told to end while it did.
+                if runner.code == 3 and "there are no users" in tail:
+                    continue
                 faults.append(f"{runner.name} did not exit cleanly: {runner.code}\n{tail}")
         faults += [f"the policies dropped {surprise}" for surprise in self.ways.surprises()]
         assert not faults, "\n".join(faults)
