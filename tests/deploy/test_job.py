@@ -1,15 +1,9 @@
 """deploy/job.sh runs a command in the cluster, prints its output and ends with its exit code."""
 
 import json
-import os
-import subprocess
-import sys
-import tempfile
 import unittest
-from pathlib import Path
 
-import manifests
-from manifests import ROOT
+from fake_cluster import WithFakeCluster
 
 WAITING = {"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"message": "the image is being pulled"}}}]}
 RUNNING = {"phase": "Running", "containerStatuses": [{"state": {"running": {}}}]}
@@ -20,29 +14,11 @@ def ended(code):
     return {"phase": phase, "containerStatuses": [{"state": {"terminated": {"exitCode": code}}}]}
 
 
-class Job(unittest.TestCase):
-    def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
-        rendered = manifests.render(ROOT / "k8s/overlays/dev")
-        (self.folder / "manifests.json").write_text(json.dumps(rendered), encoding="utf-8")
-        (self.folder / "log").write_text("312 faces\n", encoding="utf-8")
-        kubectl = self.folder / "kubectl"
-        fake = Path(__file__).with_name("fake_kubectl.py")
-        kubectl.write_text(f'#!/bin/sh\nexec "{sys.executable}" -B "{fake}" "$@"\n', encoding="utf-8")
-        kubectl.chmod(0o755)
-
+class Job(WithFakeCluster):
     def job(self, *arguments, states=(), **variables):
+        (self.folder / "log").write_text("312 faces\n", encoding="utf-8")
         (self.folder / "pod.json").write_text(json.dumps(states), encoding="utf-8")
-        environment = os.environ | {
-            "PATH": f"{self.folder}:{os.environ['PATH']}", "FAKE_KUBECTL": str(self.folder),
-        } | variables
-        return subprocess.run([ROOT / "deploy/job.sh", *arguments], env=environment, cwd=ROOT, text=True,
-                              capture_output=True, timeout=60, check=False)
-
-    def created(self):
-        return json.loads((self.folder / "created.json").read_text(encoding="utf-8"))
+        return self.run_script("job.sh", *arguments, **variables)
 
     def test_prints_the_log_and_ends_as_the_command_does(self):
         for code in (0, 1):

@@ -2,18 +2,11 @@
 
 import hashlib
 import http.server
-import json
-import os
 import random
-import subprocess
-import sys
-import tempfile
 import threading
 import unittest
-from pathlib import Path
 
-import manifests
-from manifests import ROOT
+from fake_cluster import WithFakeCluster
 
 DUMP = random.Random(1).randbytes(5_000_000)
 
@@ -47,30 +40,18 @@ class Upload(http.server.BaseHTTPRequestHandler):
         pass
 
 
-class Submit(unittest.TestCase):
+class Submit(WithFakeCluster):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
-        rendered = manifests.render(ROOT / "k8s/overlays/dev")
-        (self.folder / "manifests.json").write_text(json.dumps(rendered), encoding="utf-8")
-        kubectl = self.folder / "kubectl"
-        fake = Path(__file__).with_name("fake_kubectl.py")
-        kubectl.write_text(f'#!/bin/sh\nexec "{sys.executable}" -B "{fake}" "$@"\n', encoding="utf-8")
-        kubectl.chmod(0o755)
+        super().setUp()
         self.dump = self.folder / "a dump.sql"
         self.dump.write_bytes(DUMP)
         self.store = Store()
         self.addCleanup(self.store.close)
 
     def submit(self, **variables):
-        environment = os.environ | {
-            "PATH": f"{self.folder}:{os.environ['PATH']}", "FAKE_KUBECTL": str(self.folder), "DUMP": str(self.dump),
-            # A proxy must not be used for a forwarded port.
-            "RUN": "faces", "http_proxy": "http://127.0.0.1:9",
-        } | variables
-        return subprocess.run([ROOT / "deploy/submit.sh"], env=environment, cwd=ROOT, text=True, capture_output=True,
-                              timeout=60, check=False)
+        # A proxy must not be used for a forwarded port.
+        settings = {"DUMP": str(self.dump), "RUN": "faces", "http_proxy": "http://127.0.0.1:9"} | variables
+        return self.run_script("submit.sh", **settings)
 
     def forward_to(self, port):
         (self.folder / "port").write_text(str(port), encoding="utf-8")
@@ -84,7 +65,7 @@ class Submit(unittest.TestCase):
         key = f"dumps/{digest[:16]}/a_dump.sql"
         self.assertEqual((path, headers["x-amz-content-sha256"], body == DUMP), (f"/facemill/{key}", digest, True))
         self.assertRegex(headers["Authorization"], r"^AWS4-HMAC-SHA256 Credential=facemill/\d+/us-east-1/s3/aws4_request")
-        job = json.loads((self.folder / "created.json").read_text(encoding="utf-8"))
+        job = self.created()
         container = job["spec"]["template"]["spec"]["containers"][0]
         self.assertEqual(container["args"], ["produce", f"s3://facemill/{key}", "--run", "faces"])
         self.assertRegex(container["image"], "facemill:")
