@@ -91,6 +91,22 @@ impl StoredDuplicates {
         lines.map(|line| decode(&key, line)).collect::<Result<_, _>>().map(Some)
     }
 
+    /// The groups that count. None: nobody has looked for duplicates in the run.
+    pub async fn current_groups(&self) -> Result<Option<(FoundDuplicates, Vec<DuplicateGroup>)>, ObjectError> {
+        let mut missing = None;
+        loop {
+            let Some(found) = self.current().await? else { return Ok(None) };
+            match self.groups(found.groups_sha256).await? {
+                Some(groups) => return Ok(Some((found, groups))),
+                None if missing == Some(found.groups_sha256) => {
+                    return Err(damaged(&self.key(), "its groups are missing: run `facemill duplicates` again"));
+                }
+                // Newer ones have just replaced them.
+                None => missing = Some(found.groups_sha256),
+            }
+        }
+    }
+
     /// Makes these the groups that count.
     pub async fn write(
         &self,
@@ -98,10 +114,38 @@ impl StoredDuplicates {
         compared: u64,
         at: u64,
     ) -> Result<FoundDuplicates, ObjectError> {
-        let key = self.key();
+        let found = self.put(groups, compared, at).await?;
+        let replace = |document: &mut CurrentDuplicates| Ok::<_, ObjectError>(document.current.replace(found.clone()));
+        let earlier = change(&*self.objects, &self.key(), replace).await?;
+        self.delete_replaced(earlier, &found).await?;
+        Ok(found)
+    }
+
+    /// Makes these the groups that count, unless others than `expected` count by now. False: they do.
+    pub async fn replace(
+        &self,
+        expected: &FoundDuplicates,
+        groups: &[DuplicateGroup],
+        at: u64,
+    ) -> Result<bool, ObjectError> {
+        let found = self.put(groups, expected.compared, at).await?;
+        let replace = |document: &mut CurrentDuplicates| {
+            let is_expected = document.current.as_ref().is_some_and(|now| now == expected || *now == found);
+            if is_expected {
+                document.current = Some(found.clone());
+            }
+            Ok::<_, ObjectError>(is_expected)
+        };
+        let is_replaced = change(&*self.objects, &self.key(), replace).await?;
+        let (counting, other) = if is_replaced { (&found, expected) } else { (expected, &found) };
+        self.delete_replaced(Some(other.clone()), counting).await?;
+        Ok(is_replaced)
+    }
+
+    async fn put(&self, groups: &[DuplicateGroup], compared: u64, at: u64) -> Result<FoundDuplicates, ObjectError> {
         let mut body = Vec::new();
         for group in groups {
-            body.extend_from_slice(&encode(&key, group)?);
+            body.extend_from_slice(&encode(&self.key(), group)?);
             body.push(b'\n');
         }
         let found = FoundDuplicates {
@@ -113,12 +157,18 @@ impl StoredDuplicates {
         };
         let file = ObjectKey::duplicates(&self.run, found.groups_sha256);
         self.objects.put(&file, Bytes::from(body), "application/jsonl").await?;
-        let replace = |document: &mut CurrentDuplicates| Ok::<_, ObjectError>(document.current.replace(found.clone()));
-        let earlier = change(&*self.objects, &key, replace).await?;
-        if let Some(earlier) = earlier.filter(|earlier| earlier.groups_sha256 != found.groups_sha256) {
-            self.objects.delete(&ObjectKey::duplicates(&self.run, earlier.groups_sha256)).await?;
-        }
         Ok(found)
+    }
+
+    async fn delete_replaced(
+        &self,
+        earlier: Option<FoundDuplicates>,
+        found: &FoundDuplicates,
+    ) -> Result<(), ObjectError> {
+        match earlier.filter(|earlier| earlier.groups_sha256 != found.groups_sha256) {
+            Some(earlier) => self.objects.delete(&ObjectKey::duplicates(&self.run, earlier.groups_sha256)).await,
+            None => Ok(()),
+        }
     }
 
     /// All partings, oldest first.
@@ -165,6 +215,26 @@ mod tests {
         let second = stored.write(&[], 9, 9).await.unwrap();
         assert_eq!(stored.groups(second.groups_sha256).await.unwrap(), Some(Vec::new()));
         assert_eq!(stored.groups(first.groups_sha256).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn groups_replace_only_those_that_they_were_made_from() {
+        let scratch = tempfile::tempdir().unwrap();
+        let stored = StoredDuplicates::new(Arc::new(Folder::at(scratch.path())), RunName::default());
+        assert_eq!(stored.current_groups().await.unwrap(), None);
+        let read = stored.write(&[group(&["a", "b", "c"])], 9, 7).await.unwrap();
+        let searched = stored.write(&[group(&["a", "b", "c"]), group(&["d", "e"])], 9, 8).await.unwrap();
+        let left = [group(&["a", "b"])];
+        assert!(!stored.replace(&read, &left, 9).await.unwrap(), "a search has found others");
+        assert_eq!(stored.current_groups().await.unwrap().unwrap().0, searched);
+        assert!(stored.replace(&searched, &left, 9).await.unwrap());
+        let (found, groups) = stored.current_groups().await.unwrap().unwrap();
+        assert_eq!((found.at, found.compared, groups), (9, 9, left.to_vec()));
+        assert_eq!(stored.groups(searched.groups_sha256).await.unwrap(), None);
+        let file = scratch.path().join(format!("duplicates/default/{}.jsonl", found.groups_sha256));
+        std::fs::remove_file(file).unwrap();
+        let error = stored.current_groups().await.unwrap_err().to_string();
+        assert!(error.contains("its groups are missing"), "{error}");
     }
 
     #[tokio::test]

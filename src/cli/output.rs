@@ -44,3 +44,8 @@ pub fn check_conflicts(in_conflict: u64) -> Result<ExitCode, Failure> {
 pub fn plain(value: &serde_json::Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
+
+/// `1 crop`, `2 crops`.
+pub fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::feature_settings::FeatureSettings;
 use super::state::CurationState;
+use crate::classifier::features::FeatureError;
 use crate::dataset::{Index, Query};
 use crate::domain::ContentHash;
 use crate::services::suggestions::{ChosenMethod, Suggester, SuggestionError, order_without_features};
@@ -118,7 +119,7 @@ impl OrderMaker<'_> {
 }
 
 fn open(settings: &FeatureSettings) -> Result<Suggester, SuggestionError> {
-    Suggester::open(&settings.models, settings.open_store()?, THREADS)
+    Suggester::open(&settings.models, settings.open_store().map_err(FeatureError::from)?, THREADS)
 }
 
 #[cfg(test)]

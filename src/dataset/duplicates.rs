@@ -1,7 +1,7 @@
 //! Groups of duplicates in the index, and what a search for duplicates compares.
 //!
-//! A group is known by crops: faces with the same crop are in the same group. The best face of a group is the first one of
-//! its best crop that is there: when its photo ends again without a face, the next one takes its place.
+//! A group is known by crops: faces with the same crop are in the same group. The best face of a group is the first one
+//! of its best crop that is there: when its photo ends again without a face, the next one takes its place.
 
 use std::collections::HashSet;
 
@@ -28,8 +28,6 @@ pub struct ComparedCrop {
     pub face_blur: f64,
     /// 100 for originals that are no JPEG.
     pub jpeg_quality: u8,
-    /// Faces of the run with this crop.
-    pub faces: u32,
 }
 
 impl Index {
@@ -91,7 +89,7 @@ impl Index {
         let mut read = || {
             let mut select = self.connection.prepare_cached(
                 "SELECT crop, format, size, mirrored_head, fingerprint, coalesce(saturation, 0),
-                 coalesce(face_blur, 0), coalesce(jpeg_quality, 100), count(*) FROM faces GROUP BY crop ORDER BY crop",
+                 coalesce(face_blur, 0), coalesce(jpeg_quality, 100) FROM faces GROUP BY crop ORDER BY crop",
             )?;
             let mut found = select.query([])?;
             while let Some(row) = found.next()? {
@@ -104,7 +102,6 @@ impl Index {
                     saturation: row.get(5)?,
                     face_blur: row.get(6)?,
                     jpeg_quality: row.get(7)?,
-                    faces: row.get(8)?,
                 });
             }
             Ok(())

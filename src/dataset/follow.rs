@@ -72,8 +72,9 @@ impl IndexSource {
         Ok(())
     }
 
-    /// Applies the run's current classifier, its groups of duplicates and everything that is new in the feed, and returns how many photos
-    /// changed. An interrupted call loses nothing: the index and its position in the feed are written together.
+    /// Applies the run's current classifier, its groups of duplicates and everything that is new in the feed, and returns
+    /// how many photos changed. An interrupted call loses nothing: the index and its position in the feed are written
+    /// together.
     ///
     /// After a change of the classifier, the faces have no predictions until [`IndexSource::score`].
     pub async fn follow(

@@ -3,22 +3,21 @@
 //! Fingerprints find the pairs that may be copies, without comparing all pairs; the features of the classifier confirm
 //! them. What people have parted stays apart.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 use tokio::task::{JoinError, spawn_blocking};
 
-use super::training::read_crop;
+use super::crop_features::CropFeatures;
 use crate::archive::duplicates::{DuplicateGroup, FoundDuplicates, Parting, StoredDuplicates};
-use crate::classifier::backbone::{Backbone, BackboneError};
-use crate::classifier::feature_store::{FeatureStore, FeatureStoreError};
-use crate::classifier::features::{FeatureError, FeatureSource};
+use crate::classifier::feature_store::FeatureStore;
+use crate::classifier::features::FeatureError;
 use crate::config::Models;
 use crate::dataset::duplicates::ComparedCrop;
 use crate::dataset::{Index, IndexError};
 use crate::domain::{ContentHash, Id};
-use crate::inference::{InferenceError, Runtime};
 use crate::objects::{ObjectError, Objects};
 use crate::similarity::groups::Groups;
 use crate::similarity::likeness::{COPIES, likeness};
@@ -27,8 +26,6 @@ use crate::vision::fingerprint;
 
 /// Crops whose features are in memory at a time, with 7 KB each.
 const BATCH: usize = 4000;
-/// Searches in a row that are repeated because somebody has parted a group meanwhile.
-const ATTEMPTS: usize = 5;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DuplicatesError {
@@ -36,12 +33,6 @@ pub enum DuplicatesError {
     Index(#[from] IndexError),
     #[error(transparent)]
     Objects(#[from] ObjectError),
-    #[error(transparent)]
-    Backbone(#[from] BackboneError),
-    #[error(transparent)]
-    Inference(#[from] InferenceError),
-    #[error(transparent)]
-    Store(#[from] FeatureStoreError),
     #[error(transparent)]
     Features(#[from] FeatureError),
     #[error("the search has ended: {0}")]
@@ -76,13 +67,12 @@ pub struct Search {
     pub unreadable: u64,
 }
 
-/// What duplicates are looked for with.
+pub type SearchProgress = Arc<dyn Fn(SearchStep) + Send + Sync>;
+
+/// Looks for duplicates.
 pub struct DuplicateFinder {
-    backbone: Backbone,
-    runtime: Runtime,
-    features: FeatureStore,
-    /// That extract features.
-    threads: usize,
+    features: CropFeatures,
+    progress: SearchProgress,
 }
 
 /// Pairs that were looked at.
@@ -96,9 +86,13 @@ struct Confirmed {
 impl DuplicateFinder {
     /// # Errors
     /// The backbone or onnxruntime is missing.
-    pub fn open(models: &Models, features: FeatureStore, threads: usize) -> Result<Self, DuplicatesError> {
-        let runtime = Runtime::load(&models.onnxruntime())?;
-        Ok(Self { backbone: Backbone::read(&models.lite0())?, runtime, features, threads })
+    pub fn open(
+        models: &Models,
+        features: FeatureStore,
+        threads: usize,
+        progress: SearchProgress,
+    ) -> Result<Self, DuplicatesError> {
+        Ok(Self { features: CropFeatures::open(models, features, threads)?, progress })
     }
 
     /// Finds the groups of a run, and makes them the ones that count. `now`: seconds since 1970, UTC.
@@ -110,32 +104,32 @@ impl DuplicateFinder {
         index: &Index,
         objects: &Arc<dyn Objects>,
         now: u64,
-        progress: &(dyn Fn(SearchStep) + Send + Sync),
     ) -> Result<Search, DuplicatesError> {
-        let (mut crops, mut unmeasured) = (Vec::new(), 0);
+        let (mut crops, mut items, mut unmeasured) = (Vec::new(), Vec::new(), 0);
         index.each_compared_crop(|crop| match crop.fingerprint {
-            Some(_) => crops.push(crop),
+            Some(upright) => {
+                items.push(Item { upright, mirrored: fingerprint::mirrored(upright) });
+                crops.push(crop);
+            }
             None => unmeasured += 1,
         })?;
-        let fingerprints = crops.iter().filter_map(|crop| crop.fingerprint);
-        let items: Vec<Item> =
-            fingerprints.map(|upright| Item { upright, mirrored: fingerprint::mirrored(upright) }).collect();
-        progress(SearchStep::Fingerprints { done: 0, of: STEPS });
-        let pairs = spawn_blocking(move || close_pairs(&items, MAX_DISTANCE, &|| {})).await?;
-        progress(SearchStep::Fingerprints { done: STEPS, of: STEPS });
-        let confirmed = self.confirm(&crops, pairs, objects, progress).await?;
+        let (progress, done) = (self.progress.clone(), AtomicU64::new(0));
+        let step =
+            move || progress(SearchStep::Fingerprints { done: 1 + done.fetch_add(1, Ordering::Relaxed), of: STEPS });
+        let pairs = spawn_blocking(move || close_pairs(&items, MAX_DISTANCE, &step)).await?;
+        let confirmed = self.confirm(&crops, pairs, objects).await?;
 
         let stored = StoredDuplicates::new(objects.clone(), index.run().clone());
         let mut partings = stored.partings().await?;
-        for attempt in 1.. {
+        loop {
             let groups = groups(&crops, &confirmed.pairs, &partings);
             let found = stored.write(&groups, crops.len() as u64, now).await?;
+            // Somebody may have parted one of the groups before, and not seen these.
             let later = stored.partings().await?;
-            if later == partings || attempt == ATTEMPTS {
-                let duplicates = groups.iter().map(|group| group.crops.len() as u64 - 1).sum();
+            if later == partings {
                 return Ok(Search {
                     found,
-                    duplicates,
+                    duplicates: groups.iter().map(|group| group.crops.len() as u64 - 1).sum(),
                     refuted: confirmed.refuted,
                     unmeasured,
                     unreadable: confirmed.unreadable.len() as u64,
@@ -143,7 +137,6 @@ impl DuplicateFinder {
             }
             partings = later;
         }
-        unreachable!("the last attempt returns")
     }
 
     /// Keeps the pairs whose features are alike.
@@ -152,28 +145,23 @@ impl DuplicateFinder {
         crops: &[ComparedCrop],
         pairs: Vec<Pair>,
         objects: &Arc<dyn Objects>,
-        progress: &(dyn Fn(SearchStep) + Send + Sync),
     ) -> Result<Confirmed, DuplicatesError> {
         let mut confirmed = Confirmed::default();
         let of = pairs.len() as u64;
         let mut rest = &pairs[..];
         while !rest.is_empty() {
-            progress(SearchStep::Pairs { done: of - rest.len() as u64, of });
+            let done = of - rest.len() as u64;
             let (batch, places) = next_batch(rest);
             rest = &rest[batch.len()..];
-            let hashes: Vec<ContentHash> = places.iter().map(|place| crops[*place as usize].crop).collect();
-            let read = |i: usize| {
-                let crop = &crops[places[i] as usize];
-                read_crop(objects.clone(), crop.crop, crop.format)
-            };
-            let source = FeatureSource { backbone: &self.backbone, runtime: &self.runtime, threads: self.threads };
-            let extracted = source.features(&hashes, &mut self.features, read, &|_| {}).await?;
-            confirmed.unreadable.extend(extracted.faults.iter().map(|(i, _)| hashes[*i]));
-            let of_place: HashMap<u32, &Vec<f32>> = places
-                .iter()
-                .zip(&extracted.features)
-                .filter_map(|(place, found)| Some((*place, found.as_ref()?)))
-                .collect();
+            let wanted: Vec<_> =
+                places.iter().map(|place| (crops[*place as usize].crop, crops[*place as usize].format)).collect();
+            let (progress, share) = (self.progress.clone(), batch.len() as f64 / wanted.len() as f64);
+            let report = move |crops| progress(SearchStep::Pairs { done: done + (share * crops as f64) as u64, of });
+            let extracted = self.features.of_crops(objects, &wanted, &report).await?;
+            confirmed.unreadable.extend(extracted.faults.iter().map(|(i, _)| wanted[*i].0));
+            let found = places.iter().zip(&extracted.features);
+            let of_place: HashMap<u32, &Vec<f32>> =
+                found.filter_map(|(place, features)| Some((*place, features.as_ref()?))).collect();
             for pair in batch {
                 let (Some(first), Some(second)) = (of_place.get(&pair.first), of_place.get(&pair.second)) else {
                     continue;
@@ -184,7 +172,6 @@ impl DuplicateFinder {
                 }
             }
         }
-        progress(SearchStep::Pairs { done: of, of });
         confirmed.unreadable.sort_unstable();
         confirmed.unreadable.dedup();
         Ok(confirmed)
@@ -193,7 +180,7 @@ impl DuplicateFinder {
 
 /// The first pairs, as many as have at most [`BATCH`] crops, and the places of these crops.
 fn next_batch(pairs: &[Pair]) -> (&[Pair], Vec<u32>) {
-    let mut places = std::collections::BTreeSet::new();
+    let mut places = BTreeSet::new();
     let ends = pairs.iter().position(|pair| {
         places.extend([pair.first, pair.second]);
         places.len() >= BATCH
@@ -242,7 +229,8 @@ fn rank(crop: &ComparedCrop) -> impl Ord {
     (-step, mirrored, crop.saturation < GREY, -i64::from(crop.jpeg_quality / 5), -sharpness, crop.crop)
 }
 
-/// Takes the faces of photos out of their groups, and remembers it for later searches. Returns how many crops were parted.
+/// Takes the faces of photos out of their groups, and remembers it for later searches. Returns how many crops were
+/// parted.
 ///
 /// # Errors
 /// A photo has no face, or its face is in no group; then nothing is changed.
@@ -255,32 +243,31 @@ pub async fn part(
 ) -> Result<usize, DuplicatesError> {
     let stored = StoredDuplicates::new(objects.clone(), index.run().clone());
     let name = |photo: &Id| photo.as_str().escape_debug().to_string();
-    let current = match stored.current().await? {
-        Some(found) => stored.groups(found.groups_sha256).await?.map(|groups| (found, groups)),
-        None => None,
-    };
+    let groups = stored.current_groups().await?.map(|(_, groups)| groups).unwrap_or_default();
     let mut partings: Vec<Parting> = Vec::new();
     for photo in photos {
-        let face = index.face(photo)?.ok_or_else(|| DuplicatesError::NoFace(name(photo)))?;
-        let groups = current.iter().flat_map(|(_, groups)| groups);
-        let Some(group) = groups.into_iter().find(|group| group.crops.contains(&face.crop)) else {
-            return Err(DuplicatesError::NoGroup(name(photo)));
-        };
-        let parted = partings.iter().any(|parting| parting.crops.contains(&face.crop));
-        if !parted {
-            partings.push(Parting { crops: vec![face.crop], group: group.crops.clone(), by: by.to_owned(), at: now });
+        let crop = index.face(photo)?.ok_or_else(|| DuplicatesError::NoFace(name(photo)))?.crop;
+        let group = groups.iter().find(|group| group.crops.contains(&crop));
+        let group = group.ok_or_else(|| DuplicatesError::NoGroup(name(photo)))?;
+        if !partings.iter().any(|parting| parting.crops.contains(&crop)) {
+            partings.push(Parting { crops: vec![crop], group: group.crops.clone(), by: by.to_owned(), at: now });
         }
     }
-    let Some((found, groups)) = current.filter(|_| !partings.is_empty()) else { return Ok(0) };
     stored.part(&partings).await?;
-    let is_parted = |crop: &ContentHash| partings.iter().any(|parting| parting.crops.contains(crop));
-    let left: Vec<DuplicateGroup> = groups
-        .into_iter()
-        .map(|group| DuplicateGroup { crops: group.crops.into_iter().filter(|crop| !is_parted(crop)).collect() })
-        .filter(|group| group.crops.len() > 1)
-        .collect();
-    stored.write(&left, found.compared, now).await?;
+    // Other groups may count by now: those of a search, or of somebody else who has parted one.
+    while let Some((found, groups)) = stored.current_groups().await? {
+        let left = groups.into_iter().filter_map(|group| without_parted(group, &partings)).collect::<Vec<_>>();
+        if stored.replace(&found, &left, now).await? {
+            break;
+        }
+    }
     Ok(partings.len())
+}
+
+/// What is left of a group when crops are taken out of it. None: at most one crop.
+fn without_parted(mut group: DuplicateGroup, partings: &[Parting]) -> Option<DuplicateGroup> {
+    group.crops.retain(|crop| !partings.iter().any(|parting| parting.crops.contains(crop)));
+    (group.crops.len() > 1).then_some(group)
 }
 
 #[cfg(test)]
@@ -298,7 +285,6 @@ mod tests {
             saturation: 0.3,
             face_blur: 100.0,
             jpeg_quality: 90,
-            faces: 1,
         }
     }
 

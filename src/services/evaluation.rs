@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::crop_features::read_crop;
 use super::judged_crops::JudgedCrop;
-use super::training::read_crop;
 use crate::archive::models::StoredModels;
 use crate::classifier::crop_threads::{CropFault, CropThreadsError, each_crop};
 use crate::classifier::model::{Input, MIRRORS, Model, ModelError, ModelFile};

@@ -4,6 +4,7 @@
 //! neither flags nor exit codes, so that a test calls it without a process.
 
 pub mod audit;
+pub mod crop_features;
 pub mod dead_letters;
 pub mod duplicates;
 pub mod evaluation;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+use super::crop_features::read_crop;
 use super::rescore::{RescoreError, RescorePlan, ScoreTally};
-use super::training::read_crop;
 use crate::archive::predictions::Predictions;
 use crate::classifier::crop_threads::each_crop;
 use crate::classifier::model::{Input, Model};

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::task::{JoinError, spawn_blocking};
 
+use super::crop_features::CropFeatures;
 use super::judged_crops::{JudgedError, judged_crops};
-use super::training::{Trainer, TrainingError, TrainingStep, read_crop};
+use super::training::{Trainer, TrainingError, TrainingStep};
 use crate::archive::models::StoredModels;
-use crate::classifier::backbone::{Backbone, BackboneError};
-use crate::classifier::feature_store::{FeatureStore, FeatureStoreError};
-use crate::classifier::features::{FeatureError, FeatureSource};
+use crate::classifier::feature_store::FeatureStore;
+use crate::classifier::features::FeatureError;
 use crate::classifier::model::{ModelFile, meta};
 use crate::config::Models;
 use crate::dataset::export_filter::export_filter;
@@ -20,7 +20,6 @@ use crate::dataset::shared::IndexAccess;
 use crate::dataset::suggested::Rest;
 use crate::dataset::{Direction, Face, Index, IndexError, Query, QueryError, Rows, Sort};
 use crate::domain::{ContentHash, ImageFormat, Verdict};
-use crate::inference::{InferenceError, Runtime};
 use crate::objects::{ObjectError, Objects};
 use crate::training::learner::{LearnError, LearnSettings};
 use crate::training::suggestion::{Directions, typical_first, uncertain_first};
@@ -45,12 +44,6 @@ pub enum SuggestionError {
     Judged(#[from] JudgedError),
     #[error("cannot read the run's classifier: {0}")]
     Objects(#[from] ObjectError),
-    #[error(transparent)]
-    Backbone(#[from] BackboneError),
-    #[error(transparent)]
-    Inference(#[from] InferenceError),
-    #[error(transparent)]
-    Store(#[from] FeatureStoreError),
     #[error(transparent)]
     Features(#[from] FeatureError),
     #[error(transparent)]
@@ -143,21 +136,14 @@ pub struct Suggested {
     pub unreadable: usize,
 }
 
-/// What the suggested order is computed with.
-pub struct Suggester {
-    backbone: Backbone,
-    runtime: Runtime,
-    features: FeatureStore,
-    /// That extract features.
-    threads: usize,
-}
+/// Computes the suggested order.
+pub struct Suggester(CropFeatures);
 
 impl Suggester {
     /// # Errors
     /// The backbone or onnxruntime is missing.
     pub fn open(models: &Models, features: FeatureStore, threads: usize) -> Result<Self, SuggestionError> {
-        let runtime = Runtime::load(&models.onnxruntime())?;
-        Ok(Self { backbone: Backbone::read(&models.lite0())?, runtime, features, threads })
+        Ok(Self(CropFeatures::open(models, features, threads)?))
     }
 
     /// Computes the order of the unjudged faces that fulfil the query, and adds it to the index. `progress` receives
@@ -174,11 +160,9 @@ impl Suggester {
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<Suggested, SuggestionError> {
         let wanted = wanted(index, query, method).await?;
-        let crops: Vec<ContentHash> = wanted.iter().map(|wanted| wanted.crop).collect();
-        let read = |i: usize| read_crop(objects.clone(), wanted[i].crop, wanted[i].format);
-        let source = FeatureSource { backbone: &self.backbone, runtime: &self.runtime, threads: self.threads };
+        let crops: Vec<_> = wanted.iter().map(|wanted| (wanted.crop, wanted.format)).collect();
         let report = |done| progress(done, crops.len());
-        let extracted = source.features(&crops, &mut self.features, read, &report).await?;
+        let extracted = self.0.of_crops(objects, &crops, &report).await?;
         let unreadable = extracted.faults.len();
         let (wanted, features): (Vec<WantedCrop>, Vec<Vec<f32>>) =
             wanted.into_iter().zip(extracted.features).filter_map(|(one, features)| Some((one, features?))).unzip();

@@ -7,17 +7,16 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::task::{JoinError, spawn_blocking};
 
+use super::crop_features::CropFeatures;
 use super::judged_crops::{Judged, LeftOut};
 use crate::archive::models::StoredModels;
-use crate::classifier::backbone::{Backbone, BackboneError};
 use crate::classifier::crop_threads::CropFault;
-use crate::classifier::feature_store::{FeatureStore, FeatureStoreError};
-use crate::classifier::features::{Extracted, FeatureError, FeatureSource};
+use crate::classifier::feature_store::FeatureStore;
+use crate::classifier::features::FeatureError;
 use crate::classifier::model::{ModelError, ModelFile};
 use crate::config::Models;
-use crate::domain::{ContentHash, ImageFormat};
-use crate::inference::{InferenceError, Runtime};
-use crate::objects::{ObjectError, ObjectKey, Objects};
+use crate::domain::ContentHash;
+use crate::objects::{ObjectError, Objects};
 use crate::training::example::{Example, TrainingSet};
 use crate::training::labels::{LabelError, LabelledCrop};
 use crate::training::train::{self, Before, TrainError, TrainingReport, TrainingSettings};
@@ -26,12 +25,6 @@ use crate::training::train::{self, Before, TrainError, TrainingReport, TrainingS
 pub enum TrainingError {
     #[error(transparent)]
     Label(#[from] LabelError),
-    #[error(transparent)]
-    Backbone(#[from] BackboneError),
-    #[error(transparent)]
-    Inference(#[from] InferenceError),
-    #[error(transparent)]
-    Store(#[from] FeatureStoreError),
     #[error(transparent)]
     Features(#[from] FeatureError),
     #[error(transparent)]
@@ -58,9 +51,7 @@ pub type Progress = Arc<dyn Fn(TrainingStep) + Send + Sync>;
 
 /// What a training needs besides crops.
 pub struct Trainer {
-    backbone: Backbone,
-    runtime: Runtime,
-    features: FeatureStore,
+    features: CropFeatures,
     pub settings: TrainingSettings,
     pub progress: Progress,
 }
@@ -74,20 +65,14 @@ impl Trainer {
         settings: TrainingSettings,
         progress: Progress,
     ) -> Result<Self, TrainingError> {
-        let runtime = Runtime::load(&models.onnxruntime())?;
-        Ok(Self { backbone: Backbone::read(&models.lite0())?, runtime, features, settings, progress })
+        let features = CropFeatures::open(models, features, settings.threads)?;
+        Ok(Self { features, settings, progress })
     }
 
-    async fn extract<F, R>(&mut self, crops: &[ContentHash], read: R) -> Result<Extracted, TrainingError>
-    where
-        R: Fn(usize) -> F,
-        F: Future<Output = Result<Bytes, CropFault>>,
-    {
-        let source = FeatureSource { backbone: &self.backbone, runtime: &self.runtime, threads: self.settings.threads };
+    /// Reports `of` crops whose features are extracted.
+    fn report(&self, of: usize) -> impl Fn(usize) + Sync + use<> {
         let progress = self.progress.clone();
-        let of = crops.len();
-        let report = move |done| progress(TrainingStep::Features { done, of });
-        Ok(source.features(crops, &mut self.features, read, &report).await?)
+        move |done| progress(TrainingStep::Features { done, of })
     }
 
     /// Labelled crops in files, with their features.
@@ -106,7 +91,8 @@ impl Trainer {
             let file = labels[i].file.clone();
             async move { tokio::fs::read(file).await.map(Bytes::from).map_err(|error| CropFault::Crop(error.to_string())) }
         };
-        let extracted = self.extract(&crops, read).await?;
+        let report = self.report(crops.len());
+        let extracted = self.features.read_from(&crops, read, &report).await?;
         match extracted.faults.first() {
             Some((i, detail)) => Err(TrainingError::Crop { file: labels[*i].file.clone(), detail: detail.clone() }),
             None => Ok(joined(examples, extracted.features)),
@@ -122,14 +108,11 @@ impl Trainer {
         objects: &Arc<dyn Objects>,
         judged: &Judged,
     ) -> Result<(TrainingSet, usize), TrainingError> {
-        let crops: Vec<ContentHash> = judged.crops.iter().map(|judged| judged.example.crop).collect();
-        let read = |i: usize| {
-            let judged = &judged.crops[i];
-            read_crop(objects.clone(), judged.example.crop, judged.format)
-        };
-        let extracted = self.extract(&crops, read).await?;
+        let crops: Vec<_> = judged.crops.iter().map(|judged| (judged.example.crop, judged.format)).collect();
+        let report = self.report(crops.len());
+        let extracted = self.features.of_crops(objects, &crops, &report).await?;
         for (i, detail) in &extracted.faults {
-            tracing::warn!(crop = %crops[*i], detail, "a judged crop cannot be used");
+            tracing::warn!(crop = %crops[*i].0, detail, "a judged crop cannot be used");
         }
         let examples = judged.crops.iter().map(|judged| judged.example.clone()).collect();
         let set = joined(examples, extracted.features).of_run(judged.run.as_ref());
@@ -141,7 +124,7 @@ impl Trainer {
     /// # Errors
     /// As those of [`train::train`].
     pub async fn train(&self, set: TrainingSet, before: Option<Before>) -> Result<NewModel, TrainingError> {
-        let (backbone, runtime) = (self.backbone.clone(), self.runtime.clone());
+        let (backbone, runtime) = (self.features.backbone.clone(), self.features.runtime.clone());
         let (settings, progress) = (self.settings.clone(), self.progress.clone());
         let trained = spawn_blocking(move || {
             let progress = move |done, of| progress(TrainingStep::Fits { done, of });
@@ -150,21 +133,13 @@ impl Trainer {
         let trained = trained.await??;
         let file = ModelFile::from_bytes("the new classifier", trained.bytes.into())?;
         // A file that onnxruntime does not accept would stop the classify workers.
-        file.check(&self.runtime)?;
+        file.check(&self.features.runtime)?;
         Ok(NewModel { file, report: trained.report })
     }
 }
 
 fn joined(examples: Vec<Example>, features: Vec<Option<Vec<f32>>>) -> TrainingSet {
     TrainingSet::new(examples.into_iter().zip(features).filter_map(|(example, features)| Some((example, features?))))
-}
-
-/// Reads a crop of a run.
-pub async fn read_crop(objects: Arc<dyn Objects>, crop: ContentHash, format: ImageFormat) -> Result<Bytes, CropFault> {
-    objects.get(&ObjectKey::face(crop, format)).await.map_err(|error| match error {
-        ObjectError::Server(error) => CropFault::Store(error.to_string()),
-        error => CropFault::Crop(error.to_string()),
-    })
 }
 
 /// A new classifier with its figures.

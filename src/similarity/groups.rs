@@ -27,10 +27,6 @@ impl Groups {
         }
     }
 
-    pub fn are_joined(&mut self, a: u32, b: u32) -> bool {
-        self.root(a) == self.root(b)
-    }
-
     /// Makes the groups of two items one. False: they are kept apart, or are one already.
     pub fn join(&mut self, a: u32, b: u32) -> bool {
         let (a, b) = (self.root(a), self.root(b));
@@ -100,7 +96,6 @@ mod tests {
         let mut groups = Groups::new(7);
         assert!(groups.join(5, 1) && groups.join(2, 3) && groups.join(3, 5));
         assert!(!groups.join(1, 2), "they are one already");
-        assert!(groups.are_joined(1, 2) && !groups.are_joined(0, 1));
         assert!(groups.join(6, 4));
         assert_eq!(groups.all(), [vec![1, 2, 3, 5], vec![4, 6]]);
     }

@@ -1,10 +1,11 @@
-//! All pairs of fingerprints within a distance, without comparing all pairs (Norouzi, Punjani, Fleet: Fast Search in Hamming
-//! Space with Multi-Index Hashing, CVPR 2012).
+//! All pairs of fingerprints within a distance, without comparing all pairs (Norouzi, Punjani, Fleet: Fast Search in
+//! Hamming Space with Multi-Index Hashing, CVPR 2012).
 //!
-//! A fingerprint has [`CHUNKS`] chunks of [`CHUNK_BITS`] bits. Two fingerprints that differ by at most [`MAX_DISTANCE`] bits
-//! have a chunk in which they differ by at most one bit, since 8 chunks with two bits each would be 16. So fingerprints are
-//! sorted by one chunk after the other, and only those of the same bucket, and of the 16 buckets that differ by one bit, are
-//! compared. A million fingerprints that look random share a bucket with 15 others.
+//! A fingerprint has [`CHUNKS`] chunks of [`CHUNK_BITS`] bits. Two fingerprints that differ by at most [`MAX_DISTANCE`]
+//! bits have a chunk in which they differ by at most one bit, since 8 chunks with two bits each would be 16. So
+//! fingerprints are sorted by one chunk after the other, and only those of the same bucket, and of the 16 buckets that
+//! differ by one bit, are compared. A million fingerprints that look random share a bucket with 15 others. Of a bucket
+//! that many similar crops flood, [`MOST_COMPARED`] are compared with each: pairs can be missed there.
 //!
 //! Memory: 20 bytes for each fingerprint and orientation in each thread, and the pairs found: a thread keeps at most
 //! [`PAIRS_OF_ITEM`] for each item.

@@ -1,13 +1,14 @@
 //! Fingerprints of crops: a hash that copies of a photo share but for a few bits, however they were made.
 //!
-//! The crop is levelled and scaled by the landmarks, so a copy that was turned, rescaled or cut off shows the face at the
-//! same place again. What a fingerprint compares are the lowest spatial frequencies of its luma: a discrete cosine transform
-//! of the middle of the crop at 48 x 48 pixels, as in Zauner, Implementation and Benchmarking of Perceptual Image Hash
-//! Functions (2010), faded out towards its edges, where copies differ most. Light, contrast and colour do not count. Each bit says whether a frequency is stronger than usual in
-//! portraits: they all have a bright face below dark hair, and bits that say so would tell nobody apart.
+//! The crop is levelled and scaled by the landmarks, so a copy that was turned, rescaled or cut off shows the face at
+//! the same place again. What a fingerprint compares are the lowest spatial frequencies of its luma: a discrete cosine
+//! transform of the middle of the crop at 48 x 48 pixels, as in Zauner, Implementation and Benchmarking of Perceptual
+//! Image Hash Functions (2010), faded out towards its edges, where copies differ most. Light, contrast and colour do not
+//! count. Each bit says whether a frequency is stronger than usual in portraits: they all have a bright face below dark
+//! hair, and bits that say so would tell nobody apart.
 //!
-//! Mirroring a crop changes the sign of the frequencies that are odd from left to right. Their usual strength is 0, so the
-//! fingerprint of the mirrored crop has these bits inverted, and no second picture is needed.
+//! Mirroring a crop changes the sign of the frequencies that are odd from left to right. Their usual strength is 0, so
+//! the fingerprint of the mirrored crop has these bits inverted, and no second picture is needed.
 
 use image::RgbImage;
 

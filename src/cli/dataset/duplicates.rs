@@ -3,14 +3,14 @@
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::process::ExitCode;
-use std::sync::Mutex;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::cli::dataset::features::FeatureArgs;
 use crate::cli::dataset::index::{IndexArgs, progress};
 use crate::cli::failure::Failure;
-use crate::cli::output::{print_json, print_text};
+use crate::cli::output::{counted, print_json, print_text};
 use crate::cli::process::person;
 use crate::cli::progress::Bars;
 use crate::cli::settings::flags::ModelArgs;
@@ -18,7 +18,7 @@ use crate::cli::settings::run_target::RunTargetArgs;
 use crate::dataset::{Index, IndexError, Query};
 use crate::domain::Id;
 use crate::domain::clock::now;
-use crate::services::duplicates::{DuplicateFinder, DuplicatesError, Search, SearchStep, part};
+use crate::services::duplicates::{DuplicateFinder, DuplicatesError, Search, SearchProgress, SearchStep, part};
 use crate::services::run_target::RunTarget;
 
 #[derive(Debug, clap::Args)]
@@ -69,22 +69,21 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 async fn search(args: &Args, target: &RunTarget, index: &Index, bars: &Bars) -> Result<Search, Failure> {
     let features = args.features.open(target.folder())?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut finder = DuplicateFinder::open(&args.models.find(), features, threads).map_err(Failure::broken)?;
-    let bar = Mutex::new(None);
-    let progress = |step| {
-        let (name, done, of) = match step {
-            SearchStep::Fingerprints { done, of } => ("fingerprints", done, of),
-            SearchStep::Pairs { done, of } => ("pairs", done, of),
+    let finder = DuplicateFinder::open(&args.models.find(), features, threads, shown(bars));
+    finder.map_err(Failure::broken)?.search(index, &target.objects, now().as_secs()).await.map_err(Failure::broken)
+}
+
+/// A bar for each step.
+fn shown(bars: &Bars) -> SearchProgress {
+    let (fingerprints, pairs) = (bars.count("compared", 0), bars.count("confirmed", 0));
+    Arc::new(move |step| {
+        let (bar, done, of) = match step {
+            SearchStep::Fingerprints { done, of } => (&fingerprints, done, of),
+            SearchStep::Pairs { done, of } => (&pairs, done, of),
         };
-        let mut shown = bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if shown.as_ref().is_none_or(|(known, _)| *known != name) {
-            *shown = Some((name, bars.count(name, of)));
-        }
-        if let Some((_, bar)) = &*shown {
-            bar.set_position(done);
-        }
-    };
-    finder.search(index, &target.objects, now().as_secs(), &progress).await.map_err(Failure::broken)
+        bar.set_length(of);
+        bar.set_position(done);
+    })
 }
 
 async fn part_faces(args: &Args, target: &RunTarget, index: &Index) -> Result<(), Failure> {
@@ -95,7 +94,7 @@ async fn part_faces(args: &Args, target: &RunTarget, index: &Index) -> Result<()
     })?;
     match args.target.json {
         true => print_json(&serde_json::json!({ "parted": parted })),
-        false => print_text(&format!("parted {parted} {}\n", if parted == 1 { "crop" } else { "crops" })),
+        false => print_text(&format!("parted {}\n", counted(parted as u64, "crop"))),
     }
 }
 
@@ -134,19 +133,25 @@ fn text(Listing { search, groups }: &Listing) -> String {
     let found = &search.found;
     let _ = writeln!(
         text,
-        "{} groups, {} crops besides the best ones, of {} compared; {} close pairs show something else",
-        found.groups, search.duplicates, found.compared, search.refuted
+        "{}, {} besides the best ones, of {} compared; {} shown by features to be something else",
+        counted(found.groups, "group"),
+        counted(search.duplicates, "crop"),
+        counted(found.compared, "crop"),
+        counted(search.refuted, "close pair")
     );
     if groups.len() < found.groups as usize {
-        let _ =
-            writeln!(text, "{} groups are listed, the photo of the best crop first: --limit lists more", groups.len());
+        let shown = counted(groups.len() as u64, "group");
+        let _ = writeln!(text, "listed: {shown}, the photo of the best crop first; --limit lists more");
     }
     if search.unmeasured > 0 {
-        let _ =
-            writeln!(text, "not compared: {} crops without a fingerprint; run `facemill measure`", search.unmeasured);
+        let _ = writeln!(
+            text,
+            "not compared: {} without a fingerprint; run `facemill measure`",
+            counted(search.unmeasured, "crop")
+        );
     }
     if search.unreadable > 0 {
-        let _ = writeln!(text, "not readable: {} crops", search.unreadable);
+        let _ = writeln!(text, "not readable: {}", counted(search.unreadable, "crop"));
     }
     text
 }

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use crate::atomic_file::AtomicFile;
 use crate::cli::dataset::index::{IndexArgs, progress};
 use crate::cli::failure::Failure;
-use crate::cli::output::{print_json, print_text};
+use crate::cli::output::{counted, print_json, print_text};
 use crate::cli::process::person;
 use crate::cli::progress::Bars;
 use crate::cli::settings::run_target::RunTargetArgs;
@@ -168,10 +168,6 @@ fn summary(imported: &Imported) -> String {
         text.push_str(&format!("{count} without a face in this run, not stored: {lines}{more}\n"));
     }
     text
-}
-
-fn counted(count: u64, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
