@@ -6,7 +6,7 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::access::Person;
-use super::card::Card;
+use super::card::{Card, RelatedFaces};
 use super::entries::ticket;
 use super::error::{ApiError, json_response};
 use super::request::Params;
@@ -90,9 +90,10 @@ fn around(index: &Index, query: &Query, p: f64, tickets: &TicketKey, person: &st
     let mut cards = Vec::new();
     for row in above.into_iter().rev().chain(below) {
         let Some(face) = index.face_of(row)? else { continue };
-        let (verdicts, copies) = (index.verdicts_on(face.crop)?, index.keys_of_crop(face.crop)?.len());
+        let (verdicts, keys) = (index.verdicts_on(face.crop)?, index.keys_of_crop(face.crop)?);
+        let related = RelatedFaces::of(index, row, &keys)?;
         let sealed = tickets.seal(&ticket(index, &face, Selection::Filter, person));
-        cards.push(Card::of(&face, &verdicts, copies, threshold, sealed));
+        cards.push(Card::of(&face, &verdicts, related, threshold, sealed));
     }
     Ok(cards)
 }

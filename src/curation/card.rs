@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::dataset::{Face, FaceStatus};
+use crate::dataset::{Face, FaceStatus, Index, IndexError};
 use crate::domain::{ContentHash, Judgement, Landmarks, NgReason, Quality, Verdict, VerdictId};
 use crate::verdicts::CropVerdicts;
 
@@ -25,6 +25,8 @@ pub struct Card {
     pub verdicts: Vec<CountingVerdict>,
     /// Faces of the run with this crop.
     pub copies: usize,
+    /// Other faces in its group of near-duplicates.
+    pub near_duplicates: usize,
     pub mirrored: f64,
     pub mirrored_head: f64,
     pub blur: f64,
@@ -62,9 +64,31 @@ pub fn counting(verdicts: &CropVerdicts) -> Vec<CountingVerdict> {
     verdicts.verdicts().iter().map(CountingVerdict::from).collect()
 }
 
+/// How many other faces of the run show the same.
+#[derive(Debug, Clone, Copy)]
+pub struct RelatedFaces {
+    pub copies: usize,
+    pub near_duplicates: usize,
+}
+
+impl RelatedFaces {
+    /// `keys`: those of the faces with the crop.
+    pub fn of(index: &Index, row: usize, keys: &[i64]) -> Result<Self, IndexError> {
+        let group = index.group_of(row)?;
+        let others = group.iter().filter(|row| !keys.contains(&index.key(**row)));
+        Ok(Self { copies: keys.len(), near_duplicates: others.count() })
+    }
+}
+
 impl Card {
     /// `verdicts`: those on the crop; the default makes the face look as if nobody had judged it.
-    pub fn of(face: &Face, verdicts: &CropVerdicts, copies: usize, threshold: f64, ticket: String) -> Self {
+    pub fn of(
+        face: &Face,
+        verdicts: &CropVerdicts,
+        RelatedFaces { copies, near_duplicates }: RelatedFaces,
+        threshold: f64,
+        ticket: String,
+    ) -> Self {
         let judgement = verdicts.judgement();
         Self {
             photo_id: face.photo_id.to_string(),
@@ -79,6 +103,7 @@ impl Card {
             reason: verdicts.last().and_then(|last| last.reason).filter(|_| judgement == Some(Judgement::Ng)),
             verdicts: counting(verdicts),
             copies,
+            near_duplicates,
             mirrored: face.mirrored,
             mirrored_head: face.mirrored_head,
             blur: face.blur,

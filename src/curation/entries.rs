@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::card::Card;
+use super::card::{Card, RelatedFaces};
 use super::leases::{Holder, Leases};
 use super::lists::{List, ListCursor};
 use super::tickets::{Ticket, TicketKey};
@@ -115,7 +115,7 @@ impl EntryReader<'_> {
         if first.is_some_and(|first| *first < self.index.key(row)) {
             return Ok(None);
         }
-        self.card(&face, &keys, self.list.recorded).map(Some)
+        self.card(row, &face, &keys, self.list.recorded).map(Some)
     }
 
     /// A random face of all that nobody has judged, and that no client has. It does not come again in the order of the
@@ -147,7 +147,7 @@ impl EntryReader<'_> {
             left.remove_if_there(row);
             self.list.shown.insert(row);
         }
-        self.card(&face, &keys, Selection::Random).map(Some)
+        self.card(row, &face, &keys, Selection::Random).map(Some)
     }
 
     /// A face that the person judged singly before, as if nobody had judged it.
@@ -162,17 +162,19 @@ impl EntryReader<'_> {
         let Some(face) = self.index.face_of(row)? else { return Ok(None) };
         let ticket =
             self.tickets.seal(&Ticket { repeat: true, ..ticket(self.index, &face, verdict.selection, &self.holder.0) });
-        Ok(Some(Card::of(&face, &CropVerdicts::default(), keys.len(), self.index.threshold(), ticket)))
+        let related = RelatedFaces::of(self.index, row, &keys)?;
+        Ok(Some(Card::of(&face, &CropVerdicts::default(), related, self.index.threshold(), ticket)))
     }
 
     /// The card of a face; leases it if nobody has judged it and the person may.
-    fn card(&mut self, face: &Face, keys: &[i64], selection: Selection) -> Result<Card, IndexError> {
+    fn card(&mut self, row: usize, face: &Face, keys: &[i64], selection: Selection) -> Result<Card, IndexError> {
         let verdicts = self.index.verdicts_on(face.crop)?;
         if self.may_judge && verdicts.judgement().is_none() {
             keys.iter().for_each(|key| self.leases.take(self.holder, *key));
         }
         let ticket = self.tickets.seal(&ticket(self.index, face, selection, &self.holder.0));
-        Ok(Card::of(face, &verdicts, keys.len(), self.index.threshold(), ticket))
+        let related = RelatedFaces::of(self.index, row, keys)?;
+        Ok(Card::of(face, &verdicts, related, self.index.threshold(), ticket))
     }
 }
 

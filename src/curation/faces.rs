@@ -8,7 +8,7 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::access::Person;
-use super::card::{Card, crop_path};
+use super::card::{Card, RelatedFaces, crop_path};
 use super::entries::ticket;
 use super::error::{ApiError, json_response};
 use super::request::{MAX_ITEMS, Params};
@@ -22,6 +22,8 @@ use crate::services::story::Story;
 
 /// Verdicts in the history of a face; earlier ones are left out.
 const HISTORY: usize = 500;
+/// Near-duplicates of a face that are shown.
+const NEAR_DUPLICATES: usize = 100;
 /// Models whose predictions for a face are looked up; those of earlier ones are left out.
 const MODELS: usize = 20;
 
@@ -128,6 +130,8 @@ struct FaceDetails {
     columns: BTreeMap<String, String>,
     placeholder: bool,
     damaged: Option<String>,
+    /// The near-duplicates, the best first.
+    group: Vec<FaceRow>,
     history: Vec<Verdict>,
     predictions: Vec<NamedPrediction>,
     trace: TraceLink,
@@ -185,16 +189,24 @@ pub async fn one(
     let id = Id::new(photo_id);
     let (wanted, tickets) = (id.clone(), shared.clone());
     let found = shared.index.with(move |index| {
-        let Some(face) = index.face(&wanted)? else { return Ok(None) };
+        let Some(row) = index.row_of(&wanted) else { return Ok(None) };
+        let Some(face) = index.face_of(row)? else { return Ok(None) };
         let verdicts = index.verdicts_on(face.crop)?;
-        let copies = index.keys_of_crop(face.crop)?.len();
+        let keys = index.keys_of_crop(face.crop)?;
+        let related = RelatedFaces::of(index, row, &keys)?;
+        let group = index.group_of(row)?;
+        let others = group.into_iter().filter(|other| !keys.contains(&index.key(*other))).take(NEAR_DUPLICATES);
+        let mut group = Vec::new();
+        for other in others {
+            group.extend(index.face_of(other)?.map(|face| FaceRow::of(&face, index.threshold())));
+        }
         let sealed = tickets.tickets.seal(&ticket(index, &face, crate::domain::Selection::Filter, &person.name));
-        let card = Card::of(&face, &verdicts, copies, index.threshold(), sealed);
+        let card = Card::of(&face, &verdicts, related, index.threshold(), sealed);
         let history = index.verdict_history(&face.photo_id, face.crop, HISTORY)?;
-        Ok::<_, IndexError>(Some((face, card, history)))
+        Ok::<_, IndexError>(Some((face, card, group, history)))
     });
     let unknown = || ApiError::not_found("the run has no face of this photo");
-    let (face, card, history) = found.await?.ok_or_else(unknown)?;
+    let (face, card, group, history) = found.await?.ok_or_else(unknown)?;
     let key = PhotoKey { run: shared.run.clone(), photo_id: id };
     let story = Story::read(&key, &*shared.ledger, shared.records.as_ref(), shared.jaeger.as_deref()).await?;
     let trace_id = key.trace().trace_id_hex();
@@ -225,6 +237,7 @@ pub async fn one(
         placeholder: face.is_placeholder(),
         columns: face.columns,
         damaged: face.damaged,
+        group,
         history,
         predictions: predictions(&shared, face.crop).await?,
         trace,

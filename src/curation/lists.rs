@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::error::ApiError;
-use crate::dataset::face::{Number, STATUS};
+use crate::dataset::face::{DUPLICATE, Number, STATUS};
 use crate::dataset::page::{Order, UnknownSort};
 use crate::dataset::{Cursor, Direction, Index, Query, Rows, Sort};
 use crate::domain::{Selection, View};
@@ -120,7 +120,11 @@ impl List {
     /// `seed`: that of the list that this one goes on with.
     pub fn open(index: &Index, query: &Query, order: ListOrder, view: View, person: &str, seed: u64) -> Self {
         let threshold = index.threshold();
-        let rows = index.rows(query, threshold);
+        let mut rows = index.rows(query, threshold);
+        if has_cards_of_groups(query, order, view) {
+            let duplicates = index.duplicates_among(&rows);
+            rows = rows.minus(&duplicates);
+        }
         let unjudged = index.unjudged(&rows);
         let is_filter = query.names_other_than(STATUS.name);
         let selection = if is_filter { Selection::Filter } else { order.selection() };
@@ -149,6 +153,12 @@ impl List {
     pub fn fits(&self, index: &Index) -> bool {
         self.generation == index.generation()
     }
+}
+
+/// Whether a group of near-duplicates is one card. A random order is a sample of all faces; a person who asks for
+/// duplicates wants to see them.
+fn has_cards_of_groups(query: &Query, order: ListOrder, view: View) -> bool {
+    view == View::Grid && order != ListOrder::Random && !query.names(DUPLICATE)
 }
 
 /// The lists that are open. Those that were not used for longest are forgotten when there are too many: a client then

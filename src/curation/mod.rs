@@ -10,6 +10,7 @@ mod border;
 mod bulk;
 mod card;
 mod counts;
+mod duplicates;
 mod entries;
 mod error;
 mod faces;

@@ -10,7 +10,8 @@ use super::error::ApiError;
 use super::request::MAX_BODY;
 use super::state::Shared;
 use super::{
-    access, assets, border, bulk, counts, faces, judge, metrics, openapi, pictures, session, statistics, training,
+    access, assets, border, bulk, counts, duplicates, faces, judge, metrics, openapi, pictures, session, statistics,
+    training,
 };
 
 /// All paths, for people that `access` lets in.
@@ -30,6 +31,7 @@ pub fn router(shared: Shared) -> Router {
         .route("/clients/{client}/closed", post(judge::close_client))
         .route("/faces", get(faces::list))
         .route("/faces/{photo_id}", get(faces::one))
+        .route("/faces/{photo_id}/part", post(duplicates::part))
         .route("/counts", get(counts::counts))
         .route("/threshold", put(counts::set_threshold))
         .route("/labels", get(counts::labels))

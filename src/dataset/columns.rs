@@ -411,6 +411,11 @@ impl Columns {
         }
     }
 
+    /// The row of a photo's face.
+    pub fn row_of(&self, id: &Id) -> Option<usize> {
+        self.by_id.get(id).copied()
+    }
+
     pub fn key(&self, row: usize) -> i64 {
         self.keys[row]
     }

@@ -72,6 +72,11 @@ impl Index {
         rows.iter().map(|row| self.columns.id(row).clone()).collect()
     }
 
+    /// The number of the group that a row is in. Groups are numbered anew by each search.
+    pub fn duplicates_number(&self, row: usize) -> Option<u32> {
+        self.columns.group(row).map(|place| place.group)
+    }
+
     /// The faces of the group that a row is in, as rows, the best first; only the row itself if it is in none.
     pub fn group_of(&self, row: usize) -> Result<Vec<usize>, IndexError> {
         let Some(GroupPlace { group, .. }) = self.columns.group(row) else { return Ok(vec![row]) };

@@ -38,7 +38,7 @@ pub struct IndexSource {
     classifiers: RunClassifiers,
     predictions: Predictions,
     verdicts: VerdictLog,
-    duplicates: StoredDuplicates,
+    pub duplicates: StoredDuplicates,
 }
 
 impl IndexSource {
@@ -122,7 +122,7 @@ impl IndexSource {
     }
 
     /// Applies the groups of duplicates that were found last.
-    async fn group(&self, index: &mut impl IndexAccess) -> Result<(), FollowError> {
+    pub async fn group(&self, index: &mut impl IndexAccess) -> Result<(), FollowError> {
         let Some(found) = self.duplicates.current().await? else { return Ok(()) };
         let version = found.groups_sha256;
         if index.call(|index| index.duplicates_version()).await? == Some(version) {

@@ -9,7 +9,7 @@ use super::page::{self, Cursor, Order};
 use super::query::Query;
 use super::rows;
 use super::suggested::Rest;
-use crate::domain::{ContentHash, ImageFormat};
+use crate::domain::{ContentHash, Id, ImageFormat};
 
 /// Numbers of faces by status, in the order of [`FaceStatus::ALL`].
 pub type ByStatus = [u64; FaceStatus::ALL.len()];
@@ -67,6 +67,11 @@ impl Index {
     /// The row of the face with this key, if it is still there.
     pub fn row(&self, key: i64) -> Option<usize> {
         self.columns.row(key)
+    }
+
+    /// The row of a photo's face.
+    pub fn row_of(&self, photo: &Id) -> Option<usize> {
+        self.columns.row_of(photo)
     }
 
     /// The key of a row: it names the face for the life of the file.

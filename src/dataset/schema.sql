@@ -131,6 +131,8 @@ CREATE TABLE duplicates (
     place INTEGER NOT NULL
 ) WITHOUT ROWID;
 
+CREATE INDEX duplicates_by_group ON duplicates(of_group, place);
+
 CREATE INDEX faces_by_crop ON faces(crop);
 
 -- Photos that have ended. `bytes` is the length of the id: ids order shorter first. A photo that is not `recorded` has no

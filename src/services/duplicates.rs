@@ -37,10 +37,8 @@ pub enum DuplicatesError {
     Features(#[from] FeatureError),
     #[error("the search has ended: {0}")]
     Thread(#[from] JoinError),
-    #[error("the run has no face of photo {0}")]
-    NoFace(String),
-    #[error("the face of photo {0} is in no group of duplicates")]
-    NoGroup(String),
+    #[error("the face of photo {} is in no group of duplicates", .0.as_str().escape_debug())]
+    NoGroup(Id),
 }
 
 /// How far a search is.
@@ -229,28 +227,24 @@ fn rank(crop: &ComparedCrop) -> impl Ord {
     (-step, mirrored, crop.saturation < GREY, -i64::from(crop.jpeg_quality / 5), -sharpness, crop.crop)
 }
 
-/// Takes the faces of photos out of their groups, and remembers it for later searches. Returns how many crops were
-/// parted.
+/// Takes faces, each a photo with its crop, out of their groups, and remembers it for later searches. Returns how many
+/// crops were parted.
 ///
 /// # Errors
-/// A photo has no face, or its face is in no group; then nothing is changed.
+/// A face is in no group; then nothing is changed.
 pub async fn part(
-    index: &Index,
-    objects: &Arc<dyn Objects>,
-    photos: &[Id],
+    stored: &StoredDuplicates,
+    faces: &[(Id, ContentHash)],
     by: &str,
     now: u64,
 ) -> Result<usize, DuplicatesError> {
-    let stored = StoredDuplicates::new(objects.clone(), index.run().clone());
-    let name = |photo: &Id| photo.as_str().escape_debug().to_string();
     let groups = stored.current_groups().await?.map(|(_, groups)| groups).unwrap_or_default();
     let mut partings: Vec<Parting> = Vec::new();
-    for photo in photos {
-        let crop = index.face(photo)?.ok_or_else(|| DuplicatesError::NoFace(name(photo)))?.crop;
-        let group = groups.iter().find(|group| group.crops.contains(&crop));
-        let group = group.ok_or_else(|| DuplicatesError::NoGroup(name(photo)))?;
-        if !partings.iter().any(|parting| parting.crops.contains(&crop)) {
-            partings.push(Parting { crops: vec![crop], group: group.crops.clone(), by: by.to_owned(), at: now });
+    for (photo, crop) in faces {
+        let group = groups.iter().find(|group| group.crops.contains(crop));
+        let group = group.ok_or_else(|| DuplicatesError::NoGroup(photo.clone()))?;
+        if !partings.iter().any(|parting| parting.crops.contains(crop)) {
+            partings.push(Parting { crops: vec![*crop], group: group.crops.clone(), by: by.to_owned(), at: now });
         }
     }
     stored.part(&partings).await?;

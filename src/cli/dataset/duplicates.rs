@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::archive::duplicates::StoredDuplicates;
 use crate::cli::dataset::features::FeatureArgs;
 use crate::cli::dataset::index::{IndexArgs, progress};
 use crate::cli::failure::Failure;
@@ -88,8 +89,16 @@ fn shown(bars: &Bars) -> SearchProgress {
 
 async fn part_faces(args: &Args, target: &RunTarget, index: &Index) -> Result<(), Failure> {
     let by = args.by.clone().unwrap_or_else(person);
-    let parted = part(index, &target.objects, &args.part, &by, now().as_secs()).await.map_err(|error| match error {
-        DuplicatesError::NoFace(_) | DuplicatesError::NoGroup(_) => Failure::usage(error),
+    let mut faces = Vec::new();
+    for photo in &args.part {
+        let face = index.face(photo).map_err(Failure::broken)?;
+        let face = face
+            .ok_or_else(|| Failure::usage(format!("the run has no face of photo {}", photo.as_str().escape_debug())))?;
+        faces.push((face.photo_id, face.crop));
+    }
+    let stored = StoredDuplicates::new(target.objects.clone(), target.run.clone());
+    let parted = part(&stored, &faces, &by, now().as_secs()).await.map_err(|error| match error {
+        DuplicatesError::NoGroup(_) => Failure::usage(error),
         error => Failure::broken(error),
     })?;
     match args.target.json {

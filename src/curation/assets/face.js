@@ -1,8 +1,9 @@
 // Everything about one face.
 
-import { ApiError, get, patiently } from "./api.js";
-import { button, element, table } from "./elements.js";
+import { ApiError, get, patiently, post } from "./api.js";
+import { ask, button, element, table } from "./elements.js";
 import { describe, factRows, landmarks, nameOf, original, words } from "./facts.js";
+import { crop } from "./grid.js";
 import { JUDGEMENTS, overlay } from "./judge.js";
 import { keysOf } from "./keys.js";
 import { say } from "./notices.js";
@@ -88,11 +89,33 @@ export class FaceView {
         [t("photo", { id: "" }).trim(), face.photo_id], [t("photo-url"), outside(source.photo_url)], [t("source-url"), outside(source.source_url)],
         [t("host"), source.host], [t("trace"), trace], ["SHA-256", face.crop],
       ])),
+      face.group.length > 0 ? this.#group() : null,
       columns.length > 0 ? element("section", {}, element("h2", {}, t("columns")), rows(columns)) : null,
       element("section", {}, table(t("history"), [t("time"), t("verdict"), t("person"), t("view"), t("chosen"), t("p-ok")], history)),
       element("section", {}, table(t("predictions"), [t("model"), t("p-ok")], predictions)),
       face.story?.length > 0 ? element("section", {}, element("h2", {}, t("story")), element("pre", { tabIndex: 0 }, face.story.join("\n"))) : null,
     ].filter(Boolean));
+  }
+
+  // The near-duplicates, and the way out of their group.
+  #group() {
+    const cells = this.#face.group.map((face) => element("figure.cell", { className: `cell ${face.judgement ?? ""}` }, crop(face),
+      element("figcaption", {}, element("span", {}, `${face.size} px`), element("span", {}, t(face.status)))));
+    const part = button(t("part"), () => this.#part(), { disabled: !this.#context.canJudge, "data-action": "part" });
+    return element("section.near", {}, element("h2", {}, t("near-duplicates")), element("p.hint", {}, t("near-duplicates-hint")),
+      element("div.cells.border", {}, cells), part);
+  }
+
+  async #part() {
+    const answer = await ask(t("near-duplicates"), element("p", {}, t("part-question")), [["", t("cancel")], ["yes", t("part"), "main"]]);
+    if (answer !== "yes") return;
+    try {
+      await post(`/api/faces/${encodeURIComponent(this.#photo)}/part`);
+      say(t("parted"));
+    } catch (error) {
+      say(t("error", { message: error.message }));
+    }
+    if (!this.#stop.signal.aborted) this.#load();
   }
 
   #judge(judgement) {

@@ -26,16 +26,16 @@ export function facts() {
   const values = FACTS.map(() => element("dd"));
   const photo = element("a");
   const verdicts = element("dd");
-  const copies = element("span.badge", { title: t("copies-hint") });
+  const others = element("span.badge");
   const list = element("dl.facts", {}, FACTS.flatMap(([name], index) => [element("dt", {}, t(name)), values[index]]),
-    element("dt", {}, t("details")), element("dd", {}, photo, " ", copies), element("dt", {}, t("verdict")), verdicts);
+    element("dt", {}, t("details")), element("dd", {}, photo, " ", others), element("dt", {}, t("verdict")), verdicts);
   return {
     list,
     show(face) {
       FACTS.forEach(([, text], index) => { values[index].textContent = text(face); });
       photo.href = facePath(face.photo_id);
       photo.textContent = t("photo", { id: face.photo_id });
-      copies.textContent = face.copies > 1 ? t("copies", { n: face.copies }) : "";
+      others.textContent = related(face);
       verdicts.textContent = (face.verdicts ?? [])
         .map(({ by, judgement, reason, at }) => `${words(judgement, reason)}, ${by}, ${moment(at)}`).join("; ") || "–";
     },
@@ -45,10 +45,16 @@ export function facts() {
 export const factRows = (face) =>
   [...FACTS, ...QUALITY].flatMap(([name, text]) => [element("dt", {}, t(name)), element("dd", {}, text(face))]);
 
+// How many faces of the run show the same.
+export const related = ({ copies, near_duplicates }) =>
+  [copies > 1 ? t("copies", { n: copies }) : "", near_duplicates > 0 ? t("near-duplicates-of", { n: near_duplicates }) : ""]
+    .filter(Boolean).join(", ");
+
 export const nameOf = ({ label, photo_id }) => label ?? t("photo", { id: photo_id });
 
 export const describe = (face) =>
-  t("picture-of", { label: face.label ?? t("no-label"), id: face.photo_id, status: t(face.status), p: probability(face.p_ok) });
+  [t("picture-of", { label: face.label ?? t("no-label"), id: face.photo_id, status: t(face.status), p: probability(face.p_ok) }), related(face)]
+    .filter(Boolean).join(", ");
 
 // 68 points over a picture of `size` pixels.
 export function landmarks(face, size) {

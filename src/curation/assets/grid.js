@@ -3,7 +3,7 @@
 import { ApiError, Unreachable, events } from "./api.js";
 import { note } from "./address.js";
 import { button, element, field, link, select } from "./elements.js";
-import { describe, nameOf, words } from "./facts.js";
+import { describe, nameOf, related, words } from "./facts.js";
 import { filterBar } from "./filters.js";
 import { JUDGEMENTS } from "./judge.js";
 import { keysOf } from "./keys.js";
@@ -274,8 +274,10 @@ class Page {
     this.cells = entries.map((entry) => {
       const picture = element("img", { alt: "", decoding: "async", width: PIXELS, height: PIXELS, src: address(entry, PIXELS) });
       const state = element("span.state");
-      const copies = entry.copies > 1 ? element("span.badge", {}, `×${entry.copies}`) : null;
-      const cell = element("button.cell", { type: "button", tabIndex: -1, onclick: () => onclick(entry.index) }, picture, state, copies,
+      const others = [entry.copies > 1 ? `×${entry.copies}` : "", entry.near_duplicates > 0 ? `≈${entry.near_duplicates}` : ""];
+      const text = others.filter(Boolean).join(" ");
+      const badge = text ? element("span.badge", { title: related(entry) }, text) : null;
+      const cell = element("button.cell", { type: "button", tabIndex: -1, onclick: () => onclick(entry.index) }, picture, state, badge,
         element("span.caption", {}, element("span", {}, nameOf(entry)), element("span", {}, probability(entry.p_ok))));
       return { cell, picture, state };
     });

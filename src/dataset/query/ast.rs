@@ -98,11 +98,20 @@ impl Query {
 
     /// Whether a condition of the query is about a field other than `name`.
     pub fn names_other_than(&self, name: &str) -> bool {
+        self.has_field(&|field| field.name != name)
+    }
+
+    /// Whether a condition of the query is about the field `name`.
+    pub fn names(&self, name: &str) -> bool {
+        self.has_field(&|field| field.name == name)
+    }
+
+    fn has_field(&self, predicate: &impl Fn(&Field) -> bool) -> bool {
         match self {
-            Self::And(parts) | Self::Or(parts) => parts.iter().any(|part| part.names_other_than(name)),
-            Self::Not(part) => part.names_other_than(name),
+            Self::And(parts) | Self::Or(parts) => parts.iter().any(|part| part.has_field(predicate)),
+            Self::Not(part) => part.has_field(predicate),
             Self::Compare(field, ..) | Self::In(field, _) | Self::Contains(field, _) | Self::IsNull(field) => {
-                field.name != name
+                predicate(field)
             }
         }
     }

@@ -48,6 +48,32 @@ async fn a_page_is_judged_but_for_the_exceptions_and_taken_back_as_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn near_duplicates_are_one_card_and_can_be_parted() {
+    let _turn = turn().await;
+    let run = RunFolder::with_faces(12).await;
+    run.group(&[7, 3, 8]).await;
+    let server = run.serve(&[]);
+    let page = Page::open(&server.url, Screen::DESKTOP).await;
+    page.go("/grid?where=not+status%3Dok&sort=id").await;
+    page.grid_at(0).await;
+    let cards = "return document.querySelectorAll('.page:not([hidden]) .cell').length";
+    assert_eq!(page.browser.run(cards).await, 10);
+    assert_eq!(page.text(".page:not([hidden]) .cell .badge").await, "\u{2248}2");
+    page.go("/faces/3").await;
+    page.browser.wait_for("document.querySelectorAll('.near img').length === 2").await;
+    page.browser.click("button[data-action=part]").await;
+    page.browser.wait_for("document.querySelector('dialog[open]') !== null").await;
+    page.browser.click("dialog button.main").await;
+    page.browser
+        .wait_for("document.querySelector('main.face')?.dataset.drawn && document.querySelector('.near') === null")
+        .await;
+    page.go("/grid?where=not+status%3Dok&sort=size").await;
+    page.grid_at(0).await;
+    assert_eq!(page.browser.run(cards).await, 11);
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn faces_that_others_have_are_no_empty_list() {
     let _turn = turn().await;
     let run = RunFolder::with_faces(6).await;

@@ -111,6 +111,9 @@ async fn every_operation(run: &CuratedRun) {
     described.call("getCrop", &format!("{}?size=256", face["picture"].as_str().unwrap()), None).await;
     described.call("getOriginal", face["original"]["picture"].as_str().unwrap(), None).await;
 
+    run.group(&[0, 1, 2]).await;
+    described.call("partFace", "/api/faces/0/part", None).await;
+
     described.call("getCounts", "/api/counts?where=size%3E%3D512", None).await;
     described.call("findLabels", "/api/labels?prefix=person&limit=3", None).await;
     described.call("countLabels", "/api/labels/counts?where=size%3E%3D512&limit=3", None).await;

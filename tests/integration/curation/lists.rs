@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use axum::http::Method;
+use facemill::archive::duplicates::StoredDuplicates;
 use facemill::domain::{RunName, Selection};
 use facemill::verdicts::{LogPosition, VerdictLog};
 use serde_json::{Value, json};
@@ -154,6 +155,49 @@ async fn copies_are_one_card() {
     assert_eq!(api.counts().await["statuses"]["ok"], 3, "the verdict holds for all copies");
     let filtered = api.open_list("id=6", "id", "grid", "tab").await;
     assert_eq!(ids(&api.entries(&filtered, "tab").await), ["6"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn near_duplicates_are_one_card_of_the_grid() {
+    let run = CuratedRun::in_folder(6).await;
+    run.group(&[4, 1, 5]).await;
+    let (_server, api) = inside::open(&run, run.objects.clone(), "ada").await.unwrap();
+    let grid = async |query: &str, sort: &str| {
+        let list = api.open_list(query, sort, "grid", "tab").await;
+        api.entries(&list, "tab").await
+    };
+    let entries = grid("", "id").await;
+    assert_eq!(ids(&entries), ["0", "2", "3", "4"], "the best one is the card");
+    let near = |entries: &[Value]| entries.iter().map(|entry| entry["near_duplicates"].clone()).collect::<Vec<_>>();
+    assert_eq!(near(&entries), [0, 0, 0, 2]);
+    assert_eq!(ids(&grid("id!=4", "id").await), ["0", "1", "2", "3"], "the best one of those in the list");
+    assert_eq!(ids(&grid("duplicate", "id").await), ["1", "5"], "who asks for duplicates sees all");
+    let random = grid("", "random").await;
+    assert_eq!(ids(&random).into_iter().collect::<BTreeSet<_>>(), BTreeSet::from(["0", "1", "2", "3", "4", "5"]));
+    let single = api.open_list("", "id", "single", "tab").await;
+    assert_eq!(ids(&api.entries(&single, "tab").await), ["0", "1", "2", "3", "4", "5"]);
+
+    // A verdict is one on the card alone. If it is NG, the next one comes.
+    let unjudged = "status in (ready, predicted)";
+    assert_eq!(results(&api.judge(&[verdict("v", &entries[3], "ng")]).await), ["stored"]);
+    assert_eq!(ids(&grid(unjudged, "id").await), ["0", "1", "2", "3"]);
+
+    // A person who looks at the group can take a face out of it.
+    let face = api.get("/api/faces/1").await;
+    let others = face["group"].as_array().unwrap();
+    assert_eq!((ids(others), &others[0]["judgement"]), (vec!["4", "5"], &json!("ng")));
+    let (status, parted) = api.send(Method::POST, "/api/faces/1/part", None).await;
+    assert_eq!((status, &parted["parted"]), (200, &json!(1)));
+    assert_eq!(api.get("/api/faces/1").await["group"], json!([]));
+    assert_eq!(ids(api.get("/api/faces/4").await["group"].as_array().unwrap()), ["5"]);
+    assert_eq!(ids(&grid(unjudged, "id").await), ["0", "1", "2", "3", "5"]);
+    let (status, error) = api.send(Method::POST, "/api/faces/1/part", None).await;
+    assert_eq!((status, &error["error"]["code"]), (409, &json!("no-group")));
+    let (status, error) = api.send(Method::POST, "/api/faces/77/part", None).await;
+    assert_eq!((status, &error["error"]["code"]), (404, &json!("not-found")));
+    let stored = StoredDuplicates::new(run.objects.clone(), RunName::default());
+    let partings = stored.partings().await.unwrap();
+    assert_eq!((partings.len(), partings[0].by.as_str(), partings[0].group.len()), (1, "ada", 3));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use facemill::archive::duplicates::{DuplicateGroup, StoredDuplicates};
 use facemill::archive::records::Records;
 use facemill::archive::run_classifier::{ClassifierChange, RunClassifiers};
 use facemill::domain::{
@@ -178,6 +179,13 @@ impl CuratedRun {
         let (mut photo, crop, original) = photo(&self.run, id);
         photo.candidate.label_name = Some(label.to_owned());
         self.finish(photo, crop, original).await;
+    }
+
+    /// Makes the faces of these photos a group of near-duplicates, the first one the best. There is no other group.
+    pub async fn group(&self, ids: &[u64]) {
+        let crops = ids.iter().map(|id| photo(&self.run, *id).0.facts.crop.unwrap().sha256).collect();
+        let stored = StoredDuplicates::new(self.objects.clone(), self.run.clone());
+        stored.write(&[DuplicateGroup { crops }], ids.len() as u64, 1_700_000_000).await.unwrap();
     }
 
     pub fn path(&self) -> &Path {
