@@ -12,6 +12,7 @@ use super::error::{ApiError, json_response};
 use super::request::Params;
 use super::state::Shared;
 use crate::dataset::interval::EstimatedShare;
+use crate::dataset::ok_left::OkLeft;
 use crate::dataset::verdict_history::{Agreement, VerdictHour};
 use crate::dataset::{FaceStatus, IndexError, Query};
 use crate::domain::calendar;
@@ -29,6 +30,7 @@ struct Statistics {
     by_hour: Vec<HourCount>,
     by_person: Vec<PersonCount>,
     agreement: Vec<AgreementShare>,
+    ok_left: OkLeft,
     /// Faces of the run, and OK ones that are still wanted.
     total: u64,
     left: u64,
@@ -74,15 +76,16 @@ pub async fn statistics(State(shared): State<Shared>, _person: Person, uri: Uri)
     Params::read(&uri, &[])?;
     let read = shared.index.with(|index| {
         let counts = index.status_counts(&Query::ALL, index.threshold());
-        Ok::<_, IndexError>((index.verdict_hours(0)?, index.agreements()?, counts))
+        Ok::<_, IndexError>((index.verdict_hours(0)?, index.agreements()?, index.ok_left()?, counts))
     });
-    let (hours, agreements, counts) = read.await?;
+    let (hours, agreements, ok_left, counts) = read.await?;
     let this_hour = now().as_secs() / SECONDS_AN_HOUR;
     let statistics = Statistics {
         by_day: by_day(&hours, this_hour),
         by_hour: by_hour(&hours, this_hour),
         by_person: by_person(&hours),
         agreement: agreements.into_iter().filter_map(agreement).collect(),
+        ok_left,
         total: counts.total(),
         left: shared.wanted.saturating_sub(counts.all[FaceStatus::Ok as usize]),
     };

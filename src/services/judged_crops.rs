@@ -60,6 +60,8 @@ pub struct LeftOut {
     pub wrong_person: u64,
     /// Crops of several people.
     pub ambiguous: u64,
+    /// Crops for training that have a near-duplicate in the test part.
+    pub near_test: u64,
     /// Beyond the bound.
     pub too_many: u64,
 }
@@ -101,8 +103,16 @@ pub fn judged_crops(index: &Index) -> Result<Judged, JudgedError> {
                 return Ok(());
             }
         };
+        let (group, row) = (group(&face), index.row_of(&face.photo_id));
+        let duplicates = row.and_then(|row| index.duplicates_number(row));
+        if let (Side::Training, Some(row), Some(_)) = (Side::of(&group), row, duplicates)
+            && has_near_test(index, row)?
+        {
+            left_out.near_test += 1;
+            return Ok(());
+        }
         let judged = JudgedCrop {
-            example: Example { crop: face.crop, group: group(&face), ok, mirrors: mirrors(&face) },
+            example: Example { crop: face.crop, group, duplicates, ok, mirrors: mirrors(&face) },
             format: face.format,
             photo_id: face.photo_id.clone(),
             label: label_of(&face).to_owned(),
@@ -126,6 +136,16 @@ pub fn judged_crops(index: &Index) -> Result<Judged, JudgedError> {
     left_out.too_many = crops.len().saturating_sub(MAX_CROPS) as u64;
     crops.truncate(MAX_CROPS);
     Ok(Judged { run: Some(index.run().clone()), crops, left_out })
+}
+
+/// Whether one of the near-duplicates of a face belongs to the test part, judged or not: a later verdict changes nothing.
+fn has_near_test(index: &Index, row: usize) -> Result<bool, IndexError> {
+    for other in index.group_of(row)? {
+        if index.face_of(other)?.is_some_and(|face| Side::of(&group(&face)) == Side::Test) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What crops have in common: the person, or else the original.

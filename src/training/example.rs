@@ -18,6 +18,8 @@ pub struct Example {
     pub crop: ContentHash,
     /// The person, or another reason why crops are alike.
     pub group: String,
+    /// The number of its group of near-duplicates, which may be of several people.
+    pub duplicates: Option<u32>,
     pub ok: bool,
     pub mirrors: [f32; MIRRORS],
 }
@@ -116,8 +118,10 @@ impl TrainingSet {
     /// SHA-256 over all crops, labels and groups.
     pub fn digest(&self) -> String {
         let mut hash = sha2::Sha256::new();
-        for Example { crop, ok, group, .. } in &self.examples {
-            hash.update(format!("{crop} {ok} {group}\n"));
+        for Example { crop, ok, group, duplicates, .. } in &self.examples {
+            hash.update(format!("{crop} {ok} {group}"));
+            duplicates.iter().for_each(|number| hash.update(format!(" {number}")));
+            hash.update("\n");
         }
         hex(&hash.finalize())
     }
@@ -128,7 +132,7 @@ mod tests {
     use super::*;
 
     fn example(crop: u8, group: &str, ok: bool) -> Example {
-        Example { crop: ContentHash::of(&[crop]), group: group.into(), ok, mirrors: [0.0; MIRRORS] }
+        Example { crop: ContentHash::of(&[crop]), group: group.into(), duplicates: None, ok, mirrors: [0.0; MIRRORS] }
     }
 
     #[test]

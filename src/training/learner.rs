@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use super::calibration::Calibration;
 use super::example::{Example, TrainingSet, folds};
 use super::head::{Examples, Head, KEPT, Logistic, Perceptron, Projection, Scale};
+use super::joined::Joined;
 use super::matrix::Matrix;
 use crate::classifier::model::MIRRORS;
 
@@ -127,13 +128,28 @@ fn too_few(examples: &[&Example]) -> LearnError {
     LearnError::TooFew { ok, ng: examples.len() - ok, groups }
 }
 
+/// The group of each crop, joined with others where near-duplicates are in both. A joined group has at most a tenth of
+/// all crops, so that there are enough for all folds.
+fn joined_groups<'a>(examples: &[&'a Example]) -> Vec<&'a str> {
+    let count = examples.len();
+    let mut joined = Joined::new(count);
+    let (mut first, mut first_duplicate) = (HashMap::new(), HashMap::new());
+    for (i, example) in examples.iter().enumerate() {
+        joined.join(*first.entry(&example.group).or_insert(i), i, count);
+    }
+    for (i, number) in examples.iter().enumerate().filter_map(|(i, example)| Some((i, example.duplicates?))) {
+        joined.join(*first_duplicate.entry(number).or_insert(i), i, count / 10);
+    }
+    (0..count).map(|i| examples[joined.root(i)].group.as_str()).collect()
+}
+
 /// The places of the crops of each fold. Both classes must be there without any one fold.
 fn parts(examples: &[&Example], seed: u64) -> Result<Vec<Vec<usize>>, LearnError> {
-    let groups = || examples.iter().map(|example| example.group.as_str());
-    let by_group: HashMap<&str, usize> = folds(groups(), FOLDS, seed);
+    let groups = joined_groups(examples);
+    let by_group: HashMap<&str, usize> = folds(groups.iter().copied(), FOLDS, seed);
     let count = by_group.values().max().map_or(0, |last| last + 1);
     let mut parts = vec![Vec::new(); count];
-    for (i, group) in groups().enumerate() {
+    for (i, group) in groups.into_iter().enumerate() {
         parts[by_group[group]].push(i);
     }
     let has_both_without = |part: &Vec<usize>| {
@@ -250,7 +266,7 @@ pub mod tests {
             let ok = signal[0] + signal[1] + noise * random.normal() > 0.8;
             let group = format!("person {}", i / 6);
             let crop = ContentHash::of(format!("{seed} {i}").as_bytes());
-            (Example { crop, group, ok, mirrors: [0.1; MIRRORS] }, features)
+            (Example { crop, group, duplicates: None, ok, mirrors: [0.1; MIRRORS] }, features)
         }))
     }
 
@@ -304,6 +320,27 @@ pub mod tests {
         let scored = flipped.examples().iter().zip(&learned.out_of_sample);
         let disagrees = scored.filter(|(example, p_ok)| wrong(example) && (**p_ok >= 0.5) != example.ok).count();
         assert!(disagrees >= 4, "{disagrees} of 6");
+    }
+
+    #[test]
+    fn people_with_near_duplicates_are_in_one_fold() {
+        let set = drawn(240, 0.0, 6);
+        // A photograph of each even person is also there under the name of the next one.
+        let examples: Vec<Example> = set.examples().to_vec();
+        let person = |example: &Example| example.group.split_once(' ').unwrap().1.parse::<u32>().unwrap();
+        let examples: Vec<Example> =
+            examples.into_iter().map(|example| Example { duplicates: Some(person(&example) / 2), ..example }).collect();
+        let examples: Vec<&Example> = examples.iter().collect();
+        let parts = parts(&examples, 1).unwrap();
+        assert_eq!((parts.len(), parts.iter().map(Vec::len).sum::<usize>()), (FOLDS, 240));
+        for part in &parts {
+            let pairs: BTreeSet<u32> = part.iter().map(|&i| person(examples[i]) / 2).collect();
+            assert_eq!(part.len(), 12 * pairs.len(), "a pair of people is in two folds");
+        }
+        // What is much alike everywhere does not become one group.
+        let all: Vec<Example> =
+            set.examples().iter().map(|example| Example { duplicates: Some(1), ..example.clone() }).collect();
+        assert!(super::parts(&all.iter().collect::<Vec<_>>(), 1).unwrap().iter().all(|part| part.len() <= 72));
     }
 
     #[test]

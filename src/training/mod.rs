@@ -17,6 +17,7 @@ pub mod calibration;
 pub mod evaluation;
 pub mod example;
 pub mod head;
+mod joined;
 pub mod labels;
 pub mod learner;
 pub mod matrix;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use super::example::TrainingSet;
+use super::joined::Joined;
 use super::learner::{LearnError, LearnSettings, learn};
 use super::suggestion::{ALIKE, Directions};
 
@@ -65,7 +66,7 @@ fn groups_of_alike(set: &TrainingSet, seed: u64) -> Vec<String> {
     let count = set.examples().len();
     let features: Vec<&[f32]> = (0..count).map(|i| set.features(i)).collect();
     let crops = Directions::of(&features, seed);
-    let mut joined = Joined { to: (0..count).collect(), size: vec![1; count] };
+    let mut joined = Joined::new(count);
     let mut first = HashMap::new();
     for (i, example) in set.examples().iter().enumerate() {
         joined.join(*first.entry(example.group.as_str()).or_insert(i), i, count);
@@ -81,34 +82,6 @@ fn groups_of_alike(set: &TrainingSet, seed: u64) -> Vec<String> {
         }
     }
     (0..count).map(|i| set.examples()[joined.root(i)].group.clone()).collect()
-}
-
-/// Sets that are joined step by step.
-struct Joined {
-    /// Each place points to another one of its set; the least points to itself.
-    to: Vec<usize>,
-    /// Of the set, for the least place of each.
-    size: Vec<usize>,
-}
-
-impl Joined {
-    fn root(&mut self, mut place: usize) -> usize {
-        while self.to[place] != place {
-            self.to[place] = self.to[self.to[place]];
-            place = self.to[place];
-        }
-        place
-    }
-
-    /// Joins two sets, unless they have more than `most` places together.
-    fn join(&mut self, a: usize, b: usize, most: usize) {
-        let (a, b) = (self.root(a), self.root(b));
-        let size = self.size[a] + self.size[b];
-        if a != b && size <= most {
-            self.to[a.max(b)] = a.min(b);
-            self.size[a.min(b)] = size;
-        }
-    }
 }
 
 #[cfg(test)]
@@ -147,6 +120,7 @@ mod tests {
         let example = |name: String, group: String| Example {
             crop: ContentHash::of(name.as_bytes()),
             group,
+            duplicates: None,
             ok: true,
             mirrors: [0.0; MIRRORS],
         };

@@ -1,16 +1,19 @@
 //! `facemill train` from the verdicts of a run in a folder.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use facemill::archive::duplicates::{DuplicateGroup, StoredDuplicates};
 use facemill::broker::embedded::Embedded;
 use facemill::domain::{
-    Align, ContentHash, Crop, Ending, Face, ImageFormat, Message, Original, Photo, Position, Search, StageName,
+    Align, ContentHash, Crop, Ending, Face, ImageFormat, Message, Original, Photo, Position, RunName, Search, StageName,
 };
 use facemill::ledger::Ledger;
 use facemill::ledger::sqlite::Sqlite;
 use facemill::objects::folder::Folder;
 use facemill::objects::{ObjectKey, Objects};
 use facemill::sqlite::{Access, Database};
+use facemill::training::example::Side;
 use facemill::training::random::Random;
 use facemill::vision::image::encode;
 use serde_json::{Value, json};
@@ -142,7 +145,8 @@ async fn verdicts_train_a_classifier_that_the_run_can_use() {
     let trained = answer(out, &["train"]);
     let left_out = &trained["left_out"];
     let expected = json!({
-        "in_bulk": 1, "pending": 2, "placeholder": 0, "wrong_person": 1, "ambiguous": 0, "too_many": 0
+        "in_bulk": 1, "pending": 2, "placeholder": 0, "wrong_person": 1, "ambiguous": 0, "near_test": 0,
+        "too_many": 0
     });
     assert_eq!((left_out, &trained["unreadable"]), (&expected, &json!(0)));
     let report = &trained["report"];
@@ -185,6 +189,28 @@ async fn verdicts_train_a_classifier_that_the_run_can_use() {
     assert_eq!(last["unreadable"], 1);
     assert_eq!(last["report"]["test"]["groups"], 6);
     assert_ne!(last["sha256"], trained["sha256"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn near_duplicates_of_the_test_part_do_not_train() {
+    let folder = run_folder().await;
+    let out = folder.path();
+    answer(out, &["verdicts", "import", out.join("verdicts.jsonl").to_str().unwrap()]);
+    let person = |side: Side| (0..PEOPLE).find(|person| Side::of(&format!("label person {person}")) == side).unwrap();
+    let (learnt, tested) = (person(Side::Training), person(Side::Test));
+    let crop = |person, shot| photo(person, shot).0.facts.crop.unwrap().sha256;
+    let groups = [
+        DuplicateGroup { crops: vec![crop(learnt, 0), crop(tested, 1)] },
+        DuplicateGroup { crops: vec![crop(tested, 2), crop(tested, 3)] },
+    ];
+    let stored = StoredDuplicates::new(Arc::new(Folder::at(out)), RunName::default());
+    let before = answer(out, &["train"]);
+    stored.write(&groups, 96, 1_700_000_000).await.unwrap();
+    let trained = answer(out, &["train"]);
+    assert_eq!((&before["left_out"]["near_test"], &trained["left_out"]["near_test"]), (&json!(0), &json!(1)));
+    let crops = |trained: &Value, side: &str| trained["report"][side]["crops"].as_u64().unwrap();
+    assert_eq!(crops(&trained, "training"), crops(&before, "training") - 1);
+    assert_eq!(crops(&trained, "test"), crops(&before, "test"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

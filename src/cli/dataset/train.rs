@@ -169,7 +169,7 @@ pub(super) fn shown(bars: &Bars) -> Progress {
 }
 
 fn left_out(
-    LeftOut { in_bulk, pending, placeholder, wrong_person, ambiguous, too_many }: &LeftOut,
+    LeftOut { in_bulk, pending, placeholder, wrong_person, ambiguous, near_test, too_many }: &LeftOut,
     unreadable: usize,
 ) -> String {
     let parts = [
@@ -178,6 +178,7 @@ fn left_out(
         (*placeholder, "placeholders"),
         (*wrong_person, "NG because of the wrong person"),
         (*ambiguous, "crops of several people"),
+        (*near_test, "for training, with a near-duplicate in the test part"),
         (*too_many, "beyond the largest number"),
         (unreadable as u64, "not readable"),
     ];

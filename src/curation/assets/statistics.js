@@ -62,7 +62,7 @@ export class StatisticsView {
     }
   }
 
-  #show({ by_day, by_hour, by_person, agreement }) {
+  #show({ by_day, by_hour, by_person, agreement, ok_left }) {
     const days = new Map();
     for (const { day, verdicts } of by_day) days.set(day, (days.get(day) ?? 0) + verdicts);
     const day = columns([...days].sort(([a], [b]) => (a < b ? -1 : 1)).slice(-90), t("by-day"), count);
@@ -74,9 +74,22 @@ export class StatisticsView {
     const agreements = table(t("agreement"), [t("person"), t("pairs"), t("same"), t("share"), t("interval")],
       agreement.map(({ person, pairs, same, share, low, high }) =>
         [person, count(pairs), count(same), percent(share), pairs > 0 ? `${percent(low)} – ${percent(high)}` : "–"]));
-    this.numbers.replaceChildren(element("section.charts", {}, hour, day), element("section", {}, people),
+    this.numbers.replaceChildren(element("section.charts", {}, hour, day), okLeft(ok_left), element("section", {}, people),
       element("section", {}, agreements, element("p.hint", {}, t("agreement-hint"))));
   }
+}
+
+// How many OK are left among the unjudged, and whether a person may stop.
+function okLeft({ random, random_ok, unjudged, found, left, found_share_low, is_complete }) {
+  const about = (number) => count(Math.round(number));
+  const content = left === null
+    ? [element("p", {}, t("ok-left-unknown"))]
+    : [
+      element("p", {}, element("span.large", {}, about(left.count)), " ", t("ok-left-of", { low: about(left.low), high: about(left.high), unjudged: count(unjudged) })),
+      element("p", {}, t(is_complete ? "ok-left-stop" : "ok-left-go-on", { found: count(found), share: percent(found_share_low) })),
+      element("p.hint", {}, t("ok-left-hint", { random: count(random), ok: count(random_ok) })),
+    ];
+  return element("section.ok-left", {}, element("h2", {}, t("ok-left")), content);
 }
 
 // The beginnings of the last 48 hours, in milliseconds since 1970.
