@@ -12,7 +12,7 @@ use crate::domain::ContentHash;
 use crate::inference::{InferenceError, Runtime};
 
 /// How the pixels of a crop become the input of the backbone. Another way makes other features: change the name.
-const INPUT_VERSION: &str = "triangle-224";
+const INPUT_VERSION: &str = "bilinear-224";
 /// Features that are kept in one write.
 const BATCH: usize = 200;
 
