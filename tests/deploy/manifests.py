@@ -68,6 +68,9 @@ class Program:
         described = json.loads(subprocess.run([self.binary, "describe"], capture_output=True, check=True).stdout)
         self.variables = {command: set(names) for command, names in described["environment"].items()}
         self.stage_queues = described["stage_queues"]
+        # The queues from which the workers of each stage take.
+        self.worker_queues = {stage: {queue} for stage, queue in self.stage_queues.items()}
+        self.worker_queues["classify"].add(described["rescore_queue"])
         self.time_limit = described["stage_time_limit_seconds"]
         self.version = described["version"]
 
@@ -433,10 +436,13 @@ def scaling(cluster):
             continue
         scaled.append(target)
         stage = template_of(target)["spec"]["containers"][0]["args"][1]
+        queues = cluster.program.worker_queues[stage]
+        for queue in sorted(queues - {trigger["metadata"].get("queueName") for trigger in spec["triggers"]}):
+            yield f"{where}: does not query the queue {queue}, which the stage uses"
         for trigger in spec["triggers"]:
             meta = trigger["metadata"]
-            if meta.get("queueName") != cluster.program.stage_queues[stage]:
-                yield f"{where}: queries the queue {meta.get('queueName')}, the stage uses {cluster.program.stage_queues[stage]}"
+            if meta.get("queueName") not in queues:
+                yield f"{where}: queries the queue {meta.get('queueName')}, the stage uses {', '.join(sorted(queues))}"
             if meta.get("protocol") != "http" or meta.get("excludeUnacknowledged") == "true":
                 yield f"{where}: does not count messages in flight"
             reference = trigger.get("authenticationRef", {}).get("name")

@@ -100,6 +100,7 @@ MUTANTS = [
     ("KEDA: a number instead of a text", lambda c: trigger(c)["metadata"].update(value=2000), "2000 is not of type"),
     ("KEDA: another kind", lambda c: c.find("ScaledObject", "crop").update(kind="ScaledJob"), "KEDA has no such kind"),
     ("KEDA: another queue", lambda c: trigger(c)["metadata"].update(queueName="facemill.crop"), "queries the queue"),
+    ("KEDA: not all queues", lambda c: c.find("ScaledObject", "classify")["spec"]["triggers"].pop(1), "does not query the queue facemill.rescore"),
     ("KEDA: ready messages only", lambda c: trigger(c)["metadata"].update(protocol="amqp"), "messages in flight"),
     ("KEDA: another virtual host", lambda c: trigger(c)["metadata"].update(vhostName="/"), "virtual host"),
     ("KEDA: the address of AMQP", lambda c: c.find("TriggerAuthentication", "rabbitmq")["spec"]["secretTargetRef"][0].update(

@@ -32,6 +32,7 @@ pub fn run(args: &Args, root: &clap::Command) -> Result<ExitCode, Failure> {
         "version": env!("CARGO_PKG_VERSION"),
         "environment": environment(root),
         "stage_queues": stages,
+        "rescore_queue": names.rescore(),
         "queues": queues,
         "stage_time_limit_seconds": worker::WorkerSettings::default().time_limit.as_secs(),
     }))?;

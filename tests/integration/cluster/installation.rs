@@ -73,6 +73,12 @@ impl Installation {
         Worker(self.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
 
+    /// A worker of stages that fetch nothing.
+    pub fn worker_without_photos(&self, stages: &[&str]) -> Worker {
+        let arguments = [&["work"], stages, &["--concurrency", "1"]].concat();
+        Worker(self.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
     /// Waits until the status of the run satisfies the condition.
     pub fn until(&self, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
         const PATIENCE: Duration = Duration::from_secs(240);

@@ -3,7 +3,7 @@
 use support::collection;
 mod dead_letters;
 mod hosts;
-mod installation;
+pub mod installation;
 mod pauses;
 mod probes;
 mod rebuild;

@@ -4,6 +4,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use facemill::archive::records::Records;
+use facemill::broker::rabbitmq::{RabbitMq, RabbitMqSettings};
 use facemill::domain::{ContentHash, Ending, Photo, Record, RunName};
 use facemill::ledger::Ledger;
 use facemill::objects::s3::{S3, S3Settings};
@@ -14,7 +15,6 @@ use serde_json::json;
 use super::installation::Installation;
 use crate::own_classifier::brightness;
 use crate::training::{judged_photos, last_message, photo};
-use support::collection::Collection;
 use support::servers::redis::RedisServer;
 use support::servers::seaweedfs::SeaweedFs;
 
@@ -119,8 +119,7 @@ fn workers_score_crops_again_and_a_crop_that_is_lost_blocks_nothing() {
         [&progress["crops"], &progress["scored"], &progress["has_ended"]],
         [&json!(98), &json!(0), &json!(false)]
     );
-    let collection = Collection::serve();
-    let mut worker = installation.worker(&["classify"], &collection);
+    let mut worker = installation.worker_without_photos(&["classify"]);
     installation.until("no jobs", |status| status["rescore_queue"]["ready"] == 0);
 
     // The same command finds what is scored, and tries the others again.
@@ -144,5 +143,49 @@ fn workers_score_crops_again_and_a_crop_that_is_lost_blocks_nothing() {
     }
     installation.json(&["models", "use", rescored["model"].as_str().unwrap()]);
     assert_eq!(installation.json(&["faces", "--count", "--where", "p_ok is not null"]), 96);
+    assert_eq!(worker.terminate(), Some(0));
+}
+
+/// Takes the only job of the rescore queue and returns it, as often as given.
+async fn return_job(installation: &Installation, times: u32) {
+    let settings = RabbitMqSettings::new(&installation.rabbit.url()).unwrap();
+    let broker = RabbitMq::new(settings.with_prefix(setting(installation, "FACEMILL_PREFIX")).unwrap()).unwrap();
+    let mut consumer = broker.consume_scores(1).await.unwrap();
+    for time in 0..times {
+        let delivery = consumer.next().await.unwrap();
+        assert_eq!(delivery.unacknowledged, time);
+        // RabbitMQ 3 counts it like the delivery of a worker that has ended.
+        drop(delivery);
+    }
+    consumer.stop().await;
+}
+
+#[test]
+fn a_crop_that_ends_its_workers_is_not_scored_for_ever() {
+    let installation = Installation::new();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(put_photos(&installation, 0));
+    let scratch = tempfile::tempdir().unwrap();
+    let own = scratch.path().join("own.onnx");
+    std::fs::write(&own, brightness(&format!("crash-{}-{}", run_of(&installation), std::process::id())).encode())
+        .unwrap();
+    let rescore = ["rescore", "--model", own.to_str().unwrap(), "--where", "id=0", "--json"];
+    let command = installation.command(&rescore).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    installation.until("the job", |status| status["rescore_queue"]["ready"] == 1);
+    runtime.block_on(return_job(&installation, 4));
+    let mut worker = installation.worker_without_photos(&["classify"]);
+    let output = command.wait_with_output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    let rescored: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!([&rescored["crops"], &rescored["scored"], &rescored["unreadable_count"]], [1, 0, 1]);
+    // The consumer may have got it once more before it stopped.
+    let reason = rescored["unreadable"][0]["reason"].as_str().unwrap();
+    assert!(["4", "5"].map(|times| format!("{times} workers ended while they scored it")).contains(&reason.to_owned()));
+
+    // Another try is a new job.
+    let again = installation.facemill(&rescore);
+    let again: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
+    assert_eq!([&again["crops"], &again["scored"]], [1, 1]);
     assert_eq!(worker.terminate(), Some(0));
 }
