@@ -144,7 +144,7 @@ fn joined_groups<'a>(examples: &[&'a Example]) -> Vec<&'a str> {
 }
 
 /// The places of the crops of each fold. Both classes must be there without any one fold.
-fn parts(examples: &[&Example], seed: u64) -> Result<Vec<Vec<usize>>, LearnError> {
+pub(super) fn parts(examples: &[&Example], seed: u64) -> Result<Vec<Vec<usize>>, LearnError> {
     let groups = joined_groups(examples);
     let by_group: HashMap<&str, usize> = folds(groups.iter().copied(), FOLDS, seed);
     let count = by_group.values().max().map_or(0, |last| last + 1);

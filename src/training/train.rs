@@ -2,7 +2,7 @@
 //!
 //! The head learns from the training side, where cross-validation over people chooses the regularisation, the
 //! calibration and the threshold. The figures are those of the test side, computed by onnxruntime with the head of the
-//! file. The baseline is a logistic regression on the 4x4 mirrored grid alone, which needs no network.
+//! file; where the test side lacks OK or NG crops, they are those of the cross-validation. The baseline is a logistic regression on the 4x4 mirrored grid alone, which needs no network.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::example::{Example, Side, TrainingSet};
 use super::head::{Examples, Logistic, sigmoid};
-use super::learner::{LearnError, LearnSettings, learn};
+use super::learner::{LearnError, LearnSettings, learn, parts};
 use super::matrix::Matrix;
 use super::measure::{self, Measures, Scored};
 use super::model_file::{HeadSession, compose};
@@ -25,8 +25,8 @@ pub enum TrainError {
     Inference(#[from] InferenceError),
     #[error(transparent)]
     Learn(#[from] LearnError),
-    #[error("the {part} part has {ok} OK and {ng} NG crops; it needs both: judge more crops, of more people")]
-    TooFew { part: &'static str, ok: usize, ng: usize },
+    #[error("the training part has {ok} OK and {ng} NG crops; it needs both: judge more crops, of more people")]
+    TooFew { ok: usize, ng: usize },
 }
 
 #[derive(Debug, Clone)]
@@ -48,7 +48,19 @@ pub struct Before {
     pub p_ok: HashMap<ContentHash, f64>,
 }
 
-/// The figures of the classifier before, and of the new one on the same crops: those of the test side that both scored.
+/// What the figures of a training are measured on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MeasuredOn {
+    /// The crops of the test side.
+    TestPart,
+    /// The crops of the training side, each scored by a head that has not seen its person. The threshold was chosen on
+    /// the same scores, so that the figures at the threshold are slightly too good.
+    CrossValidation,
+}
+
+/// The figures of the classifier before, and of the new one on the same crops: those that were measured on and that both
+/// have scored.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
     pub model: String,
@@ -79,6 +91,12 @@ pub struct SideCounts {
     pub groups: usize,
 }
 
+impl SideCounts {
+    fn has_both(&self) -> bool {
+        (1..self.crops).contains(&self.ok)
+    }
+}
+
 /// Result of a training.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TrainingReport {
@@ -90,6 +108,7 @@ pub struct TrainingReport {
     pub penalty: f64,
     /// `platt` or `isotonic`.
     pub calibration: &'static str,
+    pub measured_on: MeasuredOn,
     /// False: no threshold reached the requested precision, and it is 0.5.
     pub precision_reached: bool,
     pub model: Measures,
@@ -113,7 +132,7 @@ const GRID_RIDGE: f64 = 1.0;
 /// Trains a classifier. `progress` receives how many of how many fits are done.
 ///
 /// # Errors
-/// A side lacks OK or NG crops, or onnxruntime rejects the file.
+/// The training side lacks OK or NG crops, or onnxruntime rejects the file.
 pub fn train(
     set: &TrainingSet,
     backbone: Backbone,
@@ -123,11 +142,9 @@ pub fn train(
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Trained, TrainError> {
     let [training, test] = [Side::Training, Side::Test].map(|side| set.side(side));
-    for (part, places) in [("training", &training), ("test", &test)] {
-        let SideCounts { crops, ok, .. } = counts(set, places);
-        if ok == 0 || ok == crops {
-            return Err(TrainError::TooFew { part, ok, ng: crops - ok });
-        }
+    let [of_training, of_test] = [&training, &test].map(|places| counts(set, places));
+    if !of_training.has_both() {
+        return Err(TrainError::TooFew { ok: of_training.ok, ng: of_training.crops - of_training.ok });
     }
     let learned = learn(set, &training, LearnSettings { seed: settings.seed, threads: settings.threads }, progress)?;
     let chosen = |scores: &[f64]| measure::best_threshold(&scored(set, &training, scores), settings.precision);
@@ -135,16 +152,25 @@ pub fn train(
 
     let mut head = HeadSession::open(&learned, runtime)?;
     let p_ok = |&i: &usize| head.p_ok(set.features(i), &set.examples()[i].mirrors);
-    let scores = test.iter().map(p_ok).collect::<Result<Vec<f64>, _>>()?;
     let new_threshold = threshold.unwrap_or(0.5);
-    let model = Measures::of(&scored(set, &test, &scores), new_threshold);
-    let grid = GridBaseline::fit(set, &training);
-    let grid_scores = |places: &[usize]| places.iter().map(|&i| grid.p_ok(&set.examples()[i])).collect::<Vec<_>>();
-    let grid = Measures::of(&scored(set, &test, &grid_scores(&test)), chosen(&grid_scores(&training)).unwrap_or(0.5));
-    let comparison = before.and_then(|before| compare(set, &test, &scores, new_threshold, before));
+    let grid_out_of_sample = GridBaseline::out_of_sample(set, &training, settings.seed)?;
+    let grid_threshold = chosen(&grid_out_of_sample).unwrap_or(0.5);
+    let (measured_on, places, scores, grid_scores) = match of_test.has_both() {
+        true => {
+            let grid = GridBaseline::fit(set, &training);
+            let scores = test.iter().map(p_ok).collect::<Result<Vec<f64>, _>>()?;
+            let grid_scores = test.iter().map(|&i| grid.p_ok(&set.examples()[i])).collect();
+            (MeasuredOn::TestPart, &test, scores, grid_scores)
+        }
+        false => (MeasuredOn::CrossValidation, &training, learned.out_of_sample.clone(), grid_out_of_sample),
+    };
+    let model = Measures::of(&scored(set, places, &scores), new_threshold);
+    let grid = Measures::of(&scored(set, places, &grid_scores), grid_threshold);
+    let comparison = before.and_then(|before| compare(set, places, &scores, new_threshold, before));
     let report = TrainingReport {
-        training: counts(set, &training),
-        test: counts(set, &test),
+        training: of_training,
+        test: of_test,
+        measured_on,
         head: learned.head.name(),
         penalty: learned.penalty,
         calibration: learned.calibration.name(),
@@ -186,12 +212,12 @@ fn scored(set: &TrainingSet, places: &[usize], scores: &[f64]) -> Vec<Scored> {
     places.iter().zip(scores).map(|(&i, &p_ok)| Scored { p_ok, ok: set.examples()[i].ok }).collect()
 }
 
-fn compare(set: &TrainingSet, test: &[usize], scores: &[f64], threshold: f64, before: &Before) -> Option<Comparison> {
+fn compare(set: &TrainingSet, places: &[usize], scores: &[f64], threshold: f64, before: &Before) -> Option<Comparison> {
     let both = |(&i, &now): (&usize, &f64)| {
         let Example { crop, ok, .. } = set.examples()[i];
         before.p_ok.get(&crop).map(|&p_ok| (ok, p_ok, now))
     };
-    Comparison::of(test.iter().zip(scores).filter_map(both), (&before.model, before.threshold), threshold)
+    Comparison::of(places.iter().zip(scores).filter_map(both), (&before.model, before.threshold), threshold)
 }
 
 /// A logistic regression on the 16 cells of the mirrored grid.
@@ -202,6 +228,22 @@ impl GridBaseline {
         let rows: Vec<Vec<f64>> = places.iter().map(|&i| cells(&set.examples()[i].mirrors)).collect();
         let ok = places.iter().map(|&i| set.examples()[i].ok).collect();
         Self(Logistic::fit(&Examples::balanced(Matrix::from_rows(&rows), ok), GRID_RIDGE))
+    }
+
+    /// P(OK) of each of the crops, by a baseline that has not seen its person.
+    ///
+    /// # Errors
+    /// As those of [`learn`].
+    fn out_of_sample(set: &TrainingSet, places: &[usize], seed: u64) -> Result<Vec<f64>, LearnError> {
+        let examples: Vec<&Example> = places.iter().map(|&i| &set.examples()[i]).collect();
+        let folds = parts(&examples, seed)?;
+        let mut p_ok = vec![0.0; places.len()];
+        for fold in &folds {
+            let rest: Vec<usize> = (0..places.len()).filter(|at| !fold.contains(at)).map(|at| places[at]).collect();
+            let grid = Self::fit(set, &rest);
+            fold.iter().for_each(|&at| p_ok[at] = grid.p_ok(examples[at]));
+        }
+        Ok(p_ok)
     }
 
     pub fn p_ok(&self, example: &Example) -> f64 {
@@ -250,6 +292,24 @@ mod tests {
         file.open(&runtime).unwrap();
         let again = train(&set, backbone, &runtime, &settings(1), None, &|_, _| {}).unwrap();
         assert_eq!(again.bytes, trained.bytes, "neither threads nor the model before change the file");
+    }
+
+    #[test]
+    fn without_both_classes_in_the_test_part_the_figures_are_those_of_the_cross_validation() {
+        let models = Models::find(std::env::var_os(Models::ENV).map(std::path::PathBuf::from));
+        let runtime = Runtime::load(&models.onnxruntime()).unwrap();
+        let backbone = Backbone::read(&models.lite0()).unwrap();
+        let set = drawn(240, 0.1, 10);
+        let is_learnt = |i: &usize| Side::of(&set.examples()[*i].group) == Side::Training || set.examples()[*i].ok;
+        let kept = all(&set).into_iter().filter(is_learnt);
+        let set = TrainingSet::new(kept.map(|i| (set.examples()[i].clone(), set.features(i).to_vec())));
+        let before = Before { model: "old".into(), threshold: 0.5, p_ok: HashMap::new() };
+        let report = train(&set, backbone, &runtime, &settings(2), Some(&before), &|_, _| {}).unwrap().report;
+        assert_eq!((report.measured_on, report.comparison), (MeasuredOn::CrossValidation, None));
+        let measured = report.model.ok_as_ok + report.model.ok_as_ng + report.model.ng_as_ok + report.model.ng_as_ng;
+        assert_eq!((measured, report.test.ok), (report.training.crops, report.test.crops));
+        assert!(report.model.auc > Some(0.8) && report.model.auc < Some(1.0), "{:?}", report.model);
+        assert!(report.grid.auc < Some(0.6), "the grid of all crops is the same: {:?}", report.grid);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::services::judged_crops::{LeftOut, judged_crops};
 use crate::services::training::{NewModel, Progress, Trainer, TrainingStep, train_run};
 use crate::training::labels;
 use crate::training::measure::TABLE_HEADER;
-use crate::training::train::{Comparison, TrainingReport, TrainingSettings};
+use crate::training::train::{Comparison, MeasuredOn, TrainingReport, TrainingSettings};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -188,12 +188,19 @@ fn left_out(
 }
 
 fn shown_report(report: &TrainingReport, precision: f64) -> String {
-    let TrainingReport { training, test, head, penalty, calibration, model, grid, comparison, .. } = report;
+    let TrainingReport { training, test, measured_on, head, penalty, calibration, model, grid, comparison, .. } =
+        report;
     let mut text = String::new();
     for (name, side) in [("training", training), ("test", test)] {
         let _ = writeln!(text, "{name}: {} crops of {} people, {} of them OK", side.crops, side.groups, side.ok);
     }
-    let _ = writeln!(text, "penalty {penalty}, calibration {calibration}; figures of the test part:");
+    let measured_on = match measured_on {
+        MeasuredOn::TestPart => "figures of the test part",
+        MeasuredOn::CrossValidation => {
+            "the test part lacks OK or NG crops, so these are figures of the cross-validation over people; judge more people"
+        }
+    };
+    let _ = writeln!(text, "penalty {penalty}, calibration {calibration}; {measured_on}:");
     let _ = writeln!(text, "{:<22}{TABLE_HEADER}", "");
     let _ = writeln!(text, "{:<22}{model}", format!("this ({head})"));
     let _ = writeln!(text, "{:<22}{grid}", "4x4 mirrored grid");

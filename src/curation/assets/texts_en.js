@@ -76,6 +76,7 @@ export const english = {
   "recall-figure": "Recall of OK",
   "area": "Area (ROC)",
   "train-use": "To score the faces with it and to use it:",
+  "train-folds": "The test part lacks OK or NG crops, so the figures are those of the cross-validation over people. Judge faces of more people.",
   "train-weak": "It is not better than the mirrored share alone: do not use it; judge more crops, of more people.",
   "train-no-threshold": "No threshold reaches a precision of 90 %; the threshold is 50 %.",
   "train-over": "The training is over",

@@ -74,6 +74,7 @@ export const japanese = {
   "recall-figure": "OK の再現率",
   "area": "ROC 面積",
   "train-use": "この分類器で採点し、使うには:",
+  "train-folds": "テスト用の人物に OK か NG がないため、人物ごとの交差検証の値です。もっと多くの人物を判定してください。",
   "train-weak": "鏡像の割合だけの場合より良くありません。使わずに、もっと多くの人の画像を判定してください。",
   "train-no-threshold": "適合率 90 % に届くしきい値がないため、しきい値は 50 % です。",
   "train-over": "学習が終わりました",

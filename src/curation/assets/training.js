@@ -100,6 +100,7 @@ function figures({ model, sha256, report }) {
   const start = sha256.slice(0, 8);
   return [element("p", {}, t("train-done", { model, training: count(report.training.crops), test: count(report.test.crops) })),
     table(t("train-figures"), columns, rows),
+    report.measured_on === "test-part" ? null : element("p", { role: "alert" }, t("train-folds")),
     report.beats_grid ? null : element("p", { role: "alert" }, t("train-weak")),
     report.precision_reached ? null : element("p", { role: "alert" }, t("train-no-threshold")),
     element("p", {}, t("train-use")),
