@@ -22,7 +22,7 @@ endif
 # Recipes read these from the environment, so that a path may contain any character.
 export DUMP OUT RUN CONTEXT
 
-.PHONY: help setup setup-tests run test test-rabbitmq4 chaos check-scripts check-deploy check-differential differential planted-bugs cluster-test image submit job bench lint advisories
+.PHONY: help setup setup-tests run tutorial test test-rabbitmq4 chaos check-scripts check-deploy check-differential differential planted-bugs cluster-test image submit job bench lint advisories
 
 help: ## lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ ifdef DUMP
 else
 	@exec "$(BINARY)" demo --out "$$OUT" $(ARGS)
 endif
+
+tutorial: setup ## from a dump to a dataset with the demonstration's photos: you judge on a page, ARGS=--unattended lets a rule judge
+	@$(CARGO) build --release --locked
+	@$(PYTHON) -B deploy/tutorial.py --out "$$OUT" --program "$(BINARY)" $(ARGS)
 
 test: lint setup-tests check-scripts check-deploy check-differential ## runs the lints and all tests; prints what was ignored, and the slowest
 	@$(PYTHON) -B tests/run.py $(ARGS)

@@ -9,7 +9,7 @@ use support::curation::{RunFolder, crop_size, picture};
 use support::servers::seaweedfs::SeaweedFs;
 
 /// The libraries that people read datasets with, installed by `make setup-tests`.
-fn python(script: &str, arguments: &[&str]) -> Value {
+pub fn python(script: &str, arguments: &[&str]) -> Value {
     let output = Command::new("python3")
         .args(["-B", "-W", "ignore", "-c", script])
         .args(arguments)
@@ -69,7 +69,7 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 /// What the loader of StyleGAN3 (`ImageFolderDataset`) asks of a zip, written after its rules.
-const STYLEGAN: &str = r#"
+pub const STYLEGAN: &str = r#"
 import io, json, sys, zipfile
 from PIL import Image
 archive = zipfile.ZipFile(sys.argv[1])

@@ -7,6 +7,7 @@ mod latency;
 mod report;
 mod sign_in;
 mod single;
+mod story;
 mod training;
 
 use std::path::Path;
