@@ -167,6 +167,27 @@ impl Database {
     }
 }
 
+/// Writes a file anew, without what was deleted from it. The file must exist; processes that use it wait meanwhile.
+///
+/// # Errors
+/// Another process uses the file for too long, or the disk has no room for a second copy.
+pub fn compact(path: &Path) -> Result<(), DatabaseError> {
+    let compact = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(Database::BUSY)?;
+        connection.execute_batch("VACUUM")?;
+        // The log has the earlier pages.
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0))
+    };
+    let failed = |detail: String| DatabaseError::Failed { path: path.into(), detail };
+    match compact() {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(failed("another process reads it all the time: end that process, then try again".into())),
+        Err(error) => Err(failed(error.to_string())),
+    }
+}
+
 /// A connection that notices the commits of all others, of this process and of other processes. It takes no lock that a
 /// writer waits for.
 pub struct Watch {
@@ -264,6 +285,26 @@ mod tests {
         assert!(database.has_changed(&mut watch).unwrap() && !database.has_changed(&mut watch).unwrap());
         Connection::open(&path).unwrap().execute("INSERT INTO t VALUES (2)", []).unwrap();
         assert!(database.has_changed(&mut watch).unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_compacted_file_has_nothing_that_was_deleted() {
+        let (folder, path) = scratch();
+        let database = Database::open(&path, Access::Write).unwrap();
+        let word = "nobody-reads-this";
+        let write = "CREATE TABLE t(x); INSERT INTO t VALUES ('nobody-reads-this'), ('this stays')";
+        database.call(move |c| c.execute_batch(write)).await.unwrap();
+        database.call(|c| c.execute("DELETE FROM t WHERE x LIKE 'nobody%'", []).map(drop)).await.unwrap();
+        let files = || -> Vec<u8> {
+            let files = std::fs::read_dir(folder.path()).unwrap();
+            files.flat_map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
+        };
+        let has = |word: &str| files().windows(word.len()).any(|window| window == word.as_bytes());
+        assert!(has(word), "otherwise this proves nothing");
+        compact(&path).unwrap();
+        assert!(!has(word) && has("this stays"));
+        let left: String = database.call(|c| c.query_row("SELECT x FROM t", [], |row| row.get(0))).await.unwrap();
+        assert_eq!(left, "this stays");
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 //! `runs/RUN/duplicates.json` names the groups that count, `duplicates/RUN/SHA256.jsonl` has them, one a line. They are
 //! derived, and can be found again. `runs/RUN/partings.json` is what people have said: an append-only list.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -171,6 +172,32 @@ impl StoredDuplicates {
         }
     }
 
+    /// Removes crops from the groups that count and from all partings. The call can be repeated.
+    pub async fn remove(&self, crops: &HashSet<ContentHash>, at: u64) -> Result<(), ObjectError> {
+        while let Some((found, mut groups)) = self.current_groups().await? {
+            if !groups.iter().any(|group| group.crops.iter().any(|crop| crops.contains(crop))) {
+                break;
+            }
+            groups.iter_mut().for_each(|group| group.crops.retain(|crop| !crops.contains(crop)));
+            groups.retain(|group| group.crops.len() > 1);
+            if self.replace(&found, &groups, at).await? {
+                break;
+            }
+        }
+        if self.partings().await?.is_empty() {
+            return Ok(());
+        }
+        let remove = |document: &mut Partings| {
+            for parting in &mut document.partings {
+                parting.crops.retain(|crop| !crops.contains(crop));
+                parting.group.retain(|crop| !crops.contains(crop));
+            }
+            document.partings.retain(|parting| !parting.crops.is_empty() && parting.group.len() > 1);
+            Ok::<_, ObjectError>(())
+        };
+        change(&*self.objects, &self.partings_key(), remove).await
+    }
+
     /// All partings, oldest first.
     pub async fn partings(&self) -> Result<Vec<Parting>, ObjectError> {
         let key = self.partings_key();
@@ -235,6 +262,28 @@ mod tests {
         std::fs::remove_file(file).unwrap();
         let error = stored.current_groups().await.unwrap_err().to_string();
         assert!(error.contains("its groups are missing"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn removed_crops_are_in_no_group_and_no_parting() {
+        let scratch = tempfile::tempdir().unwrap();
+        let stored = StoredDuplicates::new(Arc::new(Folder::at(scratch.path())), RunName::default());
+        let [a, b] = [group(&["a"]).crops[0], group(&["b"]).crops[0]];
+        stored.remove(&[a].into(), 1).await.unwrap();
+        stored.write(&[group(&["a", "x"]), group(&["b", "c", "d"]), group(&["e", "f"])], 9, 7).await.unwrap();
+        let parting = |of: &str, group: &[&str]| Parting {
+            crops: vec![ContentHash::of(of.as_bytes())],
+            group: group.iter().map(|name| ContentHash::of(name.as_bytes())).collect(),
+            by: "ada".into(),
+            at: 1,
+        };
+        stored.part(&[parting("a", &["a", "x"]), parting("c", &["b", "c", "d"])]).await.unwrap();
+        for _ in 0..2 {
+            stored.remove(&[a, b].into(), 8).await.unwrap();
+        }
+        let (_, groups) = stored.current_groups().await.unwrap().unwrap();
+        assert_eq!(groups, [group(&["c", "d"]), group(&["e", "f"])]);
+        assert_eq!(stored.partings().await.unwrap(), [parting("c", &["c", "d"])]);
     }
 
     #[tokio::test]

@@ -1,5 +1,5 @@
 //! Typed documents in the object store: records, settings, folders and classifiers of runs, models, predictions,
-//! rescores and their faults, users and their sessions, versions of datasets, groups of duplicates.
+//! rescores and their faults, users and their sessions, versions of datasets, groups of duplicates, refusals and takedowns.
 //!
 //! A document is JSON, except a model. A damaged document is an [`ServerError::Refused`] that names its key.
 
@@ -18,12 +18,14 @@ pub mod landmark_references;
 pub mod models;
 pub mod predictions;
 pub mod records;
+pub mod refusals;
 pub mod rescores;
 pub mod run_classifier;
 pub mod run_folders;
 pub mod run_settings;
 pub mod score_faults;
 pub mod sessions;
+pub mod takedowns;
 pub mod users;
 pub mod versions;
 

@@ -57,6 +57,11 @@ impl Predictions {
             .boxed()
     }
 
+    /// Removes the prediction of a model for a crop, if there is one.
+    pub async fn remove(&self, model: ContentHash, crop: ContentHash) -> Result<(), ObjectError> {
+        self.objects.delete(&ObjectKey::prediction(model, crop)).await
+    }
+
     async fn read_key(&self, key: &ObjectKey) -> Result<CropPrediction, ObjectError> {
         let document: CropPrediction = decode(key, &self.objects.get(key).await?)?;
         match ObjectKey::prediction(document.prediction.model_sha256, document.crop) == *key {

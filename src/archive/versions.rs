@@ -1,6 +1,6 @@
 //! Versions of a dataset: `versions/RUN/NAME/version.json`, and its faces in shards beside it.
 //!
-//! The header is written last and only once: a version without it does not exist.
+//! The header is written last: a version without it does not exist. Only a takedown replaces it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{PAGE, damaged, decode, encode, keys, optional};
 use crate::domain::{ContentHash, RunName, VersionName};
-use crate::objects::{ObjectError, ObjectKey, Objects, PutIfAbsent};
+use crate::objects::{ObjectError, ObjectKey, Objects, PutIfAbsent, Swap};
 
 /// How the faces of a version were selected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +57,17 @@ pub struct VersionShard {
     pub faces: u64,
 }
 
+/// Faces that were taken down after the version was frozen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tombstone {
+    /// How many faces the version lost.
+    pub faces: u64,
+    /// Seconds since 1970, UTC.
+    pub at: u64,
+    /// The digest of the version with them.
+    pub digest_before: ContentHash,
+}
+
 /// What a version is. Its faces are in the shards, in the order of their photo ids.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VersionHeader {
@@ -76,6 +87,9 @@ pub struct VersionHeader {
     /// SHA-256 of all that the version says of its faces.
     pub digest: ContentHash,
     pub shards: Vec<VersionShard>,
+    /// What takedowns have removed, oldest first. Nothing else ever changes a version.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tombstones: Vec<Tombstone>,
 }
 
 /// The versions of one run in the object store. Clones share the store.
@@ -105,6 +119,29 @@ impl StoredVersions {
         let key = ObjectKey::version(&self.run, &header.name);
         let body = encode(&key, header)?;
         Ok(self.objects.put_if_absent(&key, body, super::JSON).await? == PutIfAbsent::Created)
+    }
+
+    /// Replaces a version that is still as it was read, after a takedown. False: it is another one by now.
+    pub async fn replace(&self, known: &VersionHeader, header: &VersionHeader) -> Result<bool, ObjectError> {
+        let key = ObjectKey::version(&self.run, &header.name);
+        let Some((body, version)) = optional(self.objects.get_versioned(&key).await)? else { return Ok(false) };
+        if decode::<VersionHeader>(&key, &body)? != *known {
+            return Ok(false);
+        }
+        let body = encode(&key, header)?;
+        Ok(self.objects.compare_and_swap(&key, &version, body, super::JSON).await? == Swap::Done)
+    }
+
+    /// Deletes the shards that a version does not refer to.
+    pub async fn delete_other_shards(&self, header: &VersionHeader) -> Result<(), ObjectError> {
+        let prefix = format!("{}{}/", ObjectKey::versions(&self.run), header.name);
+        let all: Vec<ObjectKey> = keys(self.objects.clone(), prefix, PAGE).try_collect().await?;
+        let name = |shard: &VersionShard| ObjectKey::version_shard(&self.run, &header.name, shard.sha256);
+        let kept: Vec<ObjectKey> = header.shards.iter().map(name).collect();
+        for key in all.iter().filter(|key| key.as_str().ends_with(".parquet") && !kept.contains(key)) {
+            self.objects.delete(key).await?;
+        }
+        Ok(())
     }
 
     /// All versions, by name.
@@ -165,6 +202,7 @@ mod tests {
             counts: VersionCounts::default(),
             digest: sha256,
             shards: vec![VersionShard { sha256, faces: 1 }],
+            tombstones: vec![],
         };
         assert!(versions.write(&header).await.unwrap());
         assert!(!versions.write(&VersionHeader { frozen_at: 8, ..header.clone() }).await.unwrap());

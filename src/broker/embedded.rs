@@ -13,7 +13,9 @@ use bytes::Bytes;
 use rusqlite::{Connection, params};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use super::{Broker, BrokerError, Consumer, DeadLetter, DeadLetterFilter, Delivery, Depth, Message, Receipt};
+use super::{
+    BodyFilter, Broker, BrokerError, Consumer, DeadLetter, DeadLetterFilter, Delivery, Depth, Message, Receipt,
+};
 use crate::domain::StageName;
 use crate::retry::Backoff;
 use crate::sqlite::{Access, Database, DatabaseError};
@@ -225,6 +227,30 @@ impl Broker for Embedded {
             .call(move |c| ids.iter().try_for_each(|id| c.execute("DELETE FROM dead WHERE id = ?1", [id]).map(drop)));
         removal.await.map_err(|error| unavailable("remove dead letters", &error))?;
         Ok(letters)
+    }
+
+    async fn remove_messages(&self, matches: &BodyFilter<'_>) -> Result<u64, BrokerError> {
+        const PAGE: usize = 500;
+        let failed = |error| unavailable("remove messages", &error);
+        let (mut after, mut removed) = (0, 0);
+        loop {
+            let page = self.database.call(move |c| {
+                let mut rows = c.prepare_cached("SELECT seq, body FROM queue WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
+                let message = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+                rows.query_map([after, PAGE as i64], message)?.collect::<Result<Vec<(i64, Vec<u8>)>, _>>()
+            });
+            let page = page.await.map_err(failed)?;
+            let Some((last, _)) = page.last() else { return Ok(removed) };
+            after = *last;
+            let matching = page.iter().filter(|(_, body)| matches(body)).map(|(seq, _)| *seq);
+            let matching: Vec<i64> = matching.collect();
+            removed += matching.len() as u64;
+            let removal = self.database.call(move |c| {
+                let mut remove = c.prepare_cached("DELETE FROM queue WHERE seq = ?1")?;
+                matching.iter().try_for_each(|seq| remove.execute([seq]).map(drop))
+            });
+            removal.await.map_err(failed)?;
+        }
     }
 
     async fn check(&self) -> Result<(), BrokerError> {

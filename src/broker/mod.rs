@@ -43,6 +43,11 @@ pub trait Broker: Send + Sync {
     /// Removes the dead letters that match, and returns them.
     async fn take_dead_letters(&self, filter: &DeadLetterFilter<'_>) -> Result<Vec<DeadLetter>, BrokerError>;
 
+    /// Removes the messages whose bodies match from all queues but that of the dead letters, and returns how many. A message
+    /// that a consumer has at this moment is not seen. Others may change their order; some may be doubled if the call is
+    /// interrupted.
+    async fn remove_messages(&self, matches: &BodyFilter<'_>) -> Result<u64, BrokerError>;
+
     /// Checks that the broker can be reached and has the right topology, for `doctor` and readiness.
     async fn check(&self) -> Result<(), BrokerError>;
 
@@ -146,6 +151,9 @@ impl DeadLetter {
 
 /// Whether a dead letter matches.
 pub type DeadLetterFilter<'a> = dyn Fn(&DeadLetter) -> bool + Sync + 'a;
+
+/// Whether the body of a message matches.
+pub type BodyFilter<'a> = dyn Fn(&[u8]) -> bool + Sync + 'a;
 
 /// The number of messages in a stage's queues.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

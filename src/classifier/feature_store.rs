@@ -158,6 +158,26 @@ impl FeatureStore {
         })
     }
 
+    /// Removes the features of crops in all versions, also from the free parts of the file.
+    pub fn remove(&mut self, crops: &[ContentHash]) -> Result<(), FeatureStoreError> {
+        let path = self.path.clone();
+        let failed = |error: rusqlite::Error| FeatureStoreError::Failed { path, detail: error.to_string() };
+        self.connection.query_row("PRAGMA secure_delete = on", [], |_| Ok(())).map_err(failed)?;
+        self.transaction(|transaction| {
+            let of_crop = "SELECT key FROM crops WHERE crop = ?1";
+            let mut features = transaction.prepare_cached(&format!("DELETE FROM features WHERE key IN ({of_crop})"))?;
+            let mut known = transaction.prepare_cached("DELETE FROM crops WHERE crop = ?1")?;
+            for crop in crops {
+                features.execute([crop.as_bytes()])?;
+                known.execute([crop.as_bytes()])?;
+            }
+            Ok(())
+        })?;
+        // Without effect while another process reads: its end does it.
+        let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        Ok(())
+    }
+
     fn transaction<T>(
         &mut self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
@@ -228,6 +248,22 @@ mod tests {
         let found = store.read(one, &crops).unwrap();
         assert_eq!(found, [None, Some(features(2).1), Some(features(1).1)]);
         assert_eq!(store.read(two, &crops).unwrap(), [Some(features(3).1), None, None]);
+    }
+
+    #[test]
+    fn removed_features_leave_nothing_in_the_file() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("features.sqlite");
+        let version = ContentHash::of(b"version");
+        let mut store = FeatureStore::open(&path, FeatureStore::MOST_BYTES).unwrap();
+        store.write(version, &[features(1), features(2)]).unwrap();
+        store.remove(&[features(1).0]).unwrap();
+        assert_eq!(store.read(version, &[features(1).0, features(2).0]).unwrap(), [None, Some(features(2).1)]);
+        drop(store);
+        let file = std::fs::read(&path).unwrap();
+        let has = |bytes: &[u8]| file.windows(bytes.len()).any(|window| window == bytes);
+        assert!(!has(features(1).0.as_bytes()) && !has(&1.1f32.to_le_bytes().repeat(8)));
+        assert!(has(features(2).0.as_bytes()) && has(&2.1f32.to_le_bytes().repeat(8)));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use dataset::{
     curate, duplicates, evaluate, export, faces, models, rescore, suggest, synthetic, train, users, verdicts, versions,
 };
 use inspect::{audit, describe, doctor, report, simulate, status, why};
-use operate::{dead, measure, pause, produce, rebuild, retry, work};
+use operate::{dead, measure, pause, produce, rebuild, retry, takedown, work};
 use run::{candidates, demo};
 use settings::definition::Definition;
 use settings::show_settings;
@@ -60,6 +60,8 @@ enum Command {
     Pause(pause::PauseArgs),
     /// Resumes paused stages or hosts
     Resume(pause::ResumeArgs),
+    /// Removes photos and all that was made of them, for good, and refuses them from then on
+    Takedown(takedown::Args),
     /// Compares a dump with the ledger: every candidate must have exactly one state
     Audit(audit::Args),
     /// Restores the lost ledger of a run from its records and its dump
@@ -134,6 +136,7 @@ fn dispatch(command: Command, definition: &Definition) -> Result<ExitCode, Failu
         Command::Why(args) => why::run(&args),
         Command::Dead(args) => dead::run(&args),
         Command::Retry(args) => retry::run(&args),
+        Command::Takedown(args) => takedown::run(&args),
         Command::Audit(args) => audit::run(args),
         Command::Rebuild(args) => rebuild::run(args),
         Command::Measure(args) => measure::run(&args),

@@ -15,11 +15,12 @@ use super::group_place::group_place;
 use super::page::{Cursor, Order, Page, select, sorted};
 use super::placeholder::{Placeholder, Placeholders};
 use super::query::Query;
+use super::removal;
 use super::rows;
 use super::suggested::SuggestedOrders;
 use super::verdict_table;
 use crate::archive::run_classifier::ClassifierHistory;
-use crate::domain::{Candidate, ContentHash, Ending, Id, Photo, Prediction, Record, RunName, Verdict};
+use crate::domain::{Candidate, CauseCode, ContentHash, Ending, Id, Photo, Prediction, Record, RunName, Verdict};
 use crate::ledger::{Cursor as FeedCursor, Epoch};
 use crate::verdicts::{CropVerdicts, LogPosition};
 
@@ -43,6 +44,15 @@ pub enum Change {
 }
 
 impl Change {
+    /// Whether a person has had the photo taken down.
+    fn is_takedown(&self) -> bool {
+        match self {
+            Self::Ended(record) => record.cause.as_ref().is_some_and(|cause| cause.code == CauseCode::TakenDown),
+            Self::Unrecorded(photo) => photo.cause == Some(CauseCode::TakenDown),
+            Self::Reopened(_) => false,
+        }
+    }
+
     fn photo_id(&self) -> &Id {
         match self {
             Self::Ended(record) => &record.message.photo.candidate.photo_id,
@@ -252,7 +262,14 @@ impl Index {
 
     /// Applies changes in order, in one transaction, with the position that they lead to.
     pub fn apply(&mut self, changes: &[Change], position: Option<&FeedCursor>) -> Result<(), IndexError> {
+        let has_takedowns = changes.iter().any(Change::is_takedown);
+        if has_takedowns {
+            removal::erase_what_is_deleted(&self.connection).map_err(|error| self.failed(error))?;
+        }
         let (applied, version) = self.write(|transaction| apply(transaction, changes, position))?;
+        if has_takedowns {
+            removal::empty_log(&self.connection);
+        }
         for change in applied {
             match change {
                 Applied::Face(key, values) => self.columns.upsert(key, *values),
@@ -622,6 +639,9 @@ fn apply(
     let mut originals = ChangedOriginals::default();
     for change in changes {
         let id = change.photo_id();
+        if change.is_takedown() {
+            removal::forget(transaction, id)?;
+        }
         let removed = statements.remove_ending.query_row(params![id.as_str().len() as i64, id.as_str()], |row| {
             (row.get_ref(0)? != ValueRef::Null).then(|| rows::hash(row, 0)).transpose()
         });

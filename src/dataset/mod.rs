@@ -33,6 +33,7 @@ pub mod ok_left;
 pub mod page;
 pub mod placeholder;
 pub mod query;
+mod removal;
 mod rows;
 pub mod selection;
 pub mod shared;

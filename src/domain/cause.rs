@@ -57,6 +57,8 @@ pub enum CauseCode {
     EmptyBody,
     /// An X-Robots-Tag forbids the use.
     RefusedByRobotsTag,
+    /// A person has had the photo taken down, or one that it is a copy of.
+    TakenDown,
     // Fetch: waits that are not the photo's fault.
     /// The host has as many requests as it is allowed.
     HostBusy,
@@ -129,6 +131,7 @@ static FIXED: &[(CauseCode, &str)] = {
         (Truncated, "truncated"),
         (EmptyBody, "empty-body"),
         (RefusedByRobotsTag, "refused-by-robots-tag"),
+        (TakenDown, "taken-down"),
         (HostBusy, "host-busy"),
         (HostQuiet, "host-quiet"),
         (HostPaused, "host-paused"),

@@ -13,6 +13,8 @@ pub struct Fingerprint(u128);
 
 impl Fingerprint {
     pub const BITS: u32 = u128::BITS;
+    /// The largest distance of two crops that may show one photograph: see docs/decisions/7-fingerprints.md.
+    pub const MAX_DISTANCE: u32 = 15;
 
     pub fn from_bits(bits: u128) -> Self {
         Self(bits)

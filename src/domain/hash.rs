@@ -12,6 +12,9 @@ use sha2::Digest;
 pub struct ContentHash([u8; 32]);
 
 impl ContentHash {
+    /// Stands for the hash of a crop that was taken down.
+    pub const REMOVED: Self = Self([0; 32]);
+
     pub fn of(bytes: &[u8]) -> Self {
         Self(sha2::Sha256::digest(bytes).into())
     }

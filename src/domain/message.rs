@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Photo, Position};
+use super::{Candidate, Photo, PhotoKey, Position};
 
 /// A photo on its way to a stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,6 +36,11 @@ impl Message {
     pub fn first(photo: Photo, enqueued_at: u64) -> Self {
         let traceparent = Some(photo.key().trace().traceparent());
         Self { schema: Self::SCHEMA, position: Position::START, attempt: 1, enqueued_at, photo, traceparent }
+    }
+
+    /// All that is left of a photo that was taken down: its run and id. `at`: seconds since 1970, UTC.
+    pub fn taken_down(key: &PhotoKey, at: u64) -> Self {
+        Self::first(Photo::new(key.run.clone(), Candidate::new(key.photo_id.clone(), String::new())), at)
     }
 
     /// The same for every copy of the same turn of the same photo.

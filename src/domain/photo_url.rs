@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::ContentHash;
+
 /// A slip in the text of a URL that can be mended without doubt about what was meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -79,6 +81,19 @@ pub fn host(text: &str) -> String {
     Url::parse(text).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default()
 }
 
+/// What tells the address of a photo from others, whatever its spelling: the hash of the mended URL, without a fragment,
+/// where http counts as https.
+pub fn address_hash(text: &str) -> ContentHash {
+    let mended = mend(text);
+    let text = mended.as_ref().map_or(text.trim_matches(is_blank), |mended| &mended.url);
+    let Ok(mut url) = Url::parse(text) else { return ContentHash::of(text.as_bytes()) };
+    url.set_fragment(None);
+    match url.as_str().strip_prefix("http:") {
+        Some(rest) => ContentHash::of(format!("https:{rest}").as_bytes()),
+        None => ContentHash::of(url.as_str().as_bytes()),
+    }
+}
+
 /// ASCII blanks, and characters that nobody sees: marks, joiners, directions, and the blanks of Unicode.
 fn is_blank(c: char) -> bool {
     c.is_whitespace()
@@ -151,6 +166,24 @@ mod tests {
     fn hosts_of_mended_urls_are_found() {
         let hosts = ["//A.test/x", "\u{feff}https://b.test", "http://c.test:8080/", "photo.jpg"].map(host);
         assert_eq!(hosts, ["a.test", "b.test", "c.test", ""]);
+    }
+
+    #[test]
+    fn an_address_is_the_same_in_all_its_spellings() {
+        let address = address_hash("https://a.test/x?a=1&b=2");
+        for same in [
+            "http://a.test/x?a=1&b=2",
+            " https://A.test:443/x?a=1&amp;b=2#face",
+            "//a.test/x?a=1&b=2",
+            "http://a.test:80/x?a=1&b=2",
+        ] {
+            assert_eq!(address_hash(same), address, "{same}");
+        }
+        for other in ["https://a.test/X?a=1&b=2", "https://a.test/x?a=1", "https://a.test:8080/x?a=1&b=2", ""] {
+            assert_ne!(address_hash(other), address, "{other}");
+        }
+        assert_ne!(address_hash("file:///p/a.jpg"), address_hash("file:///p/b.jpg"));
+        assert_eq!(address_hash(" no url "), address_hash("no url"));
     }
 
     #[test]

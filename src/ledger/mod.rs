@@ -74,6 +74,14 @@ pub struct Move<'a> {
     pub message: &'a Message,
 }
 
+impl PhotoStatus {
+    /// Whether a person has had the photo taken down.
+    pub fn is_taken_down(&self) -> bool {
+        matches!(self.state, State::Ended(_))
+            && self.cause.as_ref().is_some_and(|cause| cause.code == CauseCode::TakenDown)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub enum Moved {
     Done,
@@ -93,6 +101,13 @@ pub struct Event {
     pub cause: Option<Cause>,
     /// Milliseconds the stage took.
     pub took_ms: u32,
+}
+
+impl Event {
+    fn taken_down(at: Position, cause: Cause, now: u64) -> Self {
+        let what = EventKind::Rejected;
+        Self { at_ms: now * 1000, stage: at.stage, attempt: 1, what, cause: Some(cause), took_ms: 0 }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -260,6 +275,12 @@ pub trait Ledger: Send + Sync {
     /// Moves a photo that has ended back to the stage that ended it, with attempt 1. Returns the message to publish;
     /// `None`: the photo has not ended. `record`: the message of the photo's record, for a ledger that deleted its own.
     async fn reopen(&self, key: &PhotoKey, record: Option<&Message>, now: u64) -> Result<Option<Message>, LedgerError>;
+
+    /// Ends a photo for good as [`Ending::Rejected`], wherever it is, and forgets all that is known of it: history, host
+    /// and message, of which `message` is left at the photo's position. Adds the ending to the feed. A photo that is not
+    /// known is added; one that was taken down stays as it is. A ledger that deletes the messages of ended photos does
+    /// not keep this one: its record must be written before.
+    async fn take_down(&self, message: &Message, cause: &Cause, now: u64) -> Result<(), LedgerError>;
 
     /// For each stage, the second since 1970 at which its oldest photo became due, processed or not. A time in the
     /// future: all photos of the stage wait for another attempt. No entry: no photo waits, or the ledger does not

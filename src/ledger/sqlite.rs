@@ -529,6 +529,40 @@ impl Ledger for Sqlite {
         .await
     }
 
+    async fn take_down(&self, message: &Message, cause: &Cause, now: u64) -> Result<(), LedgerError> {
+        let (mut message, cause) = (message.clone(), cause.clone());
+        self.call("take down a photo", move |c| {
+            let key = message.photo.key();
+            match select_status(c, &key)? {
+                Some(status) if status.is_taken_down() => return Ok(()),
+                Some(_) => {}
+                None => drop(insert_photo(c, &message)?),
+            }
+            message.position = c
+                .prepare_cached(
+                    "UPDATE photos SET ending = ?3, attempt = ?4, due_at = 0, cause = ?5, detail = ?6, host = '',
+                     worker = NULL, crashes = 0 WHERE run = ?1 AND id = ?2 RETURNING stage, delivery",
+                )?
+                .query_row(
+                    params![
+                        key.run.as_str(),
+                        key.photo_id.as_str(),
+                        Ending::Rejected.as_str(),
+                        message.attempt,
+                        cause.code.to_string(),
+                        cause.detail
+                    ],
+                    |row| Ok(Position { stage: parse_column(row, 0)?, delivery: row.get(1)? }),
+                )?;
+            upsert_message(c, &key, &message)?;
+            c.prepare_cached("DELETE FROM events WHERE run = ?1 AND id = ?2")?
+                .execute([key.run.as_str(), key.photo_id.as_str()])?;
+            insert_event(c, &key, &Event::taken_down(message.position, cause, now))?;
+            insert_feed_entry(c, &key, FeedChange::Ended(Ending::Rejected))
+        })
+        .await
+    }
+
     /// The record is not needed: this ledger keeps every message.
     async fn reopen(&self, key: &PhotoKey, _: Option<&Message>, now: u64) -> Result<Option<Message>, LedgerError> {
         let key = key.clone();

@@ -120,6 +120,37 @@ impl ObjectKey {
         Self(format!("duplicates/{run}/{sha256}.jsonl"))
     }
 
+    /// Says that photos at an address are refused: `refusals/urls/HH/SHA256.json`, by the hash of the address.
+    pub fn refused_url(address: ContentHash) -> Self {
+        Self::refused(Self::REFUSED_URLS, address)
+    }
+
+    /// The prefix of all refused addresses.
+    pub const REFUSED_URLS: &'static str = "refusals/urls/";
+
+    /// Says that an original is refused: `refusals/originals/HH/SHA256.json`.
+    pub fn refused_original(original: ContentHash) -> Self {
+        Self::refused("refusals/originals/", original)
+    }
+
+    /// The fingerprints of all crops that are refused: `refusals/fingerprints.json`.
+    pub fn refused_fingerprints() -> Self {
+        Self("refusals/fingerprints.json".to_owned())
+    }
+
+    /// A takedown: `takedowns/ID.json`. `id`: letters and digits.
+    pub fn takedown(id: &str) -> Self {
+        Self(format!("{}{id}.json", Self::TAKEDOWNS))
+    }
+
+    /// The prefix of all takedowns.
+    pub const TAKEDOWNS: &'static str = "takedowns/";
+
+    fn refused(folder: &str, hash: ContentHash) -> Self {
+        let hash = hash.to_string();
+        Self(format!("{folder}{}/{hash}.json", &hash[..2]))
+    }
+
     fn hashed(folder: &str, hash: ContentHash, format: ImageFormat) -> Self {
         let hash = hash.to_string();
         Self(format!("{folder}/{}/{hash}.{}", &hash[..2], format.extension()))

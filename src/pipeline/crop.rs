@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::measures::{self, CropFacts, RunReferences};
 use super::originals::{Originals, original};
+use super::refused::RefusalCheck;
 pub use super::run_shapes::CropSettings;
 use super::run_shapes::RunShapes;
 use super::stage::{Outcome, Retry, Stage, store_failed};
@@ -28,12 +29,14 @@ pub struct Crop {
     settings: CropSettings,
     runs: Option<Arc<RunShapes>>,
     references: RunReferences,
+    refusals: RefusalCheck,
 }
 
 impl Crop {
     pub fn new(originals: Originals, detector: Detector, settings: CropSettings) -> Self {
         let references = RunReferences::new(originals.objects().clone());
-        Self { originals, detector, settings, runs: None, references }
+        let refusals = RefusalCheck::new(originals.objects().clone());
+        Self { originals, detector, settings, runs: None, references, refusals }
     }
 
     /// Uses the settings of each photo's run instead of its own.
@@ -65,6 +68,9 @@ impl Crop {
             cut(pixels, jpeg_quality, &face, &square, &detector, settings, &reference)
         };
         let (bytes, crop) = self.originals.work_on_cached(original, settings.limits, extra_memory, work).await?;
+        if let Some(fingerprint) = crop.fingerprint {
+            self.refusals.of_crop(fingerprint).await?;
+        }
         let key = ObjectKey::face(crop.sha256, crop.format);
         let objects = self.originals.objects();
         objects.put(&key, bytes, crop.format.media_type()).await.map_err(|error| store_failed(&error))?;

@@ -8,6 +8,7 @@ use crate::domain::{Cause, Ending, Facts, Original, Photo, StageName};
 use crate::net::{Download, FetchError, Fetcher};
 use crate::objects::{ObjectError, ObjectKey, Objects};
 
+use super::refused::RefusalCheck;
 use super::stage::{Outcome, Retry, Stage, store_failed};
 use super::stored_photos::{StoredAccess, StoredPhotos};
 
@@ -18,11 +19,13 @@ pub struct Fetch {
     fetcher: Fetcher,
     /// None: photos come from hosts only.
     stored: Option<StoredPhotos>,
+    refusals: RefusalCheck,
 }
 
 impl Fetch {
     pub fn new(objects: Arc<dyn Objects>, fetcher: Fetcher) -> Self {
-        Self { objects, fetcher, stored: None }
+        let refusals = RefusalCheck::new(objects.clone());
+        Self { objects, fetcher, stored: None, refusals }
     }
 
     /// Also takes the photos of folders and buckets.
@@ -70,6 +73,11 @@ impl Stage for Fetch {
         };
         let Download { bytes, sha256, format, mended_url, opt_out, reservation } = download;
         let original = Original { sha256, bytes: bytes.len() as u64, format };
+        let mended = mended_url.as_ref().map(|mended| mended.url.as_str());
+        let urls: Vec<&str> = [Some(photo.candidate.photo_url.as_str()), mended].into_iter().flatten().collect();
+        if let Err(refused) = self.refusals.of_original(&urls, sha256).await {
+            return refused;
+        }
         let stored = self.objects.put(&ObjectKey::original(sha256, format), bytes, format.media_type()).await;
         drop(reservation);
         if let Err(error) = stored {

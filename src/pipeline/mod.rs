@@ -12,6 +12,7 @@ pub mod measures;
 pub mod originals;
 pub mod pause;
 pub mod producer;
+pub mod refused;
 pub mod run_shapes;
 pub mod sending;
 pub mod spans;

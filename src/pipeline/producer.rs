@@ -27,6 +27,8 @@ pub struct Enqueued {
     /// The first of these.
     pub conflicts: Vec<Conflict>,
     pub refused: Vec<Refusal>,
+    /// Candidates at addresses that a takedown refuses. They have ended, and were not enqueued.
+    pub taken_down: u64,
 }
 
 /// A candidate with the id of another photo.
@@ -155,7 +157,7 @@ pub async fn enqueue_waiting(run: &RunName, ledger: &dyn Ledger, broker: &dyn Br
     }
 }
 
-fn refusal(candidate: &Candidate) -> Option<Refusal> {
+pub(super) fn refusal(candidate: &Candidate) -> Option<Refusal> {
     let reason = match candidate.photo_id.as_str().len() {
         0 => "the photo has no id",
         1..=LONGEST_ID => return None,

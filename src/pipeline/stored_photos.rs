@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
+use super::refused::RefusalCheck;
 use super::stage::{Outcome, Retry, store_failed};
 use crate::archive::run_folders::{RunFolder, RunFolders, StoredRunFolders};
 use crate::domain::{Candidate, Cause, CauseCode, ContentHash, Original, Photo, RunName, StoredUrl};
@@ -39,13 +40,15 @@ pub struct StoredPhotos {
     access: StoredAccess,
     folders: StoredRunFolders,
     objects: Arc<dyn Objects>,
+    refusals: RefusalCheck,
     /// The folders of runs as they were last read.
     known: Mutex<HashMap<RunName, RunFolders>>,
 }
 
 impl StoredPhotos {
     pub fn new(access: StoredAccess, objects: Arc<dyn Objects>) -> Self {
-        Self { access, folders: StoredRunFolders::new(objects.clone()), objects, known: Mutex::default() }
+        let (folders, refusals) = (StoredRunFolders::new(objects.clone()), RefusalCheck::new(objects.clone()));
+        Self { access, folders, objects, refusals, known: Mutex::default() }
     }
 
     /// Fetches the photo if its URL is that of a file or an object; none if it is any other URL.
@@ -66,6 +69,7 @@ impl StoredPhotos {
         let format = net::sniff_photo(&bytes, "").map_err(Outcome::from)?;
         let (sha256, bytes) = hash(bytes).await;
         let original = Original { sha256, bytes: bytes.len() as u64, format };
+        self.refusals.of_original(&[&photo.candidate.photo_url], sha256).await?;
         let key = ObjectKey::original(sha256, format);
         let stored = match folder.copy || !self.objects.links_to(url) {
             true => self.objects.put(&key, bytes, format.media_type()).await,

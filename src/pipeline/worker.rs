@@ -291,6 +291,8 @@ impl Worker {
             self.ledger.advance(&advance).instrument(self.ledger_span("advance"))
         };
         match self.retry_until_shutdown("move a photo", try_to_move, aborted).await? {
+            // Nothing of the photo may be stored again.
+            Moved::Stale(status) if status.is_taken_down() => return Ok(()),
             // An earlier try of this move succeeded, but its answer was lost.
             Moved::Stale(status) if tries.into_inner() > 1 && status.state == step.to => {}
             // Another delivery of the same message has moved the photo and does the rest.

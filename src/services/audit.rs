@@ -125,7 +125,7 @@ pub async fn compare(target: &RunTarget, candidates: &[Candidate]) -> Result<Fin
 impl Findings {
     /// The same id with another URL is another photo.
     fn compare_urls(&mut self, entry: &Entry, candidate: &Candidate) {
-        let Some(message) = &entry.status.message else { return };
+        let Some(message) = entry.status.message.as_ref().filter(|_| !entry.status.is_taken_down()) else { return };
         let known = &message.photo.candidate.photo_url;
         if *known != candidate.photo_url {
             let detail = format!("the run has {known}, the source has {}", candidate.photo_url);

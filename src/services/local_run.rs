@@ -6,6 +6,7 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::workers::{self, Shared};
+use crate::archive::refusals::Refusals;
 use crate::archive::run_folders::{RunFolder, StoredRunFolders};
 use crate::archive::run_settings::{RunSettings, RunSettingsError, StoredRunSettings};
 use crate::dataset::IndexSource;
@@ -18,7 +19,8 @@ use crate::pipeline::event::Observer;
 use crate::pipeline::gate::Gate;
 use crate::pipeline::local::{Countdown, Finish, LocalError, LockedRunDir, RunDir, drive};
 use crate::pipeline::pause::Pause;
-use crate::pipeline::producer::{self, Enqueued, ProducerError};
+use crate::pipeline::producer::{Enqueued, ProducerError};
+use crate::pipeline::refused;
 use crate::pipeline::stages::{self, Stages, StagesError};
 use crate::pipeline::worker;
 
@@ -70,7 +72,9 @@ impl LocalRun {
         candidates: &[Candidate],
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Enqueued, ProducerError> {
-        producer::enqueue(&self.run, candidates, &self.dir.ledger, &self.dir.broker, None, progress).await
+        let refusals = Refusals::new(Arc::new(self.dir.objects.clone()));
+        let (ledger, broker) = (&self.dir.ledger, &self.dir.broker);
+        refused::enqueue(&self.run, candidates, ledger, broker, None, &refusals, progress).await
     }
 
     /// What the index of the run is filled from.

@@ -27,6 +27,7 @@ pub mod servers;
 pub mod status;
 pub mod story;
 pub mod suggestions;
+pub mod takedown;
 pub mod tokens;
 pub mod training;
 pub mod users;

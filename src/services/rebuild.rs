@@ -6,12 +6,14 @@ use std::collections::HashSet;
 use futures::TryStreamExt;
 
 use crate::archive::records::{Records, Unreadable};
+use crate::archive::refusals::Refusals;
 use crate::broker::Broker;
 use crate::domain::Record;
 use crate::domain::{Candidate, PhotoKey, RunName};
 use crate::ledger::{Ledger, LedgerError};
 use crate::objects::{ObjectError, ObjectKey};
-use crate::pipeline::producer::{self, Conflict, Enqueued, ProducerError, Refusal};
+use crate::pipeline::producer::{Conflict, Enqueued, ProducerError, Refusal};
+use crate::pipeline::refused;
 
 /// What a rebuild did with the records and the candidates.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -52,6 +54,7 @@ pub async fn rebuild(
     run: &RunName,
     candidates: &[Candidate],
     records: &Records,
+    refusals: &Refusals,
     ledger: &dyn Ledger,
     broker: &dyn Broker,
     restored: &(dyn Fn(u64) + Sync),
@@ -79,7 +82,7 @@ pub async fn rebuild(
     rebuilt.unreadable.sort_by(|a, b| a.record.cmp(&b.record));
     let candidates = without(run, candidates, &rebuilt.unreadable);
     let Enqueued { new, refused, in_conflict, conflicts, .. } =
-        producer::enqueue(run, &candidates, ledger, broker, Some(records), enqueued).await?;
+        refused::enqueue(run, &candidates, ledger, broker, Some(records), refusals, enqueued).await?;
     Ok(Rebuilt { enqueued: new, in_conflict, conflicts, refused, ..rebuilt })
 }
 
@@ -127,7 +130,9 @@ mod tests {
         objects.put(&broken, Bytes::from_static(b"{\"ending\":"), "application/json").await.unwrap();
 
         let candidates = [Candidate::example(1), Candidate::example(2), Candidate::example(3)];
-        let again = async || rebuild(&run, &candidates, &records, &ledger, &broker, &|_| (), &|_| ()).await.unwrap();
+        let refusals = Refusals::new(objects.clone());
+        let again =
+            async || rebuild(&run, &candidates, &records, &refusals, &ledger, &broker, &|_| (), &|_| ()).await.unwrap();
         let rebuilt = again().await;
         assert_eq!((rebuilt.restored, rebuilt.enqueued), (1, 1));
         let [unreadable] = &rebuilt.unreadable[..] else { panic!("{rebuilt:?}") };

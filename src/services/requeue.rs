@@ -64,8 +64,11 @@ impl Requeue<'_> {
     /// Photos of one page of the ledger.
     const PAGE: usize = 500;
 
-    /// Requeues one photo and returns the published message; none if the photo has not ended.
+    /// Requeues one photo and returns the published message; none if the photo has not ended, or was taken down.
     pub async fn requeue(&self, key: &PhotoKey) -> Result<Option<Message>, RequeueError> {
+        if self.ledger.status(key).await?.is_some_and(|status| status.is_taken_down()) {
+            return Ok(None);
+        }
         let record = match self.records {
             Some(records) => records.read(key).await?.map(|record| record.message),
             None => None,

@@ -47,7 +47,8 @@ impl Story {
     }
 
     fn of(key: PhotoKey, status: PhotoStatus, history: Vec<Event>, jaeger: Option<&str>) -> Self {
-        let photo = status.message.map(|message| message.photo);
+        let is_taken_down = status.is_taken_down();
+        let photo = status.message.map(|message| message.photo).filter(|_| !is_taken_down);
         let facts = photo.as_ref().map(|photo| photo.facts.clone()).unwrap_or_default();
         let original = facts.original.map(|original| ObjectKey::original(original.sha256, original.format));
         let crop = facts.crop.map(|crop| ObjectKey::face(crop.sha256, crop.format));

@@ -16,6 +16,7 @@ use crate::domain::Fingerprint;
 
 /// The largest distance of a pair that is found.
 pub const MAX_DISTANCE: u32 = 2 * CHUNKS - 1;
+const _: () = assert!(MAX_DISTANCE == Fingerprint::MAX_DISTANCE);
 const CHUNKS: u32 = Fingerprint::BITS / CHUNK_BITS;
 const CHUNK_BITS: u32 = 16;
 const BUCKETS: usize = 1 << CHUNK_BITS;

@@ -22,7 +22,7 @@ use crate::server_error::ServerError;
 
 /// From this size on, a segment is complete. The number is part of the format: all writers must agree on it.
 pub const SEGMENT_BYTES: u64 = 256 * 1024;
-const MEDIA_TYPE: &str = "application/jsonl";
+pub(super) const MEDIA_TYPE: &str = "application/jsonl";
 
 /// A position in the log: behind so many bytes of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,8 +64,8 @@ impl FromStr for LogPosition {
 /// The log of verdicts of a run. Clones share the store.
 #[derive(Clone)]
 pub struct VerdictLog {
-    objects: Arc<dyn Objects>,
-    run: RunName,
+    pub(super) objects: Arc<dyn Objects>,
+    pub(super) run: RunName,
     segment_bytes: u64,
 }
 
@@ -141,7 +141,9 @@ impl VerdictLog {
         for (number, line) in (known_lines + 1..).zip(news.split_inclusive(|byte| *byte == b'\n')) {
             let verdict = parse(line).map_err(|error| damaged(&key, &format!("line {number}: {error}")))?;
             position.bytes += line.len() as u64;
-            visit(verdict);
+            if verdict.crop != ContentHash::REMOVED {
+                visit(verdict);
+            }
         }
         if position.bytes < self.segment_bytes {
             return Ok(Segment::Last(Some((body, version))));

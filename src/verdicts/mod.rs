@@ -2,6 +2,7 @@
 
 pub mod crop_verdicts;
 pub mod log;
+mod removal;
 
 pub use crop_verdicts::CropVerdicts;
 pub use log::{AppendError, Appended, LogPosition, VerdictLog, VerdictWriter};

@@ -57,6 +57,7 @@ pub async fn freeze(
         counts,
         digest: ContentHash::from_digest(digest.finalize().into()),
         shards,
+        tombstones: Vec::new(),
     };
     // Another process may have been faster.
     if versions.write(&header).await? { Ok(header) } else { Err(taken()) }

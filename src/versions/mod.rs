@@ -9,6 +9,7 @@ mod error;
 mod freeze;
 mod frozen;
 mod header;
+mod removal;
 mod shard;
 
 pub use difference::{ChangedFace, Difference, compare};
@@ -16,4 +17,5 @@ pub use error::VersionError;
 pub use freeze::freeze;
 pub use frozen::FrozenFaces;
 pub use header::header;
+pub use removal::{RemovedFaces, faces_of, remove};
 pub use shard::FaceKey;

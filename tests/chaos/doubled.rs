@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use facemill::broker::{Broker, BrokerError, Consumer, DeadLetter, DeadLetterFilter, Depth};
+use facemill::broker::{BodyFilter, Broker, BrokerError, Consumer, DeadLetter, DeadLetterFilter, Depth};
 use facemill::domain::{Message, StageName};
 
 pub struct Doubled(pub Arc<dyn Broker>);
@@ -40,6 +40,10 @@ impl Broker for Doubled {
 
     async fn take_dead_letters(&self, filter: &DeadLetterFilter<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
         self.0.take_dead_letters(filter).await
+    }
+
+    async fn remove_messages(&self, matches: &BodyFilter<'_>) -> Result<u64, BrokerError> {
+        self.0.remove_messages(matches).await
     }
 
     async fn check(&self) -> Result<(), BrokerError> {

@@ -26,6 +26,7 @@ mod shared_state;
 mod source;
 mod source_rules;
 mod suggest;
+mod takedown;
 mod training;
 mod verdicts;
 mod versions;

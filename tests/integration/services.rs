@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use facemill::broker::rabbitmq::{RabbitMq, RabbitMqSettings};
-use facemill::broker::{Broker, BrokerError, Consumer, DeadLetter, DeadLetterFilter, Depth};
+use facemill::broker::{BodyFilter, Broker, BrokerError, Consumer, DeadLetter, DeadLetterFilter, Depth};
 use facemill::config::Models;
 use facemill::demo::host::{HostResponse, Routes, WebHost};
 use facemill::domain::{Candidate, Ending, Message, RunName, StageName};
@@ -64,6 +64,10 @@ impl Broker for Depths {
     }
 
     async fn take_dead_letters(&self, _: &DeadLetterFilter<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
+        unreachable!("{ONLY_DEPTHS}")
+    }
+
+    async fn remove_messages(&self, _: &BodyFilter<'_>) -> Result<u64, BrokerError> {
         unreachable!("{ONLY_DEPTHS}")
     }
 

@@ -9,7 +9,7 @@ use futures::future::try_join_all;
 use lapin::options::{BasicGetOptions, BasicNackOptions, BasicPublishOptions};
 use lapin::{BasicProperties, Channel};
 
-use super::{Broker, BrokerError, Consumer, DeadLetter, DeadLetterFilter, Depth, Message};
+use super::{BodyFilter, Broker, BrokerError, Consumer, DeadLetter, DeadLetterFilter, Depth, Message};
 use crate::domain::{ScoreMessage, StageName};
 use crate::retry::TIERS;
 
@@ -19,6 +19,7 @@ mod dead_letters;
 mod error;
 mod management;
 mod publisher;
+mod removal;
 mod settings;
 mod shared;
 pub mod topology;
@@ -135,6 +136,11 @@ impl Broker for RabbitMq {
 
     async fn take_dead_letters(&self, filter: &DeadLetterFilter<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
         DeadLetterQueue::open(self.names(), self.channel().await?).await?.take(filter).await
+    }
+
+    /// Searches only queues that have messages.
+    async fn remove_messages(&self, matches: &BodyFilter<'_>) -> Result<u64, BrokerError> {
+        removal::remove(&self.shared, matches).await
     }
 
     fn system(&self) -> &'static str {

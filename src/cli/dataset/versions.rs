@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::process::ExitCode;
 
-use crate::archive::versions::{StoredVersions, VersionHeader};
+use crate::archive::versions::{StoredVersions, Tombstone, VersionHeader};
 use crate::cli::dataset::index::{IndexArgs, progress};
 use crate::cli::dataset::selection::SelectionArgs;
 use crate::cli::failure::Failure;
@@ -169,6 +169,10 @@ fn description(header: &VersionHeader) -> String {
         rows.push(("classifier", model.to_string()));
     }
     rows.push(("digest", header.digest.to_string()));
+    for Tombstone { faces, at, digest_before } in &header.tombstones {
+        let lost = format!("{faces} taken down on {}; the digest was {digest_before}", calendar::day(*at));
+        rows.push(("tombstone", lost));
+    }
     rows.into_iter().map(|(name, value)| format!("{name:<11} {value}\n")).collect()
 }
 

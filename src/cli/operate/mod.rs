@@ -6,6 +6,7 @@ pub mod pause;
 pub mod produce;
 pub mod rebuild;
 pub mod retry;
+pub mod takedown;
 pub mod work;
 
 mod filter;

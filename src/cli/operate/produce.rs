@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::archive::records::Records;
+use crate::archive::refusals::Refusals;
 use crate::archive::run_folders::StoredRunFolders;
 use crate::archive::run_settings::StoredRunSettings;
 use crate::cli::failure::Failure;
@@ -15,7 +16,8 @@ use crate::cli::settings::servers::ServerArgs;
 use crate::cli::settings::source_arg::SourceArg;
 use crate::domain::RunName;
 use crate::inference::file_hash;
-use crate::pipeline::producer::{self, Enqueued};
+use crate::pipeline::producer::Enqueued;
+use crate::pipeline::refused;
 use crate::pipeline::run_shapes::run_settings;
 
 #[derive(Debug, clap::Args)]
@@ -82,8 +84,10 @@ pub fn run(Args { collection: args, limit, copy, faces, models }: Args) -> Resul
         let bar = bars.count("enqueue", candidates.len() as u64);
         let progress = |photos| bar.inc(photos);
         let records = Records::new(Arc::new(servers.objects.clone()));
+        let refusals = Refusals::new(Arc::new(servers.objects.clone()));
         let (ledger, broker) = (&*servers.ledger, &servers.broker);
-        let enqueued = producer::enqueue(&args.run, &candidates, ledger, broker, Some(&records), &progress).await;
+        let enqueued =
+            refused::enqueue(&args.run, &candidates, ledger, broker, Some(&records), &refusals, &progress).await;
         bar.finish_and_clear();
         enqueued.map_err(|error| Failure::broken(format!("{error}; run the same command again to continue")))
     })?;
@@ -92,8 +96,11 @@ pub fn run(Args { collection: args, limit, copy, faces, models }: Args) -> Resul
 }
 
 fn text(enqueued: &Enqueued, run: &RunName) -> String {
-    let Enqueued { new, known, refused, conflicts, .. } = enqueued;
+    let Enqueued { new, known, refused, conflicts, taken_down, .. } = enqueued;
     let mut text = format!("run {run}: {new} enqueued, {known} known before, {} refused\n", refused.len());
+    if *taken_down > 0 {
+        text.push_str(&format!("{taken_down} not enqueued: they were taken down\n"));
+    }
     for conflict in conflicts {
         text.push_str(&format!("{conflict}\n"));
     }

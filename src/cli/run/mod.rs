@@ -110,6 +110,10 @@ pub async fn execute(
         tracing::warn!("{conflict}");
     }
 
+    if enqueued.taken_down > 0 {
+        tracing::warn!("{} photos are not taken: they were taken down", enqueued.taken_down);
+    }
+
     let observer: Arc<dyn Observer> = match process.json {
         true => Arc::new(Lines),
         false => Arc::new(Board::new(bars, &ledger.counts(&local.run).await.map_err(Failure::broken)?)),

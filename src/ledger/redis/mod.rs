@@ -25,7 +25,7 @@ mod listing;
 mod packing;
 
 use keys::{GroupKind, Keys, PhotoGroup};
-use packing::{PackedPhoto, StatusFields, index_of};
+use packing::{MAX_HISTORY, PackedPhoto, StatusFields, index_of};
 
 static REGISTER: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/register.lua")));
 static BEGIN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/begin.lua")));
@@ -144,9 +144,9 @@ impl Redis {
         Ok(Some((self.read(WHAT, &stored)?, message)))
     }
 
-    /// Runs the move script for `advance`, `restore` and `reopen`.
+    /// Runs the move script for `advance`, `restore`, `amend`, `take_down` and `reopen`.
     async fn transition(&self, what: &str, transition: Transition<'_>) -> Result<ScriptAnswer, LedgerError> {
-        let Transition { key, from, to, fields, event, due, message } = transition;
+        let Transition { key, from, to, fields, event, history, due, message } = transition;
         let keys = self.keys(&key.run);
         let GroupNames { group, with_host, keys: [members, host_members] } = GroupNames::new(&keys, to.0, to.1, fields);
         let (old, new) = (keys.due(from.0.stage), keys.due(to.0.stage));
@@ -170,7 +170,7 @@ impl Redis {
             packing::position(to.0, to.1).into(),
             fields.pack(),
             event.map(packing::pack_event).unwrap_or_default(),
-            packing::MAX_HISTORY.to_string().into(),
+            history.to_string().into(),
             body::pack(message),
             keys.groups().into(),
             PhotoGroup::stem(from.0.stage, GroupKind::of(from.0, from.1)).into(),
@@ -191,6 +191,8 @@ struct Transition<'a> {
     to: (Position, Option<Ending>),
     fields: &'a StatusFields,
     event: Option<&'a Event>,
+    /// Bytes of the history that are kept, besides the event.
+    history: usize,
     /// The second since 1970 at which the photo is due; none when it has ended.
     due: Option<u64>,
     message: &'a Message,
@@ -347,7 +349,8 @@ impl Ledger for Redis {
         let fields = StatusFields::new(step.attempt, step.due_at, candidate, step.event.cause.as_ref());
         let (key, event, message) = (step.key, Some(&step.event), step.message);
         let due = matches!(step.to, State::Waiting(_)).then(|| step.due_at.max(step.event.at_ms / 1000));
-        let transition = Transition { key, from: (step.from, None), to, fields: &fields, event, due, message };
+        let transition =
+            Transition { key, from: (step.from, None), to, fields: &fields, event, history: MAX_HISTORY, due, message };
         Ok(match self.transition("move a photo", transition).await? {
             ScriptAnswer::Number(_) => Moved::Done,
             ScriptAnswer::Stale(status) => Moved::Stale(status),
@@ -459,7 +462,8 @@ impl Ledger for Redis {
         self.add_run(&key.run).await?;
         let fields = StatusFields::new(message.attempt, 0, &message.photo.candidate, cause);
         let (from, to) = ((Position::START, None), (at, Some(ending)));
-        let transition = Transition { key: &key, from, to, fields: &fields, event: None, due: None, message };
+        let history = MAX_HISTORY;
+        let transition = Transition { key: &key, from, to, fields: &fields, event: None, history, due: None, message };
         let is_restored = matches!(self.transition("restore a photo", transition).await?, ScriptAnswer::Number(_));
         self.recorded(&key, at, ending).await?;
         Ok(is_restored)
@@ -474,13 +478,47 @@ impl Ledger for Redis {
         }
         // A move to where the photo is adds it to the feed.
         let place = (at, Some(ending));
+        let (fields, history) = (&photo.fields, MAX_HISTORY);
         let transition =
-            Transition { key: &key, from: place, to: place, fields: &photo.fields, event: None, due: None, message };
+            Transition { key: &key, from: place, to: place, fields, event: None, history, due: None, message };
         let is_amended = matches!(self.transition(WHAT, transition).await?, ScriptAnswer::Number(_));
         if is_amended {
             self.recorded(&key, at, ending).await?;
         }
         Ok(is_amended)
+    }
+
+    async fn take_down(&self, message: &Message, cause: &Cause, now: u64) -> Result<(), LedgerError> {
+        const WHAT: &str = "take down a photo";
+        let key = message.photo.key();
+        self.add_run(&key.run).await?;
+        loop {
+            let from = match self.read_photo(&key).await? {
+                Some((photo, _)) if photo.clone().status().is_taken_down() => {
+                    return self.recorded(&key, photo.at, Ending::Rejected).await;
+                }
+                Some((photo, _)) => (photo.at, photo.ending),
+                None => (message.position, None),
+            };
+            let (at, ending) = (from.0, Ending::Rejected);
+            let fields = StatusFields::new(message.attempt, 0, &message.photo.candidate, Some(cause));
+            let event = Event::taken_down(at, cause.clone(), now);
+            let left = Message { position: at, ..message.clone() };
+            let transition = Transition {
+                key: &key,
+                from,
+                to: (at, Some(ending)),
+                fields: &fields,
+                event: Some(&event),
+                history: 0,
+                due: None,
+                message: &left,
+            };
+            // Otherwise a worker has just moved it.
+            if matches!(self.transition(WHAT, transition).await?, ScriptAnswer::Number(_)) {
+                return self.recorded(&key, at, ending).await;
+            }
+        }
     }
 
     async fn reopen(&self, key: &PhotoKey, record: Option<&Message>, now: u64) -> Result<Option<Message>, LedgerError> {
@@ -500,7 +538,8 @@ impl Ledger for Redis {
         let fields = StatusFields::new(1, 0, &message.photo.candidate, None);
         let event = enqueued(message.position, now);
         let (from, event, due) = ((at, Some(ending)), Some(&event), Some(now));
-        let transition = Transition { key, from, to, fields: &fields, event, due, message: &message };
+        let history = MAX_HISTORY;
+        let transition = Transition { key, from, to, fields: &fields, event, history, due, message: &message };
         Ok(match self.transition(WHAT, transition).await? {
             ScriptAnswer::Number(_) => Some(message),
             // Another process has just reopened it.

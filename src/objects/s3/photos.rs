@@ -45,10 +45,22 @@ impl S3 {
         let of_prefix = || {
             let below = prefix.strip_prefix(&self.prefix)?;
             let is_own = |name: &&&str| below.starts_with(&format!("{name}/"));
-            ["originals", "faces", "records", "predictions", "models", "runs", "verdicts", "versions", "curation"]
-                .iter()
-                .find(is_own)
-                .copied()
+            [
+                "originals",
+                "faces",
+                "records",
+                "predictions",
+                "models",
+                "runs",
+                "verdicts",
+                "versions",
+                "curation",
+                "refusals",
+                "takedowns",
+            ]
+            .iter()
+            .find(is_own)
+            .copied()
         };
         match bucket == self.bucket {
             true if self.prefix.starts_with(prefix) => Some("originals"),

@@ -34,6 +34,7 @@ async fn suite(broker: &dyn Broker, counts: Counts) {
     stages_do_not_mix(broker).await;
     dead_letters(broker, counts).await;
     two_consumers_share(broker, counts).await;
+    chosen_messages_are_removed(broker, counts).await;
 }
 
 fn message(id: &str, stage: StageName) -> Message {
@@ -192,6 +193,32 @@ async fn dead_letters(broker: &dyn Broker, counts: Counts) {
     assert_eq!(taken, [letter("d1"), letter("d2")]);
     assert_eq!(broker.dead_letters(10).await.unwrap(), [foreign]);
     assert_depth(broker, counts, None, (1, 0, 0)).await;
+}
+
+/// From the queues of the stages and the delay queues. The others stay, and none counts as redelivered.
+async fn chosen_messages_are_removed(broker: &dyn Broker, counts: Counts) {
+    let stage = StageName::Fetch;
+    broker.remove_messages(&|_| true).await.unwrap();
+    for id in ["c1", "c2", "c3"] {
+        broker.publish(&message(id, stage)).await.unwrap();
+    }
+    for id in ["c1-late", "c2-late"] {
+        broker.publish_after(&message(id, stage), Duration::from_secs(3600)).await.unwrap();
+    }
+    let is_chosen = |body: &[u8]| {
+        let id = Message::decode(body).unwrap().photo.candidate.photo_id;
+        id.as_str().starts_with("c1") || id.as_str() == "c3"
+    };
+    assert_depth(broker, counts, Some(stage), (3, 0, 2)).await;
+    assert_eq!(broker.remove_messages(&is_chosen).await.unwrap(), 3);
+    assert_depth(broker, counts, Some(stage), (1, 0, 1)).await;
+    assert_eq!(broker.remove_messages(&is_chosen).await.unwrap(), 0);
+    let mut consumer = broker.consume(stage, 9).await.unwrap();
+    let left = take(&mut consumer).await;
+    assert_eq!((read(&left), left.redelivered), (message("c2", stage), false));
+    left.ack().await;
+    consumer.stop().await;
+    assert_eq!(broker.remove_messages(&|_| true).await.unwrap(), 1, "the delayed one");
 }
 
 async fn two_consumers_share(broker: &dyn Broker, counts: Counts) {

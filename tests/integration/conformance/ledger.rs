@@ -19,6 +19,7 @@ async fn suite(ledger: &dyn Ledger) {
     counting_and_paging(ledger).await;
     reopening(ledger).await;
     restoring(ledger).await;
+    taking_down(ledger).await;
 }
 
 fn key(id: &str) -> PhotoKey {
@@ -240,6 +241,54 @@ async fn reopening(ledger: &dyn Ledger) {
     assert!(matches!(ledger.begin(&fetch, "w", true).await.unwrap(), Permission::Stale(_)), "the old message is stale");
     begin(ledger, &reopened).await;
     advance(ledger, &reopened).await;
+}
+
+/// Photos in all states, and one that the ledger does not know.
+async fn taking_down(ledger: &dyn Ledger) {
+    let of_run = |id: &str| {
+        let mut message = first(id);
+        message.photo.run = run("down");
+        message
+    };
+    let key = |id: &str| of_run(id).photo.key();
+    let ids = ["t-waits", "t-retries", "t-ended"];
+    let photos = ids.map(candidate);
+    ledger.register(&run("down"), &photos, 5).await.unwrap();
+    let fetched = advance(ledger, &of_run("t-retries")).await;
+    assert_eq!(end(ledger, &of_run("t-ended"), Ending::Gone, "http-404").await, Moved::Done);
+    let feed = ledger.endings(&run("down"), None, 9).await.unwrap();
+    let cause = Cause::new(CauseCode::TakenDown, "asked for");
+    let take_down = async |id: &str| ledger.take_down(&Message::taken_down(&key(id), 9), &cause, 9).await.unwrap();
+    for id in ids.into_iter().chain(["t-unknown", "t-ended"]) {
+        take_down(id).await;
+    }
+    for id in ids.into_iter().chain(["t-unknown"]) {
+        let status = ledger.status(&key(id)).await.unwrap().unwrap();
+        assert_eq!((status.state, status.is_taken_down()), (State::Ended(Ending::Rejected), true), "{id}");
+        assert_eq!(status.cause, Some(cause.clone()));
+        // A ledger that deletes the messages of ended photos has none.
+        if let Some(message) = status.message {
+            let left = Message { position: message.position, ..Message::taken_down(&key(id), 9) };
+            assert_eq!(message, left, "{id}");
+        }
+        let history = ledger.history(&key(id)).await.unwrap();
+        assert_eq!(history.iter().map(|event| event.what).collect::<Vec<_>>(), [EventKind::Rejected], "{id}");
+    }
+    // The message of a photo that was on its way is stale.
+    for message in [&fetched, &of_run("t-waits")] {
+        let answer = ledger.begin(message, "w", false).await.unwrap();
+        assert!(matches!(&answer, Permission::Stale(status) if status.is_taken_down()), "{answer:?}");
+    }
+    let counts = ledger.counts(&run("down")).await.unwrap();
+    assert_eq!((counts.candidates, counts.ended), (4, [(Ending::Rejected, 4)].into()));
+    assert!(counts.waiting.values().all(|waiting| *waiting == 0), "{counts:?}");
+    assert!(counts.causes.iter().all(|cause| cause.host.is_empty()), "{counts:?}");
+    let news = ledger.endings(&run("down"), Some(&feed.cursor), 9).await.unwrap();
+    let told: Vec<&str> = news.entries.iter().map(|entry| entry.photo_id.as_str()).collect();
+    assert_eq!(told, ["t-waits", "t-retries", "t-ended", "t-unknown"], "each once");
+    let filter = Filter { cause: Some(CauseCode::TakenDown), ..Filter::default() };
+    let listed = ledger.page(&run("down"), &filter, None, 9).await.unwrap();
+    assert_eq!(listed.len(), 4);
 }
 
 async fn restoring(ledger: &dyn Ledger) {

@@ -13,7 +13,7 @@ use facemill::archive::records::Records;
 use facemill::broker::embedded::Embedded;
 use facemill::broker::rabbitmq::topology::Names;
 use facemill::broker::rabbitmq::{self, RabbitMq};
-use facemill::broker::{Broker, BrokerError, Consumer, DeadLetter, DeadLetterFilter, Depth};
+use facemill::broker::{BodyFilter, Broker, BrokerError, Consumer, DeadLetter, DeadLetterFilter, Depth};
 use facemill::domain::{
     Candidate, Cause, CauseCode, Ending, Id, Message, Photo, PhotoKey, Position, RunName, StageName, State,
 };
@@ -464,6 +464,10 @@ impl Broker for WithoutWaits {
 
     async fn take_dead_letters(&self, filter: &DeadLetterFilter<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
         self.broker.take_dead_letters(filter).await
+    }
+
+    async fn remove_messages(&self, matches: &BodyFilter<'_>) -> Result<u64, BrokerError> {
+        self.broker.remove_messages(matches).await
     }
 
     async fn check(&self) -> Result<(), BrokerError> {

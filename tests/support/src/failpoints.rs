@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use facemill::broker::{Broker, BrokerError, Consumer, DeadLetter, DeadLetterFilter, Delivery, Depth, Receipt};
+use facemill::broker::{
+    BodyFilter, Broker, BrokerError, Consumer, DeadLetter, DeadLetterFilter, Delivery, Depth, Receipt,
+};
 use facemill::domain::Message;
 use facemill::domain::{Candidate, Cause, Ending, Id, PhotoKey, Position, RunName, StageName};
 use facemill::ledger::{
@@ -197,6 +199,10 @@ impl Ledger for Failing {
         self.ledger.amend(message, ending).await
     }
 
+    async fn take_down(&self, message: &Message, cause: &Cause, now: u64) -> Result<(), LedgerError> {
+        self.ledger.take_down(message, cause, now).await
+    }
+
     async fn reopen(&self, key: &PhotoKey, record: Option<&Message>, now: u64) -> Result<Option<Message>, LedgerError> {
         self.failpoint.around(Step::Reopen, self.ledger.reopen(key, record, now)).await
     }
@@ -239,6 +245,10 @@ impl Broker for Failing {
 
     async fn take_dead_letters(&self, filter: &DeadLetterFilter<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
         self.failpoint.around(Step::TakeDeadLetters, self.broker.take_dead_letters(filter)).await
+    }
+
+    async fn remove_messages(&self, matches: &BodyFilter<'_>) -> Result<u64, BrokerError> {
+        self.broker.remove_messages(matches).await
     }
 
     async fn check(&self) -> Result<(), BrokerError> {
@@ -368,6 +378,10 @@ impl Broker for Twice {
 
     async fn take_dead_letters(&self, filter: &DeadLetterFilter<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
         self.0.take_dead_letters(filter).await
+    }
+
+    async fn remove_messages(&self, matches: &BodyFilter<'_>) -> Result<u64, BrokerError> {
+        self.0.remove_messages(matches).await
     }
 
     async fn check(&self) -> Result<(), BrokerError> {
