@@ -25,7 +25,7 @@ use crate::pipeline::run_shapes::{CropSettings, DetectSettings};
 use crate::report::{self, About};
 use crate::services::run_target::{LockedRun, RunTarget};
 use crate::services::takedown::{
-    Caches, Chosen, PictureMarks, Plan, Removed, Site, SurveySettings, TakedownError, Why, carry_out, survey,
+    Caches, Chosen, PictureMarks, Plan, Removed, Site, SurveySettings, TakedownError, Why, carry_out, plan_takedown,
 };
 
 #[derive(Debug, clap::Args)]
@@ -107,7 +107,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             bar.inc_length(photos);
             bar.inc(photos);
         };
-        let plan = survey(&target, &settings, &progress).await;
+        let plan = plan_takedown(&target, &settings, &progress).await;
         bars.clear();
         let plan = plan.map_err(|error| match error {
             TakedownError::NoPhoto { .. } => Failure::findings(error),

@@ -1,6 +1,6 @@
 //! Takedowns: a photo, and all that was made of it, is removed for good and refused from then on.
 //!
-//! [`survey`] finds the photos and everything that belongs to them, and changes nothing. The takedown is then written to the
+//! [`plan_takedown`] finds the photos and everything that belongs to them, and changes nothing. The takedown is then written to the
 //! object store ([`crate::archive::takedowns`]), and [`carry_out`] removes what it says. Every step can be repeated, so
 //! that a takedown that was interrupted is completed by carrying it out once more.
 //!
@@ -27,7 +27,7 @@ mod survey;
 pub use caches::Caches;
 pub use picture::{PictureError, PictureMarks};
 pub use removal::{Removed, Site, carry_out};
-pub use survey::{Chosen, SurveySettings, survey};
+pub use survey::{Chosen, SurveySettings, plan_takedown};
 
 #[derive(Debug, thiserror::Error)]
 pub enum TakedownError {

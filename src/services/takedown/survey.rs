@@ -140,7 +140,7 @@ impl Marks {
 ///
 /// # Errors
 /// A named photo does not exist, or ledger or object store cannot be read.
-pub async fn survey(
+pub async fn plan_takedown(
     target: &RunTarget,
     settings: &SurveySettings,
     progress: &(dyn Fn(u64) + Sync),

@@ -280,7 +280,7 @@ async fn taking_down(ledger: &dyn Ledger) {
         assert!(matches!(&answer, Permission::Stale(status) if status.is_taken_down()), "{answer:?}");
     }
     let counts = ledger.counts(&run("down")).await.unwrap();
-    assert_eq!((counts.candidates, counts.ended), (4, [(Ending::Rejected, 4)].into()));
+    assert_eq!((counts.candidates, &counts.ended), (4, &[(Ending::Rejected, 4)].into()));
     assert!(counts.waiting.values().all(|waiting| *waiting == 0), "{counts:?}");
     assert!(counts.causes.iter().all(|cause| cause.host.is_empty()), "{counts:?}");
     let news = ledger.endings(&run("down"), Some(&feed.cursor), 9).await.unwrap();

@@ -7,7 +7,7 @@ use facemill::archive::takedowns::Takedowns;
 use facemill::objects::folder::Folder;
 use facemill::pipeline::local::RunDir;
 use facemill::services::run_target::RunTarget;
-use facemill::services::takedown::{Chosen, SurveySettings, survey};
+use facemill::services::takedown::{Chosen, SurveySettings, plan_takedown};
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::{self, FilterType};
 use serde_json::{Value, json};
@@ -109,7 +109,7 @@ async fn an_interrupted_takedown_is_completed_by_the_next_one() {
         reason: None,
         at: 5,
     };
-    let plan = survey(&target, &settings, &|_| ()).await.unwrap();
+    let plan = plan_takedown(&target, &settings, &|_| ()).await.unwrap();
     drop(target);
     let takedowns = Takedowns::new(Arc::new(Folder::at(curated.path())));
     takedowns.begin(&plan.takedown).await.unwrap();
