@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
+use super::refusals::Refusals;
 use super::{JSON, PAGE, READERS, damaged, encode, keys, optional};
 use crate::domain::{Message, PhotoKey, Record, RunName, State};
 use crate::ledger::Entry;
@@ -32,6 +33,11 @@ pub struct Records {
 impl Records {
     pub fn new(objects: Arc<dyn Objects>) -> Self {
         Self { objects }
+    }
+
+    /// The refusals of the same store.
+    pub fn refusals(&self) -> Refusals {
+        Refusals::new(self.objects.clone())
     }
 
     /// Writing the same record again is harmless.

@@ -6,7 +6,6 @@ use std::collections::HashSet;
 use futures::TryStreamExt;
 
 use crate::archive::records::{Records, Unreadable};
-use crate::archive::refusals::Refusals;
 use crate::broker::Broker;
 use crate::domain::Record;
 use crate::domain::{Candidate, PhotoKey, RunName};
@@ -54,7 +53,6 @@ pub async fn rebuild(
     run: &RunName,
     candidates: &[Candidate],
     records: &Records,
-    refusals: &Refusals,
     ledger: &dyn Ledger,
     broker: &dyn Broker,
     restored: &(dyn Fn(u64) + Sync),
@@ -82,7 +80,7 @@ pub async fn rebuild(
     rebuilt.unreadable.sort_by(|a, b| a.record.cmp(&b.record));
     let candidates = without(run, candidates, &rebuilt.unreadable);
     let Enqueued { new, refused, in_conflict, conflicts, .. } =
-        refused::enqueue(run, &candidates, ledger, broker, Some(records), refusals, enqueued).await?;
+        refused::enqueue(run, &candidates, ledger, broker, Some(records), &records.refusals(), enqueued).await?;
     Ok(Rebuilt { enqueued: new, in_conflict, conflicts, refused, ..rebuilt })
 }
 
@@ -130,9 +128,7 @@ mod tests {
         objects.put(&broken, Bytes::from_static(b"{\"ending\":"), "application/json").await.unwrap();
 
         let candidates = [Candidate::example(1), Candidate::example(2), Candidate::example(3)];
-        let refusals = Refusals::new(objects.clone());
-        let again =
-            async || rebuild(&run, &candidates, &records, &refusals, &ledger, &broker, &|_| (), &|_| ()).await.unwrap();
+        let again = async || rebuild(&run, &candidates, &records, &ledger, &broker, &|_| (), &|_| ()).await.unwrap();
         let rebuilt = again().await;
         assert_eq!((rebuilt.restored, rebuilt.enqueued), (1, 1));
         let [unreadable] = &rebuilt.unreadable[..] else { panic!("{rebuilt:?}") };

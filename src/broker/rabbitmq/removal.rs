@@ -18,10 +18,10 @@ pub(super) async fn remove(shared: &Shared, matches: &BodyFilter<'_>) -> Result<
     let mut removed = 0;
     // The delay queues first: meanwhile their messages may go to those of the stages.
     for queue in StageName::ALL.into_iter().flat_map(|stage| TIERS.map(|tier| names.retry(stage, tier))) {
-        removed += Removal::new(shared, &queue).await?.from_delay_queue(matches).await?;
+        removed += Removal::new(shared, &queue).await?.search_delay_queue(matches).await?;
     }
     for queue in StageName::ALL.into_iter().map(|stage| names.stage(stage)).chain([names.rescore()]) {
-        removed += Removal::new(shared, &queue).await?.from_consumed_queue(matches).await?;
+        removed += Removal::new(shared, &queue).await?.search_consumed_queue(matches).await?;
     }
     Ok(removed)
 }
@@ -43,7 +43,7 @@ impl<'a> Removal<'a> {
     }
 
     /// The other messages return to the queue with the time that they have waited.
-    async fn from_delay_queue(self, matches: &BodyFilter<'_>) -> Result<u64, BrokerError> {
+    async fn search_delay_queue(self, matches: &BodyFilter<'_>) -> Result<u64, BrokerError> {
         let (mut removed, mut others) = (0, Vec::new());
         for _ in 0..self.waiting {
             let Some(got) = self.next().await? else { break };
@@ -62,7 +62,7 @@ impl<'a> Removal<'a> {
 
     /// The other messages are published again, behind the last one: a message that returns to such a queue counts as one
     /// that a worker has failed at.
-    async fn from_consumed_queue(self, matches: &BodyFilter<'_>) -> Result<u64, BrokerError> {
+    async fn search_consumed_queue(self, matches: &BodyFilter<'_>) -> Result<u64, BrokerError> {
         let mut removed = 0;
         for _ in 0..self.waiting {
             let Some(got) = self.next().await? else { break };

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::archive::records::{Records, Unreadable};
-use crate::archive::refusals::Refusals;
 use crate::cli::failure::Failure;
 use crate::cli::operate::produce::CollectionArgs;
 use crate::cli::output::{check_conflicts, print_json, print_text};
@@ -47,11 +46,8 @@ pub fn run(Args { collection: args, queues }: Args) -> Result<ExitCode, Failure>
             (bars.count("restore", candidates.len() as u64), bars.count("enqueue", candidates.len() as u64));
         let (restored, enqueued) = (|photos| restore.inc(photos), |photos| enqueue.inc(photos));
         let records = Records::new(Arc::new(servers.objects.clone()));
-        let refusals = Refusals::new(Arc::new(servers.objects.clone()));
         let (ledger, broker) = (&*servers.ledger, &servers.broker);
-        let (run, records) = (&args.run, &records);
-        let rebuilt =
-            rebuild::rebuild(run, &candidates, records, &refusals, ledger, broker, &restored, &enqueued).await;
+        let rebuilt = rebuild::rebuild(&args.run, &candidates, &records, ledger, broker, &restored, &enqueued).await;
         restore.finish_and_clear();
         enqueue.finish_and_clear();
         let again = |error: String| Failure::broken(format!("{error}; run the same command again to continue"));

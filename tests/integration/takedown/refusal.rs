@@ -4,14 +4,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use facemill::archive::takedowns::Takedowns;
+use facemill::objects::Objects;
 use facemill::objects::folder::Folder;
 use facemill::pipeline::local::RunDir;
 use facemill::services::run_target::RunTarget;
-use facemill::services::takedown::{Chosen, SurveySettings, plan_takedown};
+use facemill::services::takedown::{Chosen, Site, SurveySettings, carry_out, plan_takedown};
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::{self, FilterType};
 use serde_json::{Value, json};
 use support::curation::CuratedRun;
+use support::failpoints::{Failpoint, FailpointObjects};
 use support::reference::package_photos;
 
 use super::done;
@@ -97,18 +99,66 @@ async fn a_url_is_refused_before_any_run_has_it() {
     assert!(!ledger.windows(14).any(|window| window == b"test/later.jpg"), "the ledger does not learn the URL");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_interrupted_takedown_is_completed_by_the_next_one() {
-    let curated = CuratedRun::in_folder(5).await;
-    let target = RunTarget::of_folder(RunDir::at(curated.path())).await.unwrap();
-    let settings = SurveySettings {
-        chosen: Chosen::Photos(vec![3.into()]),
+fn of_photo(id: i64) -> SurveySettings {
+    SurveySettings {
+        chosen: Chosen::Photos(vec![id.into()]),
         copies: true,
         all_runs: false,
         by: "ada".into(),
         reason: None,
         at: 5,
-    };
+    }
+}
+
+/// The process dies before or after each write to the object store, one after the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_takedown_that_dies_at_any_write_is_completed() {
+    const PHOTOS: i64 = 30;
+    let curated = CuratedRun::in_folder(PHOTOS as u64).await;
+    let judgements = curated.path().join("judgements.csv");
+    let rows: String = (0..PHOTOS).map(|id| format!("{id},ok\n")).collect();
+    std::fs::write(&judgements, format!("photo_id,judgement\n{rows}")).unwrap();
+    done(&curated, &["verdicts", "import", judgements.to_str().unwrap()]);
+    done(&curated, &["dataset", "freeze", "v1", "--size", "64"]);
+    let takedowns = Takedowns::new(curated.objects.clone());
+    for id in 0..PHOTOS {
+        let target = RunTarget::of_folder(RunDir::at(curated.path())).await.unwrap();
+        let takedown = plan_takedown(&target, &of_photo(id), &|_| ()).await.unwrap().takedown;
+        let crop = takedown.pending.as_ref().unwrap().crops[0].to_string();
+        let name = takedowns.begin(&takedown).await.unwrap();
+        let locked = target.lock().await.unwrap();
+        let failpoint = Failpoint::of(id / 2 + 1, id % 2 == 1);
+        let dying = FailpointObjects { objects: curated.objects.clone(), failpoint: failpoint.clone() };
+        let objects: Arc<dyn Objects> = Arc::new(dying);
+        let site = Site { ledger: &*locked.ledger, broker: &*locked.broker, objects, records: None };
+        let has_died = tokio::select! {
+            removed = carry_out(&site, &name, &takedown, &|_| ()) => removed.is_err(),
+            () = failpoint.reached() => true,
+        };
+        drop(locked);
+        let completed = curated.command(&["takedown"]).output().unwrap();
+        assert!(completed.status.success(), "write {}: {completed:?}", id / 2 + 1);
+        let left = (PHOTOS - id - 1) as u64;
+        assert_eq!(done(&curated, &["dataset", "show", "v1"])["counts"]["faces"], left);
+        assert_eq!(done(&curated, &["faces", "--count"]), left);
+        assert!(!curated.path().join(format!("faces/{}/{crop}.png", &crop[..2])).exists());
+        let log = std::fs::read_to_string(curated.path().join("verdicts/default/00000001.jsonl")).unwrap();
+        assert!(!log.contains(&crop) && log.lines().count() as i64 == PHOTOS);
+        let shards = std::fs::read_dir(curated.path().join("versions/default/v1")).unwrap().count();
+        assert!(shards <= 2, "no shard with the face is left");
+        if !has_died {
+            assert!(id > 12, "the takedown has only {} writes", id / 2);
+            return;
+        }
+    }
+    panic!("a takedown has more writes than the run has photos");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_takedown_is_completed_by_the_next_one() {
+    let curated = CuratedRun::in_folder(5).await;
+    let target = RunTarget::of_folder(RunDir::at(curated.path())).await.unwrap();
+    let settings = of_photo(3);
     let plan = plan_takedown(&target, &settings, &|_| ()).await.unwrap();
     drop(target);
     let takedowns = Takedowns::new(Arc::new(Folder::at(curated.path())));
