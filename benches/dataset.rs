@@ -193,6 +193,7 @@ fn freezing(index: &Index) {
             size: 1,
             upscale: true,
             per_label: None,
+            per_identity: None,
             placeholders: true,
             duplicates: false,
         };

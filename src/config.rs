@@ -49,6 +49,11 @@ impl Models {
         self.folder.join("efficientnet-lite0.onnx")
     }
 
+    /// dlib's network for embeddings of faces. Only the search for identities reads it.
+    pub fn face_recognition(&self) -> PathBuf {
+        self.folder.join("face-recognition.dat")
+    }
+
     /// The OK/NG classifier that `facemill train` made.
     pub fn classifier(&self) -> PathBuf {
         self.folder.join("classifier.onnx")

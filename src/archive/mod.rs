@@ -1,5 +1,5 @@
 //! Typed documents in the object store: records, settings, folders and classifiers of runs, models, predictions,
-//! rescores and their faults, users and their sessions, versions of datasets, groups of duplicates, refusals and takedowns.
+//! rescores and their faults, users and their sessions, versions of datasets, groups of crops, refusals and takedowns.
 //!
 //! A document is JSON, except a model. A damaged document is an [`ServerError::Refused`] that names its key.
 
@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use crate::objects::{ObjectError, ObjectKey, Objects, PutIfAbsent, Swap};
 use crate::server_error::ServerError;
 
+pub mod crop_groups;
 pub mod duplicates;
 pub mod landmark_references;
 pub mod models;

@@ -26,6 +26,8 @@ pub struct VersionSelection {
     pub upscale: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_label: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_identity: Option<usize>,
     pub placeholders: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub duplicates: bool,
@@ -45,6 +47,8 @@ pub struct VersionCounts {
     #[serde(default)]
     pub duplicates: u64,
     pub beyond_label_limit: u64,
+    #[serde(default)]
+    pub beyond_identity_limit: u64,
     /// `not judged` for faces without a verdict.
     pub by_verdict: BTreeMap<String, u64>,
     pub by_alignment: BTreeMap<String, u64>,
@@ -194,6 +198,7 @@ mod tests {
                 size: 512,
                 upscale: false,
                 per_label: Some(3),
+                per_identity: Some(2),
                 placeholders: false,
                 duplicates: false,
             },

@@ -2,8 +2,9 @@
 //!
 //! A crop's features take 7 KB and 10 ms of CPU, less than an object store needs for many small objects. So each
 //! machine that trains keeps its own file: beside the index in the folder of a run, or in the user's cache for a run on
-//! servers. Features are known by crop and version, the hash of the backbone and of the way to its input: two runs, or
-//! two releases, share a file without mixing. The file can be deleted at any time. Up to the bound, the features that
+//! servers. Embeddings of faces are kept in the same way, in a file of their own ([`FeatureKind`]). Features are known by
+//! crop and version, the hash of the network and of the way to its input: two runs, or two releases, share a file
+//! without mixing. The file can be deleted at any time. Up to the bound, the features that
 //! were not used for longest go first.
 
 use std::collections::HashMap;
@@ -14,17 +15,57 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::backbone::FEATURES;
 use crate::domain::ContentHash;
+use crate::vision::embedding::DIMENSIONS;
 
 #[derive(Debug, thiserror::Error)]
 pub enum FeatureStoreError {
-    #[error("{} is not a store of features: name another file, or delete it", .0.display())]
-    Foreign(PathBuf),
-    #[error("cannot use the store of features {}: {detail}; it can be deleted", path.display())]
-    Failed { path: PathBuf, detail: String },
+    #[error("{} is not a store of {kind}: name another file, or delete it", path.display())]
+    Foreign { kind: &'static str, path: PathBuf },
+    #[error("cannot use the store of {kind} {}: {detail}; it can be deleted", path.display())]
+    Failed { kind: &'static str, path: PathBuf, detail: String },
+}
+
+/// What a file has of each crop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FeatureKind {
+    name: &'static str,
+    /// In the header of the file.
+    application_id: i32,
+    /// Numbers of a crop.
+    length: usize,
+    page_bytes: u32,
+    /// Bytes of the file for each crop.
+    crop_bytes: u64,
+    /// A bound for the file that suits most.
+    pub most_bytes: u64,
+}
+
+impl FeatureKind {
+    /// What the head of a classifier is trained on. A page has those of a crop; the bound is about 260,000 crops.
+    pub const FEATURES: Self = Self {
+        name: "features",
+        // "feat"
+        application_id: 0x6665_6174,
+        length: FEATURES,
+        page_bytes: 8192,
+        crop_bytes: 8192 + 200,
+        most_bytes: FeatureStore::MOST_BYTES,
+    };
+    /// What tells people apart. The bound is about 2.5 million crops.
+    pub const EMBEDDINGS: Self = Self {
+        name: "embeddings",
+        // "embd"
+        application_id: 0x656d_6264,
+        length: DIMENSIONS,
+        page_bytes: 4096,
+        crop_bytes: 4096 / 7 + 250,
+        most_bytes: 2 << 30,
+    };
 }
 
 /// The features that a machine has extracted. Several processes may use one file.
 pub struct FeatureStore {
+    kind: FeatureKind,
     connection: Connection,
     path: PathBuf,
     /// The most crops that are kept.
@@ -36,10 +77,6 @@ pub struct FeatureStore {
 impl FeatureStore {
     /// About 260,000 crops.
     pub const MOST_BYTES: u64 = 2 << 30;
-    /// "feat" in the header of the file.
-    const APPLICATION_ID: i32 = 0x6665_6174;
-    /// Bytes of the file for each crop: a page for the features, and its share of the tables.
-    const CROP_BYTES: u64 = 8192 + 200;
     const BUSY: Duration = Duration::from_secs(60);
 
     /// Opens the file, which is created if it is missing. A damaged one is made again. `most_bytes`: of the file.
@@ -47,7 +84,15 @@ impl FeatureStore {
     /// # Errors
     /// The file is another program's, or cannot be written.
     pub fn open(path: &Path, most_bytes: u64) -> Result<Self, FeatureStoreError> {
-        match Self::try_open(path, most_bytes) {
+        Self::open_kind(FeatureKind::FEATURES, path, most_bytes)
+    }
+
+    /// As [`FeatureStore::open`], for another kind of features.
+    ///
+    /// # Errors
+    /// As those of [`FeatureStore::open`].
+    pub fn open_kind(kind: FeatureKind, path: &Path, most_bytes: u64) -> Result<Self, FeatureStoreError> {
+        match Self::try_open(kind, path, most_bytes) {
             Err(OpenError::Damaged) => {
                 for suffix in ["", "-wal", "-shm"] {
                     let mut file = path.as_os_str().to_owned();
@@ -55,27 +100,26 @@ impl FeatureStore {
                     // What cannot be deleted is reported by the second attempt.
                     let _ = std::fs::remove_file(file);
                 }
-                Self::try_open(path, most_bytes).map_err(|error| error.at(path))
+                Self::try_open(kind, path, most_bytes).map_err(|error| error.at(kind, path))
             }
-            opened => opened.map_err(|error| error.at(path)),
+            opened => opened.map_err(|error| error.at(kind, path)),
         }
     }
 
-    fn try_open(path: &Path, most_bytes: u64) -> Result<Self, OpenError> {
+    fn try_open(kind: FeatureKind, path: &Path, most_bytes: u64) -> Result<Self, OpenError> {
         let connection = Connection::open(path)?;
         connection.busy_timeout(Self::BUSY)?;
         let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
         let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-        if tables > 0 && application != Self::APPLICATION_ID {
+        if tables > 0 && application != kind.application_id {
             return Err(OpenError::Foreign);
         }
         if tables == 0 {
-            // Features of a crop fit a page.
-            connection.pragma_update(None, "page_size", 8192)?;
+            connection.pragma_update(None, "page_size", kind.page_bytes)?;
         }
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", "normal")?;
-        connection.pragma_update(None, "application_id", Self::APPLICATION_ID)?;
+        connection.pragma_update(None, "application_id", kind.application_id)?;
         connection.execute_batch(
             "CREATE TABLE IF NOT EXISTS crops (
                  key INTEGER PRIMARY KEY,
@@ -89,8 +133,8 @@ impl FeatureStore {
              CREATE TABLE IF NOT EXISTS features (key INTEGER PRIMARY KEY, value BLOB NOT NULL);",
         )?;
         let opening: Option<i64> = connection.query_row("SELECT max(used) FROM crops", [], |row| row.get(0))?;
-        let most = (most_bytes / Self::CROP_BYTES).max(1);
-        Ok(Self { connection, path: path.to_owned(), most, opening: opening.unwrap_or(0) + 1 })
+        let most = (most_bytes / kind.crop_bytes).max(1);
+        Ok(Self { kind, connection, path: path.to_owned(), most, opening: opening.unwrap_or(0) + 1 })
     }
 
     /// The features of `crops` in this version, in their order.
@@ -99,7 +143,7 @@ impl FeatureStore {
         version: ContentHash,
         crops: &[ContentHash],
     ) -> Result<Vec<Option<Vec<f32>>>, FeatureStoreError> {
-        let opening = self.opening;
+        let (opening, length) = (self.opening, self.kind.length);
         let read = |transaction: &Transaction<'_>| {
             let mut find = transaction.prepare_cached(
                 "SELECT key, value FROM crops JOIN features USING (key) WHERE version = ?1 AND crop = ?2",
@@ -114,7 +158,7 @@ impl FeatureStore {
                 if let Some((key, _)) = &row {
                     touch.execute([opening, *key])?;
                 }
-                found.push(row.and_then(|(_, value)| floats(&value)));
+                found.push(row.and_then(|(_, value)| floats(&value, length)));
             }
             Ok(found)
         };
@@ -160,8 +204,8 @@ impl FeatureStore {
 
     /// Removes the features of crops in all versions, also from the free parts of the file.
     pub fn remove(&mut self, crops: &[ContentHash]) -> Result<(), FeatureStoreError> {
-        let path = self.path.clone();
-        let failed = |error: rusqlite::Error| FeatureStoreError::Failed { path, detail: error.to_string() };
+        let (kind, path) = (self.kind.name, self.path.clone());
+        let failed = |error: rusqlite::Error| FeatureStoreError::Failed { kind, path, detail: error.to_string() };
         self.connection.query_row("PRAGMA secure_delete = on", [], |_| Ok(())).map_err(failed)?;
         self.transaction(|transaction| {
             let of_crop = "SELECT key FROM crops WHERE crop = ?1";
@@ -182,22 +226,22 @@ impl FeatureStore {
         &mut self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, FeatureStoreError> {
-        let path = self.path.clone();
+        let (kind, path) = (self.kind.name, self.path.clone());
         let run = || {
             let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             let result = work(&transaction)?;
             transaction.commit()?;
             Ok(result)
         };
-        run().map_err(|error: rusqlite::Error| FeatureStoreError::Failed { path, detail: error.to_string() })
+        run().map_err(|error: rusqlite::Error| FeatureStoreError::Failed { kind, path, detail: error.to_string() })
     }
 }
 
 /// None: the value is not that of a crop.
-fn floats(value: &[u8]) -> Option<Vec<f32>> {
+fn floats(value: &[u8], length: usize) -> Option<Vec<f32>> {
     let (values, []) = value.as_chunks::<4>() else { return None };
     let floats: Vec<f32> = values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-    (floats.len() == FEATURES && floats.iter().all(|value| value.is_finite())).then_some(floats)
+    (floats.len() == length && floats.iter().all(|value| value.is_finite())).then_some(floats)
 }
 
 enum OpenError {
@@ -217,11 +261,12 @@ impl From<rusqlite::Error> for OpenError {
 }
 
 impl OpenError {
-    fn at(self, path: &Path) -> FeatureStoreError {
+    fn at(self, kind: FeatureKind, path: &Path) -> FeatureStoreError {
+        let (kind, path) = (kind.name, path.to_path_buf());
         match self {
-            Self::Foreign => FeatureStoreError::Foreign(path.into()),
-            Self::Damaged => FeatureStoreError::Failed { path: path.into(), detail: "it is damaged".into() },
-            Self::Failed(error) => FeatureStoreError::Failed { path: path.into(), detail: error.to_string() },
+            Self::Foreign => FeatureStoreError::Foreign { kind, path },
+            Self::Damaged => FeatureStoreError::Failed { kind, path, detail: "it is damaged".into() },
+            Self::Failed(error) => FeatureStoreError::Failed { kind, path, detail: error.to_string() },
         }
     }
 }
@@ -271,7 +316,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("features.sqlite");
         let version = ContentHash::of(b"version");
-        let open = || FeatureStore::open(&path, 3 * FeatureStore::CROP_BYTES).unwrap();
+        let open = || FeatureStore::open(&path, 3 * FeatureKind::FEATURES.crop_bytes).unwrap();
         open().write(version, &[features(1)]).unwrap();
         open().write(version, &[features(2), features(3)]).unwrap();
         let mut store = open();
@@ -281,6 +326,19 @@ mod tests {
         let left = store.read(version, &crops).unwrap();
         assert_eq!(left.iter().filter(|found| found.is_some()).count(), 3);
         assert!(left[0].is_some() && left[3].is_some(), "used last");
+    }
+
+    #[test]
+    fn a_store_of_another_kind_is_foreign() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("embeddings.sqlite");
+        let (version, crop) = (ContentHash::of(b"version"), ContentHash::of(b"crop"));
+        let mut store = FeatureStore::open_kind(FeatureKind::EMBEDDINGS, &path, 1 << 20).unwrap();
+        store.write(version, &[(crop, vec![0.25; DIMENSIONS])]).unwrap();
+        assert_eq!(store.read(version, &[crop]).unwrap(), [Some(vec![0.25; DIMENSIONS])]);
+        drop(store);
+        let error = FeatureStore::open(&path, 1 << 20).err().unwrap().to_string();
+        assert!(error.contains("is not a store of features"), "{error}");
     }
 
     #[test]
@@ -306,7 +364,7 @@ mod tests {
                 Connection::open(&path).unwrap().execute_batch("CREATE TABLE mine (x)").unwrap();
             }
             let error = FeatureStore::open(&path, FeatureStore::MOST_BYTES).err().unwrap();
-            assert!(matches!(error, FeatureStoreError::Foreign(_)), "{error}");
+            assert!(matches!(error, FeatureStoreError::Foreign { .. }), "{error}");
             assert!(path.exists());
         }
     }

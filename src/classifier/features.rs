@@ -96,39 +96,62 @@ impl FeatureSource<'_> {
         R: Fn(usize) -> F,
         F: Future<Output = Result<Bytes, CropFault>>,
     {
-        let version = version(self.backbone);
-        let features = store.read(version, crops)?;
-        let missing: Vec<usize> = (0..crops.len()).filter(|&i| features[i].is_none()).collect();
-        let mut extracted = Extracted { known: crops.len() - missing.len(), features, faults: Vec::new() };
-        progress(extracted.known);
-        if missing.is_empty() {
-            return Ok(extracted);
-        }
-        let extractors =
-            (0..self.threads.clamp(1, missing.len())).map(|_| Extractor::open(self.backbone, self.runtime));
-        let extractors = extractors.collect::<Result<Vec<_>, _>>()?;
-        let (mut done, mut fresh) = (extracted.known, Vec::new());
+        let open = |missing: usize| {
+            (0..self.threads.clamp(1, missing)).map(|_| Extractor::open(self.backbone, self.runtime)).collect()
+        };
         let extract = |extractor: &mut Extractor, _, crop: &[u8]| extractor.extract(crop);
-        each_crop(missing, extractors, read, extract, |i, result| {
-            done += 1;
-            match result {
-                Ok(features) => {
-                    fresh.push((crops[i], features.clone()));
-                    extracted.features[i] = Some(features);
-                }
-                Err(detail) => extracted.faults.push((i, detail)),
-            }
-            if fresh.len() >= BATCH {
-                store.write(version, &std::mem::take(&mut fresh))?;
-            }
-            progress(done);
-            Ok::<_, FeatureError>(())
-        })
-        .await?;
-        store.write(version, &fresh)?;
-        extracted.faults.sort();
-        Ok(extracted)
+        known_or_extracted(version(self.backbone), crops, store, open, extract, read, progress).await
     }
+}
+
+/// The features of `crops` in this version: from the store, or extracted from what `read` returns for the place of a
+/// crop, and kept in the store. `open` makes the workers for a number of crops, one for each thread. `progress` receives
+/// how many are done.
+///
+/// # Errors
+/// The workers cannot be made, the store of the crops is unavailable, or the store of features cannot be written.
+pub async fn known_or_extracted<W, E, O, F>(
+    version: ContentHash,
+    crops: &[ContentHash],
+    store: &mut FeatureStore,
+    open: impl FnOnce(usize) -> Result<Vec<W>, O>,
+    extract: impl Fn(&mut W, usize, &[u8]) -> Result<Vec<f32>, String> + Clone + Send + 'static,
+    read: impl Fn(usize) -> F,
+    progress: &(dyn Fn(usize) + Sync),
+) -> Result<Extracted, E>
+where
+    W: Send + 'static,
+    E: From<FeatureStoreError> + From<CropThreadsError> + From<O>,
+    F: Future<Output = Result<Bytes, CropFault>>,
+{
+    let features = store.read(version, crops)?;
+    let missing: Vec<usize> = (0..crops.len()).filter(|&i| features[i].is_none()).collect();
+    let mut extracted = Extracted { known: crops.len() - missing.len(), features, faults: Vec::new() };
+    progress(extracted.known);
+    if missing.is_empty() {
+        return Ok(extracted);
+    }
+    let workers = open(missing.len())?;
+    let (mut done, mut fresh) = (extracted.known, Vec::new());
+    each_crop(missing, workers, read, extract, |i, result| {
+        done += 1;
+        match result {
+            Ok(features) => {
+                fresh.push((crops[i], features.clone()));
+                extracted.features[i] = Some(features);
+            }
+            Err(detail) => extracted.faults.push((i, detail)),
+        }
+        if fresh.len() >= BATCH {
+            store.write(version, &std::mem::take(&mut fresh))?;
+        }
+        progress(done);
+        Ok::<_, E>(())
+    })
+    .await?;
+    store.write(version, &fresh)?;
+    extracted.faults.sort();
+    Ok(extracted)
 }
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use dataset::{
-    curate, duplicates, evaluate, export, faces, models, rescore, suggest, synthetic, train, users, verdicts, versions,
+    curate, duplicates, evaluate, export, faces, identities, models, rescore, suggest, synthetic, train, users,
+    verdicts, versions,
 };
 use inspect::{audit, describe, doctor, report, simulate, status, why};
 use operate::{dead, measure, pause, produce, rebuild, retry, takedown, work};
@@ -90,6 +91,8 @@ enum Command {
     Suggest(suggest::Args),
     /// Finds crops that show one photograph, however it was copied: exports take the best one of each
     Duplicates(duplicates::Args),
+    /// Finds faces that look like one person, and those whose label disagrees with their look
+    Identities(identities::Args),
     /// Measures a classifier on verdicts: figures with intervals, and a page with its worst mistakes
     Evaluate(evaluate::Args),
     /// Lists stored classifiers, shows one, or makes one the current classifier of a run
@@ -153,6 +156,7 @@ fn dispatch(command: Command, definition: &Definition) -> Result<ExitCode, Failu
         Command::Train(args) => train::run(&args),
         Command::Suggest(args) => suggest::run(&args),
         Command::Duplicates(args) => duplicates::run(&args),
+        Command::Identities(args) => identities::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Rescore(args) => rescore::run(&args),

@@ -3,15 +3,17 @@
 //! A million faces take about 220 MB. A condition is evaluated for 64 rows at a time into a bitmap, only where the
 //! conditions before it leave rows.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 
 use memchr::memmem::Finder;
 
-use super::face::{DUPLICATE, Face, FaceStatus, FaceVerdict, Number, PIXELS, PLACEHOLDER, STATUS, Text};
+use super::face::{DUPLICATE, Face, FaceStatus, FaceVerdict, Number, PIXELS, PLACEHOLDER, STATUS, Text, WRONG_PERSON};
 use super::group_place::GroupPlace;
 use super::placeholder::Placeholder;
 use super::query::{Field, FieldType, Operator, Query, Value};
 use super::suggested::SuggestedOrders;
+use super::wrong_person::{LabelledFace, WrongPerson, wrong_persons};
 use crate::domain::{ContentHash, Id, Judgement};
 
 /// A set of rows: one bit each.
@@ -229,6 +231,8 @@ pub struct Columns {
     present: Rows,
     lower_ids: LowerIds,
     by_id: HashMap<Id, usize>,
+    /// Counted when it is asked for, and forgotten when faces or identities change.
+    wrong_persons: OnceCell<Vec<WrongPerson>>,
     pub suggested: SuggestedOrders,
 }
 
@@ -261,6 +265,7 @@ impl Columns {
     /// Adds a face in place of an earlier one of the same photo. Keys must ascend.
     pub fn upsert(&mut self, key: i64, values: ColumnValues) {
         self.remove(&values.id);
+        self.wrong_persons.take();
         let row = self.keys.len();
         self.by_id.insert(values.id.clone(), row);
         self.keys.push(key);
@@ -327,6 +332,52 @@ impl Columns {
             found.remove_if_there(row);
         }
         found
+    }
+
+    /// Sets the identities: faces by their keys. All others have none.
+    pub fn set_identities(&mut self, identities: &[(i64, u32)]) {
+        self.wrong_persons.take();
+        let column = &mut self.numbers[Number::Identity as usize];
+        column.fill(f32::NAN);
+        for (key, identity) in identities {
+            if let Ok(row) = self.keys.binary_search(key) {
+                column[row] = *identity as f32;
+            }
+        }
+    }
+
+    /// The number of a row's label: that of its name, or that of its id without one. Numbers of ids are odd.
+    pub fn label(&self, row: usize) -> u64 {
+        let names = self.text(Text::Label);
+        let name = names.values.get(names.rows[row] as usize).filter(|name| !name.is_empty());
+        match name {
+            Some(_) => 2 * u64::from(names.rows[row]),
+            None => 2 * u64::from(self.text(Text::LabelId).rows[row]) + 1,
+        }
+    }
+
+    /// The name of the label with this number, or its id.
+    pub fn label_name(&self, label: u64) -> &str {
+        let column = self.text(if label.is_multiple_of(2) { Text::Label } else { Text::LabelId });
+        column.values.get((label / 2) as usize).map_or("", String::as_str)
+    }
+
+    /// The faces that are in an identity and have a label.
+    pub fn labelled_faces(&self) -> Vec<LabelledFace> {
+        let identities = &self.numbers[Number::Identity as usize];
+        let mut faces = Vec::new();
+        self.present.each(|row| {
+            let label = self.label(row);
+            if !identities[row].is_nan() && !self.label_name(label).is_empty() {
+                faces.push(LabelledFace { row, identity: identities[row] as u32, label });
+            }
+        });
+        faces
+    }
+
+    /// The faces whose label disagrees with their look.
+    pub fn wrong_persons(&self) -> &[WrongPerson] {
+        self.wrong_persons.get_or_init(|| wrong_persons(&self.labelled_faces()))
     }
 
     /// Sets what people said about the face with this key, if it is still there.
@@ -408,6 +459,7 @@ impl Columns {
     pub fn remove(&mut self, id: &Id) {
         if let Some(row) = self.by_id.remove(id) {
             self.present.remove(row);
+            self.wrong_persons.take();
         }
     }
 
@@ -523,11 +575,14 @@ impl Columns {
                     false => within.clone().combine(&placeholders, |a, b| a & !b),
                 }
             }
-            Value::Flag(flag) if field.name == DUPLICATE => {
-                let duplicates = self.duplicates_among(&self.present);
+            Value::Flag(flag) if field.name == DUPLICATE || field.name == WRONG_PERSON => {
+                let found = match field.name {
+                    DUPLICATE => self.duplicates_among(&self.present),
+                    _ => self.wrong_person_rows(),
+                };
                 match operator.holds(true, *flag) {
-                    true => within.clone().and(&duplicates),
-                    false => within.clone().minus(&duplicates),
+                    true => within.clone().and(&found),
+                    false => within.clone().minus(&found),
                 }
             }
             Value::Flag(flag) => {
@@ -550,6 +605,12 @@ impl Columns {
     /// The rows of `within` whose hash of the pixels fulfils the condition.
     fn with_pixels(&self, within: &Rows, holds: impl Fn(&str) -> bool) -> Rows {
         within.select(&self.pixels, |pixels| pixels.is_some_and(|pixels| holds(&pixels.to_string())))
+    }
+
+    fn wrong_person_rows(&self) -> Rows {
+        let mut rows = Rows::default();
+        self.wrong_persons().iter().for_each(|wrong| rows.insert(wrong.row));
+        rows
     }
 
     /// The rows of `within` whose original is a placeholder.
@@ -577,7 +638,7 @@ impl Columns {
 
     /// The numbers of a field, or those that the field is derived from; NaN stands for no value.
     fn number_column(&self, field: &Field) -> Option<&[f32]> {
-        if field.name == PLACEHOLDER || field.name == DUPLICATE {
+        if [PLACEHOLDER, DUPLICATE, WRONG_PERSON].contains(&field.name) {
             // These flags always have a value, and so has the number of photos.
             return Some(&self.numbers[Number::SharedPhotos as usize]);
         }

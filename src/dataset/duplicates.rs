@@ -11,7 +11,7 @@ use super::columns::Rows;
 use super::group_place::{GroupPlace, group_place};
 use super::index::{Index, IndexError};
 use super::rows;
-use crate::archive::duplicates::DuplicateGroup;
+use crate::archive::crop_groups::CropGroup;
 use crate::domain::{ContentHash, Fingerprint, Id, ImageFormat};
 
 /// What is compared of a crop, and what makes one better than another.
@@ -37,7 +37,7 @@ impl Index {
     }
 
     /// Replaces the groups of duplicates.
-    pub fn set_duplicates(&mut self, version: ContentHash, groups: &[DuplicateGroup]) -> Result<(), IndexError> {
+    pub fn set_duplicates(&mut self, version: ContentHash, groups: &[CropGroup]) -> Result<(), IndexError> {
         let (places, before) = self.write(|transaction| {
             transaction.execute("DELETE FROM duplicates", [])?;
             let mut add = transaction.prepare_cached("INSERT OR IGNORE INTO duplicates VALUES (?1, ?2, ?3)")?;

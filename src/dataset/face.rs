@@ -72,6 +72,10 @@ pub struct Face {
     pub model: Option<String>,
     /// What people said about the crop; none if it is not judged.
     pub verdict: Option<FaceVerdict>,
+    /// The number of the identity, as of the last search; none if the face looks like no other one. It is no part of what
+    /// is kept of a face, since each search numbers anew.
+    #[serde(skip)]
+    pub identity: Option<u32>,
 }
 
 /// What counts of the verdicts on a crop.
@@ -174,6 +178,7 @@ impl Face {
             p_ok: prediction.map(|prediction| prediction.p_ok),
             model: prediction.map(|prediction| prediction.model.clone()),
             verdict: None,
+            identity: None,
         })
     }
 
@@ -216,10 +221,11 @@ pub enum Number {
     MouthOpen,
     Outlier,
     Damaged,
+    Identity,
 }
 
 impl Number {
-    pub const ALL: [Number; 25] = [
+    pub const ALL: [Number; 26] = [
         Self::POk,
         Self::Size,
         Self::Angle,
@@ -245,6 +251,7 @@ impl Number {
         Self::MouthOpen,
         Self::Outlier,
         Self::Damaged,
+        Self::Identity,
     ];
 
     /// The value of a face, in the precision of the columns; NaN if it has none.
@@ -276,6 +283,7 @@ impl Number {
             Self::MouthOpen => measured(|quality| quality.mouth_open),
             Self::Outlier => measured(|quality| quality.outlier),
             Self::Damaged => f64::from(u8::from(face.damaged.is_some())),
+            Self::Identity => face.identity.map_or(f64::NAN, f64::from),
         };
         value as f32
     }
@@ -350,6 +358,9 @@ pub const PIXELS: &str = "pixels";
 /// The field that says whether another crop of the group of duplicates is better.
 pub const DUPLICATE: &str = "duplicate";
 
+/// The field that says whether the label disagrees with the look.
+pub const WRONG_PERSON: &str = "wrong_person";
+
 /// The field that says whether an original is a placeholder.
 pub const PLACEHOLDER: &str = "placeholder";
 
@@ -403,6 +414,7 @@ pub static FIELDS: &[Field] = &[
     field("mouth_open", FieldType::Number, "height of the opening of the mouth by its width"),
     field("outlier", FieldType::Number, "how unusual the landmarks are, in standard deviations"),
     field("damaged", FieldType::Flag, "the file of the original has a fault, and was decoded nevertheless"),
+    field("identity", FieldType::Number, "number of the identity: faces that look like one person have the same"),
     field("label", FieldType::Text, "name of the label"),
     field("label_id", FieldType::Text, "id of the label"),
     field("host", FieldType::Text, "host of the photo's URL"),
@@ -422,6 +434,7 @@ pub static FIELDS: &[Field] = &[
     field("ok", FieldType::Flag, "p_ok is at or above the threshold"),
     field(PLACEHOLDER, FieldType::Flag, "shared_labels is 2 or more, or shared_photos is 10 or more"),
     field(DUPLICATE, FieldType::Flag, "another face of its group of duplicates is better"),
+    field(WRONG_PERSON, FieldType::Flag, "the face looks like the person of another label"),
 ];
 
 #[cfg(test)]
@@ -434,7 +447,8 @@ mod tests {
         assert_eq!(numbers[..3], ["p_ok", "size", "angle"]);
         let own = ["side", "width", "height", "bytes", "shared_photos", "shared_labels"];
         assert_eq!(numbers[9..15], own);
-        assert_eq!((numbers[15], numbers[23], numbers[24]), ("contrast", "outlier", "damaged"));
+        assert_eq!((numbers[15], numbers[23]), ("contrast", "outlier"));
+        assert_eq!(numbers[24..], ["damaged", "identity"]);
         assert!(Number::ALL[..24].iter().all(|number| number.field().kind == FieldType::Number));
         let texts = Text::ALL.map(|text| text.field().name);
         assert_eq!(texts[..8], ["label", "label_id", "host", "model", "search", "align", "fill", "format"]);

@@ -9,6 +9,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::ending::EndedPhoto;
 use super::index::{Change, IndexError};
 use super::shared::IndexAccess;
+use crate::archive::crop_groups::{CropGroup, GroupKind, StoredGroups};
 use crate::archive::duplicates::StoredDuplicates;
 use crate::archive::predictions::Predictions;
 use crate::archive::records::Records;
@@ -39,6 +40,7 @@ pub struct IndexSource {
     predictions: Predictions,
     verdicts: VerdictLog,
     pub duplicates: StoredDuplicates,
+    identities: StoredGroups,
 }
 
 impl IndexSource {
@@ -55,8 +57,9 @@ impl IndexSource {
     pub fn new(run: RunName, ledger: Arc<dyn Ledger>, objects: Arc<dyn Objects>, records: Option<Records>) -> Self {
         let (classifiers, predictions) = (RunClassifiers::new(objects.clone()), Predictions::new(objects.clone()));
         let duplicates = StoredDuplicates::new(objects.clone(), run.clone());
+        let identities = StoredGroups::new(objects.clone(), run.clone(), GroupKind::Identities);
         let verdicts = VerdictLog::new(objects, run.clone());
-        Self { run, ledger, records, classifiers, predictions, verdicts, duplicates }
+        Self { run, ledger, records, classifiers, predictions, verdicts, duplicates, identities }
     }
 
     /// Brings the index up to date: the run's classifier, everything that is new in the feed and in the log of
@@ -72,7 +75,7 @@ impl IndexSource {
         Ok(())
     }
 
-    /// Applies the run's current classifier, its groups of duplicates and everything that is new in the feed, and returns
+    /// Applies the run's current classifier, its groups of crops and everything that is new in the feed, and returns
     /// how many photos changed. An interrupted call loses nothing: the index and its position in the feed are written
     /// together.
     ///
@@ -121,16 +124,16 @@ impl IndexSource {
         }
     }
 
-    /// Applies the groups of duplicates that were found last.
+    /// Applies the groups of duplicates and the identities that were found last.
     pub async fn group(&self, index: &mut impl IndexAccess) -> Result<(), FollowError> {
-        let Some(found) = self.duplicates.current().await? else { return Ok(()) };
-        let version = found.groups_sha256;
-        if index.call(|index| index.duplicates_version()).await? == Some(version) {
-            return Ok(());
+        let known = index.call(|index| index.duplicates_version()).await?;
+        if let Some((version, groups)) = other_groups(&self.duplicates.groups, known).await? {
+            index.call(move |index| index.set_duplicates(version, &groups)).await?;
         }
-        // None: they have just been replaced. The next call reads the new ones.
-        let Some(groups) = self.duplicates.groups(version).await? else { return Ok(()) };
-        index.call(move |index| index.set_duplicates(version, &groups)).await?;
+        let known = index.call(|index| index.identities_version()).await?;
+        if let Some((version, groups)) = other_groups(&self.identities, known).await? {
+            index.call(move |index| index.set_identities(version, &groups)).await?;
+        }
         Ok(())
     }
 
@@ -229,4 +232,15 @@ impl IndexSource {
         }
         Ok(Change::Ended(Box::new(record)))
     }
+}
+
+/// The groups that count, unless they are the known ones. None also if they have just been replaced: the next call reads
+/// the new ones.
+async fn other_groups(
+    stored: &StoredGroups,
+    known: Option<ContentHash>,
+) -> Result<Option<(ContentHash, Vec<CropGroup>)>, ObjectError> {
+    let version = stored.current().await?.map(|found| found.groups_sha256).filter(|version| Some(*version) != known);
+    let Some(version) = version else { return Ok(None) };
+    Ok(stored.groups(version).await?.map(|groups| (version, groups)))
 }

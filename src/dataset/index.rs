@@ -92,7 +92,7 @@ impl Index {
     /// "fidx" in the file's header.
     const APPLICATION_ID: i32 = 0x6669_6478;
     /// Grows with every change of the schema or of what is stored; a file of another schema is made anew.
-    const SCHEMA: i32 = 13;
+    const SCHEMA: i32 = 14;
     const BUSY: Duration = Duration::from_secs(10);
 
     /// Opens the index of a run, or makes an empty one. A file of another run, or of another version of the program, is
@@ -733,6 +733,8 @@ fn add_record(
     }
     let mut find = transaction.prepare_cached("SELECT of_group, place FROM duplicates WHERE crop = ?1")?;
     let group = find.query_row([face.crop.as_bytes()], |row| group_place(row, 0)).optional()?.flatten();
+    let mut find = transaction.prepare_cached("SELECT identity FROM identities WHERE crop = ?1")?;
+    face.identity = find.query_row([face.crop.as_bytes()], |row| row.get(0)).optional()?;
     Ok(Some((key, ColumnValues { group, ..ColumnValues::of(&face, published) })))
 }
 

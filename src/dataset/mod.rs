@@ -15,6 +15,8 @@
 //!   columns in memory ([`placeholder`]).
 //! - Groups of duplicates belong to crops ([`duplicates`]): the table `duplicates` has those that were found last, and a
 //!   column in memory has them for each face. Which face is the best of its group follows from the faces that are there.
+//! - Identities belong to crops, too ([`identities`]): the table `identities`, and a number for each face. Which labels
+//!   disagree with the look of their faces follows from labels and identities, and is counted when somebody asks.
 //! - Verdicts belong to crops: the table `verdicts` has all of them, the table `crop_verdicts` what counts for each crop,
 //!   from the log of verdicts, with a position of its own in that log. Columns in memory have it for each face, so that queries and counts can name it. A face
 //!   whose photo ends again with other bytes has another crop, and so no verdict.
@@ -26,6 +28,7 @@ pub mod export_filter;
 pub mod face;
 pub mod follow;
 mod group_place;
+pub mod identities;
 pub mod index;
 pub mod interval;
 pub mod judging;
@@ -40,6 +43,7 @@ pub mod shared;
 pub mod suggested;
 pub mod verdict_history;
 mod verdict_table;
+mod wrong_person;
 
 pub use columns::Rows;
 pub use ending::{EndedPhoto, EndingCount};

@@ -4,7 +4,7 @@ use rusqlite::{Connection, Transaction};
 
 use crate::domain::Id;
 
-/// Deletes the verdicts on a photo, what counted of them, and its places in groups of duplicates. A crop that another
+/// Deletes the verdicts on a photo, what counted of them, and its places in groups of crops. A crop that another
 /// photo has, too, keeps its own.
 pub fn forget(transaction: &Transaction<'_>, photo_id: &Id) -> rusqlite::Result<()> {
     const CROPS: &str = "SELECT crop FROM (SELECT crop FROM faces WHERE photo_id = ?1
@@ -13,6 +13,7 @@ pub fn forget(transaction: &Transaction<'_>, photo_id: &Id) -> rusqlite::Result<
     for statement in [
         &format!("DELETE FROM crop_verdicts WHERE crop IN ({CROPS})"),
         &format!("DELETE FROM duplicates WHERE crop IN ({CROPS})"),
+        &format!("DELETE FROM identities WHERE crop IN ({CROPS})"),
         "DELETE FROM verdicts WHERE photo_id = ?1",
     ] {
         transaction.prepare_cached(statement)?.execute([photo_id.as_str()])?;

@@ -10,7 +10,7 @@ use super::columns::{ColumnValues, Columns};
 use super::ending::{EndedPhoto, EndingCount};
 use super::face::{Face, FaceVerdict, Number, Text};
 use super::group_place::group_place;
-use crate::domain::{CauseCode, ContentHash, Fingerprint, Id, Quality};
+use crate::domain::{CauseCode, ContentHash, Fingerprint, Id, Landmarks, Quality};
 use crate::source::timestamp::Timestamp;
 
 pub const ADD_FACE: &str = "INSERT INTO faces VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, \
@@ -22,8 +22,9 @@ pub const ADD_ENDING: &str = "INSERT INTO endings VALUES (?1, ?2, ?3, ?4, ?5, ?6
 pub const SELECT_FACE: &str = "SELECT faces.*, predictions.*, \
     (SELECT coalesce(sum(photos), 1) FROM originals WHERE originals.original = faces.original), \
     (SELECT max(count(nullif(label, '')), 1) FROM originals WHERE originals.original = faces.original), \
-    judgement, reason, judged_by, judged_on \
-    FROM faces LEFT JOIN predictions ON face = key LEFT JOIN crop_verdicts ON crop_verdicts.crop = faces.crop";
+    judgement, reason, judged_by, judged_on, identity \
+    FROM faces LEFT JOIN predictions ON face = key LEFT JOIN crop_verdicts ON crop_verdicts.crop = faces.crop \
+    LEFT JOIN identities ON identities.crop = faces.crop";
 /// How many photos and labels have an original.
 pub const SELECT_SHARED: &str = "SELECT coalesce(sum(photos), 0), max(count(nullif(label, '')), 1) \
     FROM originals WHERE original = ?1";
@@ -103,9 +104,6 @@ pub fn insert(statement: &mut Statement<'_>, face: &Face, published: Option<i64>
 /// A face from a row of [`SELECT_FACE`].
 pub fn face(row: &Row<'_>) -> rusqlite::Result<Face> {
     let text = |column| row.get::<_, String>(column);
-    let landmarks: Vec<u8> = row.get(30)?;
-    let (points, _) = landmarks.as_chunks::<8>();
-    let coordinate = |bytes: &[u8]| bytes.try_into().map_or(0.0, f32::from_le_bytes);
     Ok(Face {
         photo_id: Id::new(text(1)?),
         face_id: Id::new(text(2)?),
@@ -129,7 +127,7 @@ pub fn face(row: &Row<'_>) -> rusqlite::Result<Face> {
         centre: [row.get(22)?, row.get(23)?],
         side: row.get(24)?,
         size: row.get(25)?,
-        landmarks: points.iter().map(|point| [coordinate(&point[..4]), coordinate(&point[4..])]).collect(),
+        landmarks: landmarks(row, 30)?,
         mirrored: row.get(26)?,
         mirrored_head: row.get(27)?,
         blur: row.get(28)?,
@@ -146,7 +144,16 @@ pub fn face(row: &Row<'_>) -> rusqlite::Result<Face> {
         shared_photos: row.get(50)?,
         shared_labels: row.get(51)?,
         verdict: verdict(row)?,
+        identity: row.get("identity")?,
     })
+}
+
+/// From pairs of little-endian floats.
+pub fn landmarks(row: &Row<'_>, column: usize) -> rusqlite::Result<Landmarks> {
+    let bytes: Vec<u8> = row.get(column)?;
+    let (points, _) = bytes.as_chunks::<8>();
+    let coordinate = |bytes: &[u8]| bytes.try_into().map_or(0.0, f32::from_le_bytes);
+    Ok(points.iter().map(|point| [coordinate(&point[..4]), coordinate(&point[4..])]).collect())
 }
 
 /// From the columns 34 to 43; none if the crop is not measured.
@@ -227,13 +234,14 @@ pub fn read_columns(connection: &Connection) -> rusqlite::Result<Columns> {
         "SELECT key, photo_id, published, p_ok, size, angle, score, faces, mirrored, mirrored_head, blur, exposure, side,
          width, height, original_bytes, coalesce(photos, 1), coalesce(labels, 1), contrast, saturation,
          face_blur, jpeg_quality, yaw, pitch, eyes_open, mouth_open, outlier, damage IS NOT NULL,
-         label_name, label_id, host, model, search, align, fill, format, judgement, reason, judged_by, judged_on,
+         identity, label_name, label_id, host, model, search, align, fill, format, judgement, reason, judged_by, judged_on,
          opt_out, pixels, of_group, place
          FROM faces LEFT JOIN predictions ON face = key
          LEFT JOIN (SELECT original AS shared, sum(photos) AS photos, max(count(nullif(label, '')), 1) AS labels FROM originals
                     GROUP BY original HAVING sum(photos) > 1) ON shared = original
          LEFT JOIN crop_verdicts ON crop_verdicts.crop = faces.crop
          LEFT JOIN duplicates ON duplicates.crop = faces.crop
+         LEFT JOIN identities ON identities.crop = faces.crop
          ORDER BY key",
     )?;
     let mut rows = rows.query([])?;

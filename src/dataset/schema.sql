@@ -135,6 +135,12 @@ CREATE INDEX duplicates_by_group ON duplicates(of_group, place);
 
 CREATE INDEX faces_by_crop ON faces(crop);
 
+-- Which person a crop looks like, by number; crops that look like nobody else have no row.
+CREATE TABLE identities (
+    crop BLOB PRIMARY KEY,
+    identity INTEGER NOT NULL
+) WITHOUT ROWID;
+
 -- Photos that have ended. `bytes` is the length of the id: ids order shorter first. A photo that is not `recorded` has no
 -- record, or its record lacks what a stage found out.
 CREATE TABLE endings (

@@ -25,6 +25,8 @@ pub struct SelectionSettings {
     pub upscale: bool,
     /// The most faces with one label, by name, or by id without one; none: any number.
     pub per_label: Option<usize>,
+    /// The most faces in one identity; none: any number. Faces in no identity are not limited.
+    pub per_identity: Option<usize>,
     /// Whether placeholders are selected.
     pub placeholders: bool,
     /// Whether all faces of a group of duplicates are selected, and not only the best one of those that fulfil the query.
@@ -40,6 +42,7 @@ impl SelectionSettings {
             size: self.size,
             upscale: self.upscale,
             per_label: self.per_label,
+            per_identity: self.per_identity,
             placeholders: self.placeholders,
             duplicates: self.duplicates,
         }
@@ -79,6 +82,8 @@ pub struct Selection {
     pub duplicates: u64,
     /// Beyond the limit of their label.
     pub beyond_label_limit: u64,
+    /// Beyond the limit of their identity.
+    pub beyond_identity_limit: u64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +92,8 @@ pub enum SelectionError {
     Index(#[from] IndexError),
     #[error(transparent)]
     Query(#[from] QueryError),
+    #[error("--max-per-identity: nobody has looked for identities in this run: `facemill identities` finds them")]
+    NoIdentities,
     #[error("no face fulfils the query `{0}`: judge faces with `facemill curate`, or give another --where")]
     NoFaces(String),
     #[error(
@@ -125,6 +132,9 @@ impl From<IndexError> for Stop {
 /// # Errors
 /// The index cannot be read, or no face is left.
 pub fn select(index: &Index, settings: &SelectionSettings) -> Result<Selection, SelectionError> {
+    if settings.per_identity.is_some() && index.identities_version()?.is_none() {
+        return Err(SelectionError::NoIdentities);
+    }
     let threshold = index.threshold();
     let wanted = match settings.placeholders {
         true => settings.query.clone(),
@@ -140,6 +150,7 @@ pub fn select(index: &Index, settings: &SelectionSettings) -> Result<Selection, 
         false => index.photos_of(&index.duplicates_among(&index.rows(&sized, threshold))),
     };
     let (mut crops, mut of_label) = (HashSet::new(), HashMap::<String, usize>::new());
+    let mut of_identity = HashMap::<u32, usize>::new();
     let most = settings.number.unwrap_or(usize::MAX);
     let visited = index.each_face(&sized, settings.order, threshold, |face| {
         if selection.faces.len() >= most {
@@ -157,6 +168,14 @@ pub fn select(index: &Index, settings: &SelectionSettings) -> Result<Selection, 
         if settings.per_label.is_some_and(|limit| *labelled >= limit) {
             selection.beyond_label_limit += 1;
             return Ok(());
+        }
+        let alike = face.identity.map(|identity| of_identity.entry(identity).or_default());
+        if let (Some(limit), Some(alike)) = (settings.per_identity, alike) {
+            if *alike >= limit {
+                selection.beyond_identity_limit += 1;
+                return Ok(());
+            }
+            *alike += 1;
         }
         *labelled += 1;
         crops.insert(face.crop);

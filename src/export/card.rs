@@ -86,12 +86,14 @@ impl<'a> Card<'a> {
             "# Faces of run {run}\n\n{faces} aligned faces of {size}x{size} pixels, made with facemill {}.\n\n\
              | | |\n| --- | --- |\n{origin}| left out: smaller than {size} \
              pixels | {} |\n| left out: the crop of another photo | {} |\n| left out: near-duplicates of a better crop | \
-             {} |\n| left out: beyond the limit of their label | {} |\n| resized | Lanczos, {} |\n",
+             {} |\n| left out: beyond the limit of their label | {} |\n| left out: beyond the limit of their identity | {} \
+             |\n| resized | Lanczos, {} |\n",
             env!("CARGO_PKG_VERSION"),
             if settings.upscale { 0 } else { selection.too_small },
             selection.copies,
             selection.duplicates,
             selection.beyond_label_limit,
+            selection.beyond_identity_limit,
             if settings.light == super::settings::Light::Linear { "in linear light" } else { "in values of sRGB" },
         );
         let sizes = SIZES.iter().zip(self.sizes).map(|(least, count)| (format!("{least} pixels or more"), count));

@@ -80,6 +80,8 @@ pub enum OriginText {
         number: Option<usize>,
         #[serde(skip_serializing_if = "Option::is_none")]
         per_label: Option<usize>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        per_identity: Option<usize>,
         placeholders: bool,
         duplicates: bool,
     },
@@ -98,6 +100,7 @@ impl Origin {
                 sort: wanted.sort.clone(),
                 number: wanted.number,
                 per_label: wanted.per_label,
+                per_identity: wanted.per_identity,
                 placeholders: wanted.placeholders,
                 duplicates: wanted.duplicates,
             },

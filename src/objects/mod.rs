@@ -120,6 +120,11 @@ impl ObjectKey {
         Self(format!("duplicates/{run}/{sha256}.jsonl"))
     }
 
+    /// The identities of a run: `identities/RUN/SHA256.jsonl`.
+    pub fn identities(run: &RunName, sha256: ContentHash) -> Self {
+        Self(format!("identities/{run}/{sha256}.jsonl"))
+    }
+
     /// Says that photos at an address are refused: `refusals/urls/HH/SHA256.json`, by the hash of the address.
     pub fn refused_url(address: ContentHash) -> Self {
         Self::refused(Self::REFUSED_URLS, address)

@@ -11,7 +11,8 @@ use serde::Serialize;
 use tokio::task::{JoinError, spawn_blocking};
 
 use super::crop_features::CropFeatures;
-use crate::archive::duplicates::{DuplicateGroup, FoundDuplicates, Parting, StoredDuplicates};
+use crate::archive::crop_groups::{CropGroup, FoundGroups};
+use crate::archive::duplicates::{Parting, StoredDuplicates};
 use crate::classifier::feature_store::FeatureStore;
 use crate::classifier::features::FeatureError;
 use crate::config::Models;
@@ -54,7 +55,7 @@ pub enum SearchStep {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Search {
     #[serde(flatten)]
-    pub found: FoundDuplicates,
+    pub found: FoundGroups,
     /// Crops that are not the best of their group.
     pub duplicates: u64,
     /// Pairs of close fingerprints whose features say that they show something else.
@@ -121,7 +122,7 @@ impl DuplicateFinder {
         let mut partings = stored.partings().await?;
         loop {
             let groups = groups(&crops, &confirmed.pairs, &partings);
-            let found = stored.write(&groups, crops.len() as u64, now).await?;
+            let found = stored.groups.write(&groups, crops.len() as u64, now).await?;
             // Somebody may have parted one of the groups before, and not seen these.
             let later = stored.partings().await?;
             if later == partings {
@@ -187,7 +188,7 @@ fn next_batch(pairs: &[Pair]) -> (&[Pair], Vec<u32>) {
 }
 
 /// The groups that pairs make, the best crop of each first.
-fn groups(crops: &[ComparedCrop], pairs: &[Pair], partings: &[Parting]) -> Vec<DuplicateGroup> {
+fn groups(crops: &[ComparedCrop], pairs: &[Pair], partings: &[Parting]) -> Vec<CropGroup> {
     let places: HashMap<ContentHash, u32> = (0u32..).zip(crops).map(|(place, crop)| (crop.crop, place)).collect();
     let mut groups = Groups::new(crops.len() as u32);
     for parting in partings {
@@ -203,13 +204,13 @@ fn groups(crops: &[ComparedCrop], pairs: &[Pair], partings: &[Parting]) -> Vec<D
     for pair in pairs {
         groups.join(pair.first, pair.second);
     }
-    let mut found: Vec<DuplicateGroup> = groups
+    let mut found: Vec<CropGroup> = groups
         .all()
         .into_iter()
         .map(|group| {
             let mut members: Vec<&ComparedCrop> = group.iter().map(|place| &crops[*place as usize]).collect();
             members.sort_by_key(|crop| rank(crop));
-            DuplicateGroup { crops: members.into_iter().map(|crop| crop.crop).collect() }
+            CropGroup { crops: members.into_iter().map(|crop| crop.crop).collect() }
         })
         .collect();
     found.sort_by(|a, b| a.crops.cmp(&b.crops));
@@ -238,7 +239,7 @@ pub async fn part(
     by: &str,
     now: u64,
 ) -> Result<usize, DuplicatesError> {
-    let groups = stored.current_groups().await?.map(|(_, groups)| groups).unwrap_or_default();
+    let groups = stored.groups.current_groups().await?.map(|(_, groups)| groups).unwrap_or_default();
     let mut partings: Vec<Parting> = Vec::new();
     for (photo, crop) in faces {
         let group = groups.iter().find(|group| group.crops.contains(crop));
@@ -249,9 +250,9 @@ pub async fn part(
     }
     stored.part(&partings).await?;
     // Other groups may count by now: those of a search, or of somebody else who has parted one.
-    while let Some((found, groups)) = stored.current_groups().await? {
+    while let Some((found, groups)) = stored.groups.current_groups().await? {
         let left = groups.into_iter().filter_map(|group| without_parted(group, &partings)).collect::<Vec<_>>();
-        if stored.replace(&found, &left, now).await? {
+        if stored.groups.replace(&found, &left, now).await? {
             break;
         }
     }
@@ -259,7 +260,7 @@ pub async fn part(
 }
 
 /// What is left of a group when crops are taken out of it. None: at most one crop.
-fn without_parted(mut group: DuplicateGroup, partings: &[Parting]) -> Option<DuplicateGroup> {
+fn without_parted(mut group: CropGroup, partings: &[Parting]) -> Option<CropGroup> {
     group.crops.retain(|crop| !partings.iter().any(|parting| parting.crops.contains(crop)));
     (group.crops.len() > 1).then_some(group)
 }

@@ -4,12 +4,14 @@
 //! neither flags nor exit codes, so that a test calls it without a process.
 
 pub mod audit;
+pub mod crop_embeddings;
 pub mod crop_features;
 pub mod dead_letters;
 pub mod duplicates;
 pub mod evaluation;
 pub mod health;
 pub mod heartbeat;
+pub mod identities;
 pub mod judged_crops;
 pub mod learning_curve;
 pub mod local_run;

@@ -1,8 +1,15 @@
-//! Which crops are alike: a search among fingerprints, and groups of duplicates.
+//! Which crops are alike: groups of duplicates, and of faces that look like one person.
 //!
-//! [`multi_index`] finds all pairs of fingerprints that differ by few bits, [`likeness`] compares the features of two
-//! crops, [`groups`] joins pairs into groups. None of them knows pictures or stores.
+//! - Duplicates: [`multi_index`] finds all pairs of fingerprints that differ by few bits, [`likeness`] compares the features
+//!   of two crops, [`groups`] joins pairs into groups.
+//! - Identities: [`neighbours`] finds close pairs of embeddings, which are [`points`]; [`identities`](mod@identities) joins
+//!   them into groups that stay small in space.
+//!
+//! None of them knows pictures or stores.
 
 pub mod groups;
+pub mod identities;
 pub mod likeness;
 pub mod multi_index;
+pub mod neighbours;
+pub mod points;

@@ -81,6 +81,7 @@ fn counts(selection: &Selection) -> VersionCounts {
         copies: selection.copies,
         duplicates: selection.duplicates,
         beyond_label_limit: selection.beyond_label_limit,
+        beyond_identity_limit: selection.beyond_identity_limit,
         ..VersionCounts::default()
     }
 }

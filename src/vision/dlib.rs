@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use dlib_face_recognition::{ImageMatrix, LandmarkPredictor, LandmarkPredictorTrait, Rectangle};
+use dlib_face_recognition::{FaceLandmarks, ImageMatrix, LandmarkPredictor, LandmarkPredictorTrait, Rectangle};
 use image::RgbImage;
 
 use crate::domain::Landmarks;
@@ -246,14 +246,22 @@ pub struct LandmarkImage<'a> {
 impl LandmarkImage<'_> {
     /// The 68 landmarks of the face in `frame`.
     pub fn find(&self, frame: &Frame) -> Landmarks {
+        self.predict(frame).iter().map(|point| [point.x() as f32, point.y() as f32]).collect()
+    }
+
+    /// The same as dlib's networks take them.
+    pub(super) fn predict(&self, frame: &Frame) -> FaceLandmarks {
         let rectangle = Rectangle {
             left: frame.left.round() as _,
             top: frame.top.round() as _,
             right: frame.right.round() as _,
             bottom: frame.bottom.round() as _,
         };
-        let points = self.predictor.face_landmarks(&self.matrix, &rectangle);
-        points.iter().map(|point| [point.x() as f32, point.y() as f32]).collect()
+        self.predictor.face_landmarks(&self.matrix, &rectangle)
+    }
+
+    pub(super) fn matrix(&self) -> &ImageMatrix {
+        &self.matrix
     }
 }
 

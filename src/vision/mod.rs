@@ -1,8 +1,9 @@
-//! Image processing: decoding, face detection, alignment, crops, quality measures.
+//! Image processing: decoding, face detection, alignment, crops, quality measures, embeddings.
 
 pub mod align;
 pub mod detector;
 pub mod dlib;
+pub mod embedding;
 pub mod ffhq_fill;
 pub mod fingerprint;
 pub mod geometry;

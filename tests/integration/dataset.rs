@@ -146,8 +146,10 @@ fn fulfils(face: &Face, query: &Query) -> bool {
         Query::And(all) => all.iter().all(|query| fulfils(face, query)),
         Query::Or(any) => any.iter().any(|query| fulfils(face, query)),
         Query::Not(query) => !fulfils(face, query),
-        // Nobody has looked for duplicates.
-        Query::Compare(field, operator, Value::Flag(flag)) if field.name == "duplicate" => operator.holds(false, *flag),
+        // Nobody has looked for duplicates or identities.
+        Query::Compare(field, operator, Value::Flag(flag)) if ["duplicate", "wrong_person"].contains(&field.name) => {
+            operator.holds(false, *flag)
+        }
         Query::Compare(field, operator, Value::Flag(flag)) if field.name == "placeholder" => {
             operator.holds(face.is_placeholder(), *flag)
         }

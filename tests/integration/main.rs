@@ -11,6 +11,7 @@ mod duplicates;
 mod export;
 mod fetch;
 mod ffhq;
+mod identities;
 mod layers;
 mod own_classifier;
 mod pictures;

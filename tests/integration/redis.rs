@@ -483,6 +483,8 @@ fn the_table_of_names_has_the_keys_of_the_code() {
         ObjectKey::of_run(&run, "duplicates").to_string(),
         ObjectKey::of_run(&run, "partings").to_string(),
         ObjectKey::duplicates(&run, hash).to_string(),
+        ObjectKey::of_run(&run, "identities").to_string(),
+        ObjectKey::identities(&run, hash).to_string(),
         ObjectKey::model(hash).to_string(),
         ObjectKey::prediction(hash, hash).to_string(),
         ObjectKey::version(&run, &version).to_string(),

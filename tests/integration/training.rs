@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use facemill::archive::duplicates::{DuplicateGroup, StoredDuplicates};
+use facemill::archive::crop_groups::CropGroup;
+use facemill::archive::duplicates::StoredDuplicates;
 use facemill::broker::embedded::Embedded;
 use facemill::domain::{
     Align, ContentHash, Crop, Ending, Face, ImageFormat, Message, Original, Photo, Position, RunName, Search, StageName,
@@ -200,12 +201,12 @@ async fn near_duplicates_of_the_test_part_do_not_train() {
     let (learnt, tested) = (person(Side::Training), person(Side::Test));
     let crop = |person, shot| photo(person, shot).0.facts.crop.unwrap().sha256;
     let groups = [
-        DuplicateGroup { crops: vec![crop(learnt, 0), crop(tested, 1)] },
-        DuplicateGroup { crops: vec![crop(tested, 2), crop(tested, 3)] },
+        CropGroup { crops: vec![crop(learnt, 0), crop(tested, 1)] },
+        CropGroup { crops: vec![crop(tested, 2), crop(tested, 3)] },
     ];
     let stored = StoredDuplicates::new(Arc::new(Folder::at(out)), RunName::default());
     let before = answer(out, &["train"]);
-    stored.write(&groups, 96, 1_700_000_000).await.unwrap();
+    stored.groups.write(&groups, 96, 1_700_000_000).await.unwrap();
     let trained = answer(out, &["train"]);
     assert_eq!((&before["left_out"]["near_test"], &trained["left_out"]["near_test"]), (&json!(0), &json!(1)));
     let crops = |trained: &Value, side: &str| trained["report"][side]["crops"].as_u64().unwrap();

@@ -149,6 +149,7 @@ fn json(face: &Face) -> serde_json::Value {
         "p_ok": face.p_ok,
         "model": face.model,
         "placeholder": face.is_placeholder(),
+        "identity": face.identity,
         "verdict": face.verdict.as_ref().map(|verdict| verdict.judgement),
         "reason": face.verdict.as_ref().and_then(|verdict| verdict.reason),
         "judged_by": face.verdict.as_ref().map(|verdict| &verdict.by),

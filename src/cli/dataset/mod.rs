@@ -7,6 +7,7 @@ pub mod evaluate;
 pub mod export;
 pub mod faces;
 pub mod features;
+pub mod identities;
 pub mod index;
 pub mod models;
 pub mod rescore;

@@ -28,6 +28,9 @@ pub struct SelectionArgs {
     /// The most faces with one label
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_per_label: Option<u64>,
+    /// The most faces that look like one person, as `facemill identities` has found
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_per_identity: Option<u64>,
     /// Selects placeholders, too: originals that photos of several labels share
     #[arg(long)]
     placeholders: bool,
@@ -49,7 +52,8 @@ fn sort(text: &str) -> Result<Sorted, UnknownSort> {
 
 impl SelectionArgs {
     /// The flags that say nothing when the faces are those of a version.
-    pub const OF_QUERY: [&str; 6] = ["query", "sort", "num", "max_per_label", "placeholders", "duplicates"];
+    pub const OF_QUERY: [&str; 7] =
+        ["query", "sort", "num", "max_per_label", "max_per_identity", "placeholders", "duplicates"];
 
     pub fn settings(&self) -> SelectionSettings {
         let count = |number: Option<u64>| number.map(|number| usize::try_from(number).unwrap_or(usize::MAX));
@@ -61,6 +65,7 @@ impl SelectionArgs {
             size: self.size,
             upscale: self.upscale,
             per_label: count(self.max_per_label),
+            per_identity: count(self.max_per_identity),
             placeholders: self.placeholders,
             duplicates: self.duplicates,
         }

@@ -148,11 +148,15 @@ fn description(header: &VersionHeader) -> String {
     if let Some(limit) = selection.per_label {
         rows.push(("a label", format!("at most {limit} faces")));
     }
+    if let Some(limit) = selection.per_identity {
+        rows.push(("an identity", format!("at most {limit} faces")));
+    }
     for (count, why) in [
         (counts.too_small, "smaller"),
         (counts.copies, "the crop of another photo"),
         (counts.duplicates, "near-duplicates of a better crop"),
         (counts.beyond_label_limit, "beyond the limit of their label"),
+        (counts.beyond_identity_limit, "beyond the limit of their identity"),
     ] {
         if count > 0 {
             rows.push(("left out", format!("{count}, {why}")));

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::archive::refusals::Refusals;
 use crate::archive::run_settings::StoredRunSettings;
 use crate::archive::takedowns::{Takedown, Takedowns};
-use crate::cli::dataset::features::FeatureArgs;
+use crate::cli::dataset::features::{EmbeddingArgs, FeatureArgs};
 use crate::cli::dataset::index::{IndexArgs, thumbnails};
 use crate::cli::failure::Failure;
 use crate::cli::output::{counted, plain, print_json, print_text};
@@ -49,6 +49,8 @@ pub struct Args {
     by: Option<String>,
     #[command(flatten)]
     features: FeatureArgs,
+    #[command(flatten)]
+    embeddings: EmbeddingArgs,
     #[command(flatten)]
     index: IndexArgs,
     #[command(flatten)]
@@ -201,6 +203,7 @@ async fn remove(
     let caches = Caches {
         index: Some(args.index.path(&target)?),
         features: Some(args.features.path(folder.as_deref())?),
+        embeddings: Some(args.embeddings.path(folder.as_deref())?),
         thumbnails: Some(thumbnails()?),
         ledger: args.target.folder().map(|dir| dir.ledger_file()),
     };

@@ -1,11 +1,11 @@
-//! What this machine has derived from photos that are taken down: the index of faces, features, thumbnails, and the free
-//! parts of the ledger's file.
+//! What this machine has derived from photos that are taken down: the index of faces, features, embeddings, thumbnails, and the
+//! free parts of the ledger's file.
 
 use std::path::{Path, PathBuf};
 
 use super::TakedownError;
 use crate::archive::takedowns::Removal;
-use crate::classifier::feature_store::FeatureStore;
+use crate::classifier::feature_store::{FeatureKind, FeatureStore};
 use crate::dataset::{Index, IndexSource};
 use crate::sqlite::compact;
 
@@ -14,6 +14,7 @@ use crate::sqlite::compact;
 pub struct Caches {
     pub index: Option<PathBuf>,
     pub features: Option<PathBuf>,
+    pub embeddings: Option<PathBuf>,
     /// The folder of the thumbnails.
     pub thumbnails: Option<PathBuf>,
     /// The ledger of a run in a folder.
@@ -31,6 +32,10 @@ impl Caches {
         }
         if let Some(path) = self.features.as_ref().filter(|path| path.is_file()) {
             FeatureStore::open(path, FeatureStore::MOST_BYTES)?.remove(&pending.crops)?;
+        }
+        if let Some(path) = self.embeddings.as_ref().filter(|path| path.is_file()) {
+            let kind = FeatureKind::EMBEDDINGS;
+            FeatureStore::open_kind(kind, path, kind.most_bytes)?.remove(&pending.crops)?;
         }
         if let Some(folder) = self.thumbnails.as_ref().filter(|folder| folder.is_dir()) {
             let failed = |error| TakedownError::Thumbnails { path: folder.clone(), error };

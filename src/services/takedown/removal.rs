@@ -7,6 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 use super::TakedownError;
+use crate::archive::crop_groups::{GroupKind, StoredGroups};
 use crate::archive::duplicates::StoredDuplicates;
 use crate::archive::predictions::Predictions;
 use crate::archive::records::Records;
@@ -66,6 +67,8 @@ pub async fn carry_out(
     for run in runs {
         removed.verdicts += VerdictLog::new(site.objects.clone(), run.clone()).remove(&crops).await?;
         StoredDuplicates::new(site.objects.clone(), run.clone()).remove(&crops, takedown.at).await?;
+        let identities = StoredGroups::new(site.objects.clone(), run.clone(), GroupKind::Identities);
+        identities.remove(&crops, takedown.at).await?;
     }
     for RemovedFromVersion { run, version } in &pending.versions {
         let stored = StoredVersions::new(site.objects.clone(), run.clone());

@@ -6,7 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use facemill::archive::duplicates::{DuplicateGroup, StoredDuplicates};
+use facemill::archive::crop_groups::CropGroup;
+use facemill::archive::duplicates::StoredDuplicates;
 use facemill::archive::records::Records;
 use facemill::archive::run_classifier::{ClassifierChange, RunClassifiers};
 use facemill::domain::{
@@ -185,7 +186,7 @@ impl CuratedRun {
     pub async fn group(&self, ids: &[u64]) {
         let crops = ids.iter().map(|id| photo(&self.run, *id).0.facts.crop.unwrap().sha256).collect();
         let stored = StoredDuplicates::new(self.objects.clone(), self.run.clone());
-        stored.write(&[DuplicateGroup { crops }], ids.len() as u64, 1_700_000_000).await.unwrap();
+        stored.groups.write(&[CropGroup { crops }], ids.len() as u64, 1_700_000_000).await.unwrap();
     }
 
     pub fn path(&self) -> &Path {
