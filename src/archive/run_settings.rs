@@ -40,6 +40,14 @@ impl RunSettings {
         }
     }
 
+    /// Whether a run with the other settings finds the same faces in the same photos. The crops may differ.
+    pub fn find_the_same_faces_as(&self, other: &Self) -> bool {
+        let Self { search, faces, min_face, max_megapixels, landmark_model, align: _, fill: _, image_format: _ } =
+            *self;
+        (search, faces, min_face, max_megapixels, landmark_model)
+            == (other.search, other.faces, other.min_face, other.max_megapixels, other.landmark_model)
+    }
+
     /// The settings in which `given` differs from these.
     pub fn differences(&self, given: &Self) -> Vec<Difference> {
         let given = given.by_name();

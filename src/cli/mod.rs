@@ -21,7 +21,7 @@ use dataset::{
 };
 use inspect::{audit, describe, doctor, report, simulate, status, why};
 use operate::{dead, measure, pause, produce, rebuild, retry, takedown, work};
-use run::{candidates, demo};
+use run::{candidates, demo, recrop};
 use settings::definition::Definition;
 use settings::show_settings;
 
@@ -69,6 +69,8 @@ enum Command {
     Rebuild(rebuild::Args),
     /// Adds the quality numbers to faces of earlier versions, from the stored crops and originals
     Measure(measure::Args),
+    /// Cuts the faces of a run anew with other settings, as another run, from the stored originals
+    Recrop(recrop::Args),
     /// Predicts how long a collection takes, or how many workers it needs
     Simulate(simulate::Args),
     /// Writes the report of a run again
@@ -143,6 +145,7 @@ fn dispatch(command: Command, definition: &Definition) -> Result<ExitCode, Failu
         Command::Audit(args) => audit::run(args),
         Command::Rebuild(args) => rebuild::run(args),
         Command::Measure(args) => measure::run(&args),
+        Command::Recrop(args) => recrop::run(&args),
         Command::Pause(args) => pause::pause(&args),
         Command::Resume(args) => pause::resume(&args),
         Command::Settings(args) => show_settings::run(&args, definition),

@@ -8,7 +8,7 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::access::Person;
-use super::card::{Card, RelatedFaces, crop_path};
+use super::card::{Card, CountingVerdict, RelatedFaces, crop_path};
 use super::entries::ticket;
 use super::error::{ApiError, json_response};
 use super::request::{MAX_ITEMS, Params};
@@ -133,6 +133,8 @@ struct FaceDetails {
     /// The near-duplicates, the best first.
     group: Vec<FaceRow>,
     history: Vec<Verdict>,
+    /// What counts on earlier crops of the photo, but not on this one.
+    earlier: Vec<EarlierVerdict>,
     predictions: Vec<NamedPrediction>,
     trace: TraceLink,
     story: Vec<String>,
@@ -174,9 +176,22 @@ struct NamedPrediction {
 }
 
 #[derive(Serialize)]
+struct EarlierVerdict {
+    crop: ContentHash,
+    #[serde(flatten)]
+    verdict: CountingVerdict,
+}
+
+#[derive(Serialize)]
 struct TraceLink {
     id: String,
     url: Option<String>,
+}
+
+impl From<&Verdict> for EarlierVerdict {
+    fn from(verdict: &Verdict) -> Self {
+        Self { crop: verdict.crop, verdict: verdict.into() }
+    }
 }
 
 pub async fn one(
@@ -203,10 +218,11 @@ pub async fn one(
         let sealed = tickets.tickets.seal(&ticket(index, &face, crate::domain::Selection::Filter, &person.name));
         let card = Card::of(&face, &verdicts, related, index.threshold(), sealed);
         let history = index.verdict_history(&face.photo_id, face.crop, HISTORY)?;
-        Ok::<_, IndexError>(Some((face, card, group, history)))
+        let earlier = index.earlier_verdicts(&face.photo_id, face.crop)?;
+        Ok::<_, IndexError>(Some((face, card, group, history, earlier)))
     });
     let unknown = || ApiError::not_found("the run has no face of this photo");
-    let (face, card, group, history) = found.await?.ok_or_else(unknown)?;
+    let (face, card, group, history, earlier) = found.await?.ok_or_else(unknown)?;
     let key = PhotoKey { run: shared.run.clone(), photo_id: id };
     let story = Story::read(&key, &*shared.ledger, shared.records.as_ref(), shared.jaeger.as_deref()).await?;
     let trace_id = key.trace().trace_id_hex();
@@ -239,6 +255,7 @@ pub async fn one(
         damaged: face.damaged,
         group,
         history,
+        earlier: earlier.iter().map(EarlierVerdict::from).collect(),
         predictions: predictions(&shared, face.crop).await?,
         trace,
         story: story.map(|story| story.text().lines().map(str::to_owned).collect()).unwrap_or_default(),

@@ -3,6 +3,7 @@
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::index::{Index, IndexError};
+use super::rows;
 use super::verdict_table::{COLUMNS, on_crop, verdict};
 use crate::domain::{ContentHash, Id, Verdict};
 
@@ -43,6 +44,25 @@ impl Index {
             let mut read = self.connection.prepare_cached(&sql)?;
             let found = read.query_map(params![crop.as_bytes(), photo_id.as_str(), limit as i64], verdict)?;
             found.collect::<rusqlite::Result<_>>()
+        };
+        read().map_err(|error| self.failed(error))
+    }
+
+    /// The verdicts that count on the earlier crops of a photo, in the order of the log. They do not count for `crop`, the
+    /// one that the photo has now.
+    pub fn earlier_verdicts(&self, photo_id: &Id, crop: ContentHash) -> Result<Vec<Verdict>, IndexError> {
+        let read = || {
+            let sql = "SELECT crop FROM verdicts WHERE photo_id = ?1 AND crop <> ?2 GROUP BY crop ORDER BY max(number)";
+            let mut read = self.connection.prepare_cached(sql)?;
+            let crops = read.query_map(params![photo_id.as_str(), crop.as_bytes()], |row| rows::hash(row, 0))?;
+            let mut earlier = Vec::new();
+            for crop in crops {
+                let counting = on_crop(&self.connection, crop?)?;
+                if counting.judgement().is_some() {
+                    earlier.extend(counting.verdicts().iter().cloned());
+                }
+            }
+            Ok(earlier)
         };
         read().map_err(|error| self.failed(error))
     }
@@ -126,6 +146,7 @@ impl Index {
             let from = first + ((last - first + 1) as f64 * share.clamp(0.0, 1.0)) as i64;
             let sql = format!(
                 "SELECT {COLUMNS} FROM verdicts AS chosen WHERE {single} AND number BETWEEN ?2 AND ?3
+                 AND EXISTS (SELECT 1 FROM faces WHERE faces.crop = chosen.crop)
                  AND NOT EXISTS (SELECT 1 FROM verdicts AS repeats WHERE repeats.repeat AND repeats.person = ?1
                                  AND repeats.crop = chosen.crop)
                  ORDER BY number LIMIT {CANDIDATES}"

@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Candidate, Photo, PhotoKey, Position};
+use super::{Candidate, Photo, PhotoKey, Position, StageName};
 
 /// A photo on its way to a stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,8 +34,14 @@ impl Message {
     pub const SCHEMA: u16 = 1;
 
     pub fn first(photo: Photo, enqueued_at: u64) -> Self {
+        Self::entering(StageName::Fetch, photo, enqueued_at)
+    }
+
+    /// The message of a photo that starts at `stage`, with the results of the stages before it.
+    pub fn entering(stage: StageName, photo: Photo, enqueued_at: u64) -> Self {
         let traceparent = Some(photo.key().trace().traceparent());
-        Self { schema: Self::SCHEMA, position: Position::START, attempt: 1, enqueued_at, photo, traceparent }
+        let position = Position::entering(stage);
+        Self { schema: Self::SCHEMA, position, attempt: 1, enqueued_at, photo, traceparent }
     }
 
     /// All that is left of a photo that was taken down: its run and id. `at`: seconds since 1970, UTC.

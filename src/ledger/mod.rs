@@ -11,7 +11,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Candidate, Cause, CauseCode, Ending, Id, Message, PhotoKey, Position, RunName, StageName, State};
+use crate::domain::{
+    Candidate, Cause, CauseCode, Ending, Id, Message, Photo, PhotoKey, Position, RunName, StageName, State,
+};
 use crate::server_error::ServerError;
 
 mod feed;
@@ -43,7 +45,7 @@ pub struct PhotoStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Registration {
     New,
-    /// Known, and still at the first stage: a producer that died may not have enqueued it.
+    /// Known, and still at the stage at which it is registered: a producer that died may not have enqueued it.
     Pending,
     /// Known, and further, or ended.
     InProgress,
@@ -209,6 +211,19 @@ pub trait Ledger: Send + Sync {
         &self,
         run: &RunName,
         candidates: &[Candidate],
+        now: u64,
+    ) -> Result<Vec<Registration>, LedgerError> {
+        let photos: Vec<Photo> =
+            candidates.iter().map(|candidate| Photo::new(run.clone(), candidate.clone())).collect();
+        self.register_at(run, StageName::Fetch, &photos, now).await
+    }
+
+    /// As [`Ledger::register`], at any stage: for photos that have the results of the stages before it.
+    async fn register_at(
+        &self,
+        run: &RunName,
+        stage: StageName,
+        photos: &[Photo],
         now: u64,
     ) -> Result<Vec<Registration>, LedgerError>;
 

@@ -12,9 +12,7 @@ use super::{
     CauseCount, Counts, Cursor, Endings, Entry, Epoch, Event, EventKind, FeedChange, FeedEntry, Filter, Ledger,
     LedgerError, Move, Moved, Permission, PhotoStatus, Registration,
 };
-use crate::domain::{
-    Candidate, Cause, CauseCode, Ending, Id, Message, Photo, PhotoKey, Position, RunName, StageName, State,
-};
+use crate::domain::{Cause, CauseCode, Ending, Id, Message, Photo, PhotoKey, Position, RunName, StageName, State};
 use crate::sqlite::{Database, DatabaseError};
 
 /// Photos, events and the feed as rows. Clones share the file.
@@ -226,14 +224,15 @@ fn insert_photo(c: &Connection, message: &Message) -> rusqlite::Result<bool> {
 
 #[async_trait]
 impl Ledger for Sqlite {
-    async fn register(
+    async fn register_at(
         &self,
         run: &RunName,
-        candidates: &[Candidate],
+        stage: StageName,
+        photos: &[Photo],
         now: u64,
     ) -> Result<Vec<Registration>, LedgerError> {
-        let photos = candidates.iter().map(|candidate| Photo::new(run.clone(), candidate.clone()));
-        let messages: Vec<Message> = photos.map(|photo| Message::first(photo, now)).collect();
+        let photos = photos.iter().map(|photo| Photo { run: run.clone(), ..photo.clone() });
+        let messages: Vec<Message> = photos.map(|photo| Message::entering(stage, photo, now)).collect();
         self.call("register photos", move |c| {
             let register = |message: &Message| {
                 if insert_new_photo(c, message)? {
@@ -245,7 +244,7 @@ impl Ledger for Sqlite {
                     _ if candidate.is_some_and(|known| known.photo_url != message.photo.candidate.photo_url) => {
                         Registration::Conflict
                     }
-                    State::Waiting(Position::START) => Registration::Pending,
+                    State::Waiting(at) if at == message.position => Registration::Pending,
                     _ => Registration::InProgress,
                 })
             };

@@ -12,7 +12,7 @@ use crate::archive::records::Records;
 use crate::broker::Broker;
 use crate::domain::Message;
 use crate::domain::clock::now;
-use crate::domain::{Candidate, Id, Photo, PhotoKey, RunName};
+use crate::domain::{Candidate, Id, Photo, PhotoKey, RunName, StageName};
 use crate::ledger::{Filter, Ledger, PhotoStatus, Registration};
 use crate::objects::ObjectError;
 use crate::server_error::ServerError;
@@ -110,17 +110,38 @@ pub async fn enqueue(
             }
             messages.push(Message::first(Photo::new(run.clone(), candidate), now));
         }
-        stream::iter(messages)
-            .map(|message| async move {
-                let root = spans::root(&message.photo);
-                send(broker, &message, None).instrument(root).await
-            })
-            .buffered(UNCONFIRMED)
-            .try_collect::<()>()
-            .await?;
+        publish(messages, broker).await?;
         progress(batch.len() as u64);
     }
     Ok(enqueued)
+}
+
+async fn publish(messages: Vec<Message>, broker: &dyn Broker) -> Result<(), ServerError> {
+    stream::iter(messages)
+        .map(|message| async move {
+            let root = spans::root(&message.photo);
+            send(broker, &message, None).instrument(root).await
+        })
+        .buffered(UNCONFIRMED)
+        .try_collect()
+        .await
+}
+
+/// Registers photos that have the results of the stages before `stage`, and enqueues those that have not advanced yet.
+/// Returns, in their order, what the ledger knew of each. It may be repeated as [`enqueue`] may.
+pub async fn enqueue_at(
+    run: &RunName,
+    stage: StageName,
+    photos: Vec<Photo>,
+    ledger: &dyn Ledger,
+    broker: &dyn Broker,
+) -> Result<Vec<Registration>, ProducerError> {
+    let now = now().as_secs();
+    let registrations = ledger.register_at(run, stage, &photos, now).await?;
+    let waits = |registration: &Registration| matches!(registration, Registration::New | Registration::Pending);
+    let waiting = photos.into_iter().zip(&registrations).filter(|(_, registration)| waits(registration));
+    publish(waiting.map(|(photo, _)| Message::entering(stage, photo, now)).collect(), broker).await?;
+    Ok(registrations)
 }
 
 async fn conflict(

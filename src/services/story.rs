@@ -1,15 +1,17 @@
 //! The story of one photo: where it is, what the stages found out, and its history.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::Serialize;
 
 use crate::archive::records::Records;
 use crate::domain::calendar;
-use crate::domain::{Cause, Facts, Photo, PhotoKey, StageName, State};
+use crate::domain::{Cause, ContentHash, Facts, Judgement, NgReason, Photo, PhotoKey, StageName, State, Verdict};
 use crate::ledger::{Event, Ledger, PhotoStatus};
-use crate::objects::ObjectKey;
+use crate::objects::{ObjectError, ObjectKey};
 use crate::server_error::ServerError;
+use crate::verdicts::{CropVerdicts, LogPosition, VerdictLog};
 
 /// All facts about a photo.
 #[derive(Debug, Serialize)]
@@ -27,6 +29,22 @@ pub struct Story {
     history: Vec<Event>,
     photo: Option<Photo>,
     objects: Vec<String>,
+    /// The verdicts on the photo that no other replaces; empty unless they were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    verdicts: Vec<StoryVerdict>,
+}
+
+/// A verdict on a crop of the photo.
+#[derive(Debug, Serialize)]
+struct StoryVerdict {
+    judgement: Judgement,
+    reason: Option<NgReason>,
+    by: String,
+    /// Milliseconds since 1970.
+    at: u64,
+    crop: ContentHash,
+    /// Whether it is about a crop that the photo no longer has. It does not count then.
+    on_earlier_crop: bool,
 }
 
 impl Story {
@@ -44,6 +62,23 @@ impl Story {
         }
         let history = ledger.history(key).await?;
         Ok(Some(Self::of(key.clone(), status, history, jaeger)))
+    }
+
+    /// Adds the verdicts of people. Reads the whole log.
+    pub async fn with_verdicts(mut self, log: &VerdictLog) -> Result<Self, ObjectError> {
+        let crop = self.photo.as_ref().and_then(|photo| photo.facts.crop.as_ref()).map(|crop| crop.sha256);
+        let mut by_crop: BTreeMap<ContentHash, CropVerdicts> = BTreeMap::new();
+        let photo_id = self.key.photo_id.clone();
+        log.read(&mut LogPosition::default(), |verdict| {
+            if verdict.photo_id == photo_id || Some(verdict.crop) == crop {
+                by_crop.entry(verdict.crop).or_default().apply(verdict);
+            }
+        })
+        .await?;
+        let counting = by_crop.values().filter(|on_crop| on_crop.judgement().is_some());
+        self.verdicts = counting.flat_map(CropVerdicts::verdicts).map(|verdict| story_verdict(verdict, crop)).collect();
+        self.verdicts.sort_by_key(|verdict| verdict.at);
+        Ok(self)
     }
 
     fn of(key: PhotoKey, status: PhotoStatus, history: Vec<Event>, jaeger: Option<&str>) -> Self {
@@ -65,6 +100,7 @@ impl Story {
             history,
             photo,
             objects: [original, crop].into_iter().flatten().map(|key| key.to_string()).collect(),
+            verdicts: Vec::new(),
         }
     }
 
@@ -107,6 +143,17 @@ impl Story {
         for object in &self.objects {
             writeln!(text, "  object  {object}")?;
         }
+        for verdict in &self.verdicts {
+            let reason = verdict.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+            let earlier = if verdict.on_earlier_crop { ", on an earlier crop: it does not count" } else { "" };
+            writeln!(
+                text,
+                "  verdict {}{reason} by {}, {} UTC{earlier}",
+                verdict.judgement,
+                verdict.by.escape_debug(),
+                calendar::second(verdict.at / 1000)
+            )?;
+        }
         writeln!(text)?;
         for event in &self.history {
             let cause =
@@ -123,6 +170,17 @@ impl Story {
             )?;
         }
         Ok(())
+    }
+}
+
+fn story_verdict(verdict: &Verdict, crop: Option<ContentHash>) -> StoryVerdict {
+    StoryVerdict {
+        judgement: verdict.judgement,
+        reason: verdict.reason,
+        by: verdict.by.clone(),
+        at: verdict.at,
+        crop: verdict.crop,
+        on_earlier_crop: Some(verdict.crop) != crop,
     }
 }
 

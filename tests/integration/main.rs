@@ -17,6 +17,7 @@ mod own_classifier;
 mod pictures;
 mod privacy;
 mod rabbitmq;
+mod recrop;
 mod redis;
 mod report;
 mod rescore;

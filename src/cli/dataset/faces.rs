@@ -10,7 +10,8 @@ use crate::cli::settings::run_target::RunTargetArgs;
 use crate::dataset::export_filter::{EXPORT_FILTER, export_filter};
 use crate::dataset::face::FIELDS;
 use crate::dataset::page::Order;
-use crate::dataset::{Cursor, Face, Index, Query};
+use crate::dataset::{Cursor, Face, Index, IndexError, Query};
+use crate::domain::Verdict;
 use crate::objects::ObjectKey;
 
 /// Photos without a record that are named.
@@ -73,7 +74,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         let page = page.map_err(Failure::broken)?;
         let next = page.next.map(|cursor| cursor.to_string());
         if args.target.json {
-            let faces: Vec<serde_json::Value> = page.faces.iter().map(json).collect();
+            let faces = page.faces.iter().map(|face| json(face, &index)).collect::<Result<Vec<_>, _>>();
+            let faces = faces.map_err(Failure::broken)?;
             let (unrecorded, _) = unrecorded;
             return print_json(
                 &serde_json::json!({ "total": total, "faces": faces, "next": next, "unrecorded": unrecorded,
@@ -114,9 +116,14 @@ fn line(face: &Face) -> String {
     )
 }
 
-fn json(face: &Face) -> serde_json::Value {
+fn json(face: &Face, index: &Index) -> Result<serde_json::Value, IndexError> {
+    let earlier = index.earlier_verdicts(&face.photo_id, face.crop)?;
+    let earlier = earlier.iter().map(|verdict| {
+        let Verdict { crop, judgement, reason, by, at, .. } = verdict;
+        serde_json::json!({ "crop": crop, "judgement": judgement, "reason": reason, "judged_by": by, "at": at })
+    });
     let quality = face.quality.as_ref();
-    serde_json::json!({
+    Ok(serde_json::json!({
         "photo_id": face.photo_id,
         "face_id": face.face_id,
         "label_id": face.label_id,
@@ -153,5 +160,6 @@ fn json(face: &Face) -> serde_json::Value {
         "verdict": face.verdict.as_ref().map(|verdict| verdict.judgement),
         "reason": face.verdict.as_ref().and_then(|verdict| verdict.reason),
         "judged_by": face.verdict.as_ref().map(|verdict| &verdict.by),
-    })
+        "earlier_verdicts": earlier.collect::<Vec<_>>(),
+    }))
 }

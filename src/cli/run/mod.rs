@@ -2,6 +2,7 @@
 
 pub mod candidates;
 pub mod demo;
+pub mod recrop;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -24,7 +25,6 @@ use crate::domain::clock::now;
 use crate::ledger::Ledger;
 use crate::pipeline::event::{Observer, PhotoEvent};
 use crate::pipeline::local::{Finish, RunDir};
-use crate::pipeline::producer::Enqueued;
 use crate::pipeline::stored_photos::StoredAccess;
 use crate::pipeline::{stages, worker};
 use crate::report::{self, About, Written};
@@ -93,7 +93,6 @@ pub async fn execute(
     candidates.truncate(process.limit.unwrap_or(usize::MAX));
     let home = RunDir::at(&process.out);
     let local = LocalRun::open(&home, settings).await.map_err(Failure::broken)?;
-    let ledger = &local.dir.ledger;
     if let Some(folder) = folder {
         local.add_folder(&folder).await.map_err(Failure::broken)?;
     }
@@ -114,20 +113,47 @@ pub async fn execute(
         tracing::warn!("{} photos are not taken: they were taken down", enqueued.taken_down);
     }
 
-    let observer: Arc<dyn Observer> = match process.json {
-        true => Arc::new(Lines),
-        false => Arc::new(Board::new(bars, &ledger.counts(&local.run).await.map_err(Failure::broken)?)),
-    };
     let worker_settings = worker::WorkerSettings {
         attempts: process.stages.attempts,
         waits: process.stages.waits.clone(),
-        // On a laptop, most crashes are a user who kills the process.
-        crash_limit: 5,
-        ..worker::WorkerSettings::default()
+        ..worker_settings()
+    };
+    let finish = process_and_report(&local, &home, worker_settings, process.json, bars).await?;
+    let summary = Summary { source: ("enqueued", serde_json::json!(enqueued)), finish: &finish, again };
+    summary.print(process.json)?;
+    match finish.finish {
+        Finish::Complete => check_conflicts(enqueued.in_conflict),
+        Finish::Interrupted { .. } => Ok(ExitCode::from(crate::cli::process::INTERRUPTED)),
+    }
+}
+
+/// The settings of workers on a laptop, where most crashes are a user who kills the process.
+fn worker_settings() -> worker::WorkerSettings {
+    worker::WorkerSettings { crash_limit: 5, ..worker::WorkerSettings::default() }
+}
+
+/// What processing a run has come to.
+struct Finished {
+    finish: Finish,
+    written: Written,
+}
+
+/// Processes the photos of a run and writes its report.
+async fn process_and_report(
+    local: &LocalRun,
+    home: &RunDir,
+    settings: worker::WorkerSettings,
+    json: bool,
+    bars: &Bars,
+) -> Result<Finished, Failure> {
+    let ledger = &local.dir.ledger;
+    let observer: Arc<dyn Observer> = match json {
+        true => Arc::new(Lines),
+        false => Arc::new(Board::new(bars, &ledger.counts(&local.run).await.map_err(Failure::broken)?)),
     };
     let shutdown = CancellationToken::new();
     let signals = tokio::spawn(crate::cli::process::signals(shutdown.clone()));
-    let finish = local.process(worker_settings, vec![observer], shutdown).await;
+    let finish = local.process(settings, vec![observer], shutdown).await;
     signals.abort();
     bars.clear();
     let finish = finish.map_err(Failure::broken)?;
@@ -140,15 +166,9 @@ pub async fn execute(
     };
     let index = Index::open(&home.index_file(), &local.run).map_err(Failure::broken)?;
     let source = local.index_source();
-    let written = report::write_all(&process.out, index, &source, about, &progress(bars)).await;
+    let written = report::write_all(home.folder(), index, &source, about, &progress(bars)).await;
     bars.clear();
-    let written = written.map_err(Failure::broken)?;
-    let summary = Summary { enqueued: &enqueued, written: &written, finish, again };
-    summary.print(process.json).map_err(|error| Failure::broken(format!("cannot print the summary: {error}")))?;
-    match finish {
-        Finish::Complete => check_conflicts(enqueued.in_conflict),
-        Finish::Interrupted { .. } => Ok(ExitCode::from(crate::cli::process::INTERRUPTED)),
-    }
+    Ok(Finished { finish, written: written.map_err(Failure::broken)? })
 }
 
 /// Prints every event as a line of JSON.
@@ -162,28 +182,35 @@ impl Observer for Lines {
 }
 
 struct Summary<'a> {
-    enqueued: &'a Enqueued,
-    written: &'a Written,
-    finish: Finish,
+    /// The name and the value of what the photos came from.
+    source: (&'a str, serde_json::Value),
+    finish: &'a Finished,
+    /// The command that continues after an interruption.
     again: &'a str,
 }
 
 impl Summary<'_> {
-    fn print(&self, json: bool) -> std::io::Result<()> {
+    fn print(&self, json: bool) -> Result<(), Failure> {
+        self.write(json).map_err(|error| Failure::broken(format!("cannot print the summary: {error}")))
+    }
+
+    fn write(&self, json: bool) -> std::io::Result<()> {
         let mut out = std::io::stdout().lock();
-        let report::Funnel { candidates, downloaded, faces, ok } = self.written.funnel;
+        let Finished { finish, written } = self.finish;
+        let report::Funnel { candidates, downloaded, faces, ok } = written.funnel;
         if json {
-            let summary = serde_json::json!({
+            let (name, source) = &self.source;
+            let mut summary = serde_json::json!({
                 "what": "summary",
-                "enqueued": self.enqueued,
                 "candidates": candidates,
                 "downloaded": downloaded,
                 "faces": faces,
                 "ok": ok,
-                "waiting": self.written.waiting,
-                "complete": self.finish == Finish::Complete,
-                "report": self.written.page,
+                "waiting": written.waiting,
+                "complete": *finish == Finish::Complete,
+                "report": written.page,
             });
+            summary[*name] = source.clone();
             return writeln!(out, "{summary}");
         }
         let share = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
@@ -191,9 +218,9 @@ impl Summary<'_> {
         writeln!(out, "{downloaded:>9} downloaded {:>6.1} %", share(downloaded, candidates))?;
         writeln!(out, "{faces:>9} faces      {:>6.1} % of those", share(faces, downloaded))?;
         writeln!(out, "{ok:>9} OK         {:>6.1} % of those", share(ok, faces))?;
-        if let Finish::Interrupted { waiting } = self.finish {
+        if let Finish::Interrupted { waiting } = finish {
             writeln!(out, "interrupted, {waiting} photos still wait; to continue: {}", self.again)?;
         }
-        writeln!(out, "report: {}", self.written.page.display())
+        writeln!(out, "report: {}", written.page.display())
     }
 }

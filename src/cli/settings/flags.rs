@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::archive::run_settings::RunSettings;
 use crate::cli::failure::Failure;
 use crate::cli::settings::names;
 use crate::config::Models;
@@ -43,6 +44,59 @@ pub struct FaceArgs {
     /// Larger photos are rejected
     #[arg(long, env = "FACEMILL_MAX_MEGAPIXELS", default_value_t = 50, value_name = "N", help_heading = "Faces")]
     max_megapixels: u64,
+}
+
+/// Settings that shape the crops of a run that is made from another one, whose settings count where a flag is missing.
+/// So neither the environment nor a settings file sets them.
+#[derive(Debug, Clone, Args)]
+pub struct NewFaceArgs {
+    /// How the face is searched for [default: as in the first run]
+    #[arg(long, value_parser = names::search())]
+    search: Option<Search>,
+    /// What happens to a photo with several faces [default: as in the first run]
+    #[arg(long, value_parser = names::face_policy())]
+    faces: Option<FacePolicy>,
+    /// Minimum width of a face in pixels, measured on dlib's box [default: as in the first run]
+    #[arg(long, value_name = "PIXELS")]
+    min_face: Option<u32>,
+    /// How the crop is placed around the face [default: as in the first run]
+    #[arg(long, value_parser = names::align())]
+    align: Option<Align>,
+    /// What fills the crop beyond the edge of the photo [default: as in the first run]
+    #[arg(long, value_parser = names::fill())]
+    fill: Option<Fill>,
+    /// Image format of the crops [default: as in the first run]
+    #[arg(long, value_enum)]
+    image_format: Option<CropFormat>,
+    /// Larger photos are rejected [default: as in the first run]
+    #[arg(long, value_name = "N")]
+    max_megapixels: Option<u64>,
+}
+
+impl NewFaceArgs {
+    /// The settings of the new run.
+    pub fn settings(&self, first: &RunSettings) -> Result<(DetectSettings, CropSettings), Failure> {
+        let max_megapixels = self.max_megapixels.unwrap_or(first.max_megapixels);
+        let min_face = self.min_face.unwrap_or(first.min_face);
+        let faults = shape_faults(max_megapixels, min_face);
+        if !faults.is_empty() {
+            return Err(Failure::all(faults));
+        }
+        let limits = Limits::of_megapixels(max_megapixels);
+        let detect = DetectSettings {
+            search: self.search.unwrap_or(first.search),
+            faces: self.faces.unwrap_or(first.faces),
+            min_face,
+            limits,
+        };
+        let crop = CropSettings {
+            align: self.align.unwrap_or(first.align),
+            fill: self.fill.unwrap_or(first.fill),
+            image_format: self.image_format.map_or(first.image_format, Into::into),
+            limits,
+        };
+        Ok((detect, crop))
+    }
 }
 
 /// Settings of the stages.
@@ -128,13 +182,17 @@ impl From<CropFormat> for ImageFormat {
     }
 }
 
+fn shape_faults(max_megapixels: u64, min_face: u32) -> Vec<String> {
+    let faults = [
+        out_of_range("max-megapixels", max_megapixels, 1, 1000),
+        out_of_range("min-face", u64::from(min_face), 20, 10_000),
+    ];
+    faults.into_iter().flatten().collect()
+}
+
 impl FaceArgs {
     pub fn faults(&self) -> Vec<String> {
-        let faults = [
-            out_of_range("max-megapixels", self.max_megapixels, 1, 1000),
-            out_of_range("min-face", u64::from(self.min_face), 20, 10_000),
-        ];
-        faults.into_iter().flatten().collect()
+        shape_faults(self.max_megapixels, self.min_face)
     }
 
     pub fn detect(&self) -> DetectSettings {

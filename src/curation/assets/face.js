@@ -70,7 +70,8 @@ export class FaceView {
       value === null || value === undefined || value === "" ? [] : [element("dt", {}, name), element("dd", {}, value)]));
     const outside = (url) => (/^https?:\/\//.test(url ?? "") ? element("a", { href: url, rel: "noreferrer noopener", target: "_blank" }, url) : url);
     const history = [...face.history].reverse().map((verdict) => [
-      moment(verdict.at), words(verdict.judgement, verdict.reason) + (verdict.repeat ? ` (${t("repeat")})` : ""), verdict.by,
+      moment(verdict.at), words(verdict.judgement, verdict.reason) + (verdict.repeat ? ` (${t("repeat")})` : "")
+        + (verdict.crop === face.crop ? "" : ` (${t("earlier-crop")})`), verdict.by,
       verdict.selection === "import" ? t("view-import") : t(`view-${verdict.view}`), verdict.selection ?? "–", probability(verdict.seen?.p_ok),
     ]);
     const predictions = face.predictions.map(({ name, model, p_ok, current }) =>
@@ -81,6 +82,8 @@ export class FaceView {
     this.element.replaceChildren(...[
       element("header", {}, element("h1", {}, nameOf(face)), element("span.status", { className: `status ${face.status}` },
         face.judgement ? words(face.judgement, face.reason) : t(face.status)), button(t("back"), () => history_back())),
+      ...face.earlier.map(({ judgement, reason, by }) =>
+        element("p.earlier", {}, t("judged-earlier", { judgement: words(judgement, reason), by }))),
       element("div.pair", {}, element("section", {}, element("h2", {}, t("crop")), picture,
         element("div.judge", { role: "group", "aria-label": t("verdict") }, buttons)),
       element("section", {}, element("h2", {}, t("square")), original(face, t("square")))),

@@ -256,6 +256,8 @@ export const english = {
   "view-import": "imported",
   "chosen": "Chosen",
   "repeat": "repeat",
+  "earlier-crop": "earlier crop",
+  "judged-earlier": "{judgement} by {by}, on an earlier crop of this photo: it does not count",
   "trace": "Trace",
   "story": "Story of the photo",
   "source": "Source",

@@ -253,6 +253,8 @@ export const japanese = {
   "view-import": "取り込み",
   "chosen": "選び方",
   "repeat": "再判定",
+  "earlier-crop": "以前の切り抜き",
+  "judged-earlier": "{by} による {judgement}（この写真の以前の切り抜きに対する判定。数えられません）",
   "trace": "トレース",
   "story": "写真の経過",
   "source": "出典",

@@ -16,7 +16,7 @@ use redis::{Script, Value};
 
 use super::{CauseCount, Counts, Entry, Event, EventKind, Filter, Ledger, LedgerError, Permission, Registration};
 use super::{Cursor, Endings, Epoch, FeedChange, FeedEntry, Move, Moved, PhotoStatus};
-use crate::domain::{Candidate, Cause, Ending, Id, Message, Photo, PhotoKey, Position, RunName, StageName, State};
+use crate::domain::{Cause, Ending, Id, Message, Photo, PhotoKey, Position, RunName, StageName, State};
 use crate::redis::RedisClient;
 
 mod body;
@@ -250,25 +250,27 @@ fn enqueued(at: Position, now: u64) -> Event {
 
 #[async_trait]
 impl Ledger for Redis {
-    async fn register(
+    async fn register_at(
         &self,
         run: &RunName,
-        candidates: &[Candidate],
+        stage: StageName,
+        photos: &[Photo],
         now: u64,
     ) -> Result<Vec<Registration>, LedgerError> {
         const WHAT: &str = "register photos";
         self.add_run(run).await?;
         let keys = self.keys(run);
-        let group = PhotoGroup::stem(Position::START.stage, GroupKind::Waiting);
-        let mut registrations = Vec::with_capacity(candidates.len());
-        for batch in candidates.chunks(Self::BATCH) {
-            let due = keys.due(Position::START.stage);
+        let group = PhotoGroup::stem(stage, GroupKind::Waiting);
+        let mut registrations = Vec::with_capacity(photos.len());
+        for batch in photos.chunks(Self::BATCH) {
+            let due = keys.due(stage);
             let mut names = vec![keys.photos(), keys.messages(), keys.counts(), keys.hosts(), keys.epoch(), due];
             names.push(keys.group(&group));
             let mut hosts = HashMap::new();
             let mut arguments: Vec<Bytes> = vec![new_epoch(), group.as_str().into(), now.to_string().into()];
-            for candidate in batch {
-                let message = Message::first(Photo::new(run.clone(), candidate.clone()), now);
+            for photo in batch {
+                let message = Message::entering(stage, Photo { run: run.clone(), ..photo.clone() }, now);
+                let id = &photo.candidate.photo_id;
                 let (fields, packed) = new_photo(&message);
                 let next = hosts.len() + 1;
                 let number = *hosts.entry(fields.host.clone()).or_insert_with(|| {
@@ -276,8 +278,8 @@ impl Ledger for Redis {
                     next
                 });
                 arguments.extend([
-                    candidate.photo_id.as_str().into(),
-                    keys::member(&candidate.photo_id),
+                    id.as_str().into(),
+                    keys::member(id),
                     packed,
                     body::pack(&message),
                     number.to_string().into(),
@@ -287,18 +289,20 @@ impl Ledger for Redis {
             let Value::Array(known) = self.client.script(WHAT, &REGISTER, &names, &arguments).await? else {
                 return Err(self.client.unexpected_answer(WHAT));
             };
-            for (stored, candidate) in known.into_iter().zip(batch) {
+            for (stored, photo) in known.into_iter().zip(batch) {
                 registrations.push(match bytes(stored) {
                     None => Registration::New,
                     Some(stored) => match self.read(WHAT, &stored)? {
-                        PackedPhoto { fields, .. } if fields.differ_from(candidate) => Registration::Conflict,
-                        PackedPhoto { at: Position::START, ending: None, .. } => Registration::Pending,
+                        PackedPhoto { fields, .. } if fields.differ_from(&photo.candidate) => Registration::Conflict,
+                        PackedPhoto { at, ending: None, .. } if at == Position::entering(stage) => {
+                            Registration::Pending
+                        }
                         _ => Registration::InProgress,
                     },
                 });
             }
         }
-        match registrations.len() == candidates.len() {
+        match registrations.len() == photos.len() {
             true => Ok(registrations),
             false => Err(self.client.unexpected_answer(WHAT)),
         }

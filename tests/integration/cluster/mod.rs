@@ -7,6 +7,7 @@ pub mod installation;
 mod pauses;
 mod probes;
 mod rebuild;
+mod recrop;
 mod s3_folder;
 mod settings;
 mod tracing;

@@ -11,6 +11,7 @@ use support::servers::redis::RedisServer;
 async fn suite(ledger: &dyn Ledger) {
     ledger.check().await.unwrap();
     registration(ledger).await;
+    registration_at_a_stage(ledger).await;
     a_photo_through_the_stages(ledger).await;
     moves_go_forward_only(ledger).await;
     crashes_are_counted(ledger).await;
@@ -88,6 +89,33 @@ async fn registration(ledger: &dyn Ledger) {
     let history = ledger.history(&key("e1")).await.unwrap();
     assert_eq!(history.iter().map(|event| event.what).collect::<Vec<_>>(), [EventKind::Enqueued, EventKind::Advanced]);
     assert!(ledger.runs().await.unwrap().starts_with(&[run("other"), run("r")]));
+}
+
+/// Photos with the results of earlier stages start at a later one.
+async fn registration_at_a_stage(ledger: &dyn Ledger) {
+    let photo = |id: &str| {
+        let mut photo = support::faces::photo(1);
+        photo.candidate = candidate(id);
+        Photo { run: run("later"), ..photo }
+    };
+    let photos = ["l1", "l2"].map(photo);
+    let register = async |stage| ledger.register_at(&run("later"), stage, &photos, 5).await.unwrap();
+    assert_eq!(register(StageName::Crop).await, [Registration::New; 2]);
+    assert_eq!(register(StageName::Crop).await, [Registration::Pending; 2]);
+    assert_eq!(register(StageName::Detect).await, [Registration::InProgress; 2], "they are further");
+    let key = PhotoKey { run: run("later"), photo_id: "l1".into() };
+    let status = ledger.status(&key).await.unwrap().unwrap();
+    assert_eq!(status.state, State::Waiting(Position::entering(StageName::Crop)));
+    let message = status.message.unwrap();
+    assert_eq!((&message.photo, message.position.stage), (&photos[0], StageName::Crop));
+    assert_eq!(ledger.counts(&run("later")).await.unwrap().waiting, [(StageName::Crop, 2)].into());
+    begin(ledger, &message).await;
+    advance(ledger, &message).await;
+    assert_eq!(register(StageName::Crop).await, [Registration::InProgress, Registration::Pending]);
+    let mut other = photos[1].clone();
+    other.candidate.photo_url = "http://photos.test/other.jpg".into();
+    let registered = ledger.register_at(&run("later"), StageName::Crop, &[other], 6).await.unwrap();
+    assert_eq!(registered, [Registration::Conflict]);
 }
 
 async fn a_photo_through_the_stages(ledger: &dyn Ledger) {

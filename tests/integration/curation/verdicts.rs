@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use axum::http::Method;
+use facemill::domain::{ContentHash, Judgement, NgReason, Selection, Verdict, View};
 use facemill::objects::Objects;
-use facemill::verdicts::{LogPosition, VerdictLog};
+use facemill::verdicts::{LogPosition, VerdictLog, VerdictWriter};
 use serde_json::{Value, json};
 use support::curation::{CuratedRun, set_classifier};
 use support::failpoints::{Failpoint, FailpointObjects};
@@ -51,6 +52,36 @@ async fn a_store_that_is_down_answers_503_and_the_same_verdicts_are_stored_once_
     assert_eq!(logged(&run, objects.clone()).await, expected);
     let counts = api.counts().await;
     assert_eq!((&counts["statuses"]["ok"], &counts["statuses"]["ng"]), (&json!(1), &json!(1)));
+}
+
+/// As after `facemill recrop`, or when a photo was requeued and cut differently.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verdict_on_an_earlier_crop_is_shown_and_does_not_count() {
+    let run = CuratedRun::in_folder(2).await;
+    let log = VerdictLog::new(run.objects.clone(), run.run.clone());
+    let earlier = Verdict {
+        id: "earlier".parse().unwrap(),
+        photo_id: 1.into(),
+        crop: ContentHash::of(b"an earlier crop"),
+        judgement: Judgement::Ng,
+        reason: Some(NgReason::CutOff),
+        by: "ada".into(),
+        at: 1_700_000_000_000,
+        replaces: vec![],
+        selection: Selection::Import,
+        view: View::Single,
+        repeat: false,
+        seen: None,
+    };
+    VerdictWriter::open(log, |_| ()).await.unwrap().append(std::slice::from_ref(&earlier)).await.unwrap();
+    let (_server, api) = inside::open(&run, run.objects.clone(), "bob").await.unwrap();
+    let face = api.get("/api/faces/1").await;
+    assert_eq!((&face["judgement"], &face["history"][0]["id"]), (&Value::Null, &json!("earlier")), "{face}");
+    let shown = json!([{ "id": "earlier", "crop": earlier.crop, "judgement": "ng", "reason": "cut-off", "by": "ada",
+                         "at": 1_700_000_000_000_u64 }]);
+    assert_eq!(face["earlier"], shown);
+    assert_eq!(api.get("/api/faces/0").await["earlier"], json!([]));
+    assert_eq!(api.counts().await["statuses"]["ng"], 0, "it does not count");
 }
 
 /// The server dies before or after each write in turn. The client sends everything that was not acknowledged to the next

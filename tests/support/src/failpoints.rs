@@ -10,7 +10,7 @@ use facemill::broker::{
     BodyFilter, Broker, BrokerError, Consumer, DeadLetter, DeadLetterFilter, Delivery, Depth, Receipt,
 };
 use facemill::domain::Message;
-use facemill::domain::{Candidate, Cause, Ending, Id, PhotoKey, Position, RunName, StageName};
+use facemill::domain::{Cause, Ending, Id, Photo, PhotoKey, Position, RunName, StageName};
 use facemill::ledger::{
     Counts, Cursor, Endings, Entry, Event, Filter, Ledger, LedgerError, Move, Moved, Permission, PhotoStatus,
     Registration,
@@ -126,13 +126,14 @@ impl Failing {
 
 #[async_trait]
 impl Ledger for Failing {
-    async fn register(
+    async fn register_at(
         &self,
         run: &RunName,
-        candidates: &[Candidate],
+        stage: StageName,
+        photos: &[Photo],
         now: u64,
     ) -> Result<Vec<Registration>, LedgerError> {
-        self.failpoint.around(Step::Register, self.ledger.register(run, candidates, now)).await
+        self.failpoint.around(Step::Register, self.ledger.register_at(run, stage, photos, now)).await
     }
 
     async fn begin(&self, message: &Message, worker: &str, redelivered: bool) -> Result<Permission, LedgerError> {
