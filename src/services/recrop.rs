@@ -2,10 +2,10 @@
 //! fetched.
 //!
 //! A photo starts at the first stage whose result may differ: at crop, if the settings find the same faces, else at
-//! detect. An ending that the new settings cannot change is taken over without work: gone, taken down, rejected by fetch
-//! and, if the settings find the same faces, by detect. So the new run accounts for every photo, and `audit` finds none missing.
-//! Left out are photos that have not ended, and those that failed before they had an original: a later call takes them,
-//! when the first run has an answer.
+//! detect. An ending that the new settings cannot change is taken over without work: gone, taken down, rejected by
+//! fetch and, if the settings find the same faces, by detect. So the new run accounts for these photos, and `audit`
+//! finds them. Left out are photos that have not ended, and those that failed before they had an original: a later call
+//! takes them, when the first run has an answer.
 //!
 //! A call may be repeated after any failure. A photo that the new run knows stays as it is.
 
