@@ -12,6 +12,8 @@ use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 
 use super::entry::Entry;
+use crate::dataset::Face;
+use crate::domain::Quality;
 
 /// Rows in a row group, which readers load as a whole.
 const ROW_GROUP: usize = 100;
@@ -28,6 +30,20 @@ const SCHEMA: &str = "message faces {
     required int64 crop_size;
     optional double p_ok;
     optional binary verdict (UTF8);
+    required double score;
+    required double mirrored;
+    required double mirrored_head;
+    required double blur;
+    required double exposure;
+    optional double contrast;
+    optional double saturation;
+    optional double face_blur;
+    optional double yaw;
+    optional double pitch;
+    optional double eyes_open;
+    optional double mouth_open;
+    optional double outlier;
+    optional int64 jpeg_quality;
 }";
 
 /// What the `datasets` library reads the columns as.
@@ -41,8 +57,41 @@ const FEATURES: &str = r#"{"info": {"features": {
     "crop_sha256": {"dtype": "string", "_type": "Value"},
     "crop_size": {"dtype": "int64", "_type": "Value"},
     "p_ok": {"dtype": "float64", "_type": "Value"},
-    "verdict": {"dtype": "string", "_type": "Value"}
+    "verdict": {"dtype": "string", "_type": "Value"},
+    "score": {"dtype": "float64", "_type": "Value"},
+    "mirrored": {"dtype": "float64", "_type": "Value"},
+    "mirrored_head": {"dtype": "float64", "_type": "Value"},
+    "blur": {"dtype": "float64", "_type": "Value"},
+    "exposure": {"dtype": "float64", "_type": "Value"},
+    "contrast": {"dtype": "float64", "_type": "Value"},
+    "saturation": {"dtype": "float64", "_type": "Value"},
+    "face_blur": {"dtype": "float64", "_type": "Value"},
+    "yaw": {"dtype": "float64", "_type": "Value"},
+    "pitch": {"dtype": "float64", "_type": "Value"},
+    "eyes_open": {"dtype": "float64", "_type": "Value"},
+    "mouth_open": {"dtype": "float64", "_type": "Value"},
+    "outlier": {"dtype": "float64", "_type": "Value"},
+    "jpeg_quality": {"dtype": "int64", "_type": "Value"}
 }}}"#;
+
+type NumberOf = fn(&Face) -> f64;
+type QualityOf = fn(&Quality) -> f64;
+
+/// The numbers of every crop, in the order of the columns.
+const NUMBERS: [NumberOf; 5] =
+    [|face| face.score, |face| face.mirrored, |face| face.mirrored_head, |face| face.blur, |face| face.exposure];
+
+/// The numbers that crops of earlier versions lack, in the order of the columns.
+const QUALITY: [QualityOf; 8] = [
+    |quality| quality.contrast,
+    |quality| quality.saturation,
+    |quality| quality.face_blur,
+    |quality| quality.yaw,
+    |quality| quality.pitch,
+    |quality| quality.eyes_open,
+    |quality| quality.mouth_open,
+    |quality| quality.outlier,
+];
 
 /// Writes a file in order. The same entries give the same bytes.
 pub struct ParquetFile<W: Write + Send> {
@@ -106,6 +155,16 @@ impl<W: Write + Send> ParquetFile<W> {
             .iter()
             .map(|(entry, _)| entry.face.verdict.as_ref().map(|verdict| ByteArray::from(verdict.judgement.as_str())));
         write_optional::<ByteArrayType>(&mut group, verdicts)?;
+        for number in NUMBERS {
+            let numbers: Vec<f64> = rows.iter().map(|(entry, _)| number(&entry.face)).collect();
+            write_column::<DoubleType>(&mut group, &numbers, None)?;
+        }
+        let quality = || rows.iter().map(|(entry, _)| entry.face.quality.as_ref());
+        for number in QUALITY {
+            write_optional::<DoubleType>(&mut group, quality().map(|quality| quality.map(number)))?;
+        }
+        let jpeg = quality().map(|quality| quality.and_then(|quality| quality.jpeg_quality).map(i64::from));
+        write_optional::<Int64Type>(&mut group, jpeg)?;
         group.close().map(drop)
     }
 }

@@ -151,7 +151,9 @@ groups = [pyarrow.parquet.ParquetFile(file).metadata.num_row_groups for file in 
 rows = load_dataset("parquet", data_files=files, split="train", cache_dir=sys.argv[2])
 print(json.dumps({"groups": groups, "features": sorted(rows.features),
                   "rows": [{"photo_id": row["photo_id"], "size": row["image"].size, "class": row["class"], "p_ok": row["p_ok"],
-                            "verdict": row["verdict"], "pixel": row["image"].convert("RGB").getpixel((0, 0))} for row in rows]}))
+                            "verdict": row["verdict"], "numbers": {name: row[name] for name in rows.features if name not in
+                            ("image", "photo_id", "label", "class", "photo_url", "source_url", "crop_sha256", "crop_size", "p_ok", "verdict")},
+                            "pixel": row["image"].convert("RGB").getpixel((0, 0))} for row in rows]}))
 "#;
 
 const WEB_DATASET: &str = r#"
@@ -162,6 +164,22 @@ rows = webdataset.WebDataset(shards, shardshuffle=False).decode("pil")
 print(json.dumps([{"key": row["__key__"], "photo_id": row["json"]["photo_id"], "class": row["cls"], "size": row["png"].size}
                   for row in rows]))
 "#;
+
+/// The quality numbers of a face, as the columns of Parquet have them.
+fn numbers(id: u64) -> Value {
+    let facts = support::faces::photo(id).facts;
+    let (face, crop) = (facts.face.unwrap(), facts.crop.unwrap());
+    let quality = crop.quality.as_ref();
+    json!({
+        "score": face.score, "mirrored": crop.mirrored, "mirrored_head": crop.mirrored_head, "blur": crop.blur,
+        "exposure": crop.exposure, "contrast": quality.map(|quality| quality.contrast),
+        "saturation": quality.map(|quality| quality.saturation), "face_blur": quality.map(|quality| quality.face_blur),
+        "yaw": quality.map(|quality| quality.yaw), "pitch": quality.map(|quality| quality.pitch),
+        "eyes_open": quality.map(|quality| quality.eyes_open), "mouth_open": quality.map(|quality| quality.mouth_open),
+        "outlier": quality.map(|quality| quality.outlier),
+        "jpeg_quality": quality.and_then(|quality| quality.jpeg_quality),
+    })
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn folders_parquet_and_shards_are_read_by_their_libraries() {
@@ -209,6 +227,17 @@ async fn folders_parquet_and_shards_are_read_by_their_libraries() {
     assert_eq!((&read["groups"], &read_ids), (&json!([1]), &ids));
     assert!(rows.iter().all(|row| row["verdict"].is_null() && row["class"].is_u64() && row["p_ok"].is_f64()));
     check_pixels(rows);
+    for (row, id) in rows.iter().zip(&ids) {
+        let (read, expected) = (row["numbers"].as_object().unwrap(), numbers(*id));
+        assert!(read.keys().eq(expected.as_object().unwrap().keys()), "{row}");
+        for (name, number) in read {
+            // The decimal digits of Python, read as JSON, may differ in the last place.
+            let (read, expected) = (number.as_f64(), expected[name].as_f64());
+            let is_close = read.zip(expected).is_none_or(|(read, expected)| (read - expected).abs() < 1e-9);
+            assert!(read.is_some() == expected.is_some() && is_close, "{id} {name}: {read:?}, not {expected:?}");
+        }
+    }
+    assert!(rows.iter().any(|row| row["numbers"]["contrast"].is_null()), "none is of an earlier version");
 
     let rows = python(WEB_DATASET, &[&export("shards", "webdataset")]);
     let keys: Vec<&str> = rows.as_array().unwrap().iter().map(|row| row["key"].as_str().unwrap()).collect();
