@@ -213,5 +213,6 @@ async fn take(
 fn line(change: &ClassifierChange) -> String {
     let ClassifierChange { model, threshold, at, by, why, .. } = change;
     let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+    let threshold = (threshold * 1e4).round() / 1e4;
     format!("{} {model} from {threshold} on, by {by}{why}\n", calendar::second(*at))
 }
