@@ -1,10 +1,11 @@
 //! Photos that were taken down: they are not enqueued, fetched or cropped again.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
+use tracing::subscriber::NoSubscriber;
 
 use super::producer::{self, Enqueued, ProducerError};
 use super::stage::{Outcome, store_failed};
@@ -19,6 +20,10 @@ use crate::domain::{
 use crate::ledger::Ledger;
 use crate::objects::{ObjectError, Objects};
 use crate::vision::fingerprint;
+
+/// Gets the spans that belong in no trace. Not `Dispatch::none()`, which is not registered: in a process with one
+/// subscriber, a span that is first made under it would be disabled for good, everywhere.
+static SILENT: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::new()));
 
 /// Why a photo that was taken down has ended.
 pub fn taken_down() -> Cause {
@@ -112,12 +117,12 @@ impl RefusalCheck {
             self.refusals.has_original(original).await
         };
         // These look-ups are answered with "no" for nearly all photos: they do not belong in their traces.
-        refuse_if(look_up.with_subscriber(Dispatch::none()).await)
+        refuse_if(look_up.with_subscriber(SILENT.clone()).await)
     }
 
     /// An error: a crop that looks like this one is refused, or the store fails.
     pub async fn of_crop(&self, fingerprint: Fingerprint) -> Result<(), Outcome> {
-        let refused = self.fingerprints().with_subscriber(Dispatch::none()).await;
+        let refused = self.fingerprints().with_subscriber(SILENT.clone()).await;
         let is_near = |refused: &Fingerprint| are_near(*refused, fingerprint);
         refuse_if(refused.map(|refused| refused.iter().any(is_near)))
     }
