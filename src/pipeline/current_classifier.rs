@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
 
 use crate::archive::models::StoredModels;
@@ -14,6 +13,7 @@ use crate::classifier::model::ModelFile;
 use crate::domain::clock::now;
 use crate::domain::{ContentHash, RunName};
 use crate::objects::{ObjectError, Objects};
+use crate::telemetry::silence::SILENT;
 
 /// Looks up the classifier of a photo's run, and keeps it in memory.
 pub struct CurrentClassifier {
@@ -52,12 +52,12 @@ impl CurrentClassifier {
         }
         let read_at = Instant::now();
         // This lookup is for all photos of the run: it does not belong in the trace of one.
-        let sha256 = self.read(run).with_subscriber(Dispatch::none()).await?;
+        let sha256 = self.read(run).with_subscriber(SILENT.clone()).await?;
         let model = match known {
             Some(known) if known.model.sha256 == sha256 => known.model,
             _ if self.own.sha256 == sha256 => self.own.clone(),
             _ => {
-                let file = self.models.read(sha256).with_subscriber(Dispatch::none()).await?;
+                let file = self.models.read(sha256).with_subscriber(SILENT.clone()).await?;
                 match ModelFile::from_bytes(&format!("models/{sha256}.onnx"), file) {
                     Ok(model) => Arc::new(model),
                     Err(error) => return Ok(Err(error.to_string())),

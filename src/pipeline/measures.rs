@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ::image::RgbImage;
-use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
 
 use super::stage::{Outcome, store_failed};
 use crate::archive::landmark_references::LandmarkReferences;
 use crate::domain::{Align, ContentHash, LandmarkReference, Quality, RunName};
 use crate::objects::Objects;
+use crate::telemetry::silence::SILENT;
 use crate::vision::geometry::round;
 use crate::vision::pose;
 use crate::vision::quality::PixelQuality;
@@ -68,7 +68,7 @@ impl RunReferences {
             return Ok(known);
         }
         // This lookup is for all photos of the run: it does not belong in the trace of one.
-        let fixed = self.stored.fix(run, &pose::reference(align)).with_subscriber(Dispatch::none()).await;
+        let fixed = self.stored.fix(run, &pose::reference(align)).with_subscriber(SILENT.clone()).await;
         let reference = Arc::new(fixed.map_err(|error| store_failed(&error))?);
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(run.clone(), reference.clone());
         Ok(reference)

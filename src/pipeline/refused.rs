@@ -1,11 +1,9 @@
 //! Photos that were taken down: they are not enqueued, fetched or cropped again.
 
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
-use tracing::subscriber::NoSubscriber;
 
 use super::producer::{self, Enqueued, ProducerError};
 use super::stage::{Outcome, store_failed};
@@ -19,11 +17,8 @@ use crate::domain::{
 };
 use crate::ledger::Ledger;
 use crate::objects::{ObjectError, Objects};
+use crate::telemetry::silence::SILENT;
 use crate::vision::fingerprint;
-
-/// Gets the spans that belong in no trace. Not `Dispatch::none()`, which is not registered: in a process with one
-/// subscriber, a span that is first made under it would be disabled for good, everywhere.
-static SILENT: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::new()));
 
 /// Why a photo that was taken down has ended.
 pub fn taken_down() -> Cause {

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
 
 use super::stage::{Outcome, Retry, store_failed};
 use crate::archive::run_settings::{RunSettings, StoredRunSettings};
 use crate::domain::{Align, Cause, CauseCode, ContentHash, FacePolicy, Fill, ImageFormat, RunName, Search};
 use crate::objects::Objects;
+use crate::telemetry::silence::SILENT;
 use crate::vision::image::Limits;
 
 /// The settings of the detect stage.
@@ -97,7 +97,7 @@ impl RunShapes {
             Some(known) => known,
             None => {
                 // This lookup is for all photos of the run: it does not belong in the trace of one.
-                let fixed = self.stored.fix(run, &self.own).with_subscriber(Dispatch::none()).await;
+                let fixed = self.stored.fix(run, &self.own).with_subscriber(SILENT.clone()).await;
                 let stored = fixed.map_err(|error| store_failed(&error))?;
                 let checked = self.check(run, stored);
                 self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(run.clone(), checked.clone());

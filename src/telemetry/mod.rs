@@ -25,6 +25,7 @@ mod lines;
 mod otlp;
 pub mod process;
 pub mod prometheus;
+pub mod silence;
 mod tail_sampler;
 
 pub use lines::{ENV, LogContext, Sink};
