@@ -2,9 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-/// Disjoint sets of items, which are numbered from 0 (union by size, with path halving).
+use super::parents::Parents;
+
+/// Disjoint sets of items, which are numbered from 0; the smaller one joins the larger.
 pub struct Groups {
-    parents: Vec<u32>,
+    parents: Parents,
     /// The next item of the same group, in a circle.
     next: Vec<u32>,
     sizes: Vec<u32>,
@@ -15,8 +17,12 @@ pub struct Groups {
 impl Groups {
     /// `count` items, each in a group of its own.
     pub fn new(count: u32) -> Self {
-        let own: Vec<u32> = (0..count).collect();
-        Self { parents: own.clone(), next: own, sizes: vec![1; count as usize], apart: HashMap::new() }
+        Self {
+            parents: Parents::new(count),
+            next: (0..count).collect(),
+            sizes: vec![1; count as usize],
+            apart: HashMap::new(),
+        }
     }
 
     /// From now on, no joining brings the two into one group.
@@ -29,12 +35,12 @@ impl Groups {
 
     /// Makes the groups of two items one. False: they are kept apart, or are one already.
     pub fn join(&mut self, a: u32, b: u32) -> bool {
-        let (a, b) = (self.root(a), self.root(b));
+        let (a, b) = (self.parents.root(a), self.parents.root(b));
         if a == b || !self.may_join(a, b) {
             return false;
         }
         let (large, small) = if self.sizes[a as usize] >= self.sizes[b as usize] { (a, b) } else { (b, a) };
-        self.parents[small as usize] = large;
+        self.parents.attach(small, large);
         self.sizes[large as usize] += self.sizes[small as usize];
         // Two circles become one when an item of each changes its successor with the other.
         self.next.swap(large as usize, small as usize);
@@ -44,8 +50,8 @@ impl Groups {
     /// All groups of two items and more, in the order of their first items.
     pub fn all(mut self) -> Vec<Vec<u32>> {
         let mut groups: HashMap<u32, Vec<u32>> = HashMap::new();
-        for item in 0..self.parents.len() as u32 {
-            let root = self.root(item);
+        for item in self.parents.items() {
+            let root = self.parents.root(item);
             if self.sizes[root as usize] > 1 {
                 groups.entry(root).or_default().push(item);
             }
@@ -53,18 +59,6 @@ impl Groups {
         let mut groups: Vec<Vec<u32>> = groups.into_values().collect();
         groups.sort_unstable();
         groups
-    }
-
-    fn root(&mut self, mut item: u32) -> u32 {
-        loop {
-            let parent = self.parents[item as usize];
-            if parent == item {
-                return item;
-            }
-            let grandparent = self.parents[parent as usize];
-            self.parents[item as usize] = grandparent;
-            item = grandparent;
-        }
     }
 
     fn may_join(&mut self, a: u32, b: u32) -> bool {
@@ -76,7 +70,7 @@ impl Groups {
         let mut item = smaller;
         loop {
             let apart: Vec<u32> = self.apart.get(&item).into_iter().flatten().copied().collect();
-            if apart.into_iter().any(|kept| self.root(kept) == other) {
+            if apart.into_iter().any(|kept| self.parents.root(kept) == other) {
                 return false;
             }
             item = self.next[item as usize];

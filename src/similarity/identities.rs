@@ -10,6 +10,7 @@
 //! nothing is joined any more.
 
 use super::neighbours::close_pairs;
+use super::parents::Parents;
 use super::points::{Point, mean, squared_steps};
 use crate::vision::embedding::DIMENSIONS;
 
@@ -40,7 +41,7 @@ impl Group {
 /// Faces on their way into groups.
 struct Grouping<'a> {
     points: &'a [Point],
-    parents: Vec<u32>,
+    parents: Parents,
     /// Of groups with two faces and more, at their roots.
     groups: Vec<Option<Group>>,
     /// Squared steps.
@@ -78,25 +79,12 @@ impl<'a> Grouping<'a> {
     fn new(points: &'a [Point], limit: f64) -> Self {
         let mut groups = Vec::new();
         groups.resize_with(points.len(), || None);
-        Self { points, parents: (0..points.len() as u32).collect(), groups, limit }
-    }
-
-    fn root(&mut self, mut item: u32) -> u32 {
-        loop {
-            let parent = self.parents[item as usize];
-            if parent == item {
-                return item;
-            }
-            let grandparent = self.parents[parent as usize];
-            self.parents[item as usize] = grandparent;
-            item = grandparent;
-        }
+        Self { points, parents: Parents::new(points.len() as u32), groups, limit }
     }
 
     /// All groups and single faces: their roots and means.
     fn means(&mut self) -> (Vec<u32>, Vec<Point>) {
-        let roots: Vec<u32> =
-            (0..self.points.len() as u32).filter(|item| self.parents[*item as usize] == *item).collect();
+        let roots: Vec<u32> = self.parents.items().filter(|item| self.parents.is_root(*item)).collect();
         let of_root = |root: &u32| match &self.groups[*root as usize] {
             Some(group) => mean(&group.sum, group.count),
             None => self.points[*root as usize],
@@ -108,7 +96,7 @@ impl<'a> Grouping<'a> {
     /// Makes the groups of two items one, if they look like one person. False: they do not, or are one already.
     fn join(&mut self, a: u32, b: u32) -> bool {
         // The first item of a group is its root, so that roots do not depend on the order of joining.
-        let (a, b) = (self.root(a), self.root(b));
+        let (a, b) = (self.parents.root(a), self.parents.root(b));
         let (first, second) = (a.min(b), a.max(b));
         if first == second {
             return false;
@@ -126,7 +114,7 @@ impl<'a> Grouping<'a> {
         if is_one {
             left.sum.iter_mut().zip(right.sum.iter()).for_each(|(sum, value)| *sum += value);
             (left.count, left.scatter) = (left.count + right.count, scatter);
-            self.parents[second as usize] = first;
+            self.parents.attach(second, first);
         } else if right.count > 1 {
             self.groups[second as usize] = Some(right);
         }
@@ -138,8 +126,8 @@ impl<'a> Grouping<'a> {
 
     fn all(mut self) -> Vec<Vec<u32>> {
         let mut groups: Vec<Vec<u32>> = vec![Vec::new(); self.points.len()];
-        for item in 0..self.points.len() as u32 {
-            let root = self.root(item);
+        for item in self.parents.items() {
+            let root = self.parents.root(item);
             groups[root as usize].push(item);
         }
         groups.retain(|group| group.len() > 1);

@@ -5,11 +5,12 @@
 //! - Identities: [`neighbours`] finds close pairs of embeddings, which are [`points`]; [`identities`](mod@identities) joins
 //!   them into groups that stay small in space.
 //!
-//! None of them knows pictures or stores.
+//! Both keep disjoint sets (`parents.rs`). None of them knows pictures or stores.
 
 pub mod groups;
 pub mod identities;
 pub mod likeness;
 pub mod multi_index;
 pub mod neighbours;
+mod parents;
 pub mod points;
