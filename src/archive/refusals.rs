@@ -84,6 +84,11 @@ impl Refusals {
         change(&*self.objects, &ObjectKey::refused_fingerprints(), add).await
     }
 
+    /// Whether nothing is refused.
+    pub async fn is_empty(&self) -> Result<bool, ObjectError> {
+        Ok(self.objects.list(ObjectKey::REFUSALS, None, 1).await?.keys.is_empty())
+    }
+
     /// Whether photos at this URL are refused.
     pub async fn has_url(&self, url: &str) -> Result<bool, ObjectError> {
         self.objects.exists(&ObjectKey::refused_url(address_hash(url))).await
@@ -126,12 +131,14 @@ mod tests {
     async fn refusals_are_added_once_and_never_lost() {
         let scratch = tempfile::tempdir().unwrap();
         let refusals = Refusals::new(Arc::new(Folder::at(scratch.path())));
+        assert!(refusals.is_empty().await.unwrap());
         assert_eq!(refusals.fingerprints().await.unwrap(), []);
         assert!(refusals.urls().await.unwrap().is_empty());
         let (one, two) = (refused("https://a.test/1.jpg", 1), refused("https://a.test/2.jpg", 2));
         let (first, second) = tokio::join!(refusals.add(&one, "t1", 5), refusals.add(&two, "t2", 6));
         first.and(second).unwrap();
         refusals.add(&one, "t3", 7).await.unwrap();
+        assert!(!refusals.is_empty().await.unwrap());
         for spelling in ["https://a.test/1.jpg", "http://A.test/1.jpg#face"] {
             assert!(refusals.has_url(spelling).await.unwrap(), "{spelling}");
         }

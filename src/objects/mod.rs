@@ -130,6 +130,9 @@ impl ObjectKey {
         Self::refused(Self::REFUSED_URLS, address)
     }
 
+    /// The prefix of all refusals.
+    pub const REFUSALS: &'static str = "refusals/";
+
     /// The prefix of all refused addresses.
     pub const REFUSED_URLS: &'static str = "refusals/urls/";
 

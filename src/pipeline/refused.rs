@@ -89,12 +89,20 @@ fn is_emptied(record: &Record) -> bool {
 /// What the stages ask before they store something.
 pub struct RefusalCheck {
     refusals: Refusals,
-    /// The refused fingerprints as they were last read.
-    known: Mutex<Option<(Instant, Arc<Vec<Fingerprint>>)>>,
+    known: Mutex<Option<KnownRefusals>>,
+}
+
+/// What was known of the refusals when they were last read.
+#[derive(Clone)]
+struct KnownRefusals {
+    read_at: Instant,
+    /// Nothing is refused, as in most stores: then no photo costs a request.
+    is_empty: bool,
+    fingerprints: Arc<Vec<Fingerprint>>,
 }
 
 impl RefusalCheck {
-    /// The list of fingerprints is read again after this time.
+    /// The list of fingerprints, and whether there are refusals, are read again after this time.
     const FRESH: Duration = Duration::from_secs(10);
 
     pub fn new(objects: Arc<dyn Objects>) -> Self {
@@ -104,6 +112,9 @@ impl RefusalCheck {
     /// An error: the photo at one of these URLs, or with this original, is refused, or the store fails.
     pub async fn of_original(&self, urls: &[&str], original: ContentHash) -> Result<(), Outcome> {
         let look_up = async {
+            if self.known().await?.is_empty {
+                return Ok(false);
+            }
             for url in urls {
                 if self.refusals.has_url(url).await? {
                     return Ok(true);
@@ -117,21 +128,22 @@ impl RefusalCheck {
 
     /// An error: a crop that looks like this one is refused, or the store fails.
     pub async fn of_crop(&self, fingerprint: Fingerprint) -> Result<(), Outcome> {
-        let refused = self.fingerprints().with_subscriber(SILENT.clone()).await;
+        let known = self.known().with_subscriber(SILENT.clone()).await;
         let is_near = |refused: &Fingerprint| are_near(*refused, fingerprint);
-        refuse_if(refused.map(|refused| refused.iter().any(is_near)))
+        refuse_if(known.map(|known| known.fingerprints.iter().any(is_near)))
     }
 
-    async fn fingerprints(&self) -> Result<Arc<Vec<Fingerprint>>, ObjectError> {
+    async fn known(&self) -> Result<KnownRefusals, ObjectError> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((_, fingerprints)) = known.filter(|(read_at, _)| read_at.elapsed() < Self::FRESH) {
-            return Ok(fingerprints);
+        if let Some(known) = known.filter(|known| known.read_at.elapsed() < Self::FRESH) {
+            return Ok(known);
         }
         let read_at = Instant::now();
-        let fingerprints = Arc::new(self.refusals.fingerprints().await?);
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        *known = Some((read_at, fingerprints.clone()));
-        Ok(fingerprints)
+        let is_empty = self.refusals.is_empty().await?;
+        let fingerprints = if is_empty { Vec::new() } else { self.refusals.fingerprints().await? };
+        let read = KnownRefusals { read_at, is_empty, fingerprints: Arc::new(fingerprints) };
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(read.clone());
+        Ok(read)
     }
 }
 
@@ -166,7 +178,10 @@ mod tests {
             originals: vec![original],
             fingerprints: vec![fingerprint],
         };
+        let before = RefusalCheck::new(objects.clone());
+        assert_eq!(before.of_original(&["https://a.test/1.jpg"], original).await, Ok(()));
         Refusals::new(objects.clone()).add(&refused, "t", 1).await.unwrap();
+        assert_eq!(before.of_original(&["https://a.test/1.jpg"], original).await, Ok(()), "it asks once in a while");
         let check = RefusalCheck::new(objects);
         let rejected = Err(Outcome::Reject(taken_down()));
         assert_eq!(check.of_original(&["http://a.test/1.jpg"], other).await, rejected);
