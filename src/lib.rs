@@ -21,6 +21,8 @@
 //! ```
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
+// They panic where nobody reads: `cli::output` has the functions that do not.
+#![cfg_attr(not(test), warn(clippy::print_stderr, clippy::print_stdout))]
 
 pub mod archive;
 pub mod atomic_file;

@@ -19,8 +19,26 @@ pub enum DatabaseError {
     Foreign { path: PathBuf, found: i32 },
     #[error("{} has schema {found}, this program knows {known}: use a newer facemill", path.display())]
     FromTheFuture { path: PathBuf, found: i32, known: i32 },
+    #[error("{}: the disk is full: free some space", .0.display())]
+    DiskFull(PathBuf),
     #[error("{}: {detail}", path.display())]
     Failed { path: PathBuf, detail: String },
+}
+
+/// Why a job failed, without the name of the file.
+#[derive(Debug, Clone)]
+enum Reason {
+    DiskFull,
+    Other(String),
+}
+
+impl From<rusqlite::Error> for Reason {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::DiskFull,
+            _ => Self::Other(error.to_string()),
+        }
+    }
 }
 
 /// How a [`Database`] is opened.
@@ -32,9 +50,9 @@ pub enum Access {
     Read,
 }
 
-type Reply = Box<dyn FnOnce(Result<(), String>) + Send>;
+type Reply = Box<dyn FnOnce(Result<(), Reason>) + Send>;
 /// Receives the reason if no transaction could begin.
-type Job = Box<dyn FnOnce(Result<&Connection, String>) -> Reply + Send>;
+type Job = Box<dyn FnOnce(Result<&Connection, Reason>) -> Reply + Send>;
 
 /// A handle to the thread that owns the file; clones share it. The thread ends after the last handle is dropped.
 #[derive(Debug, Clone)]
@@ -52,7 +70,7 @@ impl Database {
     const BUSY: Duration = Duration::from_secs(10);
 
     pub fn open(path: &Path, access: Access) -> Result<Self, DatabaseError> {
-        let failed = |error: rusqlite::Error| DatabaseError::Failed { path: path.into(), detail: error.to_string() };
+        let failed = |error: rusqlite::Error| DatabaseError::of(path, error.into());
         if access == Access::Read && !path.is_file() {
             return Err(DatabaseError::Missing(path.into()));
         }
@@ -73,7 +91,7 @@ impl Database {
     }
 
     fn prepare(connection: &Connection, path: &Path, access: Access) -> Result<(), DatabaseError> {
-        let failed = |error: rusqlite::Error| DatabaseError::Failed { path: path.into(), detail: error.to_string() };
+        let failed = |error: rusqlite::Error| DatabaseError::of(path, error.into());
         let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0)).map_err(failed);
         let (application, schema) = (pragma("application_id")?, pragma("user_version")?);
         let tables: i64 =
@@ -110,12 +128,12 @@ impl Database {
             let version = data_version(&connection)?;
             Ok(Watch { connection, version })
         };
-        open().map_err(|error: rusqlite::Error| self.failed(error.to_string()))
+        open().map_err(|error: rusqlite::Error| DatabaseError::of(&self.path, error.into()))
     }
 
     /// Whether something was committed since the last call, or since the watch began.
     pub fn has_changed(&self, watch: &mut Watch) -> Result<bool, DatabaseError> {
-        let version = data_version(&watch.connection).map_err(|error| self.failed(error.to_string()))?;
+        let version = data_version(&watch.connection).map_err(|error| DatabaseError::of(&self.path, error.into()))?;
         Ok(std::mem::replace(&mut watch.version, version) != version)
     }
 
@@ -131,15 +149,12 @@ impl Database {
     {
         let (reply, answer) = oneshot::channel();
         self.send(move |connection| {
-            let outcome = connection.and_then(|c| in_savepoint(c, work).map_err(|error| error.to_string()));
-            Box::new(move |committed: Result<(), String>| {
+            let outcome = connection.and_then(|c| in_savepoint(c, work).map_err(Reason::from));
+            Box::new(move |committed: Result<(), Reason>| {
                 let _ = reply.send(committed.and(outcome));
             })
         })?;
-        answer
-            .await
-            .unwrap_or_else(|_| Err("the database thread has ended".into()))
-            .map_err(|detail| self.failed(detail))
+        answer.await.unwrap_or_else(|_| Err(ended())).map_err(|reason| DatabaseError::of(&self.path, reason))
     }
 
     /// As [`Database::call`], without an answer: for destructors.
@@ -148,8 +163,8 @@ impl Database {
         F: FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
     {
         let _ = self.send(move |connection| {
-            if let Err(error) = connection.and_then(|c| in_savepoint(c, work).map_err(|error| error.to_string())) {
-                tracing::warn!(%error, "a write to the database failed");
+            if let Err(reason) = connection.and_then(|c| in_savepoint(c, work).map_err(Reason::from)) {
+                tracing::warn!(?reason, "a write to the database failed");
             }
             Box::new(|_| {})
         });
@@ -157,13 +172,22 @@ impl Database {
 
     fn send(
         &self,
-        job: impl FnOnce(Result<&Connection, String>) -> Reply + Send + 'static,
+        job: impl FnOnce(Result<&Connection, Reason>) -> Reply + Send + 'static,
     ) -> Result<(), DatabaseError> {
-        self.jobs.send(Box::new(job)).map_err(|_| self.failed("the database thread has ended".into()))
+        self.jobs.send(Box::new(job)).map_err(|_| DatabaseError::of(&self.path, ended()))
     }
+}
 
-    fn failed(&self, detail: String) -> DatabaseError {
-        DatabaseError::Failed { path: self.path.clone(), detail }
+fn ended() -> Reason {
+    Reason::Other("the database thread has ended".into())
+}
+
+impl DatabaseError {
+    fn of(path: &Path, reason: Reason) -> Self {
+        match reason {
+            Reason::DiskFull => Self::DiskFull(path.into()),
+            Reason::Other(detail) => Self::Failed { path: path.into(), detail },
+        }
     }
 }
 
@@ -180,11 +204,11 @@ pub fn compact(path: &Path) -> Result<(), DatabaseError> {
         // The log has the earlier pages.
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0))
     };
-    let failed = |detail: String| DatabaseError::Failed { path: path.into(), detail };
+    let busy = "another process reads it all the time: end that process, then try again";
     match compact() {
         Ok(false) => Ok(()),
-        Ok(true) => Err(failed("another process reads it all the time: end that process, then try again".into())),
-        Err(error) => Err(failed(error.to_string())),
+        Ok(true) => Err(DatabaseError::of(path, Reason::Other(busy.into()))),
+        Err(error) => Err(DatabaseError::of(path, error.into())),
     }
 }
 
@@ -215,15 +239,15 @@ fn in_savepoint<T>(
 /// Runs the waiting jobs in one transaction, and replies after the commit.
 fn serve(connection: &Connection, inbox: &mpsc::Receiver<Job>) {
     while let Ok(first) = inbox.recv() {
-        let begun = connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| error.to_string());
+        let begun = connection.execute_batch("BEGIN IMMEDIATE").map_err(Reason::from);
         let mut replies = Vec::new();
         for job in std::iter::once(first).chain(inbox.try_iter().take(Database::SHARED - 1)) {
-            replies.push(job(begun.as_ref().map(|()| connection).map_err(String::clone)));
+            replies.push(job(begun.as_ref().map(|()| connection).map_err(Reason::clone)));
         }
         let committed = begun.and_then(|()| {
             connection.execute_batch("COMMIT").map_err(|error| {
                 let _ = connection.execute_batch("ROLLBACK");
-                error.to_string()
+                Reason::from(error)
             })
         });
         for reply in replies {

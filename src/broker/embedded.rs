@@ -65,7 +65,7 @@ impl Embedded {
                 c.execute("UPDATE queue SET taken = 0, redelivered = 1 WHERE taken = 1", [])
             })
             .await
-            .map_err(|error| unavailable("open the queues", &error))?;
+            .map_err(|error| failure("open the queues", &error))?;
         let notifiers = || StageName::ALL.into_iter().map(|stage| (stage, Notify::new())).collect();
         let stopped = StageName::ALL.into_iter().map(|stage| (stage, AtomicBool::new(false))).collect();
         let shared = Shared { arrived: notifiers(), left: notifiers(), stopped, capacity };
@@ -74,18 +74,24 @@ impl Embedded {
 
     /// The number of messages in each queue, for a process that only reads.
     pub async fn peek(path: &std::path::Path) -> Result<Vec<Depth>, BrokerError> {
-        let database = Database::open(path, Access::Read).map_err(|error| unavailable("read the queues", &error))?;
+        let database = Database::open(path, Access::Read).map_err(|error| failure("read the queues", &error))?;
         depths(&database).await
+    }
+
+    /// The dead letters, oldest first, for a process that only reads.
+    pub async fn peek_dead_letters(path: &std::path::Path) -> Result<Vec<DeadLetter>, BrokerError> {
+        let database = Database::open(path, Access::Read).map_err(|error| failure("read the dead letters", &error))?;
+        dead_letters(&database, i64::MAX).await
     }
 
     /// The ids of all messages, unacknowledged ones included, for a process that only reads.
     pub async fn message_ids(path: &std::path::Path) -> Result<HashSet<String>, BrokerError> {
-        let database = Database::open(path, Access::Read).map_err(|error| unavailable("read the queues", &error))?;
+        let database = Database::open(path, Access::Read).map_err(|error| failure("read the queues", &error))?;
         let read = database.call(|c| {
             let mut rows = c.prepare("SELECT id FROM queue")?;
             rows.query_map([], |row| row.get(0))?.collect()
         });
-        read.await.map_err(|error| unavailable("read the queues", &error))
+        read.await.map_err(|error| failure("read the queues", &error))
     }
 
     /// Returns false if there is no room.
@@ -105,7 +111,7 @@ impl Embedded {
                 .execute(params![id, stage.as_str(), due_ms, body])?;
             Ok(true)
         });
-        let enqueued = enqueue.await.map_err(|error| unavailable("enqueue", &error))?;
+        let enqueued = enqueue.await.map_err(|error| failure("enqueue", &error))?;
         if enqueued {
             self.shared.arrived[&stage].notify_waiters();
         }
@@ -113,8 +119,21 @@ impl Embedded {
     }
 }
 
-fn unavailable(what: &str, error: &DatabaseError) -> BrokerError {
-    BrokerError::Unavailable { what: what.into(), detail: error.to_string() }
+async fn dead_letters(database: &Database, limit: i64) -> Result<Vec<DeadLetter>, BrokerError> {
+    let read = database.call(move |c| {
+        let mut rows = c.prepare("SELECT letter FROM dead ORDER BY seq LIMIT ?1")?;
+        rows.query_map([limit], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()
+    });
+    let letters = read.await.map_err(|error| failure("read the dead letters", &error))?;
+    Ok(letters.iter().filter_map(|letter| serde_json::from_str(letter).ok()).collect())
+}
+
+fn failure(what: &str, error: &DatabaseError) -> BrokerError {
+    let (what, detail) = (what.into(), error.to_string());
+    match error {
+        DatabaseError::DiskFull(_) => BrokerError::Refused { what, detail },
+        _ => BrokerError::Unavailable { what, detail },
+    }
 }
 
 fn now_ms() -> i64 {
@@ -154,7 +173,7 @@ fn count(c: &Connection) -> rusqlite::Result<HashMap<Option<StageName>, Depth>> 
 }
 
 async fn depths(database: &Database) -> Result<Vec<Depth>, BrokerError> {
-    let counted = database.call(count).await.map_err(|error| unavailable("count the messages", &error))?;
+    let counted = database.call(count).await.map_err(|error| failure("count the messages", &error))?;
     let mut depths: Vec<Depth> = counted.into_values().collect();
     depths.sort_by_key(|depth| (depth.stage.is_none(), depth.stage));
     Ok(depths)
@@ -191,7 +210,7 @@ impl Broker for Embedded {
                 params![id, letter],
             )
         });
-        dead_letter.await.map(drop).map_err(|error| unavailable("add a dead letter", &error))
+        dead_letter.await.map(drop).map_err(|error| failure("add a dead letter", &error))
     }
 
     async fn consume(&self, stage: StageName, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
@@ -210,12 +229,7 @@ impl Broker for Embedded {
     }
 
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
-        let read = self.database.call(move |c| {
-            let mut rows = c.prepare("SELECT letter FROM dead ORDER BY seq LIMIT ?1")?;
-            rows.query_map([limit as i64], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()
-        });
-        let letters = read.await.map_err(|error| unavailable("read the dead letters", &error))?;
-        Ok(letters.iter().filter_map(|letter| serde_json::from_str(letter).ok()).collect())
+        dead_letters(&self.database, limit as i64).await
     }
 
     async fn take_dead_letters(&self, filter: &DeadLetterFilter<'_>) -> Result<Vec<DeadLetter>, BrokerError> {
@@ -225,13 +239,13 @@ impl Broker for Embedded {
         let removal = self
             .database
             .call(move |c| ids.iter().try_for_each(|id| c.execute("DELETE FROM dead WHERE id = ?1", [id]).map(drop)));
-        removal.await.map_err(|error| unavailable("remove dead letters", &error))?;
+        removal.await.map_err(|error| failure("remove dead letters", &error))?;
         Ok(letters)
     }
 
     async fn remove_messages(&self, matches: &BodyFilter<'_>) -> Result<u64, BrokerError> {
         const PAGE: usize = 500;
-        let failed = |error| unavailable("remove messages", &error);
+        let failed = |error| failure("remove messages", &error);
         let (mut after, mut removed) = (0, 0);
         loop {
             let page = self.database.call(move |c| {
@@ -255,7 +269,7 @@ impl Broker for Embedded {
 
     async fn check(&self) -> Result<(), BrokerError> {
         let check = self.database.call(|c| c.query_row("SELECT count(*) FROM queue", [], |row| row.get::<_, i64>(0)));
-        check.await.map(drop).map_err(|error| unavailable("read the queues", &error))
+        check.await.map(drop).map_err(|error| failure("read the queues", &error))
     }
 }
 
@@ -395,8 +409,11 @@ impl Receipt for Unacked {
         let seq = self.seq;
         let removal =
             self.broker.database.call(move |c| c.prepare_cached("DELETE FROM queue WHERE seq = ?1")?.execute([seq]));
-        if let Err(error) = removal.await {
-            tracing::warn!(%error, "an acknowledgement was lost; the message is delivered again");
+        match removal.await {
+            Ok(_) => {}
+            // The worker says so of its next call.
+            Err(error @ DatabaseError::DiskFull(_)) => tracing::debug!(%error, "an acknowledgement was lost"),
+            Err(error) => tracing::warn!(%error, "an acknowledgement was lost; the message is delivered again"),
         }
     }
 

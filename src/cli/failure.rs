@@ -15,26 +15,30 @@ impl Failure {
         Self { code: 1, message: message.to_string() }
     }
 
-    /// The command could not run: bad input, an unreachable server, a full disk. Exit 3. (2 is clap's, for usage.)
+    /// The command could not run: a missing file, bad input, an unreachable server, a full disk. Exit 3.
     pub fn broken(message: impl fmt::Display) -> Self {
         Self { code: 3, message: message.to_string() }
     }
 
-    /// Flags contradict each other. Exit 2, as clap's own.
+    /// Flags, environment or settings file are wrong in themselves, whatever there is in files and servers. Exit 2, as
+    /// clap's own.
     pub fn usage(message: impl fmt::Display) -> Self {
         Self { code: 2, message: message.to_string() }
     }
 
-    /// All faults, not only the first.
-    pub fn all(faults: Vec<String>) -> Self {
-        Self::broken(faults.join("\n          "))
+    /// All faults of the settings, not only the first.
+    pub fn settings(faults: &[String]) -> Self {
+        Self::usage(faults.join("\n          "))
     }
 
     /// The values of both, or the faults of both.
     pub fn join<A, B>(one: Result<A, Self>, other: Result<B, Self>) -> Result<(A, B), Self> {
         match (one, other) {
             (Ok(one), Ok(other)) => Ok((one, other)),
-            (Err(one), Err(other)) => Err(Self::all(vec![one.message, other.message])),
+            (Err(one), Err(other)) => Err(Self {
+                code: one.code.max(other.code),
+                message: format!("{}\n          {}", one.message, other.message),
+            }),
             (Err(failure), _) | (_, Err(failure)) => Err(failure),
         }
     }

@@ -7,6 +7,7 @@ pub mod operate;
 mod output;
 mod process;
 mod progress;
+mod progress_lines;
 pub mod run;
 pub mod settings;
 
@@ -121,7 +122,7 @@ pub fn main() -> ExitCode {
     Definition::load(Cli::command(), &arguments)
         .and_then(|definition| dispatch(parse(&definition, &arguments), &definition))
         .unwrap_or_else(|failure| {
-            eprintln!("facemill: {}", failure.message);
+            output::print_note(&failure.message);
             ExitCode::from(failure.code)
         })
 }

@@ -1,5 +1,6 @@
 //! Printing for people and programs.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -22,11 +23,16 @@ pub fn print_text(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Prints a line for a person to standard error. Unlike `eprintln!` it does not panic where nobody reads it: a command
+/// goes on when its terminal is closed.
+pub fn print_note(text: impl fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "facemill: {text}");
+}
+
 /// Prints the warnings of reading a source to standard error. Call it after the progress bar has finished.
 pub fn print_warnings(warnings: &Warnings) {
     for warning in warnings.lines() {
-        // Without standard error there is nobody to warn.
-        let _ = writeln!(io::stderr().lock(), "facemill: warning: {warning}");
+        print_note(format_args!("warning: {warning}"));
     }
 }
 
@@ -43,6 +49,18 @@ pub fn check_conflicts(in_conflict: u64) -> Result<ExitCode, Failure> {
 /// A value in the form in which people write it.
 pub fn plain(value: &serde_json::Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// The first lines of a long list, and how many things more there are; each line ends with a line break. `--json` has
+/// all of them.
+pub fn first_lines(lines: impl ExactSizeIterator<Item = String>, things: &str) -> String {
+    const MOST: usize = 20;
+    let more = lines.len().saturating_sub(MOST);
+    let mut text: String = lines.take(MOST).collect();
+    if more > 0 {
+        text.push_str(&format!("... and {more} more {things}: see --json\n"));
+    }
+    text
 }
 
 /// `1 crop`, `2 crops`.

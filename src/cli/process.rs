@@ -1,21 +1,23 @@
 //! Logs, traces, the runtime, signals and the author of a command.
 
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::failure::Failure;
+use crate::cli::output::print_note;
 use crate::cli::progress::Bars;
 use crate::telemetry::{Telemetry, TelemetrySettings};
-
-/// The exit code of an interrupted command, as shells report Ctrl-C.
-pub const INTERRUPTED: u8 = 130;
 
 /// Starts logging, and sends traces and metrics if the environment says so. `scraped`: Prometheus reads the metrics of
 /// this process. Keep the value until the command ends.
 pub fn observe(log: &str, bars: &Bars, service: &str, scraped: bool) -> Result<Telemetry, Failure> {
     let settings = TelemetrySettings { log, sink: bars.sink(), service: service.to_owned(), scraped };
-    Telemetry::start(settings).map_err(Failure::broken)
+    Telemetry::start(settings).map_err(Failure::usage)
 }
 
 /// How long the end of a command waits for its blocking threads.
@@ -39,20 +41,52 @@ pub fn person() -> String {
     format!("{user}@{}", crate::services::work::host_name())
 }
 
-/// Shuts down in order after the first Ctrl-C or SIGTERM, and exits at once after the second.
+/// The signals that end a command, Ctrl-C (SIGINT) and SIGTERM. After the first the command shuts down in order; the
+/// second ends the process at once.
+#[derive(Debug)]
+pub struct Signals {
+    /// Cancelled by the first signal.
+    pub shutdown: CancellationToken,
+    /// The exit code of a process that the first signal would have ended; 0 before it.
+    code: Arc<AtomicU8>,
+}
+
+impl Signals {
+    /// Catches signals from here to the end of the process: dropping the value does not let them end it again.
+    pub fn catch() -> Self {
+        let signals = Self { shutdown: CancellationToken::new(), code: Arc::default() };
+        tokio::spawn(hear(signals.shutdown.clone(), signals.code.clone()));
+        signals
+    }
+
+    /// The exit code of a command that a signal has interrupted, as shells report it: 130 or 143.
+    pub fn exit_code(&self) -> ExitCode {
+        match self.code.load(Ordering::Relaxed) {
+            0 => ExitCode::from(SIGINT_CODE),
+            code => ExitCode::from(code),
+        }
+    }
+}
+
+const SIGINT_CODE: u8 = 128 + 2;
+const SIGTERM_CODE: u8 = 128 + 15;
+
 #[expect(clippy::exit, reason = "the second signal must end the process at once")]
-pub async fn signals(shutdown: CancellationToken) {
-    use tokio::signal::unix::{SignalKind, signal};
+async fn hear(shutdown: CancellationToken, code: Arc<AtomicU8>) {
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         return tracing::warn!("cannot catch signals: Ctrl-C ends the process at once");
     };
-    let mut next = async || tokio::select! { _ = interrupt.recv() => (), _ = terminate.recv() => () };
-    next().await;
-    eprintln!("finishing what is in flight; press Ctrl-C again to stop at once");
+    let mut next = async || {
+        tokio::select! {
+            _ = interrupt.recv() => SIGINT_CODE,
+            _ = terminate.recv() => SIGTERM_CODE,
+        }
+    };
+    code.store(next().await, Ordering::Relaxed);
     shutdown.cancel();
-    next().await;
-    std::process::exit(INTERRUPTED.into());
+    print_note("finishing what is in flight; press Ctrl-C again to stop at once");
+    std::process::exit(next().await.into());
 }
 
 #[cfg(test)]

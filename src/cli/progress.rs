@@ -1,13 +1,16 @@
-//! Progress bars, on terminals only.
+//! Progress: bars on a terminal, and a line a minute elsewhere.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
+use crate::cli::output::print_note;
+use crate::cli::progress_lines::ProgressLines;
 use crate::domain::{Ending, StageName};
 use crate::ledger::{Counts, EventKind};
 use crate::pipeline::event::{Observer, PhotoEvent};
@@ -16,50 +19,78 @@ use crate::telemetry::Sink;
 
 /// All progress bars of a command. Log lines do not disturb them.
 #[derive(Debug, Clone)]
-pub struct Bars(MultiProgress);
+pub struct Bars {
+    drawn: MultiProgress,
+    /// None: the bars are drawn, or not wanted.
+    lines: Option<Arc<ProgressLines>>,
+}
 
 impl Bars {
-    /// Bars on standard error if that is a terminal and `wanted`.
+    /// How often standard error gets a line if it is no terminal.
+    const PERIOD: Duration = Duration::from_secs(60);
+
+    /// Bars on standard error if that is a terminal, else lines. Neither if they are not `wanted`.
     pub fn new(wanted: bool) -> Self {
-        let target = match wanted && io::stderr().is_terminal() {
-            true => ProgressDrawTarget::stderr(),
-            false => ProgressDrawTarget::hidden(),
-        };
-        Self(MultiProgress::with_draw_target(target))
+        let is_drawn = wanted && io::stderr().is_terminal();
+        let target = if is_drawn { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let lines = (wanted && !is_drawn).then(|| ProgressLines::start(Self::PERIOD, |line| print_note(line)));
+        Self { drawn: MultiProgress::with_draw_target(target), lines }
     }
 
     /// The sink for log lines while bars are drawn.
     pub fn sink(&self) -> Sink {
-        let bars = self.0.clone();
-        std::sync::Arc::new(move |line| bars.suspend(|| io::stderr().write_all(line)))
+        let bars = self.drawn.clone();
+        Arc::new(move |line| {
+            let _ = bars.suspend(|| io::stderr().write_all(line));
+        })
     }
 
     /// A bar of `total` things, with rate and time left.
     pub fn count(&self, what: &'static str, total: u64) -> ProgressBar {
-        let bar = self.0.add(ProgressBar::new(total));
-        bar.set_style(style("{prefix:9} {wide_bar} {human_pos} of {human_len}, {rate}, {eta} left {msg}"));
-        bar.set_prefix(what);
+        let bar = self.add(ProgressBar::new(total), what);
+        bar.set_style(style("{prefix:9} {wide_bar} {human_pos} of {human_len}{pace} {msg}"));
+        bar
+    }
+
+    fn add(&self, bar: ProgressBar, what: &'static str) -> ProgressBar {
+        let bar = self.drawn.add(bar.with_prefix(what));
+        if let Some(lines) = &self.lines {
+            lines.add(&bar);
+        }
         bar
     }
 
     /// A bar for reading a dump.
     pub fn reading(&self) -> Reading {
-        Reading { bar: self.0.add(ProgressBar::no_length()) }
+        Reading { bar: self.add(ProgressBar::no_length(), "dump") }
     }
 
     pub fn clear(&self) {
         // A hidden bar needs no redraw.
-        let _ = self.0.clear();
+        let _ = self.drawn.clear();
+        if let Some(lines) = &self.lines {
+            lines.clear();
+        }
     }
 }
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template)
         .expect("the templates are valid")
-        .with_key("rate", |state: &ProgressState, text: &mut dyn fmt::Write| {
-            let _ = write!(text, "{:.1}/s", state.per_sec());
+        .with_key("pace", |state: &ProgressState, text: &mut dyn fmt::Write| {
+            let left = state.len().is_some_and(|len| len > state.pos()).then(|| state.eta());
+            let _ = text.write_str(&pace(state.per_sec(), left));
         })
         .progress_chars("━╸─")
+}
+
+/// The rate, and the time left where something is left: `, 3.2/s, 40s left`. While nothing moves, no time is known.
+fn pace(rate: f64, left: Option<Duration>) -> String {
+    match left {
+        None => String::new(),
+        Some(_) if rate < 0.01 => ", waiting".to_owned(),
+        Some(left) => format!(", {rate:.1}/s, {:#} left", HumanDuration(left)),
+    }
 }
 
 /// The progress of reading a dump.
@@ -69,13 +100,10 @@ pub struct Reading {
 
 impl Reading {
     pub fn show(&self, progress: Progress) {
-        if self.bar.is_hidden() {
-            return;
-        }
-        if self.bar.position() == 0 {
+        if self.bar.position() == 0 && !self.bar.is_hidden() {
             self.bar.set_style(style(match progress.total {
-                Some(_) => "dump      {wide_bar} {bytes} of {total_bytes}, {binary_bytes_per_sec}, {eta} left, {msg}",
-                None => "dump      {spinner} {bytes}, {binary_bytes_per_sec}, {msg}",
+                Some(_) => "{prefix:9} {wide_bar} {bytes} of {total_bytes}, {binary_bytes_per_sec}, {eta} left, {msg}",
+                None => "{prefix:9} {spinner} {bytes}, {binary_bytes_per_sec}, {msg}",
             }));
         }
         if let Some(total) = progress.total {
@@ -103,8 +131,12 @@ struct StageRow {
 }
 
 impl StageRow {
+    /// A bar of nothing has no length: with the length 0 it would be full.
     fn arrive(&self, photos: u64) {
-        self.bar.set_length(self.arrived.fetch_add(photos, Ordering::Relaxed) + photos);
+        let arrived = self.arrived.fetch_add(photos, Ordering::Relaxed) + photos;
+        if arrived > 0 {
+            self.bar.set_length(arrived);
+        }
     }
 
     fn note(&self, what: &'static str, photos: u64) {
@@ -120,6 +152,7 @@ impl Board {
     pub fn new(bars: &Bars, counts: &Counts) -> Self {
         let row = |stage: StageName| {
             let bar = bars.count(stage.as_str(), 0);
+            bar.unset_length();
             (stage, StageRow { bar, tally: Mutex::default(), arrived: AtomicU64::new(0) })
         };
         let stages: BTreeMap<_, _> = StageName::ALL.into_iter().map(row).collect();

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use crate::server_error::ServerError;
 #[derive(Debug, Clone)]
 pub struct Folder {
     root: PathBuf,
+    write_refusal: Arc<OnceLock<ServerError>>,
 }
 
 impl Folder {
@@ -24,7 +26,13 @@ impl Folder {
     const LOCK: &'static str = ".objects.lock";
 
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), write_refusal: Arc::default() }
+    }
+
+    /// Why this folder takes no more objects: its disk is full, or is mounted for reading only. None: no write has
+    /// failed for that yet.
+    pub fn write_refusal(&self) -> Option<&ServerError> {
+        self.write_refusal.get()
     }
 
     pub fn path(&self, key: &ObjectKey) -> PathBuf {
@@ -32,12 +40,19 @@ impl Folder {
     }
 
     async fn blocking<T: Send + 'static>(
+        &self,
         what: String,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> Result<T, ObjectError> {
         match tokio::task::spawn_blocking(work).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(failure(what, &error).into()),
+            Ok(Err(error)) => {
+                let failure = failure(what, &error);
+                if refuses_all_writes(&error) {
+                    let _ = self.write_refusal.set(failure.clone());
+                }
+                Err(failure.into())
+            }
             Err(error) => Err(ServerError::Unavailable { what, detail: error.to_string() }.into()),
         }
     }
@@ -45,7 +60,7 @@ impl Folder {
     /// None: the object does not exist.
     async fn read(&self, key: &ObjectKey) -> Result<Option<Vec<u8>>, ObjectError> {
         let (path, hash) = (self.path(key), key.content_hash());
-        let read = Self::blocking(format!("read {}", path.display()), move || read_checked(&path, hash)).await?;
+        let read = self.blocking(format!("read {}", path.display()), move || read_checked(&path, hash)).await?;
         match read {
             None => Ok(None),
             Some(Ok(body)) => Ok(Some(body)),
@@ -56,12 +71,16 @@ impl Folder {
 
 /// A full disk or a missing permission lasts until a person acts. Other file errors may be temporary.
 fn failure(what: String, error: &io::Error) -> ServerError {
-    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     let detail = error.to_string();
-    match error.kind() {
-        PermissionDenied | ReadOnlyFilesystem | StorageFull | QuotaExceeded => ServerError::Refused { what, detail },
-        _ => ServerError::Unavailable { what, detail },
+    match refuses_all_writes(error) || error.kind() == io::ErrorKind::PermissionDenied {
+        true => ServerError::Refused { what, detail },
+        false => ServerError::Unavailable { what, detail },
     }
+}
+
+fn refuses_all_writes(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), QuotaExceeded | ReadOnlyFilesystem | StorageFull)
 }
 
 /// None: there is no such file.
@@ -146,7 +165,7 @@ fn version_of(body: &[u8]) -> Version {
 impl Objects for Folder {
     async fn put(&self, key: &ObjectKey, body: Bytes, _media_type: &str) -> Result<bool, ObjectError> {
         let (path, hash, access) = (self.path(key), key.content_hash(), access(key));
-        Self::blocking(format!("write {}", path.display()), move || {
+        self.blocking(format!("write {}", path.display()), move || {
             if hash.is_some() && is_intact(&path, hash)? {
                 return Ok(false);
             }
@@ -158,7 +177,7 @@ impl Objects for Folder {
 
     async fn put_if_absent(&self, key: &ObjectKey, body: Bytes, _media_type: &str) -> Result<PutIfAbsent, ObjectError> {
         let (path, access) = (self.path(key), access(key));
-        Self::blocking(format!("write {}", path.display()), move || store_if_absent(&path, &body, access)).await
+        self.blocking(format!("write {}", path.display()), move || store_if_absent(&path, &body, access)).await
     }
 
     async fn compare_and_swap(
@@ -169,7 +188,7 @@ impl Objects for Folder {
         _media_type: &str,
     ) -> Result<Swap, ObjectError> {
         let (root, path, expected, access) = (self.root.clone(), self.path(key), expected.clone(), access(key));
-        Self::blocking(format!("replace {}", path.display()), move || {
+        self.blocking(format!("replace {}", path.display()), move || {
             let _lock = lock(&root)?;
             if read_file(&path)?.is_none_or(|present| version_of(&present) != expected) {
                 return Ok(Swap::Conflict);
@@ -191,7 +210,7 @@ impl Objects for Folder {
             let detail = format!("a folder cannot link to {photo}");
             return Err(ServerError::Refused { what, detail }.into());
         };
-        Self::blocking(what, move || store_link(&path, &photo, hash)).await
+        self.blocking(what, move || store_link(&path, &photo, hash)).await
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
@@ -206,12 +225,12 @@ impl Objects for Folder {
 
     async fn exists(&self, key: &ObjectKey) -> Result<bool, ObjectError> {
         let path = self.path(key);
-        Self::blocking(format!("look for {}", path.display()), move || path.try_exists()).await
+        self.blocking(format!("look for {}", path.display()), move || path.try_exists()).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError> {
         let (root, path) = (self.root.clone(), self.path(key));
-        Self::blocking(format!("delete {}", path.display()), move || {
+        self.blocking(format!("delete {}", path.display()), move || {
             if !path.try_exists()? && !is_link(&path) {
                 return Ok(());
             }
@@ -227,7 +246,7 @@ impl Objects for Folder {
     async fn list(&self, prefix: &str, after: Option<&ObjectKey>, limit: usize) -> Result<Page, ObjectError> {
         let (root, prefix) = (self.root.clone(), prefix.to_owned());
         let after = after.map(|key| key.as_str().to_owned()).unwrap_or_default();
-        Self::blocking(format!("list {}", root.display()), move || {
+        self.blocking(format!("list {}", root.display()), move || {
             let mut page = Page::default();
             let mut walk = Walk { root: &root, prefix: &prefix, after: &after, limit, page: &mut page };
             walk.below("")?;
@@ -239,7 +258,7 @@ impl Objects for Folder {
     async fn check(&self) -> Result<(), ObjectError> {
         let root = self.root.clone();
         let probe = root.join(format!(".check-{:x}{PARTIAL}", nonce()));
-        Self::blocking(format!("write to {}", self.root.display()), move || {
+        self.blocking(format!("write to {}", self.root.display()), move || {
             std::fs::create_dir_all(&root)?;
             std::fs::write(&probe, b"facemill")?;
             std::fs::remove_file(&probe)

@@ -31,8 +31,10 @@ pub enum LocalError {
     Database(#[from] DatabaseError),
     #[error(transparent)]
     Server(#[from] ServerError),
-    #[error(transparent)]
+    #[error("{0}; nothing is lost: run the same command again afterwards")]
     Worker(#[from] WorkerError),
+    #[error("the folder takes no more files: {0}; nothing is lost: free some space, then run the same command again")]
+    NoRoom(ServerError),
 }
 
 /// The folder of a run: `originals/`, `faces/`, the records, the SQLite file with ledger and queues, and the index.

@@ -11,6 +11,9 @@ use crate::domain::{Cause, Id, Message, RunName, StageName};
 use crate::ledger::Filter;
 use crate::server_error::ServerError;
 
+/// A limit that takes all dead letters.
+pub const ALL: usize = usize::MAX >> 1;
+
 /// The dead letters of one run, and those without a photo, which belong to no run.
 #[derive(Clone, Copy)]
 pub struct DeadLetters<'a> {
@@ -50,16 +53,9 @@ pub struct ReplaySummary {
 }
 
 impl DeadLetters<'_> {
-    /// The letters that the filter matches, oldest first.
-    pub async fn list(&self, filter: &Filter) -> Result<Vec<Letter>, ServerError> {
-        Ok(self.matching(filter).await?.iter().map(Letter::of).collect())
-    }
-
-    /// The letters of a photo, or the one without a photo whose id starts with `id`; with their messages.
-    pub async fn find(&self, id: &str) -> Result<Vec<Letter>, ServerError> {
-        let letters = self.matching(&Filter::default()).await?;
-        let shown = letters.iter().map(|letter| Letter { body: Some(letter.body.clone()), ..Letter::of(letter) });
-        Ok(shown.filter(|letter| letter.is_called(id)).collect())
+    /// How many letters the filter matches.
+    pub async fn count(&self, filter: &Filter) -> Result<u64, ServerError> {
+        Ok(self.matching(filter).await?.len() as u64)
     }
 
     /// Requeues the photos of the matching letters, then removes these letters. After an error no letter is removed,
@@ -96,23 +92,21 @@ impl DeadLetters<'_> {
 
     /// Removes the matching letters and returns how many. Their photos stay failed.
     pub async fn remove(&self, filter: &Filter) -> Result<u64, ServerError> {
-        let taken = self.requeue.broker.take_dead_letters(&|letter| self.has(letter, filter)).await?;
+        let taken = self.requeue.broker.take_dead_letters(&|letter| belongs(letter, self.run, filter)).await?;
         Ok(taken.len() as u64)
     }
 
     async fn matching(&self, filter: &Filter) -> Result<Vec<DeadLetter>, ServerError> {
-        const ALL: usize = usize::MAX >> 1;
         let mut letters = self.requeue.broker.dead_letters(ALL).await?;
-        letters.retain(|letter| self.has(letter, filter));
+        letters.retain(|letter| belongs(letter, self.run, filter));
         Ok(letters)
     }
+}
 
-    /// Whether the letter belongs to the run, or to none, and the filter matches it.
-    fn has(&self, letter: &DeadLetter, filter: &Filter) -> bool {
-        let message = Message::decode(letter.body.as_bytes()).ok();
-        message.as_ref().is_none_or(|message| message.photo.run == *self.run)
-            && matches(filter, letter, message.as_ref())
-    }
+/// Whether the letter belongs to the run, or to none, and the filter matches it.
+fn belongs(letter: &DeadLetter, run: &RunName, filter: &Filter) -> bool {
+    let message = Message::decode(letter.body.as_bytes()).ok();
+    message.as_ref().is_none_or(|message| message.photo.run == *run) && matches(filter, letter, message.as_ref())
 }
 
 /// Whether the filter matches the letter. `message`: the letter's, if facemill wrote it.
@@ -127,6 +121,18 @@ fn matches(filter: &Filter, letter: &DeadLetter, message: Option<&Message>) -> b
 impl Letter {
     /// Digits of the hash that name a letter without a photo.
     pub const SHORT: usize = 12;
+
+    /// The letters of the run that the filter matches, oldest first.
+    pub fn list(letters: &[DeadLetter], run: &RunName, filter: &Filter) -> Vec<Self> {
+        letters.iter().filter(|letter| belongs(letter, run, filter)).map(Self::of).collect()
+    }
+
+    /// The letters of a photo, or the one without a photo whose id starts with `id`; with their messages.
+    pub fn find(letters: &[DeadLetter], run: &RunName, id: &str) -> Vec<Self> {
+        let of_run = letters.iter().filter(|letter| belongs(letter, run, &Filter::default()));
+        let shown = of_run.map(|letter| Self { body: Some(letter.body.clone()), ..Self::of(letter) });
+        shown.filter(|letter| letter.is_called(id)).collect()
+    }
 
     fn of(letter: &DeadLetter) -> Self {
         let message = Message::decode(letter.body.as_bytes()).ok();
@@ -174,16 +180,22 @@ mod tests {
         fixture.broker.dead_letter(&foreign()).await.unwrap();
         let letters = DeadLetters { run: &fixture.run, requeue: fixture.requeue() };
         let filter = Filter { cause: Some(CauseCode::Timeout), ..Filter::default() };
-        let [letter] = &letters.list(&filter).await.unwrap()[..] else { panic!("one photo timed out") };
+        let list = async |filter: &Filter| {
+            let letters = fixture.broker.dead_letters(ALL).await.unwrap();
+            (Letter::list(&letters, &fixture.run, filter), letters)
+        };
+        let [letter] = &list(&filter).await.0[..] else { panic!("one photo timed out") };
         assert_eq!(letter.photo_id, Some(2.into()));
 
         let summary = letters.replay(&Filter::default()).await.unwrap();
         assert_eq!(summary, ReplaySummary { requeued: 2, foreign: 1, ..ReplaySummary::default() });
         assert_eq!(fixture.ready().await, 2);
-        let [left] = &letters.list(&Filter::default()).await.unwrap()[..] else { panic!("the foreign letter stays") };
+        let (listed, all) = list(&Filter::default()).await;
+        let [left] = &listed[..] else { panic!("the foreign letter stays") };
         assert_eq!((left.photo_id.as_ref(), &left.cause.code), (None, &CauseCode::ForeignMessage));
-        assert!(letters.find(&left.id[..Letter::SHORT - 1]).await.unwrap().is_empty(), "too short to name it");
-        let [found] = &letters.find(&left.id[..Letter::SHORT]).await.unwrap()[..] else { panic!("it is found") };
+        let find = |digits: usize| Letter::find(&all, &fixture.run, &left.id[..digits]);
+        assert!(find(Letter::SHORT - 1).is_empty(), "too short to name it");
+        let [found] = &find(Letter::SHORT)[..] else { panic!("it is found") };
         assert_eq!(found.body.as_deref(), Some("who are you?"));
         assert_eq!(letters.remove(&Filter::default()).await.unwrap(), 1);
         assert!(fixture.letters().await.is_empty());

@@ -11,11 +11,12 @@ use crate::archive::run_folders::{RunFolder, StoredRunFolders};
 use crate::archive::run_settings::{RunSettings, RunSettingsError, StoredRunSettings};
 use crate::dataset::IndexSource;
 use crate::domain::clock::now;
-use crate::domain::{Candidate, RunName, StageName};
+use crate::domain::{Candidate, CauseCode, RunName, StageName};
 use crate::inference::InferenceError;
+use crate::objects::folder::Folder;
 use crate::objects::observed::Observed;
 use crate::objects::{ObjectError, Objects};
-use crate::pipeline::event::Observer;
+use crate::pipeline::event::{Observer, PhotoEvent};
 use crate::pipeline::gate::Gate;
 use crate::pipeline::local::{Countdown, Finish, LocalError, LockedRunDir, RunDir, drive};
 use crate::pipeline::pause::Pause;
@@ -92,6 +93,8 @@ impl LocalRun {
     ) -> Result<Finish, LocalError> {
         let countdown = Arc::new(Countdown::default());
         observers.insert(0, countdown.clone());
+        let shutdown = shutdown.child_token();
+        observers.push(Arc::new(RoomCheck { folder: self.dir.objects.clone(), shutdown: shutdown.clone() }));
         let shared = Shared {
             broker: Arc::new(self.dir.broker.clone()),
             ledger: Arc::new(self.dir.ledger.clone()),
@@ -106,7 +109,26 @@ impl LocalRun {
             _ => self.stage_settings.cores,
         };
         let workers = workers::assemble(&self.stages.all, &shared, concurrency, |_| Pause::default());
-        drive(&self.run, &self.dir.ledger, &self.dir.broker, workers, countdown, shutdown).await
+        let finish = drive(&self.run, &self.dir.ledger, &self.dir.broker, workers, countdown, shutdown).await?;
+        match (finish, self.dir.objects.write_refusal()) {
+            (Finish::Interrupted { .. }, Some(refusal)) => Err(LocalError::NoRoom(refusal.clone())),
+            _ => Ok(finish),
+        }
+    }
+}
+
+/// Ends the run once its folder takes no more objects: all photos would wait for the same reason.
+struct RoomCheck {
+    folder: Folder,
+    shutdown: CancellationToken,
+}
+
+impl Observer for RoomCheck {
+    fn on_event(&self, event: &PhotoEvent<'_>) {
+        let cause = event.event.cause.as_ref();
+        if cause.is_some_and(|cause| cause.code == CauseCode::StoreRefused) && self.folder.write_refusal().is_some() {
+            self.shutdown.cancel();
+        }
     }
 }
 

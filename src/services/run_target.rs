@@ -4,13 +4,14 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::dead_letters::ALL;
 use super::requeue::Requeue;
 use super::servers::{ServerFaults, Servers};
 use crate::archive::records::Records;
 use crate::archive::run_settings::{RunSettingsError, StoredRunSettings};
 use crate::broker::embedded::Embedded;
 use crate::broker::rabbitmq::RabbitMq;
-use crate::broker::{Broker, Depth};
+use crate::broker::{Broker, DeadLetter, Depth};
 use crate::dataset::IndexSource;
 use crate::domain::RunName;
 use crate::ledger::Ledger;
@@ -103,6 +104,14 @@ impl RunTarget {
         match &self.site {
             Site::Folder { dir, .. } => Embedded::peek(&dir.ledger_file()).await,
             Site::Servers(servers) => servers.broker.depths().await,
+        }
+    }
+
+    /// All dead letters, oldest first. Another process may work in the folder.
+    pub async fn dead_letters(&self) -> Result<Vec<DeadLetter>, ServerError> {
+        match &self.site {
+            Site::Folder { dir, .. } => Embedded::peek_dead_letters(&dir.ledger_file()).await,
+            Site::Servers(servers) => servers.broker.dead_letters(ALL).await,
         }
     }
 

@@ -13,8 +13,9 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter}
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-/// Writes one line to standard error. The sink takes care of progress bars.
-pub type Sink = Arc<dyn Fn(&[u8]) -> io::Result<()> + Send + Sync>;
+/// Writes one line to standard error. The sink takes care of progress bars. A line that cannot be written is dropped:
+/// there is nowhere to say so.
+pub type Sink = Arc<dyn Fn(&[u8]) + Send + Sync>;
 
 /// The environment variable with the filter, in `tracing-subscriber`'s syntax: `facemill=debug`.
 pub const ENV: &str = "FACEMILL_LOG";
@@ -205,8 +206,7 @@ impl Write for Line<'_> {
 
 impl Drop for Line<'_> {
     fn drop(&mut self) {
-        // A failed write to the log cannot be reported anywhere.
-        let _ = (self.sink)(&self.text);
+        (self.sink)(&self.text);
     }
 }
 
@@ -220,10 +220,7 @@ mod tests {
     fn logged(style: Style, work: impl FnOnce()) -> String {
         let text: Arc<Mutex<Vec<u8>>> = Arc::default();
         let kept = text.clone();
-        let sink: Sink = Arc::new(move |line| {
-            kept.lock().unwrap().extend_from_slice(line);
-            Ok(())
-        });
+        let sink: Sink = Arc::new(move |line| kept.lock().unwrap().extend_from_slice(line));
         let layer = tracing_subscriber::fmt::layer().event_format(style).with_writer(Lines(sink));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), work);
         let text = text.lock().unwrap().clone();

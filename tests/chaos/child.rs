@@ -103,7 +103,9 @@ pub fn settings(stage: StageName) -> WorkerSettings {
 impl ChildSpec {
     /// Runs the task until SIGTERM, or until standard input is closed.
     pub fn run(self) {
-        let sink = Arc::new(|line: &[u8]| std::io::stderr().write_all(line));
+        let sink = Arc::new(|line: &[u8]| {
+            let _ = std::io::stderr().write_all(line);
+        });
         let service = "facemill-chaos".to_owned();
         let observed = telemetry::TelemetrySettings { log: "facemill=info", sink, service, scraped: false };
         let _telemetry = Telemetry::start(observed).expect("a log");

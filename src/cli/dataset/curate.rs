@@ -13,6 +13,7 @@ use crate::cli::dataset::features::FeatureArgs;
 use crate::cli::dataset::index::{IndexArgs, progress, thumbnails};
 use crate::cli::failure::Failure;
 use crate::cli::output::print_text;
+use crate::cli::process::Signals;
 use crate::cli::progress::Bars;
 use crate::cli::settings::flags::ModelArgs;
 use crate::cli::settings::run_target::RunTargetArgs;
@@ -73,8 +74,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     crate::cli::process::block_on(async {
         let certificate = args.access.certificate()?;
         let listener = listen("--listen", args.listen).await?;
-        let shutdown = CancellationToken::new();
-        let signals = tokio::spawn(crate::cli::process::signals(shutdown.clone()));
+        let Signals { shutdown, .. } = Signals::catch();
         let health = Arc::new(Health::new(shutdown.clone()));
         health.note(INDEX, Some("it is being brought up to date".into()));
         // The server outlives the page, so that a probe learns that the process shuts down.
@@ -123,7 +123,6 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             let _ = probes.await;
         }
         served.map_err(Failure::broken)?;
-        signals.abort();
         Ok(ExitCode::SUCCESS)
     })
 }

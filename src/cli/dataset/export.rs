@@ -3,15 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use tokio_util::sync::CancellationToken;
-
 use crate::archive::versions::StoredVersions;
 use crate::cli::dataset::index::{IndexArgs, progress};
 use crate::cli::dataset::selection::SelectionArgs;
 use crate::cli::dataset::versions::shards;
 use crate::cli::failure::Failure;
-use crate::cli::output::{print_json, print_text};
-use crate::cli::process::INTERRUPTED;
+use crate::cli::output::{print_json, print_note, print_text};
+use crate::cli::process::Signals;
 use crate::cli::progress::Bars;
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::dataset::selection::{Selection, select};
@@ -110,7 +108,7 @@ impl Args {
         if self.target.servers.are_given()
             && let Some(own) = self.target.servers.clients()?.objects.own_objects_below(bucket, key)
         {
-            return Err(Failure::broken(format!(
+            return Err(Failure::usage(format!(
                 "--to {}: the installation keeps its own objects there (`{own}/`): name another key",
                 self.to
             )));
@@ -180,8 +178,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             None => args.of_query(&target, &bars).await?,
         };
         let Prepared { settings, faces, selection, removed } = prepared;
-        let shutdown = CancellationToken::new();
-        let signals = tokio::spawn(crate::cli::process::signals(shutdown.clone()));
+        let signals = Signals::catch();
         let job = ExportJob {
             run: &target.run,
             faces: faces.as_ref(),
@@ -190,11 +187,10 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             selection: &selection,
             removed: removed.as_deref(),
             to: &to,
-            shutdown,
+            shutdown: signals.shutdown.clone(),
         };
         let bar = bars.count("exporting", selection.faces.len() as u64);
         let exported = export(&job, &|faces| bar.inc(faces)).await;
-        signals.abort();
         bars.clear();
         match exported {
             Ok(exported) if args.target.json => {
@@ -206,8 +202,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
                 Ok(ExitCode::SUCCESS)
             }
             Err(error @ ExportError::Interrupted) => {
-                eprintln!("facemill: {error}");
-                Ok(ExitCode::from(INTERRUPTED))
+                print_note(error);
+                Ok(signals.exit_code())
             }
             Err(error) => Err(Failure::broken(error)),
         }

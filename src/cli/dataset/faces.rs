@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::cli::dataset::index::{IndexArgs, progress, unrecorded_note};
 use crate::cli::failure::Failure;
-use crate::cli::output::{print_json, print_text};
+use crate::cli::output::{print_json, print_note, print_text};
 use crate::cli::progress::Bars;
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::dataset::export_filter::{EXPORT_FILTER, export_filter};
@@ -62,7 +62,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         let threshold = args.threshold.unwrap_or(index.threshold());
         let unrecorded = index.unrecorded(NAMED).map_err(Failure::broken)?;
         if let Some(note) = unrecorded_note(&unrecorded) {
-            eprintln!("facemill: {note}");
+            print_note(note);
         }
         let total = index.count(&args.query, threshold);
         let placeholders = placeholders(&index, &args.query, threshold)?;

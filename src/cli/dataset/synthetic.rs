@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::cli::dataset::train::progress_bar;
 use crate::cli::failure::Failure;
+use crate::cli::output::{print_note, print_text};
 use crate::config::Models;
 use crate::domain::{FacePolicy, ImageFormat, Search};
 use crate::training::labels::{self, LabelledCrop};
@@ -62,7 +63,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         let name = photo.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         match portrait(&args, photo, &detector) {
             Ok(portrait) => cut(&portrait, &detector, &name, &args, &mut writer)?,
-            Err(reason) => eprintln!("facemill: skipped {}: {reason}", photo.display()),
+            Err(reason) => print_note(format_args!("skipped {}: {reason}", photo.display())),
         }
         bar.inc(args.per_photo as u64);
     }
@@ -172,8 +173,7 @@ impl Writer {
         for file in [&mut self.labels, &mut self.border, &mut self.unmirrored] {
             file.flush().map_err(|error| unusable(&self.out, error))?;
         }
-        println!("{} crops in {}", self.written, self.out.display());
-        Ok(())
+        print_text(&format!("{} crops in {}\n", self.written, self.out.display()))
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use crate::cli::failure::Failure;
-use crate::cli::output::{print_json, print_text};
+use crate::cli::output::{counted, first_lines, print_json, print_text};
 use crate::cli::progress::Bars;
 use crate::cli::settings::reading::ReadingArgs;
 use crate::cli::settings::run_target::RunTargetArgs;
@@ -36,7 +36,7 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
     if args.place.json { print_json(&findings) } else { print_text(&text(&findings, producer)) }?;
     match findings.faults.len() {
         0 => Ok(ExitCode::SUCCESS),
-        faults => Err(Failure::findings(format!("{faults} photos are not accounted for"))),
+        faults => Err(Failure::findings(format!("{} not accounted for", counted(faults as u64, "photo")))),
     }
 }
 
@@ -56,18 +56,18 @@ fn write(text: &mut String, findings: &Findings, producer: &str) -> std::fmt::Re
     if findings.others > 0 {
         writeln!(text, "{:>9} more in the ledger, from another dump", findings.others)?;
     }
-    for Fault { photo_id, kind, detail } in &findings.faults {
-        let id = photo_id.as_str().escape_debug();
-        write!(text, "photo {id}: {}: {detail}", kind.as_str())?;
-        match kind {
-            FaultKind::Missing => write!(text, ": `{producer}` enqueues it")?,
-            FaultKind::Conflict => text.push_str(": --id-prefix keeps two sources apart"),
-            _ => {}
-        }
-        writeln!(text)?;
-    }
+    text.push_str(&first_lines(findings.faults.iter().map(|fault| line(fault, producer)), "faults"));
     if findings.faults.is_empty() {
         writeln!(text, "every candidate is accounted for")?;
     }
     Ok(())
+}
+
+fn line(Fault { photo_id, kind, detail }: &Fault, producer: &str) -> String {
+    let remedy = match kind {
+        FaultKind::Missing => format!(": `{producer}` enqueues it"),
+        FaultKind::Conflict => ": --id-prefix keeps two sources apart".to_owned(),
+        _ => String::new(),
+    };
+    format!("photo {}: {}: {detail}{remedy}\n", photo_id.as_str().escape_debug(), kind.as_str())
 }

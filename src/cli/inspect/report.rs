@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use crate::cli::dataset::index::{IndexArgs, progress, unrecorded_note};
 use crate::cli::failure::Failure;
-use crate::cli::output::{print_json, print_text};
+use crate::cli::output::{print_json, print_note, print_text};
 use crate::cli::progress::Bars;
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::domain::clock::now;
@@ -27,7 +27,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     if let Some(threshold) = args.ok_threshold.filter(|threshold| !(0.0..=1.0).contains(threshold)) {
-        return Err(Failure::broken(format!("--ok-threshold {threshold}: expected 0 to 1")));
+        return Err(Failure::usage(format!("--ok-threshold {threshold}: expected 0 to 1")));
     }
     let written = crate::cli::process::block_on(async {
         let place = args.place.open().await?;
@@ -43,7 +43,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         written.map_err(Failure::broken)
     })?;
     if let Some(note) = unrecorded_note(&written.unrecorded) {
-        eprintln!("facemill: {note}");
+        print_note(note);
     }
     if args.place.json {
         let (unrecorded, _) = written.unrecorded;

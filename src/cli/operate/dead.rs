@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use crate::cli::failure::Failure;
 use crate::cli::operate::filter;
-use crate::cli::output::{print_json, print_text};
+use crate::cli::output::{counted, first_lines, print_json, print_text};
 use crate::cli::progress::Bars;
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::domain::calendar;
@@ -76,20 +76,23 @@ fn letters(locked: &LockedRun) -> DeadLetters<'_> {
 }
 
 async fn list(chosen: &Chosen) -> Result<ExitCode, Failure> {
-    let locked = chosen.place.lock().await?;
-    let letters = letters(&locked).list(&chosen.filter()).await.map_err(Failure::broken)?;
+    let target = chosen.place.open().await?;
+    let letters = target.dead_letters().await.map_err(Failure::broken)?;
+    let letters = Letter::list(&letters, &target.run, &chosen.filter());
     match chosen.place.json {
         true => print_json(&letters),
-        false => print_text(&letters.iter().map(line).collect::<String>()),
+        false if letters.is_empty() && chosen.filter.is_some() => print_text("no dead letter fulfils the query\n"),
+        false if letters.is_empty() => print_text("no dead letters\n"),
+        false => print_text(&first_lines(letters.iter().map(line), "dead letters")),
     }?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn show(id: &str, place: &RunTargetArgs) -> Result<ExitCode, Failure> {
-    let locked = place.lock().await?;
-    let found = letters(&locked).find(id).await.map_err(Failure::broken)?;
+    let target = place.open().await?;
+    let found = Letter::find(&target.dead_letters().await.map_err(Failure::broken)?, &target.run, id);
     if found.is_empty() {
-        return Err(Failure::findings(format!("run {} has no dead letter {id}", locked.run)));
+        return Err(Failure::findings(format!("run {} has no dead letter {id}", target.run)));
     }
     if place.json { print_json(&found) } else { print_text(&found.iter().map(text).collect::<String>()) }?;
     Ok(ExitCode::SUCCESS)
@@ -114,13 +117,13 @@ async fn remove(chosen: &Chosen, yes: bool) -> Result<ExitCode, Failure> {
     let locked = chosen.place.lock().await?;
     let letters = letters(&locked);
     if !yes {
-        let count = letters.list(&chosen.filter()).await.map_err(Failure::broken)?.len();
-        return Err(Failure::findings(format!("would delete {count} dead letters: add --yes to delete them")));
+        let count = counted(letters.count(&chosen.filter()).await.map_err(Failure::broken)?, "dead letter");
+        return Err(Failure::findings(format!("would delete {count}: add --yes to delete them")));
     }
     let dropped = letters.remove(&chosen.filter()).await.map_err(Failure::broken)?;
     match chosen.place.json {
         true => print_json(&serde_json::json!({ "dropped": dropped })),
-        false => print_text(&format!("{dropped} dead letters deleted\n")),
+        false => print_text(&format!("{} deleted\n", counted(dropped, "dead letter"))),
     }?;
     Ok(ExitCode::SUCCESS)
 }
@@ -173,7 +176,7 @@ fn without_controls(line: &str) -> String {
 
 fn summary_text(summary: &ReplaySummary, is_folder: bool) -> String {
     let ReplaySummary { requeued, out_of_date, foreign, unknown } = summary;
-    let mut text = format!("{requeued} photos requeued\n");
+    let mut text = format!("{} requeued\n", counted(*requeued, "photo"));
     if is_folder && *requeued > 0 {
         text.push_str(crate::cli::operate::retry::NEXT_RUN);
     }

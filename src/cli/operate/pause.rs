@@ -69,7 +69,7 @@ fn change(
 fn targets(stages: &[StageName], hosts: &[HostName]) -> Result<Vec<PauseTarget>, Failure> {
     // `--host` takes all following values.
     if let Some(stage) = hosts.iter().find(|host| host.to_string().parse::<StageName>().is_ok()) {
-        return Err(Failure::broken(format!("{stage} is a stage, not a host: write it before --host")));
+        return Err(Failure::usage(format!("{stage} is a stage, not a host: write it before --host")));
     }
     let hosts = hosts.iter().cloned().map(PauseTarget::Host);
     Ok(stages.iter().copied().map(PauseTarget::Stage).chain(hosts).collect())

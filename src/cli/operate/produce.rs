@@ -60,7 +60,7 @@ pub fn run(Args { collection: args, limit, copy, faces, models }: Args) -> Resul
     let folder = args.source.run_folder(copy)?;
     let faults = faces.faults();
     if !faults.is_empty() {
-        return Err(Failure::all(faults));
+        return Err(Failure::settings(&faults));
     }
     let servers = args.servers.clients()?;
     let bars = Bars::new(!args.json);

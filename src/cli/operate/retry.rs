@@ -1,13 +1,15 @@
 //! `facemill retry`.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use crate::cli::failure::Failure;
 use crate::cli::operate::filter;
-use crate::cli::output::{print_json, print_text};
+use crate::cli::output::{counted, first_lines, print_json, print_text};
 use crate::cli::progress::Bars;
 use crate::cli::settings::run_target::RunTargetArgs;
-use crate::ledger::Filter;
+use crate::domain::Ending;
+use crate::ledger::{CauseCount, Filter};
 use crate::services::requeue::{RequeueError, Retried};
 
 #[derive(Debug, clap::Args)]
@@ -30,10 +32,14 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     crate::cli::process::block_on(async {
         let locked = args.place.lock().await?;
         let retried = locked.requeue().retry(&locked.run, &args.filter, args.again).await.map_err(failure)?;
-        match args.place.json {
-            true => print_json(&retried),
-            false => print_text(&text(&retried, locked.is_folder())),
-        }?;
+        if args.place.json {
+            print_json(&retried)?;
+        } else if retried == Retried::default() {
+            let counts = locked.ledger.counts(&locked.run).await.map_err(Failure::broken)?;
+            print_text(&nothing(&counts.causes))?;
+        } else {
+            print_text(&text(&retried, locked.is_folder()))?;
+        }
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -45,11 +51,25 @@ fn failure(error: RequeueError) -> Failure {
     }
 }
 
+/// What to say where the query fits no photo: the causes that there are.
+fn nothing(causes: &[CauseCount]) -> String {
+    let mut by_cause: BTreeMap<(Ending, String), u64> = BTreeMap::new();
+    for CauseCount { ending, code, count, .. } in causes {
+        *by_cause.entry((*ending, code.as_str().into_owned())).or_default() += count;
+    }
+    if by_cause.is_empty() {
+        return "no photo fulfils the query: no photo has ended without a face\n".to_owned();
+    }
+    let lines = by_cause.into_iter().map(|((ending, code), count)| format!("{count:>9} {ending:<9} {code}\n"));
+    format!("no photo fulfils the query; the causes that there are:\n{}", first_lines(lines, "causes"))
+}
+
 fn text(retried: &Retried, is_folder: bool) -> String {
     let Retried { requeued, published_again, letters_removed } = retried;
-    let mut text = format!("{requeued} photos requeued, {letters_removed} dead letters removed\n");
+    let mut text =
+        format!("{} requeued, {} removed\n", counted(*requeued, "photo"), counted(*letters_removed, "dead letter"));
     if *published_again > 0 {
-        text.push_str(&format!("{published_again} photos of an interrupted retry published again\n"));
+        text.push_str(&format!("{} of an interrupted retry published again\n", counted(*published_again, "photo")));
     }
     if is_folder && requeued + published_again > 0 {
         text.push_str(NEXT_RUN);

@@ -13,7 +13,7 @@ use crate::archive::takedowns::{Takedown, Takedowns};
 use crate::cli::dataset::features::{EmbeddingArgs, FeatureArgs};
 use crate::cli::dataset::index::{IndexArgs, thumbnails};
 use crate::cli::failure::Failure;
-use crate::cli::output::{counted, plain, print_json, print_text};
+use crate::cli::output::{counted, plain, print_json, print_note, print_text};
 use crate::cli::process::person;
 use crate::cli::progress::Bars;
 use crate::cli::settings::flags::ModelArgs;
@@ -87,7 +87,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         let takedowns = Takedowns::new(target.objects.clone());
         let pending = takedowns.pending().await.map_err(Failure::broken)?;
         if !pending.is_empty() {
-            eprintln!("facemill: completing {} that was interrupted", counted(pending.len() as u64, "takedown"));
+            print_note(format_args!("completing {} that was interrupted", counted(pending.len() as u64, "takedown")));
             remove(args, args.target.open().await?, &pending, &bars).await?;
         }
         let Some(chosen) = args.named.chosen(&args.models, &target).await? else {
@@ -156,7 +156,7 @@ async fn picture(file: &Path, models: &ModelArgs, target: &RunTarget) -> Result<
     let marks = tokio::task::spawn_blocking(move || PictureMarks::of(&bytes, &models, detect, crop)).await;
     let marks = marks.map_err(Failure::broken)?.map_err(|error| failed(&error))?;
     if marks.fingerprint.is_none() {
-        eprintln!("facemill: the picture shows no face: only photos with the same bytes are found");
+        print_note("the picture shows no face: only photos with the same bytes are found");
     }
     Ok(marks)
 }
@@ -181,8 +181,7 @@ fn confirmed(args: &Args, plan: &Plan) -> Result<bool, Failure> {
     if !io::stdin().is_terminal() {
         return Ok(false);
     }
-    eprint!("remove this for good? Type `yes`: ");
-    let _ = io::stderr().flush();
+    let _ = write!(io::stderr(), "remove this for good? Type `yes`: ").and_then(|()| io::stderr().flush());
     let mut answer = String::new();
     let read = io::stdin().lock().read_line(&mut answer);
     read.map_err(|error| Failure::broken(format!("cannot read the answer: {error}")))?;

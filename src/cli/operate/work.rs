@@ -8,9 +8,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use crate::cli::failure::Failure;
+use crate::cli::process::Signals;
 use crate::cli::progress::Bars;
 use crate::cli::settings::flags::{self, StageArgs};
 use crate::cli::settings::servers::ServerArgs;
@@ -53,9 +53,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let telemetry =
         crate::cli::process::observe(level, &Bars::new(false), &service(&args.stages), args.listen.is_some())?;
     crate::cli::process::block_on(async {
-        let shutdown = CancellationToken::new();
         // Signals are caught from the start: loading the models takes time.
-        let signals = tokio::spawn(crate::cli::process::signals(shutdown.clone()));
+        let signals = Signals::catch();
         let listener = match args.listen {
             Some(address) => Some(listen(address).await?),
             None => None,
@@ -72,9 +71,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             listener,
             metrics: telemetry.prometheus.clone().unwrap_or_default(),
         };
-        let worked = work.run(servers, shutdown).await;
-        signals.abort();
-        worked.map_err(Failure::broken)?;
+        work.run(servers, signals.shutdown).await.map_err(Failure::broken)?;
         Ok(ExitCode::SUCCESS)
     })
 }

@@ -4,10 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use tokio_util::sync::CancellationToken;
-
 use crate::cli::failure::Failure;
 use crate::cli::output::print_text;
+use crate::cli::process::Signals;
 use crate::cli::run;
 use crate::cli::settings::process_args::ProcessArgs;
 use crate::demo;
@@ -64,13 +63,12 @@ pub fn run(mut args: Args) -> Result<ExitCode, Failure> {
 }
 
 async fn serve(args: &Args, address: SocketAddr) -> Result<ExitCode, Failure> {
-    let shutdown = CancellationToken::new();
-    tokio::spawn(crate::cli::process::signals(shutdown.clone()));
+    let signals = Signals::catch();
     let listen = address.to_string();
     let demo = demo::prepare_at(&args.photos, &args.process.out, &listen).await.map_err(Failure::broken)?;
     let (dump, hosts) = (demo.dump.display(), demo::scene::HOSTS.join(", "));
     print_text(&format!("{dump}: {} candidates, served on {} as {hosts}\n", demo.candidates, demo.host.address()))?;
-    shutdown.cancelled().await;
+    signals.shutdown.cancelled().await;
     demo.host.stop().await;
     Ok(ExitCode::SUCCESS)
 }

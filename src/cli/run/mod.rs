@@ -8,12 +8,11 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use tokio_util::sync::CancellationToken;
-
 use crate::archive::run_folders::RunFolder;
 use crate::cli::dataset::index::progress;
 use crate::cli::failure::Failure;
 use crate::cli::output::{check_conflicts, plain};
+use crate::cli::process::Signals;
 use crate::cli::progress::{Bars, Board};
 use crate::cli::settings::process_args::ProcessArgs;
 use crate::cli::settings::reading::ReadingArgs;
@@ -123,7 +122,7 @@ pub async fn execute(
     summary.print(process.json)?;
     match finish.finish {
         Finish::Complete => check_conflicts(enqueued.in_conflict),
-        Finish::Interrupted { .. } => Ok(ExitCode::from(crate::cli::process::INTERRUPTED)),
+        Finish::Interrupted { .. } => Ok(finish.interrupted),
     }
 }
 
@@ -136,6 +135,8 @@ fn worker_settings() -> worker::WorkerSettings {
 struct Finished {
     finish: Finish,
     written: Written,
+    /// The exit code of a run that a signal has interrupted.
+    interrupted: ExitCode,
 }
 
 /// Processes the photos of a run and writes its report.
@@ -151,10 +152,8 @@ async fn process_and_report(
         true => Arc::new(Lines),
         false => Arc::new(Board::new(bars, &ledger.counts(&local.run).await.map_err(Failure::broken)?)),
     };
-    let shutdown = CancellationToken::new();
-    let signals = tokio::spawn(crate::cli::process::signals(shutdown.clone()));
-    let finish = local.process(settings, vec![observer], shutdown).await;
-    signals.abort();
+    let signals = Signals::catch();
+    let finish = local.process(settings, vec![observer], signals.shutdown.clone()).await;
     bars.clear();
     let finish = finish.map_err(Failure::broken)?;
 
@@ -168,7 +167,7 @@ async fn process_and_report(
     let source = local.index_source();
     let written = report::write_all(home.folder(), index, &source, about, &progress(bars)).await;
     bars.clear();
-    Ok(Finished { finish, written: written.map_err(Failure::broken)? })
+    Ok(Finished { finish, written: written.map_err(Failure::broken)?, interrupted: signals.exit_code() })
 }
 
 /// Prints every event as a line of JSON.
@@ -196,7 +195,7 @@ impl Summary<'_> {
 
     fn write(&self, json: bool) -> std::io::Result<()> {
         let mut out = std::io::stdout().lock();
-        let Finished { finish, written } = self.finish;
+        let Finished { finish, written, .. } = self.finish;
         let report::Funnel { candidates, downloaded, faces, ok } = written.funnel;
         if json {
             let (name, source) = &self.source;

@@ -74,7 +74,7 @@ async fn in_folder(args: &Args, first: &RunDir, bars: &Bars) -> Result<ExitCode,
     let (detect, crop) = args.faces.settings(&from_settings)?;
     let cores = args.cores.unwrap_or_else(flags::cores);
     if let Some(fault) = flags::out_of_range("cores", cores as u64, 1, 1024) {
-        return Err(Failure::broken(fault));
+        return Err(Failure::usage(fault));
     }
     let settings = StageSettings {
         models: args.models.find(),
@@ -115,7 +115,7 @@ async fn in_folder(args: &Args, first: &RunDir, bars: &Bars) -> Result<ExitCode,
     summary.print(args.place.json)?;
     match finished.finish {
         Finish::Complete => check(&recropped),
-        Finish::Interrupted { .. } => Ok(ExitCode::from(crate::cli::process::INTERRUPTED)),
+        Finish::Interrupted { .. } => Ok(finished.interrupted),
     }
 }
 

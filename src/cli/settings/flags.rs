@@ -80,7 +80,7 @@ impl NewFaceArgs {
         let min_face = self.min_face.unwrap_or(first.min_face);
         let faults = shape_faults(max_megapixels, min_face);
         if !faults.is_empty() {
-            return Err(Failure::all(faults));
+            return Err(Failure::settings(&faults));
         }
         let limits = Limits::of_megapixels(max_megapixels);
         let detect = DetectSettings {
@@ -230,7 +230,7 @@ impl StageArgs {
             }
         }
         if !faults.is_empty() {
-            return Err(Failure::all(faults));
+            return Err(Failure::settings(&faults));
         }
         let total = Duration::from_secs(self.timeout);
         Ok(stages::StageSettings {

@@ -53,11 +53,11 @@ impl ReadingArgs {
     /// `source`: the name of the source in the records. None: the records do not name it.
     pub fn options(&self, source: Option<&str>) -> Result<Options, Failure> {
         let mapping = Mapping::parse(&self.map).and_then(|mapping| mapping.keep(&self.keep));
-        let mapping = mapping.map_err(Failure::broken)?;
+        let mapping = mapping.map_err(Failure::usage)?;
         let judgements = self.judgements.as_ref().map(Judgements::read).transpose().map_err(Failure::broken)?;
         let is_taken = |kept: &KeptColumn| judgements::COLUMNS.contains(&kept.name.as_str());
         if judgements.is_some() && mapping.kept().iter().any(is_taken) {
-            return Err(Failure::broken("--keep: --judgements adds the columns judgement and judged_at"));
+            return Err(Failure::usage("--keep: --judgements adds the columns judgement and judged_at"));
         }
         Ok(Options {
             mapping,

@@ -106,7 +106,7 @@ impl ServerArgs {
                     [broker.err(), ledger.err(), objects.err()].into_iter().flatten().collect();
                 // RabbitMQ and Redis report the same fault of the prefix.
                 faults.dedup();
-                Err(Failure::broken(format!("settings of servers are missing or wrong:\n  {}", faults.join("\n  "))))
+                Err(Failure::usage(format!("settings of servers are missing or wrong:\n  {}", faults.join("\n  "))))
             }
         }
     }
@@ -118,12 +118,12 @@ impl ServerArgs {
 
     /// A client of the object store only.
     pub fn objects_only(&self) -> Result<S3, Failure> {
-        self.objects().map_err(Failure::broken)
+        self.objects().map_err(Failure::usage)
     }
 
     /// A client of Redis only.
     pub fn redis(&self) -> Result<Arc<RedisClient>, Failure> {
-        self.redis_client().map_err(Failure::broken)
+        self.redis_client().map_err(Failure::usage)
     }
 
     /// The faults of the settings that are given. Missing settings are no faults here.

@@ -69,7 +69,10 @@ impl SettingsFile {
         let (file, faults) = Self::parse(path, &text, command);
         match faults.is_empty() {
             true => Ok(file),
-            false => Err(Failure::all(faults.iter().map(|fault| format!("{}: {fault}", path.display())).collect())),
+            false => {
+                let named: Vec<String> = faults.iter().map(|fault| format!("{}: {fault}", path.display())).collect();
+                Err(Failure::settings(&named))
+            }
         }
     }
 

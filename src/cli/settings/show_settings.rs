@@ -83,7 +83,7 @@ fn commands(root: &Command, args: &Args) -> Result<Vec<String>, Failure> {
     if let Some(name) = args.call.first() {
         let found = name.to_str().and_then(|name| root.find_subcommand(name));
         let found = found.filter(|command| !command.has_subcommands());
-        let missing = || Failure::broken(format!("no command {} has settings", name.display()));
+        let missing = || Failure::usage(format!("no command {} has settings", name.display()));
         return found.map(|command| vec![command.get_name().to_owned()]).ok_or_else(missing);
     }
     let has_settings = |command: &&Command| {

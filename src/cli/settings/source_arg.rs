@@ -77,7 +77,7 @@ impl SourceArg {
     pub fn run_folder(&self, copy: bool) -> Result<Option<RunFolder>, Failure> {
         match self.folder()? {
             Some(url) => Ok(Some(RunFolder { url: url.to_string(), copy })),
-            None if copy => Err(Failure::broken(format!("--copy: {self} is no folder with photos"))),
+            None if copy => Err(Failure::usage(format!("--copy: {self} is no folder with photos"))),
             None => Ok(None),
         }
     }
@@ -86,12 +86,12 @@ impl SourceArg {
     /// installation's own objects.
     pub fn check_for_installation(&self, objects: &S3) -> Result<(), Failure> {
         match self {
-            Self::Here(Input::File(path)) if path.is_dir() => Err(Failure::broken(format!(
+            Self::Here(Input::File(path)) if path.is_dir() => Err(Failure::usage(format!(
                 "{}: the workers of an installation cannot read a local folder: upload it, and give s3://BUCKET/PREFIX/",
                 path.display()
             ))),
             Self::S3Folder { bucket, prefix } => match objects.own_objects_below(bucket, prefix) {
-                Some(own) => Err(Failure::broken(format!(
+                Some(own) => Err(Failure::usage(format!(
                     "{self}: the installation keeps its own objects there (`{own}/`): put the photos below another prefix"
                 ))),
                 None => Ok(()),
@@ -109,7 +109,7 @@ impl SourceArg {
     ) -> Result<Vec<Candidate>, Failure> {
         let folder = self.folder()?;
         if options.label_from_folder && folder.is_none() {
-            return Err(Failure::broken(format!("--label-from folder: {self} is no folder with photos")));
+            return Err(Failure::usage(format!("--label-from folder: {self} is no folder with photos")));
         }
         let reading = bars.reading();
         let warnings = options.warnings.clone();

@@ -70,7 +70,9 @@ impl Installation {
 
     pub fn worker_with(&self, stages: &[&str], collection: &Collection, more: &[&str]) -> Worker {
         let arguments = [&["work"], stages, &collection.stage_arguments()[..], &["--concurrency", "1"], more].concat();
-        Worker(self.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+        // Nobody reads what it writes, as after its terminal was closed: it works and ends all the same.
+        let closed = || Stdio::from(std::io::pipe().unwrap().1);
+        Worker(self.command(&arguments).stdout(closed()).stderr(closed()).spawn().unwrap())
     }
 
     /// A worker of stages that fetch nothing.

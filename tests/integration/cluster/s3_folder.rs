@@ -72,10 +72,10 @@ fn a_prefix_in_a_bucket_becomes_faces_without_copies() {
 
     let refused = installation.facemill(&["produce", &format!("s3://{bucket}/")]);
     let text = String::from_utf8(refused.stderr).unwrap();
-    assert!(refused.status.code() == Some(3) && text.contains("keeps its own objects there"), "{text}");
+    assert!(refused.status.code() == Some(2) && text.contains("keeps its own objects there"), "{text}");
     let folder = installation.facemill(&["produce", scratch.path().to_str().unwrap()]);
     let text = String::from_utf8(folder.stderr).unwrap();
-    assert!(folder.status.code() == Some(3) && text.contains("cannot read a local folder"), "{text}");
+    assert!(folder.status.code() == Some(2) && text.contains("cannot read a local folder"), "{text}");
 
     // A run in one process downloads the photos.
     let out = scratch.path().join("out");

@@ -82,7 +82,11 @@ fn dead_letters_are_listed_shown_replayed_and_dropped() {
     for word in [&id, "http-500", letter["host"].as_str().unwrap(), letter["trace_id"].as_str().unwrap()] {
         assert!(line.contains(word), "{line}");
     }
-    assert_eq!(ended.text(&["dead", "list", "--where", "stage=crop"]), (0, String::new()));
+    let none = (0, "no dead letter fulfils the query\n".to_owned());
+    assert_eq!(ended.text(&["dead", "list", "--where", "stage=crop"]), none);
+    let (code, causes) = ended.text(&["retry", "--where", "cause=http-404x"]);
+    assert!(code == 0 && causes.contains("no photo fulfils the query; the causes that there are:"), "{causes}");
+    assert!(causes.contains(" failed    http-500\n") && causes.contains(" gone      http-404\n"), "{causes}");
     let (_, shown) = ended.text(&["dead", "show", &id]);
     assert!(shown.contains("/broken.jpg") && shown.contains("dead-lettered at fetch"), "{shown}");
     assert_eq!(ended.text(&["dead", "show", "987654321"]).0, 1);
@@ -91,13 +95,13 @@ fn dead_letters_are_listed_shown_replayed_and_dropped() {
 
     // The photo is requeued, fails again and is dead-lettered again.
     let (_, output) = ended.text(&["dead", "replay", "--where", "cause=http-500"]);
-    assert!(output.contains("1 photos requeued") && output.contains("the next `facemill run`"), "{output}");
+    assert!(output.contains("1 photo requeued") && output.contains("the next `facemill run`"), "{output}");
     assert_eq!((ended.dead(), ended.ready()), (vec![], 1.into()));
     ended.resume();
     assert_eq!(ended.dead()[0]["photo_id"].to_string(), id);
 
     let (code, output) = ended.text(&["dead", "drop", "--where", "cause=http-500"]);
-    assert!(code == 1 && output.contains("would delete 1 dead letters"), "{output}");
+    assert!(code == 1 && output.contains("would delete 1 dead letter:"), "{output}");
     assert_eq!(ended.dead().len(), 1);
     assert_eq!(ended.json(&["dead", "drop", "--yes"])["dropped"], 1);
     assert_eq!((ended.dead(), ended.ready()), (vec![], 0.into()));
@@ -167,11 +171,16 @@ fn a_folder_in_use_is_refused() {
     let scratch = tempfile::tempdir().unwrap();
     let mut running = Running::start(&collection, scratch.path(), &[]);
     running.next().unwrap();
-    for command in [&["dead", "list"][..], &["dead", "replay"], &["retry", "--where", "outcome=gone"]] {
+    for command in [&["dead", "replay"][..], &["dead", "drop", "--yes"], &["retry", "--where", "outcome=gone"]] {
         let refused = facemill(&[command, &["--out", path(scratch.path())]].concat());
         assert_eq!(refused.status.code(), Some(3));
         assert!(String::from_utf8(refused.stderr).unwrap().contains("another facemill process uses"));
     }
+    // What only reads works beside the run.
+    let listed = facemill(&["dead", "list", "--out", path(scratch.path())]);
+    assert!(listed.status.success(), "{listed:?}");
+    let shown = facemill(&["dead", "show", "987654321", "--out", path(scratch.path())]);
+    assert_eq!(shown.status.code(), Some(1), "{shown:?}");
     running.child.kill().unwrap();
     running.child.wait().unwrap();
     let nothing = facemill(&["dead", "list", "--out", path(&scratch.path().join("nowhere"))]);

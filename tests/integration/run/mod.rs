@@ -2,6 +2,7 @@
 
 use support::collection;
 mod dead_letters;
+mod ends;
 mod sources;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,0 +1,142 @@
+//! How commands end: by signals, on a full disk, and with which exit code.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+use support::collection::Collection;
+use support::servers::process::wait_for;
+
+use super::{facemill, path};
+
+/// A pipe whose reader has gone: writing to it fails.
+fn nobody_reads() -> Stdio {
+    std::io::pipe().unwrap().1.into()
+}
+
+fn signal(child: &Child, name: &str) {
+    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn a_run_hears_signals_when_nobody_reads_its_output() {
+    let collection = Collection::serve();
+    for (name, code) in [("-TERM", 143), ("-INT", 130)] {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut run = Command::new(env!("CARGO_BIN_EXE_facemill"))
+            .args(collection.run_text(scratch.path()))
+            // Log lines fail to be written, too.
+            .args(["-vv", "--cores", "1"])
+            .stdout(nobody_reads())
+            .stderr(nobody_reads())
+            .spawn()
+            .unwrap();
+        wait_for("the first photo", || {
+            let status = facemill(&["status", "--out", path(scratch.path()), "--json"]);
+            let status: Value = serde_json::from_slice(&status.stdout).ok()?;
+            status["stages"]["fetch"]["passed"].as_u64().filter(|passed| *passed > 0)
+        });
+        signal(&run, name);
+        assert_eq!(run.wait().unwrap().code(), Some(code), "{name}");
+    }
+}
+
+#[test]
+fn a_full_disk_ends_a_run_that_continues_once_there_is_room() {
+    let collection = Collection::serve();
+    let scratch = tempfile::tempdir().unwrap();
+    let disk = scratch.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    // The disk exists only for this shell and what it starts. It has 3 MB of room, then more.
+    let script = r#"
+        mount -t tmpfs -o size=400m tmpfs "$DISK" || exit 90
+        head -c 397M /dev/zero > "$DISK/filler"
+        "$@" > /dev/null 2> "$LOG"
+        echo $?
+        rm "$DISK/filler"
+        "$@" > /dev/null || exit 91
+        "$1" audit "$DUMP" --out "$DISK/out" --json
+    "#;
+    let out = disk.join("out");
+    let log = scratch.path().join("log");
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", env!("CARGO_BIN_EXE_facemill")])
+        .args(collection.run_text(&out))
+        .envs([("DISK", path(&disk)), ("LOG", path(&log)), ("DUMP", path(&collection.dump))])
+        .output()
+        .expect("unshare of util-linux");
+    assert!(output.status.success(), "{output:?}");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let (code, audit) = printed.split_once('\n').unwrap();
+    let log = std::fs::read_to_string(log).unwrap();
+    assert_eq!(code, "3", "{log}");
+    let last = log.lines().last().unwrap();
+    assert!(last.starts_with("facemill: ") && last.ends_with("run the same command again afterwards"), "{log}");
+    assert!(last.contains("ledger.sqlite: the disk is full: free some space"), "{log}");
+    assert!(log.lines().count() < 10, "one message, not one for each photo: {log}");
+    let audit: Value = serde_json::from_str(audit).unwrap();
+    assert_eq!(audit["candidates"], collection.candidates().len());
+    assert_eq!((&audit["waiting"], &audit["faults"]), (&0.into(), &serde_json::json!([])));
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_what_is_not_there_with_3() {
+    let scratch = tempfile::tempdir().unwrap();
+    let missing = scratch.path().join("nowhere");
+    let missing = path(&missing);
+    let settings = scratch.path().join("settings.toml");
+    std::fs::File::create(&settings).unwrap().write_all(b"per-hots = 3\n").unwrap();
+    let usage: &[&[&str]] = &[
+        &["run", "dump.sql", "--map", "photos"],
+        &["run", "dump.sql", "--attempts", "0"],
+        &["run", "dump.sql", "--cores", "0"],
+        &["run", "dump.sql", "--min-face", "0"],
+        &["run", "dump.sql", "--resolve", "nonsense"],
+        &["run", "dump.sql", "--copy"],
+        &["candidates", "dump.sql", "--label-from", "folder"],
+        &["produce", "dump.sql"],
+        &["work", "fetch"],
+        &["pause", "detect"],
+        &["settings", "nonsense"],
+        &["report", "--ok-threshold", "2"],
+        &["export", "--to", "faces.zip", "--size", "500"],
+        &["takedown", "--out", missing],
+        &["--settings", path(&settings), "status"],
+    ];
+    let absent: &[&[&str]] = &[
+        &["run", missing, "--out", missing],
+        &["status", "--out", missing],
+        &["--settings", missing, "status"],
+        &["verdicts", "import", missing, "--out", missing],
+    ];
+    for (commands, code) in [(usage, 2), (absent, 3)] {
+        for command in commands {
+            let output = facemill(command);
+            assert_eq!(output.status.code(), Some(code), "{command:?}: {output:?}");
+            assert!(!output.stderr.is_empty());
+        }
+    }
+    assert!(!Path::new(missing).exists());
+}
+
+#[test]
+fn a_command_that_prints_to_a_closed_pipe_ends() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_facemill"))
+        .args(["run", "no-such-dump.sql"])
+        .stdout(nobody_reads())
+        .stderr(nobody_reads())
+        .spawn()
+        .unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(3), "not the 101 of a panic");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_facemill"))
+        .args(["settings", "work"])
+        .stdout(nobody_reads())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let mut error = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut error).unwrap();
+    assert_eq!(error, "");
+}
