@@ -2,6 +2,7 @@
 
 pub mod dataset;
 mod failure;
+mod folders;
 pub mod inspect;
 pub mod operate;
 mod output;

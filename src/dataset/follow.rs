@@ -14,7 +14,7 @@ use crate::archive::duplicates::StoredDuplicates;
 use crate::archive::predictions::Predictions;
 use crate::archive::records::Records;
 use crate::archive::run_classifier::RunClassifiers;
-use crate::domain::{ContentHash, Ending, Id, PhotoKey, Prediction, Record, RunName, State};
+use crate::domain::{ContentHash, Ending, Id, Photo, PhotoKey, Prediction, Record, RunName, State};
 use crate::ledger::{FeedChange, Ledger, LedgerError, PhotoStatus};
 use crate::objects::{ObjectError, Objects};
 use crate::verdicts::VerdictLog;
@@ -182,6 +182,18 @@ impl IndexSource {
             progress(count);
         }
         Ok(found)
+    }
+
+    /// What is known of a photo. None: nothing is, or it was taken down.
+    pub async fn photo(&self, id: &Id) -> Result<Option<Photo>, FollowError> {
+        let key = PhotoKey { run: self.run.clone(), photo_id: id.clone() };
+        let status = self.ledger.status(&key).await?.filter(|status| !status.is_taken_down());
+        let message = match (status, &self.records) {
+            (Some(PhotoStatus { message: Some(message), .. }), _) => Some(message),
+            (Some(_), Some(records)) => records.read(&key).await?.map(|record| record.message),
+            _ => None,
+        };
+        Ok(message.map(|message| message.photo))
     }
 
     /// The changes of photos, each with whether it has ended.

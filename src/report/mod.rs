@@ -2,8 +2,10 @@
 //!
 //! Faces, endings and counts come from the index of faces, photos that have not ended from the ledger.
 
+use std::collections::HashSet;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -13,10 +15,11 @@ use crate::dataset::page::{Direction, Order, Sort};
 use crate::dataset::{FollowError, IndexSource, Query};
 use crate::domain::Id;
 use crate::ledger::{Filter, LedgerError};
-use crate::objects::ObjectKey;
+use crate::objects::{ObjectError, ObjectKey, Objects};
 
 pub mod evaluation;
 mod page;
+mod pictures;
 pub mod records;
 mod tally;
 
@@ -24,6 +27,7 @@ mod tally;
 mod fixtures;
 
 pub use page::About;
+pub use pictures::{Pictures, RejectedPhotos};
 pub use records::{FaceRecord, PhotoRecord, WaitingPhoto};
 pub use tally::Funnel;
 
@@ -51,12 +55,34 @@ pub enum ReportError {
     Index(#[from] IndexError),
     #[error("cannot write {path}: {source}")]
     File { path: PathBuf, source: io::Error },
+    #[error("cannot read a picture for the report: {0}")]
+    Object(#[from] ObjectError),
     #[error("the report is incomplete: {0}")]
     Stopped(String),
 }
 
-/// Brings the index up to date and writes the report from it: see [`write`]. `progress` receives the number of photos
-/// of each batch that the index takes in.
+/// What a report shows that the index does not have.
+#[derive(Debug, Clone, Default)]
+pub struct Unindexed {
+    /// The photos that have not ended, in the order of their ids. Those that the index knows as ended are left out.
+    pub waiting: Vec<WaitingPhoto>,
+    pub rejected: Vec<RejectedPhotos>,
+}
+
+/// Who is told how far a report is.
+pub struct ReportProgress<'a> {
+    /// Receives the number of photos of each batch that the index takes in.
+    pub indexed: &'a (dyn Fn(u64) + Sync),
+    /// Receives how many small copies of pictures are made, and how many there are.
+    pub thumbnails: &'a (dyn Fn(u64, u64) + Sync),
+}
+
+impl ReportProgress<'_> {
+    /// Nobody is told.
+    pub const SILENT: Self = Self { indexed: &|_| {}, thumbnails: &|_, _| {} };
+}
+
+/// Brings the index up to date and writes the report from it, with its pictures: see [`write`].
 ///
 /// # Errors
 /// When the ledger or the archive cannot be read, or a file cannot be written.
@@ -64,14 +90,23 @@ pub async fn write_all(
     dir: &Path,
     mut index: Index,
     source: &IndexSource,
+    objects: &Arc<dyn Objects>,
     about: About,
-    progress: &(dyn Fn(u64) + Sync),
+    progress: ReportProgress<'_>,
 ) -> Result<Written, ReportError> {
     // Before the index: a photo that ends in between is in both, and not in neither.
     let waiting = waiting(source).await?;
-    source.update(&mut index, progress).await?;
-    let dir = dir.to_owned();
-    let written = tokio::task::spawn_blocking(move || index.snapshot(|index| write(&dir, index, waiting, &about))?);
+    source.update(&mut index, progress.indexed).await?;
+    let rejected = match about.pictures {
+        Pictures { linked: false, thumbnails: false } => Vec::new(),
+        _ => pictures::rejected(&index, source).await?,
+    };
+    match about.pictures.thumbnails {
+        true => pictures::write_thumbnails(dir, &index, &rejected, objects, progress.thumbnails).await?,
+        false => pictures::forget_thumbnails(dir, &HashSet::new()),
+    }
+    let (dir, unindexed) = (dir.to_owned(), Unindexed { waiting, rejected });
+    let written = tokio::task::spawn_blocking(move || index.snapshot(|index| write(&dir, index, unindexed, &about))?);
     written.await.map_err(|panic| ReportError::Stopped(panic.to_string()))?
 }
 
@@ -93,12 +128,17 @@ async fn waiting(source: &IndexSource) -> Result<Vec<WaitingPhoto>, LedgerError>
 /// Writes `faces.jsonl`, `photos.jsonl` and `report.html` into `dir`, in the order of photo ids. Each file is replaced
 /// as a whole or stays as it is.
 ///
-/// `waiting`: the photos that have not ended, in the order of their ids; those that the index knows as ended are left
-/// out.
-///
 /// # Errors
 /// When the index cannot be read, or a file cannot be written.
-pub fn write(dir: &Path, index: &Index, waiting: Vec<WaitingPhoto>, about: &About) -> Result<Written, ReportError> {
+pub fn write(dir: &Path, index: &Index, unindexed: Unindexed, about: &About) -> Result<Written, ReportError> {
+    let Unindexed { waiting, mut rejected } = unindexed;
+    if about.pictures.thumbnails {
+        let has_thumbnail = |key: &ObjectKey| {
+            let path = key.content_hash().map(Pictures::thumbnail);
+            path.is_some_and(|path| dir.join(path).is_file())
+        };
+        rejected.iter_mut().for_each(|of_cause| of_cause.originals.retain(|(_, key)| has_thumbnail(key)));
+    }
     let still_waits = |photo: WaitingPhoto| match index.has_ended(&photo.record.photo_id) {
         Ok(false) => Some(Ok(photo)),
         Ok(true) => None,
@@ -120,7 +160,7 @@ pub fn write(dir: &Path, index: &Index, waiting: Vec<WaitingPhoto>, about: &Abou
         let original = ObjectKey::original(face.original, face.original_format);
         page.write(|file| sheet.face(file, &record, &original))
     })?;
-    page.write(|file| sheet.finish(file, about, &tally))?;
+    page.write(|file| sheet.finish(file, about, &tally, &rejected))?;
 
     let path = page.path.clone();
     // The page is published last, so that the records it shows exist when it appears.

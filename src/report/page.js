@@ -30,6 +30,10 @@
     blur: (a, b) => a.blur - b.blur,
     id: () => 0, // The faces are already in order of photo id.
   };
+  // Whether the page lies beside the crops and originals, and whether it has small copies of the crops.
+  const linked = by("browser").dataset.linked === "true";
+  const thumbnails = by("browser").dataset.thumbnails === "true";
+  const thumbnailOf = (file) => file.replace(/^.*\/([^/.]*)\.[^.]*$/, "thumbnails/$1.jpg");
   let threshold = Number(by("browser").dataset.threshold);
   let shown = [];
   let page = 1;
@@ -91,7 +95,8 @@
     picture.decoding = "async";
     picture.width = picture.height = face.size;
     picture.alt = `${face.label || "a face"}, photo ${face.photo}`;
-    picture.src = face.file;
+    picture.src = thumbnails ? thumbnailOf(face.file) : face.file;
+    const shown = linked || thumbnails ? [link(linked ? face.file : picture.src, picture)] : [];
 
     const score = element("div", "score", element("span", "", pOk), element("span", verdict, name));
     score.title = "P(OK): probability that a person keeps this crop for its geometry; look at blur, exposure and face score, too";
@@ -111,8 +116,8 @@
     }
     const photo = element("span", "", `photo ${face.photo}`);
     photo.title = photo.textContent;
-    const links = element("div", "links", photo, link(face.original, "original"));
-    return element("li", "", link(face.file, picture), element("div", "facts", score, label, numbers, links));
+    const links = element("div", "links", photo, ...(linked ? [link(face.original, "original")] : []));
+    return element("li", "", ...shown, element("div", "facts", score, label, numbers, links));
   }
 
   const bins = JSON.parse(by("browser").dataset.histogram);

@@ -3,12 +3,14 @@
 //! The faces come first, as JSON that is not displayed. The visible part follows when all photos are counted.
 //! The page's script sorts, filters and shows the faces. The content security policy allows no other script.
 
+use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::io::{self, Write};
 
 use base64::Engine;
 use sha2::Digest;
 
+use super::pictures::{Pictures, RejectedPhotos};
 use super::records::FaceRecord;
 use super::tally::{Funnel, HostTally, QualityHistogram, ReportTally};
 use crate::dataset::placeholder::{Placeholder, Placeholders};
@@ -24,12 +26,25 @@ const HOSTS_SHOWN: usize = 30;
 #[derive(Debug, Clone)]
 pub struct About {
     pub run: RunName,
+    /// The name of the run's folder; none for a run on servers.
+    pub folder: Option<String>,
+    pub pictures: Pictures,
     /// When the report was made, in seconds since 1970, UTC.
     pub made_at: u64,
     /// A crop is OK when its P(OK) is at least this. None: the threshold of the run's current classifier.
     pub ok_threshold: Option<f64>,
     /// Names and values of the run's settings, in display order.
     pub settings: Vec<(String, String)>,
+}
+
+impl About {
+    /// The folder, or the run on servers.
+    fn title(&self) -> String {
+        match &self.folder {
+            Some(folder) => format!("folder {}", EscapedHtml(folder)),
+            None => format!("run {}", EscapedHtml(self.run.as_str())),
+        }
+    }
 }
 
 /// The page while it is written.
@@ -47,9 +62,9 @@ impl ReportPage {
              style-src 'unsafe-inline'; script-src 'sha256-{script_hash}'; base-uri 'none'; form-action 'none'\">\n\
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
              <meta name=\"referrer\" content=\"no-referrer\">\n\
-             <title>facemill: run {}</title>\n<style>\n{}{STYLE}</style>\n</head>\n<body>\n\
+             <title>facemill: {}</title>\n<style>\n{}{STYLE}</style>\n</head>\n<body>\n\
              <script type=\"application/json\" id=\"faces\">[",
-            EscapedHtml(about.run.as_str()),
+            about.title(),
             web::STYLE,
         )?;
         Ok(Self { faces: 0 })
@@ -73,14 +88,21 @@ impl ReportPage {
         write!(file, "{comma}{json}")
     }
 
-    pub fn finish(&self, file: &mut dyn Write, about: &About, tally: &ReportTally) -> io::Result<()> {
+    pub fn finish(
+        &self,
+        file: &mut dyn Write,
+        about: &About,
+        tally: &ReportTally,
+        rejected: &[RejectedPhotos],
+    ) -> io::Result<()> {
         writeln!(file, "\n]</script>\n<main>")?;
         head(file, about, tally)?;
         funnel(file, &tally.funnel, tally.ok_threshold())?;
-        contact_sheet(file, tally)?;
+        contact_sheet(file, about.pictures, tally)?;
         quality(file, tally)?;
         placeholders(file, tally)?;
         reasons(file, tally)?;
+        pictures_by_cause(file, about.pictures, rejected)?;
         hosts(file, tally)?;
         settings(file, about)?;
         write!(file, "</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n")
@@ -91,9 +113,9 @@ fn head(file: &mut dyn Write, about: &About, tally: &ReportTally) -> io::Result<
     let made_at = calendar::minute(about.made_at);
     write!(
         file,
-        "<header>\n<p class=\"brand\">facemill</p>\n<h1>Run {}</h1>\n\
+        "<header>\n<p class=\"brand\">facemill</p>\n<h1>{}</h1>\n\
          <p>{} candidate photos, as of <time datetime=\"{}Z\">{made_at} UTC</time>",
-        EscapedHtml(about.run.as_str()),
+        capitalized(&about.title()),
         Grouped(tally.funnel.candidates),
         made_at.replace(' ', "T"),
     )?;
@@ -162,9 +184,55 @@ fn funnel(file: &mut dyn Write, funnel: &Funnel, ok_threshold: f64) -> io::Resul
 }
 
 /// Writes the controls without content; the script fills them.
-fn contact_sheet(file: &mut dyn Write, tally: &ReportTally) -> io::Result<()> {
+fn contact_sheet(file: &mut dyn Write, pictures: Pictures, tally: &ReportTally) -> io::Result<()> {
     let histogram = serde_json::to_string(&tally.histogram)?;
-    write!(file, include_str!("sheet.html"), threshold = tally.ok_threshold(), histogram = histogram)
+    let Pictures { linked, thumbnails } = pictures;
+    write!(
+        file,
+        include_str!("sheet.html"),
+        threshold = tally.ok_threshold(),
+        histogram = histogram,
+        linked = linked,
+        thumbnails = thumbnails
+    )?;
+    if !linked && !thumbnails {
+        writeln!(file, "<p>This report has no pictures: <code>facemill report --with-faces</code> adds them.</p>")?;
+    }
+    writeln!(file, "</section>")
+}
+
+/// Photos that ended without a face, for people who look for good ones among them.
+fn pictures_by_cause(file: &mut dyn Write, pictures: Pictures, rejected: &[RejectedPhotos]) -> io::Result<()> {
+    let shown = |of_cause: &&RejectedPhotos| !of_cause.originals.is_empty();
+    if !rejected.iter().any(|of_cause| shown(&of_cause)) {
+        return Ok(());
+    }
+    writeln!(
+        file,
+        "<section aria-labelledby=\"rejected\">\n<h2 id=\"rejected\">Photos without a face</h2>\n\
+         <p>The first ones of each cause. <code>facemill why</code> tells the history of one.</p>"
+    )?;
+    for RejectedPhotos { ending, originals } in rejected.iter().filter(shown) {
+        let cause = ending.cause.as_ref().map_or(Cow::Borrowed("no cause"), |cause| cause.as_str());
+        writeln!(
+            file,
+            "<h3>{} <span class=\"outcome {1}\">{1} at {2}</span></h3>\n<ul class=\"rejected\">",
+            EscapedHtml(&cause),
+            ending.ending.as_str(),
+            ending.stage.as_str(),
+        )?;
+        for (id, key) in originals {
+            let (Some(source), Some(target)) = (pictures.source(key), pictures.target(key)) else { continue };
+            let id = EscapedHtml(id.as_str());
+            writeln!(
+                file,
+                "<li><a href=\"{target}\" title=\"photo {id}\"><img loading=\"lazy\" decoding=\"async\" \
+                 src=\"{source}\" alt=\"photo {id}\"></a></li>"
+            )?;
+        }
+        writeln!(file, "</ul>")?;
+    }
+    writeln!(file, "</section>")
 }
 
 /// A histogram of each number.
@@ -294,6 +362,11 @@ fn table(file: &mut dyn Write, id: &str, title: &str, words: &[&str], numbers: &
 
 fn end_table(file: &mut dyn Write) -> io::Result<()> {
     writeln!(file, "</tbody>\n</table>\n</div>\n</section>")
+}
+
+fn capitalized(text: &str) -> String {
+    let (first, rest) = text.split_at(text.chars().next().map_or(0, char::len_utf8));
+    first.to_uppercase() + rest
 }
 
 /// Rounds to four decimals, which suffice for display and keep the page small.

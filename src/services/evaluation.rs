@@ -19,8 +19,8 @@ use crate::objects::{ObjectError, Objects};
 use crate::training::evaluation::{EvaluatedCrop, Evaluation, Figure};
 use crate::training::example::Side;
 use crate::training::labels::LabelledCrop;
-use crate::vision::image::{Limits, decode, encode_preview};
-use crate::vision::resample::resize;
+use crate::vision;
+use crate::vision::image::Limits;
 
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluationError {
@@ -233,7 +233,5 @@ impl Evaluator<'_> {
 /// A JPEG of 160 x 160 pixels. None: it was scored, so that it can be decoded; a full disk of pixels is not worth an
 /// error.
 fn preview(bytes: &[u8]) -> Option<Vec<u8>> {
-    const SIDE: u32 = 160;
-    let picture = decode(bytes, Limits::default()).ok()?;
-    encode_preview(&resize(&picture, SIDE, SIDE)).ok()
+    vision::preview::preview(bytes, 160, Limits::default()).ok()
 }

@@ -9,6 +9,7 @@ pub mod fingerprint;
 pub mod geometry;
 pub mod image;
 pub mod pose;
+pub mod preview;
 pub mod quality;
 pub mod resample;
 pub mod yunet;

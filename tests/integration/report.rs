@@ -11,7 +11,10 @@ use facemill::ledger::sqlite::Sqlite;
 use facemill::ledger::{Entry, Ledger, PhotoStatus};
 use facemill::objects::folder::Folder;
 use facemill::objects::{ObjectKey, Objects};
-use facemill::report::{self, About, FaceRecord, Funnel, PhotoRecord, ReportError, WaitingPhoto, Written};
+use facemill::report::{
+    self, About, FaceRecord, Funnel, PhotoRecord, Pictures, ReportError, ReportProgress, Unindexed, WaitingPhoto,
+    Written,
+};
 use facemill::sqlite::{Access, Database};
 
 pub fn index_of(records: impl IntoIterator<Item = Record>) -> Index {
@@ -22,12 +25,14 @@ pub fn index_of(records: impl IntoIterator<Item = Record>) -> Index {
 }
 
 pub fn write(dir: &Path, index: &Index) -> Result<Written, ReportError> {
-    report::write(dir, index, vec![], &about())
+    report::write(dir, index, Unindexed::default(), &about())
 }
 
 fn about() -> About {
     About {
         run: RunName::default(),
+        folder: None,
+        pictures: Pictures { linked: true, thumbnails: false },
         made_at: 1_735_689_599,
         ok_threshold: Some(0.5),
         settings: vec![("search".into(), "guided".into())],
@@ -132,7 +137,7 @@ fn all_photos_are_written_in_id_order() {
     }));
     // Photo 1 has ended since it was listed.
     let waiting = (1..=2500).filter(|id| id % 10 == 9 || *id == 1).map(waiting).collect();
-    let written = report::write(dir.path(), &index, waiting, &about()).unwrap();
+    let written = report::write(dir.path(), &index, Unindexed { waiting, ..Unindexed::default() }, &about()).unwrap();
 
     let photos: Vec<PhotoRecord> = lines(&dir.path().join("photos.jsonl"));
     assert!(photos.iter().map(|photo| photo.photo_id.clone()).eq((1..=2500).map(Id::from)));
@@ -211,7 +216,7 @@ fn the_threshold_is_the_runs_unless_another_is_given() {
     index.add_predictions(&predictions[..8]).unwrap();
 
     let own = About { ok_threshold: None, ..about() };
-    assert_eq!(report::write(dir.path(), &index, vec![], &own).unwrap().funnel.ok, 1);
+    assert_eq!(report::write(dir.path(), &index, Unindexed::default(), &own).unwrap().funnel.ok, 1);
     assert_eq!(write(dir.path(), &index).unwrap().funnel.ok, 4);
     let page = std::fs::read_to_string(dir.path().join("report.html")).unwrap();
     assert!(page.contains("Faces without a P(OK) of the run's classifier: 1."), "the ninth");
@@ -243,7 +248,7 @@ fn hostile_text_is_escaped_in_the_page() {
     index.apply(&[unrecorded(HOSTILE.into())], None).unwrap();
     let mut about = about();
     about.settings.push((HOSTILE.into(), HOSTILE.into()));
-    let written = report::write(dir.path(), &index, vec![], &about).unwrap();
+    let written = report::write(dir.path(), &index, Unindexed::default(), &about).unwrap();
 
     let page = std::fs::read_to_string(written.page).unwrap();
     assert_eq!(cards(&page)[0][0][3], HOSTILE, "the label must be unchanged");
@@ -338,9 +343,12 @@ async fn a_report_brings_the_index_up_to_date_first() {
     let candidates: Vec<Candidate> = (5..=1205).map(|id| photo(id).candidate).collect();
     ledger.register(&RunName::default(), &candidates, 1).await.unwrap();
     let objects: Arc<dyn Objects> = Arc::new(Folder::at(dir.path()));
-    let source = IndexSource::new(RunName::default(), Arc::new(ledger), objects, None);
+    let source = IndexSource::new(RunName::default(), Arc::new(ledger), objects.clone(), None);
     let out = dir.path().join("report");
-    let written = report::write_all(&out, index_of([]), &source, about(), &|_| ()).await.unwrap();
+    let write_all = async |out: &Path, about: About| {
+        report::write_all(out, index_of([]), &source, &objects, about, ReportProgress::SILENT).await
+    };
+    let written = write_all(&out, about()).await.unwrap();
     assert_eq!(written.funnel, Funnel { candidates: 1205, downloaded: 4, faces: 4, ok: 4 });
     assert_eq!((written.waiting, lines::<PhotoRecord>(&out.join("photos.jsonl")).len()), (1201, 1205));
 
@@ -348,7 +356,7 @@ async fn a_report_brings_the_index_up_to_date_first() {
     let classifier = dir.path().join("runs/default/classifier.json");
     std::fs::create_dir_all(classifier.parent().unwrap()).unwrap();
     std::fs::write(classifier, "{").unwrap();
-    let error = report::write_all(&out, index_of([]), &source, about(), &|_| ()).await.unwrap_err();
+    let error = write_all(&out, about()).await.unwrap_err();
     assert!(matches!(error, ReportError::Follow(FollowError::Objects(_))), "{error}");
     assert_eq!(lines::<PhotoRecord>(&out.join("photos.jsonl")).len(), 1205, "the old report stays");
 }

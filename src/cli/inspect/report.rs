@@ -1,24 +1,28 @@
 //! `facemill report`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::cli::dataset::index::{IndexArgs, progress, unrecorded_note};
 use crate::cli::failure::Failure;
+use crate::cli::folders::{folder_name, is_same_folder};
 use crate::cli::output::{print_json, print_note, print_text};
 use crate::cli::progress::Bars;
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::domain::clock::now;
-use crate::report::{About, write_all};
+use crate::report::{About, Pictures, ReportProgress, write_all};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The P(OK) from which a crop counts as OK [default: the run's, see `facemill models`]
     #[arg(long, value_name = "P")]
     ok_threshold: Option<f64>,
-    /// Output folder for the report of a run on servers; a folder's report is written into the folder
-    #[arg(long, default_value = "report", value_name = "DIR")]
-    to: PathBuf,
+    /// Output folder for the report [default: the run's own folder; `report` for a run on servers]
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
+    /// Puts small copies of all faces into the report, so that it can be looked at anywhere
+    #[arg(long)]
+    with_faces: bool,
     #[command(flatten)]
     index: IndexArgs,
     #[command(flatten)]
@@ -31,14 +35,30 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     }
     let written = crate::cli::process::block_on(async {
         let place = args.place.open().await?;
-        let folder = place.folder().unwrap_or(&args.to);
+        let own = place.folder();
+        let folder = args.to.as_deref().or(own).unwrap_or(Path::new("report"));
+        std::fs::create_dir_all(folder)
+            .map_err(|error| Failure::broken(format!("cannot write {}: {error}", folder.display())))?;
+        let linked = own.is_some_and(|own| is_same_folder(own, folder));
         let settings = place.settings().await.map_err(Failure::broken)?;
         let settings = settings.into_iter().map(|(name, value)| (name, crate::cli::output::plain(&value))).collect();
-        let about =
-            About { run: place.run.clone(), made_at: now().as_secs(), ok_threshold: args.ok_threshold, settings };
+        let about = About {
+            run: place.run.clone(),
+            folder: own.and_then(folder_name),
+            pictures: Pictures { linked, thumbnails: args.with_faces },
+            made_at: now().as_secs(),
+            ok_threshold: args.ok_threshold,
+            settings,
+        };
         let (index, source) = args.index.open(&place)?;
         let bars = Bars::new(!args.place.json);
-        let written = write_all(folder, index, &source, about, &progress(&bars)).await;
+        let small = bars.count("pictures", 0);
+        let thumbnails = |done, total| {
+            small.set_length(total);
+            small.set_position(done);
+        };
+        let progress = ReportProgress { indexed: &progress(&bars), thumbnails: &thumbnails };
+        let written = write_all(folder, index, &source, &place.objects, about, progress).await;
         bars.clear();
         written.map_err(Failure::broken)
     })?;

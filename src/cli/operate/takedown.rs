@@ -13,6 +13,7 @@ use crate::archive::takedowns::{Takedown, Takedowns};
 use crate::cli::dataset::features::{EmbeddingArgs, FeatureArgs};
 use crate::cli::dataset::index::{IndexArgs, thumbnails};
 use crate::cli::failure::Failure;
+use crate::cli::folders::folder_name;
 use crate::cli::output::{counted, plain, print_json, print_note, print_text};
 use crate::cli::process::person;
 use crate::cli::progress::Bars;
@@ -22,7 +23,7 @@ use crate::dataset::{Index, IndexSource};
 use crate::domain::Id;
 use crate::domain::clock::now;
 use crate::pipeline::run_shapes::{CropSettings, DetectSettings};
-use crate::report::{self, About};
+use crate::report::{self, About, Pictures, ReportProgress};
 use crate::services::run_target::{LockedRun, RunTarget};
 use crate::services::takedown::{
     Caches, Chosen, PictureMarks, Plan, Removed, Site, SurveySettings, TakedownError, Why, carry_out, plan_takedown,
@@ -224,9 +225,16 @@ async fn remove(
             && folder.join("photos.jsonl").is_file()
         {
             let settings = settings.iter().map(|(name, value)| (name.clone(), plain(value))).collect();
-            let about = About { run: run.clone(), made_at: now().as_secs(), ok_threshold: None, settings };
+            let about = About {
+                run: run.clone(),
+                folder: folder_name(folder),
+                pictures: Pictures { linked: true, thumbnails: false },
+                made_at: now().as_secs(),
+                ok_threshold: None,
+                settings,
+            };
             let index = Index::open(index, run).map_err(|error| again(&error))?;
-            let written = report::write_all(folder, index, &source, about, &|_| {}).await;
+            let written = report::write_all(folder, index, &source, &objects, about, ReportProgress::SILENT).await;
             written.map_err(|error| again(&error))?;
         }
         Takedowns::new(objects.clone()).complete(id).await.map_err(|error| again(&error))?;

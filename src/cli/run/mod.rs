@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::archive::run_folders::RunFolder;
 use crate::cli::dataset::index::progress;
 use crate::cli::failure::Failure;
+use crate::cli::folders::folder_name;
 use crate::cli::output::{check_conflicts, plain};
 use crate::cli::process::Signals;
 use crate::cli::progress::{Bars, Board};
@@ -22,11 +23,12 @@ use crate::dataset::Index;
 use crate::domain::Candidate;
 use crate::domain::clock::now;
 use crate::ledger::Ledger;
+use crate::objects::Objects;
 use crate::pipeline::event::{Observer, PhotoEvent};
 use crate::pipeline::local::{Finish, RunDir};
 use crate::pipeline::stored_photos::StoredAccess;
 use crate::pipeline::{stages, worker};
-use crate::report::{self, About, Written};
+use crate::report::{self, About, Pictures, ReportProgress, Written};
 use crate::services::local_run::LocalRun;
 use crate::telemetry::Telemetry;
 
@@ -159,13 +161,23 @@ async fn process_and_report(
 
     let about = About {
         run: local.run.clone(),
+        folder: folder_name(home.folder()),
+        pictures: Pictures { linked: true, thumbnails: false },
         made_at: now().as_secs(),
         ok_threshold: None,
         settings: local.settings.by_name().into_iter().map(|(name, value)| (name, plain(&value))).collect(),
     };
     let index = Index::open(&home.index_file(), &local.run).map_err(Failure::broken)?;
     let source = local.index_source();
-    let written = report::write_all(home.folder(), index, &source, about, &progress(bars)).await;
+    let written = report::write_all(
+        home.folder(),
+        index,
+        &source,
+        &(Arc::new(local.dir.objects.clone()) as Arc<dyn Objects>),
+        about,
+        ReportProgress { indexed: &progress(bars), ..ReportProgress::SILENT },
+    )
+    .await;
     bars.clear();
     Ok(Finished { finish, written: written.map_err(Failure::broken)?, interrupted: signals.exit_code() })
 }

@@ -1,7 +1,6 @@
 //! `facemill recrop`.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -9,6 +8,7 @@ use super::{Summary, process_and_report, worker_settings};
 use crate::archive::records::Records;
 use crate::archive::run_settings::{RunSettings, StoredRunSettings};
 use crate::cli::failure::Failure;
+use crate::cli::folders::is_same_folder;
 use crate::cli::output::{counted, print_json, print_text};
 use crate::cli::progress::Bars;
 use crate::cli::settings::flags::{self, ModelArgs, NewFaceArgs};
@@ -176,11 +176,6 @@ async fn take(recrop: &Recrop<'_>, first: &RunTarget, bars: &Bars) -> Result<Rec
 }
 
 /// Also where one is named by a link, or does not exist yet.
-fn is_same_folder(one: &Path, other: &Path) -> bool {
-    let resolved = |path: &Path| -> Option<PathBuf> { path.canonicalize().ok() };
-    one == other || resolved(one).is_some_and(|one| resolved(other) == Some(one))
-}
-
 fn text(recropped: &Recropped) -> String {
     let Recropped { at_detect, at_crop, ended, known, left_out, verdicts, .. } = recropped;
     let mut text = format!(

@@ -75,8 +75,12 @@ fn workers_make_the_same_faces_as_one_process_also_after_kills() {
     let audit = installation.facemill(&["audit", dump]);
     assert!(audit.status.success(), "{audit:?}");
     let together = scratch.path().join("together");
-    let report = installation.facemill(&["report", "--to", together.to_str().unwrap()]);
+    let report = installation.facemill(&["report", "--to", together.to_str().unwrap(), "--with-faces"]);
     assert!(report.status.success(), "{report:?}");
+    let page = std::fs::read_to_string(together.join("report.html")).unwrap();
+    assert!(page.contains("<title>facemill: run faces</title>"), "{page}");
+    let pictures = std::fs::read_dir(together.join("thumbnails")).unwrap().count() as u64;
+    assert!(pictures >= status["ended"]["predicted"].as_u64().unwrap() / 2, "{pictures} pictures");
     assert_same_records(&records(&together), &records(&alone));
     index_is_cached(&installation, status["ended"]["predicted"].as_u64().unwrap());
     assert_eq!(status["ended"]["failed"], status["dead_letters"], "the dead letters are the failed photos");
