@@ -21,7 +21,7 @@ use dataset::{
     curate, duplicates, evaluate, export, faces, identities, models, rescore, suggest, synthetic, train, users,
     verdicts, versions,
 };
-use inspect::{audit, describe, doctor, report, simulate, status, why};
+use inspect::{audit, describe, doctor, manual, report, simulate, status, why};
 use operate::{dead, measure, pause, produce, rebuild, retry, takedown, work};
 use run::{candidates, demo, recrop};
 use settings::definition::Definition;
@@ -113,6 +113,10 @@ enum Command {
     Describe(describe::Args),
     /// Prints the settings in force and their origin
     Settings(show_settings::Args),
+    /// Prints completions of commands and flags for a shell
+    Completions(manual::CompletionsArgs),
+    /// Prints the manual page of the program or of a command
+    Man(manual::ManArgs),
     /// Makes a small collection with good and bad hosts, serves it locally and runs it
     Demo(demo::Args),
 }
@@ -168,6 +172,8 @@ fn dispatch(command: Command, definition: &Definition) -> Result<ExitCode, Failu
         Command::Synthetic(args) => synthetic::run(args).map(|()| ExitCode::SUCCESS),
         Command::Simulate(args) => simulate::run(&args),
         Command::Describe(args) => describe::run(&args, &Cli::command()),
+        Command::Completions(args) => manual::completions(&args, Cli::command()),
+        Command::Man(args) => manual::man(&args, Cli::command()),
         Command::Doctor(args) => doctor::run(&args),
         Command::Demo(args) => demo::run(args),
     }

@@ -34,6 +34,7 @@ pub mod interval;
 pub mod judging;
 pub mod ok_left;
 pub mod page;
+mod photo_urls;
 pub mod placeholder;
 pub mod query;
 mod removal;
@@ -43,6 +44,7 @@ pub mod shared;
 pub mod suggested;
 pub mod verdict_history;
 mod verdict_table;
+mod without_face;
 mod wrong_person;
 
 pub use columns::Rows;

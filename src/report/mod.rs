@@ -10,13 +10,14 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::atomic_file::AtomicFile;
-use crate::dataset::index::{Index, IndexError};
+use crate::dataset::index::Index;
 use crate::dataset::page::{Direction, Order, Sort};
-use crate::dataset::{FollowError, IndexSource, Query};
+use crate::dataset::{IndexSource, Query};
 use crate::domain::Id;
 use crate::ledger::{Filter, LedgerError};
-use crate::objects::{ObjectError, ObjectKey, Objects};
+use crate::objects::{ObjectKey, Objects};
 
+mod error;
 pub mod evaluation;
 mod page;
 mod pictures;
@@ -26,6 +27,7 @@ mod tally;
 #[cfg(test)]
 mod fixtures;
 
+pub use error::ReportError;
 pub use page::About;
 pub use pictures::{Pictures, RejectedPhotos};
 pub use records::{FaceRecord, PhotoRecord, WaitingPhoto};
@@ -43,22 +45,6 @@ pub struct Written {
     /// Number of photos that ended without a record, and the first of their ids.
     pub unrecorded: (u64, Vec<Id>),
     pub page: PathBuf,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum ReportError {
-    #[error("cannot read the ledger for the report: {0}")]
-    Ledger(#[from] LedgerError),
-    #[error(transparent)]
-    Follow(#[from] FollowError),
-    #[error(transparent)]
-    Index(#[from] IndexError),
-    #[error("cannot write {path}: {source}")]
-    File { path: PathBuf, source: io::Error },
-    #[error("cannot read a picture for the report: {0}")]
-    Object(#[from] ObjectError),
-    #[error("the report is incomplete: {0}")]
-    Stopped(String),
 }
 
 /// What a report shows that the index does not have.

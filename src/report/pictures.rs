@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::task::spawn_blocking;
 
-use super::ReportError;
+use super::error::ReportError;
 use crate::atomic_file::AtomicFile;
 use crate::dataset::page::{Direction, Order, Sort};
 use crate::dataset::{EndedPhoto, Index, IndexSource, Query};

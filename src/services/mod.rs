@@ -18,6 +18,7 @@ pub mod learning_curve;
 pub mod local_run;
 pub mod measure;
 pub mod passwords;
+pub mod photos_at;
 pub mod queue_metrics;
 pub mod rebuild;
 pub mod recrop;

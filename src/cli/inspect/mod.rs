@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod describe;
 pub mod doctor;
+pub mod manual;
 pub mod report;
 pub mod simulate;
 pub mod status;

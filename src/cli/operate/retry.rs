@@ -60,7 +60,8 @@ fn nothing(causes: &[CauseCount]) -> String {
     if by_cause.is_empty() {
         return "no photo fulfils the query: no photo has ended without a face\n".to_owned();
     }
-    let lines = by_cause.into_iter().map(|((ending, code), count)| format!("{count:>9} {ending:<9} {code}\n"));
+    let lines =
+        by_cause.into_iter().map(|((ending, code), count)| format!("{count:>9} {:<9} {code}\n", ending.as_str()));
     format!("no photo fulfils the query; the causes that there are:\n{}", first_lines(lines, "causes"))
 }
 

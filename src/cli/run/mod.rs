@@ -4,6 +4,7 @@ pub mod candidates;
 pub mod demo;
 pub mod recrop;
 
+use std::fmt::Write as _;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use crate::archive::run_folders::RunFolder;
 use crate::cli::dataset::index::progress;
 use crate::cli::failure::Failure;
 use crate::cli::folders::folder_name;
-use crate::cli::output::{check_conflicts, plain};
+use crate::cli::output::{check_conflicts, plain, print_json, print_text};
 use crate::cli::process::Signals;
 use crate::cli::progress::{Bars, Board};
 use crate::cli::settings::process_args::ProcessArgs;
@@ -202,28 +203,35 @@ struct Summary<'a> {
 
 impl Summary<'_> {
     fn print(&self, json: bool) -> Result<(), Failure> {
-        self.write(json).map_err(|error| Failure::broken(format!("cannot print the summary: {error}")))
+        if json {
+            return print_json(&self.json());
+        }
+        let mut text = String::new();
+        self.write(&mut text).expect("writing to a String cannot fail");
+        print_text(&text)
     }
 
-    fn write(&self, json: bool) -> std::io::Result<()> {
-        let mut out = std::io::stdout().lock();
+    fn json(&self) -> serde_json::Value {
         let Finished { finish, written, .. } = self.finish;
         let report::Funnel { candidates, downloaded, faces, ok } = written.funnel;
-        if json {
-            let (name, source) = &self.source;
-            let mut summary = serde_json::json!({
-                "what": "summary",
-                "candidates": candidates,
-                "downloaded": downloaded,
-                "faces": faces,
-                "ok": ok,
-                "waiting": written.waiting,
-                "complete": *finish == Finish::Complete,
-                "report": written.page,
-            });
-            summary[*name] = source.clone();
-            return writeln!(out, "{summary}");
-        }
+        let (name, source) = &self.source;
+        let mut summary = serde_json::json!({
+            "what": "summary",
+            "candidates": candidates,
+            "downloaded": downloaded,
+            "faces": faces,
+            "ok": ok,
+            "waiting": written.waiting,
+            "complete": *finish == Finish::Complete,
+            "report": written.page,
+        });
+        summary[*name] = source.clone();
+        summary
+    }
+
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        let Finished { finish, written, .. } = self.finish;
+        let report::Funnel { candidates, downloaded, faces, ok } = written.funnel;
         let share = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
         writeln!(out, "{candidates:>9} candidates")?;
         writeln!(out, "{downloaded:>9} downloaded {:>6.1} %", share(downloaded, candidates))?;

@@ -4,7 +4,8 @@ use super::ast::{Operator, QueryError};
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Token {
-    /// A keyword, a field or a bare value: letters, digits and `_ . : / - + @ %`, not beginning with a digit.
+    /// A keyword, a field or a bare value: letters, digits and `_ . : / - + @ %`, not beginning with a digit, and
+    /// apostrophes between letters.
     Word(String),
     Number(f64, String),
     Text(String),
@@ -35,7 +36,7 @@ pub fn tokens(text: &str) -> Result<Vec<(Token, usize)>, QueryError> {
                 operator(rest).ok_or_else(|| QueryError::new("expected one of = != < <= > >=", text, at))?
             }
             _ => {
-                let length = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+                let length = word_length(rest);
                 if length == 0 {
                     return Err(QueryError::new(format!("unexpected character {first:?}"), text, at));
                 }
@@ -49,6 +50,20 @@ pub fn tokens(text: &str) -> Result<Vec<(Token, usize)>, QueryError> {
 
 fn is_word(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '_' | '.' | ':' | '/' | '-' | '+' | '@' | '%')
+}
+
+/// Bytes of the word at the beginning. An apostrophe between letters belongs to it: `O'Neill`.
+fn word_length(rest: &str) -> usize {
+    let mut chars = rest.char_indices().peekable();
+    let mut is_after_letter = false;
+    while let Some((at, c)) = chars.next() {
+        let is_between = is_after_letter && chars.peek().is_some_and(|(_, next)| next.is_alphabetic());
+        if !(is_word(c) || c == '\'' && is_between) {
+            return at;
+        }
+        is_after_letter = c.is_alphabetic();
+    }
+    rest.len()
 }
 
 fn word(text: &str) -> Token {

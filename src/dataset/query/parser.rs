@@ -254,6 +254,7 @@ mod tests {
             ("not (size=1 or ok)", "not (size=1 or ok)"),
             ("outcome=gone,label=a.b-c", "outcome='gone' and label='a.b-c'"),
             ("label='O''Neill' OR label=\"a'b\"", "label='O''Neill' or label='a''b'"),
+            ("label=O'Neill, label contains d'Arc", "label='O''Neill' and label contains 'd''Arc'"),
             ("label in ('a', b) AND label not in (c)", "label in ('a', 'b') and not label in ('c')"),
             ("label contains 無 and label not contains x", "label contains '無' and not label contains 'x'"),
             ("label is null or label is not null", "label is null or not label is null"),

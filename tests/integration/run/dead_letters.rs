@@ -86,7 +86,7 @@ fn dead_letters_are_listed_shown_replayed_and_dropped() {
     assert_eq!(ended.text(&["dead", "list", "--where", "stage=crop"]), none);
     let (code, causes) = ended.text(&["retry", "--where", "cause=http-404x"]);
     assert!(code == 0 && causes.contains("no photo fulfils the query; the causes that there are:"), "{causes}");
-    assert!(causes.contains(" failed    http-500\n") && causes.contains(" gone      http-404\n"), "{causes}");
+    assert!(causes.contains(" failed    http-500\n") && causes.contains(" gone      http-403\n"), "{causes}");
     let (_, shown) = ended.text(&["dead", "show", &id]);
     assert!(shown.contains("/broken.jpg") && shown.contains("dead-lettered at fetch"), "{shown}");
     assert_eq!(ended.text(&["dead", "show", "987654321"]).0, 1);

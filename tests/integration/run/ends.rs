@@ -101,10 +101,10 @@ fn wrong_usage_ends_with_2_and_what_is_not_there_with_3() {
         &["settings", "nonsense"],
         &["report", "--ok-threshold", "2"],
         &["export", "--to", "faces.zip", "--size", "500"],
-        &["takedown", "--out", missing],
         &["--settings", path(&settings), "status"],
     ];
     let absent: &[&[&str]] = &[
+        &["takedown", "--out", missing],
         &["run", missing, "--out", missing],
         &["status", "--out", missing],
         &["--settings", missing, "status"],
@@ -139,4 +139,36 @@ fn a_command_that_prints_to_a_closed_pipe_ends() {
     let mut error = String::new();
     child.stderr.take().unwrap().read_to_string(&mut error).unwrap();
     assert_eq!(error, "");
+}
+
+#[test]
+fn completions_and_manual_pages_know_every_command() {
+    let bash = facemill(&["completions", "bash"]);
+    assert!(bash.status.success(), "{bash:?}");
+    // The script completes what the program understands.
+    let scratch = tempfile::tempdir().unwrap();
+    let script = scratch.path().join("facemill.bash");
+    std::fs::write(&script, bash.stdout).unwrap();
+    let check = r#"
+        . "$0"
+        COMP_WORDS=(facemill wo); COMP_CWORD=1; _facemill facemill wo facemill; echo ${COMPREPLY[@]}
+        COMP_WORDS=(facemill work fetch --per-h); COMP_CWORD=3; _facemill facemill --per-h fetch; echo ${COMPREPLY[@]}
+    "#;
+    let completed = Command::new("bash").args(["--norc", "-c", check, path(&script)]).output().unwrap();
+    assert_eq!(String::from_utf8(completed.stdout).unwrap(), "work\n--per-host\n");
+    for shell in ["zsh", "fish"] {
+        let script = String::from_utf8(facemill(&["completions", shell]).stdout).unwrap();
+        assert!(script.contains("per-host") && script.contains("takedown"), "{script}");
+    }
+
+    assert!(facemill(&["man", "--to", path(scratch.path())]).status.success());
+    for page in ["facemill.1", "facemill-run.1", "facemill-dead-list.1"] {
+        let text = std::fs::read_to_string(scratch.path().join(page)).unwrap();
+        assert!(text.contains(".SH SYNOPSIS") && text.contains(".SH OPTIONS"), "{page}: {text}");
+    }
+    assert!(!scratch.path().join("facemill-describe.1").exists(), "it is for programs");
+    let one = String::from_utf8(facemill(&["man", "dead", "list"]).stdout).unwrap();
+    assert_eq!(one, std::fs::read_to_string(scratch.path().join("facemill-dead-list.1")).unwrap());
+    assert!(one.contains("facemill dead list") && one.contains(r"FACEMILL_OUT"), "{one}");
+    assert_eq!(facemill(&["man", "nonsense"]).status.code(), Some(2));
 }
