@@ -164,7 +164,7 @@ fn a_folder_can_be_copied() {
     let stored = originals(&desk);
     assert!(stored.len() == 1 && !stored[0].1, "{stored:?}");
     let (code, text) = desk.text(&["run", path(&desk.file("a.csv", "photo_id,photo_url\n")), "--copy"]);
-    assert!(code == 3 && text.contains("is no folder with photos"), "{text}");
+    assert!(code == 2 && text.contains("is no folder with photos"), "{text}");
 }
 
 #[test]
