@@ -25,7 +25,7 @@ use facemill::domain::{
 use facemill::domain::{Cause, CauseCode};
 use facemill::ledger::Ledger;
 use facemill::ledger::redis::Redis;
-use facemill::objects::s3::{Keys, S3, S3Settings};
+use facemill::objects::s3::{Credentials, Keys, S3, S3Settings};
 use facemill::objects::{ObjectKey, Objects};
 use facemill::pipeline::event::NullObserver;
 use facemill::pipeline::gate::Gate;
@@ -101,7 +101,7 @@ impl Place {
             secret_access_key: self.secret_access_key.clone(),
             session_token: None,
         };
-        let settings = S3Settings::new(&self.bucket, keys);
+        let settings = S3Settings::new(&self.bucket, Credentials::Keys(keys));
         S3::new(S3Settings { endpoint: Some(self.endpoint.clone()), path_style: true, ..settings })
     }
 }
@@ -247,8 +247,8 @@ impl Servers {
             redis: self.redis.url(),
             endpoint: s3.endpoint.expect("a server of ours"),
             bucket: s3.bucket,
-            access_key_id: s3.keys.access_key_id,
-            secret_access_key: s3.keys.secret_access_key,
+            access_key_id: SeaweedFs::keys().access_key_id,
+            secret_access_key: SeaweedFs::keys().secret_access_key,
             prefix: format!("bench-{extent:?}").to_lowercase(),
             run: format!("bench-{extent:?}").to_lowercase().parse().expect("a name"),
         }

@@ -36,6 +36,7 @@ pub mod curation;
 pub mod dataset;
 pub mod demo;
 pub mod domain;
+pub mod error_chain;
 pub mod export;
 pub mod inference;
 pub mod ledger;

@@ -1,15 +1,14 @@
 //! Errors of a download, and whether another attempt may succeed.
 
-use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
-use rustls::CertificateError;
 
 use crate::domain::{Cause, CauseCode};
+use crate::error_chain::{find, innermost, tls_problem};
 use crate::retry::LONGEST_WAIT;
 
 /// Why a photo was not downloaded.
@@ -194,28 +193,6 @@ pub(super) fn is_bad_head(error: &reqwest::Error) -> bool {
     error.is_request() && find::<hyper::Error>(error).is_some_and(is_bad)
 }
 
-/// What is wrong with a TLS connection, for people.
-fn tls_problem(error: &rustls::Error) -> String {
-    let rustls::Error::InvalidCertificate(certificate) = error else { return error.to_string() };
-    // A certificate that signs itself as an authority has a variant of its own only in webpki.
-    let is_own_authority =
-        matches!(certificate, CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity"));
-    let problem = match certificate {
-        CertificateError::UnknownIssuer => "the certificate is self-signed, or its authority is not trusted here",
-        _ if is_own_authority => "the certificate is self-signed",
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "the certificate has expired",
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            "the certificate is not valid yet"
-        }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "the certificate is for another name"
-        }
-        CertificateError::Revoked => "the certificate was revoked",
-        _ => return format!("the certificate is not valid: {error}"),
-    };
-    problem.to_owned()
-}
-
 /// The cause code of a broken connection.
 fn connection_code(error: &reqwest::Error) -> CauseCode {
     match find::<io::Error>(error).map(io::Error::kind) {
@@ -232,34 +209,6 @@ fn connection_code(error: &reqwest::Error) -> CauseCode {
         Some(hyper) if hyper.is_incomplete_message() => CauseCode::ConnectionReset,
         _ if error.is_connect() => CauseCode::Unreachable,
         _ => CauseCode::BadResponse,
-    }
-}
-
-/// The first error of a type in the chain.
-fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
-    let mut error = error;
-    loop {
-        if let Some(found) = error.downcast_ref::<E>() {
-            return Some(found);
-        }
-        error = source(error)?;
-    }
-}
-
-/// The message of the last error in the chain; the outer errors only say that a request failed.
-fn innermost(error: &(dyn Error + 'static)) -> String {
-    let mut error = error;
-    while let Some(next) = source(error) {
-        error = next;
-    }
-    error.to_string()
-}
-
-/// The next error in the chain. The `source` of an `io::Error` skips the error that it wraps.
-fn source<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        Some(wrapped) => Some(wrapped),
-        None => error.source(),
     }
 }
 
@@ -331,14 +280,6 @@ mod tests {
     }
 
     #[test]
-    fn wrapped_errors_are_found() {
-        let inner = rustls::Error::DecryptError;
-        let outer = io::Error::other(io::Error::new(ErrorKind::InvalidData, inner));
-        assert!(find::<rustls::Error>(&outer).is_some());
-        assert!(find::<hyper::Error>(&outer).is_none());
-    }
-
-    #[test]
     fn a_failure_of_the_name_servers_differs_from_an_unknown_name() {
         let error = |text: &str| ResolveError::from(io::Error::other(format!("failed to lookup address: {text}")));
         for text in ["Temporary failure in name resolution", "Non-recoverable failure in name resolution", "Try again"]
@@ -348,16 +289,6 @@ mod tests {
         for text in ["Name or service not known", "No address associated with hostname", "Name does not resolve"] {
             assert!(matches!(error(text), ResolveError::NotFound(_)), "{text}");
         }
-    }
-
-    #[test]
-    fn problems_of_certificates_are_named() {
-        let problem = |error| tls_problem(&rustls::Error::InvalidCertificate(error));
-        assert!(problem(CertificateError::UnknownIssuer).contains("self-signed"));
-        assert_eq!(problem(CertificateError::Expired), "the certificate has expired");
-        assert_eq!(problem(CertificateError::NotValidForName), "the certificate is for another name");
-        assert!(problem(CertificateError::BadEncoding).starts_with("the certificate is not valid: "));
-        assert_eq!(tls_problem(&rustls::Error::DecryptError), rustls::Error::DecryptError.to_string());
     }
 
     #[test]

@@ -123,7 +123,7 @@ impl StoredPhotos {
 
     async fn read_object(&self, bucket: &str, key: &str, fetcher: &Fetcher) -> Result<(Bytes, Reservation), Outcome> {
         let Some(s3) = &self.access.s3 else {
-            let detail = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: the keys of the bucket";
+            let detail = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE: the keys of the bucket";
             return Err(Retry::failed(Cause::new(CauseCode::StoreRefused, detail)));
         };
         let gone =

@@ -86,7 +86,7 @@ impl Endpoints {
             path_style: true,
             // Short, so that a stopped server is noticed soon.
             timeouts: Timeouts { connect: seconds(1), attempt: seconds(1), total: seconds(3) },
-            ..s3::S3Settings::new(&self.bucket, keys)
+            ..s3::S3Settings::new(&self.bucket, s3::Credentials::Keys(keys))
         })
     }
 }

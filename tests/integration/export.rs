@@ -328,7 +328,8 @@ async fn an_export_to_s3_has_the_bytes_of_a_local_one() {
     let run = RunFolder::with_faces(40).await;
     let folder = tempfile::tempdir().unwrap();
     let settings = SeaweedFs::shared().settings();
-    let S3Settings { endpoint, bucket, prefix, keys, .. } = settings.clone();
+    let S3Settings { endpoint, bucket, prefix, .. } = settings.clone();
+    let keys = SeaweedFs::keys();
     let environment = [
         ("FACEMILL_S3_ENDPOINT", endpoint.unwrap()),
         ("AWS_ACCESS_KEY_ID", keys.access_key_id),

@@ -24,7 +24,7 @@ const LAYERS: &[&[&str]] = &[
     &["broker", "objects", "net", "source", "classifier"],
     &["vision"],
     &["inference", "redis", "sqlite", "telemetry"],
-    &["atomic_file", "tls", "config", "retry", "server_error", "memory"],
+    &["atomic_file", "tls", "config", "retry", "server_error", "error_chain", "memory"],
     &["domain"],
 ];
 

@@ -23,6 +23,7 @@ mod report;
 mod rescore;
 mod run;
 mod s3;
+mod s3_credentials;
 mod services;
 mod shared_state;
 mod source;

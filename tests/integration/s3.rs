@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use facemill::domain::{ContentHash, Id, ImageFormat, PhotoKey, RunName};
-use facemill::objects::s3::{Keys, Prefix, Reader, S3, S3Settings, Timeouts};
+use facemill::objects::s3::{Credentials, Keys, Prefix, Reader, S3, S3Settings, Timeouts};
 use facemill::objects::{ObjectError, ObjectKey, Objects, PutIfAbsent, Swap};
 use facemill::server_error::ServerError;
 
@@ -43,9 +43,16 @@ async fn a_refusal_names_its_cause() {
     };
     let text = refusal(with(|settings| settings.bucket = "nobodys".into())).await;
     assert!(text.contains("the bucket does not exist") && text.contains("nobodys"), "{text}");
-    let text = refusal(with(|settings| settings.keys.access_key_id = "nobody".into())).await;
+    let text = refusal(with(|settings| {
+        settings.credentials = Credentials::Keys(Keys { access_key_id: "nobody".into(), ..SeaweedFs::keys() })
+    }))
+    .await;
     assert!(text.contains("does not know this access key"), "{text}");
-    let text = refusal(with(|settings| settings.keys.secret_access_key = "wrong-secret-key".into())).await;
+    let text = refusal(with(|settings| {
+        settings.credentials =
+            Credentials::Keys(Keys { secret_access_key: "wrong-secret-key".into(), ..SeaweedFs::keys() })
+    }))
+    .await;
     assert!(text.contains("does not belong to the access key"), "{text}");
     let (key, body) = original("not stored");
     let foreign = S3::new(with(|settings| settings.bucket = "nobodys".into()));
@@ -64,7 +71,7 @@ async fn an_unreachable_service_is_a_temporary_error() {
     let [port] = process::free_ports();
     let keys = Keys { access_key_id: "a".into(), secret_access_key: "b".into(), session_token: None };
     let endpoint = Some(format!("http://127.0.0.1:{port}"));
-    let settings = S3Settings { endpoint, path_style: true, ..S3Settings::new("bucket", keys) };
+    let settings = S3Settings { endpoint, path_style: true, ..S3Settings::new("bucket", Credentials::Keys(keys)) };
     let error = S3::new(impatient(settings)).check().await.unwrap_err();
     assert!(error.is_retryable() && error.to_string().contains(&port.to_string()), "{error}");
 }

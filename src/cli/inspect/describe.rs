@@ -58,6 +58,7 @@ fn beside_flags() -> BTreeSet<String> {
     };
     let _ = s3::Keys::from_env(note);
     let mut all = asked.into_inner();
+    all.extend(s3::VARIABLES.map(str::to_owned));
     all.extend(telemetry::VARIABLES.map(str::to_owned));
     all
 }

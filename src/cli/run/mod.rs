@@ -54,8 +54,8 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
     let options = args.reading.options(Some(&args.source.to_string()))?;
     let folder = args.source.run_folder(args.copy)?;
     let mut settings = args.process.settings()?;
-    let s3 = args.s3.are_given().then(|| args.s3.service()).transpose().map_err(Failure::broken)?;
-    settings.stored_access = StoredAccess { local_files: true, s3 };
+    // A fault of these settings matters only to a photo in S3.
+    settings.stored_access = StoredAccess { local_files: true, s3: args.s3.service().ok() };
     let (bars, _telemetry) = begin(&args.process)?;
     crate::cli::process::block_on(async {
         let again = format!("facemill run {} --out {}", args.source, args.process.out.display());

@@ -45,15 +45,16 @@ pub struct ServerArgs {
 /// The S3 service, without a bucket.
 #[derive(Debug, Clone, Args)]
 pub struct S3Args {
-    /// An S3 service other than Amazon's: http(s)://host:port
+    /// An S3 service other than Amazon's: http(s)://host:port [default: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, or the profile's]
     #[arg(long, env = "FACEMILL_S3_ENDPOINT", hide_env_values = true, value_name = "URL", help_heading = "Servers")]
     s3_endpoint: Option<String>,
-    /// The bucket's region
-    #[arg(long, env = "AWS_REGION", default_value = s3::S3Settings::REGION, value_name = "NAME", help_heading = "Servers")]
-    region: String,
-    /// Credentials for the bucket. Prefer the environment: other users of the machine can see flags
+    /// The bucket's region [default: the profile's, else us-east-1]
+    #[arg(long, env = "AWS_REGION", value_name = "NAME", help_heading = "Servers")]
+    region: Option<String>,
+    /// Key for the bucket [default: as the AWS tools find it: profile, web identity, metadata of container or instance]
     #[arg(long, env = "AWS_ACCESS_KEY_ID", hide_env_values = true, value_name = "KEY", help_heading = "Servers")]
     aws_access_key_id: Option<String>,
+    /// Prefer the environment: other users of the machine can see flags
     #[arg(long, env = "AWS_SECRET_ACCESS_KEY", hide_env_values = true, value_name = "KEY", help_heading = "Servers")]
     aws_secret_access_key: Option<String>,
     /// Session token of temporary credentials
@@ -62,11 +63,6 @@ pub struct S3Args {
 }
 
 impl S3Args {
-    /// Whether there are keys.
-    pub fn are_given(&self) -> bool {
-        self.aws_access_key_id.is_some() && self.aws_secret_access_key.is_some()
-    }
-
     /// A client of the service, for any bucket.
     pub fn service(&self) -> Result<S3, String> {
         self.settings("").map(S3::new)
@@ -78,14 +74,10 @@ impl S3Args {
             "AWS_SECRET_ACCESS_KEY" => self.aws_secret_access_key.clone(),
             "AWS_SESSION_TOKEN" => self.aws_session_token.clone(),
             _ => None,
-        });
-        let keys = keys.ok_or("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: the keys of the bucket")?;
-        Ok(s3::S3Settings {
-            endpoint: self.s3_endpoint.clone(),
-            region: self.region.clone(),
-            path_style: self.s3_endpoint.is_some(),
-            ..s3::S3Settings::new(bucket, keys)
-        })
+        })?;
+        let given = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
+        let (region, endpoint) = (given(&self.region), given(&self.s3_endpoint));
+        s3::S3Settings::complete(bucket, s3::GivenService { keys, region, endpoint })
     }
 }
 

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
-use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, SharedHttpClient};
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::config::{BehaviorVersion, Region, SharedHttpClient};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::primitives::ByteStream;
@@ -21,40 +21,19 @@ use sha2::{Digest, Sha256};
 
 use super::{ObjectError, ObjectKey, Objects, Page, PutIfAbsent, Swap, Version, nonce};
 use crate::domain::StoredUrl;
+use crate::error_chain::reason;
 use crate::retry::Backoff;
 use crate::server_error::ServerError;
 
+mod credentials;
 mod photos;
 mod upload;
 
+pub use credentials::{Credentials, GivenService, Keys, VARIABLES};
 pub use photos::Names;
 pub use upload::Upload;
 
-/// The credentials. `Debug` shows only the id of the access key.
-#[derive(Clone)]
-pub struct Keys {
-    pub access_key_id: String,
-    pub secret_access_key: String,
-    pub session_token: Option<String>,
-}
-
-impl Keys {
-    /// Reads `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, for temporary keys, `AWS_SESSION_TOKEN`.
-    pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Option<Self> {
-        let get = |name| get(name).filter(|value| !value.is_empty());
-        Some(Self {
-            access_key_id: get("AWS_ACCESS_KEY_ID")?,
-            secret_access_key: get("AWS_SECRET_ACCESS_KEY")?,
-            session_token: get("AWS_SESSION_TOKEN"),
-        })
-    }
-}
-
-impl fmt::Debug for Keys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "access key {}", self.access_key_id)
-    }
-}
+use credentials::explain_missing;
 
 /// The bucket, and how to reach it.
 #[derive(Debug, Clone)]
@@ -67,7 +46,7 @@ pub struct S3Settings {
     pub prefix: String,
     /// `host/bucket/key` instead of `bucket.host/key`. Most services other than Amazon's need it.
     pub path_style: bool,
-    pub keys: Keys,
+    pub credentials: Credentials,
     pub timeouts: Timeouts,
 }
 
@@ -125,14 +104,14 @@ impl Default for Timeouts {
 impl S3Settings {
     pub const REGION: &'static str = "us-east-1";
 
-    pub fn new(bucket: impl Into<String>, keys: Keys) -> Self {
+    pub fn new(bucket: impl Into<String>, credentials: Credentials) -> Self {
         Self {
             endpoint: None,
             region: Self::REGION.into(),
             bucket: bucket.into(),
             prefix: String::new(),
             path_style: false,
-            keys,
+            credentials,
             timeouts: Timeouts::default(),
         }
     }
@@ -172,13 +151,11 @@ impl S3 {
 
     /// Connects on the first call.
     pub fn new(settings: S3Settings) -> Self {
-        let S3Settings { endpoint, region, bucket, prefix, path_style, keys, timeouts } = settings;
+        let S3Settings { endpoint, region, bucket, prefix, path_style, credentials, timeouts } = settings;
         let name = match &endpoint {
             Some(endpoint) => format!("bucket {bucket} at {}", without_login(endpoint)),
             None => format!("bucket {bucket} in {region}"),
         };
-        let Keys { access_key_id, secret_access_key, session_token } = keys;
-        let credentials = Credentials::new(access_key_id, secret_access_key, session_token, None, "settings");
         let limits = TimeoutConfig::builder()
             .connect_timeout(timeouts.connect)
             .read_timeout(timeouts.attempt)
@@ -188,7 +165,7 @@ impl S3 {
         let mut config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .http_client(http_client())
-            .credentials_provider(credentials)
+            .credentials_provider(credentials.provider())
             .region(Region::new(region))
             .force_path_style(path_style)
             .timeout_config(limits)
@@ -316,7 +293,7 @@ impl S3 {
         let whole = async {
             let mut body = BytesMut::with_capacity(expected.min(Self::MAX_OBJECT));
             while let Some(part) = stream.next().await {
-                let part = part.map_err(|error| self.unavailable(what(), DisplayErrorContext(&error)))?;
+                let part = part.map_err(|error| self.unavailable(what(), reason(&error)))?;
                 if body.len() + part.len() > Self::MAX_OBJECT {
                     return Err(self.refused(what(), "it is larger than any object that facemill writes"));
                 }
@@ -353,10 +330,15 @@ impl S3 {
     where
         E: std::error::Error + ProvideErrorMetadata + 'static,
     {
+        match explain_missing(error) {
+            Some((said, true)) => return self.unavailable(what, said),
+            Some((said, false)) => return self.refused(what, said),
+            None => {}
+        }
         match explain(error.code(), status(error)) {
             Some(said) => self.refused(what, said),
             None => match error {
-                SdkError::ConstructionFailure(_) => self.refused(what, DisplayErrorContext(error)),
+                SdkError::ConstructionFailure(_) => self.refused(what, reason(error)),
                 SdkError::ServiceError(answer) if (400..500).contains(&answer.raw().status().as_u16()) => {
                     let status = answer.raw().status().as_u16();
                     let said = error.message().unwrap_or("no reason is given");
@@ -372,7 +354,7 @@ impl S3 {
                     self.unavailable(what, format_args!("the service reports an internal error ({status} {code})"))
                 }
                 SdkError::TimeoutError(_) => self.unavailable(what, "no answer in time"),
-                _ => self.unavailable(what, DisplayErrorContext(error)),
+                _ => self.unavailable(what, reason(error)),
             },
         }
     }
@@ -431,7 +413,7 @@ impl Download {
         let what = || format!("read {}", self.key);
         match tokio::time::timeout(self.s3.total, self.body.next()).await {
             Err(_) => Err(self.s3.unavailable(what(), format_args!("no data for {:?}", self.s3.total))),
-            Ok(Some(Err(error))) => Err(self.s3.unavailable(what(), DisplayErrorContext(&error))),
+            Ok(Some(Err(error))) => Err(self.s3.unavailable(what(), reason(&error))),
             Ok(None) if self.total.is_some_and(|total| self.read < total) => {
                 Err(self.s3.unavailable(what(), format_args!("the connection ended after {} bytes", self.read)))
             }
@@ -498,7 +480,7 @@ fn explain(code: Option<&str>, status: Option<u16>) -> Option<&'static str> {
         ("NoSuchBucket", _) => "the bucket does not exist: create it, or name another one",
         ("InvalidAccessKeyId" | "InvalidClientTokenId", _) => "the service does not know this access key",
         ("SignatureDoesNotMatch", _) => "the secret key does not belong to the access key",
-        ("ExpiredToken" | "ExpiredTokenException", _) => "the session token has expired",
+        ("ExpiredToken" | "ExpiredTokenException", _) => "the session token has expired: get new keys",
         ("RequestTimeTooSkewed", _) => "the clock of this machine is wrong: set it",
         ("AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException", _) => {
             "the bucket is in another region: set that region"
@@ -656,19 +638,19 @@ impl Objects for S3 {
 mod tests {
     use super::*;
 
-    fn keys() -> Keys {
-        Keys {
+    fn keys() -> Credentials {
+        Credentials::Keys(Keys {
             access_key_id: "AKIA1".into(),
             secret_access_key: "hunter2".into(),
             session_token: Some("hunter2-token".into()),
-        }
+        })
     }
 
     #[test]
     fn debug_and_name_show_no_secrets() {
         let settings =
             S3Settings { endpoint: Some("http://me:hunter2@127.0.0.1:1/".into()), ..S3Settings::new("b", keys()) };
-        assert!(!format!("{:?} {:?}", settings.keys, S3::new(settings.clone())).contains("hunter2"));
+        assert!(!format!("{:?} {:?}", settings.credentials, S3::new(settings.clone())).contains("hunter2"));
         assert_eq!(S3::new(settings).name(), "bucket b at http://127.0.0.1:1");
     }
 
@@ -681,18 +663,6 @@ mod tests {
         for bad in ["/a", "a//b", "a//", "..", "a/../b", "a b", "ä", &"x".repeat(201)] {
             assert_eq!(bad.parse::<Prefix>(), Err(BadPrefix), "{bad}");
         }
-    }
-
-    #[test]
-    fn credentials_are_read_from_the_environment() {
-        let get = |name: &str| match name {
-            "AWS_ACCESS_KEY_ID" => Some("a".to_owned()),
-            "AWS_SECRET_ACCESS_KEY" => Some("b".to_owned()),
-            _ => Some(String::new()),
-        };
-        let keys = Keys::from_env(get).unwrap();
-        assert_eq!((keys.access_key_id.as_str(), keys.session_token), ("a", None));
-        assert!(Keys::from_env(|_| None).is_none());
     }
 
     #[test]

@@ -39,8 +39,8 @@ impl Installation {
             ("FACEMILL_REDIS_URL", redis.url()),
             ("FACEMILL_S3_BUCKET", store.bucket.clone()),
             ("FACEMILL_S3_ENDPOINT", store.endpoint.clone().unwrap()),
-            ("AWS_ACCESS_KEY_ID", store.keys.access_key_id.clone()),
-            ("AWS_SECRET_ACCESS_KEY", store.keys.secret_access_key.clone()),
+            ("AWS_ACCESS_KEY_ID", SeaweedFs::keys().access_key_id),
+            ("AWS_SECRET_ACCESS_KEY", SeaweedFs::keys().secret_access_key),
             ("FACEMILL_PREFIX", format!("cluster-{}-{number}", std::process::id())),
             // The installations share a bucket, so each needs another run.
             ("FACEMILL_RUN", format!("faces-{number}")),

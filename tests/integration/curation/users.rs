@@ -91,8 +91,8 @@ fn users_of_an_installation_need_only_its_bucket() {
         ("FACEMILL_S3_ENDPOINT", store.endpoint.clone().unwrap()),
         ("FACEMILL_S3_BUCKET", store.bucket.clone()),
         ("FACEMILL_S3_PREFIX", "users".to_owned()),
-        ("AWS_ACCESS_KEY_ID", store.keys.access_key_id.clone()),
-        ("AWS_SECRET_ACCESS_KEY", store.keys.secret_access_key.clone()),
+        ("AWS_ACCESS_KEY_ID", SeaweedFs::keys().access_key_id),
+        ("AWS_SECRET_ACCESS_KEY", SeaweedFs::keys().secret_access_key),
     ];
     suite(&[], &settings.map(|(name, value)| (name.to_owned(), value)));
 }

@@ -129,8 +129,8 @@ impl CuratedRun {
             ("FACEMILL_S3_BUCKET", store.bucket.clone()),
             ("FACEMILL_S3_PREFIX", store.prefix.trim_end_matches('/').to_owned()),
             ("FACEMILL_S3_ENDPOINT", store.endpoint.clone().unwrap()),
-            ("AWS_ACCESS_KEY_ID", store.keys.access_key_id.clone()),
-            ("AWS_SECRET_ACCESS_KEY", store.keys.secret_access_key.clone()),
+            ("AWS_ACCESS_KEY_ID", SeaweedFs::keys().access_key_id),
+            ("AWS_SECRET_ACCESS_KEY", SeaweedFs::keys().secret_access_key),
             ("FACEMILL_PREFIX", redis_settings.prefix.clone()),
         ];
         let run = Self {

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use facemill::objects::s3::{Keys, S3, S3Settings, Timeouts};
+use facemill::objects::s3::{Credentials, Keys, S3, S3Settings, Timeouts};
 
 use super::process::{self, Process};
 
@@ -68,7 +68,7 @@ impl SeaweedFs {
     fn make_bucket(&self) {
         let settings = self.settings();
         std::thread::spawn(move || {
-            let keys = settings.keys;
+            let keys = Self::keys();
             let config = aws_sdk_s3::Config::builder()
                 .behavior_version(aws_sdk_s3::config::BehaviorVersion::v2026_01_12())
                 .http_client(aws_smithy_http_client::Builder::new().build_http())
@@ -91,21 +91,20 @@ impl SeaweedFs {
         .unwrap();
     }
 
+    pub fn keys() -> Keys {
+        Keys { access_key_id: Self::ACCESS_KEY.into(), secret_access_key: Self::SECRET_KEY.into(), session_token: None }
+    }
+
     /// Settings with a prefix of their own.
     pub fn settings(&self) -> S3Settings {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let keys = Keys {
-            access_key_id: Self::ACCESS_KEY.into(),
-            secret_access_key: Self::SECRET_KEY.into(),
-            session_token: None,
-        };
         let seconds = Duration::from_secs;
         S3Settings {
             endpoint: Some(format!("http://127.0.0.1:{}", self.port)),
             prefix: format!("test{}/", NUMBER.fetch_add(1, Ordering::Relaxed)),
             path_style: true,
             timeouts: Timeouts { connect: seconds(1), attempt: seconds(20), total: seconds(40) },
-            ..S3Settings::new(Self::BUCKET, keys)
+            ..S3Settings::new(Self::BUCKET, Credentials::Keys(Self::keys()))
         }
     }
 

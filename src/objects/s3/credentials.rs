@@ -1,0 +1,200 @@
+//! The keys of the bucket: given ones, or those that Amazon's SDKs find in the environment, in profile files, by web
+//! identity, or from the metadata of a container or an instance. Region and address are found in the same places.
+
+use std::error::Error;
+use std::fmt;
+
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileRegionProvider;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_s3::config::{BehaviorVersion, Credentials as SdkCredentials, Region};
+use aws_sdk_s3::error::ErrorMetadata;
+use aws_types::SdkConfig;
+use aws_types::service_config::ServiceConfigKey;
+
+use super::{S3Settings, http_client};
+use crate::error_chain::{find, innermost, reason};
+
+/// Given keys. `Debug` shows only the id of the access key.
+#[derive(Clone)]
+pub struct Keys {
+    pub access_key_id: String,
+    pub secret_access_key: String,
+    pub session_token: Option<String>,
+}
+
+impl Keys {
+    /// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, for temporary keys, `AWS_SESSION_TOKEN`. None: neither key is
+    /// given.
+    ///
+    /// # Errors
+    /// Only one of the keys is given.
+    pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, String> {
+        let get = |name| get(name).filter(|value| !value.is_empty());
+        match (get("AWS_ACCESS_KEY_ID"), get("AWS_SECRET_ACCESS_KEY")) {
+            (Some(access_key_id), Some(secret_access_key)) => {
+                Ok(Some(Self { access_key_id, secret_access_key, session_token: get("AWS_SESSION_TOKEN") }))
+            }
+            (None, None) => Ok(None),
+            (Some(_), None) => Err("AWS_SECRET_ACCESS_KEY: missing beside AWS_ACCESS_KEY_ID".into()),
+            (None, Some(_)) => Err("AWS_ACCESS_KEY_ID: missing beside AWS_SECRET_ACCESS_KEY".into()),
+        }
+    }
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "access key {}", self.access_key_id)
+    }
+}
+
+/// Where the keys of a bucket come from.
+#[derive(Debug, Clone)]
+pub enum Credentials {
+    Keys(Keys),
+    /// As Amazon's SDKs find them. They are looked up at the first request, and again before they expire.
+    Found(SharedCredentialsProvider),
+}
+
+impl Credentials {
+    pub(super) fn provider(self) -> SharedCredentialsProvider {
+        match self {
+            Self::Keys(Keys { access_key_id, secret_access_key, session_token }) => SharedCredentialsProvider::new(
+                SdkCredentials::new(access_key_id, secret_access_key, session_token, None, "settings"),
+            ),
+            Self::Found(provider) => provider,
+        }
+    }
+}
+
+/// What the settings of this program say about the service.
+#[derive(Debug, Clone, Default)]
+pub struct GivenService {
+    pub keys: Option<Keys>,
+    pub region: Option<String>,
+    pub endpoint: Option<String>,
+}
+
+/// The variables that Amazon's SDK reads itself.
+pub const VARIABLES: [&str; 20] = [
+    "AWS_CONFIG_FILE",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_DEFAULT_REGION",
+    "AWS_EC2_METADATA_DISABLED",
+    "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+    "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL_STS",
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+    "AWS_PROFILE",
+    "AWS_REGION",
+    "AWS_ROLE_ARN",
+    "AWS_ROLE_SESSION_NAME",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_STS_REGIONAL_ENDPOINTS",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+];
+
+impl S3Settings {
+    /// Settings with what is given; the rest as Amazon's SDKs find it. Reads variables and files, and connects to
+    /// nothing: a machine without a metadata service does not wait for one.
+    ///
+    /// # Errors
+    /// A profile file cannot be parsed, or it lacks the profile that `AWS_PROFILE` names.
+    pub fn complete(bucket: impl Into<String>, given: GivenService) -> Result<Self, String> {
+        // Nothing here waits for a network, so a caller need not be asynchronous.
+        let found = futures::executor::block_on(tokio::task::unconstrained(find_config(&given)))?;
+        let endpoint = given.endpoint.or_else(|| endpoint_of(&found));
+        let credentials = match (given.keys, found.credentials_provider()) {
+            (Some(keys), _) => Credentials::Keys(keys),
+            (None, Some(provider)) => Credentials::Found(provider),
+            (None, None) => return Err("the AWS SDK offers no credentials".into()),
+        };
+        Ok(Self {
+            region: found.region().map_or_else(|| Self::REGION.to_owned(), ToString::to_string),
+            path_style: endpoint.is_some(),
+            endpoint,
+            ..Self::new(bucket, credentials)
+        })
+    }
+}
+
+async fn find_config(given: &GivenService) -> Result<SdkConfig, String> {
+    let region = RegionProviderChain::first_try(given.region.clone().map(Region::new))
+        .or_else(EnvironmentVariableRegionProvider::new())
+        .or_else(ProfileFileRegionProvider::new())
+        .or_else(Region::new(S3Settings::REGION));
+    let loader = aws_config::defaults(BehaviorVersion::v2026_01_12()).region(region);
+    if given.keys.is_some() {
+        return Ok(loader.no_credentials().load().await);
+    }
+    check_profile().await?;
+    Ok(loader.http_client(http_client()).load().await)
+}
+
+/// Without this check, the SDK would leave out a profile that does not exist, and ask a metadata service.
+async fn check_profile() -> Result<(), String> {
+    let (fs, env, files) = Default::default();
+    let profiles = aws_config::profile::load(&fs, &env, &files, None).await;
+    let profiles = profiles.map_err(|error| format!("the AWS profiles cannot be read: {}", innermost(&error)))?;
+    match std::env::var("AWS_PROFILE") {
+        Ok(name) if profiles.get_profile(&name).is_none() => {
+            Err(format!("AWS_PROFILE: there is no profile `{name}` in ~/.aws/config or ~/.aws/credentials"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL` or the profile's.
+fn endpoint_of(found: &SdkConfig) -> Option<String> {
+    let key = ServiceConfigKey::builder().service_id("S3").env("AWS_ENDPOINT_URL").profile("endpoint_url").build();
+    let of_s3 = key.ok().and_then(|key| found.service_config()?.load_config(key));
+    of_s3.or_else(|| found.endpoint_url().map(str::to_owned))
+}
+
+/// Why there are no keys, and whether another attempt may find some. None: the error is of another kind.
+pub(super) fn explain_missing(error: &(dyn Error + 'static)) -> Option<(String, bool)> {
+    let problem = find::<CredentialsError>(error)?;
+    let said = match (problem, find::<ErrorMetadata>(problem)) {
+        (CredentialsError::CredentialsNotLoaded(_), _) => {
+            let said = "there are no keys for the bucket: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or \
+                        AWS_PROFILE, or give this machine or pod a role";
+            return Some((said.into(), false));
+        }
+        (CredentialsError::ProviderTimedOut(_), _) => "no answer in time".into(),
+        (_, Some(answer)) => {
+            format!("{} ({})", answer.message().unwrap_or("no reason is given"), answer.code().unwrap_or("-"))
+        }
+        _ => match reason(problem) {
+            expired if expired.starts_with("ExpiredToken") => "the token of the web identity has expired".into(),
+            said => said,
+        },
+    };
+    let is_temporary = !matches!(problem, CredentialsError::InvalidConfiguration(_));
+    Some((format!("cannot get keys for the bucket: {said}"), is_temporary))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_read_from_the_environment() {
+        let get = |name: &str| match name {
+            "AWS_ACCESS_KEY_ID" => Some("a".to_owned()),
+            "AWS_SECRET_ACCESS_KEY" => Some("b".to_owned()),
+            _ => Some(String::new()),
+        };
+        let keys = Keys::from_env(get).unwrap().unwrap();
+        assert_eq!((keys.access_key_id.as_str(), keys.session_token), ("a", None));
+        assert!(Keys::from_env(|_| None).unwrap().is_none());
+        let half = |name: &str| (name == "AWS_ACCESS_KEY_ID").then(|| "a".to_owned());
+        assert!(Keys::from_env(half).unwrap_err().starts_with("AWS_SECRET_ACCESS_KEY"));
+    }
+}
