@@ -124,7 +124,7 @@ impl Fetcher {
     async fn admit(&self, url: &Url) -> Result<Permit, FetchError> {
         let host = url.host_str().unwrap_or_default();
         let began = Instant::now();
-        let admission = self.host_limits.admit(host).instrument(tracing::trace_span!("host queue")).await;
+        let admission = self.host_limits.admit(host).instrument(tracing::trace_span!("wait for host")).await;
         if let Some(instruments) = instruments::get() {
             instruments.host_wait(began.elapsed());
         }

@@ -77,11 +77,10 @@ fn trace_context(message: &Message) -> Option<SpanContext> {
 
 /// The span of a call to the ledger. <https://opentelemetry.io/docs/specs/semconv/database/database-spans/>
 pub fn ledger(system: &'static str, operation: &'static str) -> Span {
-    let (name, kind) = (operation, "client");
     tracing::trace_span!(
         "ledger",
-        otel.name = name,
-        otel.kind = kind,
+        otel.name = format!("ledger.{operation}"),
+        otel.kind = "client",
         db.system.name = system,
         db.operation.name = operation
     )

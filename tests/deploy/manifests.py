@@ -357,7 +357,7 @@ def references(cluster):
             for variable in container.get("env", []):
                 for key, kind in (("secretKeyRef", "Secret"), ("configMapKeyRef", "ConfigMap")):
                     wanted = variable.get("valueFrom", {}).get(key)
-                    if wanted and wanted["key"] not in cluster.data(kind, wanted["name"]):
+                    if wanted and not wanted.get("optional") and wanted["key"] not in cluster.data(kind, wanted["name"]):
                         yield f"{name_of(item)}: {kind} {wanted['name']} has no key {wanted['key']}"
     for item in cluster.of("TriggerAuthentication"):
         for wanted in item["spec"]["secretTargetRef"]:

@@ -187,23 +187,23 @@ fn a_trace_has_all_spans_of_a_photo() {
     let retried = "photo
   send Q.fetch (producer) attempt=1
     process Q.fetch (consumer) attempt=1 redelivered=false outcome=retried cause=http-503 !
-      begin (client)
-      host queue
+      ledger.begin (client)
+      wait for host
       GET (client) !
         connect
           dns
-      advance (client)
+      ledger.advance (client)
 ";
     assert_eq!(tree("late"), retried.to_owned() + &fetched("2 redelivered=false", 3) + &the_rest(4));
     let rejected = "      send Q.detect (producer) attempt=1
         process Q.detect (consumer) attempt=1 redelivered=false outcome=rejected cause=no-face
-          begin (client)
+          ledger.begin (client)
           object get
           decode
           search
-          advance (client)
+          ledger.advance (client)
           object put
-          recorded (client)
+          ledger.recorded (client)
 ";
     assert_eq!(tree("faceless"), format!("photo\n{}{rejected}", fetched("1 redelivered=false", 1)));
     assert_attributes(&trace("passes"), &trace("late"), &prefix, &host);
@@ -247,14 +247,14 @@ fn fetched(attempt: &str, depth: usize) -> String {
         &format!(
             "send Q.fetch (producer) attempt={sent}
   process Q.fetch (consumer) attempt={attempt} outcome=advanced
-    begin (client)
-    host queue
+    ledger.begin (client)
+    wait for host
     GET (client)
       connect
         dns
       download
     object put
-    advance (client)
+    ledger.advance (client)
 "
         ),
     )
@@ -266,38 +266,38 @@ fn the_rest(depth: usize) -> String {
     let detect = format!(
         "  send Q.detect (producer) attempt=1
     {}
-      begin (client)
+      ledger.begin (client)
       object get
       decode
       search
         landmarks
-      advance (client)
+      ledger.advance (client)
 ",
         process("detect")
     );
     let crop = format!(
         "      send Q.crop (producer) attempt=1
         {}
-          begin (client)
+          ledger.begin (client)
           resample
           check
           encode
           object put
-          advance (client)
+          ledger.advance (client)
 ",
         process("crop")
     );
     let classify = format!(
         "          send Q.classify (producer) attempt=1
             {}
-              begin (client)
+              ledger.begin (client)
               object get
               decode
               inference
               object put
-              advance (client)
+              ledger.advance (client)
               object put
-              recorded (client)
+              ledger.recorded (client)
 ",
         process("classify").replace("advanced", "predicted")
     );
@@ -363,7 +363,7 @@ fn assert_attributes(passed: &Trace, late: &Trace, prefix: &str, host: &PhotoHos
     for (name, expected) in [("rpc.system", "aws-api"), ("rpc.service", "S3"), ("rpc.method", "PutObject")] {
         assert_eq!(put.attribute(name).as_deref(), Some(expected), "{name}: {put:?}");
     }
-    assert_eq!(only(passed, "begin").attribute("db.system.name").as_deref(), Some("redis"));
+    assert_eq!(only(passed, "ledger.begin").attribute("db.system.name").as_deref(), Some("redis"));
     let angle = only(passed, &format!("process {prefix}.detect")).attribute("facemill.angle").unwrap();
     assert!(angle.parse::<f64>().unwrap().abs() < 45.0, "{angle}");
     let classified = only(passed, &format!("process {prefix}.classify"));
