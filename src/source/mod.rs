@@ -109,6 +109,9 @@ const CUSTOM_FORMAT: &[u8] = b"PGDMP";
 
 /// Magic of a tar archive, and its place in the first header.
 const TAR: (usize, &[u8]) = (257, b"ustar");
+/// The name of the first file in a tar archive by pg_dump.
+const PG_DUMP_TAR: &[u8] = b"toc.dat\0";
+const ZIP: &[u8] = b"PK\x03\x04";
 
 /// Reads the whole dump and returns the candidates in the order of the query. A broken dump yields an error and no
 /// candidates. `progress` is called after each read.
@@ -141,6 +144,7 @@ fn read_and_complete(
     options: &Options,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Candidate>, SourceError> {
+    check_is_no_archive(&opened.head)?;
     let is_simple = options.mapping.kept().is_empty() || has_own_columns(&opened.head, options)?;
     let mut candidates = match is_simple {
         true => read(opened, options, progress)?,
@@ -190,7 +194,7 @@ fn read(
     let OpenedDump { reader, head, meter, plain_file, .. } = opened;
     let Options { mapping, lenient, delimiter, warnings, .. } = options;
     let mut builder = CandidateBuilder::new(mapping.carries_updated());
-    let is_tar = head.get(TAR.0..).is_some_and(|head| head.starts_with(TAR.1)) && head.starts_with(b"toc.dat\0");
+    let is_tar = is_tar(&head) && head.starts_with(PG_DUMP_TAR);
     let comparer;
     if head.starts_with(CUSTOM_FORMAT) || is_tar {
         let archive = plain_file.map_or(Archive::Stream(reader), Archive::File);
@@ -250,6 +254,20 @@ fn read(
     builder.finish(comparer, *lenient, warnings)
 }
 
+fn is_tar(head: &[u8]) -> bool {
+    head.get(TAR.0..).is_some_and(|head| head.starts_with(TAR.1))
+}
+
+/// Archives may have many files, so a person has to choose.
+fn check_is_no_archive(head: &[u8]) -> Result<(), SourceError> {
+    let kind = match () {
+        () if head.starts_with(ZIP) => "ZIP",
+        () if is_tar(head) && !head.starts_with(PG_DUMP_TAR) => "tar",
+        () => return Ok(()),
+    };
+    Err(SourceError::Unknown(format!("the dump is a {kind} archive: unpack it, and give the file inside")))
+}
+
 /// Returns the stream, past a byte order mark, if it looks like an SQL script.
 fn check_is_sql<'s>(mut stream: Stream<'s>, head: &[u8]) -> Result<Stream<'s>, SourceError> {
     const BEGINNINGS: &str = "-- /* \\ # COPY INSERT REPLACE CREATE DROP ALTER SET SELECT BEGIN START COMMIT USE LOCK \
@@ -274,4 +292,28 @@ fn check_is_sql<'s>(mut stream: Stream<'s>, head: &[u8]) -> Result<Stream<'s>, S
         stream.consume(BOM.len());
     }
     Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn archives_are_named() {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        header.set_size(1);
+        tar.append_data(&mut header, "dump.sql", &b"x"[..]).unwrap();
+        let tar = tar.into_inner().unwrap();
+        let gzip = |bytes: &[u8]| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            std::io::Write::write_all(&mut encoder, bytes).unwrap();
+            encoder.finish().unwrap()
+        };
+        for (bytes, kind) in [(gzip(&tar), "tar"), (tar, "tar"), (b"PK\x03\x04\x14\0".to_vec(), "ZIP")] {
+            let reader = std::io::Cursor::new(bytes);
+            let error = candidates_from(reader, &Options::default(), &mut |_| ()).unwrap_err().to_string();
+            assert!(error.contains(&format!("is a {kind} archive: unpack it")), "{error}");
+        }
+    }
 }
