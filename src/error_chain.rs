@@ -41,8 +41,13 @@ pub fn reason(error: &(dyn Error + 'static)) -> String {
     if is_unknown_name(&innermost) {
         return "the host name is not known".into();
     }
-    // The text of the operating system ends with its error number.
-    match find::<io::Error>(error).map(io::Error::kind) {
+    // Some libraries keep only the text of the operating system, which ends with its error number.
+    let (text, code) = match innermost.split_once(" (os error ") {
+        Some((text, code)) => (text, code.trim_end_matches(')').parse().ok()),
+        None => (innermost.as_str(), None),
+    };
+    let by_code = code.map(|code| io::Error::from_raw_os_error(code).kind());
+    match by_code.or_else(|| find::<io::Error>(error).map(io::Error::kind)) {
         Some(ErrorKind::ConnectionRefused) => "connection refused".into(),
         Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted) => {
             "the connection was closed".into()
@@ -50,7 +55,7 @@ pub fn reason(error: &(dyn Error + 'static)) -> String {
         Some(ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable) => "the network does not reach it".into(),
         Some(ErrorKind::TimedOut) => "no answer in time".into(),
         Some(ErrorKind::UnexpectedEof) => "the connection was closed".into(),
-        _ => innermost,
+        _ => text.to_owned(),
     }
 }
 
@@ -117,6 +122,7 @@ mod tests {
     fn reasons_are_for_people() {
         let refused = io::Error::other(io::Error::from_raw_os_error(111));
         assert_eq!(reason(&refused), "connection refused");
+        assert_eq!(reason(&io::Error::other("Connection refused (os error 111)")), "connection refused");
         let unknown = io::Error::other("failed to lookup address information: Name or service not known");
         assert_eq!(reason(&io::Error::other(unknown)), "the host name is not known");
         let authority = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);

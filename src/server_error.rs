@@ -1,5 +1,8 @@
 //! The error of a server that facemill depends on: the broker, the ledger, Redis, the object store.
 
+/// For messages about URLs.
+pub const ESCAPES: &str = "in a password, write `/` as %2F, `@` as %40, `#` as %23, `?` as %3F";
+
 /// Why an operation on a server failed. `what` names the operation, `detail` the reason and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ServerError {

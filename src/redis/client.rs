@@ -10,9 +10,9 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use super::RedisSettings;
-use super::error::{cannot, is_connection_broken, map_error};
+use super::error::{cannot, is_connection_broken, map_connect_error, map_error};
 use crate::retry::Backoff;
-use crate::server_error::ServerError;
+use crate::server_error::{ESCAPES, ServerError};
 
 /// A client of one Redis server. A call that fails on the way drops the connection. The next call connects again, with
 /// a back-off after a failure.
@@ -52,7 +52,9 @@ impl RedisClient {
         // The reason is left out: it may quote the URL with its password.
         let client = Client::open(settings.url.as_str()).map_err(|_| ServerError::Refused {
             what: "cannot use the Redis URL".into(),
-            detail: "expected redis://[user[:password]@]host[:port][/database], or rediss:// for TLS".into(),
+            detail: format!(
+                "expected redis://[user[:password]@]host[:port][/database], or rediss:// for TLS ({ESCAPES})"
+            ),
         })?;
         Ok(Self { client, settings, name, connection: Mutex::new(ConnectionState::new(None, 0)) })
     }
@@ -139,6 +141,36 @@ impl RedisClient {
         }
     }
 
+    /// Whether the server writes every change to its disk before it answers, and evicts no keys.
+    ///
+    /// # Errors
+    /// It does not, or it cannot be asked.
+    pub async fn check_durability(&self) -> Result<&'static str, ServerError> {
+        const WHAT: &str = "rely on the ledger";
+        let info: String = self.command(WHAT, &redis::cmd("INFO")).await?;
+        let value = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        if let Some(policy) = value("maxmemory_policy").filter(|policy| *policy != "noeviction") {
+            let fault = format!("the server may evict keys ({policy}): set maxmemory-policy noeviction");
+            return Err(self.refused(WHAT, fault));
+        }
+        if value("aof_enabled") == Some("0") {
+            let fault = "the server forgets photos when it stops: set appendonly yes and appendfsync always";
+            return Err(self.refused(WHAT, fault));
+        }
+        // A user without dangerous commands may not read the settings.
+        match self.command::<(String, String)>(WHAT, redis::cmd("CONFIG").arg("GET").arg("appendfsync")).await {
+            Ok((_, policy)) if policy == "always" => Ok("writes every change to disk"),
+            Ok((_, policy)) => Err(self.refused(
+                WHAT,
+                format!(
+                    "the server may lose its last changes in a crash (appendfsync {policy}): set appendfsync always"
+                ),
+            )),
+            Err(ServerError::Refused { .. }) => Ok("this user may not read whether appendfsync is always"),
+            Err(error) => Err(error),
+        }
+    }
+
     /// An error that no retry can help: the server's data or answer is wrong.
     pub fn refused(&self, what: &str, reason: impl fmt::Display) -> ServerError {
         ServerError::Refused { what: cannot(what), detail: format!("{}: {reason}", self.name) }
@@ -201,8 +233,11 @@ impl RedisClient {
             .set_response_timeout(Some(answer_timeout));
         let connect = self.client.get_multiplexed_async_connection_with_config(&config);
         match timeout(self.settings.connect_timeout, connect).await {
-            Ok(connected) => connected.map_err(|error| map_error(&self.name, "connect", &error)),
-            Err(_) => Err(self.no_answer("connect", self.settings.connect_timeout)),
+            Ok(connected) => connected.map_err(|error| map_connect_error(&self.name, &error)),
+            Err(_) => Err(ServerError::Unavailable {
+                what: format!("cannot reach {}", self.name),
+                detail: format!("no answer for {:?}", self.settings.connect_timeout),
+            }),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use redis::{ErrorKind, RedisError};
 
+use crate::error_chain::{self, find};
 use crate::server_error::ServerError;
 
 /// The error of an operation on `server`. `what` is the operation, as in "cannot {what}".
@@ -23,12 +24,31 @@ pub fn map_error(server: &str, what: &str, error: &RedisError) -> ServerError {
         "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY" | "NOREPLICAS" | "NOGOODSLAVE" => (false, reason),
         _ => match error.kind() {
             ErrorKind::AuthenticationFailed => (true, "wrong user or password".to_owned()),
-            ErrorKind::Io | ErrorKind::Client | ErrorKind::Parse => (false, error.to_string()),
+            // Redis does not say which of its databases exist.
+            _ if reason.contains("DB index is out of range") => {
+                (true, "there is no such database: the number at the end of the URL".to_owned())
+            }
+            ErrorKind::Io | ErrorKind::Client | ErrorKind::Parse => {
+                (find::<rustls::Error>(error).is_some(), error_chain::reason(error))
+            }
             _ => (true, error.to_string()),
         },
     };
     let (what, detail) = (cannot(what), format!("{server}: {reason}"));
     if is_refused { ServerError::Refused { what, detail } } else { ServerError::Unavailable { what, detail } }
+}
+
+/// The error of an attempt to connect to `server`.
+pub fn map_connect_error(server: &str, error: &RedisError) -> ServerError {
+    let what = format!("cannot reach {server}");
+    match map_error("", "", error) {
+        ServerError::Refused { detail, .. } => ServerError::Refused { what, detail: without_server(&detail) },
+        ServerError::Unavailable { detail, .. } => ServerError::Unavailable { what, detail: without_server(&detail) },
+    }
+}
+
+fn without_server(detail: &str) -> String {
+    detail.trim_start_matches(": ").to_owned()
 }
 
 /// Whether the connection is unusable. After a failover the former primary answers READONLY.

@@ -66,26 +66,40 @@ impl RunTarget {
         })
     }
 
-    /// The run of an installation. All servers must answer, and the run must exist.
+    /// The run of an installation, which must exist. Needs Redis only, and no permission to write.
     pub async fn of_servers(servers: Servers, run: RunName) -> Result<Self, TargetError> {
-        servers.check().await?;
         let known = servers.ledger.runs().await?;
         if !known.contains(&run) {
             return Err(TargetError::UnknownRun { run, known });
         }
+        Ok(Self::of_unknown(servers, run))
+    }
+
+    /// Like [`Self::of_servers`], for whoever shows what the other servers say while Redis does not answer.
+    pub async fn of_reachable(servers: Servers, run: RunName) -> Result<Self, TargetError> {
+        match Self::of_servers(servers.clone(), run.clone()).await {
+            Err(TargetError::Server(_)) => Ok(Self::of_unknown(servers, run)),
+            opened => opened,
+        }
+    }
+
+    fn of_unknown(servers: Servers, run: RunName) -> Self {
         let objects: Arc<dyn Objects> = Arc::new(servers.objects.clone());
-        Ok(Self {
+        Self {
             run,
             ledger: servers.ledger.clone(),
             records: Some(Records::new(objects.clone())),
             objects,
             site: Site::Servers(servers),
-        })
+        }
     }
 
-    /// Opens the run for writing. Fails if another process works in the folder.
+    /// Opens the run for writing. Fails if another process works in the folder, or if a server does not permit it.
     pub async fn lock(self) -> Result<LockedRun, TargetError> {
         let Self { run, ledger, records, site, .. } = self;
+        if let Site::Servers(servers) = &site {
+            servers.check().await?;
+        }
         Ok(match site {
             Site::Servers(servers) => {
                 LockedRun { run, ledger, broker: Arc::new(servers.broker), records, locked_dir: None }
@@ -98,6 +112,13 @@ impl RunTarget {
                 LockedRun { run, ledger, broker, records, locked_dir: Some(locked_dir) }
             }
         })
+    }
+
+    /// Closes the connections in order.
+    pub async fn close(&self) {
+        if let Site::Servers(servers) = &self.site {
+            servers.broker.close().await;
+        }
     }
 
     pub async fn depths(&self) -> Result<Vec<Depth>, ServerError> {

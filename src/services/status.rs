@@ -1,6 +1,7 @@
 //! The status of a run in numbers.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -41,6 +42,9 @@ pub struct RunStatus {
     /// Of the installation, for all runs.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterStatus>,
+    /// What could not be read, and why; its numbers are zero here.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub missing: BTreeMap<&'static str, String>,
 }
 
 /// The workers and pauses of an installation.
@@ -89,15 +93,19 @@ impl Pace {
 }
 
 impl RunStatus {
+    /// What the servers say. A server that does not answer is listed in `missing`; a folder must be readable.
     pub async fn read(target: &RunTarget) -> Result<Self, ServerError> {
-        let counts = target.ledger.counts(&target.run).await?;
+        let mut missing = Missing::default();
+        let is_folder = target.folder().is_some();
+        let counts = target.ledger.counts(&target.run).await;
+        let counts = if is_folder { counts? } else { missing.or_default("photos", counts) };
         let mut stages = stages(&counts);
         let mut dead_letters = 0;
         let now = now().as_secs();
-        for (stage, since) in target.ledger.due_since(&target.run).await? {
+        for (stage, since) in missing.or_default("photos", target.ledger.due_since(&target.run).await) {
             stages.entry(stage).or_default().oldest = now.checked_sub(since);
         }
-        for depth in target.depths().await? {
+        for depth in missing.or_default("queues", target.depths().await) {
             match depth.stage.and_then(|stage| stages.get_mut(&stage)) {
                 Some(stage) => {
                     (stage.ready, stage.in_flight, stage.delayed) = (depth.ready, depth.in_flight, depth.delayed);
@@ -110,10 +118,10 @@ impl RunStatus {
         causes.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| (&a.code, &a.host).cmp(&(&b.code, &b.host))));
         let (run, is_active) = (target.run.clone(), target.is_active());
         let cluster = match (target.redis(), target.rabbitmq()) {
-            (Some(redis), Some(broker)) => Some(ClusterStatus::read(redis, broker).await?),
+            (Some(redis), Some(broker)) => ClusterStatus::read(redis, broker, &mut missing).await,
             _ => None,
         };
-        let rescores = Rescores::new(target.objects.clone()).all(&run).await?;
+        let rescores = missing.or_default("rescores", Rescores::new(target.objects.clone()).all(&run).await);
         let (pace, placeholders) = (None, None);
         Ok(Self {
             run,
@@ -127,6 +135,7 @@ impl RunStatus {
             rescores,
             placeholders,
             cluster,
+            missing: missing.0,
         })
     }
 
@@ -137,9 +146,25 @@ impl RunStatus {
 }
 
 impl ClusterStatus {
-    async fn read(redis: &RedisClient, broker: &RabbitMq) -> Result<Self, ServerError> {
-        let (workers, paused) = (Workers::new(redis).active().await?, Pauses::read(redis).await?);
-        Ok(Self { workers, paused, rescore_queue: broker.score_depth().await? })
+    /// None: Redis does not answer.
+    async fn read(redis: &RedisClient, broker: &RabbitMq, missing: &mut Missing) -> Option<Self> {
+        let workers = missing.or_none("workers", Workers::new(redis).active().await)?;
+        let paused = missing.or_none("pauses", Pauses::read(redis).await)?;
+        Some(Self { workers, paused, rescore_queue: missing.or_default("queues", broker.score_depth().await) })
+    }
+}
+
+/// What could not be read, and why, by its name.
+#[derive(Debug, Default)]
+struct Missing(BTreeMap<&'static str, String>);
+
+impl Missing {
+    fn or_none<T, E: Display>(&mut self, what: &'static str, read: Result<T, E>) -> Option<T> {
+        read.map_err(|error| self.0.entry(what).or_insert_with(|| error.to_string())).ok()
+    }
+
+    fn or_default<T: Default, E: Display>(&mut self, what: &'static str, read: Result<T, E>) -> T {
+        self.or_none(what, read).unwrap_or_default()
     }
 }
 
@@ -198,6 +223,7 @@ mod tests {
             rescores: Vec::new(),
             placeholders: None,
             cluster: None,
+            missing: BTreeMap::new(),
         };
         let elapsed = Duration::from_secs(4);
         assert_eq!(Pace::between(20, &status, elapsed), Pace { rate: 5.0, seconds_left: Some(12) });

@@ -142,6 +142,7 @@ impl Work {
         if let Some(web) = web {
             let _ = web.await;
         }
+        servers.broker.close().await;
         fault.map_or(Ok(()), |fault| Err(fault.into()))
     }
 }

@@ -30,8 +30,8 @@ impl Servers {
             redis: self.redis.url(),
             endpoint: s3.endpoint.expect("a started server"),
             bucket: s3.bucket,
-            access_key_id: s3.keys.access_key_id,
-            secret_access_key: s3.keys.secret_access_key,
+            access_key_id: SeaweedFs::keys().access_key_id,
+            secret_access_key: SeaweedFs::keys().secret_access_key,
             prefix: "chaos".into(),
             run: "chaos".parse().expect("a name"),
         }

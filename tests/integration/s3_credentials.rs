@@ -191,7 +191,7 @@ async fn a_web_identity_is_exchanged_for_keys() {
     assert!(error.contains("the token of the web identity has expired"), "{error}");
 }
 
-/// The keys of a container expire at once, and its authorization token changes. The service has two pairs of keys.
+/// The keys of a container expire at once, and its authorization token changes with each use.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_gets_new_keys_before_old_ones_expire() {
     let home = Home::with_endpoint();

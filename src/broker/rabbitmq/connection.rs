@@ -13,6 +13,11 @@ use super::settings::RabbitMqSettings;
 use super::topology::Topology;
 use crate::broker::BrokerError;
 
+/// Time limit for the end of a connection.
+pub(super) const CLOSING: Duration = Duration::from_secs(5);
+/// The reply code of an end in order.
+pub(super) const SUCCESS: u16 = 200;
+
 /// One connection to RabbitMQ. It is opened at the first use, and again at the first use after it was lost.
 ///
 /// During an alarm RabbitMQ reads nothing from a connection that publishes, not even acknowledgements. So there is one
@@ -75,11 +80,29 @@ impl Connector {
         }
     }
 
+    /// Closes the connection with its channels, and waits a limited time for RabbitMQ's answer. The next use opens
+    /// another one.
+    pub async fn close(&self) {
+        let state = std::mem::replace(&mut *self.state.lock().await, ConnectionState::Idle);
+        let ConnectionState::Open(open) = state else { return };
+        if !open.connection.status().connected() {
+            return;
+        }
+        let closing = open.connection.close(SUCCESS, "the process ends".into());
+        match tokio::time::timeout(CLOSING, closing).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(%error, purpose = self.purpose, "cannot close the connection to RabbitMQ")
+            }
+            Err(_) => tracing::warn!(purpose = self.purpose, "RabbitMQ did not confirm the end of the connection"),
+        }
+    }
+
     async fn connect(&self) -> Result<OpenConnection, BrokerError> {
         let endpoint = self.settings.endpoint();
         let name = format!("facemill {} {}", env!("CARGO_PKG_VERSION"), self.purpose);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let what = || format!("connect to RabbitMQ at {endpoint}");
+        let what = || format!("cannot reach RabbitMQ at {endpoint}");
         let connecting = async {
             let connection = Connection::connect_uri(endpoint.uri(), properties).await;
             connection.map_err(|error| map_connect_error(what(), endpoint.user(), &error))

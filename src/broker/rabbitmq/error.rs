@@ -3,6 +3,7 @@
 use lapin::ErrorKind;
 
 use crate::broker::BrokerError;
+use crate::error_chain::{find, reason};
 
 /// RabbitMQ's reply codes, AMQP 0-9-1 section 1.2.
 mod reply {
@@ -39,7 +40,7 @@ pub(super) fn map_error(what: String, error: &lapin::Error) -> BrokerError {
     }
 }
 
-/// The error of a connection attempt as `user`.
+/// The error of a connection attempt as `user`. `what` is the whole failure, as in "cannot reach RabbitMQ at HOST".
 pub(super) fn map_connect_error(what: String, user: &str, error: &lapin::Error) -> BrokerError {
     match error.kind() {
         ErrorKind::ProtocolError(reply) if reply.get_id() == reply::ACCESS_REFUSED => {
@@ -54,18 +55,11 @@ pub(super) fn map_connect_error(what: String, user: &str, error: &lapin::Error) 
             ),
         },
         ErrorKind::IOError(io) => {
-            let mut cause: Option<&(dyn std::error::Error + 'static)> = io.get_ref().map(|error| error as _);
-            while let Some(error) = cause {
-                if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-                    let detail = format!(
-                        "TLS: {tls}; is this the TLS port, and does this machine trust the authority that signed the \
-                         certificate (SSL_CERT_FILE names another)?"
-                    );
-                    return BrokerError::Refused { what, detail };
-                }
-                cause = error.source();
+            let detail = reason(&**io);
+            match find::<rustls::Error>(&**io) {
+                Some(_) => BrokerError::Refused { what, detail },
+                None => BrokerError::Unavailable { what, detail },
             }
-            BrokerError::Unavailable { what, detail: format!("cannot be reached: {io}") }
         }
         ErrorKind::ParsingError(_) | ErrorKind::InvalidProtocolVersion(_) => {
             BrokerError::Refused { what, detail: format!("the server does not speak AMQP: {error}") }

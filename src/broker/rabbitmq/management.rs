@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::settings::RabbitMqSettings;
 use crate::broker::BrokerError;
+use crate::error_chain::reason;
 
 pub(super) struct ManagementClient {
     client: reqwest::Client,
@@ -60,9 +61,9 @@ impl ManagementClient {
 
     /// The number of delivered and unacknowledged messages by queue. The server's figures are some seconds old.
     pub async fn in_flight(&self) -> Result<HashMap<String, u64>, BrokerError> {
-        let what = || format!("query RabbitMQ's management API on {}", self.url.authority());
+        let what = || format!("cannot query RabbitMQ's management API on {}", self.url.authority());
         let unavailable =
-            |error: reqwest::Error| BrokerError::Unavailable { what: what(), detail: error.without_url().to_string() };
+            |error: reqwest::Error| BrokerError::Unavailable { what: what(), detail: reason(&error.without_url()) };
         let request = self.client.get(self.url.clone()).basic_auth(&self.user, Some(&self.password));
         let answer = request.send().await.map_err(unavailable)?;
         let status = answer.status();

@@ -52,6 +52,11 @@ impl RabbitMq {
         Ok(Self { shared: Arc::new(Shared { topology, publisher, connector, management, patience }) })
     }
 
+    /// Closes the connections in order. Without it, RabbitMQ logs each of them as lost.
+    pub async fn close(&self) {
+        tokio::join!(self.shared.publisher.close(), self.shared.connector.close());
+    }
+
     fn names(&self) -> &Names {
         &self.shared.topology.names
     }
@@ -191,7 +196,7 @@ impl RabbitMq {
 }
 
 /// The number of crops that wait to be scored again, of all runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct ScoreDepth {
     pub ready: u64,
     pub in_flight: u64,

@@ -7,7 +7,7 @@ use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::sync::Semaphore;
 
-use super::connection::{Connector, OpenConnection};
+use super::connection::{CLOSING, Connector, OpenConnection, SUCCESS};
 use super::error::map_error;
 use super::settings::RabbitMqSettings;
 use super::topology::{CONTENT_TYPE, TRACEPARENT, Topology};
@@ -53,6 +53,15 @@ impl Publisher {
 
     pub async fn open(&self) -> Result<Arc<OpenConnection>, BrokerError> {
         self.connector.open().await
+    }
+
+    /// Closes the channels, then the connection. Waits a limited time for RabbitMQ's answers.
+    pub async fn close(&self) {
+        let channels = std::mem::take(&mut *self.idle());
+        let closing = channels.iter().map(|channel| channel.close(SUCCESS, "the process ends".into()));
+        // What is left open then, the end of the connection closes.
+        let _ = tokio::time::timeout(CLOSING, futures::future::join_all(closing)).await;
+        self.connector.close().await;
     }
 
     /// Returns when RabbitMQ has the message on disk. After an error, RabbitMQ may have it nevertheless.

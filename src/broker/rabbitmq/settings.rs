@@ -7,6 +7,8 @@ use std::time::Duration;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use url::Url;
 
+use crate::server_error::ESCAPES;
+
 /// How to reach RabbitMQ. `Debug` shows no passwords.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RabbitMqSettings {
@@ -42,7 +44,7 @@ pub(super) struct Management {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadSettings {
     // The message does not quote the URL, since it may contain a password.
-    #[error("the RabbitMQ URL {0}: write amqp://user:password@host:5672/vhost, or amqps:// for TLS")]
+    #[error("the RabbitMQ URL {0}: write amqp://user:password@host:5672/vhost, or amqps:// for TLS ({ESCAPES})")]
     Url(String),
     #[error("the RabbitMQ prefix `{0}` is not valid: use 1 to 60 of a-z, 0-9, `-`, `_` and `.`, with a letter first")]
     Prefix(String),

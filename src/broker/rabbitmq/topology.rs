@@ -244,13 +244,15 @@ fn table(arguments: Vec<(&'static str, Argument)>) -> FieldTable {
 fn refused(error: &lapin::Error) -> BrokerError {
     const PRECONDITION_FAILED: u16 = 406;
     match error.kind() {
-        lapin::ErrorKind::ProtocolError(reply) if reply.get_id() == PRECONDITION_FAILED => BrokerError::Refused {
-            what: "declare the queues".into(),
-            detail: format!(
-                "{}; it was created by hand or by another program: delete it once it is empty, or choose another prefix",
-                reply.get_message()
-            ),
-        },
+        lapin::ErrorKind::ProtocolError(reply) if reply.get_id() == PRECONDITION_FAILED => {
+            let said = reply.get_message().to_string();
+            let hint = if said.contains("inequivalent") {
+                "it was created by hand or by another program: delete it once it is empty, or choose another prefix"
+            } else {
+                "facemill needs quorum queues: RabbitMQ 3.8 or later, with its feature flag quorum_queue enabled"
+            };
+            BrokerError::Refused { what: "declare the queues".into(), detail: format!("{said}; {hint}") }
+        }
         _ => map_error("declare the queues".into(), error),
     }
 }

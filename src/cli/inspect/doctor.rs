@@ -5,6 +5,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use serde::Serialize;
 
+use crate::broker::Broker;
 use crate::classifier::model::Model;
 use crate::cli::failure::Failure;
 use crate::cli::output::{print_json, print_text};
@@ -51,7 +52,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     checks.extend(crate::cli::process::block_on(async {
         match args.place.folder() {
             Some(home) => Ok(folder(&home).await),
-            None => servers(&args.place.servers).await,
+            None => Ok(servers(&args.place.servers).await),
         }
     })?);
     let failed = checks.iter().filter(|check| !check.ok && !check.optional).count();
@@ -109,12 +110,28 @@ fn trust() -> Check {
     Check::of("fetching", fetcher.map(|_| "certificate authorities found".to_owned()))
 }
 
-async fn servers(servers: &ServerArgs) -> Result<Vec<Check>, Failure> {
-    let (broker, ledger, objects) = servers.clients()?.checks().await;
-    let check = |name, outcome: Result<(), String>| {
-        Check::of(name, outcome.map(|()| "answers and permits what is needed".to_owned()))
+/// The fault of one server does not hide those of the others.
+async fn servers(servers: &ServerArgs) -> Vec<Check> {
+    let (broker, ledger, objects) = servers.each();
+    let answers = "answers and permits what is needed";
+    let broker = async {
+        let broker = broker?;
+        let checked = broker.check().await.map_err(|error| error.to_string());
+        broker.close().await;
+        checked.map(|()| answers.to_owned())
     };
-    Ok(vec![check("rabbitmq", broker), check("redis", ledger), check("s3", objects)])
+    let ledger = async {
+        let ledger = ledger?;
+        ledger.check().await.map_err(|error| error.to_string())?;
+        let durability = ledger.client().check_durability().await.map_err(|error| error.to_string())?;
+        Ok::<_, String>(format!("{answers}; {durability}"))
+    };
+    let objects = async {
+        objects?.check().await.map_err(|error| error.to_string())?;
+        Ok::<_, String>(answers.to_owned())
+    };
+    let (broker, ledger, objects) = tokio::join!(broker, ledger, objects);
+    vec![Check::of("rabbitmq", broker), Check::of("redis", ledger), Check::of("s3", objects)]
 }
 
 async fn folder(home: &RunDir) -> Vec<Check> {

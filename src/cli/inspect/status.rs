@@ -32,13 +32,17 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     crate::cli::process::block_on(async {
-        let place = args.place.open().await?;
+        let place = args.place.open_reachable().await?;
         // Read once: it changes only with the index.
         let placeholders = stored_placeholders(&place);
         match args.watch {
             None => {
                 let status = RunStatus { placeholders, ..read(&place).await? };
                 print(&status, args.place.json)?;
+                place.close().await;
+                if !status.missing.is_empty() {
+                    return Err(Failure::broken("the status is not complete"));
+                }
             }
             Some(seconds) => watch(&place, placeholders, args.place.json, Duration::from_secs(seconds)).await?,
         }
@@ -157,6 +161,9 @@ fn write(text: &mut String, status: &RunStatus) -> std::fmt::Result {
         Some(false) => "; no process works on them",
         None => "",
     };
+    for (what, why) in &status.missing {
+        writeln!(text, "no {what}: {why}")?;
+    }
     let left = status.candidates.saturating_sub(status.ended_photos());
     writeln!(text, "{} candidates, {left} have not ended{activity}", status.candidates)?;
     if let Some(Pace { rate, seconds_left }) = status.pace {

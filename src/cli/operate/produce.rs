@@ -89,6 +89,7 @@ pub fn run(Args { collection: args, limit, copy, faces, models }: Args) -> Resul
         let enqueued =
             refused::enqueue(&args.run, &candidates, ledger, broker, Some(&records), &refusals, &progress).await;
         bar.finish_and_clear();
+        broker.close().await;
         enqueued.map_err(|error| Failure::broken(format!("{error}; run the same command again to continue")))
     })?;
     if args.json { print_json(&enqueued) } else { print_text(&text(&enqueued, &args.run)) }?;

@@ -45,6 +45,15 @@ impl RunTargetArgs {
         opened.map_err(Failure::broken)
     }
 
+    /// Opens the run for reading, even if Redis does not answer.
+    pub async fn open_reachable(&self) -> Result<RunTarget, Failure> {
+        let opened = match self.folder() {
+            Some(dir) => RunTarget::of_folder(dir).await,
+            None => RunTarget::of_reachable(self.servers.clients()?, self.run.clone()).await,
+        };
+        opened.map_err(Failure::broken)
+    }
+
     /// Opens the run for writing. Fails if another process works in the folder.
     pub async fn lock(&self) -> Result<LockedRun, Failure> {
         self.open().await?.lock().await.map_err(Failure::broken)

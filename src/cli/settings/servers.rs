@@ -87,6 +87,11 @@ impl ServerArgs {
         self.redis.is_some()
     }
 
+    /// The client of each server, or the fault of its settings.
+    pub fn each(&self) -> (Result<RabbitMq, String>, Result<Redis, String>, Result<S3, String>) {
+        (self.broker(), self.redis_client().map(Redis::new), self.objects())
+    }
+
     /// Reports all faults, not only the first. Does not connect.
     pub fn clients(&self) -> Result<Servers, Failure> {
         match (self.broker(), self.redis_client(), self.objects()) {
@@ -147,6 +152,7 @@ impl ServerArgs {
     fn objects(&self) -> Result<S3, String> {
         let bucket =
             self.bucket.as_ref().ok_or("--bucket or FACEMILL_S3_BUCKET: the bucket for originals and faces")?;
+        s3::check_bucket(bucket).map_err(|error| format!("--bucket: {error}"))?;
         Ok(S3::new(s3::S3Settings {
             prefix: self.s3_prefix.as_ref().map_or("", s3::Prefix::as_str).into(),
             ..self.s3.settings(bucket)?

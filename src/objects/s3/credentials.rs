@@ -9,12 +9,11 @@ use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_credential_types::provider::error::CredentialsError;
-use aws_sdk_s3::config::{BehaviorVersion, Credentials as SdkCredentials, Region};
+use aws_sdk_s3::config::{BehaviorVersion, Credentials as SdkCredentials, Region, SharedHttpClient};
 use aws_sdk_s3::error::ErrorMetadata;
+use aws_smithy_http_client::tls;
 use aws_types::SdkConfig;
-use aws_types::service_config::ServiceConfigKey;
 
-use super::{S3Settings, http_client};
 use crate::error_chain::{find, innermost, reason};
 
 /// Given keys. `Debug` shows only the id of the access key.
@@ -101,36 +100,16 @@ pub const VARIABLES: [&str; 20] = [
     "AWS_WEB_IDENTITY_TOKEN_FILE",
 ];
 
-impl S3Settings {
-    /// Settings with what is given; the rest as Amazon's SDKs find it. Reads variables and files, and connects to
-    /// nothing: a machine without a metadata service does not wait for one.
-    ///
-    /// # Errors
-    /// A profile file cannot be parsed, or it lacks the profile that `AWS_PROFILE` names.
-    pub fn complete(bucket: impl Into<String>, given: GivenService) -> Result<Self, String> {
-        // Nothing here waits for a network, so a caller need not be asynchronous.
-        let found = futures::executor::block_on(tokio::task::unconstrained(find_config(&given)))?;
-        let endpoint = given.endpoint.or_else(|| endpoint_of(&found));
-        let credentials = match (given.keys, found.credentials_provider()) {
-            (Some(keys), _) => Credentials::Keys(keys),
-            (None, Some(provider)) => Credentials::Found(provider),
-            (None, None) => return Err("the AWS SDK offers no credentials".into()),
-        };
-        Ok(Self {
-            region: found.region().map_or_else(|| Self::REGION.to_owned(), ToString::to_string),
-            path_style: endpoint.is_some(),
-            endpoint,
-            ..Self::new(bucket, credentials)
-        })
-    }
-}
-
-async fn find_config(given: &GivenService) -> Result<SdkConfig, String> {
-    let region = RegionProviderChain::first_try(given.region.clone().map(Region::new))
+/// What Amazon's SDKs find beside what is given. The region is `region` if nothing names another one.
+///
+/// # Errors
+/// A profile file cannot be parsed, or it lacks the profile that `AWS_PROFILE` names.
+pub(super) async fn find_config(given: &GivenService, region: &'static str) -> Result<SdkConfig, String> {
+    let region_chain = RegionProviderChain::first_try(given.region.clone().map(Region::new))
         .or_else(EnvironmentVariableRegionProvider::new())
         .or_else(ProfileFileRegionProvider::new())
-        .or_else(Region::new(S3Settings::REGION));
-    let loader = aws_config::defaults(BehaviorVersion::v2026_01_12()).region(region);
+        .or_else(Region::new(region));
+    let loader = aws_config::defaults(BehaviorVersion::v2026_01_12()).region(region_chain);
     if given.keys.is_some() {
         return Ok(loader.no_credentials().load().await);
     }
@@ -151,11 +130,9 @@ async fn check_profile() -> Result<(), String> {
     }
 }
 
-/// `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL` or the profile's.
-fn endpoint_of(found: &SdkConfig) -> Option<String> {
-    let key = ServiceConfigKey::builder().service_id("S3").env("AWS_ENDPOINT_URL").profile("endpoint_url").build();
-    let of_s3 = key.ok().and_then(|key| found.service_config()?.load_config(key));
-    of_s3.or_else(|| found.endpoint_url().map(str::to_owned))
+pub(super) fn http_client() -> SharedHttpClient {
+    let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
+    aws_smithy_http_client::Builder::new().tls_provider(provider).build_https()
 }
 
 /// Why there are no keys, and whether another attempt may find some. None: the error is of another kind.

@@ -1,19 +1,17 @@
 //! The object store as a bucket of an S3 service.
 
 use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
-use aws_sdk_s3::config::{BehaviorVersion, Region, SharedHttpClient};
+use aws_sdk_s3::config::{BehaviorVersion, Region};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_smithy_http_client::tls;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
@@ -21,101 +19,21 @@ use sha2::{Digest, Sha256};
 
 use super::{ObjectError, ObjectKey, Objects, Page, PutIfAbsent, Swap, Version, nonce};
 use crate::domain::StoredUrl;
-use crate::error_chain::reason;
+use crate::error_chain::{find, reason};
 use crate::retry::Backoff;
 use crate::server_error::ServerError;
 
 mod credentials;
 mod photos;
+mod settings;
 mod upload;
 
 pub use credentials::{Credentials, GivenService, Keys, VARIABLES};
 pub use photos::Names;
+pub use settings::{BadPrefix, Prefix, S3Settings, Timeouts, check_bucket};
 pub use upload::Upload;
 
-use credentials::explain_missing;
-
-/// The bucket, and how to reach it.
-#[derive(Debug, Clone)]
-pub struct S3Settings {
-    /// `http(s)://host:port` of the service. None: Amazon's service in the region.
-    pub endpoint: Option<String>,
-    pub region: String,
-    pub bucket: String,
-    /// Starts every key: empty, or text that ends with `/`. [`Prefix`] parses user input.
-    pub prefix: String,
-    /// `host/bucket/key` instead of `bucket.host/key`. Most services other than Amazon's need it.
-    pub path_style: bool,
-    pub credentials: Credentials,
-    pub timeouts: Timeouts,
-}
-
-/// The start of all keys: empty, or folders with a `/` at the end.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Prefix(String);
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a key prefix is folders like `team/faces` of letters, digits and -_.=, at most 200 characters")]
-pub struct BadPrefix;
-
-impl Prefix {
-    const LONGEST: usize = 200;
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for Prefix {
-    type Err = BadPrefix;
-
-    /// The last `/` is optional.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let text = text.strip_suffix('/').unwrap_or(text);
-        if text.is_empty() {
-            return Ok(Self::default());
-        }
-        let is_plain = |letter: u8| letter.is_ascii_alphanumeric() || b"-_.=".contains(&letter);
-        let is_folder = |name: &str| !["", ".", ".."].contains(&name) && name.bytes().all(is_plain);
-        match text.len() <= Self::LONGEST && text.split('/').all(is_folder) {
-            true => Ok(Self(format!("{text}/"))),
-            false => Err(BadPrefix),
-        }
-    }
-}
-
-/// Limits on the time to wait for the service.
-#[derive(Debug, Clone)]
-pub struct Timeouts {
-    pub connect: Duration,
-    /// For one attempt.
-    pub attempt: Duration,
-    /// For all attempts together.
-    pub total: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        let seconds = Duration::from_secs;
-        Self { connect: seconds(3), attempt: seconds(10), total: seconds(30) }
-    }
-}
-
-impl S3Settings {
-    pub const REGION: &'static str = "us-east-1";
-
-    pub fn new(bucket: impl Into<String>, credentials: Credentials) -> Self {
-        Self {
-            endpoint: None,
-            region: Self::REGION.into(),
-            bucket: bucket.into(),
-            prefix: String::new(),
-            path_style: false,
-            credentials,
-            timeouts: Timeouts::default(),
-        }
-    }
-}
+use credentials::{explain_missing, http_client};
 
 /// Objects of one bucket. Clones share the connections.
 #[derive(Clone)]
@@ -125,6 +43,8 @@ pub struct S3 {
     prefix: String,
     /// The bucket's name in messages.
     name: String,
+    /// The service's name in messages.
+    place: String,
     /// Limit on the time to read a whole object, or to wait for the next part of a download.
     total: Duration,
 }
@@ -152,9 +72,9 @@ impl S3 {
     /// Connects on the first call.
     pub fn new(settings: S3Settings) -> Self {
         let S3Settings { endpoint, region, bucket, prefix, path_style, credentials, timeouts } = settings;
-        let name = match &endpoint {
-            Some(endpoint) => format!("bucket {bucket} at {}", without_login(endpoint)),
-            None => format!("bucket {bucket} in {region}"),
+        let (place, name) = match endpoint.as_deref().map(without_login) {
+            Some(endpoint) => (endpoint.clone(), format!("bucket {bucket} at {endpoint}")),
+            None => (format!("Amazon S3 in {region}"), format!("bucket {bucket} in {region}")),
         };
         let limits = TimeoutConfig::builder()
             .connect_timeout(timeouts.connect)
@@ -171,7 +91,7 @@ impl S3 {
             .timeout_config(limits)
             .retry_config(RetryConfig::standard().with_max_attempts(Self::ATTEMPTS));
         config.set_endpoint_url(endpoint);
-        Self { client: Client::from_conf(config.build()), bucket, prefix, name, total: timeouts.total }
+        Self { client: Client::from_conf(config.build()), bucket, prefix, name, place, total: timeouts.total }
     }
 
     /// The bucket's name and address for messages, without credentials.
@@ -354,6 +274,14 @@ impl S3 {
                     self.unavailable(what, format_args!("the service reports an internal error ({status} {code})"))
                 }
                 SdkError::TimeoutError(_) => self.unavailable(what, "no answer in time"),
+                SdkError::DispatchFailure(failure) if !failure.is_timeout() => {
+                    let what = format!("cannot reach {}", self.place);
+                    let detail = reason(error);
+                    match find::<rustls::Error>(error) {
+                        Some(_) => ServerError::Refused { what, detail }.into(),
+                        None => ServerError::Unavailable { what, detail }.into(),
+                    }
+                }
                 _ => self.unavailable(what, reason(error)),
             },
         }
@@ -512,11 +440,6 @@ fn without_login(endpoint: &str) -> String {
     }
 }
 
-fn http_client() -> SharedHttpClient {
-    let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
-    aws_smithy_http_client::Builder::new().tls_provider(provider).build_https()
-}
-
 impl fmt::Debug for S3 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
@@ -652,17 +575,6 @@ mod tests {
             S3Settings { endpoint: Some("http://me:hunter2@127.0.0.1:1/".into()), ..S3Settings::new("b", keys()) };
         assert!(!format!("{:?} {:?}", settings.credentials, S3::new(settings.clone())).contains("hunter2"));
         assert_eq!(S3::new(settings).name(), "bucket b at http://127.0.0.1:1");
-    }
-
-    #[test]
-    fn prefixes_end_with_a_slash() {
-        for (given, expected) in [("", ""), ("/", ""), ("a", "a/"), ("a/", "a/"), ("team-1/x_2.y=z", "team-1/x_2.y=z/")]
-        {
-            assert_eq!(given.parse::<Prefix>().unwrap().as_str(), expected);
-        }
-        for bad in ["/a", "a//b", "a//", "..", "a/../b", "a b", "ä", &"x".repeat(201)] {
-            assert_eq!(bad.parse::<Prefix>(), Err(BadPrefix), "{bad}");
-        }
     }
 
     #[test]

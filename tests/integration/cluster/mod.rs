@@ -5,6 +5,7 @@ mod dead_letters;
 mod hosts;
 pub mod installation;
 mod pauses;
+mod permissions;
 mod probes;
 mod rebuild;
 mod recrop;

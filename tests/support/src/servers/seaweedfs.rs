@@ -17,6 +17,8 @@ impl SeaweedFs {
     pub const BUCKET: &'static str = "facemill-test";
     const ACCESS_KEY: &'static str = "test-access-key";
     const SECRET_KEY: &'static str = "test-secret-key";
+    /// The keys of a user who may only read.
+    pub const READER: (&'static str, &'static str) = ("reader-access-key", "reader-secret-key");
 
     /// The server that the tests of this process share.
     pub fn shared() -> &'static Self {
@@ -43,7 +45,10 @@ impl SeaweedFs {
         let (access, secret) = (Self::ACCESS_KEY, Self::SECRET_KEY);
         let config = format!(
             r#"{{"identities":[{{"name":"app","credentials":[{{"accessKey":"{access}","secretKey":"{secret}"}}],
-            "actions":["Admin","Read","Write","List","Tagging"]}}]}}"#
+            "actions":["Admin","Read","Write","List","Tagging"]}},
+            {{"name":"reader","credentials":[{{"accessKey":"{}","secretKey":"{}"}}],"actions":["Read","List"]}}]}}"#,
+            Self::READER.0,
+            Self::READER.1
         );
         std::fs::write(folder.join("s3.json"), config).unwrap();
         std::fs::create_dir(folder.join("data")).unwrap();

@@ -1,0 +1,215 @@
+//! What the users of the servers must be permitted, and what is said when a server does not answer or does not suit.
+
+use std::process::Output;
+
+use serde_json::Value;
+use support::collection::Collection;
+use support::servers::process;
+use support::servers::rabbitmq;
+use support::servers::redis::RedisServer;
+use support::servers::seaweedfs::SeaweedFs;
+
+use super::ended;
+use super::installation::Installation;
+
+fn text(output: &Output) -> String {
+    [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned()).concat()
+}
+
+impl Installation {
+    fn get(&self, name: &str) -> String {
+        self.environment.iter().find(|(known, _)| *known == name).unwrap().1.clone()
+    }
+
+    fn set(&mut self, name: &'static str, value: impl Into<String>) {
+        self.environment.retain(|(known, _)| *known != name);
+        self.environment.push((name, value.into()));
+    }
+
+    /// Another Redis user with these rules.
+    fn use_redis_user(&mut self, server: &RedisServer, name: &str, rules: &str) {
+        let mut connection = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
+        let mut command = redis::cmd("ACL");
+        command.arg("SETUSER").arg(name).arg("on").arg(">secret").arg(rules.split(' ').collect::<Vec<_>>());
+        let _: () = command.query(&mut connection).unwrap();
+        self.set("FACEMILL_REDIS_URL", format!("redis://{name}:secret@127.0.0.1:{}/", server.port));
+    }
+}
+
+/// Rules of docs/operations.md, for the prefix of an installation.
+fn documented(rule: &str, prefix: &str) -> String {
+    let text = include_str!("../../../docs/operations.md");
+    assert!(text.contains(rule), "docs/operations.md lacks `{rule}`");
+    rule.replace("facemill", prefix)
+}
+
+#[test]
+fn the_documented_permissions_suffice_for_a_pipeline() {
+    let server = RedisServer::shared();
+    let mut installation = Installation::on(server);
+    let prefix = installation.get("FACEMILL_PREFIX");
+    let rules = documented("~facemill* &facemill* +@all -@dangerous +info", &prefix);
+    installation.use_redis_user(server, &format!("user-{prefix}"), &rules);
+    let pattern = documented("^facemill.*", &prefix);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        installation.rabbit.ctl(&["add_user", &prefix, "secret"]).await;
+        let permit = ["set_permissions", "-p", "/", prefix.as_str(), &pattern, &pattern, &pattern];
+        installation.rabbit.ctl(&permit).await;
+    });
+    let amqp = installation.rabbit.url_of(&prefix, "secret", "%2F");
+    installation.set("FACEMILL_AMQP_URL", amqp);
+
+    let collection = Collection::serve();
+    let dump = collection.dump.to_str().unwrap();
+    let doctor = installation.facemill(&["doctor"]);
+    assert!(doctor.status.success(), "{}", text(&doctor));
+    let candidates = installation.json(&["produce", dump])["new"].as_u64().unwrap();
+    let mut worker = installation.worker(&["fetch", "detect", "crop", "classify"], &collection);
+    installation.until("the end of all photos", |status| ended(status) == candidates);
+    assert_eq!(worker.terminate(), Some(0));
+    let audit = installation.facemill(&["audit", dump]);
+    assert!(audit.status.success(), "{}", text(&audit));
+
+    reading_needs_no_permission_to_write(&mut installation, server, dump, &collection);
+    drop(installation);
+}
+
+fn reading_needs_no_permission_to_write(
+    installation: &mut Installation,
+    server: &RedisServer,
+    dump: &str,
+    collection: &Collection,
+) {
+    let prefix = installation.get("FACEMILL_PREFIX");
+    let rules = documented("~facemill* &facemill* +@read +@connection +@scripting +@transaction +info +time", &prefix);
+    installation.use_redis_user(server, &format!("reader-{prefix}"), &rules);
+    let (access, secret) = SeaweedFs::READER;
+    installation.set("AWS_ACCESS_KEY_ID", access);
+    installation.set("AWS_SECRET_ACCESS_KEY", secret);
+    let scratch = tempfile::tempdir().unwrap();
+    let (report, photo) = (scratch.path().to_str().unwrap(), collection.id_of("/broken.jpg").to_string());
+    for arguments in [&["status"][..], &["why", &photo], &["audit", dump], &["report", "--to", report]] {
+        let output = installation.facemill(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output));
+    }
+    let retried = installation.facemill(&["retry", "--photo", &photo]);
+    assert!(!retried.status.success(), "the permissions are for reading only: {}", text(&retried));
+}
+
+#[test]
+fn status_answers_with_what_it_can_reach() {
+    let mut installation = Installation::new();
+    let collection = Collection::serve();
+    let produced = installation.json(&["produce", collection.dump.to_str().unwrap()])["new"].clone();
+    let [closed] = process::free_ports();
+    let status = |installation: &Installation| {
+        let output = installation.facemill(&["status", "--json"]);
+        assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let (rabbit, redis) = (installation.get("FACEMILL_AMQP_URL"), installation.get("FACEMILL_REDIS_URL"));
+    installation.set("FACEMILL_AMQP_URL", format!("amqp://a:hunter2@127.0.0.1:{closed}/"));
+    let without_rabbitmq = status(&installation);
+    assert_eq!(without_rabbitmq["candidates"], produced);
+    let fault = without_rabbitmq["missing"]["queues"].as_str().unwrap();
+    assert!(fault.starts_with("cannot reach RabbitMQ at ") && fault.ends_with(": connection refused"), "{fault}");
+
+    installation.set("FACEMILL_AMQP_URL", rabbit);
+    installation.set("FACEMILL_REDIS_URL", format!("redis://:hunter2@127.0.0.1:{closed}/"));
+    let without_redis = status(&installation);
+    assert_eq!(without_redis["stages"]["fetch"]["ready"], produced);
+    let fault = without_redis["missing"]["photos"].as_str().unwrap();
+    assert_eq!(fault, format!("cannot reach redis at 127.0.0.1:{closed}/0: connection refused"));
+
+    installation.set("FACEMILL_REDIS_URL", redis);
+    installation.set("FACEMILL_S3_ENDPOINT", format!("http://127.0.0.1:{closed}"));
+    let fault = status(&installation)["missing"]["rescores"].as_str().unwrap().to_owned();
+    assert_eq!(fault, format!("cannot reach http://127.0.0.1:{closed}: connection refused"));
+}
+
+/// Whether the checks of RabbitMQ, Redis and S3 pass, with what they say.
+fn checks(installation: &Installation) -> [(bool, String); 3] {
+    let output = installation.facemill(&["doctor", "--json"]);
+    let checks: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
+    ["rabbitmq", "redis", "s3"].map(|server| {
+        let mut checks = checks.as_array().unwrap().iter();
+        let check = checks.find(|check| check["name"] == server).unwrap();
+        (check["ok"].as_bool().unwrap(), check["detail"].as_str().unwrap().to_owned())
+    })
+}
+
+#[test]
+fn doctor_fails_a_redis_that_forgets() {
+    for (settings, fault) in [
+        (&["--appendfsync", "everysec"][..], "appendfsync everysec"),
+        (&["--appendonly", "no"], "set appendonly yes"),
+        (&["--maxmemory-policy", "volatile-lru"], "set maxmemory-policy noeviction"),
+    ] {
+        let server = RedisServer::start(settings);
+        let [_, (is_ok, detail), _] = checks(&Installation::on(&server));
+        assert!(!is_ok && detail.contains(fault), "{settings:?}: {detail}");
+    }
+}
+
+#[test]
+fn doctor_checks_each_server_whatever_is_wrong_with_the_others() {
+    let mut installation = Installation::new();
+    let bucket = installation.get("FACEMILL_S3_BUCKET");
+    installation.set("FACEMILL_S3_BUCKET", format!("s3://{bucket}/faces"));
+    installation.set("FACEMILL_AMQP_URL", "amqp://me:pa/ss@127.0.0.1/");
+    let [rabbitmq, redis, s3] = checks(&installation);
+    assert!(!s3.0 && s3.1.contains(&format!("write `{bucket}`")), "{s3:?}");
+    assert!(!rabbitmq.0 && rabbitmq.1.contains("write `/` as %2F") && !rabbitmq.1.contains("pa/ss"), "{rabbitmq:?}");
+    assert!(redis.0, "{redis:?}");
+
+    installation.set("FACEMILL_S3_BUCKET", bucket);
+    installation.set("FACEMILL_S3_ENDPOINT", "127.0.0.1:8333");
+    let url = installation.get("FACEMILL_REDIS_URL");
+    installation.set("FACEMILL_REDIS_URL", format!("{url}99"));
+    installation.set("FACEMILL_AMQP_URL", "amqp://nobody.invalid/");
+    let [rabbitmq, redis, s3] = checks(&installation);
+    assert!(!s3.0 && s3.1.contains("write http://host:port"), "{s3:?}");
+    assert!(!redis.0 && redis.1.contains("there is no such database"), "{redis:?}");
+    assert!(!rabbitmq.0 && rabbitmq.1.ends_with(": the host name is not known"), "{rabbitmq:?}");
+}
+
+/// RabbitMQ warns about each connection that its client did not close, and writes a crash report for some.
+#[test]
+fn busy_workers_end_without_an_error_in_the_log_of_rabbitmq() {
+    let Installation { rabbit: shared, environment, cache: _cache } = Installation::new();
+    drop(shared);
+    // The log has no lines of other tests meanwhile.
+    let rabbit = tokio::runtime::Runtime::new().unwrap().block_on(rabbitmq::exclusive());
+    let command = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_facemill"));
+        command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
+        command
+    };
+    let collection = Collection::serve();
+    let produced = command(&["produce", collection.dump.to_str().unwrap()]).output().unwrap();
+    assert!(produced.status.success(), "{}", text(&produced));
+    let before = rabbit.log().len();
+    let arguments = [&["work", "fetch", "detect", "crop", "classify"], &collection.stage_arguments()[..]].concat();
+    let start =
+        |_| super::installation::Worker(command(&arguments).stderr(std::process::Stdio::null()).spawn().unwrap());
+    let mut workers: Vec<_> = (0..4).map(start).collect();
+    process::wait_for("four busy workers", || {
+        let status = command(&["status", "--json"]).output().unwrap();
+        let status: Value = serde_json::from_slice(&status.stdout).unwrap();
+        (status["workers"].as_array().unwrap().len() == 4 && ended(&status) > 0).then_some(())
+    });
+    for worker in &mut workers {
+        assert_eq!(worker.terminate(), Some(0));
+    }
+    let closed = |log: &str| log.matches("closing AMQP connection").count();
+    // Two connections of each worker.
+    process::wait_for("the ends of all connections in the log", || {
+        (closed(&rabbit.log()[before..]) >= 2 * workers.len()).then_some(())
+    });
+    let log = &rabbit.log()[before..];
+    let mut lines = log.lines().filter(|line| line.contains("[error]") || line.contains("CRASH"));
+    assert_eq!(lines.next(), None, "{log}");
+    let mut lost = log.lines().filter(|line| line.contains("unexpectedly closed"));
+    assert_eq!(lost.next(), None, "{log}");
+}
