@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use facemill::archive::records::Records;
 use facemill::archive::run_classifier::{ClassifierChange, ClassifierHistory};
 use facemill::archive::versions::StoredVersions;
+use facemill::dataset::caps::Caps;
 use facemill::dataset::face::{FIELDS, Number, Text};
 use facemill::dataset::index::{Change, Index};
 use facemill::dataset::page::Order;
@@ -155,6 +156,13 @@ fn at_size(faces: u64) {
     });
     println!("histogram {:.1} ms, OK and NG {:.1} ms (longest)", longest(&histogram), longest(&split));
     counts.extend(histogram.into_iter().chain(split));
+    for caps in [Caps::default(), Caps { per_label: Some(50), per_identity: None }] {
+        let order = "-p_ok".parse().expect("a sort");
+        let balance = times(|| {
+            index.balance(&Query::ALL, THRESHOLD, order, caps, 20);
+        });
+        println!("balance, {caps:?}: {:.1} ms (longest)", longest(&balance));
+    }
     summary("pages of 60", &pages);
     summary("counts", &counts);
 
@@ -192,8 +200,7 @@ fn freezing(index: &Index) {
             number: None,
             size: 1,
             upscale: true,
-            per_label: None,
-            per_identity: None,
+            caps: Caps::default(),
             placeholders: true,
             duplicates: false,
         };

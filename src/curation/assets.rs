@@ -27,6 +27,7 @@ macro_rules! files {
 const FILES: &[(&str, &str)] = files![
     "address.js",
     "api.js",
+    "balance.js",
     "border.js",
     "charts.js",
     "conditions.js",

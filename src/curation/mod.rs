@@ -6,6 +6,7 @@
 
 pub mod access;
 mod assets;
+mod balance;
 mod border;
 mod bulk;
 mod card;

@@ -10,8 +10,8 @@ use super::error::ApiError;
 use super::request::MAX_BODY;
 use super::state::Shared;
 use super::{
-    access, assets, border, bulk, counts, duplicates, faces, judge, metrics, openapi, pictures, session, statistics,
-    training,
+    access, assets, balance, border, bulk, counts, duplicates, faces, judge, metrics, openapi, pictures, session,
+    statistics, training,
 };
 
 /// All paths, for people that `access` lets in.
@@ -37,6 +37,7 @@ pub fn router(shared: Shared) -> Router {
         .route("/labels", get(counts::labels))
         .route("/labels/counts", get(counts::label_counts))
         .route("/hosts", get(counts::hosts))
+        .route("/balance", get(balance::balance))
         .fallback(async || ApiError::not_found("there is no such path: /api/openapi.json lists them"))
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn(metrics::measure));

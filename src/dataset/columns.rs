@@ -148,6 +148,11 @@ impl TextColumn {
         number
     }
 
+    /// The text of a row.
+    pub fn value(&self, row: usize) -> Option<&str> {
+        self.values.get(self.rows[row] as usize).map(String::as_str)
+    }
+
     /// How many of the rows have each text that one of them has; none stands for no text.
     pub fn count(&self, rows: &Rows) -> Vec<(Option<&str>, u64)> {
         let mut counts = vec![0; self.values.len() + 1];

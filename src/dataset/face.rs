@@ -309,10 +309,11 @@ pub enum Text {
     JudgedBy,
     JudgedAt,
     OptOut,
+    Source,
 }
 
 impl Text {
-    pub const ALL: [Text; 13] = [
+    pub const ALL: [Text; 14] = [
         Self::Label,
         Self::LabelId,
         Self::Host,
@@ -326,6 +327,7 @@ impl Text {
         Self::JudgedBy,
         Self::JudgedAt,
         Self::OptOut,
+        Self::Source,
     ];
 
     /// The value of a face; none if it has none.
@@ -344,6 +346,7 @@ impl Text {
             Self::JudgedBy => face.verdict.as_ref().map(|verdict| verdict.by.clone()),
             Self::JudgedAt => face.verdict.as_ref().map(|verdict| verdict.day.clone()),
             Self::OptOut => face.opt_out.clone(),
+            Self::Source => face.source.clone(),
         }
     }
 
@@ -428,6 +431,7 @@ pub static FIELDS: &[Field] = &[
     field("judged_by", FieldType::Text, "who gave the last verdict"),
     field("judged_at", FieldType::Text, "day of the last verdict in UTC: `judged_at>='2026-11-28'`"),
     field("opt_out", FieldType::Text, "what the host reserved about the use of the photo, in its headers"),
+    field("source", FieldType::Text, "the file, folder or URL that the photo was read from"),
     field("id", FieldType::Text, "id of the photo"),
     field(PIXELS, FieldType::Text, "SHA-256 of the crop's pixels, 64 hex digits"),
     STATUS,
@@ -452,7 +456,7 @@ mod tests {
         assert!(Number::ALL[..24].iter().all(|number| number.field().kind == FieldType::Number));
         let texts = Text::ALL.map(|text| text.field().name);
         assert_eq!(texts[..8], ["label", "label_id", "host", "model", "search", "align", "fill", "format"]);
-        assert_eq!(texts[8..], ["verdict", "reason", "judged_by", "judged_at", "opt_out"]);
+        assert_eq!(texts[8..], ["verdict", "reason", "judged_by", "judged_at", "opt_out", "source"]);
         assert!(REASONS.iter().copied().eq(NgReason::ALL.iter().map(|reason| reason.as_str())));
     }
 

@@ -12,6 +12,7 @@ use super::columns::{ColumnValues, Columns};
 use super::ending::{EndedPhoto, EndingCount};
 use super::face::{Face, FaceStatus, FaceVerdict, Number, Text};
 use super::group_place::group_place;
+use super::histogram_part::part;
 use super::page::{Cursor, Order, Page, select, sorted};
 use super::placeholder::{Placeholder, Placeholders};
 use super::query::Query;
@@ -409,23 +410,15 @@ impl Index {
         counts.into_iter().map(|(text, count)| (text.map(str::to_owned), count)).collect()
     }
 
-    /// How many of them have a number in each of `bins` equal parts of `from..=to`; others are in the nearest part.
+    /// How many of them have a number in each of `bins` equal parts of the range; others are in the nearest part.
     /// Faces without a value are in no part.
-    pub fn histogram(
-        &self,
-        number: Number,
-        (from, to): (f64, f64),
-        bins: usize,
-        query: &Query,
-        threshold: f64,
-    ) -> Vec<u64> {
+    pub fn histogram(&self, number: Number, range: (f64, f64), bins: usize, query: &Query, threshold: f64) -> Vec<u64> {
         let mut counts = vec![0; bins.max(1)];
-        let last = counts.len() - 1;
+        let parts = counts.len();
         self.columns.matching(query, threshold).each(|row| {
-            let share = (f64::from(self.columns.number(number, row)) - from) / (to - from);
-            // The cast saturates: below the range is 0, above it the last part.
-            let part = ((share * (last + 1) as f64) as usize).min(last);
-            counts[part] += u64::from(!share.is_nan());
+            if let Some(part) = part(self.columns.number(number, row).into(), range, parts) {
+                counts[part] += 1;
+            }
         });
         counts
     }

@@ -21,6 +21,8 @@
 //!   from the log of verdicts, with a position of its own in that log. Columns in memory have it for each face, so that queries and counts can name it. A face
 //!   whose photo ends again with other bytes has another crop, and so no verdict.
 
+pub mod balance;
+pub mod caps;
 mod columns;
 pub mod duplicates;
 mod ending;
@@ -28,6 +30,7 @@ pub mod export_filter;
 pub mod face;
 pub mod follow;
 mod group_place;
+mod histogram_part;
 pub mod identities;
 pub mod index;
 pub mod interval;
@@ -36,6 +39,7 @@ pub mod ok_left;
 pub mod page;
 mod photo_urls;
 pub mod placeholder;
+pub mod quality_histogram;
 pub mod query;
 mod removal;
 mod rows;

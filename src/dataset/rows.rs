@@ -235,7 +235,7 @@ pub fn read_columns(connection: &Connection) -> rusqlite::Result<Columns> {
          width, height, original_bytes, coalesce(photos, 1), coalesce(labels, 1), contrast, saturation,
          face_blur, jpeg_quality, yaw, pitch, eyes_open, mouth_open, outlier, damage IS NOT NULL,
          identity, label_name, label_id, host, model, search, align, fill, format, judgement, reason, judged_by, judged_on,
-         opt_out, pixels, of_group, place
+         opt_out, source, pixels, of_group, place
          FROM faces LEFT JOIN predictions ON face = key
          LEFT JOIN (SELECT original AS shared, sum(photos) AS photos, max(count(nullif(label, '')), 1) AS labels FROM originals
                     GROUP BY original HAVING sum(photos) > 1) ON shared = original

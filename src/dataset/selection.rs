@@ -1,7 +1,8 @@
 //! Selections: which faces of a run make a dataset.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
+use super::caps::{Beyond, CappedFaces, Caps};
 use super::export_filter::export_filter;
 use super::face::{FIELDS, Face};
 use super::page::Order;
@@ -23,10 +24,8 @@ pub struct SelectionSettings {
     pub size: u32,
     /// Whether smaller crops are selected, too.
     pub upscale: bool,
-    /// The most faces with one label, by name, or by id without one; none: any number.
-    pub per_label: Option<usize>,
-    /// The most faces in one identity; none: any number. Faces in no identity are not limited.
-    pub per_identity: Option<usize>,
+    /// Labels are told apart by name, or by id without one.
+    pub caps: Caps,
     /// Whether placeholders are selected.
     pub placeholders: bool,
     /// Whether all faces of a group of duplicates are selected, and not only the best one of those that fulfil the query.
@@ -41,8 +40,8 @@ impl SelectionSettings {
             number: self.number,
             size: self.size,
             upscale: self.upscale,
-            per_label: self.per_label,
-            per_identity: self.per_identity,
+            per_label: self.caps.per_label,
+            per_identity: self.caps.per_identity,
             placeholders: self.placeholders,
             duplicates: self.duplicates,
         }
@@ -132,7 +131,7 @@ impl From<IndexError> for Stop {
 /// # Errors
 /// The index cannot be read, or no face is left.
 pub fn select(index: &Index, settings: &SelectionSettings) -> Result<Selection, SelectionError> {
-    if settings.per_identity.is_some() && index.identities_version()?.is_none() {
+    if settings.caps.per_identity.is_some() && index.identities_version()?.is_none() {
         return Err(SelectionError::NoIdentities);
     }
     let threshold = index.threshold();
@@ -149,8 +148,7 @@ pub fn select(index: &Index, settings: &SelectionSettings) -> Result<Selection, 
         true => HashSet::new(),
         false => index.photos_of(&index.duplicates_among(&index.rows(&sized, threshold))),
     };
-    let (mut crops, mut of_label) = (HashSet::new(), HashMap::<String, usize>::new());
-    let mut of_identity = HashMap::<u32, usize>::new();
+    let (mut crops, mut capped) = (HashSet::new(), CappedFaces::new(settings.caps));
     let most = settings.number.unwrap_or(usize::MAX);
     let visited = index.each_face(&sized, settings.order, threshold, |face| {
         if selection.faces.len() >= most {
@@ -164,22 +162,14 @@ pub fn select(index: &Index, settings: &SelectionSettings) -> Result<Selection, 
             selection.duplicates += 1;
             return Ok(());
         }
-        let labelled = of_label.entry(label_of(&face).to_owned()).or_default();
-        if settings.per_label.is_some_and(|limit| *labelled >= limit) {
-            selection.beyond_label_limit += 1;
-            return Ok(());
-        }
-        let alike = face.identity.map(|identity| of_identity.entry(identity).or_default());
-        if let (Some(limit), Some(alike)) = (settings.per_identity, alike) {
-            if *alike >= limit {
-                selection.beyond_identity_limit += 1;
-                return Ok(());
+        match capped.take(label_of(&face).to_owned(), face.identity) {
+            Ok(()) => {
+                crops.insert(face.crop);
+                selection.faces.push(SelectedFace::of(&face));
             }
-            *alike += 1;
+            Err(Beyond::Label) => selection.beyond_label_limit += 1,
+            Err(Beyond::Identity) => selection.beyond_identity_limit += 1,
         }
-        *labelled += 1;
-        crops.insert(face.crop);
-        selection.faces.push(SelectedFace::of(&face));
         Ok(())
     });
     match visited {

@@ -24,6 +24,12 @@ pub fn minute(seconds: u64) -> String {
     text
 }
 
+/// The year, from seconds since 1970, which may be negative.
+pub fn year(seconds: i64) -> i32 {
+    let end = if seconds < 0 { UtcDateTime::MIN } else { UtcDateTime::MAX };
+    UtcDateTime::from_unix_timestamp(seconds).unwrap_or(end).year()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -36,6 +42,7 @@ mod tests {
         assert_eq!(second(4_107_542_400), "2100-03-01 00:00:00");
         assert_eq!(minute(1_764_032_523), "2025-11-25 01:02");
         assert_eq!(day(1_764_032_523), "2025-11-25");
+        assert_eq!([-1, 0, 1_764_032_523, i64::MAX].map(year), [1969, 1970, 2025, 9999]);
         assert_eq!(second(u64::MAX), "9999-12-31 23:59:59");
     }
 }

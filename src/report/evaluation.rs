@@ -5,11 +5,11 @@ use std::fmt::{self, Display, Write as _};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::page::EscapedHtml;
 use crate::domain::calendar;
 use crate::services::evaluation::{Consistency, LearningPoint, ModelEvaluation};
 use crate::training::evaluation::{CalibrationBin, CurvePoint, Figure, Slice};
 use crate::web;
+use crate::web::html::EscapedHtml;
 
 const STYLE: &str = include_str!("evaluation.css");
 /// Width and height of a chart in its own units.

@@ -4,7 +4,7 @@
 //! The page's script sorts, filters and shows the faces. The content security policy allows no other script.
 
 use std::borrow::Cow;
-use std::fmt::{self, Display};
+use std::fmt::Display;
 use std::io::{self, Write};
 
 use base64::Engine;
@@ -12,11 +12,12 @@ use sha2::Digest;
 
 use super::pictures::{Pictures, RejectedPhotos};
 use super::records::FaceRecord;
-use super::tally::{Funnel, HostTally, QualityHistogram, ReportTally};
+use super::tally::{Funnel, HostTally, ReportTally};
 use crate::dataset::placeholder::{Placeholder, Placeholders};
 use crate::domain::{Id, RunName, calendar};
 use crate::objects::ObjectKey;
 use crate::web;
+use crate::web::html::{self, EscapedHtml, Grouped, Percent, end_table, share, table};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -62,10 +63,11 @@ impl ReportPage {
              style-src 'unsafe-inline'; script-src 'sha256-{script_hash}'; base-uri 'none'; form-action 'none'\">\n\
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
              <meta name=\"referrer\" content=\"no-referrer\">\n\
-             <title>facemill: {}</title>\n<style>\n{}{STYLE}</style>\n</head>\n<body>\n\
+             <title>facemill: {}</title>\n<style>\n{}{}{STYLE}</style>\n</head>\n<body>\n\
              <script type=\"application/json\" id=\"faces\">[",
             about.title(),
             web::STYLE,
+            html::STYLE,
         )?;
         Ok(Self { faces: 0 })
     }
@@ -100,6 +102,7 @@ impl ReportPage {
         funnel(file, &tally.funnel, tally.ok_threshold())?;
         contact_sheet(file, about.pictures, tally)?;
         quality(file, tally)?;
+        html::balance(file, &tally.balance)?;
         placeholders(file, tally)?;
         reasons(file, tally)?;
         pictures_by_cause(file, about.pictures, rejected)?;
@@ -152,7 +155,7 @@ fn head(file: &mut dyn Write, about: &About, tally: &ReportTally) -> io::Result<
     writeln!(
         file,
         "<nav aria-label=\"On this page\"><a href=\"#sheet\">Contact sheet</a> \
-         <a href=\"#quality\">Quality</a> <a href=\"#causes\">Outcomes by cause</a> \
+         <a href=\"#quality\">Quality</a> <a href=\"#balance\">Balance</a> <a href=\"#causes\">Outcomes by cause</a> \
          <a href=\"#hosts\">Outcomes by host</a> <a href=\"#settings\">Settings</a></nav>\n</header>"
     )
 }
@@ -241,38 +244,10 @@ fn quality(file: &mut dyn Write, tally: &ReportTally) -> io::Result<()> {
         file,
         "<section aria-labelledby=\"quality\">\n<h2 id=\"quality\">Quality</h2>\n\
          <p>How many faces have which value; the first and the last bar also have what is beyond. The names are those of the \
-         query language: <code>facemill faces --where \"outlier&lt;3 and jpeg_quality&gt;=75\"</code>.</p>\n\
-         <div class=\"histograms\">"
+         query language: <code>facemill faces --where \"outlier&lt;3 and jpeg_quality&gt;=75\"</code>.</p>"
     )?;
-    for QualityHistogram { name, meaning, ends: (low, high), counts } in &tally.quality {
-        let faces: u64 = counts.iter().sum();
-        let highest = counts.iter().copied().max().unwrap_or(0).max(1);
-        let width = 300.0 / counts.len() as f64;
-        write!(
-            file,
-            "<figure><svg class=\"histogram\" viewBox=\"0 0 300 60\" preserveAspectRatio=\"none\" role=\"img\" \
-             aria-label=\"Histogram of {name}: {faces} faces\">"
-        )?;
-        for (bin, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
-            let height = 60.0 * *count as f64 / highest as f64;
-            let (x, y) = (bin as f64 * width + 0.5, 60.0 - height);
-            let title = Grouped(*count);
-            write!(
-                file,
-                "<rect class=\"ok\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{height:.1}\">\
-                 <title>{title}</title></rect>",
-                width - 1.0
-            )?;
-        }
-        let faces = Grouped(faces);
-        writeln!(
-            file,
-            "</svg><span class=\"ends\"><span>{low}</span><span>{high}</span></span>\
-             <figcaption><code>{name}</code>, {faces} faces: {}</figcaption></figure>",
-            EscapedHtml(meaning)
-        )?;
-    }
-    writeln!(file, "</div>\n</section>")
+    html::histograms(file, &tally.quality)?;
+    writeln!(file, "</section>")
 }
 
 /// Originals that are probably no photos of the labelled people, if there are any.
@@ -336,32 +311,10 @@ fn host_row(file: &mut dyn Write, name: impl Display, tally: &HostTally) -> io::
 }
 
 fn settings(file: &mut dyn Write, about: &About) -> io::Result<()> {
-    writeln!(
-        file,
-        "<section aria-labelledby=\"settings\">\n<h2 id=\"settings\">Settings</h2>\n<dl class=\"settings\">"
-    )?;
-    let version = ("facemill".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
-    for (name, value) in about.settings.iter().chain([&version]) {
-        writeln!(file, "<div><dt>{}</dt><dd>{}</dd></div>", EscapedHtml(name), EscapedHtml(value))?;
-    }
-    writeln!(file, "</dl>\n</section>")
-}
-
-fn table(file: &mut dyn Write, id: &str, title: &str, words: &[&str], numbers: &[&str]) -> io::Result<()> {
-    write!(
-        file,
-        "<section>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{title}\">\n\
-         <table class=\"words-{}\">\n<caption><h2 id=\"{id}\">{title}</h2></caption>\n<thead><tr>",
-        words.len(),
-    )?;
-    for name in words.iter().chain(numbers) {
-        write!(file, "<th scope=\"col\">{name}</th>")?;
-    }
-    writeln!(file, "</tr></thead>\n<tbody>")
-}
-
-fn end_table(file: &mut dyn Write) -> io::Result<()> {
-    writeln!(file, "</tbody>\n</table>\n</div>\n</section>")
+    writeln!(file, "<section aria-labelledby=\"settings\">\n<h2 id=\"settings\">Settings</h2>")?;
+    let settings = about.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    html::facts(file, settings.chain([("facemill", env!("CARGO_PKG_VERSION"))]))?;
+    writeln!(file, "</section>")
 }
 
 fn capitalized(text: &str) -> String {
@@ -372,70 +325,4 @@ fn capitalized(text: &str) -> String {
 /// Rounds to four decimals, which suffice for display and keep the page small.
 fn short(number: f64) -> f64 {
     (number * 1e4).round() / 1e4
-}
-
-/// `part` in percent of `whole`, 0 to 100.
-fn share(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { 100.0 * part as f64 / whole as f64 }
-}
-
-/// Displays untrusted text escaped for HTML, between tags or in a quoted attribute.
-pub(super) struct EscapedHtml<'a>(pub(super) &'a str);
-
-impl Display for EscapedHtml<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| match c {
-            '&' => f.write_str("&amp;"),
-            '<' => f.write_str("&lt;"),
-            '>' => f.write_str("&gt;"),
-            '"' => f.write_str("&quot;"),
-            '\'' => f.write_str("&#39;"),
-            c => write!(f, "{c}"),
-        })
-    }
-}
-
-/// Displays a count with thousands separators: `1,654,503`.
-struct Grouped(u64);
-
-impl Display for Grouped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = self.0.to_string();
-        digits.bytes().enumerate().try_for_each(|(i, digit)| {
-            let comma = if i > 0 && (digits.len() - i).is_multiple_of(3) { "," } else { "" };
-            write!(f, "{comma}{}", char::from(digit))
-        })
-    }
-}
-
-/// Displays a part of a whole in percent: `67.5 %`. Only zero is `0 %`, and only the whole is `100 %`.
-struct Percent(u64, u64);
-
-impl Display for Percent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Percent(part, whole) = *self;
-        let percent = share(part, whole);
-        match part {
-            0 => f.write_str("0 %"),
-            _ if part == whole => f.write_str("100 %"),
-            _ if percent < 0.1 => f.write_str("< 0.1 %"),
-            _ if percent > 99.9 => f.write_str("> 99.9 %"),
-            _ => write!(f, "{percent:.1} %"),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counts_and_percents_are_formatted() {
-        let grouped: Vec<String> = [0, 999, 1000, 1_654_503].map(|n| Grouped(n).to_string()).into();
-        assert_eq!(grouped, ["0", "999", "1,000", "1,654,503"]);
-        let percents: Vec<String> = [(0, 0), (0, 5), (5, 5), (1, 3), (1, 100_000), (99_999, 100_000)]
-            .map(|(a, b)| Percent(a, b).to_string())
-            .into();
-        assert_eq!(percents, ["0 %", "0 %", "100 %", "33.3 %", "< 0.1 %", "> 99.9 %"]);
-    }
 }

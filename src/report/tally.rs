@@ -3,9 +3,13 @@
 use std::collections::HashMap;
 
 use super::records::{PhotoOutcome, WaitingPhoto};
+use crate::dataset::balance::Balance;
+use crate::dataset::caps::Caps;
 use crate::dataset::face::Number;
 use crate::dataset::index::{Index, IndexError, OkSplit};
+use crate::dataset::page::{Direction, Order, Sort};
 use crate::dataset::placeholder::Placeholders;
+use crate::dataset::quality_histogram::QualityHistogram;
 use crate::dataset::query::Query;
 use crate::domain::{Id, StageName};
 
@@ -51,48 +55,6 @@ impl HostTally {
     }
 }
 
-/// How the faces of a run are spread over the values of a number.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QualityHistogram {
-    pub name: &'static str,
-    pub meaning: &'static str,
-    /// The ends of the first and the last part, which also have the faces below and above.
-    pub ends: (&'static str, &'static str),
-    /// Number of faces in each of [`QualityHistogram::BINS`] equal parts.
-    pub counts: Vec<u64>,
-}
-
-impl QualityHistogram {
-    const BINS: usize = 30;
-    const NUMBERS: [(Number, &'static str, &'static str); 15] = [
-        (Number::Size, "0", "1500"),
-        (Number::Mirrored, "0", "1"),
-        (Number::Blur, "0", "1500"),
-        (Number::FaceBlur, "0", "1500"),
-        (Number::Exposure, "0", "1"),
-        (Number::Contrast, "0", "0.5"),
-        (Number::Saturation, "0", "1"),
-        (Number::JpegQuality, "0", "100"),
-        (Number::Yaw, "-1", "1"),
-        (Number::Pitch, "0", "1"),
-        (Number::EyesOpen, "0", "0.6"),
-        (Number::MouthOpen, "0", "1"),
-        (Number::Outlier, "0", "6"),
-        (Number::Score, "0", "4"),
-        (Number::Angle, "-60", "60"),
-    ];
-
-    fn all(index: &Index, threshold: f64) -> Vec<Self> {
-        let histogram = |(number, low, high): (Number, &'static str, &'static str)| {
-            let range = (low.parse().unwrap_or_default(), high.parse().unwrap_or(1.0));
-            let counts = index.histogram(number, range, Self::BINS, &Query::ALL, threshold);
-            let field = number.field();
-            Self { name: field.name, meaning: field.meaning, ends: (low, high), counts }
-        };
-        Self::NUMBERS.into_iter().map(histogram).collect()
-    }
-}
-
 /// All counts of the report.
 #[derive(Debug)]
 pub struct ReportTally {
@@ -105,6 +67,7 @@ pub struct ReportTally {
     pub unrecorded: (u64, Vec<Id>),
     pub placeholders: Placeholders,
     pub quality: Vec<QualityHistogram>,
+    pub balance: Balance,
     ok_threshold: f64,
     reasons: HashMap<Reason, u64>,
     hosts: HashMap<String, HostTally>,
@@ -116,19 +79,23 @@ impl ReportTally {
     const BINS: usize = 40;
     /// Ids of photos without a record that are named.
     const NAMED: usize = 5;
+    /// Labels, hosts and sources that are listed in the balance.
+    const NAMED_VALUES: usize = 15;
     /// Placeholders that are listed.
     const PLACEHOLDERS: usize = 10;
 
     /// `waiting`: photos that have not ended.
     pub fn of(index: &Index, waiting: &[WaitingPhoto], ok_threshold: f64) -> Result<Self, IndexError> {
         let OkSplit { ok, ng, unscored } = index.ok_split(&Query::ALL, ok_threshold);
+        let by_id = Order { sort: Sort::Id, direction: Direction::Ascending };
         let mut tally = Self {
             funnel: Funnel { faces: ok + ng + unscored, ok, ..Funnel::default() },
             unscored,
             histogram: index.histogram(Number::POk, (0.0, 1.0), Self::BINS, &Query::ALL, ok_threshold),
             unrecorded: index.unrecorded(Self::NAMED)?,
             placeholders: index.placeholders(Self::PLACEHOLDERS)?,
-            quality: QualityHistogram::all(index, ok_threshold),
+            quality: QualityHistogram::of_index(index, ok_threshold),
+            balance: index.balance(&Query::ALL, ok_threshold, by_id, Caps::default(), Self::NAMED_VALUES),
             ok_threshold,
             reasons: HashMap::new(),
             hosts: HashMap::new(),

@@ -1,7 +1,8 @@
-//! HTTP servers with limits, for routers of axum; and the style of pages.
+//! HTTP servers with limits, for routers of axum; and the style and parts of pages.
 
 mod certificate;
 mod clients;
+pub mod html;
 mod peers;
 mod proxies;
 mod server;
@@ -13,5 +14,5 @@ pub use peers::network_of;
 pub use proxies::{BadNetwork, Network, Proxies};
 pub use server::{HttpLimits, serve};
 
-/// The style that the report and the curation page share: colours, type, form controls, tables.
+/// The style that all pages share: colours, type, form controls, tables.
 pub const STYLE: &str = include_str!("style.css");

@@ -1,6 +1,7 @@
 //! Commands that make datasets and models out of crops.
 
 pub mod access;
+pub mod balance;
 pub mod curate;
 pub mod duplicates;
 pub mod evaluate;

@@ -2,6 +2,7 @@
 
 use crate::cli::dataset::faces;
 use crate::dataset::Query;
+use crate::dataset::caps::Caps;
 use crate::dataset::page::{Order, UnknownSort};
 use crate::dataset::selection::SelectionSettings;
 
@@ -25,18 +26,34 @@ pub struct SelectionArgs {
     /// Enlarges smaller crops, which are left out otherwise
     #[arg(long)]
     pub upscale: bool,
-    /// The most faces with one label
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    max_per_label: Option<u64>,
-    /// The most faces that look like one person, as `facemill identities` has found
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    max_per_identity: Option<u64>,
+    #[command(flatten)]
+    caps: CapArgs,
     /// Selects placeholders, too: originals that photos of several labels share
     #[arg(long)]
     placeholders: bool,
     /// Selects near-duplicates, too, which `facemill duplicates` has found: otherwise the best crop of each photograph
     #[arg(long)]
     duplicates: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct CapArgs {
+    /// The most faces with one label
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_per_label: Option<u64>,
+    /// The most faces that look like one person, as `facemill identities` has found
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_per_identity: Option<u64>,
+}
+
+impl CapArgs {
+    pub fn caps(&self) -> Caps {
+        Caps { per_label: size_of(self.max_per_label), per_identity: size_of(self.max_per_identity) }
+    }
+}
+
+fn size_of(number: Option<u64>) -> Option<usize> {
+    number.map(|number| usize::try_from(number).unwrap_or(usize::MAX))
 }
 
 /// An order with its name.
@@ -56,16 +73,14 @@ impl SelectionArgs {
         ["query", "sort", "num", "max_per_label", "max_per_identity", "placeholders", "duplicates"];
 
     pub fn settings(&self) -> SelectionSettings {
-        let count = |number: Option<u64>| number.map(|number| usize::try_from(number).unwrap_or(usize::MAX));
         SelectionSettings {
             query: self.query.clone(),
             order: self.sort.order,
             sort: self.sort.name.clone(),
-            number: count(self.num),
+            number: size_of(self.num),
             size: self.size,
             upscale: self.upscale,
-            per_label: count(self.max_per_label),
-            per_identity: count(self.max_per_identity),
+            caps: self.caps.caps(),
             placeholders: self.placeholders,
             duplicates: self.duplicates,
         }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use crate::archive::versions::{StoredVersions, Tombstone, VersionHeader};
+use crate::cli::dataset::balance;
 use crate::cli::dataset::index::{IndexArgs, progress};
 use crate::cli::dataset::selection::SelectionArgs;
 use crate::cli::failure::Failure;
@@ -37,6 +38,8 @@ enum Action {
         #[command(flatten)]
         target: RunTargetArgs,
     },
+    /// Shows how faces are spread over labels, poses, sizes, sources and years, and what caps would do to that
+    Balance(balance::Args),
     /// Lists the versions of a run
     List {
         #[command(flatten)]
@@ -72,6 +75,7 @@ pub fn shards(bars: &Bars, what: &'static str) -> impl Fn(u64, u64) + Sync + use
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     crate::cli::process::block_on(async {
         match &args.action {
+            Action::Balance(args) => balance::show(args).await?,
             Action::Freeze { name, selection, index, target } => make(name, selection, index, target).await?,
             Action::List { target } => list(target).await?,
             Action::Show { name, target } => {

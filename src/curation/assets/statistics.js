@@ -1,30 +1,27 @@
-// Numbers: faces by status and size, verdicts by day, hour and person, agreement, labels.
+// Numbers: faces by status and size, verdicts by day, hour and person, agreement, balance.
 
 import { get, patiently } from "./api.js";
 import { columns } from "./charts.js";
-import { path } from "./address.js";
-import { STATUSES, format } from "./conditions.js";
-import { element, link, table } from "./elements.js";
+import { Balance } from "./balance.js";
+import { STATUSES } from "./conditions.js";
+import { element, table } from "./elements.js";
 import { filterBar } from "./filters.js";
 import { count, language, percent, t } from "./texts.js";
 
-const LABELS = 50;
 const HOUR = 3_600_000;
 
 export class StatisticsView {
   actions = {};
   #context;
-  #state;
   #stop = new AbortController();
 
   constructor(context, state) {
     this.#context = context;
-    this.#state = state;
     this.bar = filterBar("statistics", state, false);
     this.numbers = element("div");
     this.sizes = element("section");
-    this.labels = element("section");
-    this.element = element("main.statistics", {}, this.bar.bar, this.sizes, this.numbers, this.labels);
+    this.balance = new Balance(state.where, this.#stop.signal);
+    this.element = element("main.statistics", {}, this.bar.bar, this.sizes, this.numbers, this.balance.element);
     this.#load();
   }
 
@@ -51,12 +48,7 @@ export class StatisticsView {
     try {
       const statistics = await patiently(() => get("/api/statistics", {}, signal), signal);
       this.#show(statistics);
-      const { labels } = await patiently(() => get("/api/labels/counts", { where: this.#state.where, limit: LABELS }, signal), signal);
-      const rows = labels.map((row) => {
-        const where = format({ statuses: [], least: {}, most: {}, rest: `label='${row.label.replaceAll("'", "''")}'` });
-        return [link(path("single", { where }), row.label), count(row.count)];
-      });
-      this.labels.replaceChildren(table(t("by-label"), [t("label"), t("faces")], rows));
+      await this.balance.load();
     } catch (error) {
       if (!signal.aborted) this.numbers.replaceChildren(element("p", { role: "alert" }, t("error", { message: error.message })));
     }

@@ -117,6 +117,9 @@ async fn every_operation(run: &CuratedRun) {
     described.call("getCounts", "/api/counts?where=size%3E%3D512", None).await;
     described.call("findLabels", "/api/labels?prefix=person&limit=3", None).await;
     described.call("countLabels", "/api/labels/counts?where=size%3E%3D512&limit=3", None).await;
+    let balance = described.call("getBalance", "/api/balance?where=size%3E%3D512&limit=3&max_per_label=1", None).await;
+    assert!(balance["left"].as_u64().unwrap() < balance["faces"].as_u64().unwrap(), "{balance}");
+    described.call("getBalance", "/api/balance", None).await;
     described.call("findHosts", "/api/hosts?prefix=host1", None).await;
     let counts = described.call("setThreshold", "/api/threshold", Some(json!({ "threshold": 0.75 }))).await;
     assert_eq!(counts["threshold"], 0.75);
