@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::card::Card;
+use super::card::{Card, CardCounter, SheetFace, THUMBNAIL};
 use super::changes::RemovedFace;
 use super::destination::{Destination, Output};
 use super::entry::Entry;
@@ -23,8 +23,9 @@ use super::picture::{Encoding, Rendering};
 use super::settings::{Classes, ExportFormat, ExportSettings};
 use super::stylegan::{self, EarlierPictures, StyleGanZip};
 use super::webdataset::TarShard;
+use crate::dataset::Face;
 use crate::dataset::selection::{SelectedFace, Selection};
-use crate::domain::RunName;
+use crate::domain::{ContentHash, Id, ImageFormat, RunName};
 use crate::objects::{ObjectKey, Objects};
 
 /// What an export did.
@@ -98,7 +99,7 @@ pub async fn export(job: &ExportJob<'_>, progress: &(dyn Fn(u64) + Sync)) -> Res
 
     let mut lines = json_line(&header(true)).map_err(|error| ExportError::write(&manifest_at, error))?;
     let mut metadata = String::new();
-    let mut card = Card::new(job.run, settings, selection);
+    let mut card = CardCounter::new(selection.faces.len());
     for (at, selected) in selection.faces.iter().enumerate() {
         let entry = classes.entry(job.faces, settings, at, selected)?;
         let line = |field| {
@@ -118,7 +119,12 @@ pub async fn export(job: &ExportJob<'_>, progress: &(dyn Fn(u64) + Sync)) -> Res
         let lines = lines.map_err(|error| ExportError::write(&manifest_at, error))?;
         to.join("removed.jsonl").write(lines.into_bytes(), MANIFEST_TYPE).await?;
     }
-    card_place(settings.format, to).write(card.text().into_bytes(), "text/markdown").await?;
+    let card = card.finish(job.run, settings, selection);
+    let thumbnails = job.thumbnails(&card).await?;
+    let [markdown, page] = card_places(settings.format, to);
+    let has_tags = settings.format != ExportFormat::StyleGan;
+    markdown.write(card.markdown(has_tags).into_bytes(), "text/markdown").await?;
+    page.write(card.page(&thumbnails), "text/html; charset=utf-8").await?;
     // Last: a complete manifest stands for a complete dataset.
     manifest_at.write(lines.into_bytes(), MANIFEST_TYPE).await?;
     Ok(Exported {
@@ -139,10 +145,11 @@ fn manifest_place(format: ExportFormat, to: &Destination) -> Destination {
     }
 }
 
-fn card_place(format: ExportFormat, to: &Destination) -> Destination {
+/// The card in Markdown, and as a page.
+fn card_places(format: ExportFormat, to: &Destination) -> [Destination; 2] {
     match format {
-        ExportFormat::StyleGan => to.beside(".md"),
-        _ => to.join("README.md"),
+        ExportFormat::StyleGan => [".md", ".html"].map(|ending| to.beside(ending)),
+        _ => ["README.md", "README.html"].map(|name| to.join(name)),
     }
 }
 
@@ -224,19 +231,41 @@ impl ExportJob<'_> {
     fn picture(&self, entry: Entry) -> impl Future<Output = Result<(Entry, Vec<u8>), ExportError>> + use<> {
         let (objects, rendering) = (self.objects.clone(), self.rendering());
         async move {
-            let photo_id = entry.face.photo_id.clone();
-            let key = ObjectKey::face(entry.face.crop, entry.face.format);
-            let crop = objects.get(&key).await;
-            let crop = crop.map_err(|error| ExportError::Crop { photo_id: photo_id.clone(), error })?;
-            let rendered = tokio::task::spawn_blocking(move || rendering.render(&crop)).await;
-            let rendered = rendered.unwrap_or_else(|panic| Err(panic.to_string()));
-            rendered.map(|picture| (entry, picture)).map_err(|detail| ExportError::Picture { photo_id, detail })
+            let Face { photo_id, crop, format, .. } = &entry.face;
+            let picture = render(&*objects, photo_id, (*crop, *format), rendering).await?;
+            Ok((entry, picture))
         }
+    }
+
+    /// The faces of the sheets of a card, small, by their crops.
+    async fn thumbnails(&self, card: &Card) -> Result<HashMap<ContentHash, Vec<u8>>, ExportError> {
+        let rendering = Rendering { size: THUMBNAIL, light: self.settings.light, encoding: Encoding::Preview };
+        let faces: HashMap<ContentHash, &SheetFace> =
+            card.sheets.iter().flat_map(|sheet| &sheet.faces).map(|face| (face.crop, face)).collect();
+        let thumbnails = stream::iter(faces.into_values()).map(|SheetFace { photo_id, crop, format, .. }| async move {
+            self.check_shutdown()?;
+            Ok((*crop, render(&*self.objects, photo_id, (*crop, *format), rendering).await?))
+        });
+        thumbnails.buffer_unordered(parallelism()).try_collect().await
     }
 
     fn check_shutdown(&self) -> Result<(), ExportError> {
         if self.shutdown.is_cancelled() { Err(ExportError::Interrupted) } else { Ok(()) }
     }
+}
+
+/// Reads a crop and renders it.
+async fn render(
+    objects: &dyn Objects,
+    photo_id: &Id,
+    (crop, format): (ContentHash, ImageFormat),
+    rendering: Rendering,
+) -> Result<Vec<u8>, ExportError> {
+    let crop = objects.get(&ObjectKey::face(crop, format)).await;
+    let crop = crop.map_err(|error| ExportError::Crop { photo_id: photo_id.clone(), error })?;
+    let rendered = tokio::task::spawn_blocking(move || rendering.render(&crop)).await;
+    let rendered = rendered.unwrap_or_else(|panic| Err(panic.to_string()));
+    rendered.map_err(|detail| ExportError::Picture { photo_id: photo_id.clone(), detail })
 }
 
 /// Writes the pictures of a folder, each in a file of its own, and returns how many were there already.

@@ -9,7 +9,7 @@ use image::RgbImage;
 
 use super::settings::Light;
 use crate::domain::ImageFormat;
-use crate::vision::image::{Limits, decode, encode};
+use crate::vision::image::{Limits, decode, encode, encode_preview};
 
 /// How a picture is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum Encoding {
     /// PNG without compression, as StyleGAN's own tool writes it.
     StoredPng,
     Compressed(ImageFormat),
+    /// A small JPEG for a page.
+    Preview,
 }
 
 /// Renders crops as square pictures of `size` pixels. The same crop gives the same bytes.
@@ -38,6 +40,7 @@ impl Rendering {
         };
         match self.encoding {
             Encoding::StoredPng => stored_png(&pixels).map_err(|error| error.to_string()),
+            Encoding::Preview => encode_preview(&pixels).map_err(|error| error.to_string()),
             Encoding::Compressed(format) => encode(&pixels, format).map_err(|error| error.to_string()),
         }
     }

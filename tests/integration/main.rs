@@ -1,5 +1,6 @@
 //! The integration tests, in one program: one link instead of a dozen.
 
+mod balance;
 mod browser;
 mod classifier;
 mod cluster;

@@ -1,0 +1,120 @@
+//! The data card: what a dataset is, in Markdown and as a page.
+
+mod markdown;
+mod page;
+mod sheets;
+
+use std::collections::BTreeMap;
+
+use super::entry::Entry;
+use super::settings::{ExportSettings, Light, Origin, VersionMark};
+use crate::dataset::balance::{Balance, BalanceCounter, BalanceShare, BalancedFace, Grouping};
+use crate::dataset::quality_histogram::QualityHistogram;
+use crate::dataset::selection::Selection;
+use crate::domain::RunName;
+
+pub use page::THUMBNAIL;
+use sheets::SheetPicker;
+pub use sheets::{Sheet, SheetFace};
+
+/// Labels, hosts and sources that are named.
+const NAMED: usize = 20;
+const TERMS: &str = "The photos belong to their authors, and the people in them have rights of their own. The manifest \
+                     names the source of each. The landmarks come from a model that was trained on iBUG 300-W, whose \
+                     licence excludes commercial use.";
+
+/// Counts the faces of a dataset for its card.
+pub struct CardCounter {
+    balance: BalanceCounter,
+    verdicts: BTreeMap<&'static str, u64>,
+    alignments: BTreeMap<&'static str, u64>,
+    histograms: Vec<QualityHistogram>,
+    sheets: SheetPicker,
+}
+
+impl CardCounter {
+    /// `faces`: how many will be added.
+    pub fn new(faces: usize) -> Self {
+        Self {
+            balance: BalanceCounter::default(),
+            verdicts: BTreeMap::new(),
+            alignments: BTreeMap::new(),
+            histograms: QualityHistogram::none(),
+            sheets: SheetPicker::new(faces),
+        }
+    }
+
+    pub fn add(&mut self, entry: &Entry) {
+        let face = &entry.face;
+        let verdict = face.verdict.as_ref().map_or("not judged", |verdict| verdict.judgement.as_str());
+        *self.verdicts.entry(verdict).or_default() += 1;
+        *self.alignments.entry(face.align.as_str()).or_default() += 1;
+        // A version has no identities: they are numbered anew by each search.
+        self.balance.add(BalancedFace::of(face, &face.host()).without_identity(), true);
+        self.histograms.iter_mut().for_each(|histogram| histogram.add(face));
+        self.sheets.add(entry);
+    }
+
+    pub fn finish(self, run: &RunName, settings: &ExportSettings, selection: &Selection) -> Card {
+        let mut balance = self.balance.finish(false, NAMED);
+        balance.groupings.splice(0..0, [grouping("verdict", self.verdicts), grouping("alignment", self.alignments)]);
+        let mut histograms = self.histograms;
+        histograms.retain(|histogram| histogram.faces() > 0);
+        let (faces, size) = (selection.faces.len(), settings.size);
+        Card {
+            title: format!("Faces of run {run}"),
+            summary: format!(
+                "{faces} aligned faces of {size}x{size} pixels, made with facemill {}.",
+                env!("CARGO_PKG_VERSION")
+            ),
+            facts: facts(settings, selection),
+            balance,
+            histograms,
+            sheets: self.sheets.finish(),
+        }
+    }
+}
+
+/// What a card has. The same dataset has the same card.
+pub struct Card {
+    title: String,
+    summary: String,
+    facts: Vec<(String, String)>,
+    balance: Balance,
+    histograms: Vec<QualityHistogram>,
+    pub sheets: Vec<Sheet>,
+}
+
+fn grouping(by: &'static str, counts: BTreeMap<&'static str, u64>) -> Grouping {
+    let share = |(name, faces): (&str, u64)| BalanceShare { name: name.to_owned(), faces, left: None };
+    Grouping { by, values: counts.len() as u64, shares: counts.into_iter().map(share).collect(), others: None }
+}
+
+/// Names and values of where the faces come from, and of what was left out.
+fn facts(settings: &ExportSettings, selection: &Selection) -> Vec<(String, String)> {
+    let mut facts = Vec::new();
+    let mut add = |name: &str, value: String| facts.push((name.to_owned(), value));
+    match &settings.origin {
+        Origin::Query(wanted) => {
+            add("query", wanted.query.to_string());
+            add("faces that fulfil it", selection.matching.to_string());
+        }
+        Origin::Version { version: VersionMark { name, digest }, since } => {
+            add("version", name.to_string());
+            add("digest of the version", digest.to_string());
+            add("faces of the version", selection.matching.to_string());
+            if let Some(since) = since {
+                add("changes since", since.name.to_string());
+            }
+        }
+    }
+    let too_small = if settings.upscale { 0 } else { selection.too_small };
+    add(&format!("left out: smaller than {} pixels", settings.size), too_small.to_string());
+    add("left out: the crop of another photo", selection.copies.to_string());
+    add("left out: near-duplicates of a better crop", selection.duplicates.to_string());
+    add("left out: beyond the limit of their label", selection.beyond_label_limit.to_string());
+    add("left out: beyond the limit of their identity", selection.beyond_identity_limit.to_string());
+    let light = if settings.light == Light::Linear { "in linear light" } else { "in values of sRGB" };
+    add("resized", format!("Lanczos, {light}"));
+    facts
+}
