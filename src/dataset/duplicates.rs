@@ -5,11 +5,12 @@
 
 use std::collections::HashSet;
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
 use super::columns::Rows;
 use super::group_place::{GroupPlace, group_place};
 use super::index::{Index, IndexError};
+use super::query::Query;
 use super::rows;
 use crate::archive::crop_groups::CropGroup;
 use crate::domain::{ContentHash, Fingerprint, Id, ImageFormat};
@@ -87,6 +88,17 @@ impl Index {
         };
         let keys = read().map_err(|error| self.failed(error))?;
         Ok(keys.into_iter().filter_map(|key| self.row(key)).collect())
+    }
+
+    /// The crops of the faces that fulfil a query.
+    pub fn crops_of(&self, query: &Query) -> Result<HashSet<ContentHash>, IndexError> {
+        let read = || {
+            let mut select = self.connection.prepare_cached("SELECT crop FROM faces WHERE key = ?1")?;
+            let rows = self.columns.matching(query, self.threshold());
+            let crop = |row| select.query_row([self.columns.key(row)], |row| rows::hash(row, 0)).optional();
+            rows.iter().map(crop).filter_map(Result::transpose).collect::<rusqlite::Result<_>>()
+        };
+        read().map_err(|error| self.failed(error))
     }
 
     /// Visits all crops of the run once, in the order of their hashes.

@@ -17,7 +17,7 @@ use crate::classifier::feature_store::FeatureStore;
 use crate::classifier::features::FeatureError;
 use crate::config::Models;
 use crate::dataset::duplicates::ComparedCrop;
-use crate::dataset::{Index, IndexError};
+use crate::dataset::{Index, IndexError, Query};
 use crate::domain::{ContentHash, Id};
 use crate::objects::{ObjectError, Objects};
 use crate::similarity::groups::Groups;
@@ -94,18 +94,25 @@ impl DuplicateFinder {
         Ok(Self { features: CropFeatures::open(models, features, threads)?, progress })
     }
 
-    /// Finds the groups of a run, and makes them the ones that count. `now`: seconds since 1970, UTC.
+    /// Finds the groups of a run, and makes them the ones that count. `query`: which faces are compared; none: all.
+    /// `now`: seconds since 1970, UTC.
     ///
     /// # Errors
     /// The index, the store of the crops or the store of features is unavailable.
     pub async fn search(
         &mut self,
         index: &Index,
+        query: Option<&Query>,
         objects: &Arc<dyn Objects>,
         now: u64,
     ) -> Result<Search, DuplicatesError> {
         let (mut crops, mut items, mut unmeasured) = (Vec::new(), Vec::new(), 0);
+        let chosen = match query {
+            Some(query) => Some(index.crops_of(query)?),
+            None => None,
+        };
         index.each_compared_crop(|crop| match crop.fingerprint {
+            _ if chosen.as_ref().is_some_and(|chosen| !chosen.contains(&crop.crop)) => {}
             Some(upright) => {
                 items.push(Item { upright, mirrored: fingerprint::mirrored(upright) });
                 crops.push(crop);

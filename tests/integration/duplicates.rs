@@ -106,6 +106,13 @@ fn copies_of_a_photograph_are_one_face_of_a_dataset() {
     assert_eq!(export("others", &["--where", &best])["faces"], alone);
     assert_eq!(answer(out, &["faces", "--count", "--where", "duplicate"]), found["duplicates"]);
 
+    // Only the faces of a query are compared.
+    let of_one = answer(out, &["duplicates", "--where", "id contains 'biden'"]);
+    let biden = all.iter().find(|group| photograph(&group[0]) == "biden").unwrap();
+    assert_eq!(groups(&of_one), [biden.clone()]);
+    assert_eq!(of_one["compared"], answer(out, &["faces", "--count", "--where", "id contains 'biden'"]));
+    assert_eq!(answer(out, &["duplicates"])["groups_sha256"], found["groups_sha256"]);
+
     // What a person parts stays apart.
     let parted = &all[1][1];
     assert_eq!(answer(out, &["duplicates", "--part", parted, "--by", "ada"])["parted"], 1);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::archive::duplicates::StoredDuplicates;
+use crate::cli::dataset::faces;
 use crate::cli::dataset::features::FeatureArgs;
 use crate::cli::dataset::index::{IndexArgs, progress};
 use crate::cli::failure::Failure;
@@ -24,6 +25,9 @@ use crate::services::run_target::RunTarget;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Compares only faces that fulfil this query; all others are in no group then. docs/query.md has the fields
+    #[arg(long = "where", value_name = "QUERY", value_parser = faces::query, conflicts_with = "part")]
+    query: Option<Query>,
     /// Takes the faces of these photos out of their groups instead, for ever: they show something else
     #[arg(long, value_name = "PHOTO_ID", num_args = 1..)]
     part: Vec<Id>,
@@ -71,7 +75,11 @@ async fn search(args: &Args, target: &RunTarget, index: &Index, bars: &Bars) -> 
     let features = args.features.open(target.folder())?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let finder = DuplicateFinder::open(&args.models.find(), features, threads, shown(bars));
-    finder.map_err(Failure::broken)?.search(index, &target.objects, now().as_secs()).await.map_err(Failure::broken)
+    finder
+        .map_err(Failure::broken)?
+        .search(index, args.query.as_ref(), &target.objects, now().as_secs())
+        .await
+        .map_err(Failure::broken)
 }
 
 /// A bar for each step.
