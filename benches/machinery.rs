@@ -8,7 +8,7 @@
 use support::servers::cpu;
 use support::servers::rabbitmq;
 use support::servers::redis;
-use support::servers::seaweedfs;
+use support::servers::seaweedfs::{self, SeaweedFs};
 use support::synthetic;
 
 use std::process::{Child, Command, Stdio};
