@@ -123,3 +123,85 @@ pub fn check(archive: impl Read + Seek, size: u32, faces: usize) -> Result<(), S
         false => Err(format!("the classes in {LABELS} are not numbered from 0 without gaps")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::SeekFrom;
+    use std::process::Command;
+
+    use super::*;
+    use crate::dataset::Face;
+    use crate::report::fixtures::predicted;
+
+    /// Skips zeros instead of writing them: the file has holes there.
+    struct Sparse {
+        file: File,
+        zeros: Vec<u8>,
+    }
+
+    impl Write for Sparse {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            match self.zeros.starts_with(bytes) {
+                true => self.file.seek(SeekFrom::Current(bytes.len() as i64)).map(|_| bytes.len()),
+                false => self.file.write(bytes),
+            }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.file.flush()
+        }
+    }
+
+    impl Seek for Sparse {
+        fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+            self.file.seek(to)
+        }
+    }
+
+    /// Python's zipfile reads the directory at the end, and the last picture, which begins beyond 4 GiB.
+    const ZIPFILE: &str = r#"
+import json, sys, zipfile
+archive = zipfile.ZipFile(sys.argv[1])
+entries = archive.infolist()
+*pictures, labels = entries
+last = pictures[-1]
+content = archive.read(last)
+print(json.dumps({"pictures": len(pictures), "sorted": pictures == sorted(pictures, key=lambda entry: entry.filename),
+                  "last": [last.filename, last.header_offset > 1 << 32, len(content), content[:4].decode()],
+                  "labels": len(json.loads(archive.read(labels))["labels"])}))
+"#;
+
+    #[test]
+    fn archives_beyond_4_gib_and_65535_pictures_are_read_by_others() {
+        const PICTURES: usize = 65_600;
+        const BYTES: usize = 65_600;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("large.zip");
+        let sparse = Sparse { file: File::create(&path).unwrap(), zeros: vec![0; BYTES] };
+        let mut zip = StyleGanZip::new(sparse);
+        let face = Face::of(&predicted(1, 0.9)).unwrap();
+        let mut entry = Entry { name: String::new(), face, label: String::new(), class: Some(0) };
+        let mut picture = vec![0; BYTES];
+        for at in 0..PICTURES {
+            let number = format!("{at:08}");
+            entry.name = format!("{}/img{number}.png", &number[..5]);
+            if at == PICTURES - 1 {
+                picture[..4].copy_from_slice(b"last");
+            }
+            zip.add(&entry, &picture).unwrap();
+        }
+        zip.finish().unwrap();
+        assert!(std::fs::metadata(&path).unwrap().len() > 1 << 32);
+        let read = Command::new("python3").args(["-B", "-c", ZIPFILE]).arg(&path).output().unwrap();
+        assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+        let read: serde_json::Value = serde_json::from_slice(&read.stdout).unwrap();
+        let expected = serde_json::json!({
+            "pictures": PICTURES, "sorted": true, "labels": PICTURES,
+            "last": ["00065/img00065599.png", true, BYTES, "last"],
+        });
+        assert_eq!(read, expected);
+        // What the export itself checks after writing reads the directory, too.
+        let refused = check(File::open(&path).unwrap(), 64, PICTURES).unwrap_err();
+        assert!(refused.contains("is no RGB picture of 64 pixels"), "{refused}");
+    }
+}

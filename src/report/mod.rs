@@ -25,7 +25,7 @@ pub mod records;
 mod tally;
 
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 
 pub use error::ReportError;
 pub use page::About;
