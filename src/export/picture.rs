@@ -57,17 +57,26 @@ fn resize(pixels: &RgbImage, size: u32, light: Light) -> Result<RgbImage, String
                 TypedImageRef::<U8x3>::from_buffer(width, height, pixels).map_err(|error| error.to_string())?;
             let mut target = TypedImage::<U8x3>::new(size, size);
             resizer.resize_typed(&source, &mut target, &options).map_err(|error| error.to_string())?;
-            target.pixels().iter().flat_map(|pixel| pixel.0).collect()
+            values(target.pixels().iter().map(|pixel| pixel.0))
         }
         Light::Linear => {
-            let linear = pixels.pixels().map(|pixel| U16x3::new(pixel.0.map(|value| TO_LINEAR[usize::from(value)])));
+            // The tables are looked up once, and not for each value.
+            let (to_linear, from_linear): (&[u16; 256], &[u8; 1 << 16]) = (&TO_LINEAR, &FROM_LINEAR);
+            let linear = pixels.pixels().map(|pixel| U16x3::new(pixel.0.map(|value| to_linear[usize::from(value)])));
             let source = TypedImage::from_pixels(width, height, linear.collect()).map_err(|error| error.to_string())?;
             let mut target = TypedImage::<U16x3>::new(size, size);
             resizer.resize_typed(&source, &mut target, &options).map_err(|error| error.to_string())?;
-            target.pixels().iter().flat_map(|pixel| pixel.0.map(|value| FROM_LINEAR[usize::from(value)])).collect()
+            values(target.pixels().iter().map(|pixel| pixel.0.map(|value| from_linear[usize::from(value)])))
         }
     };
     RgbImage::from_raw(size, size, resized).ok_or_else(|| "the resized picture has the wrong size".to_owned())
+}
+
+/// The values of pixels, one after the other.
+fn values(pixels: impl ExactSizeIterator<Item = [u8; 3]>) -> Vec<u8> {
+    let mut values = Vec::with_capacity(3 * pixels.len());
+    pixels.for_each(|pixel| values.extend_from_slice(&pixel));
+    values
 }
 
 /// Light in 65,535ths, by the value of sRGB (IEC 61966-2-1).
@@ -80,13 +89,15 @@ static TO_LINEAR: LazyLock<[u16; 256]> = LazyLock::new(|| {
 });
 
 /// The value of sRGB by light in 65,535ths.
-static FROM_LINEAR: LazyLock<Vec<u8>> = LazyLock::new(|| {
+static FROM_LINEAR: LazyLock<Box<[u8; 1 << 16]>> = LazyLock::new(|| {
     let value = |light: u32| {
         let light = f64::from(light) / 65_535.0;
         let value = if light <= 0.003_130_8 { 12.92 * light } else { 1.055 * light.powf(1.0 / 2.4) - 0.055 };
         (value * 255.0).round() as u8
     };
-    (0..=65_535).map(value).collect()
+    let mut values = Box::new([0; 1 << 16]);
+    values.iter_mut().zip(0..).for_each(|(to, light)| *to = value(light));
+    values
 });
 
 fn stored_png(pixels: &RgbImage) -> Result<Vec<u8>, png::EncodingError> {
