@@ -242,7 +242,7 @@ export const english = {
   "max_per_label": "At most so many of a label",
   "max_per_identity": "At most so many of an identity",
   "cap-left": "Left",
-  "cap-cut": "Labels or identities that lose faces",
+  "cap-cut": "Cut",
   "profile-left": "profile to the left",
   "turned-left": "turned to the left",
   "frontal": "frontal",

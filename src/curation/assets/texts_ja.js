@@ -239,7 +239,7 @@ export const japanese = {
   "max_per_label": "ラベルごとの上限",
   "max_per_identity": "人物ごとの上限",
   "cap-left": "残る顔",
-  "cap-cut": "顔が減るラベルや人物の数",
+  "cap-cut": "減る数",
   "profile-left": "左の横顔",
   "turned-left": "左向き",
   "frontal": "正面",
