@@ -8,7 +8,7 @@
 use support::servers::cpu;
 use support::servers::rabbitmq;
 use support::servers::redis;
-use support::servers::seaweedfs::{self, SeaweedFs};
+use support::servers::seaweedfs::SeaweedFs;
 use support::synthetic;
 
 use std::process::{Child, Command, Stdio};
@@ -196,7 +196,7 @@ fn main() {
     let figures: Vec<Figures> = runtime.block_on(async {
         let rabbit = rabbitmq::exclusive().await;
         let (redis, s3) =
-            tokio::task::block_in_place(|| (redis::RedisServer::start(&[]), seaweedfs::SeaweedFs::start()));
+            tokio::task::block_in_place(|| (redis::RedisServer::start(&[]), SeaweedFs::start()));
         let servers = Servers { rabbit, redis, s3 };
         let mut figures = Vec::new();
         for extent in Extent::ALL {
@@ -236,7 +236,7 @@ async fn work(orders: Orders) {
 struct Servers {
     rabbit: rabbitmq::ExclusiveServer,
     redis: redis::RedisServer,
-    s3: seaweedfs::SeaweedFs,
+    s3: SeaweedFs,
 }
 
 impl Servers {
