@@ -195,8 +195,7 @@ fn main() {
     let photos = std::env::var("FACEMILL_BENCH_PHOTOS").ok().and_then(|count| count.parse().ok()).unwrap_or(3000);
     let figures: Vec<Figures> = runtime.block_on(async {
         let rabbit = rabbitmq::exclusive().await;
-        let (redis, s3) =
-            tokio::task::block_in_place(|| (redis::RedisServer::start(&[]), SeaweedFs::start()));
+        let (redis, s3) = tokio::task::block_in_place(|| (redis::RedisServer::start(&[]), SeaweedFs::start()));
         let servers = Servers { rabbit, redis, s3 };
         let mut figures = Vec::new();
         for extent in Extent::ALL {
