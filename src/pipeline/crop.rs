@@ -41,8 +41,8 @@ impl Crop {
 
     /// Uses the settings of each photo's run instead of its own.
     #[must_use]
-    pub fn with_run_shapes(mut self, runs: Option<Arc<RunShapes>>) -> Self {
-        self.runs = runs;
+    pub fn with_run_shapes(mut self, runs: Arc<RunShapes>) -> Self {
+        self.runs = Some(runs);
         self
     }
 

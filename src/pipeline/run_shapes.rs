@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tracing::instrument::WithSubscriber;
 
 use super::stage::{Outcome, Retry, store_failed};
-use crate::archive::run_settings::{RunSettings, StoredRunSettings};
+use crate::archive::run_settings::{RunSettings, RunSettingsError, StoredRunSettings};
 use crate::domain::{Align, Cause, CauseCode, ContentHash, FacePolicy, Fill, ImageFormat, RunName, Search};
 use crate::objects::Objects;
 use crate::telemetry::silence::SILENT;
@@ -59,6 +59,59 @@ pub fn run_settings(detect: &DetectSettings, crop: &CropSettings, landmark_model
     }
 }
 
+/// The settings of a run that a person gives. None: as the run has it; for a new run the default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GivenSettings {
+    pub search: Option<Search>,
+    pub faces: Option<FacePolicy>,
+    pub min_face: Option<u32>,
+    pub align: Option<Align>,
+    pub fill: Option<Fill>,
+    pub image_format: Option<ImageFormat>,
+    pub max_megapixels: Option<u64>,
+}
+
+impl GivenSettings {
+    /// What is given, and the rest of `run`. `landmark_model` is the hash of this process's file.
+    pub fn over(&self, run: &RunSettings, landmark_model: ContentHash) -> RunSettings {
+        RunSettings {
+            search: self.search.unwrap_or(run.search),
+            faces: self.faces.unwrap_or(run.faces),
+            min_face: self.min_face.unwrap_or(run.min_face),
+            align: self.align.unwrap_or(run.align),
+            fill: self.fill.unwrap_or(run.fill),
+            image_format: self.image_format.unwrap_or(run.image_format),
+            max_megapixels: self.max_megapixels.unwrap_or(run.max_megapixels),
+            landmark_model,
+        }
+    }
+
+    /// The settings of a new run.
+    pub fn of_new_run(&self, landmark_model: ContentHash) -> RunSettings {
+        let defaults = run_settings(&DetectSettings::default(), &CropSettings::default(), landmark_model);
+        self.over(&defaults, landmark_model)
+    }
+
+    /// Starts or continues a run: with its own settings where nothing else is given.
+    ///
+    /// # Errors
+    /// [`RunSettingsError::Differ`]: other settings are given than those of the run.
+    pub async fn agree(
+        &self,
+        run: &RunName,
+        landmark_model: ContentHash,
+        objects: Arc<dyn Objects>,
+    ) -> Result<RunSettings, RunSettingsError> {
+        let stored = StoredRunSettings::new(objects);
+        let settings = match stored.read(run).await? {
+            Some(known) => self.over(&known, landmark_model),
+            None => self.of_new_run(landmark_model),
+        };
+        stored.agree(run, &settings).await?;
+        Ok(settings)
+    }
+}
+
 impl From<&RunSettings> for DetectSettings {
     fn from(run: &RunSettings) -> Self {
         let limits = Limits::of_megapixels(run.max_megapixels);
@@ -76,15 +129,16 @@ impl From<&RunSettings> for CropSettings {
 /// Looks up the settings of runs, and keeps them in memory: they never change.
 pub struct RunShapes {
     stored: StoredRunSettings,
-    own: RunSettings,
+    given: GivenSettings,
+    landmark_model: ContentHash,
     /// An error: this process cannot work on the run.
     known: Mutex<HashMap<RunName, Result<RunSettings, Cause>>>,
 }
 
 impl RunShapes {
-    /// `own` are the settings of this process. They become those of a run that has none.
-    pub fn new(objects: Arc<dyn Objects>, own: RunSettings) -> Self {
-        Self { stored: StoredRunSettings::new(objects), own, known: Mutex::default() }
+    /// `given` are the settings of this process. They become those of a run that has none.
+    pub fn new(objects: Arc<dyn Objects>, given: GivenSettings, landmark_model: ContentHash) -> Self {
+        Self { stored: StoredRunSettings::new(objects), given, landmark_model, known: Mutex::default() }
     }
 
     /// The settings of a run.
@@ -97,7 +151,8 @@ impl RunShapes {
             Some(known) => known,
             None => {
                 // This lookup is for all photos of the run: it does not belong in the trace of one.
-                let fixed = self.stored.fix(run, &self.own).with_subscriber(SILENT.clone()).await;
+                let own = self.given.of_new_run(self.landmark_model);
+                let fixed = self.stored.fix(run, &own).with_subscriber(SILENT.clone()).await;
                 let stored = fixed.map_err(|error| store_failed(&error))?;
                 let checked = self.check(run, stored);
                 self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(run.clone(), checked.clone());
@@ -108,7 +163,7 @@ impl RunShapes {
     }
 
     fn check(&self, run: &RunName, stored: RunSettings) -> Result<RunSettings, Cause> {
-        let differences = stored.differences(&self.own);
+        let differences = stored.differences(&self.given.over(&stored, self.landmark_model));
         if let Some(model) = differences.iter().find(|difference| difference.setting == "landmark-model") {
             let detail = format!("run {run} needs {model}: give this worker the models folder of the run");
             tracing::error!(%run, "{detail}");
@@ -127,8 +182,24 @@ mod tests {
     use crate::domain::Align;
     use crate::objects::folder::Folder;
 
-    fn own() -> RunSettings {
-        run_settings(&DetectSettings::default(), &CropSettings::default(), ContentHash::of(b"landmarks"))
+    fn landmarks() -> ContentHash {
+        ContentHash::of(b"landmarks")
+    }
+
+    #[tokio::test]
+    async fn what_is_not_given_is_taken_from_the_run() {
+        let scratch = tempfile::tempdir().unwrap();
+        let objects: Arc<dyn Objects> = Arc::new(Folder::at(scratch.path()));
+        let run = RunName::default();
+        let agree = async |given: GivenSettings| given.agree(&run, landmarks(), objects.clone()).await;
+        let ffhq = GivenSettings { align: Some(Align::Ffhq), min_face: Some(90), ..GivenSettings::default() };
+        let first = agree(ffhq).await.unwrap();
+        assert_eq!((first.align, first.min_face, first.fill), (Align::Ffhq, 90, Fill::Mirror));
+        assert_eq!(agree(GivenSettings::default()).await.unwrap(), first);
+        assert_eq!(agree(ffhq).await.unwrap(), first);
+        let other = GivenSettings { align: Some(Align::Paper), ..GivenSettings::default() };
+        let error = agree(other).await.unwrap_err().to_string();
+        assert!(error.contains("--align ffhq (now paper)") && !error.contains("min-face"), "{error}");
     }
 
     #[tokio::test]
@@ -137,19 +208,21 @@ mod tests {
         let objects: Arc<dyn Objects> = Arc::new(Folder::at(scratch.path()));
         let (run, new) = (RunName::default(), "new".parse().unwrap());
         let stored = StoredRunSettings::new(objects.clone());
-        let ffhq = RunSettings { align: Align::Ffhq, fill: Fill::Ffhq, max_megapixels: 7, ..own() };
+        let own = GivenSettings { align: Some(Align::Paper), ..GivenSettings::default() };
+        let new_run = own.of_new_run(landmarks());
+        let ffhq = RunSettings { align: Align::Ffhq, fill: Fill::Ffhq, max_megapixels: 7, ..new_run.clone() };
         stored.agree(&run, &ffhq).await.unwrap();
-        let worker = RunShapes::new(objects.clone(), own());
+        let worker = RunShapes::new(objects.clone(), own, landmarks());
         for _ in 0..2 {
             assert_eq!(worker.of(&run).await.unwrap(), ffhq);
         }
         let crop = CropSettings::from(&ffhq);
         assert_eq!((crop.align, crop.fill), (Align::Ffhq, Fill::Ffhq));
         assert_eq!(DetectSettings::from(&ffhq).limits.pixels, 7_000_000);
-        assert_eq!(worker.of(&new).await.unwrap(), own());
-        assert_eq!(stored.read(&new).await.unwrap(), Some(own()));
+        assert_eq!(worker.of(&new).await.unwrap(), new_run);
+        assert_eq!(stored.read(&new).await.unwrap(), Some(new_run));
 
-        let other = RunShapes::new(objects, RunSettings { landmark_model: ContentHash::of(b"others"), ..own() });
+        let other = RunShapes::new(objects, own, ContentHash::of(b"others"));
         let Err(Outcome::Retry(retry)) = other.of(&run).await else { panic!("it works on the run") };
         assert_eq!((retry.cause.code, retry.costs_attempt), (CauseCode::RunSettings, false));
         assert!(retry.cause.detail.contains("landmark-model"), "{}", retry.cause.detail);

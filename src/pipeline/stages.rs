@@ -7,10 +7,9 @@ use super::crop::{Crop, CropSettings};
 use super::detect::{Detect, DetectSettings};
 use super::fetch::Fetch;
 use super::originals::Originals;
-use super::run_shapes::{RunShapes, run_settings};
+use super::run_shapes::{GivenSettings, RunShapes};
 use super::stage::Stage;
 use super::stored_photos::StoredAccess;
-use crate::archive::run_settings::RunSettings;
 use crate::classifier::model::{ModelError, ModelFile};
 use crate::config::Models;
 use crate::domain::StageName;
@@ -35,18 +34,9 @@ pub struct StageSettings {
     pub stored_access: StoredAccess,
     /// None: no other process fetches.
     pub host_limiter: Option<Arc<dyn HostLimiter>>,
-    pub detect: DetectSettings,
-    pub crop: CropSettings,
-    /// Detect and crop use the settings that each photo's run keeps in the object store. `detect` and `crop` become the
-    /// settings of a run that has none.
-    pub per_run: bool,
-}
-
-impl StageSettings {
-    /// The settings of a run that starts with these. Reads the landmark model, to hash it.
-    pub fn of_run(&self) -> Result<RunSettings, InferenceError> {
-        Ok(run_settings(&self.detect, &self.crop, file_hash::sha256(&self.models.landmarks())?))
-    }
+    /// Detect and crop use the settings that each photo's run keeps in the object store. These become the settings of a
+    /// run that has none.
+    pub given: GivenSettings,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -96,21 +86,19 @@ impl Stages {
         }
         if has(StageName::Detect) || has(StageName::Crop) {
             let detector = Detector::open(&settings.models, 2 * settings.cores)?;
-            let runs = match settings.per_run {
-                true => Some(Arc::new(RunShapes::new(objects.clone(), settings.of_run()?))),
-                false => None,
-            };
+            let landmark_model = file_hash::sha256(&settings.models.landmarks())?;
+            let runs = Arc::new(RunShapes::new(objects.clone(), settings.given, landmark_model));
             // With both stages in one process, crop takes the pictures that detect has decoded.
             let both = has(StageName::Detect) && has(StageName::Crop);
             let cache = Arc::new(ImageCache::new(if both { settings.cores * Self::PICTURES } else { 0 }));
             let memory = Arc::new(MemoryBudget::new(settings.decode_memory));
             let originals = Originals::new(objects.clone()).with_cache(cache).with_memory(memory);
             if has(StageName::Detect) {
-                let detect = Detect::new(originals.clone(), detector.clone(), settings.detect);
+                let detect = Detect::new(originals.clone(), detector.clone(), DetectSettings::default());
                 stages.all.push(Arc::new(detect.with_run_shapes(runs.clone())));
             }
             if has(StageName::Crop) {
-                let crop = Crop::new(originals, detector, settings.crop);
+                let crop = Crop::new(originals, detector, CropSettings::default());
                 stages.all.push(Arc::new(crop.with_run_shapes(runs)));
             }
         }

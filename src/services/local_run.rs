@@ -8,11 +8,11 @@ use tokio_util::sync::CancellationToken;
 use super::workers::{self, Shared};
 use crate::archive::refusals::Refusals;
 use crate::archive::run_folders::{RunFolder, StoredRunFolders};
-use crate::archive::run_settings::{RunSettings, RunSettingsError, StoredRunSettings};
+use crate::archive::run_settings::{RunSettings, RunSettingsError};
 use crate::dataset::IndexSource;
 use crate::domain::clock::now;
 use crate::domain::{Candidate, CauseCode, RunName, StageName};
-use crate::inference::InferenceError;
+use crate::inference::{InferenceError, file_hash};
 use crate::objects::folder::Folder;
 use crate::objects::observed::Observed;
 use crate::objects::{ObjectError, Objects};
@@ -51,12 +51,17 @@ pub struct LocalRun {
 }
 
 impl LocalRun {
-    /// Locks the folder, fixes the settings of a new run or compares them with those of an existing one, and opens the
-    /// stages.
+    /// Locks the folder, fixes the settings of a new run or takes those of an existing one, and opens the stages.
+    ///
+    /// # Errors
+    /// [`LocalRunError::Settings`]: other settings are given than those of the run.
     pub async fn open(dir: &RunDir, stage_settings: stages::StageSettings) -> Result<Self, LocalRunError> {
         let (run, dir) = (RunName::default(), dir.lock().await?);
         let objects: Arc<dyn Objects> = Arc::new(dir.objects.clone());
-        let settings = agree_on_settings(&run, &stage_settings, objects.clone()).await?;
+        let landmarks = stage_settings.models.landmarks();
+        let landmarks = spawn_blocking(move || file_hash::sha256(&landmarks)).await??;
+        // Mixed alignments spoil a training set: an existing run continues only with its own settings.
+        let settings = stage_settings.given.agree(&run, landmarks, objects.clone()).await?;
         let observed = Arc::new(Observed::folder(objects));
         let stages = open_stages(&StageName::ALL, &stage_settings, observed).await?;
         Ok(Self { run, dir, settings, stages, stage_settings })
@@ -140,17 +145,4 @@ pub async fn open_stages(
 ) -> Result<Stages, LocalRunError> {
     let (names, settings) = (names.to_vec(), settings.clone());
     Ok(spawn_blocking(move || Stages::open(&names, &settings, &objects)).await??)
-}
-
-/// Fixes the settings of a new run. An existing run continues only with its own settings: mixed alignments spoil a
-/// training set.
-pub async fn agree_on_settings(
-    run: &RunName,
-    settings: &stages::StageSettings,
-    objects: Arc<dyn Objects>,
-) -> Result<RunSettings, LocalRunError> {
-    let settings = settings.clone();
-    let given = spawn_blocking(move || settings.of_run()).await??;
-    StoredRunSettings::new(objects).agree(run, &given).await?;
-    Ok(given)
 }

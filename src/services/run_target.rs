@@ -8,7 +8,7 @@ use super::dead_letters::ALL;
 use super::requeue::Requeue;
 use super::servers::{ServerFaults, Servers};
 use crate::archive::records::Records;
-use crate::archive::run_settings::{RunSettingsError, StoredRunSettings};
+use crate::archive::run_settings::StoredRunSettings;
 use crate::broker::embedded::Embedded;
 use crate::broker::rabbitmq::RabbitMq;
 use crate::broker::{Broker, DeadLetter, Depth};
@@ -16,7 +16,7 @@ use crate::dataset::IndexSource;
 use crate::domain::RunName;
 use crate::ledger::Ledger;
 use crate::ledger::sqlite::Sqlite;
-use crate::objects::Objects;
+use crate::objects::{ObjectError, Objects};
 use crate::pipeline::local::{LocalError, LockedRunDir, RunDir};
 use crate::redis::RedisClient;
 use crate::server_error::ServerError;
@@ -201,7 +201,7 @@ impl RunTarget {
     }
 
     /// The settings that shape the crops of the run, by name. Empty: the run has none yet.
-    pub async fn settings(&self) -> Result<serde_json::Map<String, serde_json::Value>, RunSettingsError> {
+    pub async fn settings(&self) -> Result<serde_json::Map<String, serde_json::Value>, ObjectError> {
         let stored = StoredRunSettings::new(self.objects.clone()).read(&self.run).await?;
         Ok(stored.map(|settings| settings.by_name()).unwrap_or_default())
     }

@@ -25,12 +25,16 @@ pub struct RunStatus {
     /// Whether a process works on the run; none if unknown.
     #[serde(rename = "at_work")]
     pub is_active: Option<bool>,
+    /// The settings that shape the crops of the run, by name. Empty: the run has none yet.
+    pub settings: serde_json::Map<String, serde_json::Value>,
     pub candidates: u64,
     pub ended: BTreeMap<Ending, u64>,
     /// Since the previous status, for a caller that repeats.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub pace: Option<Pace>,
     pub stages: BTreeMap<StageName, StageStatus>,
+    /// Whose messages `ready`, `in_flight`, `delayed` and `dead_letters` count. All other numbers are of the run.
+    pub queues_of: QueuesOf,
     pub dead_letters: u64,
     /// The most frequent first.
     pub causes: Vec<CauseCount>,
@@ -45,6 +49,15 @@ pub struct RunStatus {
     /// What could not be read, and why; its numbers are zero here.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub missing: BTreeMap<&'static str, String>,
+}
+
+/// Whose messages are in the queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QueuesOf {
+    Run,
+    /// The runs of an installation share its queues.
+    AllRuns,
 }
 
 /// The workers and pauses of an installation.
@@ -122,14 +135,18 @@ impl RunStatus {
             _ => None,
         };
         let rescores = missing.or_default("rescores", Rescores::new(target.objects.clone()).all(&run).await);
+        let settings = missing.or_default("settings", target.settings().await);
+        let queues_of = if is_folder { QueuesOf::Run } else { QueuesOf::AllRuns };
         let (pace, placeholders) = (None, None);
         Ok(Self {
             run,
             is_active,
+            settings,
             candidates,
             ended,
             pace,
             stages,
+            queues_of,
             dead_letters,
             causes,
             rescores,
@@ -207,6 +224,7 @@ mod tests {
         let causes: Vec<(&CauseCode, u64)> = status.causes.iter().map(|cause| (&cause.code, cause.count)).collect();
         assert_eq!(causes, [(&CauseCode::Http(404), 2), (&CauseCode::Http(500), 1)]);
         assert!(status.cluster.is_none());
+        assert_eq!(status.queues_of, QueuesOf::Run);
     }
 
     #[test]
@@ -214,10 +232,12 @@ mod tests {
         let status = RunStatus {
             run: RunName::default(),
             is_active: None,
+            settings: serde_json::Map::new(),
             candidates: 100,
             ended: BTreeMap::from([(Ending::Gone, 10), (Ending::Predicted, 30)]),
             pace: None,
             stages: BTreeMap::new(),
+            queues_of: QueuesOf::Run,
             dead_letters: 0,
             causes: Vec::new(),
             rescores: Vec::new(),

@@ -63,7 +63,6 @@ impl Work {
         let limits = host_limiter::LeaseLimits::new(&stages.rules);
         stages.host_limiter =
             Some(Arc::new(RedisHostLimiter::new(redis.clone(), name.clone(), limits, pauses.hosts())));
-        stages.per_run = true;
         stages.stored_access = StoredAccess { local_files: false, s3: Some(servers.objects.clone()) };
         let objects = servers.observed_objects();
         let opened = open_stages(&names, &stages, objects.clone()).await?;

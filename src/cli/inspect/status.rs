@@ -11,14 +11,14 @@ use crate::archive::rescores::Rescore;
 use crate::broker::rabbitmq::ScoreDepth;
 use crate::cli::dataset::index::stored_placeholders;
 use crate::cli::failure::Failure;
-use crate::cli::output::{print_json, print_text};
+use crate::cli::output::{plain, print_json, print_text};
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::cluster::workers::{ActiveWorker, WorkerReport};
 use crate::dataset::placeholder::Placeholders;
 use crate::domain::clock::now;
 use crate::ledger::CauseCount;
 use crate::services::run_target::RunTarget;
-use crate::services::status::{ClusterStatus, Pace, RunStatus, StageStatus};
+use crate::services::status::{ClusterStatus, Pace, QueuesOf, RunStatus, StageStatus};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -166,13 +166,22 @@ fn write(text: &mut String, status: &RunStatus) -> std::fmt::Result {
     }
     let left = status.candidates.saturating_sub(status.ended_photos());
     writeln!(text, "{} candidates, {left} have not ended{activity}", status.candidates)?;
+    if !status.settings.is_empty() {
+        let settings = status.settings.iter().map(|(name, value)| format!("{name} {}", shortened(&plain(value))));
+        writeln!(text, "settings: {}", settings.collect::<Vec<_>>().join(", "))?;
+    }
     if let Some(Pace { rate, seconds_left }) = status.pace {
         let left = seconds_left.map_or("time left unknown".to_owned(), |seconds| format!("{} left", span(seconds)));
         writeln!(text, "{rate:.1} photos a second, {left}")?;
     }
     let head = ["ready", "in flight", "delayed", "passed", "ended", "oldest"];
     let [ready, in_flight, delayed, passed, ended, oldest] = head;
-    writeln!(text, "\n{:<10}{ready:>9}{in_flight:>11}{delayed:>9}{passed:>9}{ended:>9}{oldest:>9}", "")?;
+    writeln!(text)?;
+    if status.queues_of == QueuesOf::AllRuns {
+        let of_run = format!("run {}", status.run);
+        writeln!(text, "{:<10}{:>29}{of_run:>27}", "", "all runs of the installation")?;
+    }
+    writeln!(text, "{:<10}{ready:>9}{in_flight:>11}{delayed:>9}{passed:>9}{ended:>9}{oldest:>9}", "")?;
     for (stage, s) in &status.stages {
         let StageStatus { ready, in_flight, delayed, passed, ended, oldest } = s;
         let oldest = oldest.map_or("-".into(), span);
@@ -183,7 +192,8 @@ fn write(text: &mut String, status: &RunStatus) -> std::fmt::Result {
     for (ending, count) in &status.ended {
         writeln!(text, "{count:>9} {ending}")?;
     }
-    writeln!(text, "{:>9} dead letters", status.dead_letters)?;
+    let of_all = if status.queues_of == QueuesOf::AllRuns { ", of all runs" } else { "" };
+    writeln!(text, "{:>9} dead letters{of_all}", status.dead_letters)?;
     if let Some(Placeholders { originals: originals @ 1.., photos, faces, .. }) = status.placeholders {
         let of = if originals == 1 { "one original" } else { &format!("{originals} originals") };
         writeln!(
@@ -248,6 +258,12 @@ fn write_cluster(
         Some(more @ 1..) => writeln!(text, "{more} more workers: see --json"),
         _ => Ok(()),
     }
+}
+
+/// Hashes by their first digits; `--json` has all of them.
+fn shortened(value: &str) -> &str {
+    const HASH: usize = 64;
+    if value.len() == HASH { &value[..12] } else { value }
 }
 
 /// Seconds in a readable form: `3h 05m`.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use crate::archive::records::Records;
 use crate::archive::refusals::Refusals;
 use crate::archive::run_folders::StoredRunFolders;
-use crate::archive::run_settings::StoredRunSettings;
 use crate::cli::failure::Failure;
 use crate::cli::output::{check_conflicts, print_json, print_text};
 use crate::cli::progress::Bars;
@@ -18,7 +17,6 @@ use crate::domain::RunName;
 use crate::inference::file_hash;
 use crate::pipeline::producer::Enqueued;
 use crate::pipeline::refused;
-use crate::pipeline::run_shapes::run_settings;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -71,9 +69,8 @@ pub fn run(Args { collection: args, limit, copy, faces, models }: Args) -> Resul
         let landmarks = models.find().landmarks();
         let landmarks = tokio::task::spawn_blocking(move || file_hash::sha256(&landmarks)).await;
         let landmarks = landmarks.map_err(Failure::broken)?.map_err(Failure::broken)?;
-        let settings = run_settings(&faces.detect(), &faces.crop(), landmarks);
-        let stored = StoredRunSettings::new(Arc::new(servers.objects.clone()));
-        stored.agree(&args.run, &settings).await.map_err(Failure::broken)?;
+        let objects = Arc::new(servers.objects.clone());
+        faces.given().agree(&args.run, landmarks, objects).await.map_err(Failure::broken)?;
         args.source.check_for_installation(&servers.objects)?;
         let mut candidates = args.source.candidates(|| Ok(servers.objects.clone()), options, &bars).await?;
         candidates.truncate(limit.unwrap_or(usize::MAX));

@@ -19,7 +19,6 @@ use crate::net::Rules;
 use crate::objects::Objects;
 use crate::pipeline::local::{Finish, RunDir};
 use crate::pipeline::originals::DECODE_MEMORY;
-use crate::pipeline::run_shapes::run_settings;
 use crate::pipeline::stages::StageSettings;
 use crate::pipeline::stored_photos::StoredAccess;
 use crate::services::kept_originals::KeptOriginals;
@@ -71,7 +70,7 @@ async fn in_folder(args: &Args, first: &RunDir, bars: &Bars) -> Result<ExitCode,
     }
     let opened = RunTarget::of_folder(first.clone()).await.map_err(Failure::broken)?;
     let from_settings = first_settings(&opened).await?;
-    let (detect, crop) = args.faces.settings(&from_settings)?;
+    let given = args.faces.given(&from_settings)?;
     let cores = args.cores.unwrap_or_else(flags::cores);
     if let Some(fault) = flags::out_of_range("cores", cores as u64, 1, 1024) {
         return Err(Failure::usage(fault));
@@ -84,9 +83,7 @@ async fn in_folder(args: &Args, first: &RunDir, bars: &Bars) -> Result<ExitCode,
         rules: Rules::default(),
         stored_access: StoredAccess { local_files: true, s3: None },
         host_limiter: None,
-        detect,
-        crop,
-        per_run: false,
+        given,
     };
     let local = LocalRun::open(&home, settings).await.map_err(Failure::broken)?;
     let (from, to) = (first.objects(), local.dir.objects.clone());
@@ -129,13 +126,13 @@ async fn in_installation(args: &Args, bars: &Bars) -> Result<ExitCode, Failure> 
         return Err(Failure::usage(format!("--as {run} is the first run: name another one")));
     }
     let from_settings = first_settings(&first).await?;
-    let (detect, crop) = args.faces.settings(&from_settings)?;
+    let given = args.faces.given(&from_settings)?;
     let landmarks = args.models.find().landmarks();
     let landmarks = tokio::task::spawn_blocking(move || file_hash::sha256(&landmarks)).await;
-    let to_settings = run_settings(&detect, &crop, landmarks.map_err(Failure::broken)?.map_err(Failure::broken)?);
+    let landmarks = landmarks.map_err(Failure::broken)?.map_err(Failure::broken)?;
     let servers = args.place.servers.clients()?;
     let objects: Arc<dyn Objects> = Arc::new(servers.objects.clone());
-    StoredRunSettings::new(objects.clone()).agree(&run, &to_settings).await.map_err(Failure::broken)?;
+    let to_settings = given.agree(&run, landmarks, objects.clone()).await.map_err(Failure::broken)?;
     let records = Records::new(objects.clone());
     let recrop = Recrop {
         originals: KeptOriginals::Shared(objects.clone()),

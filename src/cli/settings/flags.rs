@@ -12,38 +12,37 @@ use crate::cli::settings::names;
 use crate::config::Models;
 use crate::domain::{Align, FacePolicy, Fill, ImageFormat, Search};
 use crate::net::Rules;
-use crate::pipeline::crop::CropSettings;
-use crate::pipeline::detect::DetectSettings;
 use crate::pipeline::originals;
+use crate::pipeline::run_shapes::GivenSettings;
 use crate::pipeline::stages;
 use crate::pipeline::stored_photos::StoredAccess;
 use crate::retry::{self, Waits};
-use crate::vision::image::Limits;
 
-/// The settings that shape the crops of a run. They are fixed when the run starts.
+/// The settings that shape the crops of a run. They are fixed when the run starts; a flag that is missing later is taken
+/// from the run. So the defaults are in the text of the help, not in the flags.
 #[derive(Debug, Clone, Args)]
 pub struct FaceArgs {
-    /// How the face is searched for: guided is fast, full is the published method
-    #[arg(long, env = "FACEMILL_SEARCH", value_parser = names::search(), default_value_t, help_heading = "Faces")]
-    search: Search,
-    /// What happens to a photo with several faces: it is rejected, or its largest face is taken
-    #[arg(long, env = "FACEMILL_FACES", value_parser = names::face_policy(), default_value_t, help_heading = "Faces")]
-    faces: FacePolicy,
-    /// Minimum width of a face in pixels, measured on dlib's box
-    #[arg(long, env = "FACEMILL_MIN_FACE", default_value_t = 80, value_name = "PIXELS", help_heading = "Faces")]
-    min_face: u32,
-    /// How the crop is placed around the face; do not mix alignments in one dataset
-    #[arg(long, env = "FACEMILL_ALIGN", value_parser = names::align(), default_value_t, help_heading = "Faces")]
-    align: Align,
-    /// What fills the crop beyond the edge of the photo; do not mix fills in one dataset
-    #[arg(long, env = "FACEMILL_FILL", value_parser = names::fill(), default_value_t, help_heading = "Faces")]
-    fill: Fill,
-    /// Image format of the crops
-    #[arg(long, env = "FACEMILL_IMAGE_FORMAT", value_enum, default_value_t, help_heading = "Faces")]
-    image_format: CropFormat,
-    /// Larger photos are rejected
-    #[arg(long, env = "FACEMILL_MAX_MEGAPIXELS", default_value_t = 50, value_name = "N", help_heading = "Faces")]
-    max_megapixels: u64,
+    /// How the face is searched for: guided is fast, full is the published method [default: guided]
+    #[arg(long, env = "FACEMILL_SEARCH", value_parser = names::search(), help_heading = "Faces")]
+    search: Option<Search>,
+    /// What happens to a photo with several faces: it is rejected, or its largest face is taken [default: one]
+    #[arg(long, env = "FACEMILL_FACES", value_parser = names::face_policy(), help_heading = "Faces")]
+    faces: Option<FacePolicy>,
+    /// Minimum width of a face in pixels, measured on dlib's box [default: 80]
+    #[arg(long, env = "FACEMILL_MIN_FACE", value_name = "PIXELS", help_heading = "Faces")]
+    min_face: Option<u32>,
+    /// How the crop is placed around the face; do not mix alignments in one dataset [default: paper]
+    #[arg(long, env = "FACEMILL_ALIGN", value_parser = names::align(), help_heading = "Faces")]
+    align: Option<Align>,
+    /// What fills the crop beyond the edge of the photo; do not mix fills in one dataset [default: mirror]
+    #[arg(long, env = "FACEMILL_FILL", value_parser = names::fill(), help_heading = "Faces")]
+    fill: Option<Fill>,
+    /// Image format of the crops [default: png]
+    #[arg(long, env = "FACEMILL_IMAGE_FORMAT", value_enum, help_heading = "Faces")]
+    image_format: Option<CropFormat>,
+    /// Larger photos are rejected [default: 50]
+    #[arg(long, env = "FACEMILL_MAX_MEGAPIXELS", value_name = "N", help_heading = "Faces")]
+    max_megapixels: Option<u64>,
 }
 
 /// Settings that shape the crops of a run that is made from another one, whose settings count where a flag is missing.
@@ -75,27 +74,20 @@ pub struct NewFaceArgs {
 
 impl NewFaceArgs {
     /// The settings of the new run.
-    pub fn settings(&self, first: &RunSettings) -> Result<(DetectSettings, CropSettings), Failure> {
-        let max_megapixels = self.max_megapixels.unwrap_or(first.max_megapixels);
-        let min_face = self.min_face.unwrap_or(first.min_face);
-        let faults = shape_faults(max_megapixels, min_face);
+    pub fn given(&self, first: &RunSettings) -> Result<GivenSettings, Failure> {
+        let faults = shape_faults(self.max_megapixels, self.min_face);
         if !faults.is_empty() {
             return Err(Failure::settings(&faults));
         }
-        let limits = Limits::of_megapixels(max_megapixels);
-        let detect = DetectSettings {
-            search: self.search.unwrap_or(first.search),
-            faces: self.faces.unwrap_or(first.faces),
-            min_face,
-            limits,
-        };
-        let crop = CropSettings {
-            align: self.align.unwrap_or(first.align),
-            fill: self.fill.unwrap_or(first.fill),
-            image_format: self.image_format.map_or(first.image_format, Into::into),
-            limits,
-        };
-        Ok((detect, crop))
+        Ok(GivenSettings {
+            search: self.search.or(Some(first.search)),
+            faces: self.faces.or(Some(first.faces)),
+            min_face: self.min_face.or(Some(first.min_face)),
+            align: self.align.or(Some(first.align)),
+            fill: self.fill.or(Some(first.fill)),
+            image_format: self.image_format.map(Into::into).or(Some(first.image_format)),
+            max_megapixels: self.max_megapixels.or(Some(first.max_megapixels)),
+        })
     }
 }
 
@@ -165,9 +157,8 @@ impl ModelArgs {
 }
 
 /// The formats that crops can have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum CropFormat {
-    #[default]
     Png,
     /// Quality 100
     Jpeg,
@@ -182,10 +173,10 @@ impl From<CropFormat> for ImageFormat {
     }
 }
 
-fn shape_faults(max_megapixels: u64, min_face: u32) -> Vec<String> {
+fn shape_faults(max_megapixels: Option<u64>, min_face: Option<u32>) -> Vec<String> {
     let faults = [
-        out_of_range("max-megapixels", max_megapixels, 1, 1000),
-        out_of_range("min-face", u64::from(min_face), 20, 10_000),
+        max_megapixels.and_then(|megapixels| out_of_range("max-megapixels", megapixels, 1, 1000)),
+        min_face.and_then(|pixels| out_of_range("min-face", u64::from(pixels), 20, 10_000)),
     ];
     faults.into_iter().flatten().collect()
 }
@@ -195,14 +186,16 @@ impl FaceArgs {
         shape_faults(self.max_megapixels, self.min_face)
     }
 
-    pub fn detect(&self) -> DetectSettings {
-        let limits = Limits::of_megapixels(self.max_megapixels);
-        DetectSettings { search: self.search, faces: self.faces, min_face: self.min_face, limits }
-    }
-
-    pub fn crop(&self) -> CropSettings {
-        let limits = Limits::of_megapixels(self.max_megapixels);
-        CropSettings { align: self.align, fill: self.fill, image_format: self.image_format.into(), limits }
+    pub fn given(&self) -> GivenSettings {
+        GivenSettings {
+            search: self.search,
+            faces: self.faces,
+            min_face: self.min_face,
+            align: self.align,
+            fill: self.fill,
+            image_format: self.image_format.map(Into::into),
+            max_megapixels: self.max_megapixels,
+        }
     }
 }
 
@@ -253,9 +246,7 @@ impl StageArgs {
             },
             stored_access: StoredAccess::default(),
             host_limiter: None,
-            detect: self.faces.detect(),
-            crop: self.faces.crop(),
-            per_run: false,
+            given: self.faces.given(),
         })
     }
 }

@@ -9,6 +9,7 @@ mod permissions;
 mod probes;
 mod rebuild;
 mod recrop;
+mod run_settings;
 mod s3_folder;
 mod settings;
 mod tracing;
