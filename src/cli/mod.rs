@@ -1,5 +1,6 @@
 //! The command line: one file a command family. It prints for people and, with `--json`, for programs.
 
+mod again;
 pub mod dataset;
 mod failure;
 mod folders;

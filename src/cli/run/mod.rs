@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::archive::run_folders::RunFolder;
+use crate::cli::again::this_command;
 use crate::cli::dataset::index::progress;
 use crate::cli::failure::Failure;
 use crate::cli::folders::folder_name;
@@ -31,6 +32,7 @@ use crate::pipeline::stored_photos::StoredAccess;
 use crate::pipeline::{stages, worker};
 use crate::report::{self, About, Pictures, ReportProgress, Written};
 use crate::services::local_run::LocalRun;
+use crate::source::Input;
 use crate::telemetry::Telemetry;
 
 #[derive(Debug, clap::Args)]
@@ -58,7 +60,10 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
     settings.stored_access = StoredAccess { local_files: true, s3: args.s3.service().ok() };
     let (bars, _telemetry) = begin(&args.process)?;
     crate::cli::process::block_on(async {
-        let again = format!("facemill run {} --out {}", args.source, args.process.out.display());
+        let again = match args.source {
+            SourceArg::Here(Input::Stdin) => format!("{}   # with the same standard input", this_command()),
+            _ => this_command(),
+        };
         let s3 = || args.s3.service().map_err(Failure::broken);
         let candidates = args.source.clone().candidates(s3, options, &bars).await?;
         execute(Photos { candidates, folder }, settings, &args.process, &bars, &again).await
@@ -226,6 +231,9 @@ impl Summary<'_> {
             "report": written.page,
         });
         summary[*name] = source.clone();
+        if let Finish::Interrupted { .. } = finish {
+            summary["to_continue"] = self.again.into();
+        }
         summary
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::{Summary, process_and_report, worker_settings};
 use crate::archive::records::Records;
 use crate::archive::run_settings::{RunSettings, StoredRunSettings};
+use crate::cli::again::this_command;
 use crate::cli::failure::Failure;
 use crate::cli::folders::is_same_folder;
 use crate::cli::output::{counted, print_json, print_text};
@@ -107,7 +108,7 @@ async fn in_folder(args: &Args, first: &RunDir, bars: &Bars) -> Result<ExitCode,
     if !args.place.json {
         print_text(&text(&recropped))?;
     }
-    let again = format!("the same command: facemill recrop --as {}", args.new);
+    let again = this_command();
     let summary = Summary { source: ("recropped", serde_json::json!(recropped)), finish: &finished, again: &again };
     summary.print(args.place.json)?;
     match finished.finish {

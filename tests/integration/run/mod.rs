@@ -252,7 +252,8 @@ fn a_killed_run_continues_and_ends_with_the_same_files() {
 fn an_interrupted_run_can_be_continued() {
     let collection = Collection::serve();
     let scratch = tempfile::tempdir().unwrap();
-    let mut running = Running::start(&collection, scratch.path(), &["--limit", "25"]);
+    let flags = ["--limit", "25", "--align", "ffhq", "--min-face", "90"];
+    let mut running = Running::start(&collection, scratch.path(), &flags);
     running.next().unwrap();
     let pid = running.child.id().to_string();
     assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
@@ -272,8 +273,16 @@ fn an_interrupted_run_can_be_continued() {
         .map(|stage| ["ready", "in_flight", "delayed"].iter().map(|of| stage[of].as_u64().unwrap()).sum::<u64>())
         .sum();
     assert_eq!(queued, waiting, "photos in flight are back in the queues");
-    let rest = [collection.run_text(scratch.path()), vec!["--limit", "25"]].concat();
-    assert!(facemill(&rest).status.success());
+    // The printed command is complete: no more photos than before, the same settings, the same hosts.
+    let command = summary["to_continue"].as_str().unwrap();
+    let rest = Command::new("sh").args(["-c", command]).output().unwrap();
+    assert!(rest.status.success(), "{command}: {rest:?}");
+    let whole = tempfile::tempdir().unwrap();
+    assert!(facemill(&[collection.run_text(whole.path()), flags.to_vec()].concat()).status.success());
+    let faces = |out: &Path| std::fs::read_to_string(out.join("faces.jsonl")).unwrap();
+    assert_eq!(faces(scratch.path()), faces(whole.path()));
+    assert!(faces(whole.path()).contains("\"align\":\"ffhq\""));
+    assert_eq!(lines(&scratch.path().join("photos.jsonl")).len(), 25);
 }
 
 #[test]
@@ -328,7 +337,9 @@ fn other_settings_and_a_second_process_are_refused() {
     let out = scratch.path();
     let few = [collection.run_text(out), vec!["--limit", "3"]].concat();
     assert!(facemill(&few).status.success());
-    let other = facemill(&[few.clone(), vec!["--align", "ffhq"]].concat());
+    let align = |align: &'static str| facemill(&[few.clone(), vec!["--align", align]].concat());
+    assert!(align("paper").status.success());
+    let other = align("ffhq");
     assert_eq!(other.status.code(), Some(3));
     let error = String::from_utf8(other.stderr).unwrap();
     assert!(error.contains("--align paper (now ffhq)"), "{error}");
