@@ -1,4 +1,4 @@
-//! Typed documents in the object store: records, settings, folders and classifiers of runs, models, predictions,
+//! Typed documents in the object store: records, settings, candidates, folders and classifiers of runs, models, predictions,
 //! rescores and their faults, users and their sessions, versions of datasets, groups of crops, refusals and takedowns.
 //!
 //! A document is JSON, except a model. A damaged document is an [`ServerError::Refused`] that names its key.
@@ -21,6 +21,7 @@ pub mod predictions;
 pub mod records;
 pub mod refusals;
 pub mod rescores;
+pub mod run_candidates;
 pub mod run_classifier;
 pub mod run_folders;
 pub mod run_settings;

@@ -7,6 +7,7 @@ use futures::{Stream, StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 use super::refusals::Refusals;
+use super::run_candidates::RunCandidates;
 use super::{JSON, PAGE, READERS, damaged, encode, keys, optional};
 use crate::domain::{Message, PhotoKey, Record, RunName, State};
 use crate::ledger::Entry;
@@ -38,6 +39,11 @@ impl Records {
     /// The refusals of the same store.
     pub fn refusals(&self) -> Refusals {
         Refusals::new(self.objects.clone())
+    }
+
+    /// The candidates of runs in the same store.
+    pub fn candidates(&self) -> RunCandidates {
+        RunCandidates::new(self.objects.clone())
     }
 
     /// Writing the same record again is harmless.

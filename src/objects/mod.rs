@@ -38,6 +38,16 @@ impl ObjectKey {
         format!("records/{run}/")
     }
 
+    /// Ids of candidates that a run has taken: `candidates/RUN/SHA256.json`.
+    pub fn candidates(run: &RunName, sha256: ContentHash) -> Self {
+        Self(format!("{}{sha256}.json", Self::all_candidates(run)))
+    }
+
+    /// The prefix of all candidates of a run.
+    pub fn all_candidates(run: &RunName) -> String {
+        format!("candidates/{run}/")
+    }
+
     /// A model under its content hash: `models/SHA256.onnx`.
     pub fn model(hash: ContentHash) -> Self {
         Self(format!("{}{hash}.onnx", Self::MODELS))

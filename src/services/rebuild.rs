@@ -1,4 +1,5 @@
-//! Rebuilds a lost ledger: ended photos from the records in the object store, the others from the dump.
+//! Rebuilds a lost ledger: ended photos from the records in the object store, the others from the dump, as far as the run
+//! has taken them.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -21,8 +22,10 @@ pub struct Rebuilt {
     pub restored: u64,
     /// Records of photos that the ledger knew already.
     pub stood: u64,
-    /// Candidates without a record, which start from the first stage.
+    /// Candidates of the run without a record, which start from the first stage.
     pub enqueued: u64,
+    /// Candidates of the source that the run has never taken.
+    pub never_taken: u64,
     /// Candidates that were not enqueued because the run has another photo with their id, and the first of these.
     pub in_conflict: u64,
     pub conflicts: Vec<Conflict>,
@@ -78,7 +81,12 @@ pub async fn rebuild(
         }
     }
     rebuilt.unreadable.sort_by(|a, b| a.record.cmp(&b.record));
-    let candidates = without(run, candidates, &rebuilt.unreadable);
+    let taken = records.candidates().read(run).await?;
+    let all = candidates.len();
+    let candidates: Vec<Candidate> =
+        candidates.iter().filter(|candidate| taken.contains(&candidate.photo_id)).cloned().collect();
+    rebuilt.never_taken = (all - candidates.len()) as u64;
+    let candidates = without(run, &candidates, &rebuilt.unreadable);
     let Enqueued { new, refused, in_conflict, conflicts, .. } =
         refused::enqueue(run, &candidates, ledger, broker, Some(records), &records.refusals(), enqueued).await?;
     Ok(Rebuilt { enqueued: new, in_conflict, conflicts, refused, ..rebuilt })
@@ -102,6 +110,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::archive::run_candidates::RunCandidates;
     use crate::broker::embedded::Embedded;
     use crate::domain::Message;
     use crate::domain::{Cause, CauseCode, Ending, Photo, State};
@@ -127,10 +136,11 @@ mod tests {
         let broken = ObjectKey::record(&key(2));
         objects.put(&broken, Bytes::from_static(b"{\"ending\":"), "application/json").await.unwrap();
 
-        let candidates = [Candidate::example(1), Candidate::example(2), Candidate::example(3)];
+        let candidates = [1, 2, 3, 4].map(Candidate::example);
+        RunCandidates::new(objects.clone()).add(&run, &candidates[..3]).await.unwrap();
         let again = async || rebuild(&run, &candidates, &records, &ledger, &broker, &|_| (), &|_| ()).await.unwrap();
         let rebuilt = again().await;
-        assert_eq!((rebuilt.restored, rebuilt.enqueued), (1, 1));
+        assert_eq!((rebuilt.restored, rebuilt.enqueued, rebuilt.never_taken), (1, 1, 1));
         let [unreadable] = &rebuilt.unreadable[..] else { panic!("{rebuilt:?}") };
         assert_eq!(unreadable.record, broken);
         assert_eq!(ledger.status(&key(1)).await.unwrap().unwrap().state, State::Ended(Ending::Gone));

@@ -476,6 +476,7 @@ fn the_table_of_names_has_the_keys_of_the_code() {
         ObjectKey::original(hash, ImageFormat::Jpeg).to_string(),
         ObjectKey::face(hash, ImageFormat::Png).to_string(),
         record.to_string(),
+        ObjectKey::candidates(&run, hash).to_string(),
         ObjectKey::of_run(&run, "settings").to_string(),
         ObjectKey::of_run(&run, "folders").to_string(),
         ObjectKey::of_run(&run, "classifier").to_string(),

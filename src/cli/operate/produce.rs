@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::archive::records::Records;
 use crate::archive::refusals::Refusals;
+use crate::archive::run_candidates::RunCandidates;
 use crate::archive::run_folders::StoredRunFolders;
 use crate::cli::failure::Failure;
 use crate::cli::output::{check_conflicts, print_json, print_text};
@@ -78,6 +79,8 @@ pub fn run(Args { collection: args, limit, copy, faces, models }: Args) -> Resul
             let folders = StoredRunFolders::new(Arc::new(servers.objects.clone()));
             folders.add(&args.run, &folder).await.map_err(Failure::broken)?;
         }
+        let taken = RunCandidates::new(Arc::new(servers.objects.clone()));
+        taken.add(&args.run, &candidates).await.map_err(Failure::broken)?;
         let bar = bars.count("enqueue", candidates.len() as u64);
         let progress = |photos| bar.inc(photos);
         let records = Records::new(Arc::new(servers.objects.clone()));

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::archive::records::{Records, Unreadable};
 use crate::cli::failure::Failure;
 use crate::cli::operate::produce::CollectionArgs;
-use crate::cli::output::{check_conflicts, print_json, print_text};
+use crate::cli::output::{check_conflicts, counted, print_json, print_text};
 use crate::cli::progress::Bars;
 use crate::domain::RunName;
 use crate::pipeline::producer;
@@ -67,9 +67,13 @@ pub fn run(Args { collection: args, queues }: Args) -> Result<ExitCode, Failure>
 }
 
 fn text(RebuildOutcome { rebuilt, published }: &RebuildOutcome, run: &RunName) -> String {
-    let Rebuilt { restored, stood, enqueued, refused, unreadable, conflicts, .. } = rebuilt;
+    let Rebuilt { restored, stood, enqueued, never_taken, refused, unreadable, conflicts, .. } = rebuilt;
     let mut text = format!("run {run}: {restored} restored, {stood} known before, {enqueued} enqueued, ");
     let _ = writeln!(text, "{} refused", refused.len());
+    if *never_taken > 0 {
+        let candidates = counted(*never_taken, "candidate");
+        let _ = writeln!(text, "{candidates} left out: the run has never taken them; `facemill produce` enqueues them");
+    }
     if *published > 0 {
         let _ = writeln!(text, "{published} waiting photos published again");
     }

@@ -51,7 +51,7 @@ fn a_lost_ledger_is_restored_from_records_and_dump() {
     assert_eq!(
         rebuilt,
         json!({
-        "restored": candidates, "stood": 0, "enqueued": 0, "in_conflict": 0, "conflicts": [], "refused": [],
+        "restored": candidates, "stood": 0, "enqueued": 0, "never_taken": 0, "in_conflict": 0, "conflicts": [], "refused": [],
         "unreadable": [], "published": 0
         })
     );
@@ -59,7 +59,7 @@ fn a_lost_ledger_is_restored_from_records_and_dump() {
     assert_eq!(
         again,
         json!({
-        "restored": 0, "stood": candidates, "enqueued": 0, "in_conflict": 0, "conflicts": [], "refused": [],
+        "restored": 0, "stood": candidates, "enqueued": 0, "never_taken": 0, "in_conflict": 0, "conflicts": [], "refused": [],
         "unreadable": [], "published": 0
         })
     );
@@ -67,6 +67,27 @@ fn a_lost_ledger_is_restored_from_records_and_dump() {
     assert_eq!((&audit["faults"], &audit["waiting"]), (&json!([]), &Value::from(0)), "{audit}");
     assert_eq!(installation.json(&["status"])["ended"], over["ended"]);
     assert_eq!(report("after"), before);
+}
+
+#[test]
+fn candidates_that_the_run_never_took_are_not_enqueued() {
+    const TAKEN: u64 = 12;
+    let redis = RedisServer::start(&[]);
+    let collection = Collection::serve();
+    let installation = Installation::on(&redis);
+    let dump = collection.dump.to_str().unwrap();
+    let others = collection.candidates().len() as u64 - TAKEN;
+    installation.json(&["produce", dump, "--limit", &TAKEN.to_string()]);
+    let rebuilt = installation.json(&["rebuild", dump, "--queues"]);
+    assert_eq!((&rebuilt["enqueued"], &rebuilt["published"]), (&0.into(), &TAKEN.into()), "{rebuilt}");
+    assert_eq!(rebuilt["never_taken"], others);
+    assert!(send_request(redis.port, "FLUSHALL\r\n").unwrap().starts_with("+OK"));
+    let rebuilt = installation.json(&["rebuild", dump]);
+    assert_eq!((&rebuilt["enqueued"], &rebuilt["never_taken"]), (&TAKEN.into(), &others.into()), "{rebuilt}");
+    assert_eq!(installation.json(&["status"])["candidates"], TAKEN);
+    let text = installation.facemill(&["rebuild", dump]).stdout;
+    let expected = format!("{others} candidates left out: the run has never taken them");
+    assert!(String::from_utf8(text).unwrap().contains(&expected));
 }
 
 /// RabbitMQ has lost the messages in its queues. The ledger knows the position of each photo.
