@@ -59,6 +59,12 @@ impl Models {
         self.folder.join("classifier.onnx")
     }
 
+    /// A file that is missing, of those that a run needs.
+    pub fn missing(&self) -> Option<PathBuf> {
+        let needed = [self.landmarks(), self.yunet(), self.classifier(), self.onnxruntime()];
+        needed.into_iter().find(|path| !path.is_file())
+    }
+
     /// The shared library of onnxruntime.
     pub fn onnxruntime(&self) -> PathBuf {
         self.folder.join("libonnxruntime.so")

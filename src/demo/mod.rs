@@ -44,15 +44,17 @@ pub async fn prepare_at(photos: &Path, out: &Path, listen: &str) -> Result<Demo,
     let scene = tokio::task::spawn_blocking(move || Scene::make(&folder)).await.map_err(io::Error::other);
     let scene = scene.map_err(|error| DemoError::Write(photos.to_owned(), error))??;
 
+    // The host comes first: where it cannot listen, no file is made.
+    let candidates = scene.collection.candidates();
+    let (text, truth) = (dump::postgres(&scene.collection), scene.truth());
+    let host = WebHost::start(listen, scene.routes).await.map_err(|error| DemoError::Listen(listen.into(), error))?;
     let write = |name: &str, text: String| {
         let path = out.join(name);
         fs::create_dir_all(out).and_then(|()| fs::write(&path, text)).map_err(|e| DemoError::Write(path.clone(), e))?;
         Ok::<_, DemoError>(path)
     };
-    let dump = write("demo.sql", dump::postgres(&scene.collection))?;
-    write("truth.tsv", scene.truth())?;
-    let candidates = scene.collection.candidates();
-    let host = WebHost::start(listen, scene.routes).await.map_err(|error| DemoError::Listen(listen.into(), error))?;
+    let dump = write("demo.sql", text)?;
+    write("truth.tsv", truth)?;
     let rules = rules(&host);
     Ok(Demo { host, dump, rules, candidates })
 }

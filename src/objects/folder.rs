@@ -259,9 +259,15 @@ impl Objects for Folder {
         let root = self.root.clone();
         let probe = root.join(format!(".check-{:x}{PARTIAL}", nonce()));
         self.blocking(format!("write to {}", self.root.display()), move || {
-            std::fs::create_dir_all(&root)?;
-            std::fs::write(&probe, b"facemill")?;
-            std::fs::remove_file(&probe)
+            let missing: Vec<&Path> = root.ancestors().take_while(|folder| !folder.exists()).collect();
+            let probed = std::fs::create_dir_all(&root)
+                .and_then(|()| std::fs::write(&probe, b"facemill"))
+                .and_then(|()| std::fs::remove_file(&probe));
+            // A check leaves nothing behind. A folder that somebody has put something into meanwhile stays.
+            for folder in missing {
+                let _ = std::fs::remove_dir(folder);
+            }
+            probed
         })
         .await
     }

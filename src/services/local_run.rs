@@ -51,19 +51,26 @@ pub struct LocalRun {
 }
 
 impl LocalRun {
-    /// Locks the folder, fixes the settings of a new run or takes those of an existing one, and opens the stages.
+    /// Opens the stages, locks the folder, and fixes the settings of a new run or takes those of an existing one.
     ///
     /// # Errors
     /// [`LocalRunError::Settings`]: other settings are given than those of the run.
     pub async fn open(dir: &RunDir, stage_settings: stages::StageSettings) -> Result<Self, LocalRunError> {
-        let (run, dir) = (RunName::default(), dir.lock().await?);
-        let objects: Arc<dyn Objects> = Arc::new(dir.objects.clone());
+        if dir.is_locked() {
+            return Err(LocalError::Occupied(dir.folder().to_owned()).into());
+        }
+        // The models come first: where one is missing, no folder is made.
         let landmarks = stage_settings.models.landmarks();
         let landmarks = spawn_blocking(move || file_hash::sha256(&landmarks)).await??;
-        // Mixed alignments spoil a training set: an existing run continues only with its own settings.
-        let settings = stage_settings.given.agree(&run, landmarks, objects.clone()).await?;
-        let observed = Arc::new(Observed::folder(objects));
+        let folder = dir.objects();
+        let objects: Arc<dyn Objects> = Arc::new(folder.clone());
+        let observed = Arc::new(Observed::folder(objects.clone()));
         let stages = open_stages(&StageName::ALL, &stage_settings, observed).await?;
+        let (run, mut dir) = (RunName::default(), dir.lock().await?);
+        // The folder of the stages knows when it takes no more objects.
+        dir.objects = folder;
+        // Mixed alignments spoil a training set: an existing run continues only with its own settings.
+        let settings = stage_settings.given.agree(&run, landmarks, objects).await?;
         Ok(Self { run, dir, settings, stages, stage_settings })
     }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::cli::again::this_command;
 use crate::cli::failure::Failure;
 use crate::cli::output::print_text;
 use crate::cli::process::Signals;
@@ -37,6 +38,9 @@ pub fn run(mut args: Args) -> Result<ExitCode, Failure> {
         stages.attempts = stages.waits.attempts();
     }
     let mut settings = args.process.settings()?;
+    if let Some(missing) = settings.models.missing() {
+        return Err(Failure::broken(format!("there is no {}: `make setup` fetches the models", missing.display())));
+    }
     let (bars, _telemetry) = run::begin(&args.process)?;
     crate::cli::process::block_on(async {
         let demo = demo::prepare(&args.photos, &args.process.out).await.map_err(Failure::broken)?;
@@ -55,8 +59,9 @@ pub fn run(mut args: Args) -> Result<ExitCode, Failure> {
         if !args.process.json() {
             print_text(&format!("{place}: {} candidates, served by this process\n", demo.candidates))?;
         }
-        let again = format!("facemill demo --out {}", args.process.out.display());
-        let code = run::execute(run::Photos { candidates, folder: None }, settings, &args.process, &bars, &again).await;
+        let code =
+            run::execute(run::Photos { candidates, folder: None }, settings, &args.process, &bars, &this_command())
+                .await;
         demo.host.stop().await;
         code
     })

@@ -172,3 +172,68 @@ fn completions_and_manual_pages_know_every_command() {
     assert!(one.contains("facemill dead list") && one.contains(r"FACEMILL_OUT"), "{one}");
     assert_eq!(facemill(&["man", "nonsense"]).status.code(), Some(2));
 }
+
+#[test]
+fn a_failed_command_leaves_nothing_behind() {
+    let scratch = tempfile::tempdir().unwrap();
+    let [inputs, place] = ["inputs", "place"].map(|name| scratch.path().join(name));
+    for folder in [&inputs, &place] {
+        std::fs::create_dir(folder).unwrap();
+    }
+    let file = |name: &str, text: &str| {
+        std::fs::write(inputs.join(name), text).unwrap();
+        inputs.join(name).to_str().unwrap().to_owned()
+    };
+    let [cut, text, empty] = [("cut.sql", "CREATE TABLE x ("), ("text.sql", "no dump"), ("empty.sql", "")]
+        .map(|(name, text)| file(name, text));
+    let urls = file("urls.txt", "http://photos.test/1.jpg\n");
+    let photos = support::project().join(".cache/photos");
+    let servers = ["--amqp", "amqp://127.0.0.1:1/", "--redis", "redis://127.0.0.1:1/", "--bucket", "b"];
+    let s3 = ["--s3-endpoint", "http://127.0.0.1:1", "--aws-access-key-id", "a", "--aws-secret-access-key", "b"];
+    let on_servers = |command: &[&'static str]| [command, &servers, &s3].concat();
+    let commands: Vec<Vec<&str>> = vec![
+        vec!["run", &cut, "--out", "a/b"],
+        vec!["run", &text, "--out", "a/b"],
+        vec!["run", &empty, "--out", "a/b"],
+        vec!["run", "missing.sql", "--out", "a/b"],
+        vec!["run", &urls, "--out", "a/b", "--models", "nowhere"],
+        vec!["run", &urls, "--out", "a/b", "--min-face", "0"],
+        [&["run", "s3://b/dump.sql", "--out", "a/b"][..], &s3].concat(),
+        vec!["demo", "--photos", "nowhere", "--out", "a/b"],
+        vec!["demo", "--photos", path(&photos), "--out", "a/b", "--models", "nowhere"],
+        vec!["recrop", "--out", "none", "--as", "a/b"],
+        vec!["report", "--out", "none"],
+        vec!["faces", "--out", "none", "--index", "a/index.sqlite"],
+        vec!["export", "--out", "none", "--to", "a/b.zip"],
+        vec!["export", "--out", "none", "--to", "a/b", "--format", "folder"],
+        vec!["curate", "--out", "none"],
+        vec!["verdicts", "export", "--out", "none", "--to", "a/verdicts.csv"],
+        vec!["users", "add", "ada"],
+        vec!["train", "--out", "none", "--to", "a/model.onnx"],
+        vec!["suggest", "--out", "none"],
+        vec!["duplicates", "--out", "none"],
+        vec!["identities", "--out", "none"],
+        vec!["models", "use", "none.onnx", "--out", "none"],
+        vec!["rescore", "--model", "none.onnx", "--out", "none"],
+        vec!["measure", "--out", "none"],
+        vec!["audit", &urls, "--out", "none"],
+        on_servers(&["report", "--to", "a/b"]),
+        on_servers(&["faces"]),
+        on_servers(&["work", "fetch"]),
+        // Its check of the folder leaves nothing either.
+        vec!["doctor", "--out", "a/b"],
+        vec!["doctor"],
+    ];
+    for command in commands {
+        let output = Command::new(env!("CARGO_BIN_EXE_facemill"))
+            .args(&command)
+            .current_dir(&place)
+            .envs([("HOME", &place), ("XDG_CACHE_HOME", &place.join("cache"))])
+            .output()
+            .unwrap();
+        let code = output.status.code();
+        assert!(code == Some(3) || code == Some(2) || command[0] == "doctor", "{command:?}: {output:?}");
+        let left: Vec<_> = std::fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(left.is_empty(), "{command:?} left {left:?}: {output:?}");
+    }
+}
