@@ -4,19 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Serialize;
 
+pub use super::audit_files::{AuditError, Fault, FaultKind, FileCheck, FilesRead};
+use super::audit_files::{FileAudit, PhotoFiles};
 use super::run_target::RunTarget;
 use crate::domain::{Candidate, Ending, Id, State};
 use crate::ledger::{Entry, Filter};
-use crate::objects::{ObjectError, ObjectKey, Objects};
-use crate::server_error::ServerError;
-
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum AuditError {
-    #[error(transparent)]
-    Server(#[from] ServerError),
-    #[error(transparent)]
-    Objects(#[from] ObjectError),
-}
 
 /// The result of a comparison.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
@@ -28,55 +20,23 @@ pub struct Findings {
     pub waiting: u64,
     /// Photos of the ledger that this source does not have. They come from another source, which is not a fault.
     pub others: u64,
+    /// None: no file was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<FilesRead>,
     pub faults: Vec<Fault>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Fault {
-    pub photo_id: Id,
-    #[serde(rename = "fault")]
-    pub kind: FaultKind,
-    pub detail: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FaultKind {
-    /// The dump has the photo more than once.
-    Doubled,
-    /// The ledger does not know the photo.
-    Missing,
-    /// The ledger has another URL under the id of the photo.
-    Conflict,
-    /// The ledger knows the photo and has lost its message.
-    Forgotten,
-    /// The photo waits, and no queue has its message.
-    Stranded,
-    /// The record of an ended photo lacks what a stage found out.
-    Incomplete,
-    /// An object of an ended photo does not exist.
-    LostObject,
-}
-
-impl FaultKind {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Doubled => "doubled",
-            Self::Missing => "missing",
-            Self::Conflict => "conflict",
-            Self::Forgotten => "forgotten",
-            Self::Stranded => "stranded",
-            Self::Incomplete => "incomplete",
-            Self::LostObject => "lost-object",
-        }
-    }
 }
 
 /// Photos on one page of the ledger.
 const PAGE: usize = 1000;
 
-/// Compares the run with the candidates of its dump.
-pub async fn compare(target: &RunTarget, candidates: &[Candidate]) -> Result<Findings, AuditError> {
+/// Compares the run with the candidates of its dump. `progress` receives the number of photos whose files are checked.
+pub async fn compare(
+    target: &RunTarget,
+    candidates: &[Candidate],
+    check: FileCheck,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Findings, AuditError> {
+    let mut files = FileAudit::new(check, &*target.objects, progress);
     let mut findings = Findings { candidates: candidates.len() as u64, ..Findings::default() };
     let mut missing = HashMap::with_capacity(candidates.len());
     for candidate in candidates {
@@ -96,6 +56,7 @@ pub async fn compare(target: &RunTarget, candidates: &[Candidate]) -> Result<Fin
             Some(records) => records.complete(&target.run, page).await?,
             None => page,
         };
+        let mut of_page = Vec::with_capacity(page.len());
         for entry in &page {
             let Some(candidate) = missing.remove(&entry.photo_id) else {
                 findings.others += 1;
@@ -103,7 +64,7 @@ pub async fn compare(target: &RunTarget, candidates: &[Candidate]) -> Result<Fin
                 let message = entry.status.message.as_ref();
                 let source = message.and_then(|message| message.photo.candidate.source.as_deref());
                 if source.is_some_and(|source| sources.contains(source)) {
-                    findings.check(entry, queued.as_ref(), &*target.objects).await?;
+                    of_page.extend(findings.check(entry, queued.as_ref(), check));
                 }
                 continue;
             };
@@ -112,12 +73,16 @@ pub async fn compare(target: &RunTarget, candidates: &[Candidate]) -> Result<Fin
                 State::Waiting(_) => findings.waiting += 1,
                 State::Ended(ending) => *findings.ended.entry(ending).or_default() += 1,
             }
-            findings.check(entry, queued.as_ref(), &*target.objects).await?;
+            of_page.extend(findings.check(entry, queued.as_ref(), check));
         }
+        files.add(of_page).await?;
     }
     for photo_id in missing.into_keys() {
         findings.add(photo_id, FaultKind::Missing, "the dump has it and the ledger does not");
     }
+    let (read, faults) = files.finish().await?;
+    findings.files = (check != FileCheck::Existence).then_some(read);
+    findings.faults.extend(faults);
     findings.faults.sort();
     Ok(findings)
 }
@@ -133,43 +98,31 @@ impl Findings {
         }
     }
 
-    /// A waiting photo must have its message, a predicted one its objects.
-    async fn check(
-        &mut self,
-        entry: &Entry,
-        queued: Option<&HashSet<String>>,
-        objects: &dyn Objects,
-    ) -> Result<(), AuditError> {
+    /// A waiting photo must have its message, a predicted one what the stages found out. Returns the files to check.
+    fn check(&mut self, entry: &Entry, queued: Option<&HashSet<String>>, check: FileCheck) -> Option<PhotoFiles> {
         let Some(message) = &entry.status.message else {
             self.add(&entry.photo_id, FaultKind::Forgotten, "the ledger has lost its message");
-            return Ok(());
+            return None;
         };
+        let facts = &message.photo.facts;
         match entry.status.state {
             State::Waiting(_) if queued.is_some_and(|queued| !queued.contains(&message.id())) => {
                 let detail = "no queue has its message: `facemill run` enqueues it again";
                 self.add(&entry.photo_id, FaultKind::Stranded, detail);
+                None
             }
             State::Ended(Ending::Predicted) => {
-                let facts = &message.photo.facts;
-                let original =
-                    facts.original.as_ref().map(|original| ObjectKey::original(original.sha256, original.format));
-                let crop = facts.crop.as_ref().map(|crop| ObjectKey::face(crop.sha256, crop.format));
-                for key in [original, crop] {
-                    match key {
-                        None => {
-                            let detail = "its record lacks what a stage found out";
-                            self.add(&entry.photo_id, FaultKind::Incomplete, detail);
-                        }
-                        Some(key) if !objects.exists(&key).await? => {
-                            self.add(&entry.photo_id, FaultKind::LostObject, key.as_str());
-                        }
-                        Some(_) => {}
+                for is_missing in [facts.original.is_none(), facts.crop.is_none()] {
+                    if is_missing {
+                        let detail = "its record lacks what a stage found out";
+                        self.add(&entry.photo_id, FaultKind::Incomplete, detail);
                     }
                 }
+                Some(PhotoFiles::new(&entry.photo_id, facts))
             }
-            _ => {}
+            State::Ended(_) if check != FileCheck::Existence => Some(PhotoFiles::new(&entry.photo_id, facts)),
+            _ => None,
         }
-        Ok(())
     }
 
     fn add(&mut self, photo_id: &Id, kind: FaultKind, detail: &str) {
@@ -196,7 +149,7 @@ mod tests {
         fixture.broker.publish(&fixture.message(3)).await.unwrap();
         let mut dump = [1, 1, 2, 3, 4, 6].map(candidate);
         dump[3].photo_url = "http://photos.test/other.jpg".into();
-        let findings = compare(&*fixture.close().await, &dump).await.unwrap();
+        let findings = compare(&*fixture.close().await, &dump, FileCheck::Existence, &|_| ()).await.unwrap();
         assert_eq!((findings.candidates, findings.waiting, findings.others), (6, 2, 1));
         assert_eq!(findings.ended, BTreeMap::from([(Ending::Gone, 1), (Ending::Predicted, 1)]));
         let faults: Vec<(&str, FaultKind)> =

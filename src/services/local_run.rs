@@ -90,6 +90,11 @@ impl LocalRun {
         refused::enqueue(&self.run, candidates, ledger, broker, None, &refusals, progress).await
     }
 
+    /// How many photos a stage of native code processes at a time.
+    pub fn cores(&self) -> usize {
+        self.stage_settings.cores
+    }
+
     /// What the index of the run is filled from.
     pub fn index_source(&self) -> IndexSource {
         let (ledger, objects) = (Arc::new(self.dir.ledger.clone()), Arc::new(self.dir.objects.clone()));

@@ -4,6 +4,7 @@
 //! neither flags nor exit codes, so that a test calls it without a process.
 
 pub mod audit;
+pub mod audit_files;
 pub mod crop_embeddings;
 pub mod crop_features;
 pub mod dead_letters;
@@ -17,6 +18,7 @@ pub mod kept_originals;
 pub mod learning_curve;
 pub mod local_run;
 pub mod measure;
+pub mod missing_faces;
 pub mod passwords;
 pub mod photos_at;
 pub mod queue_metrics;

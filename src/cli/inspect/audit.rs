@@ -9,7 +9,7 @@ use crate::cli::progress::Bars;
 use crate::cli::settings::reading::ReadingArgs;
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::cli::settings::source_arg::SourceArg;
-use crate::services::audit::{self, Fault, FaultKind, Findings};
+use crate::services::audit::{self, Fault, FaultKind, FileCheck, FilesRead, Findings};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -17,6 +17,12 @@ pub struct Args {
     /// input
     #[arg(value_parser = SourceArg::parser(), value_name = "SOURCE")]
     source: SourceArg,
+    /// Also reads the originals and faces of the photos that have ended, and compares them with their hashes
+    #[arg(long)]
+    files: bool,
+    /// With --files: only those of N photos, chosen at random
+    #[arg(long, requires = "files", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    sample: Option<u32>,
     #[command(flatten)]
     reading: ReadingArgs,
     #[command(flatten)]
@@ -31,7 +37,12 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
         let candidates = args.source.candidates(s3, options, &bars).await?;
         let target = args.place.open().await?;
         let producer = if target.folder().is_some() { "facemill run" } else { "facemill produce" };
-        Ok((audit::compare(&target, &candidates).await.map_err(Failure::broken)?, producer))
+        let sample = args.sample.map(|photos| photos as usize);
+        let check = if args.files { FileCheck::Content { sample } } else { FileCheck::Existence };
+        let bar = bars.count("check", sample.unwrap_or(candidates.len()) as u64);
+        let findings = audit::compare(&target, &candidates, check, &|photos| bar.inc(photos)).await;
+        bar.finish_and_clear();
+        Ok((findings.map_err(Failure::broken)?, producer))
     })?;
     if args.place.json { print_json(&findings) } else { print_text(&text(&findings, producer)) }?;
     match findings.faults.len() {
@@ -56,6 +67,10 @@ fn write(text: &mut String, findings: &Findings, producer: &str) -> std::fmt::Re
     if findings.others > 0 {
         writeln!(text, "{:>9} more in the ledger, from another dump", findings.others)?;
     }
+    if let Some(FilesRead { photos, files, bytes }) = findings.files {
+        let (files, photos) = (counted(files, "file"), counted(photos, "photo"));
+        writeln!(text, "read {files} of {photos}: {:.1} MB", bytes as f64 / 1e6)?;
+    }
     text.push_str(&first_lines(findings.faults.iter().map(|fault| line(fault, producer)), "faults"));
     if findings.faults.is_empty() {
         writeln!(text, "every candidate is accounted for")?;
@@ -66,6 +81,9 @@ fn write(text: &mut String, findings: &Findings, producer: &str) -> std::fmt::Re
 fn line(Fault { photo_id, kind, detail }: &Fault, producer: &str) -> String {
     let remedy = match kind {
         FaultKind::Missing => format!(": `{producer}` enqueues it"),
+        FaultKind::LostObject if detail.starts_with("faces/") && producer == "facemill run" => {
+            format!(": `{producer} --remake-faces` makes it again")
+        }
         FaultKind::Conflict => ": --id-prefix keeps two sources apart".to_owned(),
         _ => String::new(),
     };

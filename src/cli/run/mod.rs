@@ -14,7 +14,7 @@ use crate::cli::again::this_command;
 use crate::cli::dataset::index::progress;
 use crate::cli::failure::Failure;
 use crate::cli::folders::folder_name;
-use crate::cli::output::{check_conflicts, plain, print_json, print_text};
+use crate::cli::output::{check_conflicts, counted, plain, print_json, print_text};
 use crate::cli::process::Signals;
 use crate::cli::progress::{Bars, Board};
 use crate::cli::settings::process_args::ProcessArgs;
@@ -32,6 +32,7 @@ use crate::pipeline::stored_photos::StoredAccess;
 use crate::pipeline::{stages, worker};
 use crate::report::{self, About, Pictures, ReportProgress, Written};
 use crate::services::local_run::LocalRun;
+use crate::services::missing_faces;
 use crate::source::Input;
 use crate::telemetry::Telemetry;
 
@@ -104,6 +105,7 @@ pub async fn execute(
         local.add_folder(&folder).await.map_err(Failure::broken)?;
     }
 
+    check_faces(&local, process, bars).await?;
     let bar = bars.count("enqueue", candidates.len() as u64);
     let enqueued = local.enqueue(&candidates, &|photos| bar.inc(photos)).await;
     bar.finish_and_clear();
@@ -132,6 +134,36 @@ pub async fn execute(
         Finish::Complete => check_conflicts(enqueued.in_conflict),
         Finish::Interrupted { .. } => Ok(finish.interrupted),
     }
+}
+
+/// Most photos that are named.
+const NAMED: usize = 5;
+
+/// Makes deleted faces again, or says that there are some.
+async fn check_faces(local: &LocalRun, process: &ProcessArgs, bars: &Bars) -> Result<(), Failure> {
+    let missing = missing_faces::find(local).await.map_err(Failure::broken)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let faces = counted(missing.len() as u64, "face");
+    if !process.remake_faces {
+        let first: Vec<String> = missing.iter().take(NAMED).map(|photo| photo.candidate.photo_id.to_string()).collect();
+        tracing::warn!(
+            "{faces} of earlier photos missing in {}/faces (photo {}): --remake-faces makes them again from the \
+             originals; `facemill takedown` removes photos for good",
+            process.out.display(),
+            first.join(", ") + if missing.len() > NAMED { ", ..." } else { "" },
+        );
+        return Ok(());
+    }
+    let bar = bars.count("remake", missing.len() as u64);
+    let faults = missing_faces::remake(local, &missing, &|photos| bar.inc(photos)).await;
+    bar.finish_and_clear();
+    for (photo, reason) in &faults {
+        tracing::warn!(%photo, "the face cannot be made again: {reason}");
+    }
+    tracing::warn!("{} of {faces} made again", missing.len() - faults.len());
+    Ok(())
 }
 
 /// The settings of workers on a laptop, where most crashes are a user who kills the process.

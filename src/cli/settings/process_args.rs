@@ -15,6 +15,9 @@ pub struct ProcessArgs {
     /// Takes only the first N candidates
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
+    /// Makes faces again whose files were deleted, from the originals
+    #[arg(long)]
+    pub remake_faces: bool,
     /// Prints every event and the summary as JSON, one object a line
     #[arg(long)]
     pub json: bool,

@@ -74,8 +74,9 @@ fn workers_make_the_same_faces_as_one_process_also_after_kills() {
         assert_eq!(worker.terminate(), Some(0));
     }
 
-    let audit = installation.facemill(&["audit", dump]);
-    assert!(audit.status.success(), "{audit:?}");
+    let audit = installation.json(&["audit", dump, "--files"]);
+    assert!(audit["files"]["files"].as_u64() > status["ended"]["predicted"].as_u64(), "{audit}");
+    assert_eq!(installation.json(&["audit", dump, "--files", "--sample", "4"])["files"]["photos"], 4);
     let together = scratch.path().join("together");
     let report = installation.facemill(&["report", "--to", together.to_str().unwrap(), "--with-faces"]);
     assert!(report.status.success(), "{report:?}");

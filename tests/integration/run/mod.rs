@@ -328,6 +328,41 @@ fn the_audit_finds_missing_photos_and_objects() {
     let missing = faults.iter().filter(|fault| fault["fault"] == "missing").count();
     assert_eq!(missing, collection.candidates().len() - 30);
     assert!(faults.iter().any(|fault| fault["fault"] == "lost-object" && fault["photo_id"] == lost["photo_id"]));
+
+    // The content of files counts with --files.
+    let changed = lines(&out.join("faces.jsonl")).into_iter().nth(1).unwrap();
+    let changed_file = out.join(changed["file"].as_str().unwrap());
+    let content = std::fs::read(&changed_file).unwrap();
+    std::fs::write(&changed_file, &content[1..]).unwrap();
+    let audit = |more: &[&str]| {
+        let command = [&["audit", path(&collection.dump), "--out", path(out), "--json"], more].concat();
+        serde_json::from_slice::<Value>(&facemill(&command).stdout).unwrap()
+    };
+    let kinds = |audit: &Value| -> Vec<(String, Value)> {
+        let faults = audit["faults"].as_array().unwrap().iter().filter(|fault| fault["fault"] != "missing");
+        faults.map(|fault| (fault["fault"].as_str().unwrap().to_owned(), fault["photo_id"].clone())).collect()
+    };
+    let lost_face = ("lost-object".to_owned(), lost["photo_id"].clone());
+    let mut expected = vec![lost_face.clone(), ("changed-object".to_owned(), changed["photo_id"].clone())];
+    expected.sort_by_key(|(_, photo)| photo.as_u64());
+    assert_eq!(kinds(&audit(&[])), [lost_face]);
+    let read = audit(&["--files"]);
+    assert_eq!(kinds(&read), expected);
+    assert!(
+        read["files"]["files"].as_u64() > read["files"]["photos"].as_u64() && read["files"]["bytes"] != 0,
+        "{read}"
+    );
+    assert_eq!(audit(&["--files", "--sample", "3"])["files"]["photos"], 3);
+    std::fs::write(&changed_file, &content).unwrap();
+
+    // A run says that a face was deleted, and makes it again.
+    let said = facemill(&few);
+    let note = String::from_utf8(said.stderr).unwrap();
+    assert!(said.status.success() && note.contains("1 face of earlier photos missing in"), "{note}");
+    assert!(!out.join(lost["file"].as_str().unwrap()).exists());
+    let remade = facemill(&[few.clone(), vec!["--remake-faces"]].concat());
+    assert!(remade.status.success(), "{remade:?}");
+    assert_eq!(kinds(&audit(&["--files"])), []);
 }
 
 #[test]
