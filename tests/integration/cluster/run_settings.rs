@@ -52,7 +52,7 @@ fn workers_with_different_flags_make_crops_of_one_kind() {
     let faces = faces["faces"].as_array().unwrap();
     assert!(faces.len() > 10);
     for face in faces {
-        assert_eq!([&face["align"], &face["search"]], ["ffhq", "guided"], "{face}");
+        assert_eq!([&face["align"], &face["fill"]], ["ffhq", "mirror"], "{face}");
         assert!(face["file"].as_str().unwrap().ends_with(".png"), "{face}");
         assert!(face["model"].is_string(), "a prediction without its model: {face}");
     }
@@ -62,7 +62,7 @@ fn workers_with_different_flags_make_crops_of_one_kind() {
     let mut alone = installation.command(&[&collection.run_text(scratch.path())[..], &more].concat());
     assert!(alone.output().unwrap().status.success());
     let alone = std::fs::read_to_string(scratch.path().join("faces.jsonl")).unwrap();
-    let crops = |face: Value| (face["photo_id"].to_string(), face["crop_sha256"].to_string());
+    let crops = |face: Value| (face["photo_id"].to_string(), face["file"].to_string());
     let mut expected: Vec<_> = alone.lines().map(|line| crops(serde_json::from_str(line).unwrap())).collect();
     let mut found: Vec<_> = faces.iter().cloned().map(crops).collect();
     expected.sort();
