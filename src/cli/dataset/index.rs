@@ -7,7 +7,7 @@ use crate::cli::failure::Failure;
 use crate::cli::progress::Bars;
 use crate::dataset::placeholder::Placeholders;
 use crate::dataset::{Index, IndexSource};
-use crate::domain::{ContentHash, Id};
+use crate::domain::{ContentHash, Id, RunName};
 use crate::services::run_target::RunTarget;
 
 #[derive(Debug, clap::Args)]
@@ -34,9 +34,14 @@ impl IndexArgs {
     }
 }
 
+/// The index that this machine keeps of another run on the same servers; none if there is no folder for it.
+pub fn index_of_other(servers_name: &str, run: &RunName) -> Option<PathBuf> {
+    Some(cached_file(&cache()?, servers_name, run))
+}
+
 /// The placeholders of a run as of its last `faces` or `report`; none if the run has no index.
 pub fn stored_placeholders(target: &RunTarget) -> Option<Placeholders> {
-    let path = target.index_file().or_else(|| Some(cached_file(&cache()?, target)))?;
+    let path = target.index_file().or_else(|| index_of_other(&target.servers_name(), &target.run))?;
     // The index is only a cache: what is wrong with it is said by those who need it.
     Index::stored_placeholders(&path, &target.run, 0).ok().flatten()
 }
@@ -54,7 +59,7 @@ pub fn progress(bars: &Bars) -> impl Fn(u64) + Sync + use<> {
 fn cached(target: &RunTarget) -> Result<PathBuf, Failure> {
     let folder = cache_of_user("the index of faces")
         .map_err(|fault| Failure::broken(format!("{fault}, or give --index FILE")))?;
-    Ok(cached_file(&folder, target))
+    Ok(cached_file(&folder, &target.servers_name(), &target.run))
 }
 
 /// The folder for thumbnails of pictures.
@@ -70,9 +75,9 @@ pub(super) fn cache_of_user(what: &str) -> Result<PathBuf, String> {
     Ok(folder)
 }
 
-fn cached_file(folder: &Path, target: &RunTarget) -> PathBuf {
-    let servers = ContentHash::of(target.servers_name().as_bytes()).to_string();
-    folder.join(format!("index-{}-{}.sqlite", target.run, &servers[..16]))
+fn cached_file(folder: &Path, servers_name: &str, run: &RunName) -> PathBuf {
+    let servers = ContentHash::of(servers_name.as_bytes()).to_string();
+    folder.join(format!("index-{run}-{}.sqlite", &servers[..16]))
 }
 
 fn cache() -> Option<PathBuf> {

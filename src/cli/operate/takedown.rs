@@ -1,5 +1,6 @@
 //! `facemill takedown`.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{self, BufRead, IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use crate::archive::refusals::Refusals;
 use crate::archive::run_settings::StoredRunSettings;
 use crate::archive::takedowns::{Takedown, Takedowns};
 use crate::cli::dataset::features::{EmbeddingArgs, FeatureArgs};
-use crate::cli::dataset::index::{IndexArgs, thumbnails};
+use crate::cli::dataset::index::{IndexArgs, index_of_other, thumbnails};
 use crate::cli::failure::Failure;
 use crate::cli::folders::folder_name;
 use crate::cli::output::{counted, plain, print_json, print_note, print_text};
@@ -20,8 +21,8 @@ use crate::cli::progress::Bars;
 use crate::cli::settings::flags::ModelArgs;
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::dataset::{Index, IndexSource};
-use crate::domain::Id;
 use crate::domain::clock::now;
+use crate::domain::{Id, RunName};
 use crate::pipeline::run_shapes::{CropSettings, DetectSettings};
 use crate::report::{self, About, Pictures, ReportProgress};
 use crate::services::run_target::{LockedRun, RunTarget};
@@ -208,6 +209,7 @@ async fn remove(
         ledger: args.target.folder().map(|dir| dir.ledger_file()),
     };
     let settings = target.settings().await.map_err(Failure::broken)?;
+    let servers_name = target.servers_name();
     let locked = target.lock().await.map_err(Failure::broken)?;
     let LockedRun { run, ledger, broker, records, .. } = &locked;
     let site = Site { ledger: &**ledger, broker: &**broker, objects: objects.clone(), records: records.as_ref() };
@@ -220,6 +222,13 @@ async fn remove(
         removed = carried_out.map_err(|error| again(&error))?;
         if let Some(pending) = &takedown.pending {
             caches.forget(pending, &source).await.map_err(|error| again(&error))?;
+            let others: BTreeSet<&RunName> =
+                takedown.photos.iter().map(|photo| &photo.run).filter(|of| *of != run).collect();
+            for other in others {
+                let of_other = Caches { index: index_of_other(&servers_name, other), ..Caches::default() };
+                let source = IndexSource::new(other.clone(), ledger.clone(), objects.clone(), records.clone());
+                of_other.forget(pending, &source).await.map_err(|error| again(&error))?;
+            }
         }
         if let (Some(folder), Some(index)) = (&folder, &caches.index)
             && folder.join("photos.jsonl").is_file()

@@ -2,6 +2,7 @@
 
 mod leftovers;
 mod refusal;
+mod runs;
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;

@@ -145,6 +145,22 @@ impl CuratedRun {
         run.fill(faces).await
     }
 
+    /// An empty run of another name on the same servers.
+    pub async fn beside(&self, name: &str) -> Self {
+        let run: RunName = name.parse().unwrap();
+        let other = Self {
+            ledger: self.ledger.clone(),
+            objects: self.objects.clone(),
+            records: self.records.clone(),
+            arguments: vec!["--run".into(), run.to_string()],
+            run,
+            environment: self.environment.clone(),
+            folder: tempfile::tempdir().unwrap(),
+        };
+        assert!(other.records.is_some(), "a folder has one run");
+        other.fill(0).await
+    }
+
     async fn fill(self, faces: u64) -> Self {
         set_classifier(self.objects.clone(), &self.run, 0.5).await;
         for id in 0..faces {
