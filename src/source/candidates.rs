@@ -9,7 +9,7 @@ use super::column::ColumnType;
 use super::compare::{Comparer, Comparison, IdKey, Loose};
 use super::error::SourceError;
 use super::key_index::{KeyIndex, RowPlace};
-use super::mapping::{Role, SourceRow, UPDATED, WIDTH};
+use super::mapping::{Mapping, Role, SourceRow, UPDATED, WIDTH};
 use super::spool::{RowSpool, SpooledRow};
 use super::timestamp::Timestamp;
 use super::warnings::Warnings;
@@ -66,14 +66,16 @@ pub struct CandidateBuilder {
     hasher: RandomState,
     /// Whether the candidates carry the text of `faces.updated_at`.
     carries_updated: bool,
+    /// Whether there is no table of labels: each label of a face is one without a name.
+    without_labels: bool,
     /// Bytes of texts on the heap.
     texts: usize,
 }
 
 impl CandidateBuilder {
-    /// A builder whose candidates have the text of `faces.updated_at` among their columns, or not.
-    pub fn new(carries_updated: bool) -> Self {
-        Self { carries_updated, ..Self::default() }
+    pub fn new(mapping: &Mapping) -> Self {
+        let (carries_updated, without_labels) = (mapping.carries_updated(), mapping.is_left_out(Role::Labels));
+        Self { carries_updated, without_labels, ..Self::default() }
     }
 
     /// Sets the types of a role's columns, which decide how ids are compared.
@@ -282,7 +284,7 @@ impl CandidateBuilder {
         let face_kind = columns(Role::Faces, 0).clone();
         let face_rule = Comparison::of(comparer, &face_kind, &face_kind);
         let (photo_defined, label_defined) = (defined(1, Role::Photos), defined(2, Role::Labels));
-        let references = self.references;
+        let (references, without_labels) = (self.references, self.without_labels);
         let Self { faces, photos, labels, dead, photo_changes, .. } = self;
 
         let mut join = Join::new(photo_rule, "faces.photo_id", "photos.id", photo_defined);
@@ -358,10 +360,12 @@ impl CandidateBuilder {
                 names.entry(key).or_default().push(label);
             }
         }
-        let unjoined =
-            || faces.iter().map(|face| &face.label).filter(|label| !names.contains_key(&label_rule.key(label)));
-        check_reference(references[1], "label", unjoined().next())?;
-        join.check(unjoined(), faces.len()).map_or(Ok(()), refuse)?;
+        if !without_labels {
+            let unjoined =
+                || faces.iter().map(|face| &face.label).filter(|label| !names.contains_key(&label_rule.key(label)));
+            check_reference(references[1], "label", unjoined().next())?;
+            join.check(unjoined(), faces.len()).map_or(Ok(()), refuse)?;
+        }
 
         let mut rows: Vec<(&LabelledFace, SpooledPhoto)> = rows.into_iter().flatten().collect();
         rows.sort_by(|(a, _), (b, _)| {
@@ -369,6 +373,10 @@ impl CandidateBuilder {
         });
         let mut candidates = Vec::with_capacity(rows.len());
         for (face, photo) in rows {
+            if without_labels {
+                candidates.push(photo.candidate(face, &Label { id: face.label.clone(), name: None }));
+                continue;
+            }
             let joined = names.get(&label_rule.key(&face.label)).map(Vec::as_slice).unwrap_or_default();
             candidates.extend(joined.iter().map(|label| photo.candidate(face, label)));
         }

@@ -75,6 +75,8 @@ enum ColumnMapping {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct TableMapping {
+    /// There is no such table.
+    left_out: bool,
     schema: Option<String>,
     name: Option<String>,
     columns: [ColumnMapping; WIDTH],
@@ -107,8 +109,8 @@ pub struct MappingError(pub Vec<String>);
 
 impl Mapping {
     /// Parses entries like `photos=images`, `photos=gallery.images` (schema or database), `photos.photo_url=url`,
-    /// `photos.photo_url=images.url`, `photos.photo_url=gallery.images.url`, and `photos.posted_at=` for a column
-    /// that does not exist. Names on the right may be quoted with `"` or a backtick.
+    /// `photos.photo_url=images.url`, `photos.photo_url=gallery.images.url`, `photos.posted_at=` for a column that does
+    /// not exist, and `labels=` where there is no table of labels. Names on the right may be quoted with `"` or a backtick.
     pub fn parse<T: AsRef<str>>(entries: &[T]) -> Result<Self, MappingError> {
         let mut mapping = Self::default();
         let mut faults: Vec<String> = Vec::new();
@@ -157,6 +159,9 @@ impl Mapping {
             }
             _ => return Err("write a column as photos.COLUMN".into()),
         };
+        if self.is_left_out(role) {
+            return Err(format!("--map {role}= says that there is no such table"));
+        }
         if self.kept.iter().any(|kept| kept.name == *column) {
             return Err(format!("another column is kept as `{column}`"));
         }
@@ -205,6 +210,9 @@ impl Mapping {
             .find(|role| role.name() == table)
             .ok_or_else(|| format!("`{table}` is not one of faces, photos, labels"))?;
         let Some(column) = column else {
+            if right.is_empty() {
+                return self.tables[role as usize].leave_out(role);
+            }
             return match split_names(right)?.as_slice() {
                 [name] => self.tables[role as usize].set_table(None, name),
                 [schema, name] => self.tables[role as usize].set_table(Some(schema), name),
@@ -238,9 +246,17 @@ impl Mapping {
         }
     }
 
-    /// The table's name, mapped or default.
+    /// The table's name, mapped or default. Empty, as no table is called, where it is left out.
     pub fn table(&self, role: Role) -> &str {
-        self.tables[role as usize].name.as_deref().unwrap_or(role.name())
+        match &self.tables[role as usize] {
+            TableMapping { left_out: true, .. } => "",
+            table => table.name.as_deref().unwrap_or(role.name()),
+        }
+    }
+
+    /// Whether there is no such table. Without labels, each value of `faces.label_id` is a label without a name.
+    pub fn is_left_out(&self, role: Role) -> bool {
+        self.tables[role as usize].left_out
     }
 
     /// The mapped schema (PostgreSQL) or database (MySQL).
@@ -251,6 +267,7 @@ impl Mapping {
     /// The column's name, mapped or default. None: the column is left out.
     pub fn column(&self, role: Role, slot: usize) -> Option<&str> {
         match &self.tables[role as usize].columns[slot] {
+            _ if self.is_left_out(role) => None,
             ColumnMapping::Default => Some(role.columns()[slot]),
             ColumnMapping::Named(name) => Some(name),
             ColumnMapping::LeftOut => None,
@@ -302,7 +319,23 @@ impl Mapping {
 }
 
 impl TableMapping {
+    fn leave_out(&mut self, role: Role) -> Result<(), String> {
+        if role != Role::Labels {
+            return Err("this table is required".into());
+        }
+        if *self != Self::default() {
+            return Err("another entry maps the table or one of its columns".into());
+        }
+        self.left_out = true;
+        Ok(())
+    }
+
+    fn check_present(&self) -> Result<(), String> {
+        if self.left_out { Err("another entry says that there is no such table".into()) } else { Ok(()) }
+    }
+
     fn set_table(&mut self, schema: Option<&String>, name: &str) -> Result<(), String> {
+        self.check_present()?;
         if let Some(other) = self.name.as_deref().filter(|other| *other != name) {
             return Err(format!("another entry maps the table to `{other}`"));
         }
@@ -317,6 +350,7 @@ impl TableMapping {
     }
 
     fn set_column(&mut self, slot: usize, column: ColumnMapping) -> Result<(), String> {
+        self.check_present()?;
         if self.columns[slot] != ColumnMapping::Default && self.columns[slot] != column {
             return Err("another entry maps this column differently".into());
         }
@@ -366,6 +400,23 @@ mod tests {
         assert_eq!(mapping.column(Role::Photos, 1), Some("source_url"));
         assert_eq!((mapping.schema(Role::Faces), mapping.table(Role::Faces)), (Some("shop"), "faces"));
         assert_eq!((mapping.schema(Role::Labels), mapping.table(Role::Labels)), (Some("odd.schema"), "people"));
+    }
+
+    #[test]
+    fn only_the_table_of_labels_can_be_left_out() {
+        let without = Mapping::parse(&["labels=", "labels="]).unwrap_err().0;
+        assert_eq!(without, ["--map labels=: another entry maps the table or one of its columns"]);
+        let without = Mapping::parse(&["labels="]).unwrap();
+        assert!(without.is_left_out(Role::Labels) && !without.is_left_out(Role::Photos));
+        assert_eq!((without.column(Role::Labels, 0), without.column(Role::Faces, 2)), (None, Some("label_id")));
+        assert!(without.keep(&["labels.born"]).unwrap_err().0[0].contains("--map labels= says"));
+        for (entries, fault) in [
+            (&["photos="][..], "this table is required"),
+            (&["labels=", "labels.name=x"], "another entry says that there is no such table"),
+            (&["labels=people", "labels="], "another entry maps the table or one of its columns"),
+        ] {
+            assert!(Mapping::parse(entries).unwrap_err().0[0].ends_with(fault), "{entries:?}");
+        }
     }
 
     #[test]

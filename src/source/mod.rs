@@ -193,7 +193,7 @@ fn read(
 ) -> Result<Vec<Candidate>, SourceError> {
     let OpenedDump { reader, head, meter, plain_file, .. } = opened;
     let Options { mapping, lenient, delimiter, warnings, .. } = options;
-    let mut builder = CandidateBuilder::new(mapping.carries_updated());
+    let mut builder = CandidateBuilder::new(mapping);
     let is_tar = is_tar(&head) && head.starts_with(PG_DUMP_TAR);
     let comparer;
     if head.starts_with(CUSTOM_FORMAT) || is_tar {

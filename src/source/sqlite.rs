@@ -70,8 +70,12 @@ pub fn query(
     let (label, label_id) = (names.column(Role::Labels, 0), names.column(Role::Faces, 2));
     let (face, updated) = (names.column(Role::Faces, 0), names.column(Role::Faces, 3));
     let joined = format!("{faces} AS faces JOIN {photos} AS photos ON {photo} = {photo_id}");
+    let labelled = match reading.mapping.is_left_out(Role::Labels) {
+        true => format!("WHERE {label_id} IS NOT NULL AND"),
+        false => format!("JOIN {labels} AS labels ON {label} = {label_id} WHERE"),
+    };
     let query = format!(
-        "SELECT {} FROM {joined} JOIN {labels} AS labels ON {label} = {label_id} WHERE {photo} IN \
+        "SELECT {} FROM {joined} {labelled} {photo} IN \
          (SELECT {photo} FROM {joined} WHERE {label_id} IS NOT NULL GROUP BY {photo} HAVING count({face}) = 1) \
          ORDER BY {updated} IS NULL DESC, {updated} DESC, {face}",
         SELECTED.map(|(role, slot)| column(role, slot)).join(", ")
@@ -137,6 +141,9 @@ impl SourceNames {
             }
         }
         catalog.check()?;
+        if mapping.is_left_out(Role::Labels) {
+            names.columns[Role::Labels as usize][0] = names.columns[Role::Faces as usize][2].clone();
+        }
         Ok(names)
     }
 
@@ -156,6 +163,9 @@ fn check_joins(connection: &Connection, names: &SourceNames, reading: &Reading<'
         return Ok(());
     }
     for (role, foreign) in [(Role::Photos, photo_id), (Role::Labels, label_id)] {
+        if reading.mapping.is_left_out(role) {
+            continue;
+        }
         let (table, id) = (&names.tables[role as usize], names.column(role, 0));
         let joins: bool = exists(format!(
             "SELECT 1 FROM {faces} AS faces JOIN {table} AS {role} ON {id} = {foreign} WHERE {label_id} IS NOT NULL"

@@ -291,7 +291,7 @@ impl Loader<'_, '_> {
     fn concerns(&self, text: &str) -> bool {
         let lower = text[..text.floor_char_boundary(1000)].to_ascii_lowercase();
         let is_named = |role: Role| lower.contains(&self.reading.mapping.table(role).to_ascii_lowercase());
-        Role::ALL.into_iter().any(is_named)
+        Role::ALL.into_iter().any(|role| !self.reading.mapping.is_left_out(role) && is_named(role))
     }
 
     /// Bounds the size of the database by the length of the script so far.

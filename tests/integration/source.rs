@@ -435,3 +435,27 @@ fn missing_pg_restore_error_names_the_package() {
         "the message of pg_restore is passed on"
     );
 }
+
+#[test]
+fn labels_need_no_table() {
+    let nameless: Vec<Candidate> = expected().into_iter().map(|c| Candidate { label_name: None, ..c }).collect();
+    for name in GALLERY {
+        let mut found = read_as(&gallery(name), usize::MAX, &["labels="]).unwrap();
+        assert!(found.iter().all(|candidate| candidate.label_name.is_none()), "{name}");
+        // A label that no table has is one, too.
+        found.retain(|candidate| nameless.iter().any(|known| known.photo_id == candidate.photo_id));
+        assert_eq!(found, nameless, "{name}");
+    }
+    let script = "PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\n\
+        CREATE TABLE photos(id INTEGER PRIMARY KEY, photo_url TEXT, source_url TEXT, posted_at TEXT);\n\
+        INSERT INTO photos VALUES(1,'https://a.test/1.jpg',NULL,NULL);\n\
+        INSERT INTO photos VALUES(2,'https://a.test/2.jpg',NULL,NULL);\n\
+        CREATE TABLE faces(id INTEGER PRIMARY KEY, photo_id INTEGER, label_id TEXT, updated_at TEXT);\n\
+        INSERT INTO faces VALUES(10,1,'ann',NULL);\nINSERT INTO faces VALUES(11,1,NULL,NULL);\n\
+        INSERT INTO faces VALUES(12,2,'ann',NULL);\nINSERT INTO faces VALUES(13,2,'bob',NULL);\nCOMMIT;\n";
+    let found = read_as(script.as_bytes(), usize::MAX, &["labels="]).unwrap();
+    let [only] = &found[..] else { panic!("photo 2 has two labelled faces: {found:?}") };
+    assert_eq!((only.photo_id.as_str(), only.face_id.as_str(), only.label_id.as_str()), ("1", "10", "ann"));
+    let error = read(script.as_bytes()).unwrap_err().to_string();
+    assert!(error.contains("table `labels` is missing") && error.contains("--map labels="), "{error}");
+}

@@ -47,7 +47,7 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
     if args.place.json { print_json(&findings) } else { print_text(&text(&findings, producer)) }?;
     match findings.faults.len() {
         0 => Ok(ExitCode::SUCCESS),
-        faults => Err(Failure::findings(format!("{} not accounted for", counted(faults as u64, "photo")))),
+        faults => Err(Failure::findings(format!("{} found", counted(faults as u64, "fault")))),
     }
 }
 

@@ -492,10 +492,11 @@ impl<'m> Catalog<'m> {
         let mut lines: Vec<String> = self.ambiguous.iter().cloned().collect();
         let mut missing = false;
         for role in Role::ALL {
-            if self.found[role as usize].is_none() {
+            if self.found[role as usize].is_none() && !self.mapping.is_left_out(role) {
                 let schema = self.mapping.schema(role).map(|schema| format!("{schema}.")).unwrap_or_default();
                 let table = self.mapping.table(role);
-                lines.push(format!("table `{schema}{table}` is missing: name it with --map {role}=TABLE"));
+                let or_none = if role == Role::Labels { ", or use --map labels= if it does not exist" } else { "" };
+                lines.push(format!("table `{schema}{table}` is missing: name it with --map {role}=TABLE{or_none}"));
                 missing = true;
             }
             lines.extend_from_slice(&self.faults[role as usize]);
