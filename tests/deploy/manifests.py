@@ -399,7 +399,7 @@ def environment(cluster):
             with_all_but_one = {name: value for name, value in given.items() if name != missing and value != "?"}
             code, errors = cluster.program.start(tuple(arguments), tuple(sorted(with_all_but_one.items())))
             named = set(re.findall(r"\b(?:FACEMILL|AWS)_[A-Z0-9_]+", errors))
-            if code != 3 or named != {missing} or len(re.findall(r"^  \S", errors, re.MULTILINE)) != 1:
+            if code != 2 or named != {missing} or len(re.findall(r"^  \S", errors, re.MULTILINE)) != 1:
                 yield f"{where}: without only {missing}, the program exits with {code}: {errors.strip()}"
         for name in REQUIRED:
             if not given.get(name):

@@ -41,7 +41,7 @@ class Compose(unittest.TestCase):
                     values = {k: re.sub(r"\$\{\w+:-(\w+)\}", r"\1", v) for k, v in given.items()}
                     del values["FACEMILL_REDIS_URL"]
                     code, errors = PROGRAM.start(tuple(command), tuple(sorted(values.items())))
-                    self.assertEqual(code, 3, errors)
+                    self.assertEqual(code, 2, errors)
                     self.assertEqual(len(re.findall(r"^  \S", errors, re.MULTILINE)), 1, errors)
 
     def test_workers_have_a_grace_period_and_a_read_only_root(self):
