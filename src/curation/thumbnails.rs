@@ -8,15 +8,14 @@ use std::sync::Mutex;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use image::RgbImage;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use tokio::task::spawn_blocking;
 
 use super::error::ApiError;
 use super::part::lock;
 use crate::domain::ContentHash;
-use crate::vision::image::{Limits, decode, encode_preview};
-use crate::vision::resample::resize;
+use crate::vision::image::Limits;
+use crate::vision::preview::preview;
 
 /// What a thumbnail is made from, and how wide it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -170,22 +169,23 @@ impl Files {
 }
 
 fn make(picture: &[u8], wanted: Thumbnail) -> Result<Bytes, ApiError> {
-    let broken = |error: &dyn std::fmt::Display| ApiError::internal(format!("cannot scale a picture: {error}"));
-    let pixels: RgbImage = decode(picture, Thumbnails::LIMITS).map_err(|error| broken(&error))?;
-    let pixels = match wanted {
-        Thumbnail::Crop(_, size) => resize(&pixels, size, size),
-        Thumbnail::Original(_) => pixels,
+    let longest = match wanted {
+        Thumbnail::Crop(_, size) => size,
+        Thumbnail::Original(_) => u32::MAX,
     };
-    encode_preview(&pixels).map(Bytes::from).map_err(|error| broken(&error))
+    let made = preview(picture, longest, Thumbnails::LIMITS);
+    made.map(Bytes::from).map_err(|error| ApiError::internal(format!("cannot scale a picture: {error}")))
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use image::RgbImage;
+
     use super::*;
     use crate::domain::ImageFormat;
-    use crate::vision::image::encode;
+    use crate::vision::image::{decode, encode};
 
     fn picture() -> Bytes {
         encode(&RgbImage::from_pixel(512, 512, image::Rgb([200, 100, 50])), ImageFormat::Png).unwrap().into()
