@@ -4,10 +4,12 @@ mod border;
 mod filters;
 mod grid;
 mod latency;
+mod recrop;
 mod report;
 mod sign_in;
 mod single;
 mod story;
+mod suggested;
 mod training;
 
 use std::path::Path;

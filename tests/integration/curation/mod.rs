@@ -11,7 +11,7 @@ mod judging;
 mod lists;
 mod pictures;
 mod schema;
-mod suggested;
+pub mod suggested;
 mod training;
 mod users;
 mod verdicts;

@@ -10,6 +10,26 @@ use support::curation::CuratedRun;
 
 use super::client::{ApiClient, verdict};
 
+/// The photos in the order that `facemill suggest` prints.
+pub fn suggested_photos(run: &CuratedRun) -> Vec<String> {
+    let index = run.path().join("other.sqlite").display().to_string();
+    let mut command = run.command(&["suggest", "--json", "--limit", "100", "--where", "size>=1", "--index", &index]);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let suggested: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&suggested["method"], &suggested["candidates"]), (&"typical".into(), &60.into()), "{suggested}");
+    let id = |face: &Value| face["photo_id"].as_str().map_or_else(|| face["photo_id"].to_string(), str::to_owned);
+    suggested["faces"].as_array().unwrap().iter().map(id).collect()
+}
+
+/// Waits until the server has made its suggested order.
+pub async fn wait_for_order(api: &ApiClient, expected: &[String]) {
+    let began = Instant::now();
+    while photos(api).await != expected {
+        assert!(began.elapsed() < Duration::from_secs(60), "the list is not in the suggested order");
+    }
+}
+
 /// The photos in the suggested order, without random faces among them.
 async fn photos(api: &ApiClient) -> Vec<String> {
     let list = api.open_list("size>=1", "suggested", "single", "tab").await;
@@ -20,22 +40,11 @@ async fn photos(api: &ApiClient) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_is_in_the_suggested_order_as_soon_as_it_is_made() {
     let run = CuratedRun::in_folder(60).await;
-    let index = run.path().join("other.sqlite").display().to_string();
-    let mut command = run.command(&["suggest", "--json", "--limit", "100", "--where", "size>=1", "--index", &index]);
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let suggested: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&suggested["method"], &suggested["candidates"]), (&"typical".into(), &60.into()), "{suggested}");
-    let id = |face: &Value| face["photo_id"].as_str().map_or_else(|| face["photo_id"].to_string(), str::to_owned);
-    let expected: Vec<String> = suggested["faces"].as_array().unwrap().iter().map(id).collect();
+    let expected = suggested_photos(&run);
     assert_eq!(expected.len(), 60);
-
     let server = run.serve(&[]);
     let api = ApiClient::of(&server);
-    let began = Instant::now();
-    while photos(&api).await != expected {
-        assert!(began.elapsed() < Duration::from_secs(60), "the list is not in the suggested order");
-    }
+    wait_for_order(&api, &expected).await;
     // People get the same faces, with random ones among them, and the log says which is which.
     let list = api.open_list("status in (ready, predicted)", "suggested", "single", "tab").await;
     let entries = api.entries(&list, "tab").await;
