@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use futures::future::LocalBoxFuture;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +31,8 @@ pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, 
 
 fn block_on_within<T>(thread_limit: Duration, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::broken)?;
+    // One type for the futures of all commands: the runtime's code for each would be large.
+    let work: LocalBoxFuture<'_, _> = Box::pin(work);
     let result = runtime.block_on(work);
     runtime.shutdown_timeout(thread_limit);
     result

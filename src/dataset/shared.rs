@@ -1,5 +1,6 @@
 //! One index for many readers and a writer of one process.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
@@ -25,6 +26,8 @@ impl IndexAccess for Index {
     }
 }
 
+type Work = Box<dyn FnOnce(&mut Index) -> Box<dyn Any + Send> + Send>;
+
 /// An index that tasks share. Clones refer to the same index. Work is done in the order in which it is asked for, on a
 /// thread for blocking work.
 #[derive(Clone)]
@@ -40,6 +43,12 @@ impl SharedIndex {
     /// # Panics
     /// The work panics.
     pub async fn with<T: Send + 'static>(&self, work: impl FnOnce(&mut Index) -> T + Send + 'static) -> T {
+        let done = self.run(Box::new(|index| Box::new(work(index)))).await;
+        *done.downcast().expect("the work returns this type")
+    }
+
+    /// [`SharedIndex::with`] for every kind of work: each would be a kind of task for the runtime, whose code is large.
+    async fn run(&self, work: Work) -> Box<dyn Any + Send> {
         let mut index = self.0.clone().lock_owned().await;
         match spawn_blocking(move || work(&mut index)).await.map_err(tokio::task::JoinError::try_into_panic) {
             Ok(done) => done,
