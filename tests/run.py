@@ -45,7 +45,9 @@ def run(filters):
     """Runs the tests and prints their output as it comes. Returns the exit code, the times and the ignored tests.
 
     The examples in docstrings run on their own afterwards: rustdoc does not know the unstable options."""
-    arguments = ["-Zunstable-options", "--report-time"]
+    # Many tests wait for a server to start or to answer.
+    threads = 2 * len(os.sched_getaffinity(0))
+    arguments = ["-Zunstable-options", "--report-time", f"--test-threads={threads}"]
     times, ignored = {}, {}
     if reference_data():
         arguments.append("--include-ignored")
