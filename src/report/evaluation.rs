@@ -8,8 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::domain::calendar;
 use crate::services::evaluation::{Consistency, LearningPoint, ModelEvaluation};
 use crate::training::evaluation::{CalibrationBin, CurvePoint, Figure, Slice};
-use crate::web;
-use crate::web::html::EscapedHtml;
+use crate::web::html::{EscapedHtml, PageHead};
 
 const STYLE: &str = include_str!("evaluation.css");
 /// Width and height of a chart in its own units.
@@ -25,17 +24,9 @@ pub fn evaluation_page(found: &ModelEvaluation, made_at: u64) -> String {
 
 fn write_page(page: &mut String, found: &ModelEvaluation, made_at: u64) -> fmt::Result {
     let name = EscapedHtml(&found.model);
-    write!(
-        page,
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; \
-         style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"referrer\" content=\"no-referrer\">\n\
-         <title>facemill: {name}</title>\n<style>\n{}{STYLE}</style>\n</head>\n<body>\n<main>\n\
-         <header>\n<p class=\"brand\">facemill</p>\n<h1>{name}</h1>\n",
-        web::STYLE,
-    )?;
+    let title = format_args!("facemill: {name}");
+    let head = PageHead { title, images: "data:", script: None, style: STYLE };
+    writeln!(page, "{head}<main>\n<header>\n<p class=\"brand\">facemill</p>\n<h1>{name}</h1>")?;
     let evaluation = &found.evaluation;
     writeln!(
         page,

@@ -7,17 +7,13 @@ use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::{self, Write};
 
-use base64::Engine;
-use sha2::Digest;
-
 use super::pictures::{Pictures, RejectedPhotos};
 use super::records::FaceRecord;
 use super::tally::{Funnel, HostTally, ReportTally};
 use crate::dataset::placeholder::{Placeholder, Placeholders};
 use crate::domain::{Id, RunName, calendar};
 use crate::objects::ObjectKey;
-use crate::web;
-use crate::web::html::{self, EscapedHtml, Grouped, Percent, end_table, share, table};
+use crate::web::html::{self, EscapedHtml, Grouped, PageHead, Percent, end_table, share, table};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -55,20 +51,9 @@ pub struct ReportPage {
 
 impl ReportPage {
     pub fn begin(file: &mut dyn Write, about: &About) -> io::Result<Self> {
-        let script_hash = base64::engine::general_purpose::STANDARD.encode(sha2::Sha256::digest(SCRIPT));
-        write!(
-            file,
-            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-             <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src 'self' file:; \
-             style-src 'unsafe-inline'; script-src 'sha256-{script_hash}'; base-uri 'none'; form-action 'none'\">\n\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-             <meta name=\"referrer\" content=\"no-referrer\">\n\
-             <title>facemill: {}</title>\n<style>\n{}{}{STYLE}</style>\n</head>\n<body>\n\
-             <script type=\"application/json\" id=\"faces\">[",
-            about.title(),
-            web::STYLE,
-            html::STYLE,
-        )?;
+        let title = format_args!("facemill: {}", about.title());
+        let head = PageHead { title, images: "'self' file:", script: Some(SCRIPT), style: STYLE };
+        write!(file, "{head}<script type=\"application/json\" id=\"faces\">[")?;
         Ok(Self { faces: 0 })
     }
 

@@ -3,11 +3,45 @@
 use std::fmt::{self, Display};
 use std::io::{self, Write};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use sha2::Digest;
+
 use crate::dataset::balance::{Balance, BalanceShare, CapEffect, Grouping};
 use crate::dataset::quality_histogram::QualityHistogram;
 
 /// The style of these parts, after that of all pages.
 pub const STYLE: &str = include_str!("page.css");
+
+/// The beginning of a page that opens from a file and loads nothing from elsewhere, up to the start of its body.
+pub struct PageHead<'a, T> {
+    /// Escaped.
+    pub title: T,
+    /// Where its pictures may be, in the words of a content security policy.
+    pub images: &'a str,
+    /// The only script that may run.
+    pub script: Option<&'a str>,
+    /// The page's own style, after that of all pages and of the parts here.
+    pub style: &'a str,
+}
+
+impl<T: Display> Display for PageHead<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { title, images, script, style } = self;
+        let allowed = |script: &str| format!("script-src 'sha256-{}'; ", STANDARD.encode(sha2::Sha256::digest(script)));
+        let scripts = script.map(allowed).unwrap_or_default();
+        write!(
+            f,
+            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+             <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src {images}; \
+             style-src 'unsafe-inline'; {scripts}base-uri 'none'; form-action 'none'\">\n\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+             <meta name=\"referrer\" content=\"no-referrer\">\n\
+             <title>{title}</title>\n<style>\n{}{STYLE}{style}</style>\n</head>\n<body>\n",
+            super::STYLE,
+        )
+    }
+}
 
 /// Displays untrusted text escaped for HTML, between tags or in a quoted attribute.
 pub struct EscapedHtml<'a>(pub &'a str);
@@ -166,6 +200,19 @@ pub fn balance(file: &mut dyn Write, balance: &Balance) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_allows_its_own_script_only() {
+        let page = |script| {
+            PageHead { title: EscapedHtml("a<b"), images: "data:", script, style: "p { margin: 0; }" }.to_string()
+        };
+        let without = page(None);
+        assert!(without.contains("img-src data:; style-src 'unsafe-inline'; base-uri 'none'"), "{without}");
+        assert!(without.contains("<title>a&lt;b</title>") && without.contains("p { margin: 0; }</style>"), "{without}");
+        // printf 'abc' | openssl dgst -sha256 -binary | base64
+        let script = "script-src 'sha256-ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0='; base-uri 'none'";
+        assert!(page(Some("abc")).contains(script));
+    }
 
     #[test]
     fn counts_and_percents_are_formatted() {

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::{Card, Sheet, SheetFace, TERMS};
 use crate::domain::ContentHash;
-use crate::web::html::{self, EscapedHtml};
+use crate::web::html::{self, EscapedHtml, PageHead};
 
 /// Width and height of a face on a sheet, pixels.
 pub const THUMBNAIL: u32 = 96;
@@ -25,17 +25,11 @@ impl Card {
     fn write_page(&self, file: &mut dyn Write, thumbnails: &HashMap<ContentHash, Vec<u8>>) -> io::Result<()> {
         let Self { title, summary, facts, balance, histograms, sheets } = self;
         let title = EscapedHtml(title);
+        let (head, summary) =
+            (PageHead { title: &title, images: "data:", script: None, style: "" }, EscapedHtml(summary));
         writeln!(
             file,
-            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-             <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; \
-             style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\">\n\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-             <title>{title}</title>\n<style>\n{}{}</style>\n</head>\n<body>\n<main>\n\
-             <header>\n<p class=\"brand\">facemill</p>\n<h1>{title}</h1>\n<p>{}</p>\n</header>\n<section>",
-            crate::web::STYLE,
-            html::STYLE,
-            EscapedHtml(summary),
+            "{head}<main>\n<header>\n<p class=\"brand\">facemill</p>\n<h1>{title}</h1>\n<p>{summary}</p>\n</header>\n<section>"
         )?;
         html::facts(file, facts.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
         writeln!(file, "</section>")?;
