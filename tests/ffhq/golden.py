@@ -1,15 +1,16 @@
-"""Golden vectors for `--align ffhq` and `--fill ffhq`: `python golden.py > ../data/ffhq.json`.
+"""Golden vectors for `--align ffhq` and `--fill ffhq`, written to `tests/data/ffhq.json`:
+
+    PYTHONPATH=.cache/python-datasets python3 tests/ffhq/golden.py > tests/data/ffhq.json
 
 Written from the description in Karras et al., arXiv 1710.10196, appendix C, and from what is publicly known of the script
 that remakes FFHQ: reflected padding, a Gaussian blur that grows outwards, and a fade to the median. It shares no code with
-facemill. Needs numpy, scipy and Pillow.
+facemill. Needs numpy and Pillow. `tests/integration/ffhq.rs` runs it, and compares what it prints with the file.
 """
 
 import json
 
 import numpy
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 
 
 def wave(at, period):
@@ -51,6 +52,19 @@ class OrientedSquare:
         ])
 
 
+def blurred_along(image, axis, sigma):
+    """One axis of a Gaussian blur that ends at four sigma; beyond its edge the image is mirrored, the edge included."""
+    radius = int(4 * sigma + 0.5)
+    weights = numpy.exp(-0.5 * (numpy.arange(-radius, radius + 1) / sigma) ** 2)
+    weights /= weights.sum()
+    around = [(0, 0)] * image.ndim
+    around[axis] = (radius, radius)
+    wide = numpy.moveaxis(numpy.pad(image.astype(float), around, "symmetric"), axis, 0)
+    length = image.shape[axis]
+    total = sum(weight * wide[at:at + length] for at, weight in enumerate(weights))
+    return numpy.moveaxis(total, 0, axis).astype(numpy.float32)
+
+
 def padded(pixels, square):
     """The image with what FFHQ puts beyond the photo, the corners in it, and the pad; None where nothing is padded."""
     corners, side = square.corners.copy(), square.side
@@ -76,7 +90,7 @@ def padded(pixels, square):
     across = 1 - numpy.minimum(columns / pad[0], columns[::-1] / pad[2])
     outwards = numpy.maximum(down[:, None], across[None, :])[:, :, None]
     sigma = 0.02 * side
-    blurred = gaussian_filter(wide, [sigma, sigma, 0])
+    blurred = blurred_along(blurred_along(wide, 0, sigma), 1, sigma)
     wide = wide + (blurred - wide) * numpy.clip(3 * outwards + 1, 0, 1)
     middle = numpy.median(wide, axis=(0, 1))
     wide = wide + (middle - wide) * numpy.clip(outwards, 0, 1)
