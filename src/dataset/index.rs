@@ -91,10 +91,10 @@ pub struct Index {
 
 impl Index {
     /// "fidx" in the file's header.
-    const APPLICATION_ID: i32 = 0x6669_6478;
+    pub(super) const APPLICATION_ID: i32 = 0x6669_6478;
     /// Grows with every change of the schema or of what is stored; a file of another schema is made anew.
     const SCHEMA: i32 = 14;
-    const BUSY: Duration = Duration::from_secs(10);
+    pub(super) const BUSY: Duration = Duration::from_secs(10);
 
     /// Opens the index of a run, or makes an empty one. A file of another run, or of another version of the program, is
     /// emptied.
@@ -473,9 +473,17 @@ impl Index {
 
     /// The face of one photo.
     pub fn face(&self, photo_id: &Id) -> Result<Option<Face>, IndexError> {
+        self.photo_reader()?(photo_id)
+    }
+
+    /// Reads the faces of photos, one after the other.
+    pub fn photo_reader(&self) -> Result<impl FnMut(&Id) -> Result<Option<Face>, IndexError> + '_, IndexError> {
         let sql = format!("{} WHERE photo_id = ?1", rows::SELECT_FACE);
-        let found = self.connection.query_row(&sql, [photo_id.as_str()], rows::face);
-        found.optional().map_err(|error| self.failed(error))
+        let mut by_id = self.connection.prepare_cached(&sql).map_err(|error| self.failed(error))?;
+        Ok(move |photo_id: &Id| {
+            let found = by_id.query_row([photo_id.as_str()], rows::face).optional();
+            found.map_err(|error| self.failed(error))
+        })
     }
 
     /// How many photos ended alike.
@@ -490,19 +498,6 @@ impl Index {
     /// The originals that many photos or labels share, and the `limit` largest of them.
     pub fn placeholders(&self, limit: usize) -> Result<Placeholders, IndexError> {
         placeholders(&self.connection, limit).map_err(|error| self.failed(error))
-    }
-
-    /// The same from the file of a run's index, as it was left, without its faces; none if there is no such index.
-    pub fn stored_placeholders(path: &Path, run: &RunName, limit: usize) -> Result<Option<Placeholders>, IndexError> {
-        let failed = |error| IndexError::Failed { path: path.into(), error };
-        if !path.is_file() {
-            return Ok(None);
-        }
-        let connection = Connection::open(path).map_err(failed)?;
-        connection.busy_timeout(Self::BUSY).map_err(failed)?;
-        let is_index = pragma(&connection, "application_id").map_err(failed)? == Self::APPLICATION_ID
-            && fits(&connection, run).map_err(failed)?;
-        is_index.then(|| placeholders(&connection, limit)).transpose().map_err(failed)
     }
 
     /// Whether the photo has ended.
@@ -543,12 +538,12 @@ impl Index {
 }
 
 /// Whether the file is an index of the run in the present schema.
-fn fits(connection: &Connection, run: &RunName) -> rusqlite::Result<bool> {
+pub(super) fn fits(connection: &Connection, run: &RunName) -> rusqlite::Result<bool> {
     let has_schema = pragma(connection, "user_version")? == Index::SCHEMA;
     Ok(has_schema && meta(connection, "run")?.as_deref() == Some(run.as_str()))
 }
 
-fn placeholders(connection: &Connection, limit: usize) -> rusqlite::Result<Placeholders> {
+pub(super) fn placeholders(connection: &Connection, limit: usize) -> rusqlite::Result<Placeholders> {
     let mut select = connection.prepare_cached(rows::SELECT_PLACEHOLDERS)?;
     let mut found = Placeholders::default();
     let mut shared = select.query(params![Placeholder::MIN_LABELS, Placeholder::MIN_PHOTOS])?;
@@ -566,7 +561,7 @@ fn placeholders(connection: &Connection, limit: usize) -> rusqlite::Result<Place
     Ok(found)
 }
 
-fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<i32> {
+pub(super) fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<i32> {
     connection.pragma_query_value(None, name, |row| row.get(0))
 }
 
@@ -578,7 +573,7 @@ fn meta(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>>
     connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0)).optional()
 }
 
-fn verdict_position(connection: &Connection) -> rusqlite::Result<LogPosition> {
+pub(super) fn verdict_position(connection: &Connection) -> rusqlite::Result<LogPosition> {
     Ok(meta(connection, "verdicts")?.and_then(|position| position.parse().ok()).unwrap_or_default())
 }
 

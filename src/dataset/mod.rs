@@ -45,6 +45,7 @@ mod removal;
 mod rows;
 pub mod selection;
 pub mod shared;
+pub mod stored;
 pub mod suggested;
 pub mod verdict_history;
 mod verdict_table;

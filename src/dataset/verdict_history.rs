@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::index::{Index, IndexError};
 use super::rows;
-use super::verdict_table::{COLUMNS, on_crop, verdict};
+use super::verdict_table::{self, COLUMNS, on_crop, verdict};
 use crate::domain::{ContentHash, Id, Verdict};
 
 /// How many judgements a person made in an hour. Undos and imports do not count.
@@ -36,16 +36,8 @@ pub struct Sample {
 impl Index {
     /// All verdicts on a photo, also on its earlier crops, and on a crop, in the order of the log; the last `limit`.
     pub fn verdict_history(&self, photo_id: &Id, crop: ContentHash, limit: usize) -> Result<Vec<Verdict>, IndexError> {
-        let read = || {
-            let sql = format!(
-                "SELECT {COLUMNS} FROM (SELECT * FROM verdicts WHERE crop = ?1 OR photo_id = ?2
-                 ORDER BY number DESC LIMIT ?3) ORDER BY number"
-            );
-            let mut read = self.connection.prepare_cached(&sql)?;
-            let found = read.query_map(params![crop.as_bytes(), photo_id.as_str(), limit as i64], verdict)?;
-            found.collect::<rusqlite::Result<_>>()
-        };
-        read().map_err(|error| self.failed(error))
+        let history = verdict_table::history(&self.connection, photo_id, Some(crop), limit);
+        history.map_err(|error| self.failed(error))
     }
 
     /// The verdicts that count on the earlier crops of a photo, in the order of the log. They do not count for `crop`, the

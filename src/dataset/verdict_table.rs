@@ -22,6 +22,23 @@ pub fn on_crop(connection: &Connection, crop: ContentHash) -> rusqlite::Result<C
     Ok(verdicts.and_then(|verdicts| serde_json::from_str(&verdicts).ok()).unwrap_or_default())
 }
 
+/// The last `limit` verdicts on a photo, also on its earlier crops, and on a crop, in the order of the log.
+pub(super) fn history(
+    connection: &Connection,
+    photo_id: &Id,
+    crop: Option<ContentHash>,
+    limit: usize,
+) -> rusqlite::Result<Vec<Verdict>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM (SELECT * FROM verdicts WHERE crop = ?1 OR photo_id = ?2
+         ORDER BY number DESC LIMIT ?3) ORDER BY number"
+    );
+    let mut read = connection.prepare_cached(&sql)?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let crop = crop.as_ref().map(|crop| crop.as_bytes());
+    read.query_map(params![crop, photo_id.as_str(), limit], verdict)?.collect()
+}
+
 /// Adds verdicts up to `position`. Returns what counts now for the faces whose crops they are about, by their keys.
 pub(super) fn add(
     transaction: &Transaction<'_>,

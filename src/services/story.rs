@@ -6,12 +6,13 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::archive::records::Records;
+use crate::dataset::stored::StoredVerdicts;
 use crate::domain::calendar;
-use crate::domain::{Cause, ContentHash, Facts, Judgement, NgReason, Photo, PhotoKey, StageName, State, Verdict};
+use crate::domain::{Cause, ContentHash, Facts, Id, Judgement, NgReason, Photo, PhotoKey, StageName, State, Verdict};
 use crate::ledger::{Event, Ledger, PhotoStatus};
 use crate::objects::{ObjectError, ObjectKey};
 use crate::server_error::ServerError;
-use crate::verdicts::{CropVerdicts, LogPosition, VerdictLog};
+use crate::verdicts::{CropVerdicts, VerdictLog};
 
 /// All facts about a photo.
 #[derive(Debug, Serialize)]
@@ -32,6 +33,8 @@ pub struct Story {
     /// The verdicts on the photo that no other replaces; empty unless they were asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     verdicts: Vec<StoryVerdict>,
+    #[serde(skip)]
+    is_taken_down: bool,
 }
 
 /// A verdict on a crop of the photo.
@@ -64,14 +67,30 @@ impl Story {
         Ok(Some(Self::of(key.clone(), status, history, jaeger)))
     }
 
-    /// Adds the verdicts of people. Reads the whole log.
-    pub async fn with_verdicts(mut self, log: &VerdictLog) -> Result<Self, ObjectError> {
-        let crop = self.photo.as_ref().and_then(|photo| photo.facts.crop.as_ref()).map(|crop| crop.sha256);
+    pub fn photo_id(&self) -> &Id {
+        &self.key.photo_id
+    }
+
+    /// The crop that the photo has now.
+    pub fn crop(&self) -> Option<ContentHash> {
+        self.photo.as_ref().and_then(|photo| photo.facts.crop.as_ref()).map(|crop| crop.sha256)
+    }
+
+    /// Adds the verdicts of people. `known`: those on the photo and its crop up to a position, from where the log is read;
+    /// the default reads the whole log.
+    pub async fn with_verdicts(mut self, log: &VerdictLog, known: StoredVerdicts) -> Result<Self, ObjectError> {
+        // A photo that was taken down has none. An index that does not know that yet may have some.
+        if self.is_taken_down {
+            return Ok(self);
+        }
+        let crop = self.crop();
         let mut by_crop: BTreeMap<ContentHash, CropVerdicts> = BTreeMap::new();
-        let photo_id = self.key.photo_id.clone();
-        log.read(&mut LogPosition::default(), |verdict| {
-            if verdict.photo_id == photo_id || Some(verdict.crop) == crop {
-                by_crop.entry(verdict.crop).or_default().apply(verdict);
+        let mut add = |verdict: Verdict| by_crop.entry(verdict.crop).or_default().apply(verdict);
+        let StoredVerdicts { verdicts, mut to } = known;
+        verdicts.into_iter().for_each(&mut add);
+        log.read(&mut to, |verdict| {
+            if verdict.photo_id == self.key.photo_id || Some(verdict.crop) == crop {
+                add(verdict);
             }
         })
         .await?;
@@ -101,6 +120,7 @@ impl Story {
             photo,
             objects: [original, crop].into_iter().flatten().map(|key| key.to_string()).collect(),
             verdicts: Vec::new(),
+            is_taken_down,
         }
     }
 

@@ -2,11 +2,15 @@
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 
-use facemill::domain::{Ending, Message, Position, StageName};
+use facemill::domain::{Ending, Judgement, Message, Position, RunName, Selection, StageName, Verdict, View};
 use facemill::ledger::Ledger;
 use facemill::ledger::sqlite::Sqlite;
+use facemill::objects::ObjectKey;
+use facemill::objects::folder::Folder;
 use facemill::sqlite::{Access, Database};
+use facemill::verdicts::{VerdictLog, VerdictWriter};
 use serde_json::{Value, json};
 use support::faces::photo;
 use support::servers::process::wait_for;
@@ -93,6 +97,65 @@ async fn judgements_of_a_file_are_stored_once_and_exported() {
     let other = run_folder(4).await;
     printed(&verdicts(other.path(), &["import", copy.to_str().unwrap()]));
     assert_eq!(exported(other.path(), &[]), all);
+}
+
+fn program(out: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_facemill"));
+    command.args(arguments).arg("--out").arg(out).env("XDG_CACHE_HOME", out.join("cache")).output().unwrap()
+}
+
+/// Who has given the verdicts that `facemill why` lists.
+fn judged_by(out: &Path, photo: &str) -> Vec<String> {
+    let story: Value = serde_json::from_str(printed(&program(out, &["why", photo, "--json"]))).unwrap();
+    let verdicts = story["verdicts"].as_array().cloned().unwrap_or_default();
+    verdicts.iter().map(|verdict| verdict["by"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_reads_what_the_index_does_not_have() {
+    let folder = run_folder(2).await;
+    let out = folder.path();
+    let csv = out.join("labels.csv");
+    std::fs::write(&csv, "photo_id,status,by\n0,ok,ada\n1,ok,ada\n").unwrap();
+    printed(&verdicts(out, &["import", csv.to_str().unwrap()]));
+    printed(&program(out, &["faces", "--count"]));
+    assert_eq!(judged_by(out, "0"), ["ada"]);
+    let log = VerdictLog::new(Arc::new(Folder::at(out)), RunName::default());
+    let later = Verdict {
+        id: "later".parse().unwrap(),
+        photo_id: 0.into(),
+        crop: photo(0).facts.crop.unwrap().sha256,
+        judgement: Judgement::Ng,
+        reason: None,
+        by: "grace".into(),
+        at: 1_900_000_000_000,
+        replaces: vec![],
+        selection: Selection::Filter,
+        view: View::Single,
+        repeat: false,
+        seen: None,
+    };
+    VerdictWriter::open(log, |_| ()).await.unwrap().append(&[later]).await.unwrap();
+    // What the index has of the log is not read again.
+    let segment = out.join(ObjectKey::verdicts(&RunName::default(), 1).as_str());
+    let whole = std::fs::read(&segment).unwrap();
+    std::fs::write(&segment, [b"damaged".as_slice(), &whole[7..]].concat()).unwrap();
+    assert_eq!(judged_by(out, "0"), ["ada", "grace"]);
+    let index = out.join("index.sqlite");
+    let known = std::fs::read(&index).unwrap();
+    std::fs::remove_file(&index).unwrap();
+    let failed = program(out, &["why", "0"]);
+    assert!(text(&failed.stderr).contains("line 1"), "{}", text(&failed.stderr));
+    std::fs::write(&segment, whole).unwrap();
+    assert_eq!(judged_by(out, "0"), ["ada", "grace"]);
+
+    // An index that does not know of a takedown still has the verdicts.
+    printed(&program(out, &["takedown", "--photo", "0", "--yes"]));
+    for file in ["index.sqlite-wal", "index.sqlite-shm"] {
+        let _ = std::fs::remove_file(out.join(file));
+    }
+    std::fs::write(&index, known).unwrap();
+    assert_eq!((judged_by(out, "0"), judged_by(out, "1")), (vec![], vec!["ada".to_owned()]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use crate::cli::failure::Failure;
 use crate::cli::progress::Bars;
 use crate::dataset::placeholder::Placeholders;
+use crate::dataset::stored::StoredVerdicts;
 use crate::dataset::{Index, IndexSource};
 use crate::domain::{ContentHash, Id, RunName};
 use crate::services::run_target::RunTarget;
+use crate::services::story::Story;
 
 #[derive(Debug, clap::Args)]
 pub struct IndexArgs {
@@ -31,6 +33,16 @@ impl IndexArgs {
             Some(path) => Ok(path),
             None => cached(target),
         }
+    }
+
+    /// The verdicts on a photo as of the last time that the index was filled; none without an index.
+    pub fn stored_verdicts(&self, target: &RunTarget, story: &Story) -> StoredVerdicts {
+        let path = self.path(target).ok();
+        let stored = path.and_then(|path| {
+            // The index is only a cache: what is wrong with it is said by those who need it.
+            Index::stored_verdicts(&path, &target.run, story.photo_id(), story.crop()).ok().flatten()
+        });
+        stored.unwrap_or_default()
     }
 }
 

@@ -53,7 +53,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         let unknown = || Failure::findings(format!("run {} has no photo {}", key.run, key.photo_id));
         let story = story.map_err(Failure::broken)?.ok_or_else(unknown)?;
         let log = VerdictLog::new(place.objects.clone(), place.run.clone());
-        story.with_verdicts(&log).await.map_err(Failure::broken)
+        let known = args.index.stored_verdicts(&place, &story);
+        story.with_verdicts(&log, known).await.map_err(Failure::broken)
     })?;
     if args.place.json { print_json(&story) } else { print_text(&story.text()) }?;
     Ok(ExitCode::SUCCESS)
