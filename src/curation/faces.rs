@@ -15,6 +15,7 @@ use super::request::{MAX_ITEMS, Params};
 use super::state::Shared;
 use crate::archive::predictions::Predictions;
 use crate::archive::run_classifier::ClassifierChange;
+use crate::dataset::identities::FaceIdentity;
 use crate::dataset::page::{Order, Sort};
 use crate::dataset::{Cursor, Direction, Face, FaceStatus, IndexError};
 use crate::domain::{Align, ContentHash, Fill, Id, Judgement, NgReason, PhotoKey, Quality, Search, Verdict};
@@ -132,6 +133,8 @@ struct FaceDetails {
     damaged: Option<String>,
     /// The near-duplicates, the best first.
     group: Vec<FaceRow>,
+    /// Whom the face looks like; none if it looks like no other one.
+    identity: Option<FaceIdentity>,
     history: Vec<Verdict>,
     /// What counts on earlier crops of the photo, but not on this one.
     earlier: Vec<EarlierVerdict>,
@@ -219,10 +222,10 @@ pub async fn one(
         let card = Card::of(&face, &verdicts, related, index.threshold(), sealed);
         let history = index.verdict_history(&face.photo_id, face.crop, HISTORY)?;
         let earlier = index.earlier_verdicts(&face.photo_id, face.crop)?;
-        Ok::<_, IndexError>(Some((face, card, group, history, earlier)))
+        Ok::<_, IndexError>(Some((face, card, group, index.identity_of(row), history, earlier)))
     });
     let unknown = || ApiError::not_found("the run has no face of this photo");
-    let (face, card, group, history, earlier) = found.await?.ok_or_else(unknown)?;
+    let (face, card, group, identity, history, earlier) = found.await?.ok_or_else(unknown)?;
     let key = PhotoKey { run: shared.run.clone(), photo_id: id };
     let story = Story::read(&key, &*shared.ledger, shared.records.as_ref(), shared.jaeger.as_deref()).await?;
     let trace_id = key.trace().trace_id_hex();
@@ -254,6 +257,7 @@ pub async fn one(
         columns: face.columns,
         damaged: face.damaged,
         group,
+        identity,
         history,
         earlier: earlier.iter().map(EarlierVerdict::from).collect(),
         predictions: predictions(&shared, face.crop).await?,

@@ -34,6 +34,8 @@ struct Statistics {
     /// Faces of the run, and OK ones that are still wanted.
     total: u64,
     left: u64,
+    /// Faces that look like the person of another label; none before the first search for identities.
+    wrong_persons: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -76,9 +78,10 @@ pub async fn statistics(State(shared): State<Shared>, _person: Person, uri: Uri)
     Params::read(&uri, &[])?;
     let read = shared.index.with(|index| {
         let counts = index.status_counts(&Query::ALL, index.threshold());
-        Ok::<_, IndexError>((index.verdict_hours(0)?, index.agreements()?, index.ok_left()?, counts))
+        let wrong_persons = index.identities_version()?.map(|_| index.suspects().len() as u64);
+        Ok::<_, IndexError>((index.verdict_hours(0)?, index.agreements()?, index.ok_left()?, counts, wrong_persons))
     });
-    let (hours, agreements, ok_left, counts) = read.await?;
+    let (hours, agreements, ok_left, counts, wrong_persons) = read.await?;
     let this_hour = now().as_secs() / SECONDS_AN_HOUR;
     let statistics = Statistics {
         by_day: by_day(&hours, this_hour),
@@ -88,6 +91,7 @@ pub async fn statistics(State(shared): State<Shared>, _person: Person, uri: Uri)
         ok_left,
         total: counts.total(),
         left: shared.wanted.saturating_sub(counts.all[FaceStatus::Ok as usize]),
+        wrong_persons,
     };
     Ok(json_response(StatusCode::OK, &statistics))
 }

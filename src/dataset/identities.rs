@@ -47,6 +47,16 @@ pub struct Suspect {
     pub identity: u32,
 }
 
+/// The identity of a face.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FaceIdentity {
+    pub number: u32,
+    /// Faces of the run that are in it, this one included.
+    pub faces: u64,
+    /// The label of the faces that it looks like, if its own is probably wrong.
+    pub looks_like: Option<String>,
+}
+
 /// Pairs of faces in one identity.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct PairCounts {
@@ -83,6 +93,17 @@ impl Index {
         })?;
         self.columns.set_identities(&of_keys);
         self.catch_up(before)
+    }
+
+    /// The identity of a row; none if its face looks like no other one.
+    pub fn identity_of(&self, row: usize) -> Option<FaceIdentity> {
+        let number = |row| self.columns.number(Number::Identity, row);
+        let own = Some(number(row)).filter(|own| !own.is_nan())?;
+        let mut faces = 0;
+        self.columns.present().each(|other| faces += u64::from(number(other) == own));
+        let wrong = self.columns.wrong_persons().iter().find(|wrong| wrong.row == row);
+        let looks_like = wrong.map(|wrong| self.columns.label_name(wrong.looks_like).to_owned());
+        Some(FaceIdentity { number: own as u32, faces, looks_like })
     }
 
     /// The faces whose label disagrees with their look, in the order of their photo ids.

@@ -1,7 +1,8 @@
 // Everything about one face.
 
 import { ApiError, get, patiently, post } from "./api.js";
-import { ask, button, element, table } from "./elements.js";
+import { path } from "./address.js";
+import { ask, button, element, link, table } from "./elements.js";
 import { describe, factRows, landmarks, nameOf, original, words } from "./facts.js";
 import { crop } from "./grid.js";
 import { JUDGEMENTS, overlay } from "./judge.js";
@@ -93,6 +94,7 @@ export class FaceView {
         [t("host"), source.host], [t("trace"), trace], ["SHA-256", face.crop],
       ])),
       face.group.length > 0 ? this.#group() : null,
+      face.identity ? identity(face.identity) : null,
       columns.length > 0 ? element("section", {}, element("h2", {}, t("columns")), rows(columns)) : null,
       element("section", {}, table(t("history"), [t("time"), t("verdict"), t("person"), t("view"), t("chosen"), t("p-ok")], history)),
       element("section", {}, table(t("predictions"), [t("model"), t("p-ok")], predictions)),
@@ -137,5 +139,10 @@ export class FaceView {
     if (this.#face) this.#show();
   }
 }
+
+// The faces that look like this person, and whether the label is probably another's.
+const identity = ({ number, faces, looks_like }) =>
+  element("section.identity", {}, element("h2", {}, t("identity")), looks_like === null ? null : element("p", {}, t("looks-like", { label: looks_like })),
+    element("p", {}, link(path("grid", { where: `identity=${number}` }), t("identity-faces", { n: faces }))));
 
 const history_back = () => history.back();

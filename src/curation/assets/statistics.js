@@ -2,9 +2,10 @@
 
 import { get, patiently } from "./api.js";
 import { columns } from "./charts.js";
+import { path } from "./address.js";
 import { Balance } from "./balance.js";
 import { STATUSES } from "./conditions.js";
-import { element, table } from "./elements.js";
+import { element, link, table } from "./elements.js";
 import { filterBar } from "./filters.js";
 import { count, language, percent, t } from "./texts.js";
 
@@ -54,7 +55,7 @@ export class StatisticsView {
     }
   }
 
-  #show({ by_day, by_hour, by_person, agreement, ok_left }) {
+  #show({ by_day, by_hour, by_person, agreement, ok_left, wrong_persons }) {
     const days = new Map();
     for (const { day, verdicts } of by_day) days.set(day, (days.get(day) ?? 0) + verdicts);
     const day = columns([...days].sort(([a], [b]) => (a < b ? -1 : 1)).slice(-90), t("by-day"), count);
@@ -66,10 +67,14 @@ export class StatisticsView {
     const agreements = table(t("agreement"), [t("person"), t("pairs"), t("same"), t("share"), t("interval")],
       agreement.map(({ person, pairs, same, share, low, high }) =>
         [person, count(pairs), count(same), percent(share), pairs > 0 ? `${percent(low)} – ${percent(high)}` : "–"]));
-    this.numbers.replaceChildren(element("section.charts", {}, hour, day), okLeft(ok_left), element("section", {}, people),
+    this.numbers.replaceChildren(element("section.charts", {}, hour, day), okLeft(ok_left), wrongPersons(wrong_persons), element("section", {}, people),
       element("section", {}, agreements, element("p.hint", {}, t("agreement-hint"))));
   }
 }
+
+// The faces whose label is probably another person's.
+const wrongPersons = (count) => (count === null ? "" : element("section.wrong-persons", {}, element("h2", {}, t("wrong-persons")),
+  element("p", {}, link(path("grid", { where: "wrong_person" }), t("wrong-persons-of", { n: count })))));
 
 // How many OK are left among the unjudged, and whether a person may stop.
 function okLeft({ random, random_ok, unjudged, found, left, found_share_low, is_complete }) {

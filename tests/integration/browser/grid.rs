@@ -74,6 +74,33 @@ async fn near_duplicates_are_one_card_and_can_be_parted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pages_link_to_the_faces_that_look_alike() {
+    let _turn = turn().await;
+    let run = RunFolder::with_faces(1).await;
+    for (id, label) in [(1, "Ada"), (2, "Ada"), (3, "Grace"), (4, "Grace"), (5, "Grace")] {
+        run.classify_named(id, label).await;
+    }
+    run.identify(&[&[1, 2, 3], &[4, 5]]).await;
+    let server = run.serve(&[]);
+    let page = Page::open(&server.url, Screen::DESKTOP).await;
+    let cards = "return document.querySelectorAll('.page:not([hidden]) .cell').length";
+    page.go("/faces/3").await;
+    page.browser.wait_for("document.querySelector('.identity a') !== null").await;
+    let text = page.text(".identity").await;
+    assert!(text.contains("the face looks like Ada.") && text.contains("All 3 faces"), "{text}");
+    page.browser.click(".identity a").await;
+    page.grid_at(0).await;
+    assert_eq!(page.browser.run(cards).await, 3);
+    page.go("/statistics").await;
+    page.browser.wait_for("document.querySelector('.wrong-persons a') !== null").await;
+    assert_eq!(page.text(".wrong-persons a").await, "Faces that look like the person of another label: 1");
+    page.browser.click(".wrong-persons a").await;
+    page.grid_at(0).await;
+    assert_eq!(page.browser.run(cards).await, 1);
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn faces_that_others_have_are_no_empty_list() {
     let _turn = turn().await;
     let run = RunFolder::with_faces(6).await;

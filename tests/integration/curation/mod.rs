@@ -6,6 +6,7 @@ mod bad_requests;
 mod bulk;
 pub mod client;
 mod following;
+mod identities;
 mod inside;
 mod judging;
 mod lists;

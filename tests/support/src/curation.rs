@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use facemill::archive::crop_groups::CropGroup;
+use facemill::archive::crop_groups::{CropGroup, GroupKind, StoredGroups};
 use facemill::archive::duplicates::StoredDuplicates;
 use facemill::archive::records::Records;
 use facemill::archive::run_classifier::{ClassifierChange, RunClassifiers};
@@ -203,6 +203,15 @@ impl CuratedRun {
         let crops = ids.iter().map(|id| photo(&self.run, *id).0.facts.crop.unwrap().sha256).collect();
         let stored = StoredDuplicates::new(self.objects.clone(), self.run.clone());
         stored.groups.write(&[CropGroup { crops }], ids.len() as u64, 1_700_000_000).await.unwrap();
+    }
+
+    /// Makes the faces of these photos identities, the first one number 1. There are no others.
+    pub async fn identify(&self, identities: &[&[u64]]) {
+        let crop = |id: &u64| photo(&self.run, *id).0.facts.crop.unwrap().sha256;
+        let groups: Vec<CropGroup> =
+            identities.iter().map(|ids| CropGroup { crops: ids.iter().map(crop).collect() }).collect();
+        let stored = StoredGroups::new(self.objects.clone(), self.run.clone(), GroupKind::Identities);
+        stored.write(&groups, groups.iter().map(|group| group.crops.len() as u64).sum(), 1_700_000_000).await.unwrap();
     }
 
     pub fn path(&self) -> &Path {
