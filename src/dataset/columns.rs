@@ -494,6 +494,11 @@ impl Columns {
         &self.texts[text as usize]
     }
 
+    /// Whether the crop has quality numbers.
+    pub fn is_measured(&self, row: usize) -> bool {
+        self.pixels[row].is_some()
+    }
+
     pub fn published(&self, row: usize) -> i64 {
         self.published[row]
     }

@@ -101,7 +101,7 @@ pub fn insert(statement: &mut Statement<'_>, face: &Face, published: Option<i64>
     statement.execute(values).map(drop)
 }
 
-/// A face from a row of [`SELECT_FACE`].
+/// A face from a row of [`SELECT_FACE`]. Columns are looked up by number: by name, each look-up compares all names.
 pub fn face(row: &Row<'_>) -> rusqlite::Result<Face> {
     let text = |column| row.get::<_, String>(column);
     Ok(Face {
@@ -144,7 +144,7 @@ pub fn face(row: &Row<'_>) -> rusqlite::Result<Face> {
         shared_photos: row.get(50)?,
         shared_labels: row.get(51)?,
         verdict: verdict(row)?,
-        identity: row.get("identity")?,
+        identity: row.get(56)?,
     })
 }
 
@@ -182,20 +182,13 @@ fn columns(row: &Row<'_>, column: usize) -> rusqlite::Result<BTreeMap<String, St
     text.map_or_else(|| Ok(BTreeMap::new()), |text| serde_json::from_str(&text).map_err(bad))
 }
 
-/// From the columns of the table `crop_verdicts`, by their names.
+/// From the columns 52 to 55; none if the crop is not judged.
 fn verdict(row: &Row<'_>) -> rusqlite::Result<Option<FaceVerdict>> {
-    let judgement = row.as_ref().column_index("judgement")?;
-    if row.get_ref(judgement)? == ValueRef::Null {
+    if row.get_ref(52)? == ValueRef::Null {
         return Ok(None);
     }
-    let reason = row.as_ref().column_index("reason")?;
-    let reason = if row.get_ref(reason)? == ValueRef::Null { None } else { Some(word(row, reason)?) };
-    Ok(Some(FaceVerdict {
-        judgement: word(row, judgement)?,
-        reason,
-        by: row.get("judged_by")?,
-        day: row.get("judged_on")?,
-    }))
+    let reason = if row.get_ref(53)? == ValueRef::Null { None } else { Some(word(row, 53)?) };
+    Ok(Some(FaceVerdict { judgement: word(row, 52)?, reason, by: row.get(54)?, day: row.get(55)? }))
 }
 
 /// From a row of [`SELECT_ENDED`].
@@ -277,7 +270,6 @@ pub fn word<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
     row: &Row<'_>,
     column: usize,
 ) -> rusqlite::Result<T> {
-    let text: String = row.get(column)?;
     let bad = |error| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error));
-    text.parse().map_err(bad)
+    row.get_ref(column)?.as_str()?.parse().map_err(bad)
 }

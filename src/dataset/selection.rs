@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use rusqlite::OptionalExtension;
+
 use super::caps::{Beyond, CappedFaces, Caps};
 use super::export_filter::export_filter;
-use super::face::{FIELDS, Face};
-use super::page::Order;
+use super::face::{FIELDS, Face, Number};
+use super::page::{Order, sorted};
+use super::rows;
 use super::{Index, IndexError, Query, QueryError};
 use crate::archive::versions::VersionSelection;
 use crate::domain::{ContentHash, Id, ImageFormat};
@@ -114,15 +117,30 @@ pub fn label_of(face: &Face) -> &str {
     face.label_name.as_deref().filter(|name| !name.is_empty()).unwrap_or(face.label_id.as_str())
 }
 
-/// Why no further face is read.
-enum Stop {
-    Enough,
-    Failed(IndexError),
-}
-
-impl From<IndexError> for Stop {
-    fn from(error: IndexError) -> Self {
-        Self::Failed(error)
+impl Index {
+    /// The faces that fulfil the query, in order, each with the number of its identity. A face that another process has just
+    /// removed is left out.
+    fn selectable(
+        &self,
+        query: &Query,
+        order: Order,
+        threshold: f64,
+    ) -> Result<impl Iterator<Item = Result<(SelectedFace, Option<u32>), IndexError>>, IndexError> {
+        let columns = &self.columns;
+        let by_key = "SELECT crop, format FROM faces WHERE key = ?1";
+        let mut by_key = self.connection.prepare_cached(by_key).map_err(|error| self.failed(error))?;
+        let rows = sorted(columns, &columns.matching(query, threshold), order, threshold);
+        Ok(rows.into_iter().filter_map(move |row| {
+            let read = |row: &rusqlite::Row<'_>| Ok((rows::hash(row, 0)?, rows::word(row, 1)?));
+            let found = by_key.query_row([columns.key(row)], read).optional().map_err(|error| self.failed(error));
+            let face = |(crop, format)| {
+                let label = columns.label_name(columns.label(row)).to_owned();
+                let (photo_id, is_measured) = (columns.id(row).clone(), columns.is_measured(row));
+                let identity = Some(columns.number(Number::Identity, row)).filter(|identity| !identity.is_nan());
+                (SelectedFace { photo_id, crop, format, label, is_measured }, identity.map(|identity| identity as u32))
+            };
+            found.map(|found| found.map(face)).transpose()
+        }))
     }
 }
 
@@ -150,31 +168,25 @@ pub fn select(index: &Index, settings: &SelectionSettings) -> Result<Selection, 
     };
     let (mut crops, mut capped) = (HashSet::new(), CappedFaces::new(settings.caps));
     let most = settings.number.unwrap_or(usize::MAX);
-    let visited = index.each_face(&sized, settings.order, threshold, |face| {
+    for found in index.selectable(&sized, settings.order, threshold)? {
         if selection.faces.len() >= most {
-            return Err(Stop::Enough);
+            break;
         }
+        let (face, identity) = found?;
         if crops.contains(&face.crop) {
             selection.copies += 1;
-            return Ok(());
-        }
-        if duplicates.contains(&face.photo_id) {
+        } else if duplicates.contains(&face.photo_id) {
             selection.duplicates += 1;
-            return Ok(());
-        }
-        match capped.take(label_of(&face).to_owned(), face.identity) {
-            Ok(()) => {
-                crops.insert(face.crop);
-                selection.faces.push(SelectedFace::of(&face));
+        } else {
+            match capped.take(face.label.clone(), identity) {
+                Ok(()) => {
+                    crops.insert(face.crop);
+                    selection.faces.push(face);
+                }
+                Err(Beyond::Label) => selection.beyond_label_limit += 1,
+                Err(Beyond::Identity) => selection.beyond_identity_limit += 1,
             }
-            Err(Beyond::Label) => selection.beyond_label_limit += 1,
-            Err(Beyond::Identity) => selection.beyond_identity_limit += 1,
         }
-        Ok(())
-    });
-    match visited {
-        Ok(()) | Err(Stop::Enough) => {}
-        Err(Stop::Failed(error)) => return Err(error.into()),
     }
     match selection.too_small {
         _ if !selection.faces.is_empty() => {}

@@ -64,12 +64,13 @@ pub async fn freeze(
 }
 
 fn frozen(index: &Index, name: &VersionName, part: &[SelectedFace]) -> Result<Vec<FrozenFace>, VersionError> {
-    let read = |selected: &SelectedFace| {
-        let face = index.face(&selected.photo_id)?.filter(|face| face.crop == selected.crop);
+    let mut read = index.photo_reader()?;
+    let frozen = part.iter().map(|selected| {
+        let face = read(&selected.photo_id)?.filter(|face| face.crop == selected.crop);
         let face = face.ok_or_else(|| VersionError::Left(selected.photo_id.clone()))?;
         FrozenFace::new(face).map_err(|error| failed(name, error))
-    };
-    part.iter().map(read).collect()
+    });
+    frozen.collect()
 }
 
 fn counts(selection: &Selection) -> VersionCounts {

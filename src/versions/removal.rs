@@ -127,7 +127,7 @@ async fn read(
     let rows = shard::faces(file).map_err(|error| damaged(error.to_string()))?;
     let frozen = |(_, text): (String, String)| {
         let face = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
-        Ok(FrozenFace { face, text })
+        Ok(FrozenFace { face, text: text.into() })
     };
     rows.into_iter().map(frozen).collect()
 }

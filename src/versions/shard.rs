@@ -45,12 +45,16 @@ pub struct FaceKey {
 pub struct FrozenFace {
     pub face: Face,
     /// The face as JSON.
-    pub text: String,
+    pub text: Bytes,
 }
 
 impl FrozenFace {
+    const USUAL_BYTES: usize = 4096;
+
     pub fn new(face: Face) -> serde_json::Result<Self> {
-        Ok(Self { text: serde_json::to_string(&face)?, face })
+        let mut text = Vec::with_capacity(Self::USUAL_BYTES);
+        serde_json::to_writer(&mut text, &face)?;
+        Ok(Self { text: text.into(), face })
     }
 }
 
@@ -69,7 +73,7 @@ pub fn encode(faces: &[FrozenFace]) -> Result<Vec<u8>, ParquetError> {
         |frozen| ByteArray::from(label_of(&frozen.face)),
         |frozen| ByteArray::from(frozen.face.crop.to_string().into_bytes()),
         |frozen| ByteArray::from(frozen.face.original.to_string().into_bytes()),
-        |frozen| ByteArray::from(frozen.text.as_str()),
+        |frozen| ByteArray::from(frozen.text.clone()),
     ];
     for value in columns {
         let values: Vec<ByteArray> = faces.iter().map(value).collect();
