@@ -62,8 +62,9 @@ fn resize(pixels: &RgbImage, size: u32, light: Light) -> Result<RgbImage, String
         Light::Linear => {
             // The tables are looked up once, and not for each value.
             let (to_linear, from_linear): (&[u16; 256], &[u8; 1 << 16]) = (&TO_LINEAR, &FROM_LINEAR);
-            let linear = pixels.pixels().map(|pixel| U16x3::new(pixel.0.map(|value| to_linear[usize::from(value)])));
-            let source = TypedImage::from_pixels(width, height, linear.collect()).map_err(|error| error.to_string())?;
+            let light = |pixel: &[u8; 3]| U16x3::new(pixel.map(|value| to_linear[usize::from(value)]));
+            let linear = pixels.as_raw().as_chunks().0.iter().map(light).collect();
+            let source = TypedImage::from_pixels(width, height, linear).map_err(|error| error.to_string())?;
             let mut target = TypedImage::<U16x3>::new(size, size);
             resizer.resize_typed(&source, &mut target, &options).map_err(|error| error.to_string())?;
             values(target.pixels().iter().map(|pixel| pixel.0.map(|value| from_linear[usize::from(value)])))
@@ -74,8 +75,8 @@ fn resize(pixels: &RgbImage, size: u32, light: Light) -> Result<RgbImage, String
 
 /// The values of pixels, one after the other.
 fn values(pixels: impl ExactSizeIterator<Item = [u8; 3]>) -> Vec<u8> {
-    let mut values = Vec::with_capacity(3 * pixels.len());
-    pixels.for_each(|pixel| values.extend_from_slice(&pixel));
+    let mut values = vec![0; 3 * pixels.len()];
+    values.as_chunks_mut().0.iter_mut().zip(pixels).for_each(|(to, pixel)| *to = pixel);
     values
 }
 
@@ -115,6 +116,8 @@ fn stored_png(pixels: &RgbImage) -> Result<Vec<u8>, png::EncodingError> {
 
 #[cfg(test)]
 mod tests {
+    use fast_image_resize::pixels::F32x3;
+
     use super::*;
 
     fn stripes(size: u32) -> RgbImage {
@@ -135,6 +138,39 @@ mod tests {
         // Half of the light has the value 188 of sRGB.
         assert!((186..=190).contains(&middle(Light::Linear)), "{}", middle(Light::Linear));
         assert!((126..=130).contains(&middle(Light::Plain)), "{}", middle(Light::Plain));
+    }
+
+    /// Light in floats, without tables.
+    fn exact(pixels: &RgbImage, size: u32) -> Vec<u8> {
+        let light = |value: u8| match f32::from(value) / 255.0 {
+            value if value <= 0.040_45 => value / 12.92,
+            value => ((value + 0.055) / 1.055).powf(2.4),
+        };
+        let value = |light: f32| match light.clamp(0.0, 1.0) {
+            light if light <= 0.003_130_8 => 12.92 * light,
+            light => 1.055 * light.powf(1.0 / 2.4) - 0.055,
+        };
+        let source = pixels.pixels().map(|pixel| F32x3::new(pixel.0.map(light))).collect();
+        let source = TypedImage::from_pixels(pixels.width(), pixels.height(), source).unwrap();
+        let mut target = TypedImage::<F32x3>::new(size, size);
+        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3));
+        Resizer::new().resize_typed(&source, &mut target, &options).unwrap();
+        let values = target.pixels().iter().flat_map(|pixel| pixel.0);
+        values.map(|light| (255.0 * value(light)).round() as u8).collect()
+    }
+
+    #[test]
+    fn sixteen_bits_of_light_are_within_a_level_of_floats() {
+        // Noise over a gradient that is dark on the left, where a level is least light.
+        let mut random = crate::training::random::Random::seeded(5);
+        let mut noise = |x: u32| (f64::from(x) * 0.5 * (1.0 + 0.4 * random.normal())).clamp(0.0, 255.0) as u8;
+        let pixels = RgbImage::from_fn(511, 511, |x, _| image::Rgb([noise(x), noise(x), noise(x)]));
+        for size in [256, 400, 512, 1024] {
+            let (found, expected) = (resize(&pixels, size, Light::Linear).unwrap(), exact(&pixels, size));
+            let differences = found.as_raw().iter().zip(&expected).map(|(found, expected)| found.abs_diff(*expected));
+            assert!(differences.clone().all(|difference| difference <= 1), "{size}: {:?}", differences.max());
+            assert!(differences.filter(|difference| *difference == 1).count() < expected.len() / 50, "{size}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::io::{Cursor, Read};
 
-use image::{Rgb, RgbImage};
+use image::RgbImage;
 use png::{ColorType, DecodeOptions, Decoder, DecodingError, Transformations};
 
 use super::colour_space::{ColourSpace, Curve};
@@ -116,7 +116,9 @@ fn read(bytes: &[u8], limits: Limits, colours: &Colours, strict: bool) -> Result
         _ => None,
     };
     let row = PixelRow { colour, wide, curve };
-    let mut pixels = RgbImage::from_pixel(width, height, Rgb([255; 3]));
+    // White, in one go: `RgbImage::from_pixel` writes pixel by pixel.
+    let white = vec![255; 3 * width as usize * height as usize];
+    let mut pixels = RgbImage::from_raw(width, height, white).unwrap_or_default();
     let mut missing = f64::from(height);
     let mut fault = None;
     for line in Line::all(width, height, interlaced) {
@@ -178,6 +180,10 @@ impl PixelRow {
     fn write(&self, data: &[u8], pixels: &mut RgbImage, line: &Line) {
         let width = pixels.width();
         let row = &mut pixels.as_flat_samples_mut().samples[3 * (line.y * width) as usize..][..3 * width as usize];
+        // Crops, and most photos.
+        if self.colour == ColorType::Rgb && !self.wide && line.step == 1 && data.len() == row.len() {
+            return row.copy_from_slice(data);
+        }
         let to = row[3 * line.first as usize..].chunks_mut(3 * line.step as usize);
         let channels = self.colour.samples();
         let size = channels * if self.wide { 2 } else { 1 };
@@ -278,7 +284,7 @@ pub fn header(bytes: &[u8]) -> Option<(u64, u64, u64)> {
 mod tests {
     use std::io::Write;
 
-    use image::{DynamicImage, ImageFormat};
+    use image::{DynamicImage, ImageFormat, Rgb};
 
     use super::*;
 
