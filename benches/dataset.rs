@@ -1,7 +1,7 @@
 //! The index of faces at size: how long it takes to make, to open, to page and to count.
 //!
 //! `FACEMILL_BENCH_FACES=1000000 cargo bench --bench dataset`. `FACEMILL_BENCH_RECORDS`: faces that are read from a
-//! ledger and from files of records.
+//! ledger and from files of records. `FACEMILL_BENCH_PARTS="freezing"`: only these parts of what is measured at size.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,6 +23,9 @@ use facemill::ledger::Ledger;
 use facemill::ledger::sqlite::Sqlite;
 use facemill::objects::folder::Folder;
 use facemill::objects::{ObjectKey, Objects};
+use facemill::pipeline::local::RunDir;
+use facemill::services::run_target::RunTarget;
+use facemill::services::takedown::{Chosen, SurveySettings, plan_takedown};
 use facemill::sqlite::{Access, Database};
 use facemill::versions::{compare, freeze};
 
@@ -68,10 +71,35 @@ fn from_records(faces: u64) {
             ledger.restore(&record.message, Ending::Predicted, None).await.expect("an ending");
         }
         make(&ledger, None, folder.path(), "messages in the ledger").await;
+        takedown(folder.path(), None, "messages in the ledger").await;
         database.call(|c| c.execute("DELETE FROM messages", [])).await.expect("a ledger without messages");
         let records = Records::new(Arc::new(Folder::at(folder.path())));
-        make(&ledger, Some(records), folder.path(), "files of records").await;
+        make(&ledger, Some(records.clone()), folder.path(), "files of records").await;
+        takedown(folder.path(), Some(records), "files of records").await;
     });
+}
+
+/// Looks for one photo and its copies among all.
+async fn takedown(folder: &Path, records: Option<Records>, what: &str) {
+    let mut target = RunTarget::of_folder(RunDir::at(folder)).await.expect("the folder");
+    target.records = records;
+    let settings = SurveySettings {
+        chosen: Chosen::Photos(vec![7.into()]),
+        copies: true,
+        all_runs: false,
+        by: "bench".into(),
+        reason: None,
+        at: 0,
+    };
+    let (began, processor) = (Instant::now(), time_of(libc::CLOCK_PROCESS_CPUTIME_ID));
+    let plan = plan_takedown(&target, &settings, &|_| {}).await.expect("a plan");
+    let processor = time_of(libc::CLOCK_PROCESS_CPUTIME_ID) - processor;
+    println!(
+        "{} photo found for a takedown from {what}: {:.3} s, processor {:.3} s",
+        plan.photos.len(),
+        began.elapsed().as_secs_f64(),
+        processor.as_secs_f64()
+    );
 }
 
 async fn make(ledger: &Sqlite, records: Option<Records>, folder: &Path, what: &str) {
@@ -108,7 +136,21 @@ fn at_size(faces: u64) {
     );
     drop(index);
     let mut index = timed("opened", || Index::open(&path, &RunName::default()).expect("the index"));
+    let parts: [(&str, fn(&mut Index)); 5] = [
+        ("pages", pages),
+        ("balance", |index| balance(index)),
+        ("judging", judging),
+        ("classifier", classifier),
+        ("freezing", |index| freezing(index)),
+    ];
+    let chosen = std::env::var("FACEMILL_BENCH_PARTS").ok();
+    let is_chosen = |part: &str| chosen.as_ref().is_none_or(|parts| parts.split_whitespace().any(|one| one == part));
+    parts.into_iter().filter(|(name, _)| is_chosen(name)).for_each(|(_, part)| part(&mut index));
+}
 
+/// Pages, counts and histograms.
+fn pages(index: &mut Index) {
+    let faces = index.count(&Query::ALL, THRESHOLD);
     let keys: Vec<i64> = (0..2000).map(|number| (number * 7919) % faces as i64 + 1).collect();
     let suggested = Sort::Suggested(index.add_suggested(&keys, Rest::Uncertain));
     let suggested = Order { sort: suggested, direction: Direction::Ascending };
@@ -156,6 +198,11 @@ fn at_size(faces: u64) {
     });
     println!("histogram {:.1} ms, OK and NG {:.1} ms (longest)", longest(&histogram), longest(&split));
     counts.extend(histogram.into_iter().chain(split));
+    summary("pages of 60", &pages);
+    summary("counts", &counts);
+}
+
+fn balance(index: &Index) {
     for caps in [Caps::default(), Caps { per_label: Some(50), per_identity: None }] {
         let order = "-p_ok".parse().expect("a sort");
         let balance = times(|| {
@@ -163,11 +210,10 @@ fn at_size(faces: u64) {
         });
         println!("balance, {caps:?}: {:.1} ms (longest)", longest(&balance));
     }
-    summary("pages of 60", &pages);
-    summary("counts", &counts);
+}
 
-    judging(&mut index);
-
+/// Another classifier, and its predictions.
+fn classifier(index: &mut Index) {
     let classifier = |threshold, model: &[u8]| {
         let (model_sha256, model, by, why) = (ContentHash::of(model), "a model".into(), "bench".into(), String::new());
         ClassifierHistory { changes: vec![ClassifierChange { model_sha256, model, threshold, at: 0, by, why }] }
@@ -183,7 +229,6 @@ fn at_size(faces: u64) {
     timed("their predictions", || {
         predictions.chunks(1000).for_each(|batch| index.add_predictions(batch).expect("they are taken"));
     });
-    freezing(&index);
 }
 
 /// Two versions with nearly all faces, and their comparison.
@@ -265,9 +310,10 @@ fn record(id: u64) -> Record {
 }
 
 fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
-    let began = Instant::now();
+    let (began, processor) = (Instant::now(), time_of(libc::CLOCK_PROCESS_CPUTIME_ID));
     let done = work();
-    println!("{what}: {:.3} s", began.elapsed().as_secs_f64());
+    let processor = time_of(libc::CLOCK_PROCESS_CPUTIME_ID) - processor;
+    println!("{what}: {:.3} s, processor {:.3} s", began.elapsed().as_secs_f64(), processor.as_secs_f64());
     done
 }
 
@@ -280,16 +326,16 @@ struct Took {
 
 impl Took {
     fn of<T>(work: impl FnOnce() -> T) -> (T, Self) {
-        let (began, processor) = (Instant::now(), processor_time());
+        let (began, processor) = (Instant::now(), time_of(libc::CLOCK_THREAD_CPUTIME_ID));
         let done = work();
-        (done, Self { wall: began.elapsed(), processor: processor_time() - processor })
+        (done, Self { wall: began.elapsed(), processor: time_of(libc::CLOCK_THREAD_CPUTIME_ID) - processor })
     }
 }
 
-fn processor_time() -> Duration {
+fn time_of(clock: libc::clockid_t) -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the call writes to `time` only.
-    let answer = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    let answer = unsafe { libc::clock_gettime(clock, &mut time) };
     assert_eq!(answer, 0);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
