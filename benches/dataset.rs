@@ -136,7 +136,8 @@ fn at_size(faces: u64) {
     );
     drop(index);
     let mut index = timed("opened", || Index::open(&path, &RunName::default()).expect("the index"));
-    let parts: [(&str, fn(&mut Index)); 5] = [
+    type Part = (&'static str, fn(&mut Index));
+    let parts: [Part; 5] = [
         ("pages", pages),
         ("balance", |index| balance(index)),
         ("judging", judging),
