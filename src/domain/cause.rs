@@ -183,6 +183,11 @@ impl CauseCode {
         matches!(self, HostPaused | HostBusy | HostLimiter | NoNetwork | DownloadMemory | DecodeMemory | RunSettings)
     }
 
+    /// Whether the cause is a host that cannot be reached: all its photos have the same one.
+    pub fn is_of_host(&self) -> bool {
+        matches!(self, Self::Dns | Self::DnsFailed | Self::ConnectionRefused | Self::Unreachable)
+    }
+
     /// Whether the photo is gone when the cause outlasts all attempts: no server is at that address any more. After
     /// other causes the photo has failed, and a person may want to look at it.
     pub fn means_gone_when_lasting(&self) -> bool {

@@ -32,7 +32,12 @@ impl PhotoEvent<'_> {
     fn log(&self) {
         let Event { what, took_ms, .. } = *self.event;
         let (outcome, cause) = (what.as_str(), self.event.cause.as_ref().map(tracing::field::display));
+        // `HostFaults` logs those of a host, once for all its photos.
+        let is_of_host = self.event.cause.as_ref().is_some_and(|cause| cause.code.is_of_host());
         match what {
+            EventKind::Failed | EventKind::Retried if is_of_host => {
+                tracing::debug!(outcome, cause, took_ms, "the photo's host cannot be reached");
+            }
             EventKind::Failed => tracing::warn!(outcome, cause, took_ms, "photo failed"),
             EventKind::Retried if !self.waits => tracing::info!(outcome, cause, took_ms, "photo will be retried"),
             EventKind::Retried => tracing::debug!(outcome, cause, took_ms, "photo waits"),

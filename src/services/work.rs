@@ -18,7 +18,9 @@ use crate::archive::records::Records;
 use crate::cluster::{PauseWatch, RedisHostLimiter, host_limiter};
 use crate::domain::StageName;
 use crate::domain::clock::now;
+use crate::pipeline::event::Observer;
 use crate::pipeline::gate::Gate;
+use crate::pipeline::host_faults::HostFaults;
 use crate::pipeline::pause::Pause;
 use crate::pipeline::stages;
 use crate::pipeline::stored_photos::StoredAccess;
@@ -70,11 +72,12 @@ impl Work {
             names.iter().for_each(|stage| instruments.register_stage(*stage));
         }
         let tally = Arc::<DeliveryTally>::default();
+        let host_faults = Arc::<HostFaults>::default();
         let shared = Shared {
             broker: Arc::new(servers.broker.clone()),
             ledger: servers.ledger.clone(),
             records: Some(Records::new(objects.clone())),
-            observer: tally.clone(),
+            observer: Arc::new(vec![tally.clone() as Arc<dyn Observer>, host_faults.clone()]),
             name: name.clone(),
             gate: Gate::default(),
             settings: worker,
@@ -134,6 +137,9 @@ impl Work {
             }
             // One stage that cannot continue ends the process, so that its supervisor starts a new one.
             shutdown.cancel();
+        }
+        for (fault, photos) in host_faults.ended() {
+            tracing::info!(photos, "not fetched: {fault}");
         }
         background.shutdown().await;
         heartbeat.leave().await;

@@ -14,7 +14,7 @@ use crate::cli::again::this_command;
 use crate::cli::dataset::index::progress;
 use crate::cli::failure::Failure;
 use crate::cli::folders::folder_name;
-use crate::cli::output::{check_conflicts, counted, plain, print_json, print_text};
+use crate::cli::output::{check_conflicts, counted, first_lines, plain, print_json, print_text};
 use crate::cli::process::Signals;
 use crate::cli::progress::{Bars, Board};
 use crate::cli::settings::process_args::ProcessArgs;
@@ -27,6 +27,7 @@ use crate::domain::clock::now;
 use crate::ledger::Ledger;
 use crate::objects::Objects;
 use crate::pipeline::event::{Observer, PhotoEvent};
+use crate::pipeline::host_faults::HostFaults;
 use crate::pipeline::local::{Finish, RunDir};
 use crate::pipeline::stored_photos::StoredAccess;
 use crate::pipeline::{stages, worker};
@@ -175,6 +176,8 @@ fn worker_settings() -> worker::WorkerSettings {
 struct Finished {
     finish: Finish,
     written: Written,
+    /// The photos that ended because of each fault of a host.
+    host_faults: Vec<(String, u64)>,
     /// The exit code of a run that a signal has interrupted.
     interrupted: ExitCode,
 }
@@ -192,8 +195,9 @@ async fn process_and_report(
         true => Arc::new(Lines),
         false => Arc::new(Board::new(bars, &ledger.counts(&local.run).await.map_err(Failure::broken)?)),
     };
+    let host_faults = Arc::<HostFaults>::default();
     let signals = Signals::catch();
-    let finish = local.process(settings, vec![observer], signals.shutdown.clone()).await;
+    let finish = local.process(settings, vec![observer, host_faults.clone()], signals.shutdown.clone()).await;
     bars.clear();
     let finish = finish.map_err(Failure::broken)?;
 
@@ -217,7 +221,12 @@ async fn process_and_report(
     )
     .await;
     bars.clear();
-    Ok(Finished { finish, written: written.map_err(Failure::broken)?, interrupted: signals.exit_code() })
+    Ok(Finished {
+        finish,
+        written: written.map_err(Failure::broken)?,
+        host_faults: host_faults.ended(),
+        interrupted: signals.exit_code(),
+    })
 }
 
 /// Prints every event as a line of JSON.
@@ -249,8 +258,9 @@ impl Summary<'_> {
     }
 
     fn json(&self) -> serde_json::Value {
-        let Finished { finish, written, .. } = self.finish;
+        let Finished { finish, written, host_faults, .. } = self.finish;
         let report::Funnel { candidates, downloaded, faces, ok } = written.funnel;
+        let host_fault = |(fault, photos): &(String, u64)| serde_json::json!({ "fault": fault, "photos": photos });
         let (name, source) = &self.source;
         let mut summary = serde_json::json!({
             "what": "summary",
@@ -259,6 +269,7 @@ impl Summary<'_> {
             "faces": faces,
             "ok": ok,
             "waiting": written.waiting,
+            "host_faults": host_faults.iter().map(host_fault).collect::<Vec<_>>(),
             "complete": *finish == Finish::Complete,
             "report": written.page,
         });
@@ -270,13 +281,17 @@ impl Summary<'_> {
     }
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
-        let Finished { finish, written, .. } = self.finish;
+        let Finished { finish, written, host_faults, .. } = self.finish;
         let report::Funnel { candidates, downloaded, faces, ok } = written.funnel;
         let share = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
         writeln!(out, "{candidates:>9} candidates")?;
         writeln!(out, "{downloaded:>9} downloaded {:>6.1} %", share(downloaded, candidates))?;
         writeln!(out, "{faces:>9} faces      {:>6.1} % of those", share(faces, downloaded))?;
         writeln!(out, "{ok:>9} OK         {:>6.1} % of those", share(ok, faces))?;
+        let host_fault = |(fault, photos): &(String, u64)| {
+            format!("not fetched: {}: {}\n", counted(*photos, "photo"), fault.escape_debug())
+        };
+        out.write_str(&first_lines(host_faults.iter().map(host_fault), "hosts"))?;
         if let Finish::Interrupted { waiting } = finish {
             writeln!(out, "interrupted, {waiting} photos still wait; to continue: {}", self.again)?;
         }

@@ -3,6 +3,7 @@
 use support::collection;
 mod dead_letters;
 mod ends;
+mod hosts;
 mod pictures;
 mod sources;
 
