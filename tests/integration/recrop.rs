@@ -121,6 +121,11 @@ fn a_new_fill_changes_the_crops_that_have_one_and_keeps_the_verdicts_of_the_othe
     assert_eq!([&recropped["verdicts"], &recropped["known_verdicts"]], [&0.into(), &Value::from(judged)]);
     assert_eq!(records(&new), records(&whole));
 
+    // The settings of the new run need not be given again.
+    let again = summary(&recrop(&first, &new, &[]));
+    assert_eq!([&again["recropped"]["known"], &again["recropped"]["at_crop"]], [6, 0], "{again}");
+    assert_eq!(records(&new), records(&whole));
+
     let other = recrop(&first, &new, &["--align", "ffhq"]);
     assert_eq!(other.status.code(), Some(3));
     assert!(error(&other).contains("--align paper (now ffhq)"), "{}", error(&other));

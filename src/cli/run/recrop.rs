@@ -20,6 +20,7 @@ use crate::net::Rules;
 use crate::objects::Objects;
 use crate::pipeline::local::{Finish, RunDir};
 use crate::pipeline::originals::DECODE_MEMORY;
+use crate::pipeline::run_shapes::GivenSettings;
 use crate::pipeline::stages::StageSettings;
 use crate::pipeline::stored_photos::StoredAccess;
 use crate::services::kept_originals::KeptOriginals;
@@ -29,8 +30,8 @@ use crate::services::run_target::RunTarget;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The new run: a folder for a run in a folder, otherwise a name in the installation. The same command continues
-    /// after an interruption, and takes what the first run has gained since
+    /// The new run: a folder for a run in a folder, otherwise a name in the installation. The same command, also
+    /// without the flags of the faces, continues after an interruption and takes what the first run has gained since
     #[arg(long = "as", value_name = "DIR|NAME")]
     new: String,
     #[command(flatten)]
@@ -58,6 +59,17 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     })
 }
 
+/// The settings of the new run: what is given, and the rest as the new run has it, or else the first one.
+async fn new_settings(
+    args: &Args,
+    first: &RunSettings,
+    new: &RunName,
+    objects: Arc<dyn Objects>,
+) -> Result<GivenSettings, Failure> {
+    let known = StoredRunSettings::new(objects).read(new).await.map_err(Failure::broken)?;
+    args.faces.given(known.as_ref().unwrap_or(first))
+}
+
 /// The settings of the first run. A run without settings has no crops.
 async fn first_settings(first: &RunTarget) -> Result<RunSettings, Failure> {
     let stored = StoredRunSettings::new(first.objects.clone()).read(&first.run).await.map_err(Failure::broken)?;
@@ -71,7 +83,7 @@ async fn in_folder(args: &Args, first: &RunDir, bars: &Bars) -> Result<ExitCode,
     }
     let opened = RunTarget::of_folder(first.clone()).await.map_err(Failure::broken)?;
     let from_settings = first_settings(&opened).await?;
-    let given = args.faces.given(&from_settings)?;
+    let given = new_settings(args, &from_settings, &RunName::default(), Arc::new(home.objects())).await?;
     let cores = args.cores.unwrap_or_else(flags::cores);
     if let Some(fault) = flags::out_of_range("cores", cores as u64, 1, 1024) {
         return Err(Failure::usage(fault));
@@ -127,12 +139,12 @@ async fn in_installation(args: &Args, bars: &Bars) -> Result<ExitCode, Failure> 
         return Err(Failure::usage(format!("--as {run} is the first run: name another one")));
     }
     let from_settings = first_settings(&first).await?;
-    let given = args.faces.given(&from_settings)?;
     let landmarks = args.models.find().landmarks();
     let landmarks = tokio::task::spawn_blocking(move || file_hash::sha256(&landmarks)).await;
     let landmarks = landmarks.map_err(Failure::broken)?.map_err(Failure::broken)?;
     let servers = args.place.servers.clients()?;
     let objects: Arc<dyn Objects> = Arc::new(servers.objects.clone());
+    let given = new_settings(args, &from_settings, &run, objects.clone()).await?;
     let to_settings = given.agree(&run, landmarks, objects.clone()).await.map_err(Failure::broken)?;
     let records = Records::new(objects.clone());
     let recrop = Recrop {

@@ -73,20 +73,20 @@ pub struct NewFaceArgs {
 }
 
 impl NewFaceArgs {
-    /// The settings of the new run.
-    pub fn given(&self, first: &RunSettings) -> Result<GivenSettings, Failure> {
+    /// What is given, and the rest of `base`.
+    pub fn given(&self, base: &RunSettings) -> Result<GivenSettings, Failure> {
         let faults = shape_faults(self.max_megapixels, self.min_face);
         if !faults.is_empty() {
             return Err(Failure::settings(&faults));
         }
         Ok(GivenSettings {
-            search: self.search.or(Some(first.search)),
-            faces: self.faces.or(Some(first.faces)),
-            min_face: self.min_face.or(Some(first.min_face)),
-            align: self.align.or(Some(first.align)),
-            fill: self.fill.or(Some(first.fill)),
-            image_format: self.image_format.map(Into::into).or(Some(first.image_format)),
-            max_megapixels: self.max_megapixels.or(Some(first.max_megapixels)),
+            search: self.search.or(Some(base.search)),
+            faces: self.faces.or(Some(base.faces)),
+            min_face: self.min_face.or(Some(base.min_face)),
+            align: self.align.or(Some(base.align)),
+            fill: self.fill.or(Some(base.fill)),
+            image_format: self.image_format.map(Into::into).or(Some(base.image_format)),
+            max_megapixels: self.max_megapixels.or(Some(base.max_megapixels)),
         })
     }
 }
