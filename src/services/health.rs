@@ -34,6 +34,13 @@ impl Health {
         Self { shutdown, broken: CancellationToken::new(), faults: Mutex::default() }
     }
 
+    /// Begins with a fault that the start of the process ends. It is no warning: it is normal.
+    #[must_use]
+    pub fn starting(self, part: &'static str, state: &str) -> Self {
+        self.lock().insert(part, state.to_owned());
+        self
+    }
+
     /// Checks the servers until it is dropped.
     pub async fn watch(self: Arc<Self>, servers: Servers) {
         tokio::join!(

@@ -75,8 +75,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         let certificate = args.access.certificate()?;
         let listener = listen("--listen", args.listen).await?;
         let Signals { shutdown, .. } = Signals::catch();
-        let health = Arc::new(Health::new(shutdown.clone()));
-        health.note(INDEX, Some("it is being brought up to date".into()));
+        let health = Arc::new(Health::new(shutdown.clone()).starting(INDEX, "it is being brought up to date"));
         // The server outlives the page, so that a probe learns that the process shuts down.
         let closing = CancellationToken::new();
         let probes = match args.health_listen {

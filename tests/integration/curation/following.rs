@@ -92,6 +92,18 @@ async fn a_server_ends_in_order_and_serves_probes_and_metrics() {
     assert_eq!(server.terminate(), Some(0));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_usual_start_and_end_is_no_warning() {
+    let run = CuratedRun::in_folder(2).await;
+    let log = run.path().join("log");
+    let [port] = support::servers::process::free_ports();
+    let mut command = run.command(&["curate", "--health-listen", &format!("127.0.0.1:{port}")]);
+    command.stderr(std::fs::File::create(&log).unwrap());
+    assert_eq!(CurationServer::start(command).terminate(), Some(0));
+    let log = std::fs::read_to_string(&log).unwrap();
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
+}
+
 /// The collector has a runtime of its own.
 #[test]
 fn a_verdict_is_a_span_in_the_trace_of_its_photo() {

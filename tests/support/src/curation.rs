@@ -255,6 +255,7 @@ impl CurationServer {
         Self::start_at(command, 0)
     }
 
+    /// `port`: 0 for a free one.
     pub fn start_at(mut command: Command, port: u16) -> Self {
         command.args(["--listen", &format!("127.0.0.1:{port}"), "--json"]).stdout(Stdio::piped());
         let mut process = command.spawn().unwrap();
