@@ -178,7 +178,8 @@ pub async fn enqueue_waiting(run: &RunName, ledger: &dyn Ledger, broker: &dyn Br
     }
 }
 
-pub(super) fn refusal(candidate: &Candidate) -> Option<Refusal> {
+/// Why a candidate cannot be registered.
+pub fn refusal(candidate: &Candidate) -> Option<Refusal> {
     let reason = match candidate.photo_id.as_str().len() {
         0 => "the photo has no id",
         1..=LONGEST_ID => return None,

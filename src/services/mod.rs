@@ -39,6 +39,7 @@ pub mod tokens;
 pub mod training;
 pub mod users;
 pub mod verdict_files;
+pub mod why_not;
 pub mod work;
 pub mod worker_routes;
 pub mod workers;

@@ -5,9 +5,11 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 
+use super::asked::{AskedPhoto, AskedRows, FoundFace};
 use super::column::ColumnType;
-use super::compare::{Comparer, Comparison, IdKey, Loose};
+use super::compare::{Comparer, Comparison, IdKey};
 use super::error::SourceError;
+use super::join::{Join, Refused, check_reference};
 use super::key_index::{KeyIndex, RowPlace};
 use super::mapping::{Mapping, Role, SourceRow, UPDATED, WIDTH};
 use super::spool::{RowSpool, SpooledRow};
@@ -70,12 +72,14 @@ pub struct CandidateBuilder {
     without_labels: bool,
     /// Bytes of texts on the heap.
     texts: usize,
+    /// The photo that somebody asks about.
+    asked: Option<AskedPhoto>,
 }
 
 impl CandidateBuilder {
-    pub fn new(mapping: &Mapping) -> Self {
+    pub fn new(mapping: &Mapping, asked: Option<AskedPhoto>) -> Self {
         let (carries_updated, without_labels) = (mapping.carries_updated(), mapping.is_left_out(Role::Labels));
-        Self { carries_updated, without_labels, ..Self::default() }
+        Self { carries_updated, without_labels, asked, ..Self::default() }
     }
 
     /// Sets the types of a role's columns, which decide how ids are compared.
@@ -285,7 +289,8 @@ impl CandidateBuilder {
         let face_rule = Comparison::of(comparer, &face_kind, &face_kind);
         let (photo_defined, label_defined) = (defined(1, Role::Photos), defined(2, Role::Labels));
         let (references, without_labels) = (self.references, self.without_labels);
-        let Self { faces, photos, labels, dead, photo_changes, .. } = self;
+        let Self { faces, photos, labels, dead, photo_changes, asked, .. } = self;
+        let mut asked = asked.map(|asked| AskedRows::new(asked, photo_rule));
 
         let mut join = Join::new(photo_rule, "faces.photo_id", "photos.id", photo_defined);
         for face in &faces {
@@ -315,6 +320,9 @@ impl CandidateBuilder {
                 }
                 let id = IdKey::new(row[0].as_deref().unwrap_or_default());
                 join.note(&id);
+                if let Some(asked) = &mut asked {
+                    asked.note(&id, row[2].as_deref());
+                }
                 let Some(state) = only.get_mut(&*photo_rule.key(&id)) else { return Ok(()) };
                 join.hits += 1;
                 *state = match std::mem::replace(state, PhotoState::Several) {
@@ -367,6 +375,16 @@ impl CandidateBuilder {
             join.check(unjoined(), faces.len()).map_or(Ok(()), refuse)?;
         }
 
+        if let Some(asked) = asked {
+            let of_photo = faces.iter().filter(|face| asked.has_face_of(&face.photo));
+            let found = of_photo.map(|face| FoundFace {
+                id: Id::from(&face.id),
+                label: Id::from(&face.label),
+                label_exists: without_labels || names.contains_key(&label_rule.key(&face.label)),
+            });
+            let found: Vec<FoundFace> = found.collect();
+            asked.answer(found);
+        }
         let mut rows: Vec<(&LabelledFace, SpooledPhoto)> = rows.into_iter().flatten().collect();
         rows.sort_by(|(a, _), (b, _)| {
             b.updated.cmp(&a.updated).then_with(|| face_rule.order(&a.id, &b.id, &face_kind))
@@ -425,103 +443,6 @@ impl SpooledPhoto {
             source: None,
             columns: face.updated_text.iter().map(|text| (UPDATED.to_owned(), text.to_string())).collect(),
         }
-    }
-}
-
-/// Checks a foreign key that the database enforces.
-fn check_reference(enforced: bool, what: &str, unjoined: Option<&IdKey>) -> Result<(), SourceError> {
-    match unjoined.filter(|_| enforced) {
-        None => Ok(()),
-        Some(id) => Err(SourceError::Contradiction(format!(
-            "a face refers to {what} {}, which does not exist, although a foreign key demands it: the dump is damaged",
-            Id::from(id)
-        ))),
-    }
-}
-
-/// Why the result would not be the database's.
-struct Refused(String);
-
-/// Notes whether ids join, and whether they might join in the database although they do not here.
-struct Join {
-    rule: Comparison,
-    foreign: &'static str,
-    id: &'static str,
-    /// Whether the types of both columns are known.
-    defined: bool,
-    hits: u64,
-    /// Loose keys of the labelled faces, where the comparison is incomplete.
-    expected: HashSet<IdKey>,
-    /// Those of them that a row has.
-    loose: HashSet<IdKey>,
-    /// Whether a row may be equal to any id.
-    any: bool,
-}
-
-impl Join {
-    fn new(rule: Comparison, foreign: &'static str, id: &'static str, defined: bool) -> Self {
-        Self { rule, foreign, id, defined, hits: 0, expected: HashSet::new(), loose: HashSet::new(), any: false }
-    }
-
-    /// Notes the id of a labelled face.
-    fn expect(&mut self, id: &IdKey) {
-        if self.rule.incomplete
-            && let Loose::Key(key) = self.rule.loose_key(id)
-        {
-            self.expected.insert(key);
-        }
-    }
-
-    /// Notes the id of a row.
-    fn note(&mut self, id: &IdKey) {
-        if self.rule.incomplete {
-            match self.rule.loose_key(id) {
-                Loose::Any => self.any = true,
-                Loose::Key(key) if self.expected.contains(&key) => {
-                    self.loose.insert(key);
-                }
-                Loose::Key(_) => {}
-            }
-        }
-    }
-
-    /// Checks at the end. `unjoined`: the ids of faces that joined nothing.
-    fn check<'i>(&self, mut unjoined: impl Iterator<Item = &'i IdKey>, faces: usize) -> Option<Refused> {
-        let (foreign, id) = (self.foreign, self.id);
-        if self.rule.incomplete {
-            let may_join = |id: &&IdKey| match self.rule.loose_key(id) {
-                Loose::Any => true,
-                Loose::Key(key) => self.any || self.loose.contains(&key),
-            };
-            if let Some(found) = unjoined.find(may_join) {
-                return Some(Refused(format!(
-                    "{foreign} `{}` joins no row here, but may in the database: {}; {}",
-                    Id::from(found),
-                    if self.defined {
-                        format!("the collation of {foreign} and {id} is not implemented")
-                    } else {
-                        "their types and collations are not known, as no CREATE TABLE defines them".to_owned()
-                    },
-                    if self.defined {
-                        "give the columns a binary collation in a copy of the database and dump that, or export the \
-                         candidates with the database itself"
-                    } else {
-                        "dump them with their rows"
-                    }
-                )));
-            }
-        }
-        (self.hits == 0 && faces > 0).then(|| {
-            Refused(format!(
-                "the labelled faces join nothing: none of {faces} values of {foreign} is the {id} of a row; check that \
-                 the dump has all rows, and the names given by --map{}",
-                if self.defined {
-                    ""
-                } else {
-                    ", or dump with the definitions of the tables: no CREATE TABLE defines them"
-                }
-            ))
-        })
     }
 }
 

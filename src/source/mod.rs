@@ -11,11 +11,13 @@
 //! mapping     names of tables and columns                candidates  the query, with timestamp and spool
 //! column      types of columns, and what they store      compare     how ids are compared
 //! warnings    what the user is told besides              key_index   ids that come twice
-//! kept_columns  further columns of a dump
+//! kept_columns  further columns of a dump         join        whether the joins are those of the database
+//! asked       a photo that somebody asks about
 //! ```
 //!
 //! A dump is read once, front to back. Memory does not grow with the tables that the query does not use.
 
+mod asked;
 mod candidates;
 mod charset;
 mod column;
@@ -24,6 +26,7 @@ mod csv;
 mod error;
 mod gzip;
 mod input;
+mod join;
 pub mod judgements;
 mod kept_columns;
 mod key_index;
@@ -48,6 +51,7 @@ mod warnings;
 use std::io::Read;
 use std::sync::Arc;
 
+pub use asked::{AskedPhoto, FoundFace, FoundPhoto};
 pub use error::{Position, SourceError};
 pub use input::Input;
 pub use mapping::{KeptColumn, Mapping, MappingError, Role};
@@ -82,6 +86,8 @@ pub struct Options {
     pub label_from_folder: bool,
     /// Judgements that the photos carry as columns.
     pub judgements: Option<Arc<Judgements>>,
+    /// A photo that somebody asks about. It has its answer when the reading ends.
+    pub asked: Option<AskedPhoto>,
 }
 
 impl Options {
@@ -192,8 +198,8 @@ fn read(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Candidate>, SourceError> {
     let OpenedDump { reader, head, meter, plain_file, .. } = opened;
-    let Options { mapping, lenient, delimiter, warnings, .. } = options;
-    let mut builder = CandidateBuilder::new(mapping);
+    let Options { mapping, lenient, delimiter, warnings, asked, .. } = options;
+    let mut builder = CandidateBuilder::new(mapping, asked.clone());
     let is_tar = is_tar(&head) && head.starts_with(PG_DUMP_TAR);
     let comparer;
     if head.starts_with(CUSTOM_FORMAT) || is_tar {
@@ -217,7 +223,7 @@ fn read(
                 unpacked.path().to_owned()
             }
         };
-        let reading = sqlite::Reading { mapping, warnings, lenient: *lenient };
+        let reading = sqlite::Reading { mapping, warnings, lenient: *lenient, asked: asked.as_ref() };
         return sqlite::read(&path, &reading, progress);
     } else {
         // Old programs end lines with a carriage return alone.
@@ -243,7 +249,7 @@ fn read(
         }
         let stream = check_is_sql(stream, &head)?;
         let Some(dialect) = sql::dialect(&head) else {
-            let reading = sqlite::Reading { mapping, warnings, lenient: *lenient };
+            let reading = sqlite::Reading { mapping, warnings, lenient: *lenient, asked: asked.as_ref() };
             let connection = sqlite_script::load(stream, &reading)?;
             return sqlite::query(&connection, 0, &reading, progress);
         };

@@ -8,6 +8,7 @@ use std::path::Path;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 
+use super::asked::{AskedPhoto, FoundFace, FoundPhoto};
 use super::column::Column;
 use super::error::{Position, SourceError};
 use super::mapping::{Mapping, Role, UPDATED};
@@ -26,6 +27,8 @@ pub struct Reading<'r> {
     pub warnings: &'r Warnings,
     /// Whether refusals that need not concern the candidates become warnings.
     pub lenient: bool,
+    /// A photo that somebody asks about.
+    pub asked: Option<&'r AskedPhoto>,
 }
 
 /// The columns of the query, in its order.
@@ -113,6 +116,9 @@ pub fn query(
     if found.is_empty() {
         check_joins(connection, &names, reading)?;
     }
+    if let Some(asked) = reading.asked {
+        asked.answer(find(connection, &names, asked.id_or_url(), reading.mapping)?);
+    }
     progress(Progress { bytes: size, total: Some(size), rows: found.len() as u64 });
     Ok(found)
 }
@@ -150,6 +156,41 @@ impl SourceNames {
     fn column(&self, role: Role, slot: usize) -> &str {
         self.columns[role as usize][slot].as_deref().unwrap_or("NULL")
     }
+}
+
+/// Looks for a photo with an id or a URL, and for its labelled faces.
+fn find(
+    connection: &Connection,
+    names: &SourceNames,
+    id_or_url: &str,
+    mapping: &Mapping,
+) -> Result<FoundPhoto, SourceError> {
+    // As `text` shows an id.
+    let shown = |column: &str| {
+        format!("CASE typeof({column}) WHEN 'blob' THEN lower(hex({column})) ELSE CAST({column} AS TEXT) END")
+    };
+    let [faces, photos, labels] = &names.tables;
+    let (photo, photo_id) = (names.column(Role::Photos, 0), names.column(Role::Faces, 1));
+    let (label, label_id) = (names.column(Role::Labels, 0), names.column(Role::Faces, 2));
+    let (face, url) = (names.column(Role::Faces, 0), names.column(Role::Photos, 2));
+    let is_asked = format!("({} = ?1 OR {url} = ?1)", shown(photo));
+    let rows = format!("SELECT count(*) FROM {photos} AS photos WHERE {is_asked}");
+    let rows = connection.query_row(&rows, [id_or_url], |row| row.get::<_, i64>(0))?;
+    let label_exists = match mapping.is_left_out(Role::Labels) {
+        true => "1".to_owned(),
+        false => format!("EXISTS (SELECT 1 FROM {labels} AS labels WHERE {label} = {label_id})"),
+    };
+    let mut labelled = connection.prepare(&format!(
+        "SELECT {}, {}, {label_exists} FROM {faces} AS faces JOIN {photos} AS photos ON {photo} = {photo_id} \
+         WHERE {label_id} IS NOT NULL AND {is_asked} ORDER BY {face}",
+        shown(face),
+        shown(label_id)
+    ))?;
+    let labelled = labelled.query_map([id_or_url], |row| {
+        let id = |text: Option<String>| Id::new(text.unwrap_or_default());
+        Ok(FoundFace { id: id(row.get(0)?), label: id(row.get(1)?), label_exists: row.get(2)? })
+    })?;
+    Ok(FoundPhoto { rows: rows.unsigned_abs(), labelled: labelled.collect::<Result<_, _>>()? })
 }
 
 /// Refuses a database in which labelled faces exist, but join nothing.

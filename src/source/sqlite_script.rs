@@ -434,7 +434,8 @@ mod tests {
     fn loaded(script: &str) -> Result<Connection, SourceError> {
         let mut quiet = |_: super::super::Progress| {};
         let stream = Stream::new(Box::new(script.as_bytes()), ReadMeter::default(), &mut quiet);
-        let reading = Reading { mapping: &Mapping::default(), warnings: &Warnings::default(), lenient: false };
+        let reading =
+            Reading { mapping: &Mapping::default(), warnings: &Warnings::default(), lenient: false, asked: None };
         load(stream, &reading)
     }
 

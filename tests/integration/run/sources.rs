@@ -237,3 +237,63 @@ fn a_list_of_urls_is_a_source() {
     let (code, text) = desk.text(&["run", path(&broken)]);
     assert!(code == 3 && text.contains("line 2") && text.contains("`photo.jpg` is not a URL"), "{text}");
 }
+
+#[test]
+fn a_photo_that_the_run_does_not_have_is_explained_by_its_source() {
+    let desk = Desk::new();
+    let photos = ["1", "2", "3", "4", "5"].map(|id| format!("{id}\t\\N\thttp://127.0.0.1/{id}.jpg\t\\N\n")).concat();
+    let faces = [
+        "11\t1\t7\t2020-01-05 00:00:00",   // one labelled face, the latest
+        "12\t2\t\\N\t2020-01-04 00:00:00", // no label
+        "13\t3\t7\t2020-01-03 00:00:00",   // two labelled faces
+        "14\t3\t7\t2020-01-03 00:00:00",
+        "15\t4\t7\t2020-01-02 00:00:00", // a candidate, beyond the limit
+        "16\t5\t9\t2020-01-01 00:00:00", // an unknown label
+    ];
+    let dump = format!(
+        "-- PostgreSQL database dump\n\
+         CREATE TABLE photos (id bigint, source_url text, photo_url text, posted_at timestamp);\n\
+         CREATE TABLE faces (id bigint, photo_id bigint, label_id bigint, updated_at timestamp);\n\
+         CREATE TABLE labels (id bigint, name text);\n\
+         COPY photos (id, source_url, photo_url, posted_at) FROM stdin;\n{photos}\\.\n\
+         COPY faces (id, photo_id, label_id, updated_at) FROM stdin;\n{}\n\\.\n\
+         COPY labels (id, name) FROM stdin;\n7\tAna\n\\.\n-- PostgreSQL database dump complete\n",
+        faces.join("\n")
+    );
+    let dump = desk.file("dump.sql", dump);
+    let dump = path(&dump);
+    let (code, text) = desk.text(&["run", dump, "--limit", "1"]);
+    assert_eq!(code, 0, "{text}");
+
+    let (code, text) = desk.text(&["why", "4"]);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("run default has no photo 4: `facemill why 4 SOURCE` reads"), "{text}");
+    for (photo, reason, words) in [
+        ("2", "no-label", "no candidate: none of its faces has a label"),
+        ("3", "several-labels", "no candidate: its faces 13, 14 have labels"),
+        ("http://127.0.0.1/3.jpg", "several-labels", "no candidate: its faces 13, 14 have labels"),
+        ("4", "beyond-limit", "not enqueued: it is candidate 2 of 2, and the run has the first 1, as with --limit"),
+        ("5", "unknown-label", "no candidate: the label 9 of its face 16 does not exist"),
+        ("6", "not-in-source", "the source does not have it"),
+    ] {
+        let (code, text) = desk.text(&["why", photo, dump]);
+        assert_eq!(code, 1, "{text}");
+        assert!(text.contains(&format!("run default has no photo {photo}: {words}")), "{text}");
+        let (_, json) = desk.text(&["why", photo, dump, "--json"]);
+        let json: Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+        assert_eq!(json["reason"], reason, "{json}");
+    }
+    let (_, text) = desk.text(&["why", "a-2", dump, "--id-prefix", "a-"]);
+    assert!(text.contains("run default has no photo a-2: no candidate: none of its faces has a label"), "{text}");
+    // A photo that the run has needs no source, and one may be given.
+    for arguments in [&["why", "1"][..], &["why", "1", dump]] {
+        let (code, text) = desk.text(arguments);
+        assert_eq!(code, 0, "{text}");
+        assert!(text.contains("photo 1: rejected at fetch"), "{text}");
+    }
+    // A takedown refuses the address before the run has the photo.
+    let (code, text) = desk.text(&["takedown", "--url", "http://127.0.0.1/4.jpg", "--yes"]);
+    assert_eq!(code, 0, "{text}");
+    let (_, text) = desk.text(&["why", "4", dump]);
+    assert!(text.contains("run default has no photo 4: refused: a takedown refuses its address"), "{text}");
+}
