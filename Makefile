@@ -22,7 +22,7 @@ endif
 # Recipes read these from the environment, so that a path may contain any character.
 export DUMP OUT RUN CONTEXT
 
-.PHONY: help setup setup-tests run tutorial test test-rabbitmq4 chaos check-scripts check-deploy check-differential differential planted-bugs cluster-test image submit job bench copies lint advisories
+.PHONY: help setup setup-tests run tutorial test test-rabbitmq4 chaos check-scripts check-deploy check-differential differential planted-bugs cluster-test image submit job ask bench copies lint advisories
 
 help: ## lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -99,6 +99,9 @@ submit: ## uploads DUMP and starts the producer in the cluster: DUMP=dump.sql.gz
 
 job: ## runs a command as a Job in the cluster: ARGS="train --run faces --use"
 	@deploy/job.sh $(ARGS)
+
+ask: ## the same, only for commands that read: ARGS="why 4711 --run faces" (or status, audit, report, faces)
+	@ONLY="status why audit report faces" deploy/job.sh $(ARGS)
 
 check-scripts: ## checks the syntax of the scripts and runs their tests
 	@for script in $(SCRIPTS); do bash -n "$$script"; done

@@ -7,7 +7,7 @@
 # --run names the run. It reads no files of this machine, and its own are lost when it ends: write to s3://.
 #
 # With DETACH the script ends when the Job is there, and prints the command that shows the log. START_SECONDS is the
-# time in which the pod must start.
+# time in which the pod must start. ONLY lists the commands that are run; `make ask` gives those that only read.
 set -euo pipefail
 
 (($# > 0)) || { echo 'no command is given: make job ARGS="status --run faces"' >&2; exit 2; }
@@ -18,6 +18,11 @@ start_seconds=${START_SECONDS:-300}
 case $1 in
     run | demo | curate | work) echo "facemill $1 does not run as a Job" >&2; exit 2 ;;
 esac
+only=${ONLY-$1}
+[[ " $only " == *" $1 "* ]] || {
+    echo "make ask runs only ${only// /, }: \`make job\` runs facemill $1" >&2
+    exit 2
+}
 kubectl=(kubectl --namespace "$namespace")
 [[ -z ${CONTEXT-} ]] || kubectl+=(--context "$CONTEXT")
 

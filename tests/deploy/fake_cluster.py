@@ -27,10 +27,13 @@ class WithFakeCluster(unittest.TestCase):
         kubectl.chmod(0o755)
 
     def run_script(self, script, *arguments, **variables):
+        return self.run_command(ROOT / "deploy" / script, *arguments, **variables)
+
+    def run_command(self, *command, **variables):
         environment = os.environ | {
             "PATH": f"{self.folder}:{os.environ['PATH']}", "FAKE_KUBECTL": str(self.folder),
         } | variables
-        return subprocess.run([ROOT / "deploy" / script, *arguments], env=environment, cwd=ROOT, text=True,
+        return subprocess.run(command, env=environment, cwd=ROOT, text=True,
                               capture_output=True, timeout=60, check=False)
 
     def created(self):

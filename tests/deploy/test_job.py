@@ -52,6 +52,24 @@ class Job(WithFakeCluster):
             self.assertIn(message, done.stderr)
         self.assertFalse((self.folder / "created.json").exists())
 
+    def ask(self, arguments):
+        (self.folder / "log").write_text("312 faces\n", encoding="utf-8")
+        (self.folder / "pod.json").write_text(json.dumps([RUNNING, ended(0)]), encoding="utf-8")
+        return self.run_command("make", "--no-print-directory", "ask", f"ARGS={arguments}")
+
+    def test_ask_runs_commands_that_only_read(self):
+        done = self.ask("why 4711 --run faces")
+        self.assertEqual((done.returncode, done.stdout), (0, "312 faces\n"), done.stderr)
+        container = self.created()["spec"]["template"]["spec"]["containers"][0]
+        self.assertEqual(container["args"], ["why", "4711", "--run", "faces"])
+
+    def test_ask_refuses_commands_that_write(self):
+        for command in ("train", "retry", "takedown", "produce"):
+            done = self.ask(f"{command} --run faces")
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn(f"make ask runs only status, why, audit, report, faces: `make job` runs facemill {command}", done.stderr)
+        self.assertFalse((self.folder / "created.json").exists())
+
 
 if __name__ == "__main__":
     unittest.main()
