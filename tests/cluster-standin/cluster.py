@@ -89,7 +89,7 @@ def judge_a_face(installation):
         curator.url = url
         assert curator.judgement(photo) == "ok", "the verdict is lost"
         assert curator.counts()["statuses"]["ok"] >= 1
-    say(f"photo {photo} was judged on the page; {pod} was killed; the next pod has the verdict and the session")
+    say(f"photo {photo} was judged on the page; {pod} was killed; started again, it has the verdict and the session")
     installation.kubectl("delete", "deployment/curate")
     installation.kubectl("wait", "--for=delete", "pod", "--selector=role=page", "--timeout=200s")
 

@@ -1,5 +1,6 @@
 """Controls an installation in a cluster through kubectl and deploy/submit.sh."""
 
+import collections
 import contextlib
 import json
 import os
@@ -22,6 +23,15 @@ USERS = {f"deployment/{stage}": (65532, "/tmp") for stage in STAGES} | {
     "statefulset/rabbitmq": (999, "/var/lib/rabbitmq"), "statefulset/redis": (999, "/data"),
     "statefulset/seaweedfs": (1000, "/data"),
 }
+# Kills the program in a container with SIGKILL. The process with number 1 cannot be killed from inside: `update` lets the
+# containers of a pod share process numbers. On the stand-in all pods share them, so the roots are compared.
+KILL = '''own=$(readlink /proc/self/ns/mnt)
+for process in /proc/[0-9]*; do
+    if [ "$(cat "$process/comm" 2>/dev/null)" = facemill ] && [ "$(readlink "$process/ns/mnt")" = "$own" ]; then
+        kill -9 "${process#/proc/}"
+    fi
+done'''
+KILLED = 128 + 9
 PATIENCE = 300
 RUN = "faces"
 
@@ -50,6 +60,7 @@ class Installation:
     def __init__(self, overlay, environment, context=None, check_ways=lambda: None, has_users=True):
         self.overlay, self.environment, self.context = overlay, os.environ | environment, context
         self.check_ways, self.has_users = check_ways, has_users
+        self.killed = collections.Counter()
         self.to_cluster = ["kubectl", *(["--context", context] if context else [])]
 
     def run(self, *command, more=None, **options):
@@ -147,18 +158,35 @@ class Installation:
         self.kubectl("rollout", "status", f"deployment/{stage}", "--timeout=300s")
 
     def update(self):
-        self.kubectl("rollout", "restart", "deployment", "--selector=role=worker")
+        """Changes the pods of all workers, one after the other: their containers share process numbers from then on."""
+        shared = json.dumps({"spec": {"template": {"spec": {"shareProcessNamespace": True}}}})
+        for stage in STAGES:
+            self.kubectl("patch", f"deployment/{stage}", "--patch", shared)
         self.settle()
 
     def kill(self, stage):
-        """Deletes a worker without a grace period. Waits for the replacement."""
-        lost = self.workers(stage)[0]["metadata"]["name"]
-        self.kubectl("delete", "pod", lost, "--force", "--grace-period=0")
-        until(f"another {stage} worker is ready",
-              lambda: any(is_ready(pod) and pod["metadata"]["name"] != lost for pod in self.workers(stage)))
+        """Kills the program of a worker. Waits until it runs again."""
+        self.kill_inside(self.workers(stage)[0])
+
+    def kill_inside(self, pod):
+        """Kills the program in a pod with SIGKILL from inside. Waits until its container runs again, in the same pod."""
+        name = pod["metadata"]["name"]
+        before = pod["status"]["containerStatuses"][0]["restartCount"]
+        # The shell may end together with the container.
+        with contextlib.suppress(AssertionError):
+            self.kubectl("exec", name, "--", "sh", "-c", KILL)
+        self.killed[name] += 1
+
+        def again():
+            found = [pod for pod in self.get("pods") if pod["metadata"]["name"] == name and is_ready(pod)]
+            return [status for pod in found for status in pod["status"]["containerStatuses"]
+                    if status["restartCount"] > before]
+
+        code = until(f"{name} runs again", again)[0]["lastState"]["terminated"]["exitCode"]
+        assert code == KILLED, f"{name}: exit code {code}"
 
     def kill_node(self, power_off=None):
-        """Removes a node with workers without a grace period. Without `power_off`, deletes only its workers."""
+        """Removes a node with workers. Without `power_off`, deletes only its workers, which may end in order."""
         in_work = sum(worker["in_flight"] for worker in self.status()["workers"])
         node = self.workers("fetch")[0]["spec"]["nodeName"]
         lost = names(pod for pod in self.workers() if pod["spec"]["nodeName"] == node)
@@ -214,12 +242,10 @@ class Installation:
             yield f"http://127.0.0.1:{port}"
 
     def kill_page(self):
-        """Deletes the pod of the page without a grace period. Waits for the next one. Returns the old one's name."""
-        lost, = names(self.pages())
-        self.kubectl("delete", "pod", lost, "--force", "--grace-period=0")
-        until("another page is ready",
-              lambda: any(is_ready(pod) and pod["metadata"]["name"] != lost for pod in self.pages()))
-        return lost
+        """Kills the program of the page. Waits until it serves again. Returns the name of its pod."""
+        page, = self.pages()
+        self.kill_inside(page)
+        return page["metadata"]["name"]
 
     def pages(self):
         """Returns the pods of the page that are not terminating."""
@@ -233,9 +259,10 @@ class Installation:
         self.kubectl("annotate", f"scaledobject/{stage}", f"{PAUSED_REPLICAS}-")
 
     def restarts(self):
-        """Returns the workers with a container restart."""
+        """Returns the workers with a container restart that no kill of this test has caused."""
         return [f"{pod['metadata']['name']}: {container['restartCount']} restarts" for pod in self.workers()
-                for container in pod["status"].get("containerStatuses", []) if container["restartCount"]]
+                for container in pod["status"].get("containerStatuses", [])
+                if container["restartCount"] != self.killed[pod["metadata"]["name"]]]
 
     def close(self):
         self.kubectl("scale", "deployment", "--selector=role=worker", "--replicas=0")

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import unittest
 from pathlib import Path
 
+from installation import KILL
 from standin import container
 from standin.container import CAPABILITIES, security_of, setpriv
 
@@ -91,6 +93,20 @@ class Root(unittest.TestCase):
         if os.geteuid() == 0:
             ids = fields["Uid"], fields["Gid"], fields["Groups"]
             self.assertEqual(ids, (4 * ["65532"], 4 * ["65532"], ["65532"]))
+
+    def test_kill_ends_the_program_of_its_own_container_only(self):
+        with tempfile.TemporaryDirectory() as name:
+            elsewhere = Path(name) / "facemill"
+            shutil.copy("/usr/bin/sleep", elsewhere)
+            with subprocess.Popen([elsewhere, "60"]) as other:
+                self.addCleanup(other.kill)
+                runs = 'until [ "$(cat /proc/$!/comm)" = facemill ]; do :; done'
+                script = f"cp /usr/bin/sleep /tmp/facemill; /tmp/facemill 60 & {runs}\n{KILL}\nwait $!; echo $?"
+                output, _ = self.run_inside(script, read_only=False)
+                survives = other.poll() is None
+                other.kill()
+            self.assertTrue(survives, output)
+            self.assertTrue(output.endswith("137\n"), output)
 
     def test_root_contains_only_programs_of_the_machine(self):
         script = "ls -A /root /home /var/lib /etc /dev 2>&1; ls /tmp; cat /etc/hosts"

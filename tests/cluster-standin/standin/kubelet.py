@@ -265,6 +265,7 @@ class Runner(threading.Thread):
         self.going, self.gone, self.powerless = False, False, False
         self.process, self.environment = None, {}
         self.has_network, self.rules, self.dropped = False, None, set()
+        self.last_state = {}
         self.restarts, self.ready, self.started, self.start_time = 0, False, False, now()
         # How the pod ended. killed: SIGKILL at the end of the grace period. code: the exit code.
         self.told_to_end, self.killed, self.code = False, False, None
@@ -320,7 +321,7 @@ class Runner(threading.Thread):
                            condition("ContainersReady", self.ready, "Probed")],
             "containerStatuses": [{
                 "name": self.container["name"], "image": self.container["image"], "imageID": "", "state": state,
-                "ready": self.ready, "started": self.started, "restartCount": self.restarts, "lastState": {},
+                "ready": self.ready, "started": self.started, "restartCount": self.restarts, "lastState": self.last_state,
             }],
         }
         if phase in ("Succeeded", "Failed"):
@@ -479,6 +480,9 @@ class Runner(threading.Thread):
                     self.wait_for_change(60)
                 return
             self.restarts += 1
+            # As shells do: 137 after SIGKILL.
+            code = self.code if self.code >= 0 else 128 - self.code
+            self.last_state = {"terminated": {"exitCode": code, "reason": "Error", "finishedAt": now()}}
             self.report("Running", waiting("CrashLoopBackOff", f"exit {self.code}"))
             wake = time.monotonic() + pause
             while not self.going and time.monotonic() < wake:
