@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
+use std::sync::Arc;
 
 use rustls::CertificateError;
 
@@ -88,8 +89,12 @@ pub fn tls_problem(error: &rustls::Error) -> String {
     problem.to_owned()
 }
 
-/// The next error in the chain. The `source` of an `io::Error` skips the error that it wraps.
+/// The next error in the chain. The `source` of an `io::Error` skips the error that it wraps, and so does that of a
+/// shared error, as Redis errors have.
 fn source<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    if let Some(shared) = error.downcast_ref::<Arc<dyn Error + Send + Sync>>() {
+        return Some(&**shared);
+    }
     match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(wrapped) => Some(wrapped),
         None => error.source(),
@@ -126,6 +131,9 @@ mod tests {
         let unknown = io::Error::other("failed to lookup address information: Name or service not known");
         assert_eq!(reason(&io::Error::other(unknown)), "the host name is not known");
         let authority = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
-        assert!(reason(&io::Error::other(authority)).contains("SSL_CERT_FILE"));
+        let authority = io::Error::other(authority);
+        assert!(reason(&authority).contains("SSL_CERT_FILE"));
+        let shared: Arc<dyn Error + Send + Sync> = Arc::new(authority);
+        assert!(reason(&shared).contains("SSL_CERT_FILE"));
     }
 }

@@ -55,11 +55,22 @@ impl Connector {
 
     /// The connection, with the topology declared.
     pub async fn open(&self) -> Result<Arc<OpenConnection>, BrokerError> {
+        self.open_with(true).await
+    }
+
+    /// The connection, whatever is declared: for whoever only reads, and may not declare.
+    pub async fn open_for_reading(&self) -> Result<Arc<OpenConnection>, BrokerError> {
+        self.open_with(false).await
+    }
+
+    async fn open_with(&self, declares: bool) -> Result<Arc<OpenConnection>, BrokerError> {
         let mut state = self.state.lock().await;
         match &*state {
             ConnectionState::Open(open) if open.connection.status().connected() => {
                 let open = open.clone();
-                self.declare(&open).await?;
+                if declares {
+                    self.declare(&open).await?;
+                }
                 return Ok(open);
             }
             ConnectionState::Failed { at, error } if at.elapsed() < Self::SAME_FAILURE => return Err(error.clone()),
@@ -67,7 +78,7 @@ impl Connector {
             ConnectionState::Open(lost) => self.topology.invalidate(lost.generation.load(Ordering::Relaxed)),
             ConnectionState::Idle | ConnectionState::Failed { .. } => {}
         }
-        match self.connect().await {
+        match self.connect(declares).await {
             Ok(open) => {
                 let open = Arc::new(open);
                 *state = ConnectionState::Open(open.clone());
@@ -98,7 +109,7 @@ impl Connector {
         }
     }
 
-    async fn connect(&self) -> Result<OpenConnection, BrokerError> {
+    async fn connect(&self, declares: bool) -> Result<OpenConnection, BrokerError> {
         let endpoint = self.settings.endpoint();
         let name = format!("facemill {} {}", env!("CARGO_PKG_VERSION"), self.purpose);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
@@ -110,7 +121,9 @@ impl Connector {
         let connection = within(self.settings.connect_timeout, what(), connecting).await?;
         let alarm = watch_alarms(&connection);
         let open = OpenConnection { connection, generation: AtomicU64::default(), alarm };
-        self.declare(&open).await?;
+        if declares {
+            self.declare(&open).await?;
+        }
         tracing::debug!(%endpoint, purpose = self.purpose, "connected to RabbitMQ");
         Ok(open)
     }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt;
-use futures::future::try_join_all;
 use lapin::options::{BasicGetOptions, BasicNackOptions, BasicPublishOptions};
 use lapin::{BasicProperties, Channel};
 
@@ -31,7 +30,7 @@ use error::map_error;
 use management::ManagementClient;
 use publisher::{OutgoingMessage, Publisher};
 pub use settings::{BadSettings, RabbitMqSettings};
-use shared::Shared;
+use shared::{QueueCounter, Shared};
 use topology::{DEAD_LETTER_TYPE, Names, Topology};
 
 /// RabbitMQ. Clones share its connections.
@@ -110,10 +109,10 @@ impl Broker for RabbitMq {
     }
 
     /// `in_flight` comes from the management API, some seconds late; it is 0 if the settings name none. `delayed`
-    /// counts the messages in the delay queues.
+    /// counts the messages in the delay queues. Declares nothing: it is for those, too, who may only read.
     async fn depths(&self) -> Result<Vec<Depth>, BrokerError> {
         let names = self.names();
-        let channel = self.channel().await?;
+        let mut counter = QueueCounter::open(&self.shared).await?;
         let in_flight = match &self.shared.management {
             Some(management) => management.in_flight().await?,
             None => Default::default(),
@@ -121,14 +120,15 @@ impl Broker for RabbitMq {
         let mut depths = Vec::new();
         for stage in StageName::ALL.into_iter().map(Some).chain([None]) {
             let queue = stage.map_or_else(|| names.dead_letters(), |stage| names.stage(stage));
-            let retries = stage.map(|stage| TIERS.map(|tier| names.retry(stage, tier)));
-            let counts = retries.iter().flatten().map(|retry| self.shared.count(&channel, retry));
-            let delayed: Vec<u64> = try_join_all(counts).await?;
+            let mut delayed = 0;
+            for retry in stage.iter().flat_map(|stage| TIERS.map(|tier| names.retry(*stage, tier))) {
+                delayed += counter.count(&retry).await?;
+            }
             depths.push(Depth {
                 stage,
-                ready: self.shared.count(&channel, &queue).await?,
+                ready: counter.count(&queue).await?,
                 in_flight: in_flight.get(&queue).copied().unwrap_or(0),
-                delayed: delayed.iter().sum(),
+                delayed,
                 oldest_age: None,
             });
         }
@@ -191,7 +191,7 @@ impl RabbitMq {
             Some(management) => management.in_flight().await?.get(&queue).copied().unwrap_or(0),
             None => 0,
         };
-        Ok(ScoreDepth { ready: self.shared.count(&self.channel().await?, &queue).await?, in_flight })
+        Ok(ScoreDepth { ready: QueueCounter::open(&self.shared).await?.count(&queue).await?, in_flight })
     }
 }
 

@@ -7,7 +7,7 @@ use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 
-use super::connection::Connector;
+use super::connection::{Connector, OpenConnection};
 use super::error::{is_not_found, map_error};
 use super::management::ManagementClient;
 use super::publisher::{OutgoingMessage, Publisher, traceparent};
@@ -55,16 +55,44 @@ impl Shared {
 
     /// The number of messages in a queue that are ready for delivery.
     pub async fn count(&self, channel: &Channel, queue: &str) -> Result<u64, BrokerError> {
+        self.try_count(channel, queue)
+            .await
+            .map_err(|error| map_error(format!("count the messages of {queue}"), &error))
+    }
+
+    async fn try_count(&self, channel: &Channel, queue: &str) -> lapin::Result<u64> {
         let generation = self.topology.generation();
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
-        match channel.queue_declare(queue.into(), passive, FieldTable::default()).await {
-            Ok(declared) => Ok(declared.message_count().into()),
-            Err(error) => {
-                if is_not_found(&error) {
-                    self.topology.invalidate(generation);
-                }
-                Err(map_error(format!("count the messages of {queue}"), &error))
+        let declared = channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
+        if declared.as_ref().is_err_and(is_not_found) {
+            self.topology.invalidate(generation);
+        }
+        Ok(declared?.message_count().into())
+    }
+}
+
+/// Counts the messages of several queues. It declares nothing, and needs no permission but access to the virtual host.
+pub(super) struct QueueCounter<'s> {
+    shared: &'s Shared,
+    open: Arc<OpenConnection>,
+    channel: Channel,
+}
+
+impl<'s> QueueCounter<'s> {
+    pub async fn open(shared: &'s Shared) -> Result<Self, BrokerError> {
+        let open = shared.connector.open_for_reading().await?;
+        Ok(Self { shared, channel: open.channel().await?, open })
+    }
+
+    /// As [`Shared::count`]; 0 for a queue that does not exist.
+    pub async fn count(&mut self, queue: &str) -> Result<u64, BrokerError> {
+        match self.shared.try_count(&self.channel, queue).await {
+            // The error has closed the channel.
+            Err(error) if is_not_found(&error) => {
+                self.channel = self.open.channel().await?;
+                Ok(0)
             }
+            counted => counted.map_err(|error| map_error(format!("count the messages of {queue}"), &error)),
         }
     }
 }

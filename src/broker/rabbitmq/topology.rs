@@ -243,8 +243,15 @@ fn table(arguments: Vec<(&'static str, Argument)>) -> FieldTable {
 /// received '5000' but current is '7000'".
 fn refused(error: &lapin::Error) -> BrokerError {
     const PRECONDITION_FAILED: u16 = 406;
+    const INTERNAL_ERROR: u16 = 541;
+    let is_refused = |reply: &lapin::protocol::AMQPError| match reply.get_id() {
+        PRECONDITION_FAILED => true,
+        // The feature flag of quorum queues is disabled.
+        INTERNAL_ERROR => reply.get_message().as_str().contains("quorum_queue"),
+        _ => false,
+    };
     match error.kind() {
-        lapin::ErrorKind::ProtocolError(reply) if reply.get_id() == PRECONDITION_FAILED => {
+        lapin::ErrorKind::ProtocolError(reply) if is_refused(reply) => {
             let said = reply.get_message().to_string();
             let hint = if said.contains("inequivalent") {
                 "it was created by hand or by another program: delete it once it is empty, or choose another prefix"

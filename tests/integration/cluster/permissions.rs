@@ -5,7 +5,7 @@ use std::process::Output;
 use serde_json::Value;
 use support::collection::Collection;
 use support::servers::process;
-use support::servers::rabbitmq;
+use support::servers::rabbitmq::{self, RabbitServer};
 use support::servers::redis::RedisServer;
 use support::servers::seaweedfs::SeaweedFs;
 
@@ -82,6 +82,15 @@ fn reading_needs_no_permission_to_write(
     collection: &Collection,
 ) {
     let prefix = installation.get("FACEMILL_PREFIX");
+    let reader = format!("reader-{prefix}");
+    let pattern = documented("`^$` for configure and write, `^facemill.*` for read", &prefix);
+    let [nothing, read] = [1, 3].map(|at| pattern.split('`').nth(at).unwrap());
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        installation.rabbit.ctl(&["add_user", &reader, "secret"]).await;
+        installation.rabbit.ctl(&["set_permissions", "-p", "/", &reader, nothing, nothing, read]).await;
+    });
+    let amqp = installation.rabbit.url_of(&reader, "secret", "%2F");
+    installation.set("FACEMILL_AMQP_URL", amqp);
     let rules = documented("~facemill* &facemill* +@read +@connection +@scripting +@transaction +info +time", &prefix);
     installation.use_redis_user(server, &format!("reader-{prefix}"), &rules);
     let (access, secret) = SeaweedFs::READER;
@@ -172,6 +181,52 @@ fn doctor_checks_each_server_whatever_is_wrong_with_the_others() {
     assert!(!s3.0 && s3.1.contains("write http://host:port"), "{s3:?}");
     assert!(!redis.0 && redis.1.contains("there is no such database"), "{redis:?}");
     assert!(!rabbitmq.0 && rabbitmq.1.ends_with(": the host name is not known"), "{rabbitmq:?}");
+}
+
+#[test]
+fn doctor_fails_a_rabbitmq_without_quorum_queues() {
+    let server = RabbitServer::without_quorum_queues();
+    let mut installation = Installation::new();
+    installation.set("FACEMILL_AMQP_URL", server.url());
+    let [(is_ok, detail), ..] = checks(&installation);
+    assert!(!is_ok && detail.contains("the corresponding feature flag is disabled"), "{detail}");
+    assert!(detail.contains("facemill needs quorum queues: RabbitMQ 3.8 or later"), "{detail}");
+}
+
+#[test]
+fn an_unknown_authority_of_redis_is_told_with_its_remedy() {
+    let scratch = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: String| {
+        let path = scratch.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let mut authority = rcgen::CertificateParams::default();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let [authority_key, key] = [(); 2].map(|()| rcgen::KeyPair::generate().unwrap());
+    let authority_file = file("ca.pem", authority.self_signed(&authority_key).unwrap().pem());
+    let issuer = rcgen::Issuer::from_params(&authority, &authority_key);
+    let certificate = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let certificate = file("redis.pem", certificate.signed_by(&key, &issuer).unwrap().pem());
+    let key = file("redis.key", key.serialize_pem());
+    let [port] = process::free_ports();
+    let server = RedisServer::start(
+        &[
+            ["--tls-port", &port.to_string()],
+            ["--tls-cert-file", &certificate],
+            ["--tls-key-file", &key],
+            ["--tls-ca-cert-file", &authority_file],
+            ["--tls-auth-clients", "no"],
+        ]
+        .concat(),
+    );
+    let mut installation = Installation::on(&server);
+    installation.set("FACEMILL_REDIS_URL", format!("rediss://localhost:{port}/"));
+    let [_, (is_ok, detail), _] = checks(&installation);
+    assert!(!is_ok && detail.contains("its authority is not trusted here: SSL_CERT_FILE names a file"), "{detail}");
+    installation.set("SSL_CERT_FILE", authority_file);
+    let [_, (is_ok, detail), _] = checks(&installation);
+    assert!(is_ok, "{detail}");
 }
 
 /// RabbitMQ warns about each connection that its client did not close, and writes a crash report for some.

@@ -36,6 +36,8 @@ pub struct RabbitServer {
     management: u16,
     epmd: u16,
     distribution: u16,
+    /// Further variables of the server.
+    environment: &'static [(&'static str, &'static str)],
     /// The process group of the server.
     running: Mutex<Child>,
     /// The name server of Erlang. RabbitMQ would start it as a daemon.
@@ -86,7 +88,7 @@ pub async fn exclusive() -> ExclusiveServer {
 
 async fn server() -> &'static RabbitServer {
     static SERVER: OnceLock<RabbitServer> = OnceLock::new();
-    tokio::task::spawn_blocking(|| SERVER.get_or_init(RabbitServer::start)).await.unwrap()
+    tokio::task::spawn_blocking(|| SERVER.get_or_init(|| RabbitServer::start(&[]))).await.unwrap()
 }
 
 fn free_port() -> u16 {
@@ -94,7 +96,12 @@ fn free_port() -> u16 {
 }
 
 impl RabbitServer {
-    fn start() -> Self {
+    /// A server of RabbitMQ 3 with quorum queues disabled, as after an upgrade from 3.7.
+    pub fn without_quorum_queues() -> Self {
+        Self::start(&[("RABBITMQ_FEATURE_FLAGS", "")])
+    }
+
+    fn start(environment: &'static [(&'static str, &'static str)]) -> Self {
         let root = std::env::var_os(ROOT).map_or_else(|| PathBuf::from("/"), PathBuf::from);
         assert!(
             root.join(SCRIPTS.trim_start_matches('/')).join("rabbitmq-server").exists(),
@@ -124,7 +131,8 @@ impl RabbitServer {
         register(&mut reaper, &epmd);
         await_port(epmd_port, "epmd", &folder);
         let server = Self {
-            running: Mutex::new(launch(&folder, amqp, epmd_port, distribution, &mut reaper)),
+            running: Mutex::new(launch(&folder, amqp, epmd_port, distribution, environment, &mut reaper)),
+            environment,
             _epmd: epmd,
             reaper: Mutex::new(reaper),
             usage: RwLock::new(()),
@@ -208,8 +216,9 @@ impl ExclusiveServer {
 
     /// Starts the killed server again. Returns before it is reachable.
     pub fn restart(&self) {
+        let mut reaper = self.reaper.lock().unwrap();
         *self.running.lock().unwrap() =
-            launch(&self.folder, self.amqp, self.epmd, self.distribution, &mut self.reaper.lock().unwrap());
+            launch(&self.folder, self.amqp, self.epmd, self.distribution, self.environment, &mut reaper);
     }
 
     /// Waits until the server is reachable.
@@ -219,9 +228,17 @@ impl ExclusiveServer {
     }
 }
 
-fn launch(folder: &Path, amqp: u16, epmd: u16, distribution: u16, reaper: &mut Child) -> Child {
+fn launch(
+    folder: &Path,
+    amqp: u16,
+    epmd: u16,
+    distribution: u16,
+    environment: &[(&str, &str)],
+    reaper: &mut Child,
+) -> Child {
     let log = std::fs::File::options().create(true).append(true).open(folder.join("console")).unwrap();
     let child = script(folder, "rabbitmq-server", amqp, epmd, distribution)
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)
