@@ -75,7 +75,8 @@ impl fmt::Display for WhyNot {
             ),
             Self::BeyondLimit { place, candidates, taken } => write!(
                 f,
-                "not enqueued: it is candidate {place} of {candidates}, and the run has the first {taken}, as with --limit"
+                "not enqueued: it is candidate {place} of {candidates}, and the run has the first {taken}, as with \
+                 --limit"
             ),
             Self::NotEnqueued { place, candidates } => write!(
                 f,

@@ -23,8 +23,8 @@ USERS = {f"deployment/{stage}": (65532, "/tmp") for stage in STAGES} | {
     "statefulset/rabbitmq": (999, "/var/lib/rabbitmq"), "statefulset/redis": (999, "/data"),
     "statefulset/seaweedfs": (1000, "/data"),
 }
-# Kills the program in a container with SIGKILL. The process with number 1 cannot be killed from inside: `update` lets the
-# containers of a pod share process numbers. On the stand-in all pods share them, so the roots are compared.
+# Kills the program in a container with SIGKILL. The process with number 1 cannot be killed from inside: `update` lets
+# the containers of a pod share process numbers. On the stand-in all pods share them, so the roots are compared.
 KILL = '''own=$(readlink /proc/self/ns/mnt)
 for process in /proc/[0-9]*; do
     if [ "$(cat "$process/comm" 2>/dev/null)" = facemill ] && [ "$(readlink "$process/ns/mnt")" = "$own" ]; then
@@ -169,7 +169,7 @@ class Installation:
         self.kill_inside(self.workers(stage)[0])
 
     def kill_inside(self, pod):
-        """Kills the program in a pod with SIGKILL from inside. Waits until its container runs again, in the same pod."""
+        """Kills the program in a pod with SIGKILL from inside. Waits until its container runs again."""
         name = pod["metadata"]["name"]
         before = pod["status"]["containerStatuses"][0]["restartCount"]
         # The shell may end together with the container.

@@ -67,7 +67,8 @@ class Job(WithFakeCluster):
         for command in ("train", "retry", "takedown", "produce"):
             done = self.ask(f"{command} --run faces")
             self.assertNotEqual(done.returncode, 0)
-            self.assertIn(f"make ask runs only status, why, audit, report, faces: `make job` runs facemill {command}", done.stderr)
+            refusal = f"make ask runs only status, why, audit, report, faces: `make job` runs facemill {command}"
+            self.assertIn(refusal, done.stderr)
         self.assertFalse((self.folder / "created.json").exists())
 
 

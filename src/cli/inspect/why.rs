@@ -38,8 +38,8 @@ pub struct Args {
 }
 
 impl Args {
-    /// The id of the photo; none if the run has no photo with its URL. Where several photos have the URL, the first one,
-    /// and a note names the others.
+    /// The id of the photo; none if the run has no photo with its URL. Where several photos have the URL, the first
+    /// one, and a note names the others.
     async fn photo_id(&self, place: &RunTarget) -> Result<Option<Id>, Failure> {
         if !["http://", "https://"].iter().any(|scheme| self.photo.starts_with(scheme)) {
             return Ok(Some(Id::new(self.photo.as_str())));

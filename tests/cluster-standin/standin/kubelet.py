@@ -321,7 +321,8 @@ class Runner(threading.Thread):
                            condition("ContainersReady", self.ready, "Probed")],
             "containerStatuses": [{
                 "name": self.container["name"], "image": self.container["image"], "imageID": "", "state": state,
-                "ready": self.ready, "started": self.started, "restartCount": self.restarts, "lastState": self.last_state,
+                "ready": self.ready, "started": self.started, "restartCount": self.restarts,
+                "lastState": self.last_state,
             }],
         }
         if phase in ("Succeeded", "Failed"):
