@@ -22,7 +22,7 @@ endif
 # Recipes read these from the environment, so that a path may contain any character.
 export DUMP OUT RUN CONTEXT
 
-.PHONY: help setup setup-tests run tutorial test test-rabbitmq4 chaos check-scripts check-deploy check-differential differential planted-bugs cluster-test image submit job ask bench copies lint advisories
+.PHONY: help setup setup-tests run tutorial test test-rabbitmq4 chaos check-scripts check-deploy check-differential differential planted-bugs cluster-test image submit job ask bench bench-run copies lint advisories
 
 help: ## lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -110,6 +110,15 @@ check-scripts: ## checks the syntax of the scripts and runs their tests
 
 bench: setup-tests ## measures speed and agreement with the original method
 	@$(CARGO) bench --locked --bench '*' $(ARGS)
+
+bench-run: export PYTHONPATH = $(CURDIR)/.cache/python-bench
+bench-run: setup-tests ## CPU time a photo of whole processes, beside the published method in Python: FOLDERS="a b" ARGS="--rounds 3"
+	@cmp -s benches/run/requirements.txt .cache/python-bench/requirements.txt || { \
+	  rm -rf .cache/python-bench; \
+	  $(PYTHON) -m pip install --quiet --no-deps --require-hashes --only-binary :all: --no-compile --root-user-action ignore \
+	    --target .cache/python-bench --requirement benches/run/requirements.txt; \
+	  cp benches/run/requirements.txt .cache/python-bench/; }
+	@$(CARGO) bench --locked --bench run -- --python $(PYTHON) $(if $(FOLDERS),--photos $(FOLDERS)) $(ARGS)
 
 lint: setup-tests ## checks formatting, clippy, shellcheck, and the licences and sources of dependencies
 	@$(CARGO) fmt --all --check
