@@ -27,7 +27,7 @@ struct Args {
     #[arg(long, num_args = 1..)]
     photos: Vec<PathBuf>,
 
-    /// Takes only the first N photos of the folders, spread evenly.
+    /// Takes only N of the photos, spread evenly over their names.
     #[arg(long)]
     limit: Option<usize>,
 
