@@ -11,6 +11,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::current_classifier::CurrentClassifier;
 use super::gate::{self, GateGuard};
+use super::handover::Handover;
 use super::stage::{Outcome, Retry, Stage, panic_text, store_failed};
 use crate::archive::predictions::Predictions;
 use crate::classifier::model::{Input, Model, ModelError, ModelFile, mirrors_of};
@@ -42,6 +43,7 @@ pub struct Classify {
     predictions: Predictions,
     classifier: CurrentClassifier,
     scorer: CropScorer,
+    inputs: Option<Arc<Handover<Input>>>,
 }
 
 impl Classify {
@@ -76,7 +78,14 @@ impl Classify {
         }
         let predictions = Predictions::new(objects.clone());
         let classifier = CurrentClassifier::new(objects.clone(), own);
-        Ok(Self { objects, predictions, classifier, scorer: CropScorer { queue } })
+        Ok(Self { objects, predictions, classifier, scorer: CropScorer { queue }, inputs: None })
+    }
+
+    /// Takes the inputs that crop has left in the same process.
+    #[must_use]
+    pub fn with_inputs(mut self, inputs: Arc<Handover<Input>>) -> Self {
+        self.inputs = Some(inputs);
+        self
     }
 
     /// The threads, for crops that are scored with other models.
@@ -85,19 +94,28 @@ impl Classify {
     }
 
     async fn prediction(&self, run: &RunName, crop: &Crop) -> Result<Prediction, Outcome> {
-        let bytes =
-            self.objects.get(&ObjectKey::face(crop.sha256, crop.format)).await.map_err(|error| store_failed(&error))?;
-        let poison = |detail: String| Outcome::Poison(Cause::new(CauseCode::BadCrop, detail));
-        let mirrors = mirrors_of(crop).map_err(poison)?;
-        let input = gate::spawn_blocking(move || Input::decode(&bytes, mirrors))
-            .await
-            .map_err(|error| poison(format!("the decoder panicked: {error}")))?
-            .map_err(poison)?;
+        let left = self.inputs.as_ref().and_then(|inputs| inputs.take(crop.sha256));
+        let input = match left {
+            Some(input) => input,
+            None => self.read(crop).await?,
+        };
         let failed = |detail| Retry::failed(Cause::new(CauseCode::ClassifierFailed, detail));
         let model = self.classifier.of(run).await.map_err(|error| store_failed(&error))?.map_err(failed)?;
         let p_ok = self.scorer.score(input, model.clone()).await.map_err(failed)?;
         let prediction = Prediction::new(p_ok, &model.name, model.sha256);
         self.predictions.write(crop.sha256, prediction).await.map_err(|error| store_failed(&error))
+    }
+
+    /// Decodes the crop that is stored.
+    async fn read(&self, crop: &Crop) -> Result<Input, Outcome> {
+        let key = ObjectKey::face(crop.sha256, crop.format);
+        let bytes = self.objects.get(&key).await.map_err(|error| store_failed(&error))?;
+        let poison = |detail: String| Outcome::Poison(Cause::new(CauseCode::BadCrop, detail));
+        let mirrors = mirrors_of(crop).map_err(poison)?;
+        gate::spawn_blocking(move || Input::decode(&bytes, mirrors))
+            .await
+            .map_err(|error| poison(format!("the decoder panicked: {error}")))?
+            .map_err(poison)
     }
 }
 

@@ -6,12 +6,14 @@ use ::image::RgbImage;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::handover::Handover;
 use super::measures::{self, CropFacts, RunReferences};
 use super::originals::{Originals, original};
 use super::refused::RefusalCheck;
 pub use super::run_shapes::CropSettings;
 use super::run_shapes::RunShapes;
 use super::stage::{Outcome, Retry, Stage, store_failed};
+use crate::classifier::model::{Input, mirrors_of};
 use crate::domain::{
     self, Cause, CauseCode, ContentHash, Face, ImageFormat, LandmarkReference, Landmarks, Photo, StageName,
 };
@@ -30,19 +32,27 @@ pub struct Crop {
     runs: Option<Arc<RunShapes>>,
     references: RunReferences,
     refusals: RefusalCheck,
+    inputs: Option<Arc<Handover<Input>>>,
 }
 
 impl Crop {
     pub fn new(originals: Originals, detector: Detector, settings: CropSettings) -> Self {
         let references = RunReferences::new(originals.objects().clone());
         let refusals = RefusalCheck::new(originals.objects().clone());
-        Self { originals, detector, settings, runs: None, references, refusals }
+        Self { originals, detector, settings, runs: None, references, refusals, inputs: None }
     }
 
     /// Uses the settings of each photo's run instead of its own.
     #[must_use]
     pub fn with_run_shapes(mut self, runs: Arc<RunShapes>) -> Self {
         self.runs = Some(runs);
+        self
+    }
+
+    /// Leaves the classifier's input for classify, which then need not decode the crop.
+    #[must_use]
+    pub fn with_inputs(mut self, inputs: Arc<Handover<Input>>) -> Self {
+        self.inputs = Some(inputs);
         self
     }
 
@@ -64,8 +74,15 @@ impl Crop {
         let reference = self.references.of(&photo.run, settings.align).await?;
         let detector = self.detector.clone();
         let extra_memory = align::fill_memory(&square, face.width, face.height, settings.fill);
+        let inputs = self.inputs.clone();
         let work = move |pixels: &RgbImage, jpeg_quality: Option<u8>| {
-            cut(pixels, jpeg_quality, &face, &square, &detector, settings, &reference)
+            let (pixels, bytes, crop) = cut(pixels, jpeg_quality, &face, &square, &detector, settings, &reference)?;
+            if let (Some(inputs), Ok(mirrors)) = (inputs, mirrors_of(&crop)) {
+                let input = Input::new(&pixels, mirrors);
+                let size = input.pixels().len();
+                inputs.put(crop.sha256, input, size);
+            }
+            Ok((bytes, crop))
         };
         let (bytes, crop) = self.originals.work_on_cached(original, settings.limits, extra_memory, work).await?;
         if let Some(fingerprint) = crop.fingerprint {
@@ -91,6 +108,7 @@ impl Stage for Crop {
     }
 }
 
+/// The crop's pixels as a reader of its file sees them, its file, and the facts about it.
 fn cut(
     picture: &RgbImage,
     jpeg_quality: Option<u8>,
@@ -99,7 +117,7 @@ fn cut(
     detector: &Detector,
     settings: CropSettings,
     reference: &LandmarkReference,
-) -> Result<(Bytes, domain::Crop), Outcome> {
+) -> Result<(RgbImage, Bytes, domain::Crop), Outcome> {
     let size = align::native_size(square);
     let pixels = align::cut_filled(picture, square, size, settings.fill);
     detector.check_crop(&pixels).map_err(|error| lost_face(&error))?;
@@ -137,7 +155,7 @@ fn cut(
         quality: Some(quality),
         fingerprint: Some(fingerprint::of(&pixels)),
     };
-    Ok((Bytes::from(bytes), crop))
+    Ok((pixels, Bytes::from(bytes), crop))
 }
 
 fn lost_face(error: &NoFace) -> Outcome {

@@ -7,6 +7,7 @@ pub mod detect;
 pub mod event;
 pub mod fetch;
 pub mod gate;
+pub mod handover;
 pub mod host_faults;
 pub mod local;
 pub mod measures;

@@ -9,21 +9,30 @@ use tokio::task::JoinError;
 use tokio::time::timeout;
 
 use super::gate;
+use super::handover::Handover;
 use super::stage::{Outcome, Retry, panic_text, store_failed};
 use crate::domain::{Cause, CauseCode, Decoding, Original, Photo};
 use crate::memory::{MemoryBudget, Reservation};
 use crate::objects::{ObjectKey, Objects};
-use crate::vision::image::{DecodeError, Header, HeldImage, ImageCache, Limits, jpeg_quality};
+use crate::vision::image::{DecodeError, Header, Limits, jpeg_quality};
 
 /// The memory for decoded images of a process in bytes, by default. With models and buffers of eight threads a worker
 /// then stays within a gigabyte.
 pub const DECODE_MEMORY: u64 = 512_000_000;
 
-/// Reads and decodes originals. All stages of a process that do so share memory and cache.
+/// A decoded image and its share of the memory for decoded images.
+pub struct HeldImage {
+    pixels: RgbImage,
+    /// As [`jpeg_quality`] says of its file.
+    jpeg_quality: Option<u8>,
+    _memory: Reservation,
+}
+
+/// Reads and decodes originals. All stages of a process that do so share memory and images.
 #[derive(Clone)]
 pub struct Originals {
     objects: Arc<dyn Objects>,
-    cache: Option<Arc<ImageCache>>,
+    images: Option<Arc<Handover<HeldImage>>>,
     memory: Arc<MemoryBudget>,
     patience: Duration,
 }
@@ -34,13 +43,13 @@ impl Originals {
 
     pub fn new(objects: Arc<dyn Objects>) -> Self {
         let memory = Arc::new(MemoryBudget::new(DECODE_MEMORY));
-        Self { objects, cache: None, memory, patience: Self::PATIENCE }
+        Self { objects, images: None, memory, patience: Self::PATIENCE }
     }
 
-    /// Shares decoded images with the other stages of the process.
+    /// Hands decoded images from detect to crop. Decoding takes as long as detection.
     #[must_use]
-    pub fn with_cache(mut self, cache: Arc<ImageCache>) -> Self {
-        self.cache = Some(cache);
+    pub fn with_images(mut self, images: Arc<Handover<HeldImage>>) -> Self {
+        self.images = Some(images);
         self
     }
 
@@ -92,22 +101,23 @@ impl Originals {
             reservation.shrink_to(while_working);
             let result = work(&pixels, jpeg_quality)?;
             reservation.shrink_to(header.decoded_bytes());
-            Ok((HeldImage::new(pixels, jpeg_quality, reservation), decoding, result))
+            Ok((HeldImage { pixels, jpeg_quality, _memory: reservation }, decoding, result))
         })
         .await
     }
 
     /// Keeps a decoded image for the next stage, if no other photo waits for its memory.
     pub(super) fn keep(&self, original: &Original, image: HeldImage) {
-        if let Some(cache) = &self.cache {
-            cache.put(original.sha256, Arc::new(image));
+        if let Some(images) = &self.images {
+            let size = image.pixels.len();
+            images.put(original.sha256, image, size);
             if self.memory.is_contended() {
-                cache.clear();
+                images.clear();
             }
         }
     }
 
-    /// As [`Originals::work_on`], but takes the pixels from the cache if they are there. `extra_memory`: the bytes that
+    /// As [`Originals::work_on`], but takes the pixels that detect has left, if they are there. `extra_memory`: the bytes that
     /// the work takes besides.
     pub(super) async fn work_on_cached<T: Send + 'static>(
         &self,
@@ -116,7 +126,7 @@ impl Originals {
         extra_memory: u64,
         work: impl FnOnce(&RgbImage, Option<u8>) -> Result<T, Outcome> + Send + 'static,
     ) -> Result<T, Outcome> {
-        if let Some(image) = self.cache.as_ref().and_then(|cache| cache.take(original.sha256)) {
+        if let Some(image) = self.images.as_ref().and_then(|images| images.take(original.sha256)) {
             let reservation = self.memory.try_reserve(extra_memory);
             if extra_memory == 0 || reservation.is_some() {
                 return off_thread(move || {
@@ -146,8 +156,8 @@ impl Originals {
             return Ok(reservation);
         }
         let reservation = self.memory.reserve(bytes);
-        // Images in the cache hold memory, and their photos may never ask for them.
-        self.cache.iter().for_each(|cache| cache.clear());
+        // Images that were left hold memory, and their photos may never ask for them.
+        self.images.iter().for_each(|images| images.clear());
         timeout(self.patience, reservation).await.map_err(|_| {
             let held = self.memory.bytes() / 1_000_000;
             let detail = format!("other photos hold the {held} MB of memory for decoded images");

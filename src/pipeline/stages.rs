@@ -6,6 +6,7 @@ use super::classify::{Classify, ClassifyError, CropScorer};
 use super::crop::{Crop, CropSettings};
 use super::detect::{Detect, DetectSettings};
 use super::fetch::Fetch;
+use super::handover::Handover;
 use super::originals::Originals;
 use super::run_shapes::{GivenSettings, RunShapes};
 use super::stage::Stage;
@@ -19,7 +20,6 @@ use crate::net::host_limiter::HostLimiter;
 use crate::net::{Fetcher, Rules, SetupError};
 use crate::objects::Objects;
 use crate::vision::detector::{Detector, OpenError};
-use crate::vision::image::ImageCache;
 
 /// The settings of all stages.
 #[derive(Debug, Clone)]
@@ -63,8 +63,10 @@ pub struct Stages {
 }
 
 impl Stages {
-    /// The size of the cache of decoded pictures between detect and crop, in bytes of pixels for each core.
+    /// The room for decoded pictures between detect and crop, in bytes of pixels for each core.
     const PICTURES: usize = 64 << 20;
+    /// The room for small copies of crops between crop and classify, in bytes of pixels for each core.
+    const SMALL_CROPS: usize = 4 << 20;
 
     /// Opens the stages in `names`, with the models that they need.
     pub fn open(
@@ -74,6 +76,8 @@ impl Stages {
     ) -> Result<Self, StagesError> {
         let has = |name| names.contains(&name);
         let mut stages = Self { all: Vec::new(), classifier: None, scorer: None };
+        let inputs = (has(StageName::Crop) && has(StageName::Classify))
+            .then(|| Arc::new(Handover::new(settings.cores * Self::SMALL_CROPS)));
         if has(StageName::Fetch) {
             let fetcher = Fetcher::new(settings.rules.clone())?;
             let fetcher = match &settings.host_limiter {
@@ -88,18 +92,21 @@ impl Stages {
             let detector = Detector::open(&settings.models, 2 * settings.cores)?;
             let landmark_model = file_hash::sha256(&settings.models.landmarks())?;
             let runs = Arc::new(RunShapes::new(objects.clone(), settings.given, landmark_model));
-            // With both stages in one process, crop takes the pictures that detect has decoded.
-            let both = has(StageName::Detect) && has(StageName::Crop);
-            let cache = Arc::new(ImageCache::new(if both { settings.cores * Self::PICTURES } else { 0 }));
             let memory = Arc::new(MemoryBudget::new(settings.decode_memory));
-            let originals = Originals::new(objects.clone()).with_cache(cache).with_memory(memory);
+            let mut originals = Originals::new(objects.clone()).with_memory(memory);
+            if has(StageName::Detect) && has(StageName::Crop) {
+                originals = originals.with_images(Arc::new(Handover::new(settings.cores * Self::PICTURES)));
+            }
             if has(StageName::Detect) {
                 let detect = Detect::new(originals.clone(), detector.clone(), DetectSettings::default());
                 stages.all.push(Arc::new(detect.with_run_shapes(runs.clone())));
             }
             if has(StageName::Crop) {
-                let crop = Crop::new(originals, detector, CropSettings::default());
-                stages.all.push(Arc::new(crop.with_run_shapes(runs)));
+                let crop = Crop::new(originals, detector, CropSettings::default()).with_run_shapes(runs);
+                stages.all.push(match &inputs {
+                    Some(inputs) => Arc::new(crop.with_inputs(inputs.clone())),
+                    None => Arc::new(crop),
+                });
             }
         }
         if has(StageName::Classify) {
@@ -108,7 +115,10 @@ impl Stages {
             stages.classifier = Some(file.clone());
             let classify = Classify::new(objects.clone(), file, &runtime, settings.cores)?;
             stages.scorer = Some(classify.scorer());
-            stages.all.push(Arc::new(classify));
+            stages.all.push(match inputs {
+                Some(inputs) => Arc::new(classify.with_inputs(inputs)),
+                None => Arc::new(classify),
+            });
         }
         Ok(stages)
     }

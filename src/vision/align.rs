@@ -4,7 +4,7 @@ use image::RgbImage;
 
 use super::ffhq_fill::{self, Filled};
 use super::geometry::{self, Point, Square, rotate};
-use super::resample::Lanczos;
+use super::lanczos;
 use crate::domain::{Align, Fill, Landmarks};
 
 /// Maximum side of a crop in pixels. It bounds the memory for faces that fill a 50-megapixel photo. The largest images
@@ -55,7 +55,7 @@ pub fn native_size(square: &Square) -> u32 {
 /// square is scaled down.
 pub fn cut(picture: &RgbImage, square: &Square, size: u32) -> RgbImage {
     let _span = tracing::trace_span!("resample", facemill.size = size).entered();
-    Lanczos::default().cut(picture, square, size)
+    lanczos::cut(picture, square, size)
 }
 
 /// As [`cut`], with this fill beyond the photo.

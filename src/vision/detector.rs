@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use image::RgbImage;
 
-use super::dlib::{DlibError, Frame, Hog, HogDetection, Landmarker};
+use super::dlib::{DlibError, Frame, Hog, HogDetection};
 use super::geometry::{self, Grid, Square};
+use super::landmarks::{Grey, LandmarkError, LandmarkModel};
 use super::resample::{BorderMode, Rect, reduce, resize, warp};
 use super::yunet::{self, Detection, Yunet};
 use crate::config::Models;
@@ -18,6 +19,8 @@ pub enum OpenError {
     Inference(#[from] InferenceError),
     #[error(transparent)]
     Dlib(#[from] DlibError),
+    #[error(transparent)]
+    Landmarks(#[from] LandmarkError),
 }
 
 /// Why no face is returned.
@@ -84,7 +87,7 @@ pub struct Detector {
 struct Shared {
     runtime: Runtime,
     yunet: Vec<u8>,
-    landmarker: Landmarker,
+    landmarks: Arc<LandmarkModel>,
     idle: Mutex<Vec<Tools>>,
     threads: usize,
 }
@@ -96,7 +99,7 @@ struct Tools {
     hog: Option<Hog>,
     /// Finds faces of 80 to 170 pixels.
     region_hog: Hog,
-    landmarker: Landmarker,
+    landmarks: Arc<LandmarkModel>,
 }
 
 impl Detector {
@@ -109,7 +112,7 @@ impl Detector {
         let shared = Shared {
             runtime,
             yunet: yunet::dynamic(&inference::read(&models.yunet())?)?,
-            landmarker: Landmarker::open(&models.landmarks())?,
+            landmarks: Arc::new(LandmarkModel::open(&models.landmarks())?),
             idle: Mutex::default(),
             threads: threads.max(1),
         };
@@ -175,7 +178,7 @@ impl Shared {
             yunet: Yunet::new(&self.runtime, &self.yunet)?,
             hog: None,
             region_hog: Hog::new(Some(REGION_LEVELS))?,
-            landmarker: self.landmarker.clone(),
+            landmarks: self.landmarks.clone(),
         })
     }
 
@@ -406,8 +409,9 @@ impl Tools {
         let size = (SCALE * LANDMARKED_FACE) as u32;
         let (margin, end) = ((SCALE - 1.0) / 2.0 * LANDMARKED_FACE, f64::from(size));
         let frame = Frame { left: margin, top: margin, right: end - margin - 1.0, bottom: end - margin - 1.0 };
-        let image = self.landmarker.on(&pyramid.region(&around, size));
-        let predictions = FRAME_SHIFTS.map(|shift| image.find(&frame.moved(shift * LANDMARKED_FACE, 0.0)));
+        let pixels = grey(&pyramid.region(&around, size));
+        let frames = FRAME_SHIFTS.map(|shift| frame.moved(shift * LANDMARKED_FACE, 0.0).rounded());
+        let predictions = self.landmarks.find(Grey { pixels: &pixels, width: size }, &frames);
         let mean =
             |i: usize, axis: usize| predictions.iter().map(|p| p[i][axis]).sum::<f32>() / predictions.len() as f32;
         let points: Landmarks = (0..predictions[0].len()).map(|i| [mean(i, 0), mean(i, 1)]).collect();
@@ -455,7 +459,10 @@ impl Tools {
     /// Predicts the landmarks of a face that was found on the canvas.
     fn with_landmarks_on_canvas(&self, rotated: &RgbImage, found: &HogDetection, canvas: &Square) -> Candidate {
         let _span = tracing::trace_span!("landmarks").entered();
-        let points = self.landmarker.on(rotated).find(&found.frame);
+        let image = Grey { pixels: &grey(rotated), width: rotated.width() };
+        // Whole pixels, as in dlib.
+        let points: Landmarks =
+            self.landmarks.find(image, &[found.frame])[0].iter().map(|p| p.map(f32::round)).collect();
         let landmarks = in_picture(&points, canvas, rotated.width());
         let (angle, width) = (geometry::eye_angle(&landmarks), found.frame.width());
         Candidate { angle, score: found.score, width, landmarks, faces: 1 }

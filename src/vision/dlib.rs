@@ -1,9 +1,8 @@
-//! dlib: the frontal HOG face detector through a C++ shim, and the 68-landmark predictor through
+//! dlib: the frontal HOG face detector through a C++ shim, and landmarks as its networks take them through
 //! `dlib-face-recognition`.
 //!
-//! The face detector of that crate has no scores, no thresholds and no grey images, hence the shim. Prediction of
-//! landmarks only reads the model, so all threads share one copy of its 100 MB. Most of the time is spent on memory
-//! access to it.
+//! The face detector of that crate has no scores, no thresholds and no grey images, hence the shim. The landmarks
+//! of photos are found in `landmarks.rs`, which is faster.
 
 use std::ffi::c_void;
 use std::path::{Path, PathBuf};
@@ -38,6 +37,13 @@ impl Frame {
 
     pub fn centre(&self) -> [f64; 2] {
         [(self.left + self.right) / 2.0, (self.top + self.bottom) / 2.0]
+    }
+
+    /// Whole pixels, as in dlib's rectangles.
+    #[must_use]
+    pub fn rounded(&self) -> Self {
+        let [left, top, right, bottom] = [self.left, self.top, self.right, self.bottom].map(f64::round);
+        Self { left, top, right, bottom }
     }
 
     #[must_use]

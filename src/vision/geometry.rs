@@ -17,8 +17,7 @@ pub struct Square {
 impl Square {
     /// The point in the image of the pixel `[x, y]` of the crop with side `size`.
     pub fn to_picture(&self, point: Point, size: u32) -> Point {
-        let grid = self.grid(size);
-        std::array::from_fn(|axis| grid.origin[axis] + grid.right[axis] * point[0] + grid.down[axis] * point[1])
+        self.grid(size).at(point)
     }
 
     /// The pixel in the crop with side `size` of a point in the image.
@@ -57,6 +56,13 @@ pub struct Grid {
     pub origin: Point,
     pub right: [f64; 2],
     pub down: [f64; 2],
+}
+
+impl Grid {
+    /// The position in the image of a pixel of the crop.
+    pub fn at(&self, [x, y]: Point) -> Point {
+        std::array::from_fn(|axis| self.origin[axis] + self.right[axis] * x + self.down[axis] * y)
+    }
 }
 
 /// Rotates a vector as an image that is rotated by `angle` degrees.

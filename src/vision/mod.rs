@@ -8,6 +8,8 @@ pub mod ffhq_fill;
 pub mod fingerprint;
 pub mod geometry;
 pub mod image;
+mod lanczos;
+pub mod landmarks;
 pub mod pose;
 pub mod preview;
 pub mod quality;

@@ -28,9 +28,10 @@ fn in_head(x: u32, y: u32) -> bool {
 pub fn mirrored(square: &Square, width: u32, height: u32) -> Mirrored {
     let (mut outside, mut head, mut head_outside) = (0u32, 0u32, 0u32);
     let mut cells = [0u32; 16];
+    let grid = square.grid(SAMPLES);
     for y in 0..SAMPLES {
         for x in 0..SAMPLES {
-            let [px, py] = square.to_picture([f64::from(x), f64::from(y)], SAMPLES);
+            let [px, py] = grid.at([f64::from(x), f64::from(y)]);
             let inside = |at: f64, length: u32| (-0.5..=f64::from(length) - 0.5).contains(&at);
             let mirrored = u32::from(!(inside(px, width) && inside(py, height)));
             outside += mirrored;

@@ -12,12 +12,13 @@ use facemill::domain::{
 use facemill::objects::{ObjectKey, Objects};
 use facemill::pipeline::crop::{Crop, CropSettings};
 use facemill::pipeline::detect::{Detect, DetectSettings};
+use facemill::pipeline::handover::Handover;
 use facemill::pipeline::originals::Originals;
 use facemill::pipeline::stage::{Outcome, Retry, Stage};
 use facemill::vision::detector::Detector;
 use facemill::vision::dlib::Hog;
 use facemill::vision::geometry::{self, Square};
-use facemill::vision::image::{ImageCache, Limits, decode, encode};
+use facemill::vision::image::{Limits, decode, encode};
 use facemill::vision::{align, pose, resample};
 use image::RgbImage;
 
@@ -227,8 +228,7 @@ async fn a_photo_becomes_a_crop_with_reproducible_bytes() {
     let objects = Arc::new(MemoryObjects::default());
     let detector = detector();
     let photo = fetched(&objects, encode(&reference::rotated(&portrait, 20.0), ImageFormat::Jpeg).unwrap()).await;
-    let cache = Arc::new(ImageCache::new(100 << 20));
-    let originals = Originals::new(objects.clone()).with_cache(cache);
+    let originals = Originals::new(objects.clone()).with_images(Arc::new(Handover::new(100 << 20)));
     let detect = Detect::new(originals.clone(), detector.clone(), DetectSettings::default());
     let crop = Crop::new(originals, detector.clone(), CropSettings::default());
     let found = advanced(detect.run(&photo).await);

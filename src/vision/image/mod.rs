@@ -1,6 +1,5 @@
 //! Decodes image files to upright sRGB pixels, and encodes crops.
 
-mod cache;
 mod colour;
 mod colour_space;
 mod decoded;
@@ -19,7 +18,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use image::metadata::Orientation;
 use image::{DynamicImage, RgbImage};
 
-pub use cache::{HeldImage, ImageCache};
 pub use encode::{EncodeError, encode, encode_preview};
 pub use error::{DecodeError, Limits};
 pub use jpeg_quality::jpeg_quality;

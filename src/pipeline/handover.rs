@@ -1,0 +1,112 @@
+//! What a stage leaves for the next one in the same process.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::domain::ContentHash;
+
+/// Values by the hash of the file that they were made from. A value that is not there is made again from its file.
+///
+/// The room is bounded. Photos come in about the same order to both stages: while it is full, the values that are there
+/// are needed first, and new ones are refused.
+pub struct Handover<T> {
+    state: Mutex<State<T>>,
+    room: usize,
+}
+
+struct State<T> {
+    /// In the order of their arrival.
+    entries: VecDeque<Entry<T>>,
+    takes: u64,
+}
+
+struct Entry<T> {
+    hash: ContentHash,
+    value: T,
+    size: usize,
+    /// The takes before its arrival.
+    arrival: u64,
+}
+
+impl<T> Handover<T> {
+    /// A value is dropped after so many takes of others: its photo has ended, or waits for something.
+    const PATIENCE: u64 = 256;
+
+    /// Creates a handover with room for `room` bytes.
+    pub fn new(room: usize) -> Self {
+        Self { state: Mutex::new(State { entries: VecDeque::new(), takes: 0 }), room }
+    }
+
+    /// Removes and returns a value.
+    pub fn take(&self, hash: ContentHash) -> Option<T> {
+        let mut state = self.state();
+        state.takes += 1;
+        let at = state.entries.iter().position(|entry| entry.hash == hash);
+        let value = at.and_then(|at| state.entries.remove(at)).map(|entry| entry.value);
+        let oldest = state.takes.saturating_sub(Self::PATIENCE);
+        while state.entries.front().is_some_and(|entry| entry.arrival < oldest) {
+            state.entries.pop_front();
+        }
+        value
+    }
+
+    /// Adds a value of so many bytes, if there is room for it.
+    pub fn put(&self, hash: ContentHash, value: T, size: usize) {
+        let mut state = self.state();
+        state.entries.retain(|entry| entry.hash != hash);
+        let used: usize = state.entries.iter().map(|entry| entry.size).sum();
+        if used + size <= self.room {
+            let arrival = state.takes;
+            state.entries.push_back(Entry { hash, value, size, arrival });
+        }
+    }
+
+    /// Drops all values, so that their memory is free.
+    pub fn clear(&self) {
+        self.state().entries.clear();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(number: u64) -> ContentHash {
+        ContentHash::of(&number.to_be_bytes())
+    }
+
+    #[test]
+    fn a_value_is_taken_once_and_the_room_is_bounded() {
+        let handover = Handover::new(20);
+        for number in 0..3 {
+            handover.put(hash(number), number, 10);
+        }
+        assert_eq!(handover.take(hash(2)), None, "there was no room for it");
+        assert_eq!([handover.take(hash(0)), handover.take(hash(0))], [Some(0), None]);
+        handover.put(hash(3), 3, 11);
+        assert_eq!(handover.take(hash(3)), None, "larger than the rest of the room");
+        handover.put(hash(1), 4, 20);
+        assert_eq!(handover.take(hash(1)), Some(4), "a new value replaces the old one");
+        handover.put(hash(5), 5, 20);
+        handover.clear();
+        assert_eq!(handover.take(hash(5)), None);
+    }
+
+    #[test]
+    fn a_value_that_nobody_takes_makes_room() {
+        let handover = Handover::new(20);
+        handover.put(hash(0), 0, 10);
+        for number in 1..=Handover::<u64>::PATIENCE {
+            handover.put(hash(number), number, 10);
+            assert_eq!(handover.take(hash(number)), Some(number));
+        }
+        handover.put(hash(1), 1, 20);
+        assert_eq!(handover.take(hash(1)), None, "the first is still there");
+        handover.put(hash(2), 2, 20);
+        assert_eq!(handover.take(hash(2)), Some(2));
+    }
+}
