@@ -37,6 +37,7 @@ impl Detect {
             Some(runs) => DetectSettings::from(&runs.of(&photo.run).await?),
             None => self.settings,
         };
+        self.originals.let_next_stage_catch_up().await;
         let detector = self.detector.clone();
         let extra_memory = |width, height| detector::memory(settings.search, width, height);
         let search = move |image: &_, _| {

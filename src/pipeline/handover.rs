@@ -2,6 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::domain::ContentHash;
 
@@ -11,6 +15,8 @@ use crate::domain::ContentHash;
 /// are needed first, and new ones are refused.
 pub struct Handover<T> {
     state: Mutex<State<T>>,
+    /// Something was taken or dropped.
+    change: Notify,
     room: usize,
 }
 
@@ -31,10 +37,12 @@ struct Entry<T> {
 impl<T> Handover<T> {
     /// A value is dropped after so many takes of others: its photo has ended, or waits for something.
     const PATIENCE: u64 = 256;
+    /// How long a stage waits for the next one. It may be that this one does not take anything at present.
+    const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
     /// Creates a handover with room for `room` bytes.
     pub fn new(room: usize) -> Self {
-        Self { state: Mutex::new(State { entries: VecDeque::new(), takes: 0 }), room }
+        Self { state: Mutex::new(State { entries: VecDeque::new(), takes: 0 }), change: Notify::new(), room }
     }
 
     /// Removes and returns a value.
@@ -47,15 +55,31 @@ impl<T> Handover<T> {
         while state.entries.front().is_some_and(|entry| entry.arrival < oldest) {
             state.entries.pop_front();
         }
+        drop(state);
+        self.change.notify_waiters();
         value
+    }
+
+    /// Waits a little while most of the room is taken, so that the next stage gets the processor and catches up.
+    pub async fn let_catch_up(&self) {
+        let caught_up = async {
+            loop {
+                let change = self.change.notified();
+                if self.used() * 4 <= self.room * 3 {
+                    return;
+                }
+                change.await;
+            }
+        };
+        // After the wait the stage goes on, whatever the other one does.
+        let _ = timeout(Self::LONGEST_WAIT, caught_up).await;
     }
 
     /// Adds a value of so many bytes, if there is room for it.
     pub fn put(&self, hash: ContentHash, value: T, size: usize) {
         let mut state = self.state();
         state.entries.retain(|entry| entry.hash != hash);
-        let used: usize = state.entries.iter().map(|entry| entry.size).sum();
-        if used + size <= self.room {
+        if state.used() + size <= self.room {
             let arrival = state.takes;
             state.entries.push_back(Entry { hash, value, size, arrival });
         }
@@ -64,6 +88,11 @@ impl<T> Handover<T> {
     /// Drops all values, so that their memory is free.
     pub fn clear(&self) {
         self.state().entries.clear();
+        self.change.notify_waiters();
+    }
+
+    fn used(&self) -> usize {
+        self.state().used()
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
@@ -71,8 +100,16 @@ impl<T> Handover<T> {
     }
 }
 
+impl<T> State<T> {
+    fn used(&self) -> usize {
+        self.entries.iter().map(|entry| entry.size).sum()
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
 
     fn hash(number: u64) -> ContentHash {
@@ -94,6 +131,22 @@ mod tests {
         handover.put(hash(5), 5, 20);
         handover.clear();
         assert_eq!(handover.take(hash(5)), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stage_waits_for_the_next_one_but_not_for_ever() {
+        let handover = Handover::new(20);
+        handover.put(hash(1), 1, 10);
+        handover.let_catch_up().now_or_never().expect("half of the room is free");
+        handover.put(hash(2), 2, 10);
+        let mut waiting = Box::pin(handover.let_catch_up());
+        assert!(futures::poll!(&mut waiting).is_pending());
+        handover.take(hash(1));
+        waiting.now_or_never().expect("something was taken");
+        handover.put(hash(1), 1, 10);
+        let start = tokio::time::Instant::now();
+        handover.let_catch_up().await;
+        assert_eq!(start.elapsed(), Handover::<u64>::LONGEST_WAIT);
     }
 
     #[test]

@@ -106,6 +106,13 @@ impl Originals {
         .await
     }
 
+    /// Waits a little while many decoded images wait for the next stage.
+    pub(super) async fn let_next_stage_catch_up(&self) {
+        if let Some(images) = &self.images {
+            images.let_catch_up().await;
+        }
+    }
+
     /// Keeps a decoded image for the next stage, if no other photo waits for its memory.
     pub(super) fn keep(&self, original: &Original, image: HeldImage) {
         if let Some(images) = &self.images {

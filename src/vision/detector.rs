@@ -460,9 +460,7 @@ impl Tools {
     fn with_landmarks_on_canvas(&self, rotated: &RgbImage, found: &HogDetection, canvas: &Square) -> Candidate {
         let _span = tracing::trace_span!("landmarks").entered();
         let image = Grey { pixels: &grey(rotated), width: rotated.width() };
-        // Whole pixels, as in dlib.
-        let points: Landmarks =
-            self.landmarks.find(image, &[found.frame])[0].iter().map(|p| p.map(f32::round)).collect();
+        let points = self.landmarks.find(image, &[found.frame]).remove(0);
         let landmarks = in_picture(&points, canvas, rotated.width());
         let (angle, width) = (geometry::eye_angle(&landmarks), found.frame.width());
         Candidate { angle, score: found.score, width, landmarks, faces: 1 }

@@ -44,6 +44,8 @@ pub fn reduce(picture: &RgbImage, window: Rect, factor: u32) -> RgbImage {
     // Rows are summed first, in 16 bits (256 x 255 fits), so that the loop runs over consecutive bytes.
     let mut sums = vec![0u16; used];
     let area = factor * factor;
+    // Multiplying and shifting gives the same quotients as dividing: the sums are below 2^24, and the area is at most 2^16.
+    let reciprocal = (1u64 << 40).div_ceil(u64::from(area));
     for (y, row) in reduced.chunks_exact_mut(3 * width.max(1) as usize).enumerate() {
         sums.fill(0);
         for offset in 0..factor as usize {
@@ -59,7 +61,7 @@ pub fn reduce(picture: &RgbImage, window: Rect, factor: u32) -> RgbImage {
                     *sum += u32::from(value);
                 }
             }
-            pixel.copy_from_slice(&total.map(|sum| (sum / area) as u8));
+            pixel.copy_from_slice(&total.map(|sum| ((u64::from(sum) * reciprocal) >> 40) as u8));
         }
     }
     reduced
@@ -102,12 +104,12 @@ pub fn warp(picture: &RgbImage, grid: &Grid, width: u32, height: u32, border: Bo
     let fixed = |value: f64| (value * ONE as f64).round() as i64;
     let (columns, rows) = (i64::from(picture.width()), i64::from(picture.height()));
     let pixels = picture.as_raw();
-    let at = |x: i64, y: i64| -> [u32; 3] {
+    let at = |x: i64, y: i64| -> [u8; 3] {
         if border == BorderMode::Black && (x < 0 || y < 0 || x >= columns || y >= rows) {
             return [0; 3];
         }
         let start = 3 * (y.clamp(0, rows - 1) * columns + x.clamp(0, columns - 1)) as usize;
-        [u32::from(pixels[start]), u32::from(pixels[start + 1]), u32::from(pixels[start + 2])]
+        [pixels[start], pixels[start + 1], pixels[start + 2]]
     };
     let mut warped = RgbImage::new(width, height);
     let [right_x, right_y] = grid.right.map(fixed);
@@ -118,25 +120,73 @@ pub fn warp(picture: &RgbImage, grid: &Grid, width: u32, height: u32, border: Bo
             let (x0, y0) = (x >> 16, y >> 16);
             // 8 bits of fraction suffice for 8-bit pixels.
             let (fx, fy) = (((x & (ONE - 1)) >> 8) as u32, ((y & (ONE - 1)) >> 8) as u32);
-            let (a, b, c, d) = if x0 >= 0 && y0 >= 0 && x0 + 1 < columns && y0 + 1 < rows {
-                let above = 3 * (y0 * columns + x0) as usize;
-                let below = above + 3 * columns as usize;
-                let (above, below) = (&pixels[above..above + 6], &pixels[below..below + 6]);
-                let three = |values: &[u8]| [u32::from(values[0]), u32::from(values[1]), u32::from(values[2])];
-                (three(above), three(&above[3..]), three(below), three(&below[3..]))
+            // Eight bytes of each row are read: two pixels, and two bytes of the next one.
+            let above = 3 * (y0 * columns + x0);
+            let below = above + 3 * columns;
+            let is_inside = x0 >= 0 && y0 >= 0 && x0 + 1 < columns && below + 8 <= pixels.len() as i64;
+            let rows = if is_inside {
+                [above, below].map(|at| *pixels[at as usize..].first_chunk().unwrap_or(&[0; 8]))
             } else {
-                (at(x0, y0), at(x0 + 1, y0), at(x0, y0 + 1), at(x0 + 1, y0 + 1))
+                [y0, y0 + 1].map(|y| {
+                    let [[a, b, c], [d, e, f]] = [at(x0, y), at(x0 + 1, y)];
+                    [a, b, c, d, e, f, 0, 0]
+                })
             };
-            for i in 0..3 {
-                let above = a[i] * (256 - fx) + b[i] * fx;
-                let below = c[i] * (256 - fx) + d[i] * fx;
-                pixel[i] = ((above * (256 - fy) + below * fy + (1 << 15)) >> 16) as u8;
-            }
+            pixel.copy_from_slice(&interpolate(rows, fx, fy));
             x += right_x;
             y += right_y;
         }
     }
     warped
+}
+
+/// The mean of two pixels of a row and the two below, weighted by fractions of 256. All sums are exact.
+#[inline(always)]
+fn interpolate(rows: [[u8; 8]; 2], x: u32, y: u32) -> [u8; 3] {
+    #[cfg(target_arch = "x86_64")]
+    return sse2::interpolate(rows, x, y);
+    #[cfg(not(target_arch = "x86_64"))]
+    interpolate_portable(rows, x, y)
+}
+
+#[cfg(any(test, not(target_arch = "x86_64")))]
+fn interpolate_portable([above, below]: [[u8; 8]; 2], x: u32, y: u32) -> [u8; 3] {
+    std::array::from_fn(|i| {
+        let across = |row: [u8; 8]| u32::from(row[i]) * (256 - x) + u32::from(row[i + 3]) * x;
+        ((across(above) * (256 - y) + across(below) * y + (1 << 15)) >> 16) as u8
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+mod sse2 {
+    use std::arch::x86_64::*;
+
+    /// Every processor of this kind has SSE2. The sums are below 2^24, so floats hold them exactly.
+    #[inline(always)]
+    pub fn interpolate([above, below]: [[u8; 8]; 2], x: u32, y: u32) -> [u8; 3] {
+        // SAFETY: SSE2 is part of the architecture.
+        unsafe { vector(i64::from_le_bytes(above), i64::from_le_bytes(below), x as i32, y as i32) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "sse2")]
+    fn vector(above: i64, below: i64, x: i32, y: i32) -> [u8; 3] {
+        let zero = _mm_setzero_si128();
+        // Red above, red below, green above, and so on, first of the left pixel and then of the right one.
+        let pairs = _mm_unpacklo_epi8(_mm_cvtsi64_si128(above), _mm_cvtsi64_si128(below));
+        let down = _mm_set1_epi32((256 - y) | (y << 16));
+        let first = _mm_cvtepi32_ps(_mm_madd_epi16(_mm_unpacklo_epi8(pairs, zero), down));
+        let last = _mm_cvtepi32_ps(_mm_madd_epi16(_mm_unpackhi_epi8(pairs, zero), down));
+        // The right pixel begins in the fourth number.
+        let right = _mm_shuffle_ps::<0b01_00_11_11>(first, last);
+        let right = _mm_shuffle_ps::<0b11_11_10_01>(right, right);
+        let (to_left, to_right) = (_mm_set1_ps((256 - x) as f32), _mm_set1_ps(x as f32));
+        let sum = _mm_add_ps(_mm_mul_ps(first, to_left), _mm_mul_ps(right, to_right));
+        let rounded = _mm_srli_epi32::<16>(_mm_cvttps_epi32(_mm_add_ps(sum, _mm_set1_ps(32_768.0))));
+        let bytes = _mm_packus_epi16(_mm_packs_epi32(rounded, zero), zero);
+        let [red, green, blue, _] = _mm_cvtsi128_si32(bytes).to_le_bytes();
+        [red, green, blue]
+    }
 }
 
 #[cfg(test)]
@@ -205,5 +255,34 @@ mod tests {
         let black = warp(&white, &grid, 20, 20, BorderMode::Black);
         assert_eq!((black.get_pixel(0, 0)[0], black.get_pixel(10, 10)[0]), (0, 255));
         assert!(warp(&white, &grid, 20, 20, BorderMode::Edge).iter().all(|&value| value == 255));
+    }
+
+    #[test]
+    fn the_vector_version_interpolates_alike() {
+        let mut state = 1u32;
+        let mut byte = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        for _ in 0..20_000 {
+            let rows: [[u8; 8]; 2] = std::array::from_fn(|_| std::array::from_fn(|_| byte()));
+            let [x, y] = [byte(), byte()].map(u32::from);
+            assert_eq!(interpolate(rows, x, y), interpolate_portable(rows, x, y), "{rows:?} {x} {y}");
+        }
+        let white = [[255; 8]; 2];
+        assert_eq!(interpolate(white, 128, 128), [255; 3]);
+    }
+
+    #[test]
+    fn quotients_are_those_of_a_division() {
+        for factor in 1..=256u64 {
+            let area = factor * factor;
+            let reciprocal = (1u64 << 40).div_ceil(area);
+            for sum in
+                [0, area - 1, area, 100 * area - 1, 100 * area, 255 * area - 1, 255 * area, 255 * area + area / 2]
+            {
+                assert_eq!((sum * reciprocal) >> 40, sum / area, "{sum} / {area}");
+            }
+        }
     }
 }
