@@ -135,6 +135,8 @@ export class List extends EventTarget {
     [record.next, record.length] = [entry.after, record.position];
     try {
       await this.#fetch(done);
+      // The list may be shorter by now.
+      for (const index of [...this.#entries.keys()]) if (index >= record.length) this.#entries.delete(index);
     } catch (error) {
       // Without a server the person goes on with what is here.
       if (error instanceof ApiError && error.status < 500) throw error;
