@@ -1,4 +1,5 @@
-//! Whether the suggested order saves verdicts, and whether wrong verdicts are found: simulated on labelled crops.
+//! Whether the suggested order saves verdicts, whether wrong verdicts are found, and whether P(OK), the slider of the
+//! page *Border* and the stop rule say what is true: simulated on labelled crops.
 //!
 //! `FACEMILL_BENCH_CROPS=CROPS cargo bench --bench suggestions`, where CROPS is a folder of `facemill synthetic`
 //! (models/synthetic/README.md) or another one with `labels.jsonl`. The person of the simulation judges as the labels
@@ -11,6 +12,8 @@ use std::sync::Arc;
 
 use facemill::classifier::feature_store::FeatureStore;
 use facemill::config::Models;
+use facemill::dataset::interval::EstimatedShare;
+use facemill::dataset::ok_left::{GOAL, OkLeft};
 use facemill::services::training::Trainer;
 use facemill::training::example::{Example, Side, TrainingSet};
 use facemill::training::labels;
@@ -27,6 +30,13 @@ const RANDOM: f64 = 0.1;
 const WRONG: f64 = 0.05;
 /// Suspicious verdicts that a person looks at first.
 const FIRST: usize = 50;
+/// After so many verdicts in the suggested order, a person judges best first, and trains again after each hundred.
+const TAUGHT: usize = 200;
+const BETWEEN_TRAININGS: usize = 100;
+const CALIBRATION_BINS: usize = 10;
+/// Random pictures behind the precision at the slider, and sessions of each seed for each number.
+const RANDOM_PICTURES: [usize; 3] = [50, 100, 300];
+const SESSIONS: usize = 50;
 
 fn number<T: std::str::FromStr<Err: std::fmt::Debug>>(name: &str, default: T) -> T {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
@@ -44,6 +54,8 @@ fn main() {
     println!("share of verdicts that are wrong: {noise}");
     orders(&set, seeds, noise);
     wrong_verdicts(&set, seeds);
+    saved_verdicts(&set, seeds, noise);
+    probabilities(&set, seeds, noise);
 }
 
 /// The crops of a folder, with their features.
@@ -71,6 +83,8 @@ enum Order {
     Typical,
     /// As `facemill suggest` does.
     Suggested,
+    /// The highest P(OK) first.
+    Best,
 }
 
 /// A simulated person who judges crops in an order.
@@ -83,13 +97,15 @@ struct Session<'a> {
     /// What the person says about each crop of the pool.
     said: Vec<bool>,
     judged: Vec<bool>,
+    /// In the order in which they were judged: the crops, and whether each was a random one.
+    log: Vec<(usize, bool)>,
 }
 
 impl<'a> Session<'a> {
     fn new(set: &'a TrainingSet, pool: &'a [usize], directions: &'a Directions, seed: u64, noise: f64) -> Self {
         let mut random = Random::seeded(seed);
         let said = pool.iter().map(|&i| set.examples()[i].ok ^ (random.unit() < noise)).collect();
-        Self { set, pool, directions, random, said, judged: vec![false; pool.len()] }
+        Self { set, pool, directions, random, said, judged: vec![false; pool.len()], log: Vec::new() }
     }
 
     fn learned(&self) -> Option<Learned> {
@@ -106,18 +122,17 @@ impl<'a> Session<'a> {
     fn judge_to(&mut self, count: usize, order: Order, head: Option<&Learned>) {
         let mut random: Vec<usize> = (0..self.pool.len()).collect();
         self.random.shuffle(&mut random);
-        let distance = |i: usize| {
-            let example = &self.set.examples()[self.pool[i]];
-            head.map_or(0.0, |head| (head.p_ok(self.set.features(self.pool[i]), &example.mirrors) - 0.5).abs())
-        };
-        let by_distance = || {
-            let mut order: Vec<(f64, usize)> = (0..self.pool.len()).map(|i| (distance(i), i)).collect();
+        let p_ok = |i: usize| head.map_or(0.5, |head| p_ok(self.set, self.pool[i], head));
+        let distance = |i: usize| (p_ok(i) - 0.5).abs();
+        let by = |number: &dyn Fn(usize) -> f64| {
+            let mut order: Vec<(f64, usize)> = (0..self.pool.len()).map(|i| (number(i), i)).collect();
             order.sort_by(|a, b| a.0.total_cmp(&b.0));
             order.into_iter().map(|(_, i)| i).collect::<Vec<_>>()
         };
         let in_order: Vec<usize> = match (order, head) {
-            (Order::Random, _) | (Order::Uncertain, None) | (Order::Typical, Some(_)) => random.clone(),
-            (Order::Uncertain, Some(_)) => by_distance(),
+            (Order::Random, _) | (Order::Uncertain | Order::Best, None) | (Order::Typical, Some(_)) => random.clone(),
+            (Order::Uncertain, Some(_)) => by(&distance),
+            (Order::Best, Some(_)) => by(&|i| -p_ok(i)),
             (Order::Typical | Order::Suggested, None) => typical_first(self.directions, &self.judged),
             (Order::Suggested, Some(_)) => {
                 let distance: Vec<f64> =
@@ -133,15 +148,19 @@ impl<'a> Session<'a> {
             let judged = &self.judged;
             let Some(i) = next.find(|&i| !judged[i]) else { return };
             self.judged[i] = true;
+            self.log.push((i, is_random));
             left -= 1;
         }
     }
 }
 
+fn p_ok(set: &TrainingSet, crop: usize, head: &Learned) -> f64 {
+    head.p_ok(set.features(crop), &set.examples()[crop].mirrors)
+}
+
 /// The area under the curve of precision over recall on the test side.
 fn average_precision(set: &TrainingSet, test: &[usize], head: &Learned) -> f64 {
-    let mut scored: Vec<(f64, bool)> =
-        test.iter().map(|&i| (head.p_ok(set.features(i), &set.examples()[i].mirrors), set.examples()[i].ok)).collect();
+    let mut scored: Vec<(f64, bool)> = test.iter().map(|&i| (p_ok(set, i, head), set.examples()[i].ok)).collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0));
     let (mut ok, mut sum) = (0.0, 0.0);
     for (at, (_, is_ok)) in scored.iter().enumerate() {
@@ -159,6 +178,7 @@ fn orders(set: &TrainingSet, seeds: u64, noise: f64) {
     let directions = Directions::of(&pool.iter().map(|&i| set.features(i)).collect::<Vec<_>>(), 1);
     println!("average precision on the test side after so many verdicts:");
     println!("{:<10}{}", "", STEPS.map(|step| format!("{step:>16}")).concat());
+    let mut of_order = Vec::new();
     for order in [Order::Random, Order::Uncertain, Order::Typical, Order::Suggested] {
         let areas: Vec<Vec<f64>> = in_parallel(seeds, &|seed| {
             let mut session = Session::new(set, &pool, &directions, seed, noise);
@@ -174,6 +194,17 @@ fn orders(set: &TrainingSet, seeds: u64, noise: f64) {
         });
         let cell = |step: usize| shown(&areas.iter().map(|of_seed| of_seed[step]).collect::<Vec<_>>());
         println!("{:<10}{}", format!("{order:?}"), (0..STEPS.len()).map(cell).collect::<String>());
+        of_order.push(areas);
+    }
+    println!("suggested with half of the verdicts, less random with all:");
+    for (step, half) in STEPS
+        .iter()
+        .enumerate()
+        .filter_map(|(i, step)| STEPS.iter().position(|other| 2 * other == *step).map(|half| (i, half)))
+    {
+        let [random, suggested] = [&of_order[0], &of_order[3]];
+        let gains: Vec<f64> = random.iter().zip(suggested).map(|(all, part)| part[half] - all[step]).collect();
+        println!("{:>5} of {:>3}{}", STEPS[half], STEPS[step], shown(&gains));
     }
 }
 
@@ -198,6 +229,115 @@ fn wrong_verdicts(set: &TrainingSet, seeds: u64) {
     println!("of {:.0} % planted wrong verdicts are suspicious:{}", 100.0 * WRONG, cell(0));
     println!("of the first {FIRST} suspicious ones are wrong:{}", cell(1));
     println!("share of all verdicts that is suspicious:{}", cell(2));
+}
+
+/// Prints how many verdicts a person saves who stops at 95 % of the OK crops, in truth and by the stop rule.
+fn saved_verdicts(set: &TrainingSet, seeds: u64, noise: f64) {
+    let pool = set.side(Side::Training);
+    let directions = Directions::of(&pool.iter().map(|&i| set.features(i)).collect::<Vec<_>>(), 1);
+    let ok = pool.iter().filter(|&&i| set.examples()[i].ok).count() as f64;
+    let all = pool.len() as f64;
+    let found: Vec<[f64; 3]> = in_parallel(seeds, &|seed| {
+        let mut session = Session::new(set, &pool, &directions, 2000 + seed, noise);
+        let mut head = None;
+        let mut at_stop = None;
+        while at_stop.is_none() && session.log.len() < pool.len() {
+            let judged = session.log.len();
+            let order = if judged < TAUGHT { Order::Suggested } else { Order::Best };
+            session.judge_to(judged + BETWEEN_TRAININGS, order, head.as_ref());
+            head = session.learned();
+            if session.log.len() > TAUGHT && head.as_ref().is_some_and(|head| is_complete(&session, head)) {
+                at_stop = Some(session.log.len());
+            }
+        }
+        let seen =
+            |count: usize| session.log[..count].iter().filter(|(i, _)| set.examples()[pool[*i]].ok).count() as f64 / ok;
+        let at_stop = at_stop.unwrap_or(session.log.len());
+        // A person who went on after the stop would need no more than all.
+        let at_goal = (1..=session.log.len()).find(|&count| seen(count) >= GOAL).unwrap_or(pool.len());
+        [1.0 - at_goal as f64 / all, 1.0 - at_stop as f64 / all, seen(at_stop)]
+    });
+    let cell = |at: usize| shown(&found.iter().map(|of_seed| of_seed[at]).collect::<Vec<_>>());
+    println!("best first after {TAUGHT} suggested verdicts, {ok} OK among {all} crops:");
+    println!("share of the verdicts that is saved when 95 % of the OK crops are seen:{}", cell(0));
+    println!("share that is saved when the stop rule says so:{}", cell(1));
+    println!("share of the OK crops that is seen then:{}", cell(2));
+}
+
+/// The stop rule, as the page and `facemill suggest` have it.
+fn is_complete(session: &Session, head: &Learned) -> bool {
+    let p_ok = |i: usize| Some(p_ok(session.set, session.pool[i], head) as f32);
+    let (random, judged): (Vec<_>, Vec<_>) = session.log.iter().partition(|(_, is_random)| *is_random);
+    let random: Vec<_> = random.iter().map(|&&(i, _)| (p_ok(i), session.said[i])).collect();
+    let judged: Vec<_> = judged.iter().map(|&&(i, _)| p_ok(i)).collect();
+    let unjudged: Vec<_> = (0..session.pool.len()).filter(|&i| !session.judged[i]).map(p_ok).collect();
+    let found = session.log.iter().filter(|(i, _)| session.said[*i]).count();
+    OkLeft::of(&random, &unjudged, &judged, found as u64).is_complete
+}
+
+/// Prints the calibration error on unseen people, and how often the interval at the slider has the true precision.
+fn probabilities(set: &TrainingSet, seeds: u64, noise: f64) {
+    let (pool, test) = (set.side(Side::Training), set.side(Side::Test));
+    let directions = Directions::of(&pool.iter().map(|&i| set.features(i)).collect::<Vec<_>>(), 1);
+    let most = STEPS[STEPS.len() - 1];
+    for (order, count) in [(Order::Random, most), (Order::Suggested, most), (Order::Random, pool.len())] {
+        let found: Vec<[f64; 5]> = in_parallel(seeds, &|seed| {
+            let mut session = Session::new(set, &pool, &directions, 3000 + seed, noise);
+            let mut head = None;
+            for judged in (0..count).step_by(BETWEEN_TRAININGS) {
+                session.judge_to((judged + BETWEEN_TRAININGS).min(count), order, head.as_ref());
+                if order == Order::Suggested || judged + BETWEEN_TRAININGS >= count {
+                    head = session.learned();
+                }
+            }
+            let head = head.expect("enough verdicts");
+            let random = &mut session.random;
+            // What this person would say about people whom no verdict was about.
+            let said: Vec<(f64, bool)> =
+                test.iter().map(|&i| (p_ok(set, i, &head), set.examples()[i].ok ^ (random.unit() < noise))).collect();
+            let drawn: Vec<(f64, bool)> = said.iter().map(|&(p_ok, _)| (p_ok, random.unit() < p_ok)).collect();
+            let covered = RANDOM_PICTURES.map(|pictures| coverage(&said, pictures, random));
+            [calibration_error(&said), calibration_error(&drawn), covered[0], covered[1], covered[2]]
+        });
+        let cell = |at: usize| shown(&found.iter().map(|of_seed| of_seed[at]).collect::<Vec<_>>());
+        println!("{order:?}, {count} verdicts: calibration error{}", cell(0));
+        println!("  as large for verdicts that are drawn from P(OK):{}", cell(1));
+        for (at, pictures) in RANDOM_PICTURES.iter().enumerate() {
+            println!("  the interval at the slider, of {pictures} random pictures, has the precision:{}", cell(2 + at));
+        }
+    }
+}
+
+/// The mean distance of P(OK) from the share of OK, in bins of P(OK), by their crops.
+fn calibration_error(crops: &[(f64, bool)]) -> f64 {
+    let mut bins = [0.0; CALIBRATION_BINS];
+    for (p_ok, ok) in crops {
+        let bin = (p_ok * CALIBRATION_BINS as f64) as usize;
+        bins[bin.min(CALIBRATION_BINS - 1)] += p_ok - f64::from(u8::from(*ok));
+    }
+    bins.iter().map(|sum| sum.abs()).sum::<f64>() / crops.len() as f64
+}
+
+/// How often the interval has the precision above the slider, in a run so large that it is not used up. The slider is
+/// where 2 % to 60 % of the faces are above it; sessions without a random picture there show no interval.
+fn coverage(run: &[(f64, bool)], pictures: usize, random: &mut Random) -> f64 {
+    let mut sorted: Vec<f64> = run.iter().map(|(p_ok, _)| *p_ok).collect();
+    sorted.sort_by(|a, b| b.total_cmp(a));
+    let (mut covered, mut shown) = (0.0, 0.0);
+    while shown < SESSIONS as f64 {
+        let slider = sorted[((0.02 + 0.58 * random.unit()) * sorted.len() as f64) as usize];
+        let precision = |crops: &[(f64, bool)]| {
+            let above: Vec<bool> = crops.iter().filter(|(p_ok, _)| *p_ok >= slider).map(|(_, ok)| *ok).collect();
+            (above.iter().filter(|ok| **ok).count() as u64, above.len() as u64)
+        };
+        let sample: Vec<_> = (0..pictures).map(|_| run[(random.unit() * run.len() as f64) as usize]).collect();
+        let ((ok, above), (of_sample, trials)) = (precision(run), precision(&sample));
+        let Some(interval) = EstimatedShare::of(of_sample, trials) else { continue };
+        let truth = ok as f64 / above as f64;
+        covered += f64::from(u8::from((interval.low..=interval.high).contains(&truth)));
+        shown += 1.0;
+    }
+    covered / shown
 }
 
 /// The mean, and half the width of its 95 % interval.
