@@ -118,11 +118,12 @@ fn head(file: &mut dyn Write, about: &About, tally: &ReportTally) -> io::Result<
     if originals > 0 {
         writeln!(
             file,
-            "<p><strong>Placeholders: {} photos with {} faces</strong> share {} originals, such as a host's picture for \
+            "<p><strong>Placeholders: {} photos with {} faces</strong> share {} {}, such as a host's picture for \
              removed photos. Exports leave these faces out. <a href=\"#placeholders\">List</a></p>",
             Grouped(photos),
             Grouped(faces),
             Grouped(originals),
+            if originals == 1 { "original" } else { "originals" },
         )?;
     }
     let (unrecorded, ids) = &tally.unrecorded;
