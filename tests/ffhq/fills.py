@@ -7,9 +7,10 @@ prepares what a judge sees, without the name of the fill.
 `make` takes portraits that show one whole head each, of another person each. It cuts 48 windows for each of five
 amounts of the square beyond the photo, between 3 and 35 %, turned, and cut on one side or on several. The windows go
 through the whole pipeline with `--fill mirror`, and again with `--fill ffhq`. 200 faces that both have are taken, 40 of
-each amount where there are so many. Their crops are shuffled, and 60 come a second time. WORK then has sheets of four
-numbered crops at 512 pixels, and `key.tsv` says which crop a number is. Numbers and verdicts are joined into
-`fills.tsv` after all verdicts are written down. `report` prints the shares of OK with 95 % intervals. Needs numpy and Pillow.
+each amount where there are so many. Their crops are shuffled, and 60 come a second time. WORK then has sheets of
+four numbered crops at 512 pixels, and `key.tsv` says which crop a number is. Numbers and verdicts are joined
+into `fills.tsv` after all verdicts are written down.
+`report` prints the shares of OK with 95 % intervals. Needs numpy and Pillow.
 """
 
 import argparse
