@@ -126,6 +126,13 @@ impl EntryReader<'_> {
         left: &mut Rows,
         number: u64,
     ) -> Result<Option<Card>, IndexError> {
+        if let Some(&row) = self.list.random.get(&number)
+            && self.may_come_again(row)
+            && let Some(face) = self.index.face_of(row)?
+        {
+            let keys = self.index.keys_of_crop(face.crop)?;
+            return self.card(row, &face, &keys, Selection::Random).map(Some);
+        }
         let pool = match pool {
             Some(pool) => pool,
             None => {
@@ -147,7 +154,16 @@ impl EntryReader<'_> {
             left.remove_if_there(row);
             self.list.shown.insert(row);
         }
+        self.list.random.insert(number, row);
         self.card(row, &face, &keys, Selection::Random).map(Some)
+    }
+
+    /// Whether nobody else has judged a face or judges it now.
+    fn may_come_again(&mut self, row: usize) -> bool {
+        let mut rows = Rows::default();
+        rows.insert(row);
+        let judged = self.index.judged_by_others(&rows, &self.holder.0);
+        !judged.contains(row) && !self.leased_by_others().contains(row)
     }
 
     /// A face that the person judged singly before, as if nobody had judged it.

@@ -112,6 +112,8 @@ pub struct List {
     pub seed: u64,
     /// Rows that were shown as random faces. They do not come again in the order of the list.
     pub shown: Rows,
+    /// The rows of the random faces, by the numbers of their entries: who reads entries again gets the same ones.
+    pub random: HashMap<u64, usize>,
     /// The faces that were shown as repeats, by their keys.
     pub repeated: HashSet<i64>,
 }
@@ -145,6 +147,7 @@ impl List {
             view,
             seed,
             shown: Rows::default(),
+            random: HashMap::new(),
             repeated: HashSet::new(),
         }
     }
@@ -176,7 +179,7 @@ struct OpenList {
 }
 
 impl Lists {
-    /// A list takes up to 3 bits for each face of the run.
+    /// A list takes up to 3 bits for each face of the run, and some 30 bytes for each random face that was shown.
     const MOST: usize = 128;
     const MOST_OF_PERSON: usize = 16;
 

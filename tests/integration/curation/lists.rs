@@ -80,6 +80,19 @@ async fn a_list_has_random_faces_and_repeats_that_look_like_all_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn entries_that_are_read_again_are_the_same_ones() {
+    let run = CuratedRun::in_folder(200).await;
+    let (_server, api) = inside::open(&run, run.objects.clone(), "ada").await.unwrap();
+    let list = api.open_list("status in (ready, predicted)", "-p_ok", "single", "tab").await;
+    let (first, next) = api.entries_after(&list, "tab", &Value::Null, 60).await;
+    let (rest, _) = api.entries_after(&list, "tab", &next, 200).await;
+    assert_eq!(first.len() + rest.len(), 200);
+    let (again, next) = api.entries_after(&list, "tab", &Value::Null, 60).await;
+    assert_eq!(ids(&again), ids(&first));
+    assert_eq!(ids(&api.entries_after(&list, "tab", &next, 200).await.0), ids(&rest));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_clients_do_not_get_the_same_unjudged_faces() {
     let run = CuratedRun::in_folder(40).await;
     let (_server, api) = inside::open(&run, run.objects.clone(), "ada").await.unwrap();
