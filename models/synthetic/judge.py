@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Chooses crops for a judgement by eye, and shows them without their labels.
+"""Chooses crops for a judgement by eye, and shows them without their labels; or gives judged crops their verdicts.
 
-    models/synthetic/judge.py CROPS... --sheets DIR     # writes DIR/first-01.png ..., DIR/second-01.png ..., DIR/order.json
+    models/synthetic/judge.py CROPS... --sheets DIR     # first-01.png ..., second-01.png ..., order.json
+    models/synthetic/judge.py CROPS... --labels FILE    # labels of the test part, for `facemill evaluate FILE --all`
 
 CROPS are folders that `facemill synthetic` wrote. The same folders and the same seed give the same crops in the same
-order. A sheet shows nine crops with 364 pixels each (crops have at most 320), numbered row by row. `second` shows the crops of the test part
-again, in another order. The people of the test part are those that `facemill train` never learns from (docs/training.md), and all
-people of the folders that --unseen names. Needs Pillow (requirements.txt).
+order. A sheet shows nine crops with 364 pixels each (crops have at most 320), numbered row by row. `second` shows the
+crops of the test part again, in another order. The people of the test part are those that `facemill train` never learns from
+(docs/training.md), and all people of the folders that --unseen names. Sheets need Pillow (requirements.txt).
+
+judgements.tsv has the verdicts by the SHA-256 of the crop. A label is the first verdict.
 """
 
 import argparse
@@ -35,6 +38,29 @@ def read(folder, is_unseen):
             kind = "border" if name == "border" else "ok" if line["ok"] else "ng"
             side = "test" if is_unseen or is_test(line["group"]) else "training"
             yield {"path": folder / line["file"], "kind": kind, "side": side, "group": line["group"]}
+
+
+def hash_of(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def judgements():
+    lines = (Path(__file__).resolve().parent / "judgements.tsv").read_text(encoding="utf-8").splitlines()
+    names = lines[0].split("\t")
+    return [dict(zip(names, line.split("\t"))) for line in lines[1:]]
+
+
+def labelled(folders, verdicts):
+    """The lines of the crops in `folders` that have a verdict, with this verdict and an absolute path."""
+    found = []
+    for folder in folders:
+        for name in ("labels", "border"):
+            for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines():
+                line = json.loads(line)
+                path = folder.resolve() / line["file"]
+                if verdict := verdicts.get(hash_of(path)):
+                    found.append({**line, "file": str(path), "ok": verdict == "ok"})
+    return found
 
 
 def choose(crops, count, generator):
@@ -69,17 +95,29 @@ def draw(crops, folder, name):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Sheets of crops for a judgement by eye.")
+    parser = argparse.ArgumentParser(description="Sheets of crops for a judgement by eye, and labels from verdicts.")
     parser.add_argument("crops", nargs="+", type=Path, metavar="CROPS")
-    parser.add_argument("--unseen", action="append", default=[], type=Path, metavar="CROPS", help="crops of people of the test part")
-    parser.add_argument("--sheets", required=True, type=Path)
+    parser.add_argument(
+        "--unseen", action="append", default=[], type=Path, metavar="CROPS", help="crops of people of the test part"
+    )
+    outputs = parser.add_mutually_exclusive_group(required=True)
+    outputs.add_argument("--sheets", type=Path, metavar="DIR")
+    outputs.add_argument("--labels", type=Path, metavar="FILE")
+    parser.add_argument("--part", choices=("test", "training"), default="test", help="of the labels (test)")
     parser.add_argument("--each", type=int, default=324, help="crops of either part (324)")
     parser.add_argument("--seed", type=int, default=16)
     options = parser.parse_args()
+    if options.labels:
+        verdicts = {row["crop"]: row["first"] for row in judgements() if row["part"] == options.part}
+        lines = labelled(options.crops + options.unseen, verdicts)
+        options.labels.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        print(f"{len(lines)} of {len(verdicts)} judged crops found")
+        return
     crops = [crop for folder in options.crops for crop in read(folder, False)]
     crops += [crop for folder in options.unseen for crop in read(folder, True)]
     generator = random.Random(options.seed)
-    sides = {side: choose([c for c in crops if c["side"] == side], options.each, generator) for side in ("test", "training")}
+    of_side = {side: [crop for crop in crops if crop["side"] == side] for side in ("test", "training")}
+    sides = {side: choose(of_side[side], options.each, generator) for side in ("test", "training")}
     first = sides["test"] + sides["training"]
     generator.shuffle(first)
     second = list(sides["test"])
@@ -88,7 +126,7 @@ def main():
     order = {}
     for name, chosen in (("first", first), ("second", second)):
         draw(chosen, options.sheets, name)
-        order[name] = [hashlib.sha256(crop["path"].read_bytes()).hexdigest() for crop in chosen]
+        order[name] = [hash_of(crop["path"]) for crop in chosen]
     (options.sheets / "order.json").write_text(json.dumps(order), encoding="utf-8")
 
 

@@ -1,6 +1,7 @@
 """Writes one person mask per photograph, for `facemill synthetic --masks DIR`.
 
-    python -m venv env && env/bin/pip install "mediapipe==0.10.21" && env/bin/python models/synthetic/masks.py PHOTOS MASKS
+    python -m venv env && env/bin/pip install --no-deps --require-hashes -r models/synthetic/requirements.txt
+    env/bin/python models/synthetic/masks.py PHOTOS MASKS
 
 PHOTOS is a folder of photographs, with subfolders. The mask of PHOTOS/PATH is MASKS/PATH.png: 8-bit grey, the size of the
 photograph after EXIF orientation, 255 where MediaPipe's selfie segmentation (general model, Apache-2.0) finds a person.

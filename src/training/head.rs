@@ -1,16 +1,13 @@
-//! The trained part of the classifier: a projection of the features, a scale, and a head.
+//! The head for few crops: a projection of the features, a scale, and a logistic regression.
 //!
 //! The features are projected on their 64 principal components. The 18 mirror features are appended. Each column is
-//! scaled to mean 0 and variance 1. The head is a logistic regression or, with enough labels, a perceptron with one
-//! hidden layer of 32 units.
+//! scaled to mean 0 and variance 1.
 
 use super::matrix::{self, Matrix, add_scaled, dot};
 use super::random::Random;
 
 /// Principal components that the projection keeps.
 pub const KEPT: usize = 64;
-/// Units of the hidden layer.
-pub const UNITS: usize = 32;
 
 /// Principal component analysis: `components` times (x - `mean`).
 #[derive(Debug, Clone)]
@@ -136,7 +133,7 @@ impl Examples {
         Self { rows, ok, class_weights: [weight(n - positive), weight(positive)] }
     }
 
-    fn weight(&self, i: usize) -> f64 {
+    pub(super) fn weight(&self, i: usize) -> f64 {
         self.class_weights[usize::from(self.ok[i])]
     }
 
@@ -150,7 +147,7 @@ impl Examples {
         scores.enumerate().map(loss).sum::<f64>() / self.ok.len().max(1) as f64
     }
 
-    fn target(&self, i: usize) -> f64 {
+    pub(super) fn target(&self, i: usize) -> f64 {
         f64::from(u8::from(self.ok[i]))
     }
 }
@@ -200,198 +197,6 @@ impl Logistic {
     }
 }
 
-/// P(OK) = sigmoid(`top` . max(0, `hidden` x + `hidden_bias`) + `bias`).
-#[derive(Debug, Clone, PartialEq)]
-pub struct Perceptron {
-    pub hidden: Matrix,
-    pub hidden_bias: Vec<f64>,
-    pub top: Vec<f64>,
-    pub bias: f64,
-}
-
-/// Hyperparameters of a [`Perceptron`].
-const BATCH: usize = 64;
-const EPOCHS: usize = 100;
-const PATIENCE: usize = 10;
-const RATE: f64 = 1e-3;
-
-impl Perceptron {
-    /// Trains on `examples` with Adam and decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101), for so many
-    /// `epochs`.
-    pub fn fit(examples: &Examples, decay: f64, epochs: usize, seed: u64) -> Self {
-        Self::train(examples, decay, epochs, seed, |_, _| true)
-    }
-
-    /// As [`fit`](Self::fit), but keeps the weights with the lowest loss on `validation`, and stops after `PATIENCE`
-    /// epochs without improvement. Returns the number of epochs with it.
-    pub fn fit_early(examples: &Examples, validation: &Examples, decay: f64, seed: u64) -> (Self, usize) {
-        let mut best: Option<(f64, Vec<f64>, usize)> = None;
-        let last = Self::train(examples, decay, EPOCHS, seed, |epoch, parameters| {
-            let loss = parameters.loss(validation);
-            if best.as_ref().is_none_or(|(least, ..)| loss < *least) {
-                best = Some((loss, parameters.values.clone(), epoch));
-            }
-            best.as_ref().is_none_or(|(.., at)| epoch - at < PATIENCE)
-        });
-        match best {
-            Some((_, values, epoch)) => (Parameters::of(examples.rows.columns(), values).into_perceptron(), epoch),
-            None => (last, EPOCHS),
-        }
-    }
-
-    /// Calls `goes_on` with the number of epochs after each.
-    fn train(
-        examples: &Examples,
-        decay: f64,
-        epochs: usize,
-        seed: u64,
-        mut goes_on: impl FnMut(usize, &Parameters) -> bool,
-    ) -> Self {
-        let mut random = Random::seeded(seed);
-        let mut parameters = Parameters::start(examples.rows.columns(), &mut random);
-        let mut order: Vec<usize> = (0..examples.rows.rows()).collect();
-        for epoch in 1..=epochs {
-            random.shuffle(&mut order);
-            for batch in order.chunks(BATCH) {
-                let gradient = parameters.gradient(examples, batch);
-                parameters.step(&gradient, decay);
-            }
-            if !goes_on(epoch, &parameters) {
-                break;
-            }
-        }
-        parameters.into_perceptron()
-    }
-
-    /// As [`Logistic::score`].
-    pub fn score(&self, x: &[f64]) -> f64 {
-        let hidden = self.hidden.times(x);
-        let active: Vec<f64> = hidden.iter().zip(&self.hidden_bias).map(|(h, bias)| (h + bias).max(0.0)).collect();
-        dot(&self.top, &active) + self.bias
-    }
-}
-
-/// All weights in one vector: per unit a row of `width` weights and its bias, then the output weights and their bias.
-/// `mean` and `square` are the moments of Adam.
-struct Parameters {
-    width: usize,
-    values: Vec<f64>,
-    mean: Vec<f64>,
-    square: Vec<f64>,
-    steps: i32,
-}
-
-impl Parameters {
-    fn start(width: usize, random: &mut Random) -> Self {
-        let row = width + 1;
-        let len = UNITS * row + UNITS + 1;
-        let mut values = vec![0.0; len];
-        let spread = (2.0 / width as f64).sqrt();
-        for unit in 0..UNITS {
-            values[unit * row..unit * row + width].iter_mut().for_each(|value| *value = spread * random.normal());
-        }
-        let spread = (1.0 / UNITS as f64).sqrt();
-        values[UNITS * row..len - 1].iter_mut().for_each(|value| *value = spread * random.normal());
-        Self::of(width, values)
-    }
-
-    fn of(width: usize, values: Vec<f64>) -> Self {
-        let len = values.len();
-        Self { width, values, mean: vec![0.0; len], square: vec![0.0; len], steps: 0 }
-    }
-
-    /// Activations of the hidden units, and the score.
-    fn forward(&self, x: &[f64]) -> ([f64; UNITS], f64) {
-        let row = self.width + 1;
-        let top = &self.values[UNITS * row..];
-        let mut hidden = [0.0; UNITS];
-        for (unit, value) in hidden.iter_mut().enumerate() {
-            let weights = &self.values[unit * row..(unit + 1) * row];
-            *value = (dot(&weights[..self.width], x) + weights[self.width]).max(0.0);
-        }
-        let score = dot(&top[..UNITS], &hidden) + top[UNITS];
-        (hidden, score)
-    }
-
-    /// Mean gradient of the log loss over a batch.
-    fn gradient(&self, examples: &Examples, batch: &[usize]) -> Vec<f64> {
-        let row = self.width + 1;
-        let mut gradient = vec![0.0; self.values.len()];
-        for &i in batch {
-            let x = examples.rows.row(i);
-            let (hidden, score) = self.forward(x);
-            let error = examples.weight(i) * (sigmoid(score) - examples.target(i)) / batch.len() as f64;
-            let (below, top) = gradient.split_at_mut(UNITS * row);
-            add_scaled(&mut top[..UNITS], error, &hidden);
-            top[UNITS] += error;
-            for (unit, &active) in hidden.iter().enumerate() {
-                if active > 0.0 {
-                    let back = error * self.values[UNITS * row + unit];
-                    let weights = &mut below[unit * row..(unit + 1) * row];
-                    add_scaled(&mut weights[..self.width], back, x);
-                    weights[self.width] += back;
-                }
-            }
-        }
-        gradient
-    }
-
-    fn step(&mut self, gradient: &[f64], decay: f64) {
-        const MEAN: f64 = 0.9;
-        const SQUARE: f64 = 0.999;
-        self.steps += 1;
-        let (mean_left, square_left) = (1.0 - MEAN.powi(self.steps), 1.0 - SQUARE.powi(self.steps));
-        let moments = self.mean.iter_mut().zip(&mut self.square);
-        for ((value, &slope), (mean, square)) in self.values.iter_mut().zip(gradient).zip(moments) {
-            *mean = MEAN * *mean + (1.0 - MEAN) * slope;
-            *square = SQUARE * *square + (1.0 - SQUARE) * slope * slope;
-            let direction = (*mean / mean_left) / ((*square / square_left).sqrt() + 1e-8);
-            *value -= RATE * (direction + decay * *value);
-        }
-    }
-
-    /// Mean log loss.
-    fn loss(&self, examples: &Examples) -> f64 {
-        examples.loss((0..examples.rows.rows()).map(|i| self.forward(examples.rows.row(i)).1))
-    }
-
-    fn into_perceptron(self) -> Perceptron {
-        let row = self.width + 1;
-        let unit = |i: usize| &self.values[i * row..(i + 1) * row];
-        let top = &self.values[UNITS * row..];
-        Perceptron {
-            hidden: Matrix::from_rows(&(0..UNITS).map(|i| &unit(i)[..self.width]).collect::<Vec<_>>()),
-            hidden_bias: (0..UNITS).map(|i| unit(i)[self.width]).collect(),
-            top: top[..UNITS].to_vec(),
-            bias: top[UNITS],
-        }
-    }
-}
-
-/// The head. The number of labels decides which one is trained.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Head {
-    Logistic(Logistic),
-    Perceptron(Perceptron),
-}
-
-impl Head {
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Logistic(_) => "logistic",
-            Self::Perceptron(_) => "perceptron",
-        }
-    }
-
-    /// As [`Logistic::score`].
-    pub fn score(&self, x: &[f64]) -> f64 {
-        match self {
-            Self::Logistic(head) => head.score(x),
-            Self::Perceptron(head) => head.score(x),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -428,16 +233,6 @@ mod tests {
         let loss = |score: f64| examples.loss(std::iter::repeat_n(score, 2000));
         assert!((loss(0.0) - 2f64.ln()).abs() < 1e-9);
         assert!((loss(3.0) - loss(-3.0)).abs() < 1e-9);
-    }
-
-    #[test]
-    fn hidden_units_find_the_circle() {
-        let rule = |x: f64, y: f64| x.hypot(y) < 1.2;
-        let (train, validation) = (points(1000, 1, rule), points(300, 2, rule));
-        let (head, epochs) = Perceptron::fit_early(&train, &validation, 1e-2, 7);
-        assert!(accuracy(&points(500, 3, rule), |x| head.score(x)) > 0.95);
-        assert_eq!(head, Perceptron::fit_early(&train, &validation, 1e-2, 7).0);
-        assert_eq!(head, Perceptron::fit(&train, 1e-2, epochs, 7), "the same epochs give the same weights");
     }
 
     #[test]

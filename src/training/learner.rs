@@ -1,19 +1,19 @@
-//! Learns from judged crops: projection, scale, head and calibration, with the regularisation chosen by
-//! cross-validation over groups.
+//! Learns from judged crops: head and calibration, with the regularisation chosen by cross-validation over groups.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::calibration::Calibration;
+use super::cells::{Cells, STEPS, Seen};
 use super::example::{Example, TrainingSet, folds};
-use super::head::{Examples, Head, KEPT, Logistic, Perceptron, Projection, Scale};
+use super::head::{Examples, KEPT, Logistic, Projection, Scale};
 use super::joined::Joined;
 use super::matrix::Matrix;
 use crate::classifier::model::MIRRORS;
 
-/// The perceptron needs at least this many crops.
-pub const MIN_CROPS_FOR_PERCEPTRON: usize = 1000;
+/// With fewer crops the head is a logistic regression.
+pub const MIN_CROPS_FOR_CELLS: usize = 1000;
 /// Maximum number of crops that the projection is fitted on.
 const PROJECTION_CROPS: usize = 4000;
 /// Maximum gain of a mirror feature: shares from 0 to 1 are scaled to this range at most.
@@ -21,7 +21,7 @@ const MIRROR_GAIN: f64 = 4.0;
 const FOLDS: usize = 5;
 /// Penalties of the weights, from which cross-validation chooses.
 const RIDGES: [f64; 6] = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0];
-const DECAYS: [f64; 3] = [3e-3, 3e-2, 3e-1];
+const DECAYS: [f64; 2] = [1e-1, 5e-1];
 
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum LearnError {
@@ -29,14 +29,46 @@ pub enum LearnError {
     TooFew { ok: usize, ng: usize, groups: usize },
 }
 
+/// The head. The number of crops decides which one is trained.
+#[derive(Debug, Clone)]
+pub enum Head {
+    Logistic(Linear),
+    Cells(Cells),
+}
+
+/// A logistic regression behind a projection and a scale.
+#[derive(Debug, Clone)]
+pub struct Linear {
+    pub projection: Projection,
+    pub scale: Scale,
+    pub head: Logistic,
+}
+
+impl Head {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Logistic(_) => "logistic",
+            Self::Cells(_) => "cells",
+        }
+    }
+
+    /// The score: sigmoid(score) is P(OK) before calibration.
+    pub fn score(&self, (features, mirrors): Seen<'_>) -> f64 {
+        match self {
+            Self::Logistic(Linear { projection, scale, head }) => {
+                head.score(&scale.apply(&join(projection, features, mirrors)))
+            }
+            Self::Cells(cells) => cells.score((features, mirrors)),
+        }
+    }
+}
+
 /// Everything after the backbone.
 #[derive(Debug, Clone)]
 pub struct Learned {
-    pub projection: Projection,
-    pub scale: Scale,
     pub head: Head,
     pub calibration: Calibration,
-    /// The penalty that cross-validation chose: the ridge of a logistic regression, the weight decay of a perceptron.
+    /// The penalty that cross-validation chose: the ridge of a logistic regression, the weight decay of the cells.
     pub penalty: f64,
     /// P(OK) of each crop that was learnt from, by a head that has not seen the crop's group.
     pub out_of_sample: Vec<f64>,
@@ -44,8 +76,7 @@ pub struct Learned {
 
 impl Learned {
     pub fn p_ok(&self, features: &[f32], mirrors: &[f32; MIRRORS]) -> f64 {
-        let row = self.scale.apply(&join(&self.projection, features, mirrors));
-        self.calibration.p_ok(self.head.score(&row))
+        self.calibration.p_ok(self.head.score((features, mirrors)))
     }
 }
 
@@ -76,16 +107,11 @@ pub fn learn(
 ) -> Result<Learned, LearnError> {
     let examples: Vec<&Example> = places.iter().map(|&i| &set.examples()[i]).collect();
     let folds = parts(&examples, settings.seed)?;
-    let step = places.len().div_ceil(PROJECTION_CROPS);
-    let sample: Vec<&[f32]> = places.iter().step_by(step).map(|&i| set.features(i)).collect();
-    // The projection sees no labels, so that one for all folds gives nothing away.
-    let projection = Projection::fit(&sample, settings.seed);
-    let raw: Vec<Vec<f64>> =
-        places.iter().map(|&i| join(&projection, set.features(i), &set.examples()[i].mirrors)).collect();
-    let data = Data { raw, ok: examples.iter().map(|example| example.ok).collect(), seed: settings.seed };
-    let is_logistic = places.len() < MIN_CROPS_FOR_PERCEPTRON;
+    let seen: Vec<Seen<'_>> = places.iter().map(|&i| (set.features(i), &set.examples()[i].mirrors)).collect();
+    let is_logistic = places.len() < MIN_CROPS_FOR_CELLS;
     let penalties: &[f64] = if is_logistic { &RIDGES } else { &DECAYS };
-    let kind = if is_logistic { Kind::Logistic } else { Kind::Perceptron };
+    let projected = is_logistic.then(|| Projected::new(&seen, settings.seed));
+    let data = Data { seen, projected, ok: examples.iter().map(|example| example.ok).collect(), seed: settings.seed };
 
     let jobs: Vec<(usize, usize)> =
         (0..penalties.len()).flat_map(|penalty| (0..folds.len()).map(move |fold| (penalty, fold))).collect();
@@ -94,7 +120,7 @@ pub fn learn(
         settings.threads,
         &|job| {
             let (penalty, fold) = jobs[job];
-            data.fit_fold(kind, penalties[penalty], &folds[fold])
+            data.fit_fold(penalties[penalty], &folds[fold])
         },
         progress,
     );
@@ -105,7 +131,7 @@ pub fn learn(
         let mut scores = vec![0.0; data.ok.len()];
         for (fold, held_out) in folds.iter().enumerate() {
             let fit = &fits[penalty * folds.len() + fold];
-            held_out.iter().zip(&fit.scores).for_each(|(&i, &score)| scores[i] = score);
+            held_out.iter().zip(fit).for_each(|(&i, &score)| scores[i] = score);
         }
         let loss = all.loss(scores.iter().copied());
         if best.as_ref().is_none_or(|(least, ..)| loss < *least) {
@@ -113,13 +139,11 @@ pub fn learn(
         }
     }
     let Some((_, chosen, scores)) = best else { return Err(too_few(&examples)) };
-    let of_chosen = &fits[chosen * folds.len()..(chosen + 1) * folds.len()];
-    let epochs = of_chosen.iter().map(|fit| fit.epochs).sum::<usize>().div_ceil(folds.len());
     let calibration = Calibration::fit(&scores, &data.ok);
     let penalty = penalties[chosen];
-    let (scale, head) = data.fit_all(kind, penalty, epochs);
+    let head = data.fit(penalty, &(0..places.len()).collect::<Vec<_>>());
     let out_of_sample = scores.iter().map(|&score| calibration.p_ok(score)).collect();
-    Ok(Learned { projection, scale, head, calibration, penalty, out_of_sample })
+    Ok(Learned { head, calibration, penalty, out_of_sample })
 }
 
 fn too_few(examples: &[&Example]) -> LearnError {
@@ -164,61 +188,55 @@ pub(super) fn parts(examples: &[&Example], seed: u64) -> Result<Vec<Vec<usize>>,
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    Logistic,
-    Perceptron,
+/// Projected features with mirror features.
+struct Projected {
+    projection: Projection,
+    rows: Vec<Vec<f64>>,
 }
 
-/// A head that was fitted without a fold.
-struct FoldFit {
-    /// The scores of the fold.
-    scores: Vec<f64>,
-    epochs: usize,
+impl Projected {
+    /// The projection sees no labels, so that one for all folds gives nothing away.
+    fn new(seen: &[Seen<'_>], seed: u64) -> Self {
+        let step = seen.len().div_ceil(PROJECTION_CROPS);
+        let sample: Vec<&[f32]> = seen.iter().step_by(step).map(|(features, _)| *features).collect();
+        let projection = Projection::fit(&sample, seed);
+        let rows = seen.iter().map(|(features, mirrors)| join(&projection, features, mirrors)).collect();
+        Self { projection, rows }
+    }
 }
 
-/// Projected features with mirror features, and labels.
-struct Data {
-    raw: Vec<Vec<f64>>,
+/// What is learnt from.
+struct Data<'a> {
+    seen: Vec<Seen<'a>>,
+    /// For a logistic regression.
+    projected: Option<Projected>,
     ok: Vec<bool>,
     seed: u64,
 }
 
-impl Data {
-    fn rows(&self, places: &[usize]) -> Matrix {
-        Matrix::from_rows(&places.iter().map(|&i| &self.raw[i][..]).collect::<Vec<_>>())
-    }
-
-    fn examples(&self, places: &[usize], scale: &Scale) -> Examples {
-        Examples::balanced(scale.apply_all(&self.rows(places)), places.iter().map(|&i| self.ok[i]).collect())
-    }
-
-    fn fit_fold(&self, kind: Kind, penalty: f64, held_out: &[usize]) -> FoldFit {
+impl Data<'_> {
+    /// Fits a head without a fold. Returns the scores of the fold.
+    fn fit_fold(&self, penalty: f64, held_out: &[usize]) -> Vec<f64> {
         let mut is_held_out = vec![false; self.ok.len()];
         held_out.iter().for_each(|&i| is_held_out[i] = true);
         let rest: Vec<usize> = (0..self.ok.len()).filter(|&i| !is_held_out[i]).collect();
-        let scale = Scale::fit(&self.rows(&rest)).limited(KEPT, MIRROR_GAIN);
-        let (examples, validation) = (self.examples(&rest, &scale), self.examples(held_out, &scale));
-        let (head, epochs) = match kind {
-            Kind::Logistic => (Head::Logistic(Logistic::fit(&examples, penalty)), 0),
-            Kind::Perceptron => {
-                let (head, epochs) = Perceptron::fit_early(&examples, &validation, penalty, self.seed);
-                (Head::Perceptron(head), epochs)
-            }
-        };
-        let rows = &validation.rows;
-        FoldFit { scores: (0..rows.rows()).map(|i| head.score(rows.row(i))).collect(), epochs }
+        let head = self.fit(penalty, &rest);
+        held_out.iter().map(|&i| head.score(self.seen[i])).collect()
     }
 
-    fn fit_all(&self, kind: Kind, penalty: f64, epochs: usize) -> (Scale, Head) {
-        let all: Vec<usize> = (0..self.ok.len()).collect();
-        let scale = Scale::fit(&self.rows(&all)).limited(KEPT, MIRROR_GAIN);
-        let examples = self.examples(&all, &scale);
-        let head = match kind {
-            Kind::Logistic => Head::Logistic(Logistic::fit(&examples, penalty)),
-            Kind::Perceptron => Head::Perceptron(Perceptron::fit(&examples, penalty, epochs, self.seed)),
-        };
-        (scale, head)
+    fn fit(&self, penalty: f64, places: &[usize]) -> Head {
+        let ok = places.iter().map(|&i| self.ok[i]).collect();
+        if let Some(Projected { projection, rows }) = &self.projected {
+            let rows = Matrix::from_rows(&places.iter().map(|&i| &rows[i][..]).collect::<Vec<_>>());
+            let scale = Scale::fit(&rows).limited(KEPT, MIRROR_GAIN);
+            let head = Logistic::fit(&Examples::balanced(scale.apply_all(&rows), ok), penalty);
+            return Head::Logistic(Linear { projection: projection.clone(), scale, head });
+        }
+        let seen: Vec<Seen<'_>> = places.iter().map(|&i| self.seen[i]).collect();
+        let shares: Vec<[f64; MIRRORS]> = seen.iter().map(|(_, mirrors)| mirrors.map(f64::from)).collect();
+        let mirrors = Scale::fit(&Matrix::from_rows(&shares)).limited(0, MIRROR_GAIN);
+        let examples = Examples::balanced(Matrix::zeros(places.len(), 0), ok);
+        Head::Cells(Cells::fit(&seen, &examples, penalty, STEPS, self.seed, mirrors))
     }
 }
 
@@ -293,7 +311,8 @@ pub mod tests {
         let share = (0..200).filter(|&i| right(i)).count() as f64 / 200.0;
         assert!(share > 0.93, "{share}");
         let again = learn(&set, &all(&set), settings(3), &|_, _| {}).unwrap();
-        assert_eq!((again.head, again.calibration), (learned.head, learned.calibration));
+        let (Head::Logistic(head), Head::Logistic(other)) = (&learned.head, &again.head) else { panic!("{again:?}") };
+        assert_eq!((&head.head, &learned.calibration), (&other.head, &again.calibration));
         assert_eq!(again.out_of_sample, learned.out_of_sample);
     }
 

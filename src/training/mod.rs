@@ -6,7 +6,7 @@
 //!
 //! - [`example`]: judged crops, and the sides that people are divided into
 //! - [`labels`]: reads labelled crops from a folder
-//! - [`learner`]: projection, scale, head and calibration, chosen by cross-validation; [`head`], [`calibration`],
+//! - [`learner`]: head and calibration, chosen by cross-validation; [`head`], [`cells`], [`calibration`],
 //!   [`matrix`] and [`random`] support it
 //! - [`train`]: from judged crops to one ONNX file; [`model_file`] writes it
 //! - [`measure`]: accuracy, precision, recall, AUC; [`evaluation`]: figures with intervals, parts, mistakes
@@ -14,6 +14,7 @@
 //! - [`synthetic`]: labelled crops made from photographs of whole heads, for training without verdicts
 
 pub mod calibration;
+pub mod cells;
 pub mod evaluation;
 pub mod example;
 pub mod head;

@@ -1,4 +1,4 @@
-//! The ONNX file: backbone, projection, scale, head and calibration in one graph.
+//! The ONNX file: backbone, head and calibration in one graph.
 //!
 //! All arithmetic is convolutions, with a 1x1 kernel behind the projection: onnxruntime computes them crop by crop, so
 //! a score does not depend on the rest of the batch.
@@ -7,8 +7,9 @@ use ort::session::Session;
 use ort::value::TensorRef;
 
 use super::calibration::{Calibration, Platt, SIGMOID_SHARE};
-use super::head::{Head, KEPT, Projection, Scale, UNITS};
-use super::learner::Learned;
+use super::cells::{CELLS, Cells, DETECTORS, NEIGHBOURS, SHARE_GAIN, UNITS};
+use super::head::{KEPT, Projection, Scale};
+use super::learner::{Head, Learned, Linear};
 use super::matrix::dot;
 use crate::classifier::backbone::{Backbone, CHANNELS, FEATURES, GRID, OPSET};
 use crate::classifier::model::{self, MIRRORED, MIRRORS, P_OK};
@@ -42,15 +43,68 @@ struct Builder {
 impl Builder {
     /// A convolution whose kernel covers `side` x `side` values: one row for each output channel.
     fn layer(&mut self, input: &str, output: &str, rows: &[Vec<f64>], bias: &[f64], side: usize) {
+        self.padded_layer(input, output, rows, bias, side, 0);
+    }
+
+    /// As [`layer`](Self::layer), with so many zeros around the input.
+    fn padded_layer(&mut self, input: &str, output: &str, rows: &[Vec<f64>], bias: &[f64], side: usize, zeros: i64) {
         let narrow = |values: &[f64]| values.iter().map(|&value| value as f32).collect::<Vec<_>>();
         let channels = rows[0].len() / (side * side);
         let dims = [rows.len() as i64, channels as i64, side as i64, side as i64];
         let (weight_name, bias_name) = (format!("{output}.w"), format!("{output}.b"));
         self.weights.push(TensorProto::floats(&weight_name, &dims, &narrow(&rows.concat())));
         self.weights.push(TensorProto::floats(&bias_name, &[rows.len() as i64], &narrow(bias)));
-        let node = NodeProto::new("Conv", &[input, &weight_name, &bias_name], &[output])
+        let mut node = NodeProto::new("Conv", &[input, &weight_name, &bias_name], &[output])
             .with(AttributeProto::ints("kernel_shape", &[side as i64, side as i64]));
+        if zeros > 0 {
+            node = node.with(AttributeProto::ints("pads", &[zeros; 4]));
+        }
         self.nodes.push(node);
+    }
+
+    fn linear(&mut self, Linear { projection, scale, head }: &Linear) {
+        let (rows, bias) = scaled_projection(projection, scale);
+        self.layer(Backbone::OUTPUT, "projection", &rows, &bias, GRID);
+        self.concat(&["projection", "mirrors"], "joined");
+        let (rows, bias) = unscaled(scale, std::slice::from_ref(&head.weights), &[head.bias]);
+        self.layer("joined", "score", &rows, &bias, 1);
+    }
+
+    /// The detectors see channels and shares in two convolutions, and so do the units.
+    fn cells(&mut self, cells: &Cells) {
+        let Cells { channels, mirrors, detectors, detector_bias, hidden, hidden_bias, top, bias } = cells;
+        let detectors: Vec<&[f64]> = (0..DETECTORS).map(|i| detectors.row(i)).collect();
+        let of_channels: Vec<(Vec<f64>, f64)> = detectors
+            .iter()
+            .zip(detector_bias)
+            .map(|(row, bias)| without_scale(channels, &row[..CHANNELS], *bias))
+            .collect();
+        let (rows, biases): (Vec<_>, Vec<_>) = of_channels.into_iter().unzip();
+        self.layer(Backbone::OUTPUT, "channels.detected", &rows, &biases, 1);
+        for (name, values) in
+            [("grid.first", [(MIRRORS - CELLS) as i64]), ("grid.last", [MIRRORS as i64]), ("grid.axis", [1])]
+        {
+            self.weights.push(TensorProto::int64s(name, &[1], &values));
+        }
+        self.weights.push(TensorProto::int64s("grid.shape", &[4], &[-1, 1, GRID as i64, GRID as i64]));
+        self.node("Slice", &[MIRRORED, "grid.first", "grid.last", "grid.axis"], "grid.flat");
+        self.node("Reshape", &["grid.flat", "grid.shape"], "grid");
+        let rows: Vec<Vec<f64>> =
+            detectors.iter().map(|row| row[CHANNELS..].iter().map(|weight| weight * SHARE_GAIN).collect()).collect();
+        debug_assert_eq!(rows[0].len(), NEIGHBOURS);
+        self.padded_layer("grid", "shares.detected", &rows, &[0.0; DETECTORS], 3, 1);
+        self.node("Add", &["channels.detected", "shares.detected"], "detected");
+        self.node("Relu", &["detected"], "seen");
+
+        let units: Vec<&[f64]> = (0..UNITS).map(|i| hidden.row(i)).collect();
+        let rows: Vec<Vec<f64>> = units.iter().map(|row| row[..DETECTORS * CELLS].to_vec()).collect();
+        self.layer("seen", "seen.hidden", &rows, hidden_bias, GRID);
+        let of_mirrors = units.iter().map(|row| without_scale(mirrors, &row[DETECTORS * CELLS..], 0.0));
+        let (rows, biases): (Vec<_>, Vec<_>) = of_mirrors.unzip();
+        self.layer("mirrors", "mirrors.hidden", &rows, &biases, 1);
+        self.node("Add", &["seen.hidden", "mirrors.hidden"], "hidden");
+        self.node("Relu", &["hidden"], "active");
+        self.layer("active", "score", std::slice::from_ref(top), &[*bias], 1);
     }
 
     fn node(&mut self, op_type: &str, input: &[&str], output: &str) {
@@ -89,22 +143,10 @@ impl Builder {
 
 fn graph(nodes: Vec<NodeProto>, weights: Vec<TensorProto>, input: ValueInfoProto, learned: &Learned) -> GraphProto {
     let mut builder = Builder { nodes, weights };
-    let (rows, bias) = scaled_projection(&learned.projection, &learned.scale);
-    builder.layer(Backbone::OUTPUT, "projection", &rows, &bias, GRID);
     builder.node("Reshape", &[MIRRORED, "mirrors.shape"], "mirrors");
-    builder.concat(&["projection", "mirrors"], "joined");
     match &learned.head {
-        Head::Logistic(head) => {
-            let (rows, bias) = unscaled(&learned.scale, std::slice::from_ref(&head.weights), &[head.bias]);
-            builder.layer("joined", "score", &rows, &bias, 1);
-        }
-        Head::Perceptron(head) => {
-            let hidden: Vec<Vec<f64>> = (0..UNITS).map(|unit| head.hidden.row(unit).to_vec()).collect();
-            let (rows, bias) = unscaled(&learned.scale, &hidden, &head.hidden_bias);
-            builder.layer("joined", "hidden", &rows, &bias, 1);
-            builder.node("Relu", &["hidden"], "active");
-            builder.layer("active", "score", std::slice::from_ref(&head.top), &[head.bias], 1);
-        }
+        Head::Logistic(linear) => builder.linear(linear),
+        Head::Cells(cells) => builder.cells(cells),
     }
     builder.calibrate(&learned.calibration);
     builder.node("Reshape", &["probability", "p_ok.shape"], P_OK);
@@ -147,6 +189,13 @@ fn unscaled(scale: &Scale, rows: &[Vec<f64>], bias: &[f64]) -> (Vec<Vec<f64>>, V
     rows.iter().zip(bias).map(row).unzip()
 }
 
+/// The weights and the bias for inputs that are not scaled.
+fn without_scale(scale: &Scale, row: &[f64], bias: f64) -> (Vec<f64>, f64) {
+    let row: Vec<f64> = row.iter().zip(&scale.gain).map(|(weight, gain)| weight * gain).collect();
+    let bias = bias - dot(&row, &scale.mean);
+    (row, bias)
+}
+
 /// Runs the part after the backbone on stored features: P(OK) of each crop.
 pub struct HeadSession(Session);
 
@@ -173,19 +222,12 @@ impl HeadSession {
 mod tests {
     use super::*;
     use crate::config::Models;
-    use crate::training::head::{Logistic, Perceptron};
+    use crate::training::head::Logistic;
     use crate::training::matrix::Matrix;
     use crate::training::random::Random;
 
-    /// Random parts of a classifier.
     fn learned(head: Head, calibration: Calibration) -> Learned {
-        let mut random = Random::seeded(5);
-        let mut values = |n: usize| (0..n).map(|_| random.normal()).collect::<Vec<_>>();
-        let components = Matrix::from_rows(&(0..KEPT).map(|_| values(FEATURES)).collect::<Vec<_>>());
-        let projection = Projection { mean: values(FEATURES), components };
-        let gain = values(KEPT + MIRRORS).iter().map(|gain| gain.abs() / 40.0).collect();
-        let scale = Scale { mean: values(KEPT + MIRRORS), gain };
-        Learned { projection, scale, head, calibration, penalty: 1.0, out_of_sample: vec![] }
+        Learned { head, calibration, penalty: 1.0, out_of_sample: vec![] }
     }
 
     #[test]
@@ -194,23 +236,45 @@ mod tests {
         let runtime = Runtime::load(&models.onnxruntime()).unwrap();
         let mut random = Random::seeded(6);
         let mut values = |n: usize, size: f64| (0..n).map(|_| size * random.normal()).collect::<Vec<_>>();
-        let logistic = Head::Logistic(Logistic { weights: values(KEPT + MIRRORS, 0.4), bias: 0.3 });
-        let perceptron = Head::Perceptron(Perceptron {
-            hidden: Matrix::from_rows(&(0..UNITS).map(|_| values(KEPT + MIRRORS, 0.4)).collect::<Vec<_>>()),
+        let mut rows = |count: usize, n: usize, size: f64| {
+            Matrix::from_rows(&(0..count).map(|_| values(n, size)).collect::<Vec<_>>())
+        };
+        let components = rows(KEPT, FEATURES, 1.0);
+        let (detectors, hidden) =
+            (rows(DETECTORS, CHANNELS + NEIGHBOURS, 0.1), rows(UNITS, DETECTORS * CELLS + MIRRORS, 0.2));
+        let mut scale = |n: usize, size: f64| Scale {
+            mean: values(n, 1.0),
+            gain: values(n, size).iter().map(|gain| gain.abs()).collect(),
+        };
+        let (projected, channels, mirrors) = (scale(KEPT + MIRRORS, 0.025), scale(CHANNELS, 1.0), scale(MIRRORS, 1.0));
+        let projection = Projection { mean: values(FEATURES, 1.0), components };
+        let weights = Logistic { weights: values(KEPT + MIRRORS, 0.4), bias: 0.3 };
+        let logistic = Head::Logistic(Linear { projection, scale: projected, head: weights });
+        let cells = Head::Cells(Cells {
+            channels,
+            mirrors,
+            detectors,
+            detector_bias: values(DETECTORS, 0.1),
+            hidden,
             hidden_bias: values(UNITS, 0.1),
-            top: values(UNITS, 0.5),
+            top: values(UNITS, 0.2),
             bias: -0.2,
         });
         let platt = Platt { slope: 0.7, offset: -0.4 };
         let knots = vec![(-2.0, 0.0), (-1.98, 0.04), (-0.5, 0.1), (0.4, 0.7), (0.45, 0.8), (3.0, 1.0)];
         let isotonic = Calibration::Isotonic { knots, platt };
         let inputs: Vec<(Vec<f32>, [f32; MIRRORS])> = (0..40)
-            .map(|i| (values(FEATURES, 1.0).iter().map(|v| *v as f32).collect(), [0.02 * i as f32; MIRRORS]))
+            .map(|i| {
+                (
+                    values(FEATURES, 1.0).iter().map(|v| *v as f32).collect(),
+                    std::array::from_fn(|j| 0.02 * i as f32 + 0.01 * j as f32),
+                )
+            })
             .collect();
         for learned in [
             learned(logistic.clone(), Calibration::Platt(platt)),
             learned(logistic, isotonic.clone()),
-            learned(perceptron, isotonic),
+            learned(cells, isotonic),
         ] {
             let mut session = HeadSession::open(&learned, &runtime).unwrap();
             let mut seen = Vec::new();

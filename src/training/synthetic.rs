@@ -196,14 +196,31 @@ impl GhostLabel {
     }
 }
 
+/// What a person sees of the mirrored border, as shares from 0 to 1.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Ghosts {
+    /// Of the crop: mirrored head outside the head, above the lowest 3/16.
+    pub above: f64,
+    /// Of the crop: the same in the lowest 3/16.
+    pub below: f64,
+    /// Of the head: what the mirror covers.
+    pub overwritten: f64,
+}
+
+impl Ghosts {
+    /// The ghost score, which decides the label: 0 without ghosts.
+    pub fn score(&self) -> f64 {
+        self.above + 0.25 * self.below + 0.5 * self.overwritten
+    }
+}
+
 /// A labelled crop.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SyntheticCrop {
     pub crop: RgbImage,
     pub label: GhostLabel,
     pub mirrored: Mirrored,
-    /// The ghost score, which decides the label: 0 without ghosts.
-    pub ghosts: f64,
+    pub ghosts: Ghosts,
     /// JPEG quality of the window. It must not correlate with the label.
     pub quality: u8,
     /// For NG: the same square with the true content, where the photograph is large enough.
@@ -222,10 +239,10 @@ pub fn crop(portrait: &Portrait, random: &mut Random, wanted: impl Fn(GhostLabel
         return None;
     }
     let ghosts = ghosts(portrait, &window, &square);
-    let label = GhostLabel::of(ghosts);
+    let label = GhostLabel::of(ghosts.score());
     let mirrored = quality::mirrored(&square, window.width, window.height);
     // Easy crops teach little, so most of them are skipped.
-    let easy = if label == GhostLabel::Ok { mirrored.share == 0.0 } else { ghosts > EASY_ABOVE };
+    let easy = if label == GhostLabel::Ok { mirrored.share == 0.0 } else { ghosts.score() > EASY_ABOVE };
     if !wanted(label) || (easy && random.unit() > EASY_KEPT) {
         return None;
     }
@@ -277,11 +294,7 @@ fn recompressed(picture: &RgbImage, quality: u8) -> RgbImage {
     decoded.unwrap_or_else(|| picture.clone())
 }
 
-/// The ghost score: above + 0.25 below + 0.5 overwritten.
-///
-/// `above` and `below` are the shares of the crop that show mirrored head outside the head: above the lowest 3/16 of
-/// the crop, and in them. `overwritten` is the share of the head that the mirror covers.
-fn ghosts(portrait: &Portrait, window: &Window, square: &Square) -> f64 {
+fn ghosts(portrait: &Portrait, window: &Window, square: &Square) -> Ghosts {
     let crop = square.grid(GRID);
     let photograph = window.around.grid(window.size);
     let [left, top] = window.offset().map(f64::from);
@@ -297,9 +310,8 @@ fn ghosts(portrait: &Portrait, window: &Window, square: &Square) -> f64 {
             *(if y < BOTTOM { &mut above } else { &mut below }) += 1;
         }
     }
-    let crop = f64::from(GRID * GRID);
-    let overwritten = f64::from(overwritten) / f64::from(head.max(1));
-    f64::from(above) / crop + 0.25 * f64::from(below) / crop + 0.5 * overwritten
+    let [above, below] = [above, below].map(|points| f64::from(points) / f64::from(GRID * GRID));
+    Ghosts { above, below, overwritten: f64::from(overwritten) / f64::from(head.max(1)) }
 }
 
 /// The point of the photograph at a position of a grid.
@@ -366,7 +378,7 @@ mod tests {
     fn ghosts_in(window: Window) -> f64 {
         let portrait = portrait();
         let square = align::square(&window.landmarks(&portrait.landmarks).unwrap(), Align::Paper);
-        ghosts(&portrait, &window, &square)
+        ghosts(&portrait, &window, &square).score()
     }
 
     #[test]
@@ -408,7 +420,7 @@ mod tests {
         for _ in 0..3000 {
             let Some(crop) = crop(&portrait, &mut random, |label| found[label as usize] < 3) else { continue };
             found[crop.label as usize] += 1;
-            assert_eq!(crop.label, GhostLabel::of(crop.ghosts));
+            assert_eq!(crop.label, GhostLabel::of(crop.ghosts.score()));
             assert!(crop.label != GhostLabel::Ng || crop.mirrored.share > 0.0, "ghosts without a mirror");
             if let Some(real) = crop.unmirrored {
                 assert_eq!(real.dimensions(), crop.crop.dimensions());

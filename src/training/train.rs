@@ -102,7 +102,7 @@ impl SideCounts {
 pub struct TrainingReport {
     pub training: SideCounts,
     pub test: SideCounts,
-    /// `logistic` or `perceptron`.
+    /// `logistic` or `cells`.
     pub head: &'static str,
     /// The ridge or the weight decay that cross-validation chose.
     pub penalty: f64,

@@ -14,7 +14,7 @@ use crate::config::Models;
 use crate::domain::{FacePolicy, ImageFormat, Search};
 use crate::training::labels::{self, LabelledCrop};
 use crate::training::random::Random;
-use crate::training::synthetic::{BORDER, GhostLabel, Portrait, SyntheticCrop, crop};
+use crate::training::synthetic::{BORDER, GhostLabel, Ghosts, Portrait, SyntheticCrop, crop};
 use crate::vision::detector::Detector;
 use crate::vision::image::{Limits, decode, encode};
 
@@ -45,7 +45,11 @@ pub struct Args {
 struct Line<'a> {
     #[serde(flatten)]
     label: &'a LabelledCrop,
+    /// The score, and the shares that it follows from.
     ghosts: f64,
+    above: f64,
+    below: f64,
+    overwritten: f64,
     quality: u8,
     size: u32,
 }
@@ -138,10 +142,11 @@ impl Writer {
 
     fn write(&mut self, crop: &SyntheticCrop, name: &str) -> Result<(), Failure> {
         let file = PathBuf::from(format!("{name}-{:06}.png", self.written));
+        let ghosts = crop.ghosts.score();
         self.written += 1;
         let label = LabelledCrop {
             file: file.clone(),
-            ok: if crop.label == GhostLabel::Border { crop.ghosts < BORDER } else { crop.label == GhostLabel::Ok },
+            ok: if crop.label == GhostLabel::Border { ghosts < BORDER } else { crop.label == GhostLabel::Ok },
             group: Some(name.into()),
             mirrored: crop.mirrored.share,
             mirrored_head: crop.mirrored.head,
@@ -150,7 +155,8 @@ impl Writer {
         let picture = self.out.join(&file);
         save(&picture, &crop.crop)?;
         let size = crop.crop.width();
-        let line = |label| Line { label, ghosts: crop.ghosts, quality: crop.quality, size };
+        let Ghosts { above, below, overwritten } = crop.ghosts;
+        let line = |label| Line { label, ghosts, above, below, overwritten, quality: crop.quality, size };
         let lines = if crop.label == GhostLabel::Border { &mut self.border } else { &mut self.labels };
         append(lines, &line(&label)).map_err(|error| unusable(&self.out, error))?;
         if let Some(real) = &crop.unmirrored {
