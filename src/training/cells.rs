@@ -263,8 +263,10 @@ mod tests {
     use super::*;
     use crate::classifier::backbone::FEATURES;
 
+    type Crop = (Vec<f32>, [f32; MIRRORS]);
+
     /// Crops with noise. A channel is higher in those that are OK.
-    fn drawn(count: usize, seed: u64) -> (Vec<(Vec<f32>, [f32; MIRRORS])>, Vec<bool>) {
+    fn drawn(count: usize, seed: u64) -> (Vec<Crop>, Vec<bool>) {
         let mut random = Random::seeded(seed);
         let crop = |_| {
             let mut features: Vec<f32> = (0..FEATURES).map(|_| 0.3 * random.normal() as f32).collect();
@@ -276,7 +278,7 @@ mod tests {
         (0..count).map(crop).unzip()
     }
 
-    fn fit(crops: &[(Vec<f32>, [f32; MIRRORS])], ok: &[bool], steps: usize) -> Cells {
+    fn fit(crops: &[Crop], ok: &[bool], steps: usize) -> Cells {
         let seen: Vec<Seen<'_>> = crops.iter().map(|(features, mirrors)| (&features[..], mirrors)).collect();
         let examples = Examples::balanced(Matrix::zeros(ok.len(), 0), ok.to_vec());
         let mirrors = Scale { mean: vec![0.5; MIRRORS], gain: vec![2.0; MIRRORS] };
