@@ -291,8 +291,6 @@ fn the_rest(depth: usize) -> String {
         "          send Q.classify (producer) attempt=1
             {}
               ledger.begin (client)
-              object get
-              decode
               inference
               object put
               ledger.advance (client)
@@ -304,11 +302,16 @@ fn the_rest(depth: usize) -> String {
     indented(depth, &(detect + &crop + &classify))
 }
 
-/// Removes the line that differs between photos: they share a crop, and only the first one stores the prediction. The
-/// others read it.
+/// Removes the lines that differ between photos: they share a crop. Crop leaves it for the first one, and the others may
+/// have to read it; only the first one stores the prediction, and the others read that.
 fn without_rereads(tree: &str) -> String {
     let mut lines: Vec<&str> = Vec::new();
     for line in tree.lines() {
+        if line.trim() == "inference"
+            && lines.ends_with(&[&line.replace("inference", "object get"), &line.replace("inference", "decode")])
+        {
+            lines.truncate(lines.len() - 2);
+        }
         let rereads = line.trim() == "object get" && lines.last().is_some_and(|last| last.trim() == "object put");
         if !rereads {
             lines.push(line);
