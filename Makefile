@@ -108,7 +108,8 @@ check-scripts: ## checks the syntax of the scripts and runs their tests
 	@$(PYTHON) -B -m unittest discover --quiet models
 	@$(PYTHON) -B -m unittest discover --quiet tests
 
-bench: setup-tests ## measures speed and agreement with the original method
+bench: setup-tests ## measures speed and agreement with the original method, and compares instructions with those in benches/instructions.tsv
+	@deploy/setup.sh --benches
 	@$(CARGO) bench --locked --bench '*' $(ARGS)
 
 bench-run: export PYTHONPATH = $(CURDIR)/.cache/python-bench

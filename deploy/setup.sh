@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Installs the missing system packages that facemill needs to build and run.
 #
-#   deploy/setup.sh [--tests] [--check]     (Debian 12 or newer, Ubuntu 24.04 or newer)
+#   deploy/setup.sh [--tests] [--benches] [--check]     (Debian 12 or newer, Ubuntu 24.04 or newer)
 #
-#   --tests   also the servers and tools that the tests start
-#   --check   reports what is missing and installs nothing
+#   --tests     also the servers and tools that the tests start
+#   --benches   also what only the benchmarks need
+#   --check     reports what is missing and installs nothing
 #
 # Exit codes: 0 nothing is missing, 1 --check found something missing, 2 usage, 3 something missing cannot be installed.
 set -euo pipefail
@@ -12,12 +13,14 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 check_only=false
 tests=false
+benches=false
 for argument; do
     case $argument in
         --check) check_only=true ;;
         --tests) tests=true ;;
+        --benches) benches=true ;;
         *)
-            echo "usage: deploy/setup.sh [--tests] [--check]" >&2
+            echo "usage: deploy/setup.sh [--tests] [--benches] [--check]" >&2
             exit 2
             ;;
     esac
@@ -76,6 +79,9 @@ if $tests; then
     need chromium "browser of the tests of the page" command -v chromium
     need chromium-driver "drives the browser" command -v chromedriver
     need prometheus "promtool checks the alerts and the dashboard" command -v promtool
+fi
+if $benches; then
+    need valgrind "counts instructions" command -v valgrind
 fi
 
 # Debian's Rust is too old, so it does not come from apt.

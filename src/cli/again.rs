@@ -13,7 +13,7 @@ fn quoted(arguments: impl Iterator<Item = OsString>) -> String {
     for argument in arguments {
         let word = argument.to_string_lossy();
         let (flag, value) = word.split_once('=').map_or((&*word, None), |(flag, value)| (flag, Some(value)));
-        let hides = flag.starts_with("--aws-");
+        let hides = flag.starts_with("--aws-") || flag == "--hosts";
         words.push(match (is_secret, value) {
             (true, _) => "...".to_owned(),
             (false, Some(_)) if hides => format!("{flag}=..."),

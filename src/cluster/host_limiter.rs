@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::keys;
 use crate::net::Rules;
 use crate::net::host_limiter::{FIRST_WAIT, Feedback, HostLimiter, LONGEST_WAIT, Lease, LeaseDecision, Unavailable};
+use crate::net::host_rules::{HostTable, Pace};
 use crate::redis::RedisClient;
 
 static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/acquire.lua")));
@@ -23,10 +24,10 @@ static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("sc
 /// The limits of each host, for all processes together.
 #[derive(Debug, Clone)]
 pub struct LeaseLimits {
-    /// The most leases at a time.
-    pub per_host: usize,
-    /// Time between the starts of two requests.
-    pub spacing: Duration,
+    /// The most leases of a host at a time, and the time between the starts of two requests.
+    pub usual_pace: Pace,
+    /// Hosts with another pace.
+    pub host_rules: HostTable,
     /// A lease that is not released expires after this time.
     pub lease_time: Duration,
     /// A process shares a host for this long after its last request for a lease.
@@ -41,8 +42,8 @@ impl LeaseLimits {
 
     pub fn new(rules: &Rules) -> Self {
         Self {
-            per_host: rules.per_host.max(1),
-            spacing: rules.spacing,
+            usual_pace: rules.usual_pace(),
+            host_rules: rules.host_rules.clone(),
             lease_time: rules.total + Self::SLACK,
             sharing: Duration::from_secs(60),
             memory: Duration::from_secs(3600),
@@ -89,11 +90,12 @@ impl HostLimiter for RedisHostLimiter {
         let prefix = self.redis.prefix();
         let names = [keys::host(prefix, host), keys::leases(prefix, host), keys::processes(prefix, host)];
         let lease = format!("{}/{}", self.process, self.next_lease.fetch_add(1, Ordering::Relaxed));
+        let Pace { per_host, spacing } = self.limits.host_rules.pace(host, self.limits.usual_pace);
         let arguments = [
             self.process.as_bytes().to_vec(),
             lease.as_bytes().to_vec(),
-            self.limits.per_host.to_string().into(),
-            ms(self.limits.spacing),
+            per_host.max(1).to_string().into(),
+            ms(spacing),
             ms(self.limits.lease_time),
             ms(self.limits.sharing),
         ];

@@ -39,7 +39,7 @@ pub(super) struct HttpClient {
     /// Makes a connection for each request.
     fresh: Client,
     mending: MendingClient,
-    first_byte: Duration,
+    rules: Arc<Rules>,
 }
 
 /// Why there is no response.
@@ -55,7 +55,8 @@ pub(super) enum RequestError {
 impl HttpClient {
     pub fn new(rules: &Arc<Rules>) -> Result<Self, SetupError> {
         let headers = headers(rules)?;
-        let pooled = builder(rules, &headers)?.pool_max_idle_per_host(rules.per_host);
+        let most = rules.host_rules.max_per_host().unwrap_or(0).max(rules.per_host);
+        let pooled = builder(rules, &headers)?.pool_max_idle_per_host(most);
         let fresh = builder(rules, &headers)?.pool_max_idle_per_host(0);
         let build =
             |builder: reqwest::ClientBuilder| builder.build().map_err(|error| SetupError::Client(error.to_string()));
@@ -63,14 +64,16 @@ impl HttpClient {
             pooled: build(pooled.pool_idle_timeout(Duration::from_secs(10)))?,
             fresh: build(fresh)?,
             mending: MendingClient::new(rules.clone(), tls()?, headers, MAX_HEADERS),
-            first_byte: rules.first_byte,
+            rules: rules.clone(),
         })
     }
 
-    /// The response to a GET of the URL, which must have been checked. Redirects are not followed.
+    /// The response to a GET of the URL, which must have been checked. Redirects are not followed. The headers of the
+    /// URL's host are added.
     pub async fn get(&self, url: &Url, cookies: Option<HeaderValue>) -> Result<Response, RequestError> {
+        let headers = self.headers_for(url, cookies);
         let request = async {
-            let answer = self.send(&self.pooled, url, cookies.clone()).await;
+            let answer = self.send(&self.pooled, url, &headers).await;
             (answer, HAS_CONNECTED.with(Cell::get))
         };
         let (mut answer, has_connected) = HAS_CONNECTED.scope(Cell::new(false), request).await;
@@ -79,26 +82,35 @@ impl HttpClient {
             && is_unanswered(error)
         {
             tracing::debug!(host = url.host_str(), "a reused connection was dead: the request is repeated");
-            let repeated = self.send(&self.fresh, url, cookies.clone());
+            let repeated = self.send(&self.fresh, url, &headers);
             answer = repeated.instrument(tracing::trace_span!("fresh connection")).await;
         }
         match answer {
             Err(RequestError::Failed(error)) if is_bad_head(&error) => {
-                let mended = self.mending.get(url, cookies).instrument(tracing::trace_span!("mended head"));
-                let mended = timeout(self.first_byte, mended).await;
-                mended.map_err(|_| RequestError::Timeout(self.first_byte))?.map_err(RequestError::BadHead)
+                let limit = self.rules.first_byte;
+                let mended = self.mending.get(url, headers).instrument(tracing::trace_span!("mended head"));
+                let mended = timeout(limit, mended).await;
+                mended.map_err(|_| RequestError::Timeout(limit))?.map_err(RequestError::BadHead)
             }
             answer => answer,
         }
     }
 
-    async fn send(&self, client: &Client, url: &Url, cookies: Option<HeaderValue>) -> Result<Response, RequestError> {
-        let mut request = client.get(url.clone());
+    async fn send(&self, client: &Client, url: &Url, headers: &HeaderMap) -> Result<Response, RequestError> {
+        let limit = self.rules.first_byte;
+        let answer = timeout(limit, client.get(url.clone()).headers(headers.clone()).send()).await;
+        answer.map_err(|_| RequestError::Timeout(limit))?.map_err(RequestError::Failed)
+    }
+
+    /// The headers of one request: those of the host's rules, and cookies.
+    fn headers_for(&self, url: &Url, cookies: Option<HeaderValue>) -> HeaderMap {
+        let mut headers = self.rules.host_rules.headers(url).cloned().unwrap_or_default();
         if let Some(cookies) = cookies {
-            request = request.header(COOKIE, cookies);
+            let own = headers.get(COOKIE).map(HeaderValue::as_bytes);
+            let all = own.map(|own| HeaderValue::from_bytes(&[own, b"; ", cookies.as_bytes()].concat()));
+            headers.insert(COOKIE, all.and_then(Result::ok).unwrap_or(cookies));
         }
-        let answer = timeout(self.first_byte, request.send()).await;
-        answer.map_err(|_| RequestError::Timeout(self.first_byte))?.map_err(RequestError::Failed)
+        headers
     }
 }
 

@@ -5,14 +5,15 @@
 //! Most collections come from a few hosts, and 100,000 photos of one host may be in a row. They must not block the
 //! photos of other hosts, and the host must not be idle while photos wait for it.
 //!
-//! Each host has `per_host` slots, one for each request. A photo without a slot waits in the host's queue in memory. It
-//! needs no connection and blocks no other host, because a process prefetches several photos for each request
+//! Each host has `per_host` slots, one for each request; single hosts may have another number
+//! ([`host_rules`](super::host_rules)). A photo without a slot waits in the host's queue in memory. It needs no
+//! connection and blocks no other host, because a process prefetches several photos for each request
 //! ([`Rules::prefetch`]). A photo that cannot enter the queue, or waits in it for longer than `queue_timeout`, is
 //! *deferred*: it goes back to the broker with a delay.
 //!
 //! The queue holds as many photos as the host serves in half of `queue_timeout` at its usual pace. That takes a little
 //! longer than the shortest deferral, so a deferred photo is back before the queue is empty. One host's queue holds at
-//! most half of the photos that a process prefetches.
+//! most half of the photos that a process prefetches, or all if they take it a second or two.
 //!
 //! A host that does not respond frees no slots. The longer this lasts, the lower the estimate of its pace, and the
 //! shorter its queue: down to one photo for each slot.
@@ -35,7 +36,7 @@
 //! An operator can pause a host. Its photos are deferred for half of the time that the pause has lasted: a short pause
 //! delays them little, and a long pause causes few deliveries.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -43,7 +44,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use super::host_limiter::{FIRST_WAIT, Feedback, HostLimiter, LONGEST_WAIT, Lease, LeaseDecision};
+use super::host::{Host, QueuePlace, times};
+use super::host_limiter::{Feedback, HostLimiter, Lease, LeaseDecision};
+use super::host_rules::{HostTable, Pace};
 use super::rules::Rules;
 use crate::retry::TIERS;
 
@@ -52,10 +55,11 @@ const MAX_HOSTS: usize = 20_000;
 /// How long a photo of a busy host is deferred: the shorter delays of the broker. With longer ones, a host that is
 /// faster than estimated would be idle for too long.
 pub const DEFERRALS: [Duration; 3] = [TIERS[0], TIERS[1], TIERS[2]];
+/// A host that serves all photos of a process in this part of the time for which its queue lasts may take all places:
+/// others wait for no longer.
+const FAST: usize = 4;
 /// The shortest deferral during a quiet period: a shorter one is not worth the delivery.
 const MIN_QUIET_DEFERRAL: Duration = Duration::from_secs(1);
-/// The assumed duration of a request until one was measured.
-const INITIAL_REQUEST_TIME: Duration = Duration::from_millis(200);
 /// The least and the longest time between two requests for a lease.
 const LEASE_POLL: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(500));
 /// The shortest and the longest deferral of a photo whose host is paused.
@@ -75,52 +79,14 @@ pub struct HostLimits {
     limiter: Option<Arc<dyn HostLimiter>>,
 }
 
-#[derive(Clone, Copy)]
 struct HostLimitSettings {
-    per_host: usize,
-    spacing: Duration,
+    usual_pace: Pace,
+    host_rules: HostTable,
     queue_timeout: Duration,
-    max_queue: usize,
+    max_requests: usize,
+    /// Photos that the process is given at the same time.
+    prefetch: usize,
 }
-
-struct Host {
-    name: Box<str>,
-    slots: Arc<Semaphore>,
-    /// Its holder requests a lease on behalf of the whole process.
-    leasing: tokio::sync::Mutex<()>,
-    state: Mutex<HostState>,
-}
-
-/// What is known and planned for a host. Times in the past have no effect.
-struct HostState {
-    /// The end of the quiet period.
-    quiet_until: Instant,
-    /// The earliest start of the next request.
-    next_start: Instant,
-    /// When a slot was last taken.
-    slot_taken: Instant,
-    /// Requests that are running.
-    running: usize,
-    /// Photos in the queue.
-    queued: usize,
-    deferred: DeferredPhotos,
-    /// How long a request takes, smoothed.
-    request_time: Duration,
-    /// Quiet periods in a row that the host asked for.
-    quiet_periods: u32,
-    /// Processes that request this host, this one included.
-    processes: u32,
-}
-
-/// The photos that this process has deferred and that are not back yet.
-struct DeferredPhotos {
-    since: Instant,
-    /// How many come back, by whole seconds after `since`.
-    due: BTreeMap<u64, usize>,
-}
-
-/// A photo's place in the queue of a host, until it is dropped.
-struct QueuePlace<'a>(&'a Host);
 
 /// Whether a request may start.
 pub enum Admission {
@@ -157,10 +123,11 @@ impl HostLimits {
     pub fn new(rules: &Rules) -> Self {
         let max_requests = rules.max_requests.clamp(1, Semaphore::MAX_PERMITS);
         let settings = HostLimitSettings {
-            per_host: rules.per_host.clamp(1, max_requests),
-            spacing: rules.spacing,
+            usual_pace: rules.usual_pace(),
+            host_rules: rules.host_rules.clone(),
             queue_timeout: rules.queue_timeout,
-            max_queue: rules.prefetch() / 2,
+            max_requests,
+            prefetch: rules.prefetch(),
         };
         Self { settings, hosts: Mutex::default(), requests: Arc::new(Semaphore::new(max_requests)), limiter: None }
     }
@@ -185,8 +152,7 @@ impl HostLimits {
         let Ok(Ok(request)) = timeout_at(deadline, Arc::clone(&self.requests).acquire_owned()).await else {
             return self.defer(&host, DeferReason::Busy);
         };
-        let start = self.next_start(&host);
-        sleep_until(start).await;
+        sleep_until(host.next_start()).await;
         // A quiet period may have begun while this photo was in the queue.
         if let Some(deferred) = self.defer_if_quiet(&host) {
             return deferred;
@@ -203,7 +169,7 @@ impl HostLimits {
             }
         }
         permit.started = Some(Instant::now());
-        permit.host.state().running += 1;
+        permit.host.on_start();
         Admission::Granted(permit)
     }
 
@@ -237,7 +203,7 @@ impl HostLimits {
                     DeferReason::LimiterUnavailable
                 }
             };
-            let interval = (self.usual_pace(&host.state()) / 2).clamp(LEASE_POLL.0, LEASE_POLL.1);
+            let interval = (host.usual_pace(&host.state()) / 2).clamp(LEASE_POLL.0, LEASE_POLL.1);
             if Instant::now() + interval > deadline {
                 return Err(self.defer(host, reason));
             }
@@ -260,44 +226,16 @@ impl HostLimits {
 
     /// A place in the queue, unless it is full.
     fn enqueue<'a>(&self, host: &'a Host) -> Option<QueuePlace<'a>> {
-        let mut state = host.state();
-        let pace = self.current_pace(host, &state).max(Duration::from_nanos(1));
-        let served = (self.settings.queue_timeout / 2).div_duration_f64(pace);
-        let capacity = (served as usize).min(self.settings.max_queue).max(self.settings.per_host);
-        (state.queued < capacity).then(|| {
-            state.queued += 1;
-            QueuePlace(host)
-        })
-    }
-
-    /// Reserves the next start of a request.
-    fn next_start(&self, host: &Host) -> Instant {
-        let mut state = host.state();
-        let start = state.next_start.max(Instant::now());
-        state.next_start = start + self.settings.spacing;
-        start
+        let pace = host.current_pace(&host.state()).max(Duration::from_nanos(1));
+        let served = (self.settings.queue_timeout / 2).div_duration_f64(pace) as usize;
+        let prefetch = self.settings.prefetch;
+        let most = if served / FAST >= prefetch { prefetch } else { prefetch / 2 };
+        host.enqueue(served.min(most).max(host.pace.per_host))
     }
 
     fn defer_if_quiet(&self, host: &Host) -> Option<Admission> {
         let quiet = host.state().quiet_until > Instant::now();
         quiet.then(|| self.defer(host, DeferReason::Quiet))
-    }
-
-    /// The time from one request of this process to the next, where all processes get an equal share of the host.
-    fn usual_pace(&self, state: &HostState) -> Duration {
-        self.pace_at(state.request_time * state.processes.max(1), state)
-    }
-
-    /// The usual pace, corrected for a host that does not respond: if all slots are taken and none was freed for longer
-    /// than a request usually takes, requests take at least that long.
-    fn current_pace(&self, host: &Host, state: &HostState) -> Duration {
-        let stalled = state.running > 0 && host.slots.available_permits() == 0;
-        let since = if stalled { state.slot_taken.elapsed() } else { Duration::ZERO };
-        self.usual_pace(state).max(self.pace_at(since, state))
-    }
-
-    fn pace_at(&self, request_time: Duration, state: &HostState) -> Duration {
-        (request_time / self.settings.per_host as u32).max(self.settings.spacing * state.processes.max(1))
     }
 
     /// Defers a photo, and counts it among the deferred photos of its host.
@@ -309,7 +247,7 @@ impl HostLimits {
         let mut state = host.state();
         let quiet = state.quiet_until.saturating_duration_since(now);
         // The other processes may have no more photos of the host: count with its full pace.
-        let pace = self.usual_pace(&state) / state.processes.max(1);
+        let pace = host.usual_pace(&state) / state.processes.max(1);
         let busy_for = quiet.saturating_add(times(pace, state.queued));
         let busy_for = state.deferred.extend_busy_time(now, busy_for, pace);
         let shortest = if quiet.is_zero() { DEFERRALS[0] } else { quiet.max(MIN_QUIET_DEFERRAL) };
@@ -327,7 +265,9 @@ impl HostLimits {
         if hosts.len() >= MAX_HOSTS {
             evict(&mut hosts);
         }
-        let host = Arc::new(Host::new(name, self.settings.per_host));
+        let mut pace = self.settings.host_rules.pace(name, self.settings.usual_pace);
+        pace.per_host = pace.per_host.clamp(1, self.settings.max_requests);
+        let host = Arc::new(Host::new(name, pace));
         hosts.insert(name.into(), Arc::clone(&host));
         host
     }
@@ -343,121 +283,25 @@ fn evict(hosts: &mut HashMap<Box<str>, Arc<Host>>) {
     }
 }
 
-impl Host {
-    fn new(name: &str, per_host: usize) -> Self {
-        let now = Instant::now();
-        let state = HostState {
-            quiet_until: now,
-            next_start: now,
-            slot_taken: now,
-            running: 0,
-            queued: 0,
-            deferred: DeferredPhotos::new(now),
-            request_time: INITIAL_REQUEST_TIME,
-            quiet_periods: 0,
-            processes: 1,
-        };
-        Self {
-            name: name.into(),
-            slots: Arc::new(Semaphore::new(per_host)),
-            leasing: tokio::sync::Mutex::default(),
-            state: Mutex::new(state),
-        }
-    }
-
-    /// Extends the quiet period to at least `left` from now.
-    fn extend_quiet(&self, left: Duration) {
-        let mut state = self.state();
-        state.quiet_until = state.quiet_until.max(Instant::now() + left);
-    }
-
-    fn state(&self) -> MutexGuard<'_, HostState> {
-        lock(&self.state)
-    }
-}
-
-impl HostState {
-    /// Whether dropping the state would lose something that still counts.
-    fn is_in_use(&mut self, now: Instant) -> bool {
-        self.quiet_until > now || self.next_start > now || self.deferred.is_any(now)
-    }
-}
-
-impl DeferredPhotos {
-    fn new(since: Instant) -> Self {
-        Self { since, due: BTreeMap::new() }
-    }
-
-    fn add(&mut self, due: Instant) {
-        *self.due.entry((due - self.since).as_secs()).or_default() += 1;
-    }
-
-    /// How long the host is busy without a gap, if it is for `busy_for` without the deferred photos. `pace`: from one
-    /// request to the next.
-    fn extend_busy_time(&mut self, now: Instant, mut busy_for: Duration, pace: Duration) -> Duration {
-        self.drop_past(now);
-        let now = now - self.since;
-        for (second, photos) in &self.due {
-            if Duration::from_secs(*second).saturating_sub(now) > busy_for {
-                break;
-            }
-            busy_for = busy_for.saturating_add(times(pace, *photos));
-        }
-        busy_for
-    }
-
-    fn is_any(&mut self, now: Instant) -> bool {
-        self.drop_past(now);
-        !self.due.is_empty()
-    }
-
-    /// Removes the photos that are back.
-    fn drop_past(&mut self, now: Instant) {
-        let second = (now - self.since).as_secs();
-        while self.due.first_entry().filter(|due| *due.key() <= second).map(|due| due.remove()).is_some() {}
-    }
-}
-
-fn times(pace: Duration, photos: usize) -> Duration {
-    pace.saturating_mul(u32::try_from(photos).unwrap_or(u32::MAX))
-}
-
-impl Drop for QueuePlace<'_> {
-    fn drop(&mut self) {
-        self.0.state().queued -= 1;
-    }
-}
-
 impl Permit {
     /// The host has asked for a quiet period: of the given duration, or of one that doubles each time in a row.
     /// Returns how long the quiet period lasts.
     pub fn on_retry_after(&self, after: Option<Duration>) -> Duration {
         *lock(&self.feedback) = Feedback::RetryAfter(after);
-        let now = Instant::now();
-        let mut state = self.host.state();
-        // Requests that ran at the same time get the same answer: that is one quiet period.
-        if state.quiet_until <= now {
-            state.quiet_periods = state.quiet_periods.saturating_add(1);
-        }
-        let growing = FIRST_WAIT.saturating_mul(1 << (state.quiet_periods.saturating_sub(1)).min(12));
-        let quiet = after.unwrap_or(growing).min(LONGEST_WAIT);
-        state.quiet_until = state.quiet_until.max(now + quiet);
-        state.quiet_until - now
+        self.host.on_retry_after(after)
     }
 
     /// The host has served the request.
     pub fn on_success(&self) {
         *lock(&self.feedback) = Feedback::Success;
-        self.host.state().quiet_periods = 0;
+        self.host.on_success();
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(started) = self.started {
-            let mut state = self.host.state();
-            state.running -= 1;
-            state.request_time = (state.request_time * 4 + started.elapsed()) / 5;
+            self.host.on_end(started);
         }
         // The slot is freed after the lease: the next photo would get no lease before.
         let (lease, slot, feedback) = (self.lease.take(), self.slot.take(), *lock(&self.feedback));
@@ -484,19 +328,21 @@ async fn release(
     }
 }
 
-/// A panic leaves no state half written here.
+/// A panic leaves nothing half written here.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
+    use std::collections::{BTreeMap, VecDeque};
     use std::pin::Pin;
 
     use futures::stream::FuturesUnordered;
     use futures::{FutureExt, StreamExt};
 
+    use super::super::host_limiter::{FIRST_WAIT, LONGEST_WAIT};
+    use super::super::host_rules::HostRules;
     use super::*;
 
     fn host_limits(per_host: usize, spacing: u64, queue_timeout: u64) -> HostLimits {
@@ -591,6 +437,26 @@ mod tests {
         let host_limits = HostLimits::new(&rules);
         let _busy = admitted(&host_limits, "a").await;
         assert_eq!(fill(&host_limits, "a").len(), rules.prefetch() / 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_with_rules_of_its_own_keeps_them_and_others_do_not() {
+        let mut rules = Rules { max_requests: 16, per_host: 1, spacing: Duration::from_secs(1), ..Rules::default() };
+        let own = HostRules { per_host: Some(100), spacing: Some(Duration::ZERO), ..HostRules::default() };
+        rules.host_rules.insert("*.own.example".to_owned(), own);
+        let host_limits = HostLimits::new(&rules);
+        let begin = Instant::now();
+        let mut busy = Vec::new();
+        for _ in 0..16 {
+            busy.push(admitted(&host_limits, "a.own.example").await);
+        }
+        assert_eq!(begin.elapsed(), Duration::ZERO);
+        assert_eq!(fill(&host_limits, "a.own.example").len(), rules.prefetch(), "it is fast: it may take all places");
+        busy.clear();
+        drop(admitted(&host_limits, "b").await);
+        let _second = admitted(&host_limits, "b").await;
+        assert_eq!(begin.elapsed(), Duration::from_secs(1));
+        assert!(host_limits.admit("b").now_or_never().is_none(), "one request at a time");
     }
 
     #[tokio::test(start_paused = true)]

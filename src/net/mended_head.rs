@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::client::conn::http1;
-use hyper::header::{COOKIE, HOST, HeaderMap, HeaderValue};
+use hyper::header::{HOST, HeaderMap};
 use hyper_util::rt::TokioIo;
 use reqwest::{Body, Response};
 use rustls::pki_types::ServerName;
@@ -48,11 +48,11 @@ impl MendingClient {
         Self { rules, resolver, tls: Arc::new(tls).into(), headers, max_headers }
     }
 
-    /// The response to a GET of the URL, which must have been checked.
+    /// The response to a GET of the URL, which must have been checked. `headers`: those of this request alone.
     ///
     /// # Errors
     /// What is wrong with the response, in words.
-    pub async fn get(&self, url: &Url, cookies: Option<HeaderValue>) -> Result<Response, String> {
+    pub async fn get(&self, url: &Url, headers: HeaderMap) -> Result<Response, String> {
         let stream = timeout(self.rules.connect, self.connect(url)).await;
         let stream = stream.map_err(|_| "no second connection".to_owned())??;
         let faults = Faults::default();
@@ -67,9 +67,7 @@ impl MendingClient {
         let request = hyper::Request::get(target).header(HOST, host).body(Body::default());
         let mut request = request.map_err(|error| error.to_string())?;
         request.headers_mut().extend(self.headers.clone());
-        if let Some(cookies) = cookies {
-            request.headers_mut().insert(COOKIE, cookies);
-        }
+        request.headers_mut().extend(headers);
         let response = sender.send_request(request).await.map_err(|error| faults.describe(&error))?;
         Ok(response.map(Body::wrap).into())
     }

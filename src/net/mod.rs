@@ -11,8 +11,8 @@
 //! ([`content`]), cookies live as long as a chain of redirects ([`cookies`]).
 //!
 //! **Rate limiting.** A host receives only a few requests at the same time. A host that asks for a pause receives no
-//! requests until the pause is over ([`host_limits`], with [`host_limiter`] across processes). `X-Robots-Tag` is
-//! honoured ([`robots`]).
+//! requests until the pause is over ([`host_limits`], with [`host_limiter`] across processes). Single hosts may have other
+//! limits ([`host_rules`]). `X-Robots-Tag` is honoured ([`robots`]).
 //!
 //! **Local outages.** While the local network is down, photos wait without using up attempts ([`network`]).
 //!
@@ -24,8 +24,10 @@ mod content;
 mod cookies;
 pub mod error;
 pub mod fetcher;
+mod host;
 pub mod host_limiter;
 pub mod host_limits;
+pub mod host_rules;
 mod mended_head;
 mod network;
 mod photo_url;

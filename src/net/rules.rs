@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::address;
+use super::host_rules::{HostTable, Pace};
 
 /// The limits of a download, with careful defaults. All downloads together take at most 1.5 times `max_memory` of
 /// memory; a photo in the queue of its host takes almost none.
@@ -14,6 +15,8 @@ pub struct Rules {
     pub per_host: usize,
     /// The least time from the start of one request to a host to the start of the next.
     pub spacing: Duration,
+    /// Rules for single hosts, which come before `per_host` and `spacing`.
+    pub host_rules: HostTable,
     /// How long a photo waits in the queue of its host before it is deferred. A queue holds as many photos as the host
     /// serves in half of this time, since the pace of a host is an estimate.
     pub queue_timeout: Duration,
@@ -51,6 +54,7 @@ impl Default for Rules {
         Self {
             per_host: 4,
             spacing: Duration::from_millis(50),
+            host_rules: HostTable::default(),
             queue_timeout: Duration::from_secs(12),
             max_requests: 64,
             connect: Duration::from_secs(5),
@@ -88,6 +92,11 @@ impl Rules {
             Some(contact) => format!("{product} (+{contact})"),
             None => product,
         }
+    }
+
+    /// The pace of hosts without rules of their own.
+    pub fn usual_pace(&self) -> Pace {
+        Pace { per_host: self.per_host, spacing: self.spacing }
     }
 
     /// How many photos a fetcher is given at the same time. With fewer, photos in the queue of one host would block

@@ -84,7 +84,7 @@ impl Crop {
             }
             Ok((bytes, crop))
         };
-        let (bytes, crop) = self.originals.work_on_cached(original, settings.limits, extra_memory, work).await?;
+        let (bytes, crop) = self.originals.work_on_kept(original, settings.limits, extra_memory, work).await?;
         if let Some(fingerprint) = crop.fingerprint {
             self.refusals.of_crop(fingerprint).await?;
         }

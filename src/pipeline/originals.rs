@@ -64,8 +64,8 @@ impl Originals {
         &self.objects
     }
 
-    /// Decodes an original, and works on its upright pixels and the quality of its JPEG. `extra_memory`: the bytes that this work takes besides on
-    /// an image of some width and height.
+    /// Decodes an original, and works on its upright pixels and the quality of its JPEG. `extra_memory`: the bytes that
+    /// this work takes besides on an image of some width and height.
     pub(super) async fn work_on<T: Send + 'static>(
         &self,
         original: &Original,
@@ -124,9 +124,9 @@ impl Originals {
         }
     }
 
-    /// As [`Originals::work_on`], but takes the pixels that detect has left, if they are there. `extra_memory`: the bytes that
-    /// the work takes besides.
-    pub(super) async fn work_on_cached<T: Send + 'static>(
+    /// As [`Originals::work_on`], but takes the pixels that detect has left, if they are there. `extra_memory`: the bytes
+    /// that the work takes besides.
+    pub(super) async fn work_on_kept<T: Send + 'static>(
         &self,
         original: &Original,
         limits: Limits,

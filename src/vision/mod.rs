@@ -14,4 +14,6 @@ pub mod pose;
 pub mod preview;
 pub mod quality;
 pub mod resample;
+#[cfg(test)]
+mod test_pictures;
 pub mod yunet;

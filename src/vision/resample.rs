@@ -193,17 +193,8 @@ mod sse2 {
 mod tests {
     use image::Rgb;
 
+    use super::super::test_pictures::noise;
     use super::*;
-
-    fn noise(width: u32, height: u32) -> RgbImage {
-        let mut state = 1u32;
-        RgbImage::from_fn(width, height, |_, _| {
-            Rgb(std::array::from_fn(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (state >> 24) as u8
-            }))
-        })
-    }
 
     fn smooth(width: u32, height: u32) -> RgbImage {
         RgbImage::from_fn(width, height, |x, y| {

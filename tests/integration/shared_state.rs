@@ -14,6 +14,7 @@ use facemill::domain::StageName;
 use facemill::net::Rules;
 use facemill::net::host_limiter::{Feedback, HostLimiter, Lease, LeaseDecision};
 use facemill::net::host_limits::{Admission, DeferReason, HostLimits};
+use facemill::net::host_rules::HostRules;
 use facemill::redis::{RedisClient, RedisSettings};
 use futures::future::join_all;
 use tokio::sync::watch;
@@ -149,13 +150,28 @@ async fn requests_of_several_processes_queue_and_are_not_deferred() {
 #[tokio::test]
 async fn requests_of_all_processes_keep_the_spacing() {
     let settings = RedisServer::shared().settings();
-    let limits = LeaseLimits { spacing: Duration::from_secs(100), ..LeaseLimits::new(&rules()) };
+    let limits = LeaseLimits::new(&Rules { spacing: Duration::from_secs(100), ..rules() });
     let (a, b) = (limiter(&settings, "a", limits.clone()), limiter(&settings, "b", limits));
     let starts_in = async |limiter: &RedisHostLimiter| match limiter.acquire("x").await.unwrap() {
         LeaseDecision::Granted { starts_in, .. } => starts_in.as_secs_f64().round() as u64,
         other => panic!("{other:?}"),
     };
     assert_eq!((starts_in(&a).await, starts_in(&b).await, starts_in(&a).await), (0, 100, 200));
+}
+
+#[tokio::test]
+async fn all_processes_keep_the_rules_of_a_host() {
+    let settings = RedisServer::shared().settings();
+    let mut rules = Rules { spacing: Duration::from_secs(100), ..rules() };
+    let own = HostRules { per_host: Some(4), spacing: Some(Duration::ZERO), ..HostRules::default() };
+    rules.host_rules.insert("own.example".to_owned(), own);
+    let limits = LeaseLimits::new(&rules);
+    let (a, b) = (limiter(&settings, "a", limits.clone()), limiter(&settings, "b", limits));
+    for limiter in [&a, &b, &a, &b] {
+        let granted = limiter.acquire("own.example").await.unwrap();
+        assert!(matches!(granted, LeaseDecision::Granted { starts_in: Duration::ZERO, .. }), "{granted:?}");
+    }
+    assert!(is_busy(&a, "own.example").await && is_busy(&b, "own.example").await);
 }
 
 #[tokio::test]
@@ -204,7 +220,8 @@ async fn a_quiet_period_reaches_the_other_processes() {
 #[tokio::test]
 async fn the_lease_of_a_crashed_process_expires() {
     let settings = RedisServer::shared().settings();
-    let short = LeaseLimits { per_host: 1, lease_time: Duration::from_millis(300), ..LeaseLimits::new(&rules()) };
+    let one = Rules { per_host: 1, ..rules() };
+    let short = LeaseLimits { lease_time: Duration::from_millis(300), ..LeaseLimits::new(&one) };
     let (a, b) = (limiter(&settings, "a", short.clone()), limiter(&settings, "b", short));
     acquire(&a, "x").await;
     drop(a);

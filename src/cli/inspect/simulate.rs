@@ -9,8 +9,8 @@ use serde_json::json;
 use crate::capacity::{self, Bottleneck, Forecast, Measured, Plan, StagePool};
 use crate::cli::failure::Failure;
 use crate::cli::output::{print_json, print_text};
+use crate::cli::settings::host_entry::{MAX_PER_HOST, MAX_SPACING};
 use crate::domain::StageName;
-use crate::net::Rules;
 
 /// From docs/scaling.md, measured on one core with `--search guided`. The time of a fetch depends on the host: half a
 /// second is a distant one.
@@ -49,6 +49,26 @@ pub struct Args {
     /// Share of the photos that are on the one host with the most of them: it is asked only as often as is host_rate
     #[arg(long, value_name = "SHARE", value_parser = positive)]
     largest_host: Option<f64>,
+    /// Requests to one host at a time, from all workers together
+    #[arg(
+        long,
+        env = "FACEMILL_PER_HOST",
+        default_value_t = 4,
+        value_name = "N",
+        value_parser = clap::value_parser!(u64).range(1..=MAX_PER_HOST),
+        help_heading = "Fetching"
+    )]
+    per_host: u64,
+    /// Milliseconds from the start of one request to a host to the start of the next
+    #[arg(
+        long,
+        env = "FACEMILL_SPACING",
+        default_value_t = 50,
+        value_name = "MILLISECONDS",
+        value_parser = clap::value_parser!(u64).range(..=MAX_SPACING),
+        help_heading = "Fetching"
+    )]
+    spacing: u64,
     /// Prints JSON
     #[arg(long)]
     json: bool,
@@ -77,7 +97,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             let limit = Plan { host_rate: f64::INFINITY, ..plan.clone() }.pools_for(hours * 3600.0);
             Failure::findings(match limit {
                 Some(_) => {
-                    "no number of workers is enough: the largest host alone takes longer at --per-host and its spacing"
+                    "no number of workers is enough: the largest host alone takes longer at this --per-host and --spacing"
                 }
                 None => "no number of workers is enough: the cores or the last photo alone take longer",
             })
@@ -112,8 +132,8 @@ impl Args {
             workers: of(&self.workers, stage, 1),
             slots: of(&self.slots, stage, if stage == StageName::Fetch { 64 } else { 1 }),
         });
-        let rules = Rules::default();
-        let one_host = (rules.per_host as f64 / measured[0].seconds).min(1.0 / rules.spacing.as_secs_f64());
+        // Without spacing the division gives infinity.
+        let one_host = (self.per_host as f64 / measured[0].seconds).min(1000.0 / self.spacing as f64);
         Ok(Plan {
             photos: self.photos as f64,
             stages,

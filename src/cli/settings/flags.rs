@@ -8,10 +8,12 @@ use clap::Args;
 
 use crate::archive::run_settings::RunSettings;
 use crate::cli::failure::Failure;
+use crate::cli::settings::host_entry::{HostEntry, MAX_PER_HOST, MAX_SPACING};
 use crate::cli::settings::names;
 use crate::config::Models;
 use crate::domain::{Align, FacePolicy, Fill, ImageFormat, Search};
 use crate::net::Rules;
+use crate::net::host_rules::HostTable;
 use crate::pipeline::originals;
 use crate::pipeline::run_shapes::GivenSettings;
 use crate::pipeline::stages;
@@ -114,9 +116,29 @@ pub struct StageArgs {
         help_heading = "Fetching"
     )]
     download_megabytes: u64,
-    /// Requests to one host at a time
+    /// Requests to one host at a time, from all workers together
     #[arg(long, env = "FACEMILL_PER_HOST", default_value_t = 4, value_name = "N", help_heading = "Fetching")]
     per_host: usize,
+    /// Milliseconds from the start of one request to a host to the start of the next: 0 only for hosts of your own
+    #[arg(
+        long,
+        env = "FACEMILL_SPACING",
+        default_value_t = 50,
+        value_name = "MILLISECONDS",
+        help_heading = "Fetching"
+    )]
+    spacing: u64,
+    /// Settings of a host, as in [hosts."NAME"] of the settings file: 'photos.example={"per-host":64,"spacing":0}'; in
+    /// the environment one a line
+    #[arg(
+        long,
+        env = "FACEMILL_HOSTS",
+        hide_env_values = true,
+        value_delimiter = '\n',
+        value_name = "NAME={...}",
+        help_heading = "Fetching"
+    )]
+    hosts: Vec<HostEntry>,
     /// Contact for the user agent: a URL or an e-mail address
     #[arg(long, env = "FACEMILL_CONTACT", value_name = "WHO", help_heading = "Fetching")]
     contact: Option<String>,
@@ -208,7 +230,8 @@ impl StageArgs {
         between("max-megabytes", self.max_megabytes, 1, 1000);
         between("download-megabytes", self.download_megabytes, 1, 100_000);
         between("decode-megabytes", self.decode_megabytes, 16, 1_000_000);
-        between("per-host", self.per_host as u64, 1, 1000);
+        between("per-host", self.per_host as u64, 1, MAX_PER_HOST);
+        between("spacing", self.spacing, 0, MAX_SPACING);
         between("timeout", self.timeout, 1, 3600);
         faults.extend(self.faces.faults());
         let usual = Rules::default();
@@ -225,6 +248,10 @@ impl StageArgs {
         if !faults.is_empty() {
             return Err(Failure::settings(&faults));
         }
+        let mut host_rules = HostTable::default();
+        for HostEntry { name, rules } in self.hosts.iter().cloned() {
+            host_rules.insert(name, rules);
+        }
         let total = Duration::from_secs(self.timeout);
         Ok(stages::StageSettings {
             models: self.models.find(),
@@ -232,6 +259,8 @@ impl StageArgs {
             decode_memory: self.decode_megabytes * 1_000_000,
             rules: Rules {
                 per_host: self.per_host,
+                spacing: Duration::from_millis(self.spacing),
+                host_rules,
                 max_bytes: self.max_megabytes * 1_000_000,
                 max_memory: self.download_megabytes * 1_000_000,
                 contact: self.contact.clone(),
@@ -282,5 +311,6 @@ mod tests {
         assert_eq!((stages.attempts, &stages.waits), (worker.attempts, &worker.waits));
         let settings = stages.settings(1, Vec::new()).unwrap();
         assert_eq!((settings.rules.max_bytes, settings.rules.max_memory), (rules.max_bytes, rules.max_memory));
+        assert_eq!(settings.rules.usual_pace(), rules.usual_pace());
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod definition;
 pub mod flags;
+pub mod host_entry;
 pub mod names;
 pub mod process_args;
 pub mod reading;

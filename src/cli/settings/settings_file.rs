@@ -1,6 +1,6 @@
 //! The settings file: TOML with the long flags as keys. A key at the top applies to every command that has the flag, a
-//! key in the table of a command to that command. The values become the defaults of the flags, so that flags and the
-//! environment override them.
+//! key in the table of a command to that command. `[hosts."NAME"]` has the settings of one host. The values become the
+//! defaults of the flags, so that flags and the environment override them.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -13,6 +13,7 @@ use toml::Value;
 
 use crate::cli::failure::Failure;
 use crate::cli::settings::flags::StageArgs;
+use crate::cli::settings::host_entry::{HOSTS, HostEntry};
 use crate::cli::settings::process_args::ProcessArgs;
 use crate::cli::settings::servers::ServerArgs;
 
@@ -86,6 +87,7 @@ impl SettingsFile {
         let mut faults = Vec::new();
         for (key, value) in &table {
             match value {
+                Value::Table(hosts) if key == HOSTS => faults.extend(file.add_hosts(hosts)),
                 Value::Table(inner) => match command.find_subcommand(key) {
                     Some(found) => inner.iter().for_each(|(key, value)| {
                         let of = (found, Some(found.get_name()));
@@ -124,6 +126,24 @@ impl SettingsFile {
             }
             Err(why) => Some(format!("{place}: {why}")),
         }
+    }
+
+    /// Adds the settings of hosts; returns the faults.
+    fn add_hosts(&mut self, hosts: &toml::Table) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut values = Vec::new();
+        for (name, settings) in hosts {
+            let entry = match settings {
+                Value::Table(_) => HostEntry::new(name, settings.clone()).map_err(|error| error.to_string()),
+                _ => Err("expected a table of settings".to_owned()),
+            };
+            match entry.and_then(|_| serde_json::to_string(settings).map_err(|error| error.to_string())) {
+                Ok(settings) => values.push(format!("{name}={settings}")),
+                Err(why) => faults.push(format!("{HOSTS}.\"{name}\": {why}")),
+            }
+        }
+        self.values.insert((None, HOSTS.to_owned()), values);
+        faults
     }
 
     /// The faults that the commands find beside those of single flags.
@@ -238,9 +258,12 @@ fn accept(arg: &Arg, values: Vec<String>) -> Result<Vec<String>, String> {
     }
 }
 
-/// A secret as it is printed: an address without its password, or a mask.
+/// A secret as it is printed: an address without its password, the settings of a host without their headers, or a mask.
 pub fn masked(value: &OsStr) -> String {
     const MASK: &str = "***";
+    if let Some(entry) = value.to_str().and_then(|text| text.parse::<HostEntry>().ok()) {
+        return entry.masked();
+    }
     let url = value.to_str().and_then(|text| url::Url::parse(text).ok()).filter(url::Url::has_host);
     let Some(mut url) = url else { return MASK.into() };
     if url.password().is_some() && url.set_password(Some(MASK)).is_err() {
@@ -282,6 +305,10 @@ mod tests {
             out = "x"
             [worker]
             x = 1
+            [hosts."a b"]
+            [hosts."a.example"]
+            per-hots = 4
+            headers = { Authorization = "hunter2" }
             "#,
         );
         let report = faults.join("\n");
@@ -301,10 +328,12 @@ mod tests {
             "work.concurrency: `many`: expected a number",
             "work.out: `facemill work` has no such setting",
             "[worker]: no such command",
+            "hosts.\"a b\": expected the name of a host",
+            "hosts.\"a.example\": expected per-host and spacing",
         ] {
             assert!(faults.iter().any(|fault| fault.starts_with(start)), "{start} is not in\n{report}");
         }
-        assert_eq!(faults.len(), 15, "{report}");
+        assert_eq!(faults.len(), 17, "{report}");
         assert!(!report.contains("hunter2"), "{report}");
         let (_, faults) = parse("a = 1\nredis = \"hunter2\n");
         assert!(faults[0].starts_with("line 2: ") && !faults[0].contains("hunter2"), "{faults:?}");
@@ -328,6 +357,25 @@ mod tests {
     }
 
     #[test]
+    fn hosts_have_settings_of_their_own() {
+        let (file, faults) = parse(
+            r#"
+            [hosts."Photos.example"]
+            per-host = 64
+            spacing = 0
+            headers = { X-Token = "1" }
+            [hosts."*.b.example"]
+            spacing = 9
+            "#,
+        );
+        assert_eq!(faults, Vec::<String>::new());
+        let matches = file.apply(crate::cli::Cli::command()).try_get_matches_from(["facemill", "run", "dump"]).unwrap();
+        let entries: Vec<&HostEntry> = matches.subcommand().unwrap().1.get_many("hosts").unwrap().collect();
+        let named = entries.iter().map(|entry| entry.masked()).collect::<Vec<_>>();
+        assert_eq!(named, ["*.b.example spacing=9", "photos.example per-host=64 spacing=0 x-token=***"]);
+    }
+
+    #[test]
     fn secrets_are_masked() {
         for (value, shown) in [
             ("redis://me:hunter2@h:1/2", "redis://me:***@h:1/2"),
@@ -335,6 +383,8 @@ mod tests {
             ("amqp://h/?password=hunter2", "amqp://h/?***"),
             ("hunter2", "***"),
             ("hunter2:x", "***"),
+            (r#"a.example={"spacing":0,"headers":{"x-token":"hunter2"}}"#, "a.example spacing=0 x-token=***"),
+            (r#"a.example={"headers":{"x token":"hunter2"}}"#, "***"),
         ] {
             assert_eq!(masked(OsStr::new(value)), shown);
         }

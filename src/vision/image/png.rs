@@ -284,16 +284,13 @@ pub fn header(bytes: &[u8]) -> Option<(u64, u64, u64)> {
 mod tests {
     use std::io::Write;
 
-    use image::{DynamicImage, ImageFormat, Rgb};
+    use image::{DynamicImage, ImageFormat};
 
     use super::*;
+    use crate::vision::test_pictures;
 
     fn noise() -> RgbImage {
-        let mut state = 7u32;
-        RgbImage::from_fn(64, 400, |_, _| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            Rgb([(state >> 24) as u8, (state >> 16) as u8, (state >> 8) as u8])
-        })
+        test_pictures::noise(64, 400)
     }
 
     fn encoded(picture: DynamicImage) -> Vec<u8> {

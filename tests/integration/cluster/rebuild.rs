@@ -69,6 +69,14 @@ fn a_lost_ledger_is_restored_from_records_and_dump() {
     assert_eq!(report("after"), before);
 }
 
+/// Why the run does not have a photo of its source; nothing for a photo that it has.
+fn reason(installation: &Installation, photo: u64, dump: &str) -> String {
+    let answer = installation.facemill(&["why", &photo.to_string(), dump, "--json"]);
+    let printed = String::from_utf8(answer.stdout).unwrap();
+    let answer: Value = serde_json::from_str(printed.lines().next().unwrap()).unwrap();
+    answer["reason"].as_str().unwrap_or_default().to_owned()
+}
+
 #[test]
 fn candidates_that_the_run_never_took_are_not_enqueued() {
     const TAKEN: u64 = 12;
@@ -81,6 +89,10 @@ fn candidates_that_the_run_never_took_are_not_enqueued() {
     let rebuilt = installation.json(&["rebuild", dump, "--queues"]);
     assert_eq!((&rebuilt["enqueued"], &rebuilt["published"]), (&0.into(), &TAKEN.into()), "{rebuilt}");
     assert_eq!(rebuilt["never_taken"], others);
+    // The source says why the run does not have a photo.
+    let beyond = collection.candidates().into_iter().filter(|id| reason(&installation, *id, dump) == "beyond-limit");
+    assert_eq!(beyond.count() as u64, others);
+    assert_eq!(reason(&installation, 987_654_321, dump), "not-in-source");
     assert!(send_request(redis.port, "FLUSHALL\r\n").unwrap().starts_with("+OK"));
     let rebuilt = installation.json(&["rebuild", dump]);
     assert_eq!((&rebuilt["enqueued"], &rebuilt["never_taken"]), (&TAKEN.into(), &others.into()), "{rebuilt}");

@@ -13,11 +13,13 @@ use bytes::Bytes;
 use facemill::demo;
 use facemill::demo::host::{Gate, HostResponse, ResponseStep, Route, Routes, WebHost};
 use facemill::domain::{Candidate, CauseCode, ContentHash, ImageFormat, Photo, RunName, StageName};
+use facemill::net::host_rules::HostRules;
 use facemill::net::{Download, FetchError, Fetcher, Rules};
 use facemill::objects::{ObjectKey, Objects};
 use facemill::pipeline::fetch::Fetch;
 use facemill::pipeline::stage::{Outcome, Retry, Stage};
 use futures::{FutureExt, StreamExt, stream};
+use reqwest::header::HeaderMap;
 use support::objects::MemoryObjects;
 use tokio::time::timeout;
 
@@ -109,6 +111,44 @@ async fn a_photo_arrives_unchanged() {
     assert!(request.contains("host: photos.test\r\n"), "{request}");
     assert!(request.contains("accept-encoding: identity\r\n"), "{request}");
     assert!(!request.contains("referer") && !request.contains("cookie"), "{request}");
+}
+
+#[tokio::test]
+async fn headers_of_a_host_reach_no_other_host() {
+    let redirect = HostResponse::redirect("http://other.test/y");
+    let set_cookie = [("Location", "/cookie"), ("Set-Cookie", "c=2"), ("Content-Length", "0")];
+    // A blank line before the status line: the request is repeated by another client.
+    let broken = HostResponse::raw("\r\nHTTP/1.1 200 OK\r\nContent-Length: 20004\r\n\r\n", photo());
+    let host = host([
+        ("/x", redirect),
+        ("/y", HostResponse::photo(photo())),
+        ("/set", HostResponse::head(302, &set_cookie)),
+        ("/cookie", HostResponse::photo(photo())),
+        ("/broken", broken),
+    ])
+    .await;
+    let headers = [("x-token", "hunter2"), ("cookie", "own=1")];
+    let headers = headers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+    let headers: HeaderMap = headers.into_iter().collect();
+    let mut rules = rules(host.address());
+    let own = HostRules { headers: headers.clone(), headers_over_http: true, ..HostRules::default() };
+    rules.host_rules.insert("photos.test".into(), own);
+    let fetcher = fetcher(rules.clone());
+    for path in ["x", "set", "broken"] {
+        fetcher.fetch(&format!("http://photos.test/{path}")).await.unwrap();
+    }
+    let request = |path: &str| host.traffic().paths[path].request.to_lowercase();
+    for path in ["/x", "/set", "/broken"] {
+        assert!(request(path).contains("x-token: hunter2\r\n"), "{}", request(path));
+    }
+    assert_eq!(host.traffic().hits("/broken"), 2, "the second request is the one that is noted");
+    assert!(request("/cookie").contains("cookie: own=1; c=2\r\n"), "{}", request("/cookie"));
+    assert!(!request("/y").contains("hunter2") && !request("/y").contains("own=1"), "{}", request("/y"));
+
+    // Without the permission, a URL of a source cannot make a token travel in plain text.
+    rules.host_rules.insert("photos.test".into(), HostRules { headers, ..HostRules::default() });
+    Fetcher::new(rules).unwrap().fetch("http://photos.test/cookie").await.unwrap();
+    assert!(!request("/cookie").contains("hunter2"), "{}", request("/cookie"));
 }
 
 #[tokio::test]

@@ -1,9 +1,13 @@
-//! Hosts that cannot be reached: told once for each host, not once for each photo.
+//! Hosts: those that cannot be reached are told once each, not once for each photo; those of one's own have settings.
 
 use std::path::Path;
 use std::process::Output;
+use std::time::Duration;
 
+use facemill::demo::host::{Gate, HostResponse, WebHost};
 use serde_json::Value;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep};
 
 use super::{facemill, path};
 
@@ -47,4 +51,41 @@ fn a_fault_of_a_host_is_told_once_with_the_number_of_its_photos() {
     let faults = summary["host_faults"].as_array().unwrap();
     let faults: Vec<u64> = faults.iter().map(|fault| fault["photos"].as_u64().unwrap()).collect();
     assert_eq!(faults, [PHOTOS; 2], "{summary}");
+}
+
+/// The host sends nothing until it has as many requests as its settings permit: with the usual four it never would.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_settings_file_gives_a_host_its_pace_and_its_headers() {
+    const AT_A_TIME: usize = 20;
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let scratch = tempfile::tempdir().unwrap();
+    let gate = Gate::new();
+    let paths = (0..2 * AT_A_TIME).map(|id| format!("/{id}.jpg"));
+    let routes = paths.clone().map(|path| (path, HostResponse::gated(&gate, "no picture").into())).collect();
+    let host = WebHost::start("127.0.0.1:0", routes).await.unwrap();
+    let rows: String = paths.enumerate().map(|(id, path)| format!("{id},http://photos.test{path}\n")).collect();
+    let (table, settings) = (scratch.path().join("photos.csv"), scratch.path().join("settings.toml"));
+    std::fs::write(&table, format!("photo_id,photo_url\n{rows}")).unwrap();
+    let own = format!("per-host = {AT_A_TIME}\nspacing = 0\nheaders-over-http = true\nheaders.X-Token = \"hunter2\"\n");
+    let text = format!("resolve = [\"photos.test={}\"]\n[hosts.\"photos.test\"]\n{own}", host.address());
+    std::fs::write(&settings, text).unwrap();
+
+    let out = scratch.path().join("out");
+    let run = spawn_blocking(move || {
+        facemill(&["run", path(&table), "--out", path(&out), "--settings", path(&settings), "-vv"])
+    });
+    let deadline = Instant::now() + PATIENCE;
+    while host.traffic().now < AT_A_TIME {
+        assert!(Instant::now() < deadline && !run.is_finished(), "{} requests at a time", host.traffic().now);
+        // The host announces no requests, so the test polls up to a deadline.
+        sleep(Duration::from_millis(10)).await;
+    }
+    gate.open();
+    let done = run.await.unwrap();
+    let (printed, log) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "{log}");
+    let traffic = host.traffic();
+    assert_eq!((traffic.all_hits(), traffic.peak), (2 * AT_A_TIME, AT_A_TIME));
+    assert!(traffic.paths.values().all(|path| path.request.to_lowercase().contains("x-token: hunter2\r\n")));
+    assert!(!printed.contains("hunter2") && !log.contains("hunter2"), "the token is in no output");
 }
