@@ -13,7 +13,7 @@
 //!
 //! The queue holds as many photos as the host serves in half of `queue_timeout` at its usual pace. That takes a little
 //! longer than the shortest deferral, so a deferred photo is back before the queue is empty. One host's queue holds at
-//! most half of the photos that a process prefetches, or all if they take it a second or two.
+//! most half of the photos that a process prefetches, or all if they take it less than a second.
 //!
 //! A host that does not respond frees no slots. The longer this lasts, the lower the estimate of its pace, and the
 //! shorter its queue: down to one photo for each slot.
@@ -55,9 +55,8 @@ const MAX_HOSTS: usize = 20_000;
 /// How long a photo of a busy host is deferred: the shorter delays of the broker. With longer ones, a host that is
 /// faster than estimated would be idle for too long.
 pub const DEFERRALS: [Duration; 3] = [TIERS[0], TIERS[1], TIERS[2]];
-/// A host that serves all photos of a process in this part of the time for which its queue lasts may take all places:
-/// others wait for no longer.
-const FAST: usize = 4;
+/// A host that serves all photos of a process within this time may take all places: others wait for no longer.
+const SHORT: Duration = Duration::from_secs(1);
 /// The shortest deferral during a quiet period: a shorter one is not worth the delivery.
 const MIN_QUIET_DEFERRAL: Duration = Duration::from_secs(1);
 /// The least and the longest time between two requests for a lease.
@@ -229,7 +228,7 @@ impl HostLimits {
         let pace = host.current_pace(&host.state()).max(Duration::from_nanos(1));
         let served = (self.settings.queue_timeout / 2).div_duration_f64(pace) as usize;
         let prefetch = self.settings.prefetch;
-        let most = if served / FAST >= prefetch { prefetch } else { prefetch / 2 };
+        let most = if times(pace, prefetch) <= SHORT { prefetch } else { prefetch / 2 };
         host.enqueue(served.min(most).max(host.pace.per_host))
     }
 
@@ -446,6 +445,10 @@ mod tests {
         rules.host_rules.insert("*.own.example".to_owned(), own);
         let host_limits = HostLimits::new(&rules);
         let begin = Instant::now();
+        // Its requests take no time, which is measured.
+        for _ in 0..10 {
+            drop(admitted(&host_limits, "a.own.example").await);
+        }
         let mut busy = Vec::new();
         for _ in 0..16 {
             busy.push(admitted(&host_limits, "a.own.example").await);

@@ -117,8 +117,8 @@ async fn a_photo_arrives_unchanged() {
 async fn headers_of_a_host_reach_no_other_host() {
     let redirect = HostResponse::redirect("http://other.test/y");
     let set_cookie = [("Location", "/cookie"), ("Set-Cookie", "c=2"), ("Content-Length", "0")];
-    // A blank line before the status line: the request is repeated by another client.
-    let broken = HostResponse::raw("\r\nHTTP/1.1 200 OK\r\nContent-Length: 20004\r\n\r\n", photo());
+    // A NUL in the head: the request is repeated by another client.
+    let broken = HostResponse::raw("HTTP/1.1 200 OK\r\nX-Nul: a\0b\r\nContent-Length: 20004\r\n\r\n", photo());
     let host = host([
         ("/x", redirect),
         ("/y", HostResponse::photo(photo())),
