@@ -75,11 +75,12 @@ impl<T> Handover<T> {
         let _ = timeout(Self::LONGEST_WAIT, caught_up).await;
     }
 
-    /// Adds a value of so many bytes, if there is room for it.
+    /// Adds a value of so many bytes, if there is room for it. Where no other value is there, one that is larger than the
+    /// room is added, too: a large photo takes the most time to make again.
     pub fn put(&self, hash: ContentHash, value: T, size: usize) {
         let mut state = self.state();
         state.entries.retain(|entry| entry.hash != hash);
-        if state.used() + size <= self.room {
+        if state.entries.is_empty() || state.used() + size <= self.room {
             let arrival = state.takes;
             state.entries.push_back(Entry { hash, value, size, arrival });
         }
@@ -126,8 +127,11 @@ mod tests {
         assert_eq!([handover.take(hash(0)), handover.take(hash(0))], [Some(0), None]);
         handover.put(hash(3), 3, 11);
         assert_eq!(handover.take(hash(3)), None, "larger than the rest of the room");
-        handover.put(hash(1), 4, 20);
+        handover.put(hash(1), 4, 21);
         assert_eq!(handover.take(hash(1)), Some(4), "a new value replaces the old one");
+        handover.put(hash(5), 5, 21);
+        handover.put(hash(6), 6, 1);
+        assert_eq!([handover.take(hash(6)), handover.take(hash(5))], [None, Some(5)], "larger than the room");
         handover.put(hash(5), 5, 20);
         handover.clear();
         assert_eq!(handover.take(hash(5)), None);

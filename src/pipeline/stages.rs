@@ -63,8 +63,8 @@ pub struct Stages {
 }
 
 impl Stages {
-    /// The room for decoded pictures between detect and crop, in bytes of pixels for each core.
-    const PICTURES: usize = 40 << 20;
+    /// The room for decoded pictures between detect and crop, in bytes of pixels for each core: a few photos.
+    const PICTURES: usize = 12 << 20;
     /// The room for small copies of crops between crop and classify, in bytes of pixels for each core.
     const SMALL_CROPS: usize = 4 << 20;
 
