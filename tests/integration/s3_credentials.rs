@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::IntoResponse;
 use axum::routing::any;
 use facemill::web::{HttpLimits, serve as serve_http};
@@ -83,20 +83,25 @@ async fn serve(
     answer: impl Fn(usize, &str, &str) -> (u16, String) + Send + Sync + 'static,
 ) -> (String, Arc<AtomicUsize>) {
     let count = Arc::new(AtomicUsize::new(0));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
     let (counted, answer) = (count.clone(), Arc::new(answer));
     let handler = move |State(count): State<Arc<AtomicUsize>>, headers: HeaderMap, body: String| {
         let authorization = headers.get("authorization").map(|value| value.to_str().unwrap()).unwrap_or_default();
         let (status, text) = answer(count.fetch_add(1, Ordering::SeqCst), authorization, &body);
-        let response = (axum::http::StatusCode::from_u16(status).unwrap(), text).into_response();
+        let response = (StatusCode::from_u16(status).unwrap(), text).into_response();
         async { response }
     };
+    let address = serve_router(Router::new().fallback(any(handler)).with_state(counted)).await;
+    (address, count)
+}
+
+/// Serves until the end of the test. Returns the address.
+async fn serve_router(router: Router) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
     let time = Duration::from_secs(9);
     let limits = HttpLimits { connections: 9, head: time, request: time, buffer: 9000 };
-    let router = Router::new().fallback(any(handler)).with_state(counted);
     tokio::spawn(async move { serve_http(listener, router, limits, CancellationToken::new()).await });
-    (address, count)
+    address
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -216,6 +221,36 @@ async fn a_container_gets_new_keys_before_old_ones_expire() {
         .set("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", token.to_str().unwrap());
     home.outcome().unwrap();
     assert!(asked.load(Ordering::SeqCst) > 1, "{asked:?}");
+}
+
+/// The metadata service of an instance, version 2: a token first, then the name of the role, then its keys.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_gets_the_keys_of_its_role() {
+    const TOKEN: &str = "x-aws-ec2-metadata-token";
+    const TTL: &str = "x-aws-ec2-metadata-token-ttl-seconds";
+    const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
+    let answer = async |method: Method, uri: Uri, headers: HeaderMap| {
+        let has_token = headers.get(TOKEN).is_some_and(|token| token == "the-token");
+        match (method, uri.path().strip_prefix(ROLES)) {
+            (Method::PUT, _) if uri.path() == "/latest/api/token" && headers.contains_key(TTL) => {
+                ([(TTL, "21600")], "the-token").into_response()
+            }
+            (Method::GET, _) if !has_token => StatusCode::UNAUTHORIZED.into_response(),
+            (Method::GET, Some("")) => "faces-role".into_response(),
+            (Method::GET, Some("faces-role")) => {
+                let keys = SeaweedFs::keys();
+                let keys = serde_json::json!({
+                    "Code": "Success", "Type": "AWS-HMAC", "LastUpdated": "2026-01-01T00:00:00Z",
+                    "AccessKeyId": keys.access_key_id, "SecretAccessKey": keys.secret_access_key, "Token": "",
+                    "Expiration": "2099-01-01T00:00:00Z",
+                });
+                keys.to_string().into_response()
+            }
+            _ => StatusCode::NOT_FOUND.into_response(),
+        }
+    };
+    let metadata = serve_router(Router::new().fallback(any(answer))).await;
+    Home::with_endpoint().set("AWS_EC2_METADATA_SERVICE_ENDPOINT", &metadata).outcome().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
