@@ -138,7 +138,7 @@ pub struct StageArgs {
         value_name = "NAME={...}",
         help_heading = "Fetching"
     )]
-    hosts: Vec<HostEntry>,
+    hosts: Vec<String>,
     /// Contact for the user agent: a URL or an e-mail address
     #[arg(long, env = "FACEMILL_CONTACT", value_name = "WHO", help_heading = "Fetching")]
     contact: Option<String>,
@@ -245,12 +245,16 @@ impl StageArgs {
                 Err(error) => faults.push(format!("--resolve {error}")),
             }
         }
+        let mut host_rules = HostTable::default();
+        for entry in self.hosts.iter().filter(|entry| !entry.trim().is_empty()) {
+            match entry.parse() {
+                Ok(HostEntry { name, rules }) => host_rules.insert(name, rules),
+                // The settings may have a token.
+                Err(error) => faults.push(format!("--hosts {}: {error}", entry.split('=').next().unwrap_or_default())),
+            }
+        }
         if !faults.is_empty() {
             return Err(Failure::settings(&faults));
-        }
-        let mut host_rules = HostTable::default();
-        for HostEntry { name, rules } in self.hosts.iter().cloned() {
-            host_rules.insert(name, rules);
         }
         let total = Duration::from_secs(self.timeout);
         Ok(stages::StageSettings {
@@ -296,12 +300,24 @@ mod tests {
 
     use super::StageArgs;
     use crate::net::Rules;
+    use crate::net::host_rules::HostTable;
     use crate::pipeline::worker;
 
     #[derive(Parser)]
     struct Command {
         #[command(flatten)]
         stages: StageArgs,
+    }
+
+    #[test]
+    fn hosts_are_a_line_each_and_a_fault_tells_no_token() {
+        let settings = |hosts: &str| Command::parse_from(["facemill", "--hosts", hosts]).stages.settings(1, Vec::new());
+        let rules = settings("a.example={\"per-host\":8}\nb.example={\"spacing\":0}\n").unwrap().rules;
+        assert_eq!(rules.host_rules.get("a.example").unwrap().per_host, Some(8));
+        assert!(rules.host_rules.get("b.example").is_some());
+        assert_eq!(settings("").unwrap().rules.host_rules, HostTable::default(), "an empty variable sets nothing");
+        let fault = settings("a.example={\"headers\":{\"x\":\"hunter2\\n\"}}").unwrap_err().message;
+        assert!(fault.contains("--hosts a.example: ") && !fault.contains("hunter2"), "{fault}");
     }
 
     #[test]

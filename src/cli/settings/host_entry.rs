@@ -1,7 +1,6 @@
 //! Settings of one host: `[hosts."NAME"]` in the settings file, `--hosts 'NAME={...}'` on the command line.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -29,7 +28,7 @@ pub struct HostEntry {
 
 /// The settings as they are written.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 struct HostSettings {
     per_host: Option<u64>,
     spacing: Option<u64>,
@@ -47,22 +46,27 @@ pub struct BadHostSettings(String);
 impl HostEntry {
     /// Checks an entry. `settings`: a table of TOML or an object of JSON.
     pub fn new<'a, S: serde::Deserializer<'a>>(name: &str, settings: S) -> Result<Self, BadHostSettings> {
-        // The message of the parser may quote a value.
-        let settings = HostSettings::deserialize(settings).map_err(|_| {
+        const KEYS: [&str; 4] = ["per-host", "spacing", "headers", "headers-over-http"];
+        // The messages of the parsers may quote a value.
+        let expected = || {
             bad("expected per-host and spacing (numbers), headers (texts by name), headers-over-http (true or false)")
-        })?;
+        };
+        let settings = serde_json::Map::deserialize(settings).map_err(|_| expected())?;
+        if let Some(unknown) = settings.keys().find(|key| !KEYS.contains(&key.as_str())) {
+            return Err(bad(format!("no such setting: {unknown}; there are {}", KEYS.join(", "))));
+        }
+        let settings = HostSettings::deserialize(settings).map_err(|_| expected())?;
         Ok(Self { name: host_name(name)?, rules: settings.rules()? })
     }
 
     /// The entry without the values of its headers.
     pub fn masked(&self) -> String {
         let HostRules { per_host, spacing, headers, .. } = &self.rules;
-        let mut text = self.name.clone();
-        // Writing to a String cannot fail.
-        let _ = per_host.map(|per_host| write!(text, " per-host={per_host}"));
-        let _ = spacing.map(|spacing| write!(text, " spacing={}", spacing.as_millis()));
-        headers.keys().for_each(|name| text += &format!(" {name}=***"));
-        text
+        let per_host = per_host.map(|per_host| format!("per-host {per_host}"));
+        let spacing = spacing.map(|spacing| format!("spacing {}", spacing.as_millis()));
+        let headers = headers.keys().map(|name| format!("{name} ***"));
+        let settings: Vec<String> = per_host.into_iter().chain(spacing).chain(headers).collect();
+        format!("{} ({})", self.name, settings.join(", "))
     }
 }
 
@@ -144,7 +148,9 @@ mod tests {
             ("http://a.example/={}", "expected the name of a host"),
             (r#"a.example={"per-host":0}"#, "per-host 0: expected 1 to 1000"),
             (r#"a.example={"spacing":3600001}"#, "spacing 3600001: expected 0 to 3600000"),
-            (r#"a.example={"per-hots":1}"#, "expected per-host and spacing"),
+            (r#"a.example={"per-hots":1}"#, "no such setting: per-hots; there are per-host, spacing"),
+            (r#"a.example={"per-host":"hunter2"}"#, "expected per-host and spacing"),
+            (r#"a.example={"per-host":1"#, "expected per-host and spacing"),
             (r#"a.example={"headers":{"a b":"hunter2"}}"#, "`a b` is no name of a header"),
             (r#"a.example={"headers":{"host":"hunter2"}}"#, "the header host cannot be set"),
             (r#"a.example={"headers":{"x":"hunter2\n"}}"#, "the value of the header x is not valid"),
@@ -158,6 +164,6 @@ mod tests {
     #[test]
     fn values_of_headers_are_masked() {
         let entry: HostEntry = r#"a.example={"per-host":8,"headers":{"X-Token":"hunter2"}}"#.parse().unwrap();
-        assert_eq!(entry.masked(), "a.example per-host=8 x-token=***");
+        assert_eq!(entry.masked(), "a.example (per-host 8, x-token ***)");
     }
 }

@@ -329,7 +329,7 @@ mod tests {
             "work.out: `facemill work` has no such setting",
             "[worker]: no such command",
             "hosts.\"a b\": expected the name of a host",
-            "hosts.\"a.example\": expected per-host and spacing",
+            "hosts.\"a.example\": no such setting: per-hots",
         ] {
             assert!(faults.iter().any(|fault| fault.starts_with(start)), "{start} is not in\n{report}");
         }
@@ -370,9 +370,9 @@ mod tests {
         );
         assert_eq!(faults, Vec::<String>::new());
         let matches = file.apply(crate::cli::Cli::command()).try_get_matches_from(["facemill", "run", "dump"]).unwrap();
-        let entries: Vec<&HostEntry> = matches.subcommand().unwrap().1.get_many("hosts").unwrap().collect();
-        let named = entries.iter().map(|entry| entry.masked()).collect::<Vec<_>>();
-        assert_eq!(named, ["*.b.example spacing=9", "photos.example per-host=64 spacing=0 x-token=***"]);
+        let entries = matches.subcommand().unwrap().1.get_many::<String>("hosts").unwrap();
+        let named = entries.map(|entry| masked(OsStr::new(entry))).collect::<Vec<_>>();
+        assert_eq!(named, ["*.b.example (spacing 9)", "photos.example (per-host 64, spacing 0, x-token ***)"]);
     }
 
     #[test]
@@ -383,7 +383,7 @@ mod tests {
             ("amqp://h/?password=hunter2", "amqp://h/?***"),
             ("hunter2", "***"),
             ("hunter2:x", "***"),
-            (r#"a.example={"spacing":0,"headers":{"x-token":"hunter2"}}"#, "a.example spacing=0 x-token=***"),
+            (r#"a.example={"spacing":0,"headers":{"x-token":"hunter2"}}"#, "a.example (spacing 0, x-token ***)"),
             (r#"a.example={"headers":{"x token":"hunter2"}}"#, "***"),
         ] {
             assert_eq!(masked(OsStr::new(value)), shown);
