@@ -316,7 +316,7 @@ mod tests {
         assert_eq!(rules.host_rules.get("a.example").unwrap().per_host, Some(8));
         assert!(rules.host_rules.get("b.example").is_some());
         assert_eq!(settings("").unwrap().rules.host_rules, HostTable::default(), "an empty variable sets nothing");
-        let fault = settings("a.example={\"headers\":{\"x\":\"hunter2\\n\"}}").unwrap_err().message;
+        let fault = settings("a.example={\"headers\":{\"x\":\"hunter2\\n\"}}").err().unwrap().message;
         assert!(fault.contains("--hosts a.example: ") && !fault.contains("hunter2"), "{fault}");
     }
 
