@@ -1,8 +1,10 @@
 """deploy/job.sh runs a command in the cluster, prints its output and ends with its exit code."""
 
 import json
+import subprocess
 import unittest
 
+import manifests
 from fake_cluster import WithFakeCluster
 
 WAITING = {"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"message": "the image is being pulled"}}}]}
@@ -51,6 +53,31 @@ class Job(WithFakeCluster):
             self.assertEqual(done.returncode, 2, done.stderr)
             self.assertIn(message, done.stderr)
         self.assertFalse((self.folder / "created.json").exists())
+
+    def test_the_program_takes_the_arguments_of_each_kind_of_job(self):
+        """Without servers the program ends with 3; arguments that it does not know would end it with 2."""
+        program = manifests.built_program()
+        unreachable = {
+            "FACEMILL_AMQP_URL": "amqp://u:p@127.0.0.1:1/", "FACEMILL_AMQP_MANAGEMENT": "http://u:p@127.0.0.1:1",
+            "FACEMILL_REDIS_URL": "redis://127.0.0.1:1/0", "FACEMILL_S3_ENDPOINT": "http://127.0.0.1:1",
+            "FACEMILL_S3_BUCKET": "b", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b",
+        }
+        for command in (
+            "measure --run faces", "duplicates --run faces", "identities --run faces", "train --run faces --use",
+            "dataset freeze v1 --run faces --where status=ok", "takedown --run faces --photo 4711 --yes",
+            "export --run faces --where status=ok --to s3://sets/v1.zip", "recrop --run faces --as wide --align ffhq",
+            "rescore --run faces --model new", "evaluate new --run faces",
+        ):
+            with self.subTest(command):
+                done = self.job(*command.split(), states=[WAITING], DETACH="1")
+                self.assertEqual(done.returncode, 0, done.stderr)
+                container = self.created()["spec"]["template"]["spec"]["containers"][0]
+                self.assertEqual(container["args"], command.split())
+                environment = {"HOME": str(self.folder)} | unreachable
+                ended = subprocess.run([program, *container["args"]], env=environment, cwd=self.folder, text=True,
+                                       capture_output=True, timeout=60, check=False)
+                self.assertEqual(ended.returncode, 3, ended.stderr)
+                self.assertIn("cannot reach", ended.stderr)
 
     def ask(self, arguments):
         (self.folder / "log").write_text("312 faces\n", encoding="utf-8")

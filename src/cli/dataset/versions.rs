@@ -143,7 +143,7 @@ fn description(header: &VersionHeader) -> String {
         ("run", header.run.to_string()),
         ("frozen on", format!("{}, with facemill {}", calendar::day(header.frozen_at), header.facemill)),
         ("faces", format!("{} of {} labels", counts.faces, counts.labels)),
-        ("query", selection.query.clone()),
+        ("query", if selection.query.is_empty() { "none: all faces".to_owned() } else { selection.query.clone() }),
         ("size", format!("{} pixels{}", selection.size, if selection.upscale { " or less" } else { " or more" })),
     ];
     if let Some(number) = selection.number {

@@ -96,7 +96,8 @@ fn facts(settings: &ExportSettings, selection: &Selection) -> Vec<(String, Strin
     let mut add = |name: &str, value: String| facts.push((name.to_owned(), value));
     match &settings.origin {
         Origin::Query(wanted) => {
-            add("query", wanted.query.to_string());
+            let query = wanted.query.to_string();
+            add("query", if query.is_empty() { "none: all faces".to_owned() } else { query });
             add("faces that fulfil it", selection.matching.to_string());
         }
         Origin::Version { version: VersionMark { name, digest }, since } => {
