@@ -62,7 +62,7 @@ chaos: setup-tests ## kills workers and servers during a run and checks that no 
 test-rabbitmq4: export FACEMILL_TEST_RABBITMQ_ROOT = $(CURDIR)/.cache/trixie
 test-rabbitmq4: setup-tests ## runs the broker, worker and chaos tests on RabbitMQ 4 in a chroot; needs root
 	@tests/support/trixie.sh "$$FACEMILL_TEST_RABBITMQ_ROOT"
-	@$(CARGO) test --locked --test integration -- conformance::broker rabbitmq:: worker::
+	@$(CARGO) test --locked --test integration -- conformance::broker rabbitmq:: worker:: documented_permissions busy_workers
 	@$(CARGO) test --locked --test chaos
 
 # `cargo build` would build the program again without the features of the test crates.
