@@ -74,8 +74,9 @@ impl FromStr for HostEntry {
     type Err = BadHostSettings;
 
     fn from_str(text: &str) -> Result<Self, BadHostSettings> {
-        let (name, settings) = text.split_once('=').ok_or_else(|| bad("expected NAME={...}"))?;
-        Self::new(name, &mut serde_json::Deserializer::from_str(settings))
+        let expected = || bad("expected NAME={...}, with an object of JSON");
+        let (name, settings) = text.split_once('=').ok_or_else(expected)?;
+        Self::new(name, serde_json::from_str::<serde_json::Value>(settings).map_err(|_| expected())?)
     }
 }
 
@@ -150,7 +151,8 @@ mod tests {
             (r#"a.example={"spacing":3600001}"#, "spacing 3600001: expected 0 to 3600000"),
             (r#"a.example={"per-hots":1}"#, "no such setting: per-hots; there are per-host, spacing"),
             (r#"a.example={"per-host":"hunter2"}"#, "expected per-host and spacing"),
-            (r#"a.example={"per-host":1"#, "expected per-host and spacing"),
+            (r#"a.example={"per-host":1"#, "expected NAME="),
+            ("a.example={}}", "expected NAME="),
             (r#"a.example={"headers":{"a b":"hunter2"}}"#, "`a b` is no name of a header"),
             (r#"a.example={"headers":{"host":"hunter2"}}"#, "the header host cannot be set"),
             (r#"a.example={"headers":{"x":"hunter2\n"}}"#, "the value of the header x is not valid"),
