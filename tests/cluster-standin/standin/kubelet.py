@@ -423,7 +423,7 @@ class Runner(threading.Thread):
                     raise KeyError(f"{kind}/{source[key]['name']}")
         for variable in self.container.get("env", []):
             wanted = variable.get("valueFrom", {}).get("secretKeyRef")
-            if wanted and wanted["key"] not in known.data("Secret", wanted["name"]):
+            if wanted and not wanted.get("optional") and wanted["key"] not in known.data("Secret", wanted["name"]):
                 raise KeyError(f"key {wanted['key']} in Secret/{wanted['name']}")
         return known
 
