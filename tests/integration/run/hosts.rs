@@ -7,7 +7,7 @@ use std::time::Duration;
 use facemill::demo::host::{Gate, HostResponse, WebHost};
 use serde_json::Value;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep};
+use tokio::time::timeout;
 
 use super::{facemill, path};
 
@@ -74,12 +74,8 @@ async fn the_settings_file_gives_a_host_its_pace_and_its_headers() {
     let run = spawn_blocking(move || {
         facemill(&["run", path(&table), "--out", path(&out), "--settings", path(&settings), "-vv"])
     });
-    let deadline = Instant::now() + PATIENCE;
-    while host.traffic().now < AT_A_TIME {
-        assert!(Instant::now() < deadline && !run.is_finished(), "{} requests at a time", host.traffic().now);
-        // The host announces no requests, so the test polls up to a deadline.
-        sleep(Duration::from_millis(10)).await;
-    }
+    let all_at_once = host.until(|traffic| traffic.now == AT_A_TIME);
+    timeout(PATIENCE, all_at_once).await.expect("as many requests at a time as the settings permit");
     gate.open();
     let done = run.await.unwrap();
     let (printed, log) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
