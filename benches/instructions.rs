@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use facemill::classifier::model::{self, Input, ModelFile};
-use facemill::config::Models;
 use facemill::domain::{Align, FacePolicy, ImageFormat, Search};
+use facemill::inference::Models;
 use facemill::inference::Runtime;
 use facemill::pipeline::measures::{self, CropFacts};
 use facemill::vision::detector::Detector;

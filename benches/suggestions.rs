@@ -11,9 +11,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use facemill::classifier::feature_store::FeatureStore;
-use facemill::config::Models;
 use facemill::dataset::interval::EstimatedShare;
 use facemill::dataset::ok_left::{GOAL, OkLeft};
+use facemill::inference::Models;
 use facemill::services::training::Trainer;
 use facemill::training::example::{Example, Side, TrainingSet};
 use facemill::training::labels;

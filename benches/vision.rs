@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use ::image::RgbImage;
-use facemill::config::Models;
 use facemill::domain::{Align, FacePolicy, ImageFormat, Search};
+use facemill::inference::Models;
 use facemill::pipeline::measures::{self, CropFacts};
 use facemill::vision::align;
 use facemill::vision::detector::{Detector, NoFace};

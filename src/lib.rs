@@ -15,30 +15,36 @@
 //! broker/  objects/  net/  source/  classifier/     interfaces to the outside, and their adapters
 //! vision/                                           faces, pixels and geometry
 //! inference/  redis/  sqlite  telemetry/            onnxruntime and shared clients; logs, metrics, traces
-//! tls  config  retry  server_error  atomic_file     certificates, settings, waits, errors of servers, whole files
+//! tls  retry  server_error  atomic_file             certificates, waits, errors of servers, whole files
 //! memory                                            limits of memory for the whole process
 //! domain/                                           the data types of the pipeline
 //! ```
+//!
+//! `domain`, `inference`, `vision`, `classifier`, `similarity`, `training`, `source` and `demo` are crates of their own.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 // They panic where nobody reads: `cli::output` has the functions that do not.
 #![cfg_attr(not(test), warn(clippy::print_stderr, clippy::print_stdout))]
 
+pub use facemill_classifier as classifier;
+pub use facemill_demo as demo;
+pub use facemill_domain as domain;
+pub use facemill_inference as inference;
+pub use facemill_similarity as similarity;
+pub use facemill_source as source;
+pub use facemill_training as training;
+pub use facemill_vision as vision;
+
 pub mod archive;
 pub mod atomic_file;
 pub mod broker;
 pub mod capacity;
-pub mod classifier;
 pub mod cli;
 pub mod cluster;
-pub mod config;
 pub mod curation;
 pub mod dataset;
-pub mod demo;
-pub mod domain;
 pub mod error_chain;
 pub mod export;
-pub mod inference;
 pub mod ledger;
 pub mod memory;
 pub mod net;
@@ -49,13 +55,9 @@ pub mod report;
 pub mod retry;
 pub mod server_error;
 pub mod services;
-pub mod similarity;
-pub mod source;
 pub mod sqlite;
 pub mod telemetry;
 pub mod tls;
-pub mod training;
 pub mod verdicts;
 pub mod versions;
-pub mod vision;
 pub mod web;

@@ -5,8 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use super::model::{CROP, SIDE};
-use crate::inference::onnx::{Dim, ModelProto, NodeProto, TensorProto, ValueInfoProto, elem};
-use crate::inference::{self, InferenceError};
+use facemill_inference::InferenceError;
+use facemill_inference::onnx::{Dim, ModelProto, NodeProto, TensorProto, ValueInfoProto, elem};
 
 /// Features of a crop: 112 channels on a 4x4 grid.
 pub const FEATURES: usize = CHANNELS * GRID * GRID;
@@ -44,7 +44,7 @@ impl Backbone {
     /// # Errors
     /// The file cannot be read, is not an ONNX file, or has another input, output or operator set.
     pub fn read(path: &Path) -> Result<Self, BackboneError> {
-        let bytes = inference::read(path)?;
+        let bytes = facemill_inference::read(path)?;
         Self::decode(bytes).map_err(|detail| BackboneError::Invalid { path: path.into(), detail })
     }
 
@@ -78,9 +78,9 @@ mod tests {
     use ort::value::TensorRef;
 
     use super::*;
-    use crate::config::Models;
-    use crate::domain::ContentHash;
-    use crate::inference::Runtime;
+    use facemill_domain::ContentHash;
+    use facemill_inference::Models;
+    use facemill_inference::Runtime;
 
     fn models() -> Models {
         Models::find(std::env::var_os(Models::ENV).map(PathBuf::from))
@@ -135,7 +135,8 @@ mod tests {
     #[test]
     fn the_committed_classifier_contains_this_backbone() {
         let backbone = Backbone::read(&models().lite0()).expect("efficientnet-lite0.onnx (`make setup` makes it)");
-        let classifier = ModelProto::decode(&inference::read(&models().classifier()).unwrap()).unwrap().graph.unwrap();
+        let classifier =
+            ModelProto::decode(&facemill_inference::read(&models().classifier()).unwrap()).unwrap().graph.unwrap();
         assert!(classifier.node.starts_with(&backbone.nodes));
         assert!(classifier.initializer.starts_with(&backbone.weights));
     }

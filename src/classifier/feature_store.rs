@@ -14,8 +14,8 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::backbone::FEATURES;
-use crate::domain::ContentHash;
-use crate::vision::embedding::DIMENSIONS;
+use facemill_domain::ContentHash;
+use facemill_vision::embedding::DIMENSIONS;
 
 #[derive(Debug, thiserror::Error)]
 pub enum FeatureStoreError {

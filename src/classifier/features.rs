@@ -8,8 +8,8 @@ use super::backbone::{Backbone, BackboneError, FEATURES};
 use super::crop_threads::{CropFault, CropThreadsError, each_crop};
 use super::feature_store::{FeatureStore, FeatureStoreError};
 use super::model::{Input, MIRRORS, SIDE};
-use crate::domain::ContentHash;
-use crate::inference::{InferenceError, Runtime};
+use facemill_domain::ContentHash;
+use facemill_inference::{InferenceError, Runtime};
 
 /// How the pixels of a crop become the input of the backbone. Another way makes other features: change the name.
 const INPUT_VERSION: &str = "bilinear-224";
@@ -162,9 +162,9 @@ mod tests {
     use image::RgbImage;
 
     use super::*;
-    use crate::config::Models;
-    use crate::domain::ImageFormat;
-    use crate::vision::image::encode;
+    use facemill_domain::ImageFormat;
+    use facemill_inference::Models;
+    use facemill_vision::image::encode;
 
     fn crop(shade: u8) -> Bytes {
         let pixel = |x: u32, y: u32| image::Rgb([shade, (3 * x) as u8, (2 * y) as u8]);

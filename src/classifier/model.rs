@@ -3,17 +3,15 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use fast_image_resize::images::{TypedImage, TypedImageRef};
-use fast_image_resize::pixels::U8x3;
-use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 use ort::session::{Session, SessionInputValue};
 use ort::value::{TensorElementType, TensorRef, ValueType};
 
-use crate::domain::{ContentHash, Crop};
-use crate::inference::onnx::ModelProto;
-use crate::inference::{self, InferenceError, Runtime};
-use crate::vision::image::{Limits, decode};
+use facemill_domain::{ContentHash, Crop};
+use facemill_inference::onnx::ModelProto;
+use facemill_inference::{InferenceError, Runtime};
+use facemill_vision::image::{Limits, decode};
+use facemill_vision::rescale::shrunk;
 
 /// Width and height of the input in pixels.
 pub const SIDE: usize = 224;
@@ -93,8 +91,7 @@ impl Input {
     /// Resizes a crop of any size to 224x224.
     pub fn new(crop: &RgbImage, mirrors: [f32; MIRRORS]) -> Self {
         let side = SIDE as u32;
-        let pixels =
-            if crop.dimensions() == (side, side) { crop.clone() } else { resized(crop, side, &mut Resizer::new()) };
+        let pixels = if crop.dimensions() == (side, side) { crop.clone() } else { shrunk(crop, side) };
         Self { pixels, mirrors }
     }
 
@@ -106,20 +103,6 @@ impl Input {
     pub fn mirrors(&self) -> &[f32; MIRRORS] {
         &self.mirrors
     }
-}
-
-/// Bilinear, with a wider kernel where the picture gets smaller: the triangle filter. The integer arithmetic gives the
-/// same pixels with every instruction set.
-fn resized(crop: &RgbImage, side: u32, resizer: &mut Resizer) -> RgbImage {
-    let (width, height) = crop.dimensions();
-    let mut target = TypedImage::<U8x3>::new(side, side);
-    if let Ok(source) = TypedImageRef::<U8x3>::from_buffer(width, height, crop) {
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-        let resized = resizer.resize_typed(&source, &mut target, &options);
-        debug_assert!(resized.is_ok(), "{resized:?}");
-    }
-    let pixels = target.pixels().iter().flat_map(|pixel| pixel.0).collect();
-    RgbImage::from_raw(side, side, pixels).unwrap_or_default()
 }
 
 /// The mirror features of a crop's record, in the order of the model's input.
@@ -167,7 +150,7 @@ impl ModelFile {
         if let Ok(metadata) = std::fs::metadata(path) {
             check_size(metadata.len()).map_err(|detail| ModelError::Invalid { file: source.clone(), detail })?;
         }
-        Self::from_bytes(&source, inference::read(path)?.into())
+        Self::from_bytes(&source, facemill_inference::read(path)?.into())
     }
 
     /// A file in memory. Errors name it `source`.
@@ -201,7 +184,6 @@ impl ModelFile {
     }
 
     /// A file that no runtime opens, for tests without a model.
-    #[cfg(test)]
     pub fn example() -> Self {
         let bytes = Bytes::from_static(b"example");
         let sha256 = ContentHash::of(&bytes);
@@ -366,7 +348,6 @@ impl Model {
 
 #[cfg(test)]
 mod tests {
-    use fast_image_resize::CpuExtensions;
 
     use super::*;
 
@@ -376,25 +357,6 @@ mod tests {
         assert!(mirrors(0.25, 1.0, &[0.5; 15]).unwrap_err().contains("15"));
         assert!(mirrors(f64::NAN, 1.0, &[0.5; 16]).unwrap_err().contains("NaN"));
         assert!(mirrors(0.25, -0.1, &[0.5; 16]).unwrap_err().contains("-0.1"));
-    }
-
-    #[test]
-    fn pixels_do_not_depend_on_the_instruction_set() {
-        for side in [100u32, 257, 900] {
-            let mut state = u64::from(side);
-            let crop = RgbImage::from_fn(side, side, |x, y| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                image::Rgb([(state >> 56) as u8, (x * 255 / side) as u8, ((x ^ y) & 255) as u8])
-            });
-            let mut portable = Resizer::new();
-            // SAFETY: no extension is asked for.
-            unsafe { portable.set_cpu_extensions(CpuExtensions::None) };
-            let fast = resized(&crop, SIDE as u32, &mut Resizer::new());
-            assert!(fast == resized(&crop, SIDE as u32, &mut portable), "{side}");
-            let exact = image::imageops::resize(&crop, SIDE as u32, SIDE as u32, image::imageops::FilterType::Triangle);
-            let worst = fast.iter().zip(exact.iter()).map(|(a, b)| a.abs_diff(*b)).max();
-            assert!(worst <= Some(1), "{side}: {worst:?} from the triangle filter in floats");
-        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::classifier::feature_store::{FeatureStore, FeatureStoreError};
-use crate::config::Models;
+use crate::inference::Models;
 
 #[derive(Debug, Clone)]
 pub struct FeatureSettings {

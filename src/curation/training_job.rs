@@ -87,7 +87,7 @@ mod tests {
     use axum::http::StatusCode;
 
     use super::*;
-    use crate::config::Models;
+    use crate::inference::Models;
 
     #[test]
     fn one_training_runs_at_a_time_and_reports_its_steps() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::domain::calendar;
+use facemill_domain::calendar;
 
 /// The start of the collection: 2016-01-01 00:00:00 UTC, in seconds since 1970.
 pub const START: u64 = 1_451_606_400;

@@ -73,7 +73,7 @@ impl HostResponse {
 
     /// A status line and the given headers, without a length.
     pub fn head(status: u16, headers: &[(&str, &str)]) -> Self {
-        let reason = reqwest::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+        let reason = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
         let mut head = format!("HTTP/1.1 {status} {}\r\nConnection: close\r\n", reason.unwrap_or("Unknown"));
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));

@@ -25,6 +25,7 @@ pub fn find<T: Copy>(
 
 /// Declares an enum whose values have names, with `ALL`, `as_str`, `Display`, `FromStr` and serde. `what` completes the
 /// sentence "... is not".
+#[macro_export]
 macro_rules! named_enum {
     (
         $(#[$meta:meta])*
@@ -55,13 +56,11 @@ macro_rules! named_enum {
         }
 
         impl std::str::FromStr for $enum {
-            type Err = $crate::domain::named::UnknownName;
+            type Err = $crate::named::UnknownName;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
-                $crate::domain::named::find(Self::ALL, Self::as_str, $what, text)
+                $crate::named::find(Self::ALL, Self::as_str, $what, text)
             }
         }
     };
 }
-
-pub(crate) use named_enum;

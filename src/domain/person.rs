@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::named::named_enum;
+use crate::named_enum;
 
 named_enum! {
     /// What a person may do.

@@ -30,15 +30,12 @@ pub struct Candidate {
     pub columns: BTreeMap<String, String>,
 }
 
-#[cfg(test)]
 impl Candidate {
     /// Any candidate, for tests.
     pub fn example(photo_id: i64) -> Self {
         Self { face_id: 1.into(), label_id: 1.into(), ..Self::new(photo_id.into(), "http://photos.test/1.jpg".into()) }
     }
-}
 
-impl Candidate {
     /// A photo of which only the URL is known. Its face has the id of the photo; it has no label.
     pub fn new(photo_id: Id, photo_url: String) -> Self {
         Self {

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::named::named_enum;
 use super::{ContentHash, Id};
+use crate::named_enum;
 
 /// The id of a verdict, made by the client that sends it: 1 to 64 of `[A-Za-z0-9-]`. A client that sends a verdict
 /// again uses the same id, so that it is stored once.

@@ -27,4 +27,4 @@ pub use destination::Destination;
 pub use error::ExportError;
 pub use face_source::FaceSource;
 pub use job::{ExportJob, Exported, export};
-pub use settings::{Classes, ExportFormat, ExportSettings, Light, Origin, VersionMark};
+pub use settings::{Classes, ExportFormat, ExportSettings, Origin, VersionMark};

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use crate::dataset::selection::SelectionSettings;
-use crate::domain::named::named_enum;
-use crate::domain::{ContentHash, ImageFormat, VersionName};
+use crate::domain::{ContentHash, ImageFormat, VersionName, named_enum};
+use crate::vision::rescale::Light;
 
 named_enum! {
     /// The format of the dataset.
@@ -29,16 +29,6 @@ impl ExportFormat {
             Self::Parquet => "application/vnd.apache.parquet",
             Self::Folder => "application/octet-stream",
         }
-    }
-}
-
-named_enum! {
-    /// In which values pixels are averaged when a crop is resized.
-    pub enum Light is "a kind of light" {
-        /// In proportion to light: fine patterns keep their brightness.
-        Linear = "linear",
-        /// In the values of sRGB, as most tools do.
-        Plain = "plain",
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 use serde::Deserialize;
 
 use super::InferenceError;
-use crate::domain::ContentHash;
+use facemill_domain::ContentHash;
 
 /// What models/fetch.py wrote down when it checked a file against its pin.
 #[derive(Deserialize)]

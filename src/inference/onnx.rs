@@ -343,7 +343,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::config::Models;
+    use crate::Models;
 
     #[test]
     fn a_round_trip_keeps_a_published_model() {

@@ -96,7 +96,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::config::Models;
+    use crate::inference::Models;
     use crate::objects::folder::Folder;
 
     /// The committed classifier and a copy with other bytes: protobuf ignores an unknown field at the end.

@@ -6,8 +6,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::domain::calendar;
-use crate::services::evaluation::{Consistency, LearningPoint, ModelEvaluation};
+use crate::services::evaluation::{Consistency, ModelEvaluation};
 use crate::training::evaluation::{CalibrationBin, CurvePoint, Figure, Slice};
+use crate::training::learning_curve::LearningPoint;
 use crate::web::html::{EscapedHtml, PageHead};
 
 const STYLE: &str = include_str!("evaluation.css");

@@ -8,8 +8,8 @@ use crate::classifier::backbone::Backbone;
 use crate::classifier::crop_threads::CropFault;
 use crate::classifier::feature_store::FeatureStore;
 use crate::classifier::features::{Extracted, FeatureError, FeatureSource};
-use crate::config::Models;
 use crate::domain::{ContentHash, ImageFormat};
+use crate::inference::Models;
 use crate::inference::Runtime;
 use crate::objects::{ObjectError, ObjectKey, Objects};
 

@@ -16,9 +16,10 @@ use crate::dataset::verdict_history::Agreement;
 use crate::domain::ContentHash;
 use crate::inference::Runtime;
 use crate::objects::{ObjectError, Objects};
-use crate::training::evaluation::{EvaluatedCrop, Evaluation, Figure};
+use crate::training::evaluation::{EvaluatedCrop, Evaluation};
 use crate::training::example::Side;
 use crate::training::labels::LabelledCrop;
+use crate::training::learning_curve::LearningPoint;
 use crate::vision;
 use crate::vision::image::Limits;
 
@@ -64,14 +65,6 @@ impl From<Agreement> for Consistency {
     fn from(Agreement { person, pairs, same }: Agreement) -> Self {
         Self { person, pairs, same }
     }
-}
-
-/// Figures of a head that was trained on so many of the crops for training.
-#[derive(Debug, Clone, Serialize)]
-pub struct LearningPoint {
-    pub verdicts: usize,
-    pub accuracy: Figure,
-    pub average_precision: Figure,
 }
 
 /// The result of `facemill evaluate`.

@@ -12,7 +12,7 @@
 use super::neighbours::close_pairs;
 use super::parents::Parents;
 use super::points::{Point, mean, squared_steps};
-use crate::vision::embedding::DIMENSIONS;
+use facemill_vision::embedding::DIMENSIONS;
 
 /// The distance of single faces within which they count as one person: see docs/decisions/8-identities.md.
 pub const DISTANCE: f64 = 0.4;
@@ -141,8 +141,8 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::similarity::neighbours::EXACT;
-    use crate::similarity::points::point;
+    use crate::neighbours::EXACT;
+    use crate::points::point;
 
     /// Numbers that look random (SplitMix64).
     struct Random(u64);

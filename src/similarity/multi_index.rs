@@ -12,7 +12,7 @@
 
 use std::ops::Range;
 
-use crate::domain::Fingerprint;
+use facemill_domain::Fingerprint;
 
 /// The largest distance of a pair that is found.
 pub const MAX_DISTANCE: u32 = 2 * CHUNKS - 1;

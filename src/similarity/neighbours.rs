@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::points::{Point, mean, squared_distance};
-use crate::vision::embedding::DIMENSIONS;
+use facemill_vision::embedding::DIMENSIONS;
 
 /// Up to so many points, all pairs are compared.
 pub const EXACT: usize = 4096;

@@ -1,7 +1,7 @@
 //! Embeddings as whole numbers: sums and distances are exact, so groups do not depend on the machine or on the number of
 //! threads.
 
-use crate::vision::embedding::DIMENSIONS;
+use facemill_vision::embedding::DIMENSIONS;
 
 /// Steps of a coordinate from 0 to 1.
 const SCALE: f32 = 2048.0;

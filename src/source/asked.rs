@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::compare::{Comparison, IdKey};
-use crate::domain::Id;
+use facemill_domain::Id;
 
 /// A photo that somebody asks about. Clones share the answer.
 #[derive(Debug, Clone)]
@@ -87,7 +87,7 @@ impl AskedRows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::{Options, candidates_from};
+    use crate::{Options, candidates_from};
 
     /// Photo 1 is a candidate; 2 has no label, 3 has two, the label of 4 does not exist, and 5 is not there.
     const ROWS: [(&str, &str, &[&str]); 3] = [

@@ -15,7 +15,7 @@ use super::mapping::{Mapping, Role, SourceRow, UPDATED, WIDTH};
 use super::spool::{RowSpool, SpooledRow};
 use super::timestamp::Timestamp;
 use super::warnings::Warnings;
-use crate::domain::{Candidate, Id};
+use facemill_domain::{Candidate, Id};
 
 struct LabelledFace {
     /// The number of the row among all rows of faces.
@@ -449,7 +449,7 @@ impl SpooledPhoto {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::column::{Collation, TypeClass};
+    use crate::column::{Collation, TypeClass};
 
     fn row(values: &[&'static str]) -> SourceRow<'static> {
         std::array::from_fn(|i| values.get(i).filter(|value| **value != "NULL").map(|value| (*value).into()))

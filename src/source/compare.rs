@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use super::column::{Collation, ColumnType, TypeClass, compare_numbers, number};
-use crate::domain::Id;
+use facemill_domain::Id;
 
 /// A compact id. Numbers sort numerically and before texts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

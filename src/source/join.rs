@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::compare::{Comparison, IdKey, Loose};
 use super::error::SourceError;
-use crate::domain::Id;
+use facemill_domain::Id;
 
 /// Checks a foreign key that the database enforces.
 pub fn check_reference(enforced: bool, what: &str, unjoined: Option<&IdKey>) -> Result<(), SourceError> {

@@ -10,7 +10,7 @@ use super::table::{self, TableFormat, TableReading};
 use super::table_columns::{RowValues, TableColumns};
 use super::timestamp::Timestamp;
 use super::warnings::Warnings;
-use crate::domain::Candidate;
+use facemill_domain::Candidate;
 
 /// The names of the columns of a candidate that hold its judgement.
 pub const COLUMNS: [&str; 2] = ["judgement", "judged_at"];
@@ -121,7 +121,7 @@ fn keep_latest(known: &mut HashMap<String, Judgement>, key: String, judgement: J
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::stream::{Progress, ReadMeter};
+    use crate::stream::{Progress, ReadMeter};
 
     fn read(text: &'static str, format: TableFormat) -> Result<Judgements, SourceError> {
         let mut quiet = |_: Progress| {};

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::error::SourceError;
 use super::mapping::{KeptColumn, Mapping, Role, UPDATED};
-use crate::domain::{Candidate, Id};
+use facemill_domain::{Candidate, Id};
 
 /// Reads the columns that are kept, and adds them to the candidates. `read` reads the candidates once more, with another
 /// mapping.
@@ -67,7 +67,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::source::{Input, Options, candidates, candidates_from};
+    use crate::{Input, Options, candidates, candidates_from};
 
     const DUMP: &str = "
         CREATE TABLE photos (id int, source_url text, photo_url text, posted_at text, licence text, author text, w int);

@@ -5,7 +5,7 @@ use memchr::{memchr2, memchr2_iter};
 use super::error::{Position, SourceError};
 use super::stream::{BOM, Stream};
 use super::table_columns::PhotoRows;
-use crate::domain::Candidate;
+use facemill_domain::Candidate;
 
 /// Longer lines are errors, in bytes: no host takes such a URL.
 const MAX_LINE: usize = 64 << 10;
@@ -100,7 +100,7 @@ fn broken(stream: &Stream<'_>, line: u64, detail: String) -> SourceError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::stream::{Progress, ReadMeter};
+    use crate::stream::{Progress, ReadMeter};
 
     fn read_text(text: &str) -> Result<Vec<Candidate>, SourceError> {
         let mut quiet = |_: Progress| {};

@@ -18,7 +18,7 @@ use super::mapping::Mapping;
 use super::parquet_pages::{self, Damage};
 use super::stream::Progress;
 use super::table_columns::{PhotoRows, TableColumns};
-use crate::domain::Candidate;
+use facemill_domain::Candidate;
 
 /// The first bytes of a Parquet file.
 pub const MAGIC: &[u8] = b"PAR1";

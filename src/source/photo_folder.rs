@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Options;
 use super::error::SourceError;
-use crate::domain::{Candidate, ContentHash, Id, StoredUrl, hash};
+use facemill_domain::{Candidate, ContentHash, Id, StoredUrl, hash};
 
 /// The endings of the names of photos, in lower case. The content of a file decides what it is; the name decides only
 /// whether it is looked at.
@@ -158,7 +158,7 @@ fn is_photo_within(root: &Path, path: &Path, is_file: bool) -> io::Result<bool> 
     }
     let mut head = Vec::new();
     io::Read::read_to_end(&mut io::Read::take(std::fs::File::open(path)?, 64), &mut head)?;
-    Ok(crate::domain::ImageFormat::sniff(&head).is_some())
+    Ok(facemill_domain::ImageFormat::sniff(&head).is_some())
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::sql::catalog::{Catalog, Naming, Table, TableName, TableUse};
 use super::sql::not_utf8;
 use super::stream::Progress;
 use super::warnings::Warnings;
-use crate::domain::{Candidate, Id};
+use facemill_domain::{Candidate, Id};
 
 /// The first bytes of an SQLite file.
 pub const MAGIC: &[u8] = b"SQLite format 3\0";
@@ -299,7 +299,7 @@ fn text(value: ValueRef<'_>, is_id: bool) -> Result<Option<Cow<'_, str>>, std::s
         ValueRef::Null => None,
         ValueRef::Integer(number) => Some(number.to_string().into()),
         ValueRef::Real(number) => Some(number.to_string().into()),
-        ValueRef::Blob(bytes) if is_id => Some(crate::domain::hash::hex(bytes).into()),
+        ValueRef::Blob(bytes) if is_id => Some(facemill_domain::hash::hex(bytes).into()),
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(std::str::from_utf8(bytes)?.into()),
     })
 }

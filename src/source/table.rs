@@ -13,7 +13,7 @@ use super::sql::unescape;
 use super::stream::{BOM, Stream};
 use super::table_columns::{self, PhotoRows, RowValues, TableColumns};
 use super::warnings::Warnings;
-use crate::domain::Candidate;
+use facemill_domain::Candidate;
 
 /// The format of the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -285,7 +285,7 @@ fn json_text<'a>(name: &str, raw: &'a str) -> Result<Option<Cow<'a, str>>, Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::stream::{Progress, ReadMeter};
+    use crate::stream::{Progress, ReadMeter};
 
     fn read_text(text: &str, map: &[&str]) -> Result<Vec<Candidate>, SourceError> {
         let mut quiet = |_: Progress| {};

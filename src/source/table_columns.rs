@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::error::SourceError;
 use super::mapping::{Mapping, Role};
-use crate::domain::{Candidate, ContentHash, Id, hash};
+use facemill_domain::{Candidate, ContentHash, Id, hash};
 
 /// The columns of the query's result, in order.
 pub const COLUMNS: [&str; 7] =

@@ -184,7 +184,7 @@ fn knots(scores: &[f64], ok: &[bool]) -> Vec<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::training::random::Random;
+    use crate::random::Random;
 
     /// Scores whose probability of OK is `p`.
     fn drawn(count: usize, p: impl Fn(f64) -> f64) -> (Vec<f64>, Vec<bool>) {

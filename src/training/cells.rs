@@ -7,8 +7,8 @@
 use super::head::{Examples, Scale, sigmoid};
 use super::matrix::{Matrix, add_scaled, dot};
 use super::random::Random;
-use crate::classifier::backbone::{CHANNELS, GRID};
-use crate::classifier::model::MIRRORS;
+use facemill_classifier::backbone::{CHANNELS, GRID};
+use facemill_classifier::model::MIRRORS;
 
 pub const CELLS: usize = GRID * GRID;
 /// The cell and its neighbours.
@@ -261,7 +261,7 @@ impl Parameters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::classifier::backbone::FEATURES;
+    use facemill_classifier::backbone::FEATURES;
 
     type Crop = (Vec<f32>, [f32; MIRRORS]);
 

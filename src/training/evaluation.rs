@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::measure::{Measures, Scored};
 use super::random::Random;
-use crate::domain::ContentHash;
+use facemill_domain::ContentHash;
 
 /// A judged crop with a score.
 #[derive(Debug, Clone, PartialEq)]

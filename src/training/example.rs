@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sha2::Digest;
 
-use crate::classifier::model::MIRRORS;
-use crate::domain::hash::hex;
-use crate::domain::{ContentHash, RunName};
+use facemill_classifier::model::MIRRORS;
+use facemill_domain::hash::hex;
+use facemill_domain::{ContentHash, RunName};
 
 /// A judged crop.
 #[derive(Debug, Clone, PartialEq)]

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::example::Example;
-use crate::classifier::model::{self, MIRRORS};
-use crate::domain::ContentHash;
+use facemill_classifier::model::{self, MIRRORS};
+use facemill_domain::ContentHash;
 
 /// Name of the file in a folder of labelled crops.
 pub const FILE: &str = "labels.jsonl";

@@ -10,7 +10,7 @@ use super::example::{Example, TrainingSet, folds};
 use super::head::{Examples, KEPT, Logistic, Projection, Scale};
 use super::joined::Joined;
 use super::matrix::Matrix;
-use crate::classifier::model::MIRRORS;
+use facemill_classifier::model::MIRRORS;
 
 /// With fewer crops the head is a logistic regression.
 pub const MIN_CROPS_FOR_CELLS: usize = 1000;
@@ -271,9 +271,9 @@ fn in_parallel<T: Send>(
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::classifier::backbone::FEATURES;
-    use crate::domain::ContentHash;
-    use crate::training::random::Random;
+    use crate::random::Random;
+    use facemill_classifier::backbone::FEATURES;
+    use facemill_domain::ContentHash;
 
     /// Crops whose label follows from three of their features, with the persons' noise; six crops a person.
     pub fn drawn(crops: usize, noise: f64, seed: u64) -> TrainingSet {

@@ -11,12 +11,12 @@ use super::cells::{CELLS, Cells, DETECTORS, NEIGHBOURS, SHARE_GAIN, UNITS};
 use super::head::{KEPT, Projection, Scale};
 use super::learner::{Head, Learned, Linear};
 use super::matrix::dot;
-use crate::classifier::backbone::{Backbone, CHANNELS, FEATURES, GRID, OPSET};
-use crate::classifier::model::{self, MIRRORED, MIRRORS, P_OK};
-use crate::inference::onnx::{
+use facemill_classifier::backbone::{Backbone, CHANNELS, FEATURES, GRID, OPSET};
+use facemill_classifier::model::{self, MIRRORED, MIRRORS, P_OK};
+use facemill_inference::onnx::{
     AttributeProto, Dim, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto,
 };
-use crate::inference::{InferenceError, Runtime};
+use facemill_inference::{InferenceError, Runtime};
 
 /// The classifier as an ONNX file with these metadata.
 pub fn compose(backbone: Backbone, learned: &Learned, metadata: Vec<(&str, String)>) -> ModelProto {
@@ -221,10 +221,10 @@ impl HeadSession {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Models;
-    use crate::training::head::Logistic;
-    use crate::training::matrix::Matrix;
-    use crate::training::random::Random;
+    use crate::head::Logistic;
+    use crate::matrix::Matrix;
+    use crate::random::Random;
+    use facemill_inference::Models;
 
     fn learned(head: Head, calibration: Calibration) -> Learned {
         Learned { head, calibration, penalty: 1.0, out_of_sample: vec![] }

@@ -142,7 +142,7 @@ pub fn uncertain_first(crops: &Directions, distance: &[f64]) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::training::random::Random;
+    use crate::random::Random;
 
     /// Crops around these many points, of so many crops each, in turn; the first point has twice as many.
     fn clusters(points: usize, crops: usize, spread: f64) -> Vec<(usize, Vec<f32>)> {

@@ -89,11 +89,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::classifier::model::MIRRORS;
-    use crate::domain::ContentHash;
-    use crate::training::example::Example;
-    use crate::training::learner::tests::drawn;
-    use crate::training::random::Random;
+    use crate::example::Example;
+    use crate::learner::tests::drawn;
+    use crate::random::Random;
+    use facemill_classifier::model::MIRRORS;
+    use facemill_domain::ContentHash;
 
     #[test]
     fn wrong_verdicts_are_suspicious_and_most_others_are_not() {

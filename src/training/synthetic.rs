@@ -9,12 +9,12 @@ use image::imageops::{self, FilterType};
 use image::{GrayImage, RgbImage};
 
 use super::random::Random;
-use crate::domain::{Align, Landmarks};
-use crate::vision::align;
-use crate::vision::geometry::{self, Grid, Point, Square, rotate};
-use crate::vision::image::{Limits, decode};
-use crate::vision::quality::{self, Mirrored};
-use crate::vision::resample::resize;
+use facemill_domain::{Align, Landmarks};
+use facemill_vision::align;
+use facemill_vision::geometry::{self, Grid, Point, Square, rotate};
+use facemill_vision::image::{Limits, decode};
+use facemill_vision::quality::{self, Mirrored};
+use facemill_vision::resample::resize;
 
 /// Ghost scores below are OK, above are NG. Between them a crop has no label and is a border crop.
 const OK_BELOW: f64 = 0.012;

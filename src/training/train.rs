@@ -14,10 +14,10 @@ use super::learner::{LearnError, LearnSettings, learn, parts};
 use super::matrix::Matrix;
 use super::measure::{self, Measures, Scored};
 use super::model_file::{HeadSession, compose};
-use crate::classifier::backbone::Backbone;
-use crate::classifier::model::{self, MIRRORS, meta};
-use crate::domain::ContentHash;
-use crate::inference::{InferenceError, Runtime};
+use facemill_classifier::backbone::Backbone;
+use facemill_classifier::model::{self, MIRRORS, meta};
+use facemill_domain::ContentHash;
+use facemill_inference::{InferenceError, Runtime};
 
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
@@ -258,9 +258,9 @@ fn cells(mirrors: &[f32; MIRRORS]) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::classifier::model::ModelFile;
-    use crate::config::Models;
-    use crate::training::learner::tests::{all, drawn};
+    use crate::learner::tests::{all, drawn};
+    use facemill_classifier::model::ModelFile;
+    use facemill_inference::Models;
 
     fn settings(threads: usize) -> TrainingSettings {
         TrainingSettings { seed: 1, precision: 0.9, threads, created_from: "drawn crops".into() }

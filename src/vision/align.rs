@@ -5,7 +5,7 @@ use image::RgbImage;
 use super::ffhq_fill::{self, Filled};
 use super::geometry::{self, Point, Square, rotate};
 use super::lanczos;
-use crate::domain::{Align, Fill, Landmarks};
+use facemill_domain::{Align, Fill, Landmarks};
 
 /// Maximum side of a crop in pixels. It bounds the memory for faces that fill a 50-megapixel photo. The largest images
 /// of StyleGAN have half this side.

@@ -9,9 +9,9 @@ use super::geometry::{self, Grid, Square};
 use super::landmarks::{Grey, LandmarkError, LandmarkModel};
 use super::resample::{BorderMode, Rect, reduce, resize, warp};
 use super::yunet::{self, Detection, Yunet};
-use crate::config::Models;
-use crate::domain::{CauseCode, Face, FacePolicy, Landmarks, Search};
-use crate::inference::{self, InferenceError, Runtime};
+use facemill_domain::{CauseCode, Face, FacePolicy, Landmarks, Search};
+use facemill_inference::Models;
+use facemill_inference::{InferenceError, Runtime};
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -111,7 +111,7 @@ impl Detector {
         let runtime = Runtime::load(&models.onnxruntime())?;
         let shared = Shared {
             runtime,
-            yunet: yunet::dynamic(&inference::read(&models.yunet())?)?,
+            yunet: yunet::dynamic(&facemill_inference::read(&models.yunet())?)?,
             landmarks: Arc::new(LandmarkModel::open(&models.landmarks())?),
             idle: Mutex::default(),
             threads: threads.max(1),

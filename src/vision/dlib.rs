@@ -10,9 +10,9 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use dlib_face_recognition::{FaceLandmarks, ImageMatrix, LandmarkPredictor, LandmarkPredictorTrait, Rectangle};
+use facemill_domain::Landmarks;
+use facemill_hog::{DETECTOR, Detection, Functions};
 use image::RgbImage;
-
-use crate::domain::Landmarks;
 
 /// A face found by the HOG detector.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -52,66 +52,6 @@ impl Frame {
     }
 }
 
-/// The struct of hog.cpp.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Default)]
-struct Box {
-    score: f64,
-    left: i64,
-    top: i64,
-    right: i64,
-    bottom: i64,
-}
-
-/// The detector, written by build.rs.
-const DETECTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/detector.bin"));
-
-struct Functions {
-    new: unsafe extern "C" fn(*const u8, usize, u32) -> *mut c_void,
-    free: unsafe extern "C" fn(*mut c_void),
-    loaded: unsafe extern "C" fn() -> u64,
-    find: unsafe extern "C" fn(*mut c_void, *const u8, i64, i64, i32, f64, *mut Box, usize) -> i64,
-}
-
-macro_rules! functions {
-    ($new:ident, $free:ident, $loaded:ident, $find:ident) => {{
-        unsafe extern "C" {
-            fn $new(serialized: *const u8, length: usize, levels: u32) -> *mut c_void;
-            fn $free(hog: *mut c_void);
-            fn $loaded() -> u64;
-            fn $find(
-                hog: *mut c_void,
-                pixels: *const u8,
-                width: i64,
-                height: i64,
-                channels: i32,
-                threshold: f64,
-                boxes: *mut Box,
-                capacity: usize,
-            ) -> i64;
-        }
-        &Functions { new: $new, free: $free, loaded: $loaded, find: $find }
-    }};
-}
-
-/// The fastest build of the shim for this processor.
-fn functions() -> &'static Functions {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-        return functions!(
-            facemill_hog_avx2_new,
-            facemill_hog_avx2_free,
-            facemill_hog_avx2_loaded,
-            facemill_hog_avx2_find
-        );
-    }
-    portable()
-}
-
-fn portable() -> &'static Functions {
-    functions!(facemill_hog_base_new, facemill_hog_base_free, facemill_hog_base_loaded, facemill_hog_base_find)
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DlibError {
     #[error("{} is not dlib's 68-landmark model, or cannot be read; `make setup` fetches it", .0.display())]
@@ -137,13 +77,13 @@ impl Hog {
     /// # Errors
     /// Out of memory.
     pub fn new(levels: Option<u32>) -> Result<Self, DlibError> {
-        Self::with(functions(), levels)
+        Self::with(facemill_hog::fastest(), levels)
     }
 
     /// How often this process has read the detector.
     pub fn times_loaded() -> u64 {
         // SAFETY: it only reads an atomic number.
-        unsafe { (functions().loaded)() }
+        unsafe { (facemill_hog::fastest().loaded)() }
     }
 
     fn with(functions: &'static Functions, levels: Option<u32>) -> Result<Self, DlibError> {
@@ -181,9 +121,9 @@ impl Hog {
             return Ok(Vec::new());
         }
         assert_eq!(pixels.len() % row, 0, "rows have no padding");
-        let (mut boxes, height) = ([Box::default(); CAPACITY], pixels.len() / row);
+        let (mut detections, height) = ([Detection::default(); CAPACITY], pixels.len() / row);
         // SAFETY: `raw` is valid and owned. The shim reads height x width x channels bytes, which is the length of
-        // `pixels`, and writes at most CAPACITY boxes. No exception leaves it.
+        // `pixels`, and writes at most CAPACITY detections. No exception leaves it.
         let count = unsafe {
             (self.functions.find)(
                 self.raw.as_ptr(),
@@ -192,16 +132,16 @@ impl Hog {
                 height as i64,
                 channels as i32,
                 threshold,
-                boxes.as_mut_ptr(),
+                detections.as_mut_ptr(),
                 CAPACITY,
             )
         };
         let count = usize::try_from(count).map_err(|_| DlibError::Memory)?;
-        let found = |b: &Box| HogDetection {
-            score: b.score,
-            frame: Frame { left: b.left as f64, top: b.top as f64, right: b.right as f64, bottom: b.bottom as f64 },
+        let found = |d: &Detection| HogDetection {
+            score: d.score,
+            frame: Frame { left: d.left as f64, top: d.top as f64, right: d.right as f64, bottom: d.bottom as f64 },
         };
-        Ok(boxes[..count.min(CAPACITY)].iter().map(found).collect())
+        Ok(detections[..count.min(CAPACITY)].iter().map(found).collect())
     }
 }
 
@@ -297,7 +237,7 @@ mod tests {
             let mut hog = Hog::with(functions, Some(3)).unwrap();
             hog.find_grey(&noise, 240, -1.5).unwrap()
         };
-        let (fast, base) = (found(functions()), found(portable()));
+        let (fast, base) = (found(facemill_hog::fastest()), found(facemill_hog::portable()));
         assert!(!base.is_empty(), "the threshold is low enough for noise");
         assert_eq!(fast.len(), base.len());
         for (a, b) in fast.iter().zip(&base) {

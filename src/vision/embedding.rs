@@ -129,7 +129,8 @@ mod tests {
 
     #[test]
     fn the_error_names_a_missing_network() {
-        let models = crate::config::Models::find(std::env::var_os(crate::config::Models::ENV).map(PathBuf::from));
+        let models =
+            facemill_inference::Models::find(std::env::var_os(facemill_inference::Models::ENV).map(PathBuf::from));
         let landmarker = Landmarker::open(&models.landmarks()).unwrap();
         let error = Embedder::open(Path::new("/nowhere/network.dat"), landmarker).err().unwrap().to_string();
         assert!(error.contains("/nowhere/network.dat") && error.contains("make setup"), "{error}");

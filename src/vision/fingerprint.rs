@@ -14,7 +14,7 @@ use image::RgbImage;
 
 use super::quality::luma;
 use super::resample::resize;
-use crate::domain::Fingerprint;
+use facemill_domain::Fingerprint;
 
 const BITS: usize = Fingerprint::BITS as usize;
 /// Pixels of the side to which the crop is scaled.

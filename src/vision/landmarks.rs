@@ -10,7 +10,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::dlib::Frame;
-use crate::domain::Landmarks;
+use facemill_domain::Landmarks;
 
 /// Landmarks of a face.
 const POINTS: usize = 68;
@@ -324,8 +324,8 @@ mod tests {
     use image::imageops::{FilterType, resize};
 
     use super::*;
-    use crate::config::Models;
-    use crate::vision::dlib::Landmarker;
+    use crate::dlib::Landmarker;
+    use facemill_inference::Models;
 
     fn model_file() -> PathBuf {
         Models::find(std::env::var_os(Models::ENV).map(PathBuf::from)).landmarks()

@@ -1,7 +1,7 @@
 //! Pose, openings and usualness of a face, from its 68 landmarks.
 
 use super::geometry::{Point, eyes};
-use crate::domain::{Align, LandmarkReference, Spread};
+use facemill_domain::{Align, LandmarkReference, Spread};
 
 /// Proxies of the pose and openings of a face. They do not depend on its size, place and rotation.
 #[derive(Debug, Clone, Copy, PartialEq)]

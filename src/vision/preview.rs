@@ -31,8 +31,8 @@ mod tests {
     use image::RgbImage;
 
     use super::*;
-    use crate::domain::ImageFormat;
-    use crate::vision::image::encode;
+    use crate::image::encode;
+    use facemill_domain::ImageFormat;
 
     #[test]
     fn the_longer_side_is_scaled_down() {

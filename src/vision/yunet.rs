@@ -5,8 +5,8 @@ use image::RgbImage;
 use ort::session::Session;
 use ort::value::TensorRef;
 
-use crate::inference::onnx::{Dim, ModelProto, ValueInfoProto};
-use crate::inference::{InferenceError, Runtime};
+use facemill_inference::onnx::{Dim, ModelProto, ValueInfoProto};
+use facemill_inference::{InferenceError, Runtime};
 
 const NAME: &str = "yunet.onnx";
 const STRIDES: [usize; 3] = [8, 16, 32];

@@ -41,10 +41,10 @@ def plant(tree):
         text = file.read_text()
         if text.count(found) != 1:
             raise SystemExit(f"plants.py: {name}: {text.count(found)} places in {path} are as it says, not one")
-        call = f'crate::source::planted("{name}")'
+        call = f'crate::planted("{name}")'
         file.write_text(text.replace(found, re.sub(r"\bBUG\b", call, replacement)))
     # Behind the imports and what follows them.
-    file = tree / "src/source/mod.rs"
+    file = tree / "src/source/lib.rs"
     file.write_text(file.read_text() + GUARD)
 
 
@@ -63,18 +63,21 @@ def copy(tree):
 
 
 def build(tree):
-    """Returns the program and its two test programs: unit tests and integration tests."""
+    """Returns the program, and the commands of the reader's unit tests and integration tests."""
     environment = {**os.environ, "CARGO_TARGET_DIR": str(tree / "target")}
     # The speed of the reader does not matter here. The integration tests bring the program along.
-    cargo = ["cargo", "--config", "profile.dev.package.facemill.opt-level=0"]
-    command = [*cargo, "test", "--no-run", "--lib", "--test", "integration", "--message-format", "json"]
+    cargo = ["cargo", "--config", "profile.dev.package.facemill-source.opt-level=0"]
+    packages = ["--package", "facemill-source", "--package", "facemill"]
+    command = [*cargo, "test", "--no-run", *packages, "--lib", "--test", "integration", "--message-format", "json"]
     done = subprocess.run(command, cwd=tree, env=environment, stdout=subprocess.PIPE, check=True)
     programs = {}
     for line in done.stdout.splitlines():
         message = json.loads(line)
         if message.get("executable") and message["profile"]["test"]:
             programs[message["target"]["name"]] = message["executable"]
-    return str(tree / "target/debug/facemill"), (programs["facemill"], programs["integration"])
+    return str(tree / "target/debug/facemill"), (
+        [programs["facemill_source"]], [programs["integration"], "source::", "source_rules::"],
+    )
 
 
 def failed_tests(program, tests, bug):
@@ -83,10 +86,10 @@ def failed_tests(program, tests, bug):
         **os.environ, VARIABLE: bug, "ORT_DISABLE_TELEMETRY": "1", "CARGO_BIN_EXE_facemill": program,
     }
     failed = set()
-    for executable in tests:
+    for command in tests:
         try:
             done = subprocess.run(
-                [executable, "source::", "source_rules::", "--test-threads", "2"],
+                [*command, "--test-threads", "2"],
                 cwd=reader.ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False,
             )
         except subprocess.TimeoutExpired:

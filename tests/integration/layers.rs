@@ -24,7 +24,7 @@ const LAYERS: &[&[&str]] = &[
     &["broker", "objects", "net", "source", "classifier"],
     &["vision"],
     &["inference", "redis", "sqlite", "telemetry"],
-    &["atomic_file", "tls", "config", "retry", "server_error", "error_chain", "memory"],
+    &["atomic_file", "tls", "retry", "server_error", "error_chain", "memory"],
     &["domain"],
 ];
 
@@ -57,6 +57,8 @@ type ItemPath = Vec<String>;
 struct File {
     name: String,
     module: ItemPath,
+    /// The folder of the crate: empty for `facemill`, else the name of a folder with a `lib.rs` of its own.
+    root: ItemPath,
     /// Modules with a file of their own that this file declares, with whether they are for tests only.
     children: BTreeMap<String, bool>,
     /// With line numbers.
@@ -67,12 +69,15 @@ struct File {
 }
 
 impl File {
-    /// Parses the file `name`, a path below `src`.
-    fn parse(name: &str, text: &str) -> Self {
+    /// Parses the file `name`, a path below `src`. `crates` are the folders with a `lib.rs` of their own.
+    fn parse(name: &str, text: &str, crates: &[&str]) -> Self {
+        let parts = |path: &str| path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+        let root = crates.iter().find(|root| name.strip_prefix(**root).is_some_and(|rest| rest.starts_with('/')));
         let stem = name.strip_suffix(".rs").unwrap();
-        let stem = stem.strip_suffix("/mod").unwrap_or(if stem == "lib" { "" } else { stem });
-        let module = stem.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
-        let mut file = Self { name: name.to_owned(), module, ..Self::default() };
+        let folder = stem.strip_suffix("/mod").or_else(|| stem.strip_suffix("/lib"));
+        let module = parts(folder.unwrap_or(if stem == "lib" { "" } else { stem }));
+        let root = parts(root.unwrap_or(&""));
+        let mut file = Self { name: name.to_owned(), module, root, ..Self::default() };
         let tokens = TokenStream::from_str(text).unwrap_or_else(|error| panic!("src/{name}: {error}"));
         let tokens: Vec<_> = tokens.into_iter().collect();
         file.declare_children(&tokens);
@@ -150,16 +155,17 @@ impl File {
         }
     }
 
-    /// The path from the root of the crate; nothing for a path into another crate.
+    /// The path from `src`; nothing for a path into a crate of others.
     fn absolute(&self, path: &[String], module: &[String]) -> Option<ItemPath> {
         let (first, mut rest) = path.split_first()?;
         let mut base = module.to_vec();
         match first.as_str() {
-            "crate" | "facemill" => base.clear(),
+            "crate" => base.clone_from(&self.root),
+            "facemill" => base.clear(),
             "self" => {}
             "super" => drop(base.pop()),
             child if module == self.module && self.children.contains_key(child) => base.push(child.to_owned()),
-            _ => return None,
+            other => base = vec![other.strip_prefix("facemill_")?.to_owned()],
         }
         while let Some((next, after)) = rest.split_first().filter(|(next, _)| *next == "super") {
             debug_assert_eq!(next, "super");
@@ -180,8 +186,10 @@ impl File {
 
     /// The modules from the outermost to the file itself.
     fn trail(&self) -> ItemPath {
-        let own =
-            if self.name == "lib.rs" || self.name.ends_with("/mod.rs") { Some("mod.rs".to_owned()) } else { None };
+        let own = match self.name.rsplit('/').next() {
+            Some("lib.rs" | "mod.rs") => Some("mod.rs".to_owned()),
+            _ => None,
+        };
         self.module.iter().cloned().chain(own).collect()
     }
 }
@@ -260,7 +268,8 @@ struct Files(BTreeMap<ItemPath, File>);
 
 impl Files {
     fn parse(sources: &[(String, String)]) -> Self {
-        let files = sources.iter().map(|(name, text)| File::parse(name, text));
+        let crates: Vec<_> = sources.iter().filter_map(|(name, _)| name.strip_suffix("/lib.rs")).collect();
+        let files = sources.iter().map(|(name, text)| File::parse(name, text, &crates));
         let mut files: BTreeMap<_, _> = files.map(|file| (file.module.clone(), file)).collect();
         let only_tests: Vec<ItemPath> = files
             .values()
@@ -389,6 +398,21 @@ mod checker {
             assert!(faults[0].starts_with("src/ledger/mod.rs:2: imports `pipeline"), "{faults:?}");
             assert!(faults[0].ends_with("`pipeline` is not in a layer below `ledger`"), "{faults:?}");
         }
+    }
+
+    #[test]
+    fn crates_of_the_workspace_are_modules_too() {
+        let check_vision = |text| {
+            check(&[
+                ("cli/mod.rs", ""),
+                ("domain/lib.rs", "pub struct Face;"),
+                ("vision/lib.rs", "mod align;"),
+                ("vision/align.rs", text),
+            ])
+        };
+        assert_eq!(check_vision("use facemill_domain::Face;\nuse image::RgbImage;"), [""; 0]);
+        assert_eq!(check_vision("use facemill_cli::Cli;").len(), 1, "a layer above");
+        assert_eq!(check_vision("use crate::Square;").len(), 1, "a circle with lib.rs");
     }
 
     #[test]

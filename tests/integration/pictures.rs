@@ -5,10 +5,10 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use facemill::config::Models;
 use facemill::domain::{
     Candidate, CauseCode, ContentHash, FacePolicy, Facts, ImageFormat, Original, Photo, RunName, Search,
 };
+use facemill::inference::Models;
 use facemill::memory::MemoryBudget;
 use facemill::objects::{ObjectKey, Objects};
 use facemill::pipeline::detect::{Detect, DetectSettings};

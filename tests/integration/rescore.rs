@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use facemill::archive::predictions::Predictions;
-use facemill::config::Models;
 use facemill::domain::{Crop, PhotoKey, RunName};
+use facemill::inference::Models;
 use facemill::ledger::Ledger;
 use facemill::ledger::sqlite::Sqlite;
 use facemill::objects::ObjectKey;

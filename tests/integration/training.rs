@@ -19,7 +19,8 @@ use facemill::training::random::Random;
 use facemill::vision::image::encode;
 use serde_json::{Value, json};
 
-use crate::classifier::{CROP, CUT, MIDDLE, SIDE, WHOLE, cropped, draw_portrait, facemill};
+use crate::classifier::facemill;
+use support::portraits::{CROP, CUT, MIDDLE, SIDE, WHOLE, cropped, draw_portrait};
 
 /// People in the run. Six of them are on the test side.
 pub const PEOPLE: u64 = 24;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::thread;
 
 use facemill::archive::landmark_references::LandmarkReferences;
-use facemill::config::Models;
 use facemill::domain::{
     Align, Candidate, CauseCode, ContentHash, FacePolicy, Facts, ImageFormat, Original, Photo, RunName, Search,
 };
+use facemill::inference::Models;
 use facemill::objects::{ObjectKey, Objects};
 use facemill::pipeline::crop::{Crop, CropSettings};
 use facemill::pipeline::detect::{Detect, DetectSettings};

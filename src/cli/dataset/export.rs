@@ -15,11 +15,12 @@ use crate::cli::settings::run_target::RunTargetArgs;
 use crate::dataset::selection::{Selection, select};
 use crate::domain::{ImageFormat, VersionName};
 use crate::export::{
-    Classes, Destination, ExportError, ExportFormat, ExportJob, ExportSettings, Exported, FaceSource, Light, Origin,
+    Classes, Destination, ExportError, ExportFormat, ExportJob, ExportSettings, Exported, FaceSource, Origin,
     RemovedFace, VersionMark, export, only_changes,
 };
 use crate::services::run_target::RunTarget;
 use crate::versions::{FrozenFaces, compare, header};
+use crate::vision::rescale::Light;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

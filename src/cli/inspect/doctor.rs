@@ -12,7 +12,7 @@ use crate::cli::output::{print_json, print_text};
 use crate::cli::settings::flags::ModelArgs;
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::cli::settings::servers::ServerArgs;
-use crate::config::Models;
+use crate::inference::Models;
 use crate::inference::Runtime;
 use crate::ledger::Ledger;
 use crate::net::{Fetcher, Rules};

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::cli::again::this_command;
 use crate::cli::failure::Failure;
@@ -10,7 +11,7 @@ use crate::cli::output::print_text;
 use crate::cli::process::Signals;
 use crate::cli::run;
 use crate::cli::settings::process_args::ProcessArgs;
-use crate::demo;
+use crate::demo::{self, host::WebHost};
 use crate::net::Rules;
 use crate::retry::{ATTEMPTS, Waits};
 use crate::source::{self, Input};
@@ -51,7 +52,7 @@ pub fn run(mut args: Args) -> Result<ExitCode, Failure> {
             max_memory: settings.rules.max_memory,
             per_host: settings.rules.per_host,
             max_requests: settings.rules.max_requests,
-            ..demo.rules
+            ..rules(&demo.host)
         };
         let candidates = source::candidates(&Input::File(demo.dump.clone()), &source::Options::default(), &mut |_| ())
             .map_err(Failure::broken)?;
@@ -76,4 +77,19 @@ async fn serve(args: &Args, address: SocketAddr) -> Result<ExitCode, Failure> {
     signals.shutdown.cancelled().await;
     demo.host.stop().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Rules that resolve the demonstration's names to its host, and allow no other private address. Short time limits and no
+/// spacing, since the host is local. All others are the defaults.
+fn rules(host: &WebHost) -> Rules {
+    Rules {
+        hosts: demo::scene::HOSTS.into_iter().map(|name| (name.to_owned(), host.address())).collect(),
+        allowed: [host.address()].into(),
+        spacing: Duration::ZERO,
+        connect: Duration::from_secs(2),
+        first_byte: Duration::from_secs(2),
+        idle: Duration::from_secs(2),
+        total: Duration::from_secs(6),
+        ..Rules::default()
+    }
 }

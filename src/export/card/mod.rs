@@ -7,11 +7,12 @@ mod sheets;
 use std::collections::BTreeMap;
 
 use super::entry::Entry;
-use super::settings::{ExportSettings, Light, Origin, VersionMark};
+use super::settings::{ExportSettings, Origin, VersionMark};
 use crate::dataset::balance::{Balance, BalanceCounter, BalanceShare, BalancedFace, Grouping};
 use crate::dataset::quality_histogram::QualityHistogram;
 use crate::dataset::selection::Selection;
 use crate::domain::RunName;
+use crate::vision::rescale::Light;
 
 pub use page::THUMBNAIL;
 use sheets::SheetPicker;

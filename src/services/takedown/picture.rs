@@ -1,7 +1,7 @@
 //! What a picture at hand has in common with the photos of a run: the hash of its bytes, and the fingerprint of its crop.
 
-use crate::config::Models;
 use crate::domain::{ContentHash, Fingerprint};
+use crate::inference::Models;
 use crate::pipeline::run_shapes::{CropSettings, DetectSettings};
 use crate::vision::detector::{Detector, OpenError};
 use crate::vision::image::{self, DecodeError, Limits};

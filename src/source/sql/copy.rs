@@ -370,7 +370,7 @@ fn unescape_text(field: &[u8], charset: CharacterSet) -> Cow<'_, [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::mapping::Role;
+    use crate::mapping::Role;
 
     #[test]
     fn copy_fields_are_unescaped() {

@@ -486,7 +486,7 @@ fn stored<'t>(
     let name = || format!("{role}.{}", role.columns()[slot]);
     let numbered = || format!("the database numbers the rows by {}; {DUMP_ANEW}", name());
     let hex = |bytes: &[u8]| {
-        let mut digits = crate::domain::hash::hex(bytes);
+        let mut digits = facemill_domain::hash::hex(bytes);
         if kind.class == TypeClass::FixedBinary && digits.len() < 2 * kind.length.min(255) {
             digits.push_str(&"0".repeat(2 * kind.length.min(255) - digits.len()));
         }

@@ -549,7 +549,7 @@ pub fn is_word(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::stream::{Progress, ReadMeter};
+    use crate::stream::{Progress, ReadMeter};
 
     fn tokens(dialect: Dialect, text: &str) -> Result<(Vec<Token>, bool), SourceError> {
         let mut quiet = |_: Progress| {};

@@ -8,7 +8,7 @@ use moxcms::{ColorProfile, DataColorSpace, Layout, ProfileText, RenderingIntent,
 
 use super::colour_space::ColourSpace;
 use super::decoded::{Colours, MAX_PROFILE, Samples};
-use crate::domain::Decoding;
+use facemill_domain::Decoding;
 
 /// Pixels that are converted at a time.
 const CHUNK: usize = 1 << 14;
@@ -195,8 +195,8 @@ mod tests {
     use image::Rgb;
 
     use super::*;
-    use crate::domain::ImageFormat;
-    use crate::vision::image::{Header, Limits, encode};
+    use crate::image::{Header, Limits, encode};
+    use facemill_domain::ImageFormat;
 
     /// Smooth colours of medium saturation.
     fn picture() -> RgbImage {

@@ -4,7 +4,7 @@ use image::RgbImage;
 
 use super::colour_space::ColourSpace;
 use super::error::DecodeError;
-use crate::domain::Decoding;
+use facemill_domain::Decoding;
 
 /// The largest share of rows that a damaged file may lack.
 pub const MAX_MISSING_ROWS: f64 = 0.01;

@@ -3,7 +3,7 @@
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder, RgbImage};
 
-use crate::domain::ImageFormat;
+use facemill_domain::ImageFormat;
 
 /// The chunk sRGB with its length, perceptual intent and checksum (PNG, 11.3.2.5). It follows the header.
 const SRGB_CHUNK: [u8; 13] = *b"\0\0\0\x01sRGB\0\xae\xce\x1c\xe9";

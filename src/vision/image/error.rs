@@ -1,6 +1,6 @@
 //! Limits for untrusted images, and why an image is not decoded.
 
-use crate::domain::CauseCode;
+use facemill_domain::CauseCode;
 
 /// Limits for untrusted images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

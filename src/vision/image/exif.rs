@@ -5,7 +5,7 @@
 
 use image::metadata::Orientation;
 
-use crate::domain::ImageFormat;
+use facemill_domain::ImageFormat;
 
 /// The orientation of an image file.
 pub fn orientation(bytes: &[u8], format: ImageFormat) -> Orientation {

@@ -13,7 +13,7 @@ use super::colour;
 use super::decoded::{Colours, Decoded, MAX_PROFILE, Samples, check_rows};
 use super::error::{DecodeError, Limits};
 use super::library;
-use crate::domain::{Decoding, ImageFormat};
+use facemill_domain::{Decoding, ImageFormat};
 
 const FORMAT: &str = "jpg";
 

@@ -63,7 +63,7 @@ mod tests {
 
     use super::super::{encode, encode_preview};
     use super::*;
-    use crate::domain::ImageFormat;
+    use facemill_domain::ImageFormat;
 
     #[test]
     fn the_quality_of_an_encoder_is_found() {

@@ -9,7 +9,7 @@ use image::{ColorType, DynamicImage, ImageDecoder, ImageReader, RgbImage};
 use super::decoded::{Decoded, MAX_MISSING_ROWS, Samples, check_rows, on_white};
 use super::error::{DecodeError, Limits};
 use super::gif;
-use crate::domain::ImageFormat;
+use facemill_domain::ImageFormat;
 
 /// Decodes the first frame. A file without its end is taken if it lacks no more than a hundredth of its rows.
 ///

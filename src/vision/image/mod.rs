@@ -22,7 +22,7 @@ pub use encode::{EncodeError, encode, encode_preview};
 pub use error::{DecodeError, Limits};
 pub use jpeg_quality::jpeg_quality;
 
-use crate::domain::{Decoding, ImageFormat, unsupported_format};
+use facemill_domain::{Decoding, ImageFormat, unsupported_format};
 
 /// Decodes the first frame of an image: upright, with white behind transparent pixels, and with its colours converted to
 /// sRGB. Files with small faults are taken.
@@ -248,7 +248,7 @@ mod tests {
     fn formats_that_are_not_read_have_a_cause_of_their_own() {
         for (bytes, name) in [(&b"\xff\x0a\xfa\x01\0"[..], "JPEG XL"), (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000")] {
             let error = decode(bytes, Limits::default()).unwrap_err();
-            assert_eq!(error.code(), crate::domain::CauseCode::UnsupportedFormat);
+            assert_eq!(error.code(), facemill_domain::CauseCode::UnsupportedFormat);
             assert!(error.to_string().contains(name), "{error}");
         }
     }

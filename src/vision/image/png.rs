@@ -10,7 +10,7 @@ use png::{ColorType, DecodeOptions, Decoder, DecodingError, Transformations};
 use super::colour_space::{ColourSpace, Curve};
 use super::decoded::{Colours, Decoded, MAX_PROFILE, Samples, check_rows, on_white};
 use super::error::{DecodeError, Limits};
-use crate::domain::Decoding;
+use facemill_domain::Decoding;
 
 const FORMAT: &str = "png";
 /// Bytes that the decoder may take for a few rows and for chunks such as eXIf.
@@ -287,7 +287,7 @@ mod tests {
     use image::{DynamicImage, ImageFormat};
 
     use super::*;
-    use crate::vision::test_pictures;
+    use crate::test_pictures;
 
     fn noise() -> RgbImage {
         test_pictures::noise(64, 400)

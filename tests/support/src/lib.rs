@@ -6,6 +6,7 @@ pub mod curation;
 pub mod faces;
 pub mod failpoints;
 pub mod objects;
+pub mod portraits;
 pub mod reference;
 pub mod servers;
 pub mod synthetic;

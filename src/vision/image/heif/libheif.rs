@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use libloading::Library;
 
-use crate::vision::image::decoded::on_white;
+use crate::image::decoded::on_white;
 
 /// Looked up in the library folders of the system.
 const NAME: &str = "libheif.so.1";

@@ -12,7 +12,7 @@ use image::RgbImage;
 
 use super::decoded::{Decoded, MAX_MISSING_ROWS, Samples};
 use super::error::{DecodeError, Limits};
-use crate::domain::ImageFormat;
+use facemill_domain::ImageFormat;
 use libheif::{Failure, Libheif};
 use plan::{Plan, undecodable, unsupported};
 
@@ -87,8 +87,8 @@ mod tests {
 
     use super::fixture::{Item, av1, boxed, colours, file, grid, hevc, hevc_10_bits};
     use super::*;
-    use crate::domain::{CauseCode, Decoding};
-    use crate::vision::image::{Header, decode as decode_any};
+    use crate::image::{Header, decode as decode_any};
+    use facemill_domain::{CauseCode, Decoding};
 
     /// What the samples show.
     fn picture(width: u32, height: u32) -> RgbImage {

@@ -8,10 +8,10 @@ use std::collections::HashMap;
 use super::boxes::number;
 use super::coded::Coded;
 use super::items::{ItemData, Items};
-use crate::domain::ImageFormat;
-use crate::vision::image::colour_space::ColourSpace;
-use crate::vision::image::decoded::Colours;
-use crate::vision::image::error::{DecodeError, Limits};
+use crate::image::colour_space::ColourSpace;
+use crate::image::decoded::Colours;
+use crate::image::error::{DecodeError, Limits};
+use facemill_domain::ImageFormat;
 
 /// An image in a photo has at most an alpha channel, and is made of tiles.
 const MAX_DEPTH: u32 = 3;

@@ -17,6 +17,8 @@
 //!
 //! A dump is read once, front to back. Memory does not grow with the tables that the query does not use.
 
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout))]
+
 mod asked;
 mod candidates;
 mod charset;
@@ -60,9 +62,9 @@ pub use stream::Progress;
 pub use table_columns::COLUMNS;
 pub use warnings::Warnings;
 
-use crate::domain::{Candidate, Id};
 use candidates::CandidateBuilder;
 use compare::Comparer;
+use facemill_domain::{Candidate, Id};
 use input::OpenedDump;
 use judgements::Judgements;
 use pg_restore::{Archive, PgRestore};

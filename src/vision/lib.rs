@@ -1,5 +1,7 @@
 //! Image processing: decoding, face detection, alignment, crops, quality measures, embeddings.
 
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout))]
+
 pub mod align;
 pub mod detector;
 pub mod dlib;
@@ -14,6 +16,7 @@ pub mod pose;
 pub mod preview;
 pub mod quality;
 pub mod resample;
+pub use facemill_rescale as rescale;
 #[cfg(test)]
 mod test_pictures;
 pub mod yunet;

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const SOURCE: &str = "src/vision/native/hog.cpp";
-const DETECTOR_SOURCE: &str = "src/vision/native/detector.cpp";
+const SOURCE: &str = "hog.cpp";
+const DETECTOR_SOURCE: &str = "detector.cpp";
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

@@ -7,6 +7,8 @@
 //! - [`features`]: features of crops; [`crop_threads`]: reads crops while several threads work on them
 //! - [`feature_store`]: features by crop in a file of this machine, up to a bound
 
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout))]
+
 pub mod backbone;
 pub mod crop_threads;
 pub mod feature_store;

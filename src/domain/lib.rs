@@ -3,6 +3,8 @@
 //! Everything that travels between stages, or is written for the user, is defined here once. This module imports no
 //! other module of the program.
 
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout))]
+
 pub mod calendar;
 mod cause;
 pub mod clock;
@@ -13,7 +15,7 @@ pub mod hash;
 mod id;
 mod image;
 mod message;
-pub(crate) mod named;
+pub mod named;
 mod person;
 mod photo;
 pub mod photo_url;

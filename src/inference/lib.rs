@@ -1,5 +1,7 @@
 //! onnxruntime, loaded once per process, and reading and writing of ONNX files.
 
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout))]
+
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -8,7 +10,10 @@ use ort::logging::LogLevel;
 use ort::session::Session;
 
 pub mod file_hash;
+mod models;
 pub mod onnx;
+
+pub use models::Models;
 
 /// Disables the telemetry of onnxruntime.
 ///
@@ -103,7 +108,7 @@ mod tests {
 
     use super::onnx::{self, AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
     use super::*;
-    use crate::config::Models;
+    use crate::Models;
 
     fn runtime() -> Runtime {
         let models = Models::find(std::env::var_os(Models::ENV).map(PathBuf::from));

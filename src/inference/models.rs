@@ -1,4 +1,4 @@
-//! Settings that several commands share.
+//! Where the models are.
 
 use std::path::{Path, PathBuf};
 

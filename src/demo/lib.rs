@@ -1,14 +1,14 @@
 //! A self-contained demonstration: a dump, and a host that serves its photos, some of them with faults.
 
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout))]
+
 pub mod dump;
 pub mod host;
 pub mod scene;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use std::{fs, io};
 
-use crate::net::Rules;
 use host::WebHost;
 use scene::{Scene, SceneError};
 
@@ -16,8 +16,6 @@ use scene::{Scene, SceneError};
 pub struct Demo {
     pub host: WebHost,
     pub dump: PathBuf,
-    /// Fetch rules that resolve the demonstration's names to its host and allow no other private address.
-    pub rules: Rules,
     /// Candidates in the dump.
     pub candidates: usize,
 }
@@ -55,20 +53,5 @@ pub async fn prepare_at(photos: &Path, out: &Path, listen: &str) -> Result<Demo,
     };
     let dump = write("demo.sql", text)?;
     write("truth.tsv", truth)?;
-    let rules = rules(&host);
-    Ok(Demo { host, dump, rules, candidates })
-}
-
-/// Short time limits and no spacing, since the host is local. All other rules are the defaults.
-fn rules(host: &WebHost) -> Rules {
-    Rules {
-        hosts: scene::HOSTS.into_iter().map(|name| (name.to_owned(), host.address())).collect(),
-        allowed: [host.address()].into(),
-        spacing: Duration::ZERO,
-        connect: Duration::from_secs(2),
-        first_byte: Duration::from_secs(2),
-        idle: Duration::from_secs(2),
-        total: Duration::from_secs(6),
-        ..Rules::default()
-    }
+    Ok(Demo { host, dump, candidates })
 }

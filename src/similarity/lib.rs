@@ -7,6 +7,8 @@
 //!
 //! Both keep disjoint sets (`parents.rs`). None of them knows pictures or stores.
 
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout))]
+
 pub mod groups;
 pub mod identities;
 pub mod likeness;
