@@ -12,8 +12,7 @@ use std::process::{Command, ExitCode};
 
 use facemill::classifier::model::{self, Input, ModelFile};
 use facemill::domain::{Align, FacePolicy, ImageFormat, Search};
-use facemill::inference::Models;
-use facemill::inference::Runtime;
+use facemill::inference::{Models, Runtime};
 use facemill::pipeline::measures::{self, CropFacts};
 use facemill::vision::detector::Detector;
 use facemill::vision::image::{Limits, decode, encode, jpeg_quality};

@@ -79,8 +79,7 @@ mod tests {
 
     use super::*;
     use facemill_domain::ContentHash;
-    use facemill_inference::Models;
-    use facemill_inference::Runtime;
+    use facemill_inference::{Models, Runtime};
 
     fn models() -> Models {
         Models::find(std::env::var_os(Models::ENV).map(PathBuf::from))
@@ -97,7 +96,7 @@ mod tests {
 
     #[test]
     fn the_file_matches_its_pin() {
-        let pins = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/pins.json");
+        let pins = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/pins.json");
         let pins: serde_json::Value = serde_json::from_slice(&std::fs::read(pins).unwrap()).unwrap();
         let members = pins.as_array().unwrap().iter().flat_map(|pin| pin["members"].as_array().unwrap());
         let pin = members.into_iter().find(|member| member["to"] == "models/efficientnet-lite0.onnx").unwrap();

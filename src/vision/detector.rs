@@ -10,8 +10,7 @@ use super::landmarks::{Grey, LandmarkError, LandmarkModel};
 use super::resample::{BorderMode, Rect, reduce, resize, warp};
 use super::yunet::{self, Detection, Yunet};
 use facemill_domain::{CauseCode, Face, FacePolicy, Landmarks, Search};
-use facemill_inference::Models;
-use facemill_inference::{InferenceError, Runtime};
+use facemill_inference::{InferenceError, Models, Runtime};
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {

@@ -340,7 +340,7 @@ mod tests {
     fn the_landmarks_are_those_of_dlib() {
         let model = LandmarkModel::open(&model_file()).unwrap();
         let dlib = Landmarker::open(&model_file()).unwrap();
-        let photos = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/photos");
+        let photos = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/photos");
         let (mut points, mut same) = (0, 0);
         for name in ["obama.jpg", "biden.jpg", "astronaut.png", "coffee.png"] {
             let picture = resize(&image::open(photos.join(name)).unwrap().into_rgb8(), 300, 400, FilterType::Triangle);

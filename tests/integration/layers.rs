@@ -59,6 +59,8 @@ struct File {
     module: ItemPath,
     /// The folder of the crate: empty for `facemill`, else the name of a folder with a `lib.rs` of its own.
     root: ItemPath,
+    /// The folders of all crates.
+    crates: Vec<ItemPath>,
     /// Modules with a file of their own that this file declares, with whether they are for tests only.
     children: BTreeMap<String, bool>,
     /// With line numbers.
@@ -71,13 +73,16 @@ struct File {
 impl File {
     /// Parses the file `name`, a path below `src`. `crates` are the folders with a `lib.rs` of their own.
     fn parse(name: &str, text: &str, crates: &[&str]) -> Self {
-        let parts = |path: &str| path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
-        let root = crates.iter().find(|root| name.strip_prefix(**root).is_some_and(|rest| rest.starts_with('/')));
+        let parts =
+            |path: &str| path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect::<ItemPath>();
+        let within = |root: &&&str| name.strip_prefix(**root).is_some_and(|rest| rest.starts_with('/'));
+        let root = crates.iter().filter(within).max_by_key(|root| root.len());
         let stem = name.strip_suffix(".rs").unwrap();
         let folder = stem.strip_suffix("/mod").or_else(|| stem.strip_suffix("/lib"));
         let module = parts(folder.unwrap_or(if stem == "lib" { "" } else { stem }));
         let root = parts(root.unwrap_or(&""));
-        let mut file = Self { name: name.to_owned(), module, root, ..Self::default() };
+        let crates = crates.iter().map(|root| parts(root)).collect();
+        let mut file = Self { name: name.to_owned(), module, root, crates, ..Self::default() };
         let tokens = TokenStream::from_str(text).unwrap_or_else(|error| panic!("src/{name}: {error}"));
         let tokens: Vec<_> = tokens.into_iter().collect();
         file.declare_children(&tokens);
@@ -165,7 +170,10 @@ impl File {
             "self" => {}
             "super" => drop(base.pop()),
             child if module == self.module && self.children.contains_key(child) => base.push(child.to_owned()),
-            other => base = vec![other.strip_prefix("facemill_")?.to_owned()],
+            other => {
+                let name = other.strip_prefix("facemill_")?;
+                base.clone_from(self.crates.iter().find(|folder| folder.last().is_some_and(|last| last == name))?);
+            }
         }
         while let Some((next, after)) = rest.split_first().filter(|(next, _)| *next == "super") {
             debug_assert_eq!(next, "super");
@@ -404,13 +412,21 @@ mod checker {
     fn crates_of_the_workspace_are_modules_too() {
         let check_vision = |text| {
             check(&[
-                ("cli/mod.rs", ""),
+                ("cli/lib.rs", ""),
                 ("domain/lib.rs", "pub struct Face;"),
-                ("vision/lib.rs", "mod align;"),
+                (
+                    "vision/lib.rs",
+                    "mod align;\npub use facemill_rescale as rescale;\nuse align::cut;\npub struct Square;",
+                ),
+                ("vision/rescale/lib.rs", "mod light;\nuse crate::light::Light;"),
+                ("vision/rescale/light.rs", ""),
                 ("vision/align.rs", text),
             ])
         };
-        assert_eq!(check_vision("use facemill_domain::Face;\nuse image::RgbImage;"), [""; 0]);
+        assert_eq!(
+            check_vision("use facemill_domain::Face;\nuse facemill_rescale::shrunk;\nuse image::RgbImage;"),
+            [""; 0]
+        );
         assert_eq!(check_vision("use facemill_cli::Cli;").len(), 1, "a layer above");
         assert_eq!(check_vision("use crate::Square;").len(), 1, "a circle with lib.rs");
     }
