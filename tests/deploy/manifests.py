@@ -176,23 +176,28 @@ def matches(selector, labels):
 def schemas(cluster):
     """Each object is valid for all supported versions of Kubernetes, or for KEDA."""
     for item in cluster.items:
-        if item["apiVersion"].startswith("keda.sh/"):
-            if item["kind"] not in KEDA["$defs"]:
-                yield f"{name_of(item)}: KEDA has no such kind"
-                continue
-            schema = {**KEDA, "$ref": f"#/$defs/{item['kind']}"}
-            for error in jsonschema.Draft202012Validator(schema).iter_errors(item):
-                yield f"{name_of(item)}: {error.json_path}: {error.message}"
-            continue
-        for version in VERSIONS:
-            try:
-                kubernetes_validate.validate(item, version, strict=True)
-            except kubernetes_validate.ValidationError as error:
-                yield f"{name_of(item)}: {'.'.join(map(str, error.path))}: {error.message} (Kubernetes {version})"
-                break
-            except kubernetes_validate.utils.SchemaNotFoundError as error:
-                yield f"{name_of(item)}: {error.message}"
-                break
+        yield from schema_faults(json.dumps(item))
+
+
+# Validation takes most of the time of a check, and the tests check the same objects again and again.
+@functools.lru_cache(None)
+def schema_faults(text):
+    """The faults of one object, given as JSON."""
+    item = json.loads(text)
+    if item["apiVersion"].startswith("keda.sh/"):
+        if item["kind"] not in KEDA["$defs"]:
+            return [f"{name_of(item)}: KEDA has no such kind"]
+        schema = {**KEDA, "$ref": f"#/$defs/{item['kind']}"}
+        errors = jsonschema.Draft202012Validator(schema).iter_errors(item)
+        return [f"{name_of(item)}: {error.json_path}: {error.message}" for error in errors]
+    for version in VERSIONS:
+        try:
+            kubernetes_validate.validate(item, version, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            return [f"{name_of(item)}: {'.'.join(map(str, error.path))}: {error.message} (Kubernetes {version})"]
+        except kubernetes_validate.utils.SchemaNotFoundError as error:
+            return [f"{name_of(item)}: {error.message}"]
+    return []
 
 
 def namespaces(cluster):

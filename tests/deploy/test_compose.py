@@ -101,7 +101,7 @@ class Dockerfile(unittest.TestCase):
         self.assertEqual((oldest, image), (pinned.rsplit(".", 1)[0],) * 2)
 
     def test_every_model_is_copied(self):
-        config = (ROOT / "src/config.rs").read_text(encoding="utf-8")
+        config = (ROOT / "src/inference/models.rs").read_text(encoding="utf-8")
         names = re.findall(r'"([\w-]+\.(?:dat|onnx|pth|so))"', config)
         self.assertGreaterEqual(len(names), 5)
         for name in names:
