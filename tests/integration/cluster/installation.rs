@@ -91,6 +91,8 @@ impl Installation {
                 return status;
             }
             assert!(began.elapsed() < PATIENCE, "timeout: {what}: {status:#}");
+            // The workers give no signal, so this polls. Without a pause the commands would take the workers' CPU.
+            std::thread::sleep(Duration::from_millis(100));
         }
     }
 }
