@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::keys;
 use crate::net::Rules;
 use crate::net::host_limiter::{FIRST_WAIT, Feedback, HostLimiter, LONGEST_WAIT, Lease, LeaseDecision, Unavailable};
-use crate::net::host_rules::{HostTable, Pace};
+use crate::net::host_rules::{Pace, Paces};
 use crate::redis::RedisClient;
 
 static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/acquire.lua")));
@@ -25,9 +25,7 @@ static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("sc
 #[derive(Debug, Clone)]
 pub struct LeaseLimits {
     /// The most leases of a host at a time, and the time between the starts of two requests.
-    pub usual_pace: Pace,
-    /// Hosts with another pace.
-    pub host_rules: HostTable,
+    pub paces: Paces,
     /// A lease that is not released expires after this time.
     pub lease_time: Duration,
     /// A process shares a host for this long after its last request for a lease.
@@ -42,8 +40,7 @@ impl LeaseLimits {
 
     pub fn new(rules: &Rules) -> Self {
         Self {
-            usual_pace: rules.usual_pace(),
-            host_rules: rules.host_rules.clone(),
+            paces: rules.paces(),
             lease_time: rules.total + Self::SLACK,
             sharing: Duration::from_secs(60),
             memory: Duration::from_secs(3600),
@@ -90,7 +87,7 @@ impl HostLimiter for RedisHostLimiter {
         let prefix = self.redis.prefix();
         let names = [keys::host(prefix, host), keys::leases(prefix, host), keys::processes(prefix, host)];
         let lease = format!("{}/{}", self.process, self.next_lease.fetch_add(1, Ordering::Relaxed));
-        let Pace { per_host, spacing } = self.limits.host_rules.pace(host, self.limits.usual_pace);
+        let Pace { per_host, spacing } = self.limits.paces.of(host);
         let arguments = [
             self.process.as_bytes().to_vec(),
             lease.as_bytes().to_vec(),

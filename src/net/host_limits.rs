@@ -46,7 +46,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::host::{Host, QueuePlace, times};
 use super::host_limiter::{Feedback, HostLimiter, Lease, LeaseDecision};
-use super::host_rules::{HostTable, Pace};
+use super::host_rules::Paces;
 use super::rules::Rules;
 use crate::retry::TIERS;
 
@@ -79,8 +79,7 @@ pub struct HostLimits {
 }
 
 struct HostLimitSettings {
-    usual_pace: Pace,
-    host_rules: HostTable,
+    paces: Paces,
     queue_timeout: Duration,
     max_requests: usize,
     /// Photos that the process is given at the same time.
@@ -122,8 +121,7 @@ impl HostLimits {
     pub fn new(rules: &Rules) -> Self {
         let max_requests = rules.max_requests.clamp(1, Semaphore::MAX_PERMITS);
         let settings = HostLimitSettings {
-            usual_pace: rules.usual_pace(),
-            host_rules: rules.host_rules.clone(),
+            paces: rules.paces(),
             queue_timeout: rules.queue_timeout,
             max_requests,
             prefetch: rules.prefetch(),
@@ -264,7 +262,7 @@ impl HostLimits {
         if hosts.len() >= MAX_HOSTS {
             evict(&mut hosts);
         }
-        let mut pace = self.settings.host_rules.pace(name, self.settings.usual_pace);
+        let mut pace = self.settings.paces.of(name);
         pace.per_host = pace.per_host.clamp(1, self.settings.max_requests);
         let host = Arc::new(Host::new(name, pace));
         hosts.insert(name.into(), Arc::clone(&host));

@@ -49,12 +49,6 @@ impl HostTable {
         self.0.get(host).or_else(|| above.into_iter().find_map(|name| self.0.get(&name)))
     }
 
-    /// The pace of a host. `usual`: that of hosts without rules.
-    pub fn pace(&self, host: &str, usual: Pace) -> Pace {
-        let Some(rules) = self.get(host) else { return usual };
-        Pace { per_host: rules.per_host.unwrap_or(usual.per_host), spacing: rules.spacing.unwrap_or(usual.spacing) }
-    }
-
     /// The headers that a request for the URL carries.
     pub fn headers(&self, url: &Url) -> Option<&HeaderMap> {
         let rules = self.get(url.host_str()?)?;
@@ -64,6 +58,22 @@ impl HostTable {
     /// The most requests at the same time that any of the hosts gets.
     pub fn max_per_host(&self) -> Option<usize> {
         self.0.values().filter_map(|rules| rules.per_host).max()
+    }
+}
+
+/// The pace of every host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Paces {
+    /// That of hosts without rules.
+    pub usual: Pace,
+    pub hosts: HostTable,
+}
+
+impl Paces {
+    pub fn of(&self, host: &str) -> Pace {
+        let Pace { per_host, spacing } = self.usual;
+        let Some(rules) = self.hosts.get(host) else { return self.usual };
+        Pace { per_host: rules.per_host.unwrap_or(per_host), spacing: rules.spacing.unwrap_or(spacing) }
     }
 }
 
@@ -89,8 +99,10 @@ mod tests {
             ("*.photos.example", None, Some(0)),
             ("*.cdn.photos.example", Some(8), None),
         ]);
+        assert_eq!(table.max_per_host(), Some(64));
+        let paces = Paces { usual: USUAL, hosts: table };
         let pace = |host| {
-            let Pace { per_host, spacing } = table.pace(host, USUAL);
+            let Pace { per_host, spacing } = paces.of(host);
             (per_host, spacing.as_millis())
         };
         assert_eq!(pace("photos.example"), (64, 50));
@@ -98,9 +110,8 @@ mod tests {
         assert_eq!(pace("b.a.photos.example"), (4, 0));
         assert_eq!(pace("a.cdn.photos.example"), (8, 50));
         for other in ["example", "nophotos.example", "photos.example.org", "photos.example.", ""] {
-            assert_eq!(table.pace(other, USUAL), USUAL, "{other}");
+            assert_eq!(paces.of(other), USUAL, "{other}");
         }
-        assert_eq!(table.max_per_host(), Some(64));
     }
 
     #[test]

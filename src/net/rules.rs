@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::address;
-use super::host_rules::{HostTable, Pace};
+use super::host_rules::{HostTable, Pace, Paces};
 
 /// The limits of a download, with careful defaults. All downloads together take at most 1.5 times `max_memory` of
 /// memory; a photo in the queue of its host takes almost none.
@@ -94,9 +94,10 @@ impl Rules {
         }
     }
 
-    /// The pace of hosts without rules of their own.
-    pub fn usual_pace(&self) -> Pace {
-        Pace { per_host: self.per_host, spacing: self.spacing }
+    /// The pace of every host.
+    pub fn paces(&self) -> Paces {
+        let usual = Pace { per_host: self.per_host, spacing: self.spacing };
+        Paces { usual, hosts: self.host_rules.clone() }
     }
 
     /// How many photos a fetcher is given at the same time. With fewer, photos in the queue of one host would block

@@ -327,6 +327,6 @@ mod tests {
         assert_eq!((stages.attempts, &stages.waits), (worker.attempts, &worker.waits));
         let settings = stages.settings(1, Vec::new()).unwrap();
         assert_eq!((settings.rules.max_bytes, settings.rules.max_memory), (rules.max_bytes, rules.max_memory));
-        assert_eq!(settings.rules.usual_pace(), rules.usual_pace());
+        assert_eq!(settings.rules.paces(), rules.paces());
     }
 }
