@@ -86,6 +86,8 @@ pub struct Selection {
     pub beyond_label_limit: u64,
     /// Beyond the limit of their identity.
     pub beyond_identity_limit: u64,
+    /// Behind the wanted number in the order of the selection.
+    pub beyond_number: u64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +107,12 @@ pub enum SelectionError {
 }
 
 impl Selection {
+    /// Faces that were taken or left out.
+    fn seen(&self) -> u64 {
+        let capped = self.beyond_label_limit + self.beyond_identity_limit;
+        self.faces.len() as u64 + self.too_small + self.copies + self.duplicates + capped
+    }
+
     /// The names of the labels, sorted: the position of a name is its class.
     pub fn labels(&self) -> Vec<&str> {
         let names: BTreeSet<&str> = self.faces.iter().map(|face| face.label.as_str()).collect();
@@ -170,6 +178,7 @@ pub fn select(index: &Index, settings: &SelectionSettings) -> Result<Selection, 
     let most = settings.number.unwrap_or(usize::MAX);
     for found in index.selectable(&sized, settings.order, threshold)? {
         if selection.faces.len() >= most {
+            selection.beyond_number = matching.saturating_sub(selection.seen());
             break;
         }
         let (face, identity) = found?;

@@ -262,7 +262,11 @@ async fn which_faces_are_exported_follows_from_the_flags() {
         let line = |line: &str| serde_json::from_str::<Value>(line).unwrap()["label"].as_str().unwrap().to_owned();
         manifest.lines().skip(1).map(line).collect()
     };
-    assert_eq!(export("ten", &["--num", "10"])["faces"], 10);
+    let ten = export("ten", &["--num", "10"]);
+    let seen = 10 + ten["copies"].as_u64().unwrap() + ten["duplicates"].as_u64().unwrap();
+    assert_eq!((&ten["faces"], &ten["beyond_number"]), (&10.into(), &(40 - seen).into()), "{ten}");
+    let card = std::fs::read_to_string(folder.path().join("ten/README.md")).unwrap();
+    assert!(card.contains("left out: behind the first 10 by "), "{card}");
     let capped = export("capped", &["--max-per-label", "1"]);
     let mut once = labels("capped");
     let count = once.len();

@@ -216,7 +216,7 @@ fn summary(exported: &Exported, selection: &Selection, removed: Option<&[Removed
         "to": exported.to, "manifest": exported.manifest, "faces": exported.faces, "labels": exported.labels,
         "already_there": exported.already_there, "matching": selection.matching, "too_small": selection.too_small,
         "copies": selection.copies, "duplicates": selection.duplicates, "beyond_label_limit": selection.beyond_label_limit,
-        "beyond_identity_limit": selection.beyond_identity_limit,
+        "beyond_identity_limit": selection.beyond_identity_limit, "beyond_number": selection.beyond_number,
     });
     if let Some(removed) = removed {
         summary["removed"] = removed.len().into();
@@ -234,6 +234,7 @@ fn text(args: &Args, exported: &Exported, selection: &Selection, removed: Option
         (selection.duplicates, "near-duplicates of a better crop".to_owned()),
         (selection.beyond_label_limit, "beyond the limit of their label".to_owned()),
         (selection.beyond_identity_limit, "beyond the limit of their identity".to_owned()),
+        (selection.beyond_number, "more than --num asks for".to_owned()),
     ];
     for (count, why) in left_out.into_iter().filter(|(count, _)| *count > 0) {
         text.push_str(&format!("left out: {count}, {why}\n"));

@@ -172,7 +172,7 @@ fn description(header: &VersionHeader) -> String {
     };
     rows.push(("verdicts", counted(&counts.by_verdict)));
     rows.push(("alignment", counted(&counts.by_alignment)));
-    rows.push(("threshold", header.threshold.to_string()));
+    rows.push(("threshold", format!("{:.4}", header.threshold)));
     if let Some(model) = header.model_sha256 {
         rows.push(("classifier", model.to_string()));
     }

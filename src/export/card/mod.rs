@@ -100,6 +100,12 @@ fn facts(settings: &ExportSettings, selection: &Selection) -> Vec<(String, Strin
             let query = wanted.query.to_string();
             add("query", if query.is_empty() { "none: all faces".to_owned() } else { query });
             add("faces that fulfil it", selection.matching.to_string());
+            if let Some(number) = wanted.number {
+                add(
+                    &format!("left out: behind the first {number} by {}", wanted.sort),
+                    selection.beyond_number.to_string(),
+                );
+            }
         }
         Origin::Version { version: VersionMark { name, digest }, since } => {
             add("version", name.to_string());
