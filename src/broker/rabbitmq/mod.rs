@@ -158,6 +158,9 @@ impl Broker for RabbitMq {
 
     /// Connects, declares the topology, and checks the permissions. Publishes nothing.
     async fn check(&self) -> Result<(), BrokerError> {
+        // Connecting and declaring have time limits of their own.
+        self.shared.publisher.open().await?;
+        self.shared.connector.open().await?;
         let patience = self.shared.patience;
         match tokio::time::timeout(patience, self.check_permissions()).await {
             Ok(checked) => checked,

@@ -15,7 +15,7 @@ pub struct RabbitMqSettings {
     endpoint: Endpoint,
     prefix: String,
     management: Option<Management>,
-    /// Time limit for TCP, TLS and the handshake.
+    /// Time limit for TCP, TLS and the handshake. A busy server may take seconds; one that is away refuses at once.
     pub connect_timeout: Duration,
     /// Time limit for the confirm of a message, alarms included.
     pub patience: Duration,
@@ -62,7 +62,7 @@ impl RabbitMqSettings {
             endpoint: Endpoint::parse(url)?,
             prefix: Self::PREFIX.into(),
             management: None,
-            connect_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(30),
             patience: Duration::from_secs(10),
         })
     }
