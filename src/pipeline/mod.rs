@@ -20,5 +20,6 @@ pub mod sending;
 pub mod spans;
 pub mod stage;
 pub mod stages;
+pub mod store_faults;
 pub mod stored_photos;
 pub mod worker;

@@ -23,6 +23,7 @@ use crate::pipeline::gate::Gate;
 use crate::pipeline::host_faults::HostFaults;
 use crate::pipeline::pause::Pause;
 use crate::pipeline::stages;
+use crate::pipeline::store_faults::StoreFaults;
 use crate::pipeline::stored_photos::StoredAccess;
 use crate::pipeline::worker::{WorkerError, WorkerSettings};
 use crate::server_error::ServerError;
@@ -77,7 +78,11 @@ impl Work {
             broker: Arc::new(servers.broker.clone()),
             ledger: servers.ledger.clone(),
             records: Some(Records::new(objects.clone())),
-            observer: Arc::new(vec![tally.clone() as Arc<dyn Observer>, host_faults.clone()]),
+            observer: Arc::new(vec![
+                tally.clone() as Arc<dyn Observer>,
+                host_faults.clone(),
+                Arc::<StoreFaults>::default(),
+            ]),
             name: name.clone(),
             gate: Gate::default(),
             settings: worker,
