@@ -49,9 +49,27 @@ pub struct VersionCounts {
     pub beyond_label_limit: u64,
     #[serde(default)]
     pub beyond_identity_limit: u64,
+    /// Behind the wanted number in the order of the selection.
+    #[serde(default)]
+    pub beyond_number: u64,
     /// `not judged` for faces without a verdict.
     pub by_verdict: BTreeMap<String, u64>,
     pub by_alignment: BTreeMap<String, u64>,
+}
+
+impl VersionCounts {
+    /// The numbers of faces that fulfilled the query and were left out, with the reasons.
+    pub fn left_out(&self) -> impl Iterator<Item = (u64, &'static str)> {
+        let reasons = [
+            (self.too_small, "smaller"),
+            (self.copies, "the crop of another photo"),
+            (self.duplicates, "near-duplicates of a better crop"),
+            (self.beyond_label_limit, "beyond the limit of their label"),
+            (self.beyond_identity_limit, "beyond the limit of their identity"),
+            (self.beyond_number, "behind the wanted number"),
+        ];
+        reasons.into_iter().filter(|(count, _)| *count > 0)
+    }
 }
 
 /// A part of the faces of a version.

@@ -41,7 +41,8 @@ pub fn check_conflicts(in_conflict: u64) -> Result<ExitCode, Failure> {
     match in_conflict {
         0 => Ok(ExitCode::SUCCESS),
         count => Err(Failure::findings(format!(
-            "{count} photos were not enqueued: the run has other photos with their ids; --id-prefix keeps two sources apart"
+            "not enqueued: {}, whose ids the run has for other photos; --id-prefix keeps two sources apart",
+            counted(count, "photo")
         ))),
     }
 }
@@ -66,4 +67,9 @@ pub fn first_lines(lines: impl ExactSizeIterator<Item = String>, things: &str) -
 /// `1 crop`, `2 crops`.
 pub fn counted(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// How many faces a dataset has, and of how many labels.
+pub fn faces_of_labels(faces: u64, labels: u64) -> String {
+    format!("{} of {}", counted(faces, "face"), counted(labels, "label"))
 }

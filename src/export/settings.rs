@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::archive::versions::VersionHeader;
 use crate::dataset::selection::SelectionSettings;
 use crate::domain::{ContentHash, ImageFormat, VersionName, named_enum};
 use crate::vision::rescale::Light;
@@ -48,12 +49,18 @@ pub struct VersionMark {
     pub digest: ContentHash,
 }
 
+impl VersionMark {
+    pub fn of(header: &VersionHeader) -> Self {
+        Self { name: header.name.clone(), digest: header.digest }
+    }
+}
+
 /// Where the faces come from.
 #[derive(Debug, Clone)]
 pub enum Origin {
     Query(SelectionSettings),
     Version {
-        version: VersionMark,
+        header: Box<VersionHeader>,
         /// Only what this version does not have.
         since: Option<VersionMark>,
     },
@@ -94,7 +101,9 @@ impl Origin {
                 placeholders: wanted.placeholders,
                 duplicates: wanted.duplicates,
             },
-            Self::Version { version, since } => OriginText::Version { version: version.clone(), since: since.clone() },
+            Self::Version { header, since } => {
+                OriginText::Version { version: VersionMark::of(header), since: since.clone() }
+            }
         }
     }
 }

@@ -83,6 +83,7 @@ fn counts(selection: &Selection) -> VersionCounts {
         duplicates: selection.duplicates,
         beyond_label_limit: selection.beyond_label_limit,
         beyond_identity_limit: selection.beyond_identity_limit,
+        beyond_number: selection.beyond_number,
         ..VersionCounts::default()
     }
 }

@@ -10,7 +10,7 @@ use crate::cli::dataset::features::FeatureArgs;
 use crate::cli::dataset::index::{IndexArgs, progress};
 use crate::cli::dataset::train::shown;
 use crate::cli::failure::Failure;
-use crate::cli::output::{print_json, print_text};
+use crate::cli::output::{counted, print_json, print_text};
 use crate::cli::progress::Bars;
 use crate::cli::settings::flags::ModelArgs;
 use crate::cli::settings::run_target::RunTargetArgs;
@@ -125,8 +125,13 @@ async fn of_run(args: &Args, runtime: &Runtime) -> Result<(ModelEvaluation, Path
 
 fn text(found: &ModelEvaluation) -> String {
     let evaluation = &found.evaluation;
-    let mut text =
-        format!("{} on {}: {} crops, {} of them OK\n", found.model, found.measured_on, evaluation.crops, evaluation.ok);
+    let mut text = format!(
+        "{} on {}: {}, {} of them OK\n",
+        found.model,
+        found.measured_on,
+        counted(evaluation.crops as u64, "crop"),
+        evaluation.ok
+    );
     let figures = [
         ("accuracy", &evaluation.accuracy),
         ("precision of OK", &evaluation.precision),
@@ -149,7 +154,7 @@ fn text(found: &ModelEvaluation) -> String {
             writeln!(text, "{} agrees with themselves on {} of {} pictures", person.person, person.same, person.pairs);
     }
     if found.unreadable > 0 {
-        let _ = writeln!(text, "not readable: {} crops", found.unreadable);
+        let _ = writeln!(text, "not readable: {}", counted(found.unreadable as u64, "crop"));
     }
     text
 }

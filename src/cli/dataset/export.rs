@@ -8,7 +8,7 @@ use crate::cli::dataset::index::{IndexArgs, progress};
 use crate::cli::dataset::selection::SelectionArgs;
 use crate::cli::dataset::versions::shards;
 use crate::cli::failure::Failure;
-use crate::cli::output::{print_json, print_note, print_text};
+use crate::cli::output::{faces_of_labels, print_json, print_note, print_text};
 use crate::cli::process::Signals;
 use crate::cli::progress::Bars;
 use crate::cli::settings::run_target::RunTargetArgs;
@@ -150,14 +150,14 @@ impl Args {
         if selection.faces.is_empty() {
             return Err(Failure::broken(ExportError::TooSmall { count: selection.too_small, size }));
         }
-        let version = VersionMark { name: name.clone(), digest: frozen.header.digest };
+        let frozen_header = Box::new(frozen.header.clone());
         let Some(since) = &self.since else {
-            let settings = self.settings(Origin::Version { version, since: None });
+            let settings = self.settings(Origin::Version { header: frozen_header, since: None });
             return Ok(Prepared { settings, faces: Box::new(frozen), selection, removed: None });
         };
         let earlier = header(&versions, since).await.map_err(Failure::broken)?;
-        let since_mark = VersionMark { name: since.clone(), digest: earlier.digest };
-        let settings = self.settings(Origin::Version { version, since: Some(since_mark) });
+        let since_mark = Some(VersionMark::of(&earlier));
+        let settings = self.settings(Origin::Version { header: frozen_header, since: since_mark });
         let difference = compare(&versions, since, name).await.map_err(Failure::broken)?;
         let removed = only_changes(&mut selection, &difference, &settings);
         if selection.faces.is_empty() && removed.is_empty() {
@@ -226,8 +226,11 @@ fn summary(exported: &Exported, selection: &Selection, removed: Option<&[Removed
 
 fn text(args: &Args, exported: &Exported, selection: &Selection, removed: Option<&[RemovedFace]>) -> String {
     let size = args.selection.size;
-    let mut text =
-        format!("{} faces of {} labels at {size}x{size} pixels: {}\n", exported.faces, exported.labels, exported.to);
+    let mut text = format!(
+        "{} at {size}x{size} pixels: {}\n",
+        faces_of_labels(exported.faces as u64, exported.labels as u64),
+        exported.to
+    );
     let left_out = [
         (selection.too_small, format!("smaller than {size} pixels")),
         (selection.copies, "the crop of another photo".to_owned()),

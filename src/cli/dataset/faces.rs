@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::cli::dataset::index::{IndexArgs, progress, unrecorded_note};
 use crate::cli::failure::Failure;
-use crate::cli::output::{print_json, print_note, print_text};
+use crate::cli::output::{counted, print_json, print_note, print_text};
 use crate::cli::progress::Bars;
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::dataset::export_filter::{EXPORT_FILTER, export_filter};
@@ -83,7 +83,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             );
         }
         let mut text: String = page.faces.iter().map(line).collect();
-        text.push_str(&format!("{} of {total} faces\n", page.faces.len()));
+        text.push_str(&format!("{} of {}\n", page.faces.len(), counted(total, "face")));
         if placeholders > 0 {
             text.push_str(&format!(
                 "{placeholders} of them are placeholders, which --where '{EXPORT_FILTER}' leaves out\n"

@@ -8,7 +8,7 @@ use crate::archive::run_classifier::RunClassifiers;
 use crate::cli::dataset::faces::query;
 use crate::cli::dataset::index::{IndexArgs, progress};
 use crate::cli::failure::Failure;
-use crate::cli::output::{print_json, print_text};
+use crate::cli::output::{counted, print_json, print_text};
 use crate::cli::process::person;
 use crate::cli::progress::Bars;
 use crate::cli::settings::flags::ModelArgs;
@@ -49,8 +49,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     if args.target.json { print_json(&rescored) } else { print_text(&text(&rescored)) }?;
     match rescored.unreadable_count {
         0 => Ok(ExitCode::SUCCESS),
-        1 => Err(Failure::findings("one crop cannot be scored")),
-        count => Err(Failure::findings(format!("{count} crops cannot be scored"))),
+        count => Err(Failure::findings(format!("{} cannot be scored", counted(count as u64, "crop")))),
     }
 }
 
@@ -86,7 +85,7 @@ const PRINTED: usize = 5;
 
 fn text(rescored: &Rescored) -> String {
     let Rescored { model, sha256, known, scored, unreadable, unreadable_count, comparison, .. } = rescored;
-    let mut text = format!("{model}: scored {scored} crops, {known} known before\n");
+    let mut text = format!("{model}: scored {}, {known} known before\n", counted(*scored as u64, "crop"));
     for UnreadableCrop { crop, reason } in unreadable.iter().take(PRINTED) {
         let _ = writeln!(text, "crop {crop}: {reason}");
     }

@@ -11,7 +11,7 @@ use crate::cli::dataset::features::FeatureArgs;
 use crate::cli::dataset::index::{IndexArgs, progress};
 use crate::cli::dataset::train::shown;
 use crate::cli::failure::Failure;
-use crate::cli::output::{print_json, print_text};
+use crate::cli::output::{counted, print_json, print_text};
 use crate::cli::progress::Bars;
 use crate::cli::settings::flags::ModelArgs;
 use crate::cli::settings::run_target::RunTargetArgs;
@@ -167,9 +167,9 @@ fn text(listing: &Listing) -> String {
         Method::Typical => "typical and diverse crops first",
         Method::Uncertain => "the most uncertain crops first, nearly the same ones apart",
     };
-    let mut text = format!("{method}, because {why}; {} crops compared\n", suggested.candidates);
+    let mut text = format!("{method}, because {why}; {} compared\n", counted(suggested.candidates as u64, "crop"));
     if suggested.unreadable > 0 {
-        let _ = writeln!(text, "not readable: {} crops", suggested.unreadable);
+        let _ = writeln!(text, "not readable: {}", counted(suggested.unreadable as u64, "crop"));
     }
     for face in faces {
         let _ = writeln!(
@@ -233,7 +233,7 @@ async fn list_suspicious(args: &Args, target: &RunTarget, index: &Index, bars: &
     let mut text: String = verdicts.iter().map(suspicious_line).collect();
     let _ = writeln!(text, "{} of {suspicious} suspicious verdicts; {judged} were looked at", verdicts.len());
     if *unreadable > 0 {
-        let _ = writeln!(text, "not readable: {unreadable} crops");
+        let _ = writeln!(text, "not readable: {}", counted(*unreadable as u64, "crop"));
     }
     print_text(&text)
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::cli::dataset::train::progress_bar;
 use crate::cli::failure::Failure;
-use crate::cli::output::{print_note, print_text};
+use crate::cli::output::{counted, print_note, print_text};
 use crate::domain::{FacePolicy, ImageFormat, Search};
 use crate::inference::Models;
 use crate::training::labels::{self, LabelledCrop};
@@ -179,7 +179,7 @@ impl Writer {
         for file in [&mut self.labels, &mut self.border, &mut self.unmirrored] {
             file.flush().map_err(|error| unusable(&self.out, error))?;
         }
-        print_text(&format!("{} crops in {}\n", self.written, self.out.display()))
+        print_text(&format!("{} in {}\n", counted(self.written as u64, "crop"), self.out.display()))
     }
 }
 

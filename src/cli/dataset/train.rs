@@ -13,7 +13,7 @@ use crate::atomic_file::AtomicFile;
 use crate::cli::dataset::features::FeatureArgs;
 use crate::cli::dataset::index::{IndexArgs, progress};
 use crate::cli::failure::Failure;
-use crate::cli::output::{print_json, print_text};
+use crate::cli::output::{counted, print_json, print_text};
 use crate::cli::process::person;
 use crate::cli::progress::Bars;
 use crate::cli::settings::flags::ModelArgs;
@@ -192,7 +192,13 @@ fn shown_report(report: &TrainingReport, precision: f64) -> String {
         report;
     let mut text = String::new();
     for (name, side) in [("training", training), ("test", test)] {
-        let _ = writeln!(text, "{name}: {} crops of {} people, {} of them OK", side.crops, side.groups, side.ok);
+        let _ = writeln!(
+            text,
+            "{name}: {} of {} people, {} of them OK",
+            counted(side.crops as u64, "crop"),
+            side.groups,
+            side.ok
+        );
     }
     let measured_on = match measured_on {
         MeasuredOn::TestPart => "figures of the test part",

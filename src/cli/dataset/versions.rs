@@ -8,7 +8,7 @@ use crate::cli::dataset::balance;
 use crate::cli::dataset::index::{IndexArgs, progress};
 use crate::cli::dataset::selection::SelectionArgs;
 use crate::cli::failure::Failure;
-use crate::cli::output::{print_json, print_text};
+use crate::cli::output::{counted, faces_of_labels, print_json, print_text};
 use crate::cli::progress::Bars;
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::domain::clock::now;
@@ -127,8 +127,7 @@ async fn list(target: &RunTargetArgs) -> Result<(), Failure> {
     for header in &all {
         let VersionHeader { name, counts, selection, .. } = header;
         let day = calendar::day(header.frozen_at);
-        let _ =
-            writeln!(text, "{name}  {day}  {} faces of {} labels  {}", counts.faces, counts.labels, selection.query);
+        let _ = writeln!(text, "{name}  {day}  {}  {}", faces_of_labels(counts.faces, counts.labels), selection.query);
     }
     if all.is_empty() {
         text.push_str("no versions: `facemill dataset freeze NAME` makes one\n");
@@ -142,36 +141,28 @@ fn description(header: &VersionHeader) -> String {
         ("version", header.name.to_string()),
         ("run", header.run.to_string()),
         ("frozen on", format!("{}, with facemill {}", calendar::day(header.frozen_at), header.facemill)),
-        ("faces", format!("{} of {} labels", counts.faces, counts.labels)),
+        ("faces", format!("{} of {}", counts.faces, counted(counts.labels, "label"))),
         ("query", if selection.query.is_empty() { "none: all faces".to_owned() } else { selection.query.clone() }),
         ("size", format!("{} pixels{}", selection.size, if selection.upscale { " or less" } else { " or more" })),
     ];
     if let Some(number) = selection.number {
-        rows.push(("at most", format!("{number} faces, first by {}", selection.sort)));
+        rows.push(("at most", format!("{}, first by {}", counted(number as u64, "face"), selection.sort)));
     }
     if let Some(limit) = selection.per_label {
-        rows.push(("a label", format!("at most {limit} faces")));
+        rows.push(("a label", format!("at most {}", counted(limit as u64, "face"))));
     }
     if let Some(limit) = selection.per_identity {
-        rows.push(("an identity", format!("at most {limit} faces")));
+        rows.push(("an identity", format!("at most {}", counted(limit as u64, "face"))));
     }
-    for (count, why) in [
-        (counts.too_small, "smaller"),
-        (counts.copies, "the crop of another photo"),
-        (counts.duplicates, "near-duplicates of a better crop"),
-        (counts.beyond_label_limit, "beyond the limit of their label"),
-        (counts.beyond_identity_limit, "beyond the limit of their identity"),
-    ] {
-        if count > 0 {
-            rows.push(("left out", format!("{count}, {why}")));
-        }
+    for (count, why) in counts.left_out() {
+        rows.push(("left out", format!("{count}, {why}")));
     }
-    let counted = |counts: &std::collections::BTreeMap<String, u64>| {
+    let by_name = |counts: &std::collections::BTreeMap<String, u64>| {
         let all: Vec<String> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
         all.join(", ")
     };
-    rows.push(("verdicts", counted(&counts.by_verdict)));
-    rows.push(("alignment", counted(&counts.by_alignment)));
+    rows.push(("verdicts", by_name(&counts.by_verdict)));
+    rows.push(("alignment", by_name(&counts.by_alignment)));
     rows.push(("threshold", format!("{:.4}", header.threshold)));
     if let Some(model) = header.model_sha256 {
         rows.push(("classifier", model.to_string()));

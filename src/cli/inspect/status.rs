@@ -11,7 +11,7 @@ use crate::archive::rescores::Rescore;
 use crate::broker::rabbitmq::ScoreDepth;
 use crate::cli::dataset::index::stored_placeholders;
 use crate::cli::failure::Failure;
-use crate::cli::output::{plain, print_json, print_text};
+use crate::cli::output::{counted, plain, print_json, print_text};
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::cluster::workers::{ActiveWorker, WorkerReport};
 use crate::dataset::placeholder::Placeholders;
@@ -165,7 +165,7 @@ fn write(text: &mut String, status: &RunStatus) -> std::fmt::Result {
         writeln!(text, "no {what}: {why}")?;
     }
     let left = status.candidates.saturating_sub(status.ended_photos());
-    writeln!(text, "{} candidates, {left} have not ended{activity}", status.candidates)?;
+    writeln!(text, "{}, {left} not ended{activity}", counted(status.candidates, "candidate"))?;
     if !status.settings.is_empty() {
         let settings = status.settings.iter().map(|(name, value)| format!("{name} {}", shortened(&plain(value))));
         writeln!(text, "settings: {}", settings.collect::<Vec<_>>().join(", "))?;

@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::process::ExitCode;
 
 use crate::cli::failure::Failure;
-use crate::cli::output::{print_json, print_text};
+use crate::cli::output::{counted, print_json, print_text};
 use crate::cli::progress::Bars;
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::domain::Ending;
@@ -44,14 +44,13 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     if args.place.json { print_json(&measured) } else { print_text(&text(&measured)) }?;
     match measured.unreadable {
         0 => Ok(ExitCode::SUCCESS),
-        1 => Err(Failure::findings("one face cannot be measured")),
-        count => Err(Failure::findings(format!("{count} faces cannot be measured"))),
+        count => Err(Failure::findings(format!("{} cannot be measured", counted(count, "face")))),
     }
 }
 
 fn text(measured: &Measured) -> String {
     let Measured { measured, known, without_original, moved, unreadable, reasons } = measured;
-    let mut text = format!("{measured} faces measured, {known} known before\n");
+    let mut text = format!("{} measured, {known} known before\n", counted(*measured, "face"));
     if *without_original > 0 {
         let _ = writeln!(
             text,
@@ -59,7 +58,11 @@ fn text(measured: &Measured) -> String {
         );
     }
     if *moved > 0 {
-        let _ = writeln!(text, "{moved} photos moved on meanwhile: run the command again when they have ended");
+        let _ = writeln!(
+            text,
+            "{} moved on meanwhile: run the command again when they have ended",
+            counted(*moved, "photo")
+        );
     }
     for (id, reason) in reasons {
         let _ = writeln!(text, "photo {id}: {reason}");

@@ -317,7 +317,12 @@ fn text(done: &Done<'_>) -> String {
     );
     for header in versions {
         let (name, run, faces) = (&header.name, &header.run, header.counts.faces);
-        let _ = writeln!(text, "version {name} of run {run} has {faces} faces now, and the digest {}", header.digest);
+        let _ = writeln!(
+            text,
+            "version {name} of run {run} has {} now, and the digest {}",
+            counted(faces, "face"),
+            header.digest
+        );
     }
     let _ = writeln!(text, "not reached: backups, exports that were written, traces and logs (docs/takedown.md)");
     text

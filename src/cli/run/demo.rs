@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::cli::again::this_command;
 use crate::cli::failure::Failure;
-use crate::cli::output::print_text;
+use crate::cli::output::{counted, print_text};
 use crate::cli::process::Signals;
 use crate::cli::run;
 use crate::cli::settings::process_args::ProcessArgs;
@@ -58,7 +58,10 @@ pub fn run(mut args: Args) -> Result<ExitCode, Failure> {
             .map_err(Failure::broken)?;
         let place = demo.dump.display();
         if !args.process.json() {
-            print_text(&format!("{place}: {} candidates, served by this process\n", demo.candidates))?;
+            print_text(&format!(
+                "{place}: {}, served by this process\n",
+                counted(demo.candidates as u64, "candidate")
+            ))?;
         }
         let code =
             run::execute(run::Photos { candidates, folder: None }, settings, &args.process, &bars, &this_command())
@@ -73,7 +76,11 @@ async fn serve(args: &Args, address: SocketAddr) -> Result<ExitCode, Failure> {
     let listen = address.to_string();
     let demo = demo::prepare_at(&args.photos, &args.process.out, &listen).await.map_err(Failure::broken)?;
     let (dump, hosts) = (demo.dump.display(), demo::scene::HOSTS.join(", "));
-    print_text(&format!("{dump}: {} candidates, served on {} as {hosts}\n", demo.candidates, demo.host.address()))?;
+    print_text(&format!(
+        "{dump}: {}, served on {} as {hosts}\n",
+        counted(demo.candidates as u64, "candidate"),
+        demo.host.address()
+    ))?;
     signals.shutdown.cancelled().await;
     demo.host.stop().await;
     Ok(ExitCode::SUCCESS)

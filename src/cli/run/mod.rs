@@ -120,7 +120,7 @@ pub async fn execute(
     }
 
     if enqueued.taken_down > 0 {
-        tracing::warn!("{} photos are not taken: they were taken down", enqueued.taken_down);
+        tracing::warn!("not taken: {} that were taken down before", counted(enqueued.taken_down, "photo"));
     }
 
     let worker_settings = worker::WorkerSettings {
@@ -293,7 +293,7 @@ impl Summary<'_> {
         };
         out.write_str(&first_lines(host_faults.iter().map(host_fault), "hosts"))?;
         if let Finish::Interrupted { waiting } = finish {
-            writeln!(out, "interrupted, {waiting} photos still wait; to continue: {}", self.again)?;
+            writeln!(out, "interrupted, {} left; to continue: {}", counted(*waiting, "photo"), self.again)?;
         }
         writeln!(out, "report: {}", written.page.display())
     }

@@ -138,7 +138,7 @@ export const english = {
   "mouth_open": "Mouth open",
   "outlier": "Unusual landmarks",
   "copies": "{n} copies",
-  "near-duplicates-of": "{n} near-duplicates",
+  "near-duplicates-of": "near-duplicates: {n}",
   "near-duplicates": "Near-duplicates",
   "near-duplicates-hint": "Other copies of the same photograph. A dataset takes the best one; the grid shows one of them.",
   "identity": "Identity",

@@ -7,7 +7,7 @@ mod sheets;
 use std::collections::BTreeMap;
 
 use super::entry::Entry;
-use super::settings::{ExportSettings, Origin, VersionMark};
+use super::settings::{ExportSettings, Origin};
 use crate::dataset::balance::{Balance, BalanceCounter, BalanceShare, BalancedFace, Grouping};
 use crate::dataset::quality_histogram::QualityHistogram;
 use crate::dataset::selection::Selection;
@@ -107,10 +107,15 @@ fn facts(settings: &ExportSettings, selection: &Selection) -> Vec<(String, Strin
                 );
             }
         }
-        Origin::Version { version: VersionMark { name, digest }, since } => {
-            add("version", name.to_string());
-            add("digest of the version", digest.to_string());
+        Origin::Version { header, since } => {
+            add("version", header.name.to_string());
+            add("digest of the version", header.digest.to_string());
+            let query = header.selection.query.clone();
+            add("query of the version", if query.is_empty() { "none: all faces".to_owned() } else { query });
             add("faces of the version", selection.matching.to_string());
+            for (count, why) in header.counts.left_out() {
+                add(&format!("left out by the version: {why}"), count.to_string());
+            }
             if let Some(since) = since {
                 add("changes since", since.name.to_string());
             }
@@ -118,10 +123,12 @@ fn facts(settings: &ExportSettings, selection: &Selection) -> Vec<(String, Strin
     }
     let too_small = if settings.upscale { 0 } else { selection.too_small };
     add(&format!("left out: smaller than {} pixels", settings.size), too_small.to_string());
-    add("left out: the crop of another photo", selection.copies.to_string());
-    add("left out: near-duplicates of a better crop", selection.duplicates.to_string());
-    add("left out: beyond the limit of their label", selection.beyond_label_limit.to_string());
-    add("left out: beyond the limit of their identity", selection.beyond_identity_limit.to_string());
+    if let Origin::Query(_) = settings.origin {
+        add("left out: the crop of another photo", selection.copies.to_string());
+        add("left out: near-duplicates of a better crop", selection.duplicates.to_string());
+        add("left out: beyond the limit of their label", selection.beyond_label_limit.to_string());
+        add("left out: beyond the limit of their identity", selection.beyond_identity_limit.to_string());
+    }
     let light = if settings.light == Light::Linear { "in linear light" } else { "in values of sRGB" };
     add("resized", format!("Lanczos, {light}"));
     facts
