@@ -59,7 +59,7 @@
 
   function show() {
     const ok = faces.reduce((count, face) => count + (verdictOf(face) === "ok"), 0);
-    by("threshold-value").textContent = String(threshold);
+    by("threshold-value").textContent = String(Number(threshold.toFixed(4)));
     const kept = `${whole.format(ok)} of ${whole.format(faces.length)} crops are OK at this threshold (${percent(ok / faces.length)})`;
     const matching = shown.length === faces.length ? "" : ` · ${whole.format(shown.length)} match the filters`;
     by("summary").textContent = kept + matching;

@@ -151,7 +151,7 @@ fn funnel(file: &mut dyn Write, funnel: &Funnel, ok_threshold: f64) -> io::Resul
         ("Candidates", "photos with one labelled face".to_owned(), funnel.candidates, None),
         ("Downloaded", "originals that could be fetched".to_owned(), funnel.downloaded, Some(funnel.candidates)),
         ("Faces", "aligned crops of one face".to_owned(), funnel.faces, Some(funnel.downloaded)),
-        ("OK", format!("P(OK) of {ok_threshold} or more"), funnel.ok, Some(funnel.faces)),
+        ("OK", format!("P(OK) of {} or more", short(ok_threshold)), funnel.ok, Some(funnel.faces)),
     ];
     writeln!(file, "<section aria-labelledby=\"funnel\">\n<h2 id=\"funnel\">From candidates to faces</h2>")?;
     writeln!(file, "<ol class=\"funnel\">")?;
