@@ -4,6 +4,7 @@
 
 #![warn(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout)]
 
+use std::cell::RefCell;
 use std::sync::LazyLock;
 
 use facemill_domain::named_enum;
@@ -48,6 +49,16 @@ fn shrunk_by(resizer: &mut Resizer, crop: &RgbImage, size: u32) -> RgbImage {
     RgbImage::from_raw(size, size, pixels).unwrap_or_default()
 }
 
+/// What a thread keeps from one picture to the next: new memory for each costs an eighth of the time.
+struct Buffers {
+    resizer: Resizer,
+    linear: Vec<U16x3>,
+}
+
+thread_local! {
+    static BUFFERS: RefCell<Buffers> = RefCell::new(Buffers { resizer: Resizer::new(), linear: Vec::new() });
+}
+
 /// Lanczos with three lobes, and a wider kernel where the picture gets smaller.
 ///
 /// # Errors
@@ -55,26 +66,27 @@ fn shrunk_by(resizer: &mut Resizer, crop: &RgbImage, size: u32) -> RgbImage {
 pub fn rescaled(pixels: &RgbImage, size: u32, light: Light) -> Result<RgbImage, String> {
     let (width, height) = pixels.dimensions();
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3));
-    let mut resizer = Resizer::new();
-    let resized = match light {
+    let resized = BUFFERS.with_borrow_mut(|Buffers { resizer, linear }| match light {
         Light::Plain => {
             let source =
                 TypedImageRef::<U8x3>::from_buffer(width, height, pixels).map_err(|error| error.to_string())?;
             let mut target = TypedImage::<U8x3>::new(size, size);
             resizer.resize_typed(&source, &mut target, &options).map_err(|error| error.to_string())?;
-            values(target.pixels().iter().map(|pixel| pixel.0))
+            Ok::<_, String>(values(target.pixels().iter().map(|pixel| pixel.0)))
         }
         Light::Linear => {
             // The tables are looked up once, and not for each value.
             let (to_linear, from_linear): (&[u16; 256], &[u8; 1 << 16]) = (&TO_LINEAR, &FROM_LINEAR);
             let light = |pixel: &[u8; 3]| U16x3::new(pixel.map(|value| to_linear[usize::from(value)]));
-            let linear = pixels.as_raw().as_chunks().0.iter().map(light).collect();
-            let source = TypedImage::from_pixels(width, height, linear).map_err(|error| error.to_string())?;
+            linear.clear();
+            linear.extend(pixels.as_raw().as_chunks().0.iter().map(light));
+            let source = TypedImageRef::new(width, height, linear).map_err(|error| error.to_string())?;
             let mut target = TypedImage::<U16x3>::new(size, size);
             resizer.resize_typed(&source, &mut target, &options).map_err(|error| error.to_string())?;
-            values(target.pixels().iter().map(|pixel| pixel.0.map(|value| from_linear[usize::from(value)])))
+            let from_linear = |pixel: &U16x3| pixel.0.map(|value| from_linear[usize::from(value)]);
+            Ok(values(target.pixels().iter().map(from_linear)))
         }
-    };
+    })?;
     RgbImage::from_raw(size, size, resized).ok_or_else(|| "the resized picture has the wrong size".to_owned())
 }
 
