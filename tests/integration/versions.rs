@@ -95,6 +95,16 @@ fn a_version_stays_as_it_is(curated: &CuratedRun) {
         "{text}"
     );
     let of_folder = ["export", "--size", "256", "--format", "folder", "--to"];
+    let one = done(curated, &["dataset", "freeze", "one", "--size", "256", "--num", "1"]);
+    let behind = one["counts"]["beyond_number"].as_u64().unwrap();
+    assert!(behind > 0, "{one}");
+    let text = |arguments: &[&str]| String::from_utf8(run(curated, arguments).stdout).unwrap();
+    let shown = text(&["dataset", "show", "one"]);
+    assert!(shown.contains(&format!("left out    {behind}, behind the wanted number\n")), "{shown}");
+    let exported = text(&[&of_folder[..], &[&place("one"), "--frozen", "one"]].concat());
+    assert!(exported.starts_with("1 face of "), "{exported}");
+    let card = std::fs::read_to_string(folder.path().join("one/README.md")).unwrap();
+    assert!(card.contains(&format!("left out by the version: behind the wanted number | {behind} |")), "{card}");
     done(curated, &[&of_folder[..], &[&place("old"), "--frozen", "v1"]].concat());
     done(curated, &[&of_folder[..], &[&place("new"), "--frozen", "v2"]].concat());
     let changes = done(curated, &[&of_folder[..], &[&place("changes"), "--frozen", "v2", "--since", "v1"]].concat());

@@ -65,7 +65,8 @@ impl CardCounter {
         Card {
             title: format!("Faces of run {run}"),
             summary: format!(
-                "{faces} aligned faces of {size}x{size} pixels, made with facemill {}.",
+                "{faces} aligned {} of {size}x{size} pixels, made with facemill {}.",
+                if faces == 1 { "face" } else { "faces" },
                 env!("CARGO_PKG_VERSION")
             ),
             facts: facts(settings, selection),
