@@ -290,17 +290,20 @@ fn planned(plan: &Plan) -> String {
         counted(originals, "original"),
         counted(fingerprints, "perceptual hash").replace("hashs", "hashes")
     );
+    let one_or = |count: u64, one: &'static str, more: &'static str| if count == 1 { one } else { more };
     if plan.elsewhere > 0 {
         let others = counted(plan.elsewhere, "photo");
-        let _ = writeln!(text, "{others} of other runs show the same and stay: --all-runs removes them, too");
+        let stay = one_or(plan.elsewhere, "shows the same and stays", "show the same and stay");
+        let _ = writeln!(text, "{others} of other runs {stay}: see --all-runs");
     }
     if plan.kept_originals > 0 {
         let originals = counted(plan.kept_originals, "original");
-        let _ = writeln!(text, "{originals} stay, as photos that are not meant have them, too");
+        let stay = one_or(plan.kept_originals, "stays", "stay");
+        let _ = writeln!(text, "{originals} {stay}, because photos that are not meant have the same");
     }
     if plan.waiting > 0 {
         let waiting = counted(plan.waiting, "photo");
-        let _ = writeln!(text, "{waiting} have not ended: pause the workers first (`facemill pause`)");
+        let _ = writeln!(text, "not ended: {waiting}; pause the workers first (`facemill pause`)");
     }
     text
 }
