@@ -101,6 +101,11 @@ pub enum SelectionError {
     #[error("no face fulfils the query `{0}`: judge faces with `facemill curate`, or give another --where")]
     NoFaces(String),
     #[error(
+        "all faces that fulfil the query are placeholders ({0}): pictures that several labels or very many photos share; \
+         --placeholders takes them"
+    )]
+    OnlyPlaceholders(u64),
+    #[error(
         "the {count} faces that fulfil the query are smaller than {size} pixels: give a smaller --size, or --upscale"
     )]
     TooSmall { count: u64, size: u32 },
@@ -199,7 +204,13 @@ pub fn select(index: &Index, settings: &SelectionSettings) -> Result<Selection, 
     }
     match selection.too_small {
         _ if !selection.faces.is_empty() => {}
-        0 => return Err(SelectionError::NoFaces(settings.query.to_string())),
+        0 => {
+            let count = index.count(&settings.query, threshold);
+            return Err(match matching == 0 && count > 0 {
+                true => SelectionError::OnlyPlaceholders(count),
+                false => SelectionError::NoFaces(settings.query.to_string()),
+            });
+        }
         count => return Err(SelectionError::TooSmall { count, size: settings.size }),
     }
     selection.faces.sort_by(|a, b| a.photo_id.cmp(&b.photo_id));

@@ -27,9 +27,11 @@ class Curator:
         return self.ask("GET", "/api/counts")
 
     def judge(self, judgement):
-        """Judges a random face. Returns its photo id. Its picture is read first, as a browser does."""
+        """Judges a random face that an export would take. Returns its photo id. Its picture is read first, as a browser
+        does."""
         client = "stand-in-curator"
-        opened = self.ask("POST", "/api/lists", {"client": client, "sort": "random", "view": "single"})
+        wanted = {"where": "not placeholder", "sort": "random", "view": "single"}
+        opened = self.ask("POST", "/api/lists", {"client": client, **wanted})
         path = f"/api/lists/{opened['list']}/entries"
         entry = self.ask("POST", path, {"client": client, "limit": 1})["entries"][0]
         with self.send("GET", entry["picture"]) as picture:

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use facemill::archive::predictions::Predictions;
 use facemill::archive::records::Records;
 use facemill::archive::run_classifier::{ClassifierChange, ClassifierHistory, RunClassifiers};
+use facemill::dataset::caps::Caps;
 use facemill::dataset::index::{Change, Index, OkSplit};
 use facemill::dataset::page::{Order, Sort};
 use facemill::dataset::query::{FieldType, Operator, Query, Value};
+use facemill::dataset::selection::{SelectionError, SelectionSettings, select};
 use facemill::dataset::{Direction, Face, FaceStatus, FaceVerdict, IndexError, IndexSource};
 use facemill::domain::{
     Candidate, Cause, CauseCode, ContentHash, Ending, Id, Judgement, Message, NgReason, Photo, Position, Prediction,
@@ -390,6 +392,23 @@ fn originals_that_are_shared_are_counted_as_photos_come_and_go() {
     let exported = export_filter().unwrap();
     assert_eq!(index.count(&exported, THRESHOLD), 2, "b and c");
     assert_eq!(index.count(&query("placeholder=false"), THRESHOLD), 2);
+    let selected = |text: &str, placeholders: bool| {
+        let settings = SelectionSettings {
+            query: query(text),
+            order: Order { sort: Sort::Id, direction: Direction::Ascending },
+            sort: "id".into(),
+            number: None,
+            size: 1,
+            upscale: true,
+            caps: Caps::default(),
+            placeholders,
+            duplicates: true,
+        };
+        select(&index, &settings)
+    };
+    assert!(matches!(selected("shared_photos>1", false), Err(SelectionError::OnlyPlaceholders(2))));
+    assert!(matches!(selected("id=99", false), Err(SelectionError::NoFaces(_))));
+    assert_eq!(selected("shared_photos>1", true).unwrap().matching, 2);
 
     // It is requeued, and ends with another picture.
     index.apply(&[Change::Reopened(5.into())], None).unwrap();
