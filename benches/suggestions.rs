@@ -4,6 +4,7 @@
 //! `FACEMILL_BENCH_CROPS=CROPS cargo bench --bench suggestions`, where CROPS is a folder of `facemill synthetic`
 //! (models/synthetic/README.md) or another one with `labels.jsonl`. The person of the simulation judges as the labels
 //! say, but for a share of verdicts that are wrong (`FACEMILL_BENCH_NOISE`, 0.03). `FACEMILL_BENCH_SEEDS`: 20.
+//! `FACEMILL_BENCH_PARTS="wrong saved"`: only these of `orders`, `wrong`, `saved` and `probabilities`.
 //!
 //! All heads are measured on the people of the test side, whom no simulated person judges.
 
@@ -52,10 +53,15 @@ fn main() {
     let [training, test] = [Side::Training, Side::Test].map(|side| set.side(side).len());
     println!("{} crops, {ok} of them OK; {training} to judge, {test} to measure on; {seeds} seeds", training + test);
     println!("share of verdicts that are wrong: {noise}");
-    orders(&set, seeds, noise);
-    wrong_verdicts(&set, seeds);
-    saved_verdicts(&set, seeds, noise);
-    probabilities(&set, seeds, noise);
+    let chosen = std::env::var("FACEMILL_BENCH_PARTS").ok();
+    let is_chosen = |part: &str| chosen.as_ref().is_none_or(|parts| parts.split_whitespace().any(|one| one == part));
+    let parts: [(&str, &dyn Fn()); 4] = [
+        ("orders", &|| orders(&set, seeds, noise)),
+        ("wrong", &|| wrong_verdicts(&set, seeds)),
+        ("saved", &|| saved_verdicts(&set, seeds, noise)),
+        ("probabilities", &|| probabilities(&set, seeds, noise)),
+    ];
+    parts.into_iter().filter(|(name, _)| is_chosen(name)).for_each(|(_, part)| part());
 }
 
 /// The crops of a folder, with their features.
