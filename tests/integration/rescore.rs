@@ -52,7 +52,7 @@ async fn a_rescore_scores_what_is_not_scored_and_changes_no_photo() {
     let output = facemill(&["rescore", "--model", &model, "--json", "--out", out.to_str().unwrap()]);
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{error}");
-    assert!(error.contains("one crop cannot be scored"), "{error}");
+    assert!(error.contains("1 crop cannot be scored"), "{error}");
     let rest: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!([&rest["crops"], &rest["known"], &rest["scored"], &rest["unreadable_count"]], [96, 8, 87, 1]);
     assert_eq!(rest["unreadable"][0]["crop"], json!(gone.sha256));

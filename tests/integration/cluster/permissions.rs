@@ -1,5 +1,7 @@
 //! What the users of the servers must be permitted, and what is said when a server does not answer or does not suit.
 
+use std::collections::HashSet;
+
 use std::process::Output;
 
 use serde_json::Value;
@@ -263,8 +265,23 @@ fn busy_workers_end_without_an_error_in_the_log_of_rabbitmq() {
         (closed(&rabbit.log()[before..]) >= 2 * workers.len()).then_some(())
     });
     let log = &rabbit.log()[before..];
-    let mut lines = log.lines().filter(|line| line.contains("[error]") || line.contains("CRASH"));
-    assert_eq!(lines.next(), None, "{log}");
+    let racing = channels_that_ended_with_their_connection(log);
+    let mut errors = log.lines().filter(|line| line.contains("[error]") && !racing.contains(process_of(line)));
+    assert_eq!(errors.next(), None, "{log}");
+    assert!(!log.contains("CRASH"), "{log}");
     let mut lost = log.lines().filter(|line| line.contains("unexpectedly closed"));
     assert_eq!(lost.next(), None, "{log}");
+}
+
+/// The process of RabbitMQ that wrote the line: `2026-11-30 04:30:50.706524+00:00 [error] <0.24719.1> ...`.
+fn process_of(line: &str) -> &str {
+    line.split_whitespace().nth(3).unwrap_or_default()
+}
+
+/// The processes that report a channel which was gone when they were to end it (`noproc`). The channel ends by itself
+/// after its close-ok; on a busy machine it may do so while its connection ends.
+fn channels_that_ended_with_their_connection(log: &str) -> HashSet<&str> {
+    let of = |end: &'static str| log.lines().filter(move |line| line.ends_with(end)).map(process_of);
+    let gone: HashSet<&str> = of("reason: noproc").collect();
+    of(",rabbit_channel_sup_sup}").filter(|process| gone.contains(process)).collect()
 }

@@ -56,7 +56,7 @@ fn a_second_source_is_added_and_conflicts_are_told() {
     for url in ["http://127.0.0.1/one.jpg", "http://127.0.0.1/other.jpg"] {
         assert!(text.contains(url), "{text}");
     }
-    assert!(text.contains("1 photos were not enqueued") && text.contains("--id-prefix"), "{text}");
+    assert!(text.contains("not enqueued: 1 photo,") && text.contains("--id-prefix"), "{text}");
     assert_eq!(desk.photos().len(), 2, "the photo without a conflict was added");
     let (code, text) = desk.text(&["audit", path(&two)]);
     assert!(code == 1 && text.contains("photo 1: conflict: the run has http://127.0.0.1/one.jpg"), "{text}");
