@@ -1,7 +1,6 @@
 //! What the users of the servers must be permitted, and what is said when a server does not answer or does not suit.
 
 use std::collections::HashSet;
-
 use std::process::Output;
 
 use serde_json::Value;
