@@ -62,7 +62,11 @@ impl EntryReader<'_> {
                 let (order, threshold) = (self.list.order, self.list.threshold);
                 batch.extend(self.index.first(&left, order, threshold, place.as_ref(), limit));
             }
-            let Some(&next) = batch.front() else { return Ok((cards, None)) };
+            let next = batch.front().copied();
+            // The last face of the order may have come as a random one, and does so again.
+            if next.is_none() && !self.list.random.contains_key(&number) {
+                return Ok((cards, None));
+            }
             let card = match Slot::of(self.list, number) {
                 Slot::Random => self.random_card(&mut pool, &mut left, number)?,
                 Slot::Repeat => self.repeat_card(number)?,
@@ -71,6 +75,7 @@ impl EntryReader<'_> {
             let (card, is_counted) = match card {
                 Some(card) => (Some(card), true),
                 None => {
+                    let Some(next) = next else { return Ok((cards, None)) };
                     batch.pop_front();
                     place = Some(self.index.cursor(self.list.order, self.list.threshold, next));
                     let card = if left.contains(next) { self.card_in_order(next)? } else { None };

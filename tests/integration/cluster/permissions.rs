@@ -277,10 +277,10 @@ fn process_of(line: &str) -> &str {
     line.split_whitespace().nth(3).unwrap_or_default()
 }
 
-/// The processes that report a channel which was gone when they were to end it (`noproc`). The channel ends by itself
-/// after its close-ok; on a busy machine it may do so while its connection ends.
+/// The processes that report the end of a channel as an error because it came while their connection ended. A channel
+/// ends by itself after its close-ok, and on a busy machine it takes its time.
 fn channels_that_ended_with_their_connection(log: &str) -> HashSet<&str> {
     let of = |end: &'static str| log.lines().filter(move |line| line.ends_with(end)).map(process_of);
-    let gone: HashSet<&str> = of("reason: noproc").collect();
-    of(",rabbit_channel_sup_sup}").filter(|process| gone.contains(process)).collect()
+    let ended: HashSet<&str> = of("reason: noproc").chain(of("reason: shutdown")).collect();
+    of(",rabbit_channel_sup_sup}").filter(|process| ended.contains(process)).collect()
 }

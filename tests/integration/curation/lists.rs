@@ -92,6 +92,20 @@ async fn entries_that_are_read_again_are_the_same_ones() {
     assert_eq!(ids(&api.entries_after(&list, "tab", &next, 200).await.0), ids(&rest));
 }
 
+/// In about a tenth of the lists, the last face comes as a random one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_ends_with_a_random_face_ends_so_again() {
+    let run = CuratedRun::in_folder(3).await;
+    let (_server, api) = inside::open(&run, run.objects.clone(), "ada").await.unwrap();
+    for _ in 0..100 {
+        let list = api.open_list("status in (ready, predicted)", "-p_ok", "single", "tab").await;
+        let (first, _) = api.entries_after(&list, "tab", &Value::Null, 10).await;
+        let (again, _) = api.entries_after(&list, "tab", &Value::Null, 10).await;
+        assert_eq!((first.len(), ids(&again)), (3, ids(&first)));
+        assert_eq!(api.send(Method::POST, "/api/clients/tab/closed", None).await.0, 204);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_clients_do_not_get_the_same_unjudged_faces() {
     let run = CuratedRun::in_folder(40).await;
