@@ -10,10 +10,10 @@ use facemill::domain::{Candidate, RunName, StageName};
 use facemill::ledger::redis::Redis;
 use facemill::objects::Objects;
 use facemill::objects::s3::{self, S3, Timeouts};
-use facemill::pipeline::event::Observer;
 use facemill::pipeline::gate::Gate;
 use facemill::pipeline::producer;
 use facemill::pipeline::stages::runs_native_code;
+use facemill::pipeline::store_faults::StoreFaults;
 use facemill::pipeline::worker::{Worker, WorkerSettings};
 use facemill::redis::{RedisClient, RedisSettings};
 use facemill::telemetry::{self, Telemetry};
@@ -132,7 +132,7 @@ impl ChildSpec {
                     broker: Arc::new(Doubled(failpoints.clone())),
                     ledger: failpoints,
                     records: Some(Records::new(objects)),
-                    observer: Arc::new(Vec::<Arc<dyn Observer>>::new()),
+                    observer: Arc::new(StoreFaults::default()),
                     gate: runs_native_code(stage).then(Gate::default),
                     name: self.name,
                     settings: settings(stage),

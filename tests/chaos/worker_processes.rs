@@ -134,13 +134,14 @@ impl Environment {
     /// How many log lines of the processes mention the server of a fault.
     pub fn mentions(&self, fault: ServerFault) -> usize {
         let server = match fault {
-            ServerFault::RestartRabbitMq => "RabbitMQ",
-            ServerFault::RestartRedis => "redis at",
-            ServerFault::FreezeS3 | ServerFault::KillS3 => "bucket",
+            ServerFault::RestartRabbitMq => &["RabbitMQ"][..],
+            ServerFault::RestartRedis => &["redis at"],
+            // A bucket whose server is away is named by the address of the server.
+            ServerFault::FreezeS3 | ServerFault::KillS3 => &["bucket", "cannot reach http://"],
         };
         let files = std::fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.path());
         let is_log = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "log");
         let logs = files.filter(is_log).map(|path| std::fs::read_to_string(path).unwrap_or_default());
-        logs.map(|log| log.lines().filter(|line| line.contains(server)).count()).sum()
+        logs.map(|log| log.lines().filter(|line| server.iter().any(|name| line.contains(name))).count()).sum()
     }
 }
