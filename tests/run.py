@@ -9,13 +9,18 @@ ignored test must be in tests/ignored.txt with its reason, so that no test is le
 import os
 import pathlib
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import threading
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 IGNORED = ROOT / "tests" / "ignored.txt"
 RESULT = re.compile(r"^test (\S+) \.\.\. (ok|FAILED|ignored)(?:, (.*?))?(?: <([0-9.]+)s>)?$")
 SLOWEST = 10
+# No test takes as long without a line of output. Compilation is over by then.
+SILENCE_SECONDS = 900
 NEEDS_DATA = "needs the reference data"
 
 
@@ -41,6 +46,37 @@ def environment():
     return {**os.environ, name: "env RUSTC_BOOTSTRAP=1"}
 
 
+class Watchdog:
+    """Kills the tests after a long silence, so that one which hangs does not hold up the log for ever."""
+
+    def __init__(self, tests, seconds):
+        self.tests, self.seconds, self.timer = tests, seconds, None
+
+    def reset(self):
+        self.stop()
+        self.timer = threading.Timer(self.seconds, self.kill)
+        self.timer.daemon = True
+        self.timer.start()
+
+    def stop(self):
+        if self.timer:
+            self.timer.cancel()
+
+    def kill(self):
+        print(f"no output for {self.seconds} s: a test hangs. The processes:", file=sys.stderr, flush=True)
+        if shutil.which("ps"):
+            subprocess.run(["ps", "-e", "--forest", "-o", "pid,stat,etime,wchan:20,args"], stdout=sys.stderr)
+        kill(self.tests)
+
+
+def kill(tests):
+    """Kills a process that leads a session, with all that it has started there."""
+    try:
+        os.killpg(tests.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
 def run(filters):
     """Runs the tests and prints their output as it comes. Returns the exit code, the times and the ignored tests.
 
@@ -56,14 +92,25 @@ def run(filters):
             arguments += ["--skip", name]
     cargo = [os.environ.get("CARGO", "cargo"), "test", "--locked"]
     command = [*cargo, "--lib", "--bins", "--tests", "--", *arguments, *filters]
-    with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True) as tests:
-        for line in tests.stdout:
-            print(line, end="", flush=True)
-            found = RESULT.match(line.strip())
-            if found and found[2] == "ignored":
-                ignored[found[1]] = found[3] or "no reason"
-            elif found:
-                times[found[1]] = float(found[4] or 0)
+    silence = float(os.environ.get("FACEMILL_TEST_SILENCE") or SILENCE_SECONDS)
+    started = {"cwd": ROOT, "env": environment(), "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen(command, **started) as tests:
+        watchdog = Watchdog(tests, silence)
+        watchdog.reset()
+        try:
+            for line in tests.stdout:
+                watchdog.reset()
+                print(line, end="", flush=True)
+                found = RESULT.match(line.strip())
+                if found and found[2] == "ignored":
+                    ignored[found[1]] = found[3] or "no reason"
+                elif found:
+                    times[found[1]] = float(found[4] or 0)
+        except KeyboardInterrupt:
+            kill(tests)
+            raise
+        finally:
+            watchdog.stop()
     code = tests.returncode or subprocess.run([*cargo, "--doc", "--", *filters], cwd=ROOT).returncode
     return code, times, ignored
 

@@ -11,12 +11,13 @@ RUN = pathlib.Path(__file__).resolve().parent / "run.py"
 
 
 class Run(unittest.TestCase):
-    def run_with(self, output, code=0, data=None):
+    def run_with(self, output, code=0, data=None, silence="", last="true"):
         with tempfile.TemporaryDirectory() as folder:
             cargo = pathlib.Path(folder) / "cargo"
-            cargo.write_text(f"#!/bin/sh\necho \"$@\"\ncat <<'END'\n{output}\nEND\nexit {code}\n")
+            cargo.write_text(f"#!/bin/sh\necho \"$@\"\ncat <<'END'\n{output}\nEND\n{last}\nexit {code}\n")
             cargo.chmod(0o755)
-            environment = {**os.environ, "CARGO": str(cargo), "FACEMILL_TEST_DATA": data or folder}
+            environment = {**os.environ, "CARGO": str(cargo), "FACEMILL_TEST_DATA": data or folder,
+                           "FACEMILL_TEST_SILENCE": silence}
             command = [sys.executable, "-B", str(RUN), "worker"]
             return subprocess.run(command, env=environment, capture_output=True, text=True)
 
@@ -41,6 +42,13 @@ class Run(unittest.TestCase):
     def test_a_failure_and_an_empty_run_are_failures(self):
         self.assertEqual(self.run_with("test a::b ... FAILED <0.010s>", code=101).returncode, 101)
         self.assertEqual(self.run_with("nothing").returncode, 1)
+
+    def test_a_test_that_hangs_is_killed_with_all_it_has_started(self):
+        # The inner shell would hold the pipe open.
+        done = self.run_with("test a::b ... ok <0.010s>", silence="0.5", last="sh -c 'sleep 600'; true")
+        self.assertEqual(done.returncode, -9 % 256, done.stdout)
+        self.assertIn("no output for 0.5 s: a test hangs", done.stderr)
+        self.assertIn("     0.0 s  a::b", done.stdout)
 
     def test_reference_data_includes_the_ignored_tests(self):
         with tempfile.TemporaryDirectory() as data:

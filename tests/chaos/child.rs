@@ -116,6 +116,8 @@ impl ChildSpec {
             std::process::exit(0);
         });
         runtime.block_on(self.run_task());
+        // As the program does: a thread that still runs must not keep the process.
+        runtime.shutdown_timeout(Duration::from_secs(5));
     }
 
     async fn run_task(self) {

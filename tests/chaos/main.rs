@@ -16,8 +16,9 @@ mod worker_processes;
 use std::collections::VecDeque;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use facemill::broker::Broker;
 use facemill::domain::{Candidate, StageName};
 use facemill::ledger::{Counts, Ledger};
 
@@ -74,7 +75,12 @@ async fn suite() -> bool {
     let scratch = tempfile::Builder::new().prefix("facemill-chaos-").tempdir().expect("a scratch folder").keep();
     let mut servers = Servers::start().await;
     log.say("RabbitMQ, Redis and S3 are up");
-    let environment = Environment { endpoints: servers.endpoints(), folder: scratch.clone(), log: log.clone() };
+    let environment = Environment {
+        endpoints: servers.endpoints(),
+        folder: scratch.clone(),
+        log: log.clone(),
+        server_logs: servers.logs(),
+    };
 
     let mut candidates = flow(&plan, &environment, &mut servers).await;
     let fresh = stages::candidate(candidates.len() as u64, Kind::Plain, StageName::Fetch);
@@ -94,7 +100,10 @@ async fn suite() -> bool {
     let fine = report(&plan, &findings);
     match fine {
         true => std::fs::remove_dir_all(&scratch).expect("our own folder"),
-        false => println!("logs of all processes: {}", scratch.display()),
+        false => {
+            environment.keep_server_logs();
+            println!("logs of all processes: {}", scratch.display());
+        }
     }
     fine
 }
@@ -160,16 +169,26 @@ impl Environment {
     async fn until(&self, what: &str, enough: impl AsyncFn(&Counts) -> bool) {
         const TIMEOUT: Duration = Duration::from_secs(120);
         let ledger = self.endpoints.ledger();
-        let began = Instant::now();
-        loop {
-            let counts = ledger.counts(&self.endpoints.run).await.expect("Redis is up");
-            if enough(&counts).await {
-                return;
+        let mut last = None;
+        let polling = async {
+            loop {
+                let counts = ledger.counts(&self.endpoints.run).await.expect("Redis is up");
+                if enough(&counts).await {
+                    return true;
+                }
+                last = Some(counts);
+                if self.log.faults().len() > 20 {
+                    return false;
+                }
+                // Other processes write to the ledger; there is no signal to wait for.
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            let has_failed = began.elapsed() > TIMEOUT || self.log.faults().len() > 20;
-            assert!(!has_failed, "still not {what}: {counts:#?}; logs are in {}", self.folder.display());
-            // Other processes write to the ledger; there is no signal to wait for.
-            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        let succeeded = tokio::time::timeout(TIMEOUT, polling).await.unwrap_or(false);
+        if !succeeded {
+            self.keep_server_logs();
+            let depths = self.endpoints.broker().depths().await;
+            panic!("still not {what}: {last:#?}; queues: {depths:?}; logs are in {}", self.folder.display());
         }
     }
 }

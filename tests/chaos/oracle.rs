@@ -56,7 +56,7 @@ pub async fn check(environment: &Environment, candidates: &[Candidate], fresh: &
     findings.push(Finding::new("final states that the ledger counts", candidates.len(), counted));
     findings.push(Finding::new("photos that ended once", candidates.len(), ended_once(&ledger, run, candidates).await));
 
-    let records = by_id(&Records::new(objects.clone()), run).await;
+    let records = by_id(&Records::new(objects.clone()), run, candidates).await;
     let reference = undisturbed(&environment.folder.join("undisturbed"), run, candidates).await;
     let equal = reference.iter().filter(|(id, record)| records.get(id) == Some(record)).count();
     findings.push(Finding::new("records equal to those of an undisturbed process", reference.len(), equal));
@@ -67,12 +67,12 @@ pub async fn check(environment: &Environment, candidates: &[Candidate], fresh: &
     let crops = records.values().filter_map(|record| record.message.photo.facts.crop.as_ref());
     let faces: BTreeSet<ObjectKey> = crops.map(|crop| ObjectKey::face(crop.sha256, crop.format)).collect();
     let stored = keys(&*objects, "faces/").await;
-    findings.push(Finding::new("faces missing", 0, faces.difference(&stored).count()));
+    findings.push(Finding::new("faces missing", "none", missing(&*objects, &faces, &stored).await));
     findings.push(Finding::new("faces without a record", 0, stored.difference(&faces).count()));
     let originals = keys(&*objects, "originals/").await;
     let known = records.values().filter_map(|record| record.message.photo.facts.original.as_ref());
     let known: BTreeSet<ObjectKey> = known.map(|of| ObjectKey::original(of.sha256, of.format)).collect();
-    findings.push(Finding::new("originals missing", 0, known.difference(&originals).count()));
+    findings.push(Finding::new("originals missing", "none", missing(&*objects, &known, &originals).await));
     let all = stored.iter().chain(&originals);
     findings.push(Finding::new("objects that are whole", stored.len() + originals.len(), whole(&*objects, all).await));
 
@@ -121,10 +121,16 @@ fn id_of(record: &Record) -> &Id {
     &record.message.photo.candidate.photo_id
 }
 
-/// The records by photo, without what depends on time and number of attempts.
-async fn by_id(records: &Records, run: &RunName) -> BTreeMap<Id, Record> {
+/// The records by photo, without what depends on time and number of attempts. As in [`missing`], a record of a candidate
+/// may not be listed.
+async fn by_id(records: &Records, run: &RunName, candidates: &[Candidate]) -> BTreeMap<Id, Record> {
     let all: Vec<_> = records.all(run).try_collect().await.expect("S3 is up");
-    let all: Vec<Record> = all.into_iter().collect::<Result<_, _>>().expect("records that can be read");
+    let mut all: Vec<Record> = all.into_iter().collect::<Result<_, _>>().expect("records that can be read");
+    let listed: BTreeSet<Id> = all.iter().map(|record| id_of(record).clone()).collect();
+    for photo_id in candidates.iter().map(|candidate| &candidate.photo_id).filter(|id| !listed.contains(id)) {
+        let key = PhotoKey { run: run.clone(), photo_id: photo_id.clone() };
+        all.extend(records.read(&key).await.expect("S3 is up"));
+    }
     let settled = all.into_iter().map(|mut record| {
         record.message = Message { enqueued_at: 0, ..record.message };
         record.message.position.delivery = 0;
@@ -157,7 +163,19 @@ async fn undisturbed(folder: &Path, run: &RunName, candidates: &[Candidate]) -> 
     let workers = StageName::ALL.into_iter().map(worker).collect();
     let finish = drive(run, &*ledger, &*broker, workers, countdown.clone(), CancellationToken::new()).await;
     assert_eq!(finish.expect("the run succeeds"), Finish::Complete);
-    by_id(&records, run).await
+    by_id(&records, run, &harmless).await
+}
+
+/// The wanted objects that do not exist. A SeaweedFS that is killed while it creates a folder may not list the folder's
+/// objects afterwards, but has them.
+async fn missing(objects: &dyn Objects, wanted: &BTreeSet<ObjectKey>, listed: &BTreeSet<ObjectKey>) -> String {
+    let mut missing = Vec::new();
+    for key in wanted.difference(listed) {
+        if !objects.exists(key).await.expect("S3 is up") {
+            missing.push(key.as_str());
+        }
+    }
+    if missing.is_empty() { "none".into() } else { missing.join(", ") }
 }
 
 async fn keys(objects: &dyn Objects, prefix: &str) -> BTreeSet<ObjectKey> {

@@ -1,5 +1,6 @@
 //! The three servers and their faults.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::child::Endpoints;
@@ -35,6 +36,11 @@ impl Servers {
             prefix: "chaos".into(),
             run: "chaos".parse().expect("a name"),
         }
+    }
+
+    /// The logs of RabbitMQ and S3.
+    pub fn logs(&self) -> Vec<PathBuf> {
+        self.rabbit.logs().into_iter().chain([self.s3.process.log()]).collect()
     }
 
     /// Injects a fault, waits until a process has noticed it, and repairs the server.

@@ -4,6 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use facemill::domain::Candidate;
 use tokio::process::{Child, ChildStdin, Command};
@@ -13,6 +14,9 @@ use tokio_util::sync::CancellationToken;
 use super::child::{CHILD_SPEC, ChildSpec, Endpoints, Task};
 use super::log::Log;
 use super::plan::{Kill, ServerFault, WorkerSlot};
+
+/// Longer than a worker's period of grace and RabbitMQ's answers take.
+const ENDING: Duration = Duration::from_secs(120);
 
 /// The workers of all slots.
 pub struct WorkerProcesses {
@@ -26,6 +30,8 @@ pub struct Environment {
     pub endpoints: Endpoints,
     pub folder: PathBuf,
     pub log: Arc<Log>,
+    /// The logs of the servers, which end with this process.
+    pub server_logs: Vec<PathBuf>,
 }
 
 impl WorkerProcesses {
@@ -56,7 +62,7 @@ async fn supervise(mut slot: WorkerSlot, environment: Environment, stop: Cancell
             ended = process.ended() => ended,
             () = stop.cancelled() => {
                 process.terminate();
-                process.ended().await
+                process.ended_in_time(&name, &environment.log).await
             }
         };
         match kill {
@@ -85,6 +91,25 @@ impl Process {
         self.child.wait().await.expect("a child can be waited for")
     }
 
+    /// Kills a process that does not end by itself.
+    async fn ended_in_time(&mut self, name: &str, log: &Log) -> ExitStatus {
+        if let Ok(ended) = tokio::time::timeout(ENDING, self.ended()).await {
+            return ended;
+        }
+        log.fault(format!("{name} has not ended within {ENDING:?}; its threads: {}", self.threads()));
+        self.child.start_kill().expect("a child can be killed");
+        self.ended().await
+    }
+
+    /// The names of the threads, and the system calls in which they wait.
+    fn threads(&self) -> String {
+        let folder = format!("/proc/{}/task", self.child.id().unwrap_or_default());
+        let read = |file: PathBuf| std::fs::read_to_string(file).unwrap_or_default().trim().to_owned();
+        let threads = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let named = threads.map(|path| format!("{} in {}", read(path.join("comm")), read(path.join("wchan"))));
+        named.collect::<Vec<_>>().join(", ")
+    }
+
     fn terminate(&self) {
         if let Some(pid) = self.child.id() {
             // SAFETY: no memory is involved. The child has not been waited for, so the process id is still its own.
@@ -99,7 +124,7 @@ impl Environment {
         for kill in kills.iter().copied().map(Some).chain([None]) {
             let task = Task::Produce(candidates.to_vec());
             let spec = ChildSpec { name: "producer".into(), endpoints: self.endpoints.clone(), kill, task };
-            let ended = self.spawn(&spec).ended().await;
+            let ended = self.spawn(&spec).ended_in_time("the producer", &self.log).await;
             match kill {
                 Some(kill) if ended.signal() == Some(libc::SIGKILL) => self.log.on_kill("producer", kill),
                 _ if ended.success() => self.log.say(format_args!("{} photos enqueued", candidates.len())),
@@ -125,6 +150,13 @@ impl Environment {
             .expect("this program can be run");
         // Waiting for a child closes a standard input that it still holds.
         Process { _stdin: child.stdin.take(), child }
+    }
+
+    /// Copies the logs of the servers to those of the processes.
+    pub fn keep_server_logs(&self) {
+        for (number, log) in self.server_logs.iter().enumerate() {
+            let _ = std::fs::copy(log, self.folder.join(format!("server-{number}.txt")));
+        }
     }
 
     fn log_of(&self, name: &str) -> PathBuf {

@@ -1,13 +1,14 @@
 //! A connection that is replaced when it is lost.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use lapin::{Channel, Connection, ConnectionProperties, Event};
 use tokio::sync::{Mutex, watch};
 
+use super::answer::{answered, is_late};
 use super::error::{map_connect_error, map_error};
 use super::settings::RabbitMqSettings;
 use super::topology::Topology;
@@ -39,6 +40,8 @@ pub(super) struct OpenConnection {
     connection: Connection,
     /// The [`Generation`](super::topology::Generation) of the topology at the last use.
     generation: AtomicU64,
+    /// RabbitMQ has not answered on it in time, so that another connection replaces it.
+    is_silent: AtomicBool,
     /// Why RabbitMQ accepts no messages. None: it accepts them.
     alarm: watch::Receiver<Option<String>>,
 }
@@ -66,7 +69,7 @@ impl Connector {
     async fn open_with(&self, declares: bool) -> Result<Arc<OpenConnection>, BrokerError> {
         let mut state = self.state.lock().await;
         match &*state {
-            ConnectionState::Open(open) if open.connection.status().connected() => {
+            ConnectionState::Open(open) if open.is_usable() => {
                 let open = open.clone();
                 if declares {
                     self.declare(&open).await?;
@@ -120,7 +123,8 @@ impl Connector {
         };
         let connection = within(self.settings.connect_timeout, what(), connecting).await?;
         let alarm = watch_alarms(&connection);
-        let open = OpenConnection { connection, generation: AtomicU64::default(), alarm };
+        let open =
+            OpenConnection { connection, generation: AtomicU64::default(), is_silent: AtomicBool::default(), alarm };
         if declares {
             self.declare(&open).await?;
         }
@@ -174,7 +178,15 @@ fn watch_alarms(connection: &Connection) -> watch::Receiver<Option<String>> {
 
 impl OpenConnection {
     pub async fn channel(&self) -> Result<Channel, BrokerError> {
-        self.connection.create_channel().await.map_err(|error| map_error("open a channel".into(), &error))
+        let created = answered(self.connection.create_channel()).await;
+        if created.as_ref().is_err_and(is_late) {
+            self.is_silent.store(true, Ordering::Relaxed);
+        }
+        created.map_err(|error| map_error("open a channel".into(), &error))
+    }
+
+    fn is_usable(&self) -> bool {
+        self.connection.status().connected() && !self.is_silent.load(Ordering::Relaxed)
     }
 
     /// Why RabbitMQ accepts no messages. None: it accepts them.

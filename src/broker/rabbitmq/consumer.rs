@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::answer::answered;
 use super::error::{is_not_found, map_error};
 use super::publisher::{OutgoingMessage, traceparent};
 use super::shared::Shared;
@@ -21,6 +22,9 @@ use super::topology::{DELIVERY_COUNT, Generation};
 use crate::broker::{BrokerError, Consumer, Delivery, Receipt};
 use crate::domain::StageName;
 use crate::retry::Backoff;
+
+/// Time limit for the return of all prefetched messages at the end. Those left return when the connection closes.
+const RETURNING: Duration = Duration::from_secs(10);
 
 /// The receiver's side. A task keeps the subscription open and fills the buffer.
 pub(super) struct RabbitMqConsumer {
@@ -108,7 +112,10 @@ impl Consumer for RabbitMqConsumer {
             let _ = task.await;
         }
         let messages = std::mem::take(&mut *self.buffer.lock());
-        futures::future::join_all(messages.into_iter().map(|message| self.return_unused(message))).await;
+        let returning = futures::future::join_all(messages.into_iter().map(|message| self.return_unused(message)));
+        if tokio::time::timeout(RETURNING, returning).await.is_err() {
+            tracing::warn!(queue = self.queue, "prefetched messages return to their queue as redelivered");
+        }
     }
 }
 
@@ -213,12 +220,10 @@ impl ConsumerTask {
     async fn consume(&self) -> Result<Result<Subscription, lapin::Error>, BrokerError> {
         let channel = self.shared.connector.open().await?.channel().await?;
         let generation = self.shared.topology.generation();
-        let qos = channel.basic_qos(self.prefetch, BasicQosOptions::default()).await;
+        let qos = answered(channel.basic_qos(self.prefetch, BasicQosOptions::default())).await;
         qos.map_err(|error| self.subscription_error(&error))?;
-        let consumed = channel
-            .basic_consume(self.queue.as_str().into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
-            .await;
-        match consumed {
+        let (queue, options) = (self.queue.as_str().into(), BasicConsumeOptions::default());
+        match answered(channel.basic_consume(queue, "".into(), options, FieldTable::default())).await {
             Ok(deliveries) => Ok(Ok(Subscription { generation, channel, deliveries })),
             Err(error) if is_not_found(&error) => {
                 self.shared.topology.invalidate(generation);
@@ -287,17 +292,15 @@ impl Unacked {
         count.and_then(|count| u32::try_from(count).ok()).unwrap_or(0)
     }
 
-    async fn reject(&self) {
-        let options = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
-        // If the channel is lost, RabbitMQ has returned the message already.
-        let _ = self.delivery.acker.nack(options).await;
+    async fn reject(&self) -> lapin::Result<bool> {
+        self.delivery.acker.nack(BasicNackOptions { requeue: true, ..BasicNackOptions::default() }).await
     }
 }
 
 #[async_trait]
 impl Receipt for Unacked {
     async fn ack(self: Box<Self>) {
-        match self.delivery.acker.ack(BasicAckOptions::default()).await {
+        match answered(self.delivery.acker.ack(BasicAckOptions::default())).await {
             Ok(true) => {}
             Ok(false) => {
                 tracing::warn!("an acknowledgement was lost with its channel; the message is delivered again");
@@ -307,7 +310,8 @@ impl Receipt for Unacked {
     }
 
     async fn nack(self: Box<Self>) {
-        self.reject().await;
+        // If the channel is lost, RabbitMQ has returned the message already.
+        let _ = answered(self.reject()).await;
     }
 }
 

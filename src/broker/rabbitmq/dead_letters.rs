@@ -7,6 +7,7 @@ use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions};
 use lapin::types::AMQPValue;
 use lapin::{BasicProperties, Channel};
 
+use super::answer::answered;
 use super::error::map_error;
 use super::topology::{DEAD_LETTER_TYPE, DEATHS, Names};
 use crate::broker::{BrokerError, DeadLetter, DeadLetterFilter};
@@ -33,8 +34,9 @@ impl<'a> DeadLetterQueue<'a> {
         let mut open = Self { names, channel, letters: Vec::new() };
         let mut indexes = HashMap::new();
         loop {
-            let got = open.channel.basic_get(open.names.dead_letters().into(), BasicGetOptions::default()).await;
-            let Some(got) = got.map_err(|error| map_error("read the dead letters".into(), &error))? else {
+            let get = open.channel.basic_get(open.names.dead_letters().into(), BasicGetOptions::default());
+            let got = answered(get).await.map_err(|error| map_error("read the dead letters".into(), &error))?;
+            let Some(got) = got else {
                 return Ok(open);
             };
             let letter = read(open.names, &got.data, &got.properties);
@@ -63,7 +65,7 @@ impl<'a> DeadLetterQueue<'a> {
         let (taken, rest): (Vec<_>, Vec<_>) = letters.into_iter().partition(|(letter, _)| filter(letter));
         self.release(&rest).await?;
         if let Some(last) = taken.iter().flat_map(|(_, tags)| tags).max() {
-            let removed = self.channel.basic_ack(*last, BasicAckOptions { multiple: true }).await;
+            let removed = answered(self.channel.basic_ack(*last, BasicAckOptions { multiple: true })).await;
             removed.map_err(|error| map_error("remove dead letters".into(), &error))?;
         }
         self.close().await?;
@@ -76,7 +78,7 @@ impl<'a> DeadLetterQueue<'a> {
         let mut tags: Vec<u64> = letters.iter().flat_map(|(_, tags)| tags.iter().copied()).collect();
         tags.sort_unstable();
         for tag in tags {
-            let released = self.channel.basic_nack(tag, options).await;
+            let released = answered(self.channel.basic_nack(tag, options)).await;
             released.map_err(|error| map_error("return dead letters to their queue".into(), &error))?;
         }
         Ok(())
@@ -85,7 +87,7 @@ impl<'a> DeadLetterQueue<'a> {
     /// RabbitMQ confirms the close after it has processed everything sent before.
     async fn close(&self) -> Result<(), BrokerError> {
         const SUCCESS: u16 = 200;
-        let closed = self.channel.close(SUCCESS, "OK".into()).await;
+        let closed = answered(self.channel.close(SUCCESS, "OK".into())).await;
         closed.map_err(|error| map_error("return dead letters to their queue".into(), &error))
     }
 }

@@ -12,6 +12,7 @@ use super::{BodyFilter, Broker, BrokerError, Consumer, DeadLetter, DeadLetterFil
 use crate::domain::{ScoreMessage, StageName};
 use crate::retry::TIERS;
 
+mod answer;
 mod connection;
 mod consumer;
 mod dead_letters;

@@ -4,6 +4,7 @@ use lapin::message::BasicGetMessage;
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions};
 use lapin::{Channel, Error};
 
+use super::answer::answered;
 use super::error::map_error;
 use super::publisher::{OutgoingMessage, traceparent};
 use super::shared::Shared;
@@ -54,7 +55,7 @@ impl<'a> Removal<'a> {
         }
         for tag in others {
             let options = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
-            self.channel.basic_nack(tag, options).await.map_err(|error| self.failed(&error))?;
+            answered(self.channel.basic_nack(tag, options)).await.map_err(|error| self.failed(&error))?;
         }
         self.close().await?;
         Ok(removed)
@@ -83,20 +84,20 @@ impl<'a> Removal<'a> {
     }
 
     async fn next(&self) -> Result<Option<BasicGetMessage>, BrokerError> {
-        let got = self.channel.basic_get(self.queue.into(), BasicGetOptions::default()).await;
+        let got = answered(self.channel.basic_get(self.queue.into(), BasicGetOptions::default())).await;
         got.map_err(|error| self.failed(&error))
     }
 
     /// 1: the message is removed.
     async fn acknowledge(&self, got: &BasicGetMessage) -> Result<u64, BrokerError> {
-        let removed = self.channel.basic_ack(got.delivery_tag, BasicAckOptions::default()).await;
+        let removed = answered(self.channel.basic_ack(got.delivery_tag, BasicAckOptions::default())).await;
         removed.map(|()| 1).map_err(|error| self.failed(&error))
     }
 
     /// RabbitMQ confirms the close after it has processed everything sent before.
     async fn close(&self) -> Result<(), BrokerError> {
         const SUCCESS: u16 = 200;
-        self.channel.close(SUCCESS, "OK".into()).await.map_err(|error| self.failed(&error))
+        answered(self.channel.close(SUCCESS, "OK".into())).await.map_err(|error| self.failed(&error))
     }
 
     fn failed(&self, error: &Error) -> BrokerError {

@@ -7,6 +7,7 @@ use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 
+use super::answer::answered;
 use super::connection::{Connector, OpenConnection};
 use super::error::{is_not_found, map_error};
 use super::management::ManagementClient;
@@ -40,7 +41,7 @@ impl Shared {
         channel = self.connector.open().await?.channel().await?;
         let failed = |error: lapin::Error| map_error(format!("empty {unroutable}"), &error);
         for _ in 0..waiting {
-            let got = channel.basic_get(unroutable.as_str().into(), BasicGetOptions::default()).await;
+            let got = answered(channel.basic_get(unroutable.as_str().into(), BasicGetOptions::default())).await;
             let Some(got) = got.map_err(failed)? else { break };
             let id = got.properties.message_id().as_ref().map_or("", |id| id.as_str());
             tracing::warn!(id, queue = %got.routing_key, "a message could not be routed; publishing it again");
@@ -48,7 +49,7 @@ impl Shared {
             let kind = got.properties.kind().as_ref().map(|kind| kind.as_str());
             let message = OutgoingMessage { queue, id, kind, traceparent, body: &got.data };
             self.publisher.publish(&message).await?;
-            channel.basic_ack(got.delivery_tag, BasicAckOptions::default()).await.map_err(failed)?;
+            answered(channel.basic_ack(got.delivery_tag, BasicAckOptions::default())).await.map_err(failed)?;
         }
         Ok(())
     }
@@ -63,7 +64,7 @@ impl Shared {
     async fn try_count(&self, channel: &Channel, queue: &str) -> lapin::Result<u64> {
         let generation = self.topology.generation();
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
-        let declared = channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
+        let declared = answered(channel.queue_declare(queue.into(), passive, FieldTable::default())).await;
         if declared.as_ref().is_err_and(is_not_found) {
             self.topology.invalidate(generation);
         }

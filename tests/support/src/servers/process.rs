@@ -92,6 +92,10 @@ impl Process {
         wait_for(&self.command[0], || is_up().then_some(true).or_else(|| (!self.is_alive()).then_some(false)))
     }
 
+    pub fn log(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+
     /// The end of the log, for the message of a failed start.
     pub fn log_tail(&self) -> String {
         log_tail(&self.folder)

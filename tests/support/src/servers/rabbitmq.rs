@@ -189,12 +189,16 @@ impl RabbitServer {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// What the server has logged.
-    pub fn log(&self) -> String {
+    pub fn logs(&self) -> Vec<PathBuf> {
         let files = std::fs::read_dir(self.folder.join("log")).unwrap().map(|file| file.unwrap().path());
         let mut logs: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|end| end == "log")).collect();
         logs.sort();
-        logs.iter().map(|path| String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned()).collect()
+        logs
+    }
+
+    /// What the server has logged.
+    pub fn log(&self) -> String {
+        self.logs().iter().map(|path| String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned()).collect()
     }
 
     fn script(&self, name: &str) -> Command {

@@ -30,14 +30,13 @@ impl SeaweedFs {
     pub fn start() -> Self {
         for _ in 0..5 {
             if let Some(server) = Self::try_start() {
-                server.make_bucket();
                 return server;
             }
         }
         panic!("weed does not start");
     }
 
-    /// Returns `None` if another process has taken a port.
+    /// Returns `None` if another process has taken a port, whose answer may be that of a healthy server.
     fn try_start() -> Option<Self> {
         let weed = crate::project().join(".cache/bin/weed");
         assert!(weed.is_file(), "weed is not installed: run `make setup-tests`");
@@ -65,12 +64,13 @@ impl SeaweedFs {
         let command: Vec<String> =
             [weed.display().to_string()].into_iter().chain(command.split_whitespace().map(str::to_owned)).collect();
         let server = Self { port: s3, process: Process::start(&folder, command) };
-        server.process.wait_until_up(|| is_healthy(s3)).then_some(server)
+        let is_up = server.process.wait_until_up(|| is_healthy(s3)) && server.make_bucket();
+        (is_up && server.process.is_alive()).then_some(server)
     }
 
     /// Creates the bucket in its own runtime, because a shared service outlives the runtime of the test that started
-    /// it.
-    fn make_bucket(&self) {
+    /// it. Returns whether it is created.
+    fn make_bucket(&self) -> bool {
         let settings = self.settings();
         std::thread::spawn(move || {
             let keys = Self::keys();
@@ -90,10 +90,10 @@ impl SeaweedFs {
                 .build();
             let client = aws_sdk_s3::Client::from_conf(config);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(client.create_bucket().bucket(Self::BUCKET).send()).unwrap();
+            runtime.block_on(client.create_bucket().bucket(Self::BUCKET).send()).is_ok()
         })
         .join()
-        .unwrap();
+        .unwrap()
     }
 
     pub fn keys() -> Keys {
