@@ -28,10 +28,15 @@ impl Installation {
 
     /// An installation on the given Redis server.
     pub fn on(redis: &RedisServer) -> Self {
+        Self::on_servers(redis, SeaweedFs::shared())
+    }
+
+    /// An installation on the given Redis server and object store.
+    pub fn on_servers(redis: &RedisServer, store: &SeaweedFs) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let rabbit = tokio::runtime::Runtime::new().unwrap().block_on(rabbitmq::shared());
-        let store = SeaweedFs::shared().settings();
+        let store = store.settings();
         let cache = tempfile::tempdir().unwrap();
         let environment = vec![
             ("XDG_CACHE_HOME", cache.path().to_str().unwrap().to_owned()),
@@ -86,7 +91,9 @@ impl Installation {
         const PATIENCE: Duration = Duration::from_secs(240);
         let began = Instant::now();
         loop {
-            let status = self.json(&["status"]);
+            // A server that has just started may not answer: the status then lacks a part, and the exit code is 3.
+            let output = self.facemill(&["status", "--json"]);
+            let status = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
             if condition(&status) {
                 return status;
             }

@@ -2,6 +2,7 @@
 
 use support::collection;
 mod dead_letters;
+mod full_store;
 mod hosts;
 pub mod installation;
 mod pauses;

@@ -85,6 +85,13 @@ impl Collection {
         labelled.into_iter().filter(|(_, faces)| *faces == 1).map(|(photo, _)| photo).collect()
     }
 
+    /// The id of a candidate with one face in its picture, and a table of it alone.
+    pub fn row_of_a_face(&self) -> (String, String) {
+        let face = self.truths.iter().find(|truth| truth.kind == FaceCount::One).unwrap().photo_id;
+        let photo = self.collection.photos.iter().find(|photo| photo.id == face).unwrap();
+        (face.to_string(), self.table_of(&[&photo.photo_url]))
+    }
+
     /// A table of the candidates whose URLs have the given endings.
     pub fn table_of(&self, ends: &[&str]) -> String {
         let listed = Command::new(crate::program()).arg("candidates").arg(&self.dump).output().unwrap();

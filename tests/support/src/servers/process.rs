@@ -83,7 +83,14 @@ impl Process {
 
     /// Starts the server again with the same command, so with the same ports and data. Waits until `is_up`.
     pub fn restart(&mut self, is_up: impl Fn() -> bool) {
-        self.started.push(Watched::start(&self.folder, &self.command));
+        self.restart_with(&[], is_up);
+    }
+
+    /// The same with further arguments, which override earlier ones.
+    pub fn restart_with(&mut self, more: &[&str], is_up: impl Fn() -> bool) {
+        let command: Vec<String> =
+            self.command.iter().cloned().chain(more.iter().map(|word| word.to_string())).collect();
+        self.started.push(Watched::start(&self.folder, &command));
         assert!(self.wait_until_up(is_up), "{}", self.log_tail());
     }
 

@@ -122,6 +122,12 @@ impl SeaweedFs {
         let port = self.port;
         self.process.restart(|| is_healthy(port));
     }
+
+    /// Starts the service again without room for another object: no disk has so much left.
+    pub fn restart_full(&mut self) {
+        let port = self.port;
+        self.process.restart_with(&["-volume.minFreeSpace=100"], || is_healthy(port));
+    }
 }
 
 fn is_healthy(port: u16) -> bool {
