@@ -71,7 +71,10 @@ impl Folder {
 
 /// A full disk or a missing permission lasts until a person acts. Other file errors may be temporary.
 fn failure(what: String, error: &io::Error) -> ServerError {
-    let detail = error.to_string();
+    let detail = match error.kind() {
+        io::ErrorKind::StorageFull => "the disk is full".into(),
+        _ => error.to_string(),
+    };
     match refuses_all_writes(error) || error.kind() == io::ErrorKind::PermissionDenied {
         true => ServerError::Refused { what, detail },
         false => ServerError::Unavailable { what, detail },

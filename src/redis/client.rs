@@ -233,11 +233,16 @@ impl RedisClient {
             .set_response_timeout(Some(answer_timeout));
         let connect = self.client.get_multiplexed_async_connection_with_config(&config);
         match timeout(self.settings.connect_timeout, connect).await {
-            Ok(connected) => connected.map_err(|error| map_connect_error(&self.name, &error)),
-            Err(_) => Err(ServerError::Unavailable {
-                what: format!("cannot reach {}", self.name),
-                detail: format!("no answer for {:?}", self.settings.connect_timeout),
-            }),
+            Ok(Err(error)) if !error.is_timeout() => Err(map_connect_error(&self.name, &error)),
+            Ok(Ok(connected)) => Ok(connected),
+            Ok(Err(_)) | Err(_) => {
+                // A Redis without TLS waits for the end of what it takes for a command.
+                let hint = if self.settings.has_tls() { ": is this the port for TLS?" } else { "" };
+                Err(ServerError::Unavailable {
+                    what: format!("cannot reach {}", self.name),
+                    detail: format!("no answer for {:?}{hint}", self.settings.connect_timeout),
+                })
+            }
         }
     }
 

@@ -28,9 +28,8 @@ pub fn map_error(server: &str, what: &str, error: &RedisError) -> ServerError {
             _ if reason.contains("DB index is out of range") => {
                 (true, "there is no such database: the number at the end of the URL".to_owned())
             }
-            ErrorKind::Io | ErrorKind::Client | ErrorKind::Parse => {
-                (find::<rustls::Error>(error).is_some(), error_chain::reason(error))
-            }
+            ErrorKind::Parse => (false, "its answer is none of Redis: is this the port of another server?".to_owned()),
+            ErrorKind::Io | ErrorKind::Client => (find::<rustls::Error>(error).is_some(), error_chain::reason(error)),
             _ => (true, error.to_string()),
         },
     };

@@ -29,6 +29,10 @@ impl RedisSettings {
             answer_timeout: Duration::from_secs(10),
         }
     }
+
+    pub(super) fn has_tls(&self) -> bool {
+        self.url.starts_with("rediss:")
+    }
 }
 
 impl fmt::Display for RedisSettings {

@@ -2,6 +2,7 @@
 
 use support::servers::process;
 use support::servers::redis as server;
+use support::servers::seaweedfs::SeaweedFs;
 use support::synthetic;
 
 use std::collections::BTreeMap;
@@ -185,6 +186,17 @@ async fn login_errors_name_the_reason_without_passwords() {
         assert!(shown.contains(reason) && shown.contains(&server.port.to_string()), "{login} {shown}");
         assert!(!shown.contains("hunter2") && !shown.contains("sesame"), "{shown}");
     }
+}
+
+#[tokio::test]
+async fn a_port_of_another_kind_is_named() {
+    let server = RedisServer::start(&[]);
+    let reason = async |url: String| connect(RedisSettings::new(url)).check().await.unwrap_err().to_string();
+    let without_tls = reason(format!("rediss://127.0.0.1:{}/", server.port)).await;
+    assert!(without_tls.contains("is this the port for TLS?"), "{without_tls}");
+    let store = SeaweedFs::shared().settings().endpoint.unwrap().replace("http:", "redis:");
+    let foreign = reason(store).await;
+    assert!(foreign.ends_with("its answer is none of Redis: is this the port of another server?"), "{foreign}");
 }
 
 #[tokio::test]

@@ -133,6 +133,23 @@ async fn profiles_have_keys_region_and_address() {
     let config = home.file("elsewhere", &services);
     home.set("AWS_CONFIG_FILE", config.to_str().unwrap()).outcome().unwrap();
 
+    let home = Home::with_endpoint().set("AWS_PROFILE", "program");
+    let keys = SeaweedFs::keys();
+    let printed = serde_json::json!({
+        "Version": 1, "AccessKeyId": keys.access_key_id, "SecretAccessKey": keys.secret_access_key
+    });
+    let printed = home.file("keys.json", &printed.to_string());
+    home.file(".aws/config", &format!("[profile program]\ncredential_process = cat {}\n", printed.display()));
+    let home = home.set("PATH", "/usr/bin:/bin");
+    home.outcome().unwrap();
+
+    let home = Home::with_endpoint().set("AWS_PROFILE", "browser");
+    let portal =
+        "sso_start_url = https://portal.test/\nsso_region = eu-west-9\nsso_account_id = 1\nsso_role_name = r\n";
+    home.file(".aws/config", &format!("[profile browser]\n{portal}"));
+    let error = home.outcome().unwrap_err();
+    assert!(error.contains("aws configure export-credentials"), "{error}");
+
     let home = Home::with_endpoint().set("AWS_PROFILE", "nobody");
     home.file(".aws/config", "[profile faces]\nregion = eu-west-9\n");
     let error = home.outcome().unwrap_err();

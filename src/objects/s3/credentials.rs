@@ -149,6 +149,12 @@ pub(super) fn explain_missing(error: &(dyn Error + 'static)) -> Option<(String, 
             format!("{} ({})", answer.message().unwrap_or("no reason is given"), answer.code().unwrap_or("-"))
         }
         _ => match reason(problem) {
+            // Signing in through a browser is left out at compile time.
+            left_out if left_out.contains("cargo feature") => {
+                "the AWS profile asks for a way to sign in that facemill does not have: export its keys with `aws \
+                 configure export-credentials --format env`"
+                    .into()
+            }
             expired if expired.starts_with("ExpiredToken") => "the token of the web identity has expired".into(),
             said => said,
         },

@@ -72,8 +72,9 @@ fn a_full_disk_ends_a_run_that_continues_once_there_is_room() {
     let log = std::fs::read_to_string(log).unwrap();
     assert_eq!(code, "3", "{log}");
     let last = log.lines().last().unwrap();
-    assert!(last.starts_with("facemill: ") && last.ends_with("run the same command again afterwards"), "{log}");
-    assert!(last.contains("ledger.sqlite: the disk is full: free some space"), "{log}");
+    assert!(last.starts_with("facemill: ") && last.contains("run the same command again"), "{log}");
+    // The ledger or a picture, whichever is written first.
+    assert!(last.contains(": the disk is full"), "{log}");
     assert!(log.lines().count() < 10, "one message, not one for each photo: {log}");
     let audit: Value = serde_json::from_str(audit).unwrap();
     assert_eq!(audit["candidates"], collection.candidates().len());
