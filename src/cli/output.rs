@@ -1,7 +1,10 @@
 //! Printing for people and programs.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 use std::process::ExitCode;
 
 use crate::cli::failure::Failure;
@@ -13,14 +16,24 @@ pub fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     print_text(&format!("{text}\n"))
 }
 
-/// Prints to standard output. A reader that closes it early, such as `head`, is not an error.
+/// Prints to standard output. That nobody reads it is not an error.
 pub fn print_text(text: &str) -> Result<(), Failure> {
     match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::broken(format!("cannot print: {error}")))
-        }
+        Err(error) if !nobody_reads(&error) => Err(Failure::broken(format!("cannot print: {error}"))),
         _ => Ok(()),
     }
+}
+
+/// Whether a write to standard output failed because its reader, such as `head`, has closed it, or because its terminal
+/// was closed.
+pub fn nobody_reads(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe || (error.raw_os_error() == Some(libc::EIO) && stdout_is_device())
+}
+
+/// A closed terminal no longer counts as a terminal, but is still a device.
+fn stdout_is_device() -> bool {
+    let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    stdout.and_then(|stdout| stdout.metadata()).is_ok_and(|what| what.file_type().is_char_device())
 }
 
 /// Prints a line for a person to standard error. Unlike `eprintln!` it does not panic where nobody reads it: a command

@@ -11,7 +11,7 @@ use crate::archive::rescores::Rescore;
 use crate::broker::rabbitmq::ScoreDepth;
 use crate::cli::dataset::index::stored_placeholders;
 use crate::cli::failure::Failure;
-use crate::cli::output::{counted, plain, print_json, print_text};
+use crate::cli::output::{counted, nobody_reads, plain, print_json, print_text};
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::cluster::workers::{ActiveWorker, WorkerReport};
 use crate::dataset::placeholder::Placeholders;
@@ -84,7 +84,7 @@ async fn watch(
         };
         let mut out = io::stdout().lock();
         match out.write_all(printed.as_bytes()).and_then(|()| out.flush()) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(error) if nobody_reads(&error) => return Ok(()),
             written => written.map_err(cannot_print)?,
         }
     }

@@ -1,10 +1,11 @@
 //! `facemill candidates`.
 
 use std::collections::BTreeSet;
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
 use crate::cli::failure::Failure;
+use crate::cli::output::nobody_reads;
 use crate::cli::progress::Bars;
 use crate::cli::settings::reading::ReadingArgs;
 use crate::cli::settings::servers::S3Args;
@@ -45,10 +46,7 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
     let s3 = || args.s3.service().map_err(Failure::broken);
     let candidates = crate::cli::process::block_on(args.source.candidates(s3, options, &bars))?;
     match print(&candidates, args.format) {
-        // A reader such as `head` closes the pipe early.
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Failure::broken(format!("cannot print the candidates: {error}")))
-        }
+        Err(error) if !nobody_reads(&error) => Err(Failure::broken(format!("cannot print the candidates: {error}"))),
         _ => Ok(ExitCode::SUCCESS),
     }
 }

@@ -1,6 +1,7 @@
 //! How commands end: by signals, on a full disk, and with which exit code.
 
 use std::io::{Read, Write};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -15,6 +16,19 @@ fn nobody_reads() -> Stdio {
     std::io::pipe().unwrap().1.into()
 }
 
+/// A terminal whose window is closed: writing to it fails.
+fn closed_terminal() -> Stdio {
+    let (mut window, mut terminal) = (0, 0);
+    let nothing = std::ptr::null_mut();
+    // SAFETY: the call only writes the two descriptors, which nothing else owns.
+    let opened = unsafe {
+        assert_eq!(libc::openpty(&mut window, &mut terminal, nothing, std::ptr::null(), std::ptr::null()), 0);
+        [OwnedFd::from_raw_fd(window), OwnedFd::from_raw_fd(terminal)]
+    };
+    let [_window, terminal] = opened;
+    terminal.into()
+}
+
 fn signal(child: &Child, name: &str) {
     assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
 }
@@ -22,14 +36,15 @@ fn signal(child: &Child, name: &str) {
 #[test]
 fn a_run_hears_signals_when_nobody_reads_its_output() {
     let collection = Collection::serve();
-    for (name, code) in [("-TERM", 143), ("-INT", 130)] {
+    let unread: [fn() -> Stdio; 2] = [nobody_reads, closed_terminal];
+    for (output, name, code) in [(unread[0], "-TERM", 143), (unread[0], "-INT", 130), (unread[1], "-TERM", 143)] {
         let scratch = tempfile::tempdir().unwrap();
         let mut run = Command::new(env!("CARGO_BIN_EXE_facemill"))
             .args(collection.run_text(scratch.path()))
             // Log lines fail to be written, too.
             .args(["-vv", "--cores", "1"])
-            .stdout(nobody_reads())
-            .stderr(nobody_reads())
+            .stdout(output())
+            .stderr(output())
             .spawn()
             .unwrap();
         wait_for("the first photo", || {
