@@ -154,10 +154,14 @@ fn ended(counts: &Counts) -> u64 {
 
 /// Waits until all photos have ended and the queues of the stages are empty.
 async fn until_over(environment: &Environment, photos: usize) {
+    let broker = environment.endpoints.broker();
     let is_over = async |counts: &Counts| {
-        ended(counts) == photos as u64 && oracle::depths(environment).await.iter().all(|(_, count)| *count == 0)
+        // A RabbitMQ that does not answer is asked again.
+        let depths = if ended(counts) == photos as u64 { oracle::depths(&broker).await.ok() } else { None };
+        depths.is_some_and(|depths| depths.iter().all(|(_, count)| *count == 0))
     };
     environment.until("at the end of all photos", is_over).await;
+    broker.close().await;
 }
 
 impl Environment {

@@ -6,7 +6,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use facemill::archive::records::Records;
-use facemill::broker::Broker;
+use facemill::broker::rabbitmq::RabbitMq;
+use facemill::broker::{Broker, BrokerError, Depth};
 use facemill::domain::CauseCode;
 use facemill::domain::Message;
 use facemill::domain::Record;
@@ -77,7 +78,8 @@ pub async fn check(environment: &Environment, candidates: &[Candidate], fresh: &
     findings.push(Finding::new("objects that are whole", stored.len() + originals.len(), whole(&*objects, all).await));
 
     findings.extend(dead_letters(environment, candidates).await);
-    let waiting: u64 = depths(environment).await.into_iter().map(|(_, count)| count).sum();
+    let depths = depths(&environment.endpoints.broker()).await.expect("RabbitMQ is up");
+    let waiting: u64 = depths.into_iter().map(|(_, count)| count).sum();
     findings.push(Finding::new("messages left in the queues", 0, waiting));
     let end = states.get(&fresh.photo_id).map_or("not known".to_owned(), |state| format!("{state:?}"));
     findings.push(Finding::new("a fresh photo", format!("{:?}", State::Ended(Ending::Predicted)), end));
@@ -86,10 +88,9 @@ pub async fn check(environment: &Environment, candidates: &[Candidate], fresh: &
 }
 
 /// The messages in the queues of the stages, including those in flight and delayed.
-pub async fn depths(environment: &Environment) -> Vec<(StageName, u64)> {
-    let depths = environment.endpoints.broker().depths().await.expect("RabbitMQ is up");
-    let of_stage = |depth: facemill::broker::Depth| Some((depth.stage?, depth.ready + depth.in_flight + depth.delayed));
-    depths.into_iter().filter_map(of_stage).collect()
+pub async fn depths(broker: &RabbitMq) -> Result<Vec<(StageName, u64)>, BrokerError> {
+    let of_stage = |depth: Depth| Some((depth.stage?, depth.ready + depth.in_flight + depth.delayed));
+    Ok(broker.depths().await?.into_iter().filter_map(of_stage).collect())
 }
 
 async fn states(ledger: &dyn Ledger, run: &RunName) -> BTreeMap<Id, State> {

@@ -271,7 +271,9 @@ fn script(folder: &Path, name: &str, amqp: u16, epmd: u16, distribution: u16) ->
         .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
         .env(
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-            "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 -rabbit quorum_tick_interval 1000",
+            // A message whose wait ended while the server was down comes after at most 20 s, not three minutes.
+            "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 -rabbit quorum_tick_interval 1000 \
+             -rabbit dead_letter_worker_publisher_confirm_timeout 20000",
         );
     command
 }
