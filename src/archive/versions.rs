@@ -40,10 +40,21 @@ pub struct VersionCounts {
     pub labels: u64,
     /// Faces that fulfilled the query, whatever their size.
     pub matching: u64,
+    #[serde(flatten)]
+    pub left_out: LeftOut,
+    /// `not judged` for faces without a verdict.
+    pub by_verdict: BTreeMap<String, u64>,
+    pub by_alignment: BTreeMap<String, u64>,
+}
+
+/// Faces that fulfil a query and are not in its selection, by reason. Each face counts for one reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Smaller than the wanted size.
     pub too_small: u64,
-    /// The crop of another photo.
+    /// The same crop as that of another photo.
     pub copies: u64,
-    /// Another crop of a photograph of which a better one was there.
+    /// Another crop of a photograph of which a better one fulfils the query.
     #[serde(default)]
     pub duplicates: u64,
     pub beyond_label_limit: u64,
@@ -52,23 +63,24 @@ pub struct VersionCounts {
     /// Behind the wanted number in the order of the selection.
     #[serde(default)]
     pub beyond_number: u64,
-    /// `not judged` for faces without a verdict.
-    pub by_verdict: BTreeMap<String, u64>,
-    pub by_alignment: BTreeMap<String, u64>,
 }
 
-impl VersionCounts {
-    /// The numbers of faces that fulfilled the query and were left out, with the reasons.
-    pub fn left_out(&self) -> impl Iterator<Item = (u64, &'static str)> {
-        let reasons = [
-            (self.too_small, "smaller"),
-            (self.copies, "the crop of another photo"),
-            (self.duplicates, "near-duplicates of a better crop"),
-            (self.beyond_label_limit, "beyond the limit of their label"),
-            (self.beyond_identity_limit, "beyond the limit of their identity"),
-            (self.beyond_number, "behind the wanted number"),
-        ];
-        reasons.into_iter().filter(|(count, _)| *count > 0)
+impl LeftOut {
+    /// The numbers with their reasons, for people. `size` is the wanted one, in pixels.
+    pub fn reasons(&self, size: u32) -> [(u64, String); 6] {
+        [
+            (self.too_small, format!("smaller than {size} pixels")),
+            (self.copies, "the crop of another photo".into()),
+            (self.duplicates, "near-duplicates of a better crop".into()),
+            (self.beyond_label_limit, "beyond the limit of their label".into()),
+            (self.beyond_identity_limit, "beyond the limit of their identity".into()),
+            (self.beyond_number, "behind the wanted number".into()),
+        ]
+    }
+
+    /// The reasons that apply to any face.
+    pub fn known_reasons(&self, size: u32) -> impl Iterator<Item = (u64, String)> {
+        self.reasons(size).into_iter().filter(|(faces, _)| *faces > 0)
     }
 }
 

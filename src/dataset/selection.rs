@@ -10,7 +10,7 @@ use super::face::{FIELDS, Face, Number};
 use super::page::{Order, sorted};
 use super::rows;
 use super::{Index, IndexError, Query, QueryError};
-use crate::archive::versions::VersionSelection;
+use crate::archive::versions::{LeftOut, VersionSelection};
 use crate::domain::{ContentHash, Id, ImageFormat};
 
 /// Which faces are selected.
@@ -76,18 +76,7 @@ pub struct Selection {
     pub faces: Vec<SelectedFace>,
     /// Faces that fulfil the query, whatever their size.
     pub matching: u64,
-    /// Smaller than the wanted size.
-    pub too_small: u64,
-    /// The same crop as that of another photo.
-    pub copies: u64,
-    /// Another crop of a photograph of which a better one fulfils the query.
-    pub duplicates: u64,
-    /// Beyond the limit of their label.
-    pub beyond_label_limit: u64,
-    /// Beyond the limit of their identity.
-    pub beyond_identity_limit: u64,
-    /// Behind the wanted number in the order of the selection.
-    pub beyond_number: u64,
+    pub left_out: LeftOut,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -114,8 +103,8 @@ pub enum SelectionError {
 impl Selection {
     /// Faces that were taken or left out.
     fn seen(&self) -> u64 {
-        let capped = self.beyond_label_limit + self.beyond_identity_limit;
-        self.faces.len() as u64 + self.too_small + self.copies + self.duplicates + capped
+        let LeftOut { too_small, copies, duplicates, beyond_label_limit, beyond_identity_limit, .. } = self.left_out;
+        self.faces.len() as u64 + too_small + copies + duplicates + beyond_label_limit + beyond_identity_limit
     }
 
     /// The names of the labels, sorted: the position of a name is its class.
@@ -173,8 +162,8 @@ pub fn select(index: &Index, settings: &SelectionSettings) -> Result<Selection, 
     let large_enough = Query::parse(&format!("size>={}", settings.size), FIELDS)?;
     let sized = if settings.upscale { wanted.clone() } else { Query::And(vec![wanted.clone(), large_enough]) };
     let matching = index.count(&wanted, threshold);
-    let mut selection =
-        Selection { matching, too_small: matching - index.count(&sized, threshold), ..Selection::default() };
+    let mut selection = Selection { matching, ..Selection::default() };
+    selection.left_out.too_small = matching - index.count(&sized, threshold);
     let duplicates = match settings.duplicates {
         true => HashSet::new(),
         false => index.photos_of(&index.duplicates_among(&index.rows(&sized, threshold))),
@@ -183,26 +172,26 @@ pub fn select(index: &Index, settings: &SelectionSettings) -> Result<Selection, 
     let most = settings.number.unwrap_or(usize::MAX);
     for found in index.selectable(&sized, settings.order, threshold)? {
         if selection.faces.len() >= most {
-            selection.beyond_number = matching.saturating_sub(selection.seen());
+            selection.left_out.beyond_number = matching.saturating_sub(selection.seen());
             break;
         }
         let (face, identity) = found?;
         if crops.contains(&face.crop) {
-            selection.copies += 1;
+            selection.left_out.copies += 1;
         } else if duplicates.contains(&face.photo_id) {
-            selection.duplicates += 1;
+            selection.left_out.duplicates += 1;
         } else {
             match capped.take(face.label.clone(), identity) {
                 Ok(()) => {
                     crops.insert(face.crop);
                     selection.faces.push(face);
                 }
-                Err(Beyond::Label) => selection.beyond_label_limit += 1,
-                Err(Beyond::Identity) => selection.beyond_identity_limit += 1,
+                Err(Beyond::Label) => selection.left_out.beyond_label_limit += 1,
+                Err(Beyond::Identity) => selection.left_out.beyond_identity_limit += 1,
             }
         }
     }
-    match selection.too_small {
+    match selection.left_out.too_small {
         _ if !selection.faces.is_empty() => {}
         0 => {
             let count = index.count(&settings.query, threshold);

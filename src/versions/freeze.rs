@@ -78,12 +78,7 @@ fn counts(selection: &Selection) -> VersionCounts {
         faces: selection.faces.len() as u64,
         labels: selection.labels().len() as u64,
         matching: selection.matching,
-        too_small: selection.too_small,
-        copies: selection.copies,
-        duplicates: selection.duplicates,
-        beyond_label_limit: selection.beyond_label_limit,
-        beyond_identity_limit: selection.beyond_identity_limit,
-        beyond_number: selection.beyond_number,
+        left_out: selection.left_out,
         ..VersionCounts::default()
     }
 }

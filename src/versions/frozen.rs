@@ -67,7 +67,7 @@ impl FrozenFaces {
         while let Some(row) = rows.next().map_err(scratch)? {
             let face = self.parse(&row.get::<_, String>(0).map_err(scratch)?)?;
             if face.size < size && !upscale {
-                selection.too_small += 1;
+                selection.left_out.too_small += 1;
             } else {
                 selection.faces.push(SelectedFace::of(&face));
             }

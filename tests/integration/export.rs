@@ -266,7 +266,7 @@ async fn which_faces_are_exported_follows_from_the_flags() {
     let seen = 10 + ten["copies"].as_u64().unwrap() + ten["duplicates"].as_u64().unwrap();
     assert_eq!((&ten["faces"], &ten["beyond_number"]), (&10.into(), &(40 - seen).into()), "{ten}");
     let card = std::fs::read_to_string(folder.path().join("ten/README.md")).unwrap();
-    assert!(card.contains("left out: behind the first 10 by "), "{card}");
+    assert!(card.contains("left out: behind the wanted number"), "{card}");
     let capped = export("capped", &["--max-per-label", "1"]);
     let mut once = labels("capped");
     let count = once.len();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::archive::versions::StoredVersions;
+use crate::archive::versions::{LeftOut, StoredVersions};
 use crate::cli::dataset::index::{IndexArgs, progress};
 use crate::cli::dataset::selection::SelectionArgs;
 use crate::cli::dataset::versions::shards;
@@ -148,7 +148,7 @@ impl Args {
         let size = self.selection.size;
         let mut selection = frozen.selection(size, self.selection.upscale).map_err(Failure::broken)?;
         if selection.faces.is_empty() {
-            return Err(Failure::broken(ExportError::TooSmall { count: selection.too_small, size }));
+            return Err(Failure::broken(ExportError::TooSmall { count: selection.left_out.too_small, size }));
         }
         let frozen_header = Box::new(frozen.header.clone());
         let Some(since) = &self.since else {
@@ -195,7 +195,9 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         bars.clear();
         match exported {
             Ok(exported) if args.target.json => {
-                print_json(&summary(&exported, &selection, removed.as_deref()))?;
+                let Selection { matching, left_out, .. } = selection;
+                let removed = removed.map(|removed| removed.len());
+                print_json(&Summary { exported: &exported, matching, left_out, removed })?;
                 Ok(ExitCode::SUCCESS)
             }
             Ok(exported) => {
@@ -211,17 +213,17 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     })
 }
 
-fn summary(exported: &Exported, selection: &Selection, removed: Option<&[RemovedFace]>) -> serde_json::Value {
-    let mut summary = serde_json::json!({
-        "to": exported.to, "manifest": exported.manifest, "faces": exported.faces, "labels": exported.labels,
-        "already_there": exported.already_there, "matching": selection.matching, "too_small": selection.too_small,
-        "copies": selection.copies, "duplicates": selection.duplicates, "beyond_label_limit": selection.beyond_label_limit,
-        "beyond_identity_limit": selection.beyond_identity_limit, "beyond_number": selection.beyond_number,
-    });
-    if let Some(removed) = removed {
-        summary["removed"] = removed.len().into();
-    }
-    summary
+/// What `--json` prints.
+#[derive(serde::Serialize)]
+struct Summary<'a> {
+    #[serde(flatten)]
+    exported: &'a Exported,
+    matching: u64,
+    #[serde(flatten)]
+    left_out: LeftOut,
+    /// Faces that the earlier export has and this one has not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    removed: Option<usize>,
 }
 
 fn text(args: &Args, exported: &Exported, selection: &Selection, removed: Option<&[RemovedFace]>) -> String {
@@ -231,15 +233,7 @@ fn text(args: &Args, exported: &Exported, selection: &Selection, removed: Option
         faces_of_labels(exported.faces as u64, exported.labels as u64),
         exported.to
     );
-    let left_out = [
-        (selection.too_small, format!("smaller than {size} pixels")),
-        (selection.copies, "the crop of another photo".to_owned()),
-        (selection.duplicates, "near-duplicates of a better crop".to_owned()),
-        (selection.beyond_label_limit, "beyond the limit of their label".to_owned()),
-        (selection.beyond_identity_limit, "beyond the limit of their identity".to_owned()),
-        (selection.beyond_number, "more than --num asks for".to_owned()),
-    ];
-    for (count, why) in left_out.into_iter().filter(|(count, _)| *count > 0) {
+    for (count, why) in selection.left_out.known_reasons(size) {
         text.push_str(&format!("left out: {count}, {why}\n"));
     }
     if let Some(wanted) = args.selection.wanted().filter(|wanted| *wanted > exported.faces as u64) {

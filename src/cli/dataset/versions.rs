@@ -154,7 +154,7 @@ fn description(header: &VersionHeader) -> String {
     if let Some(limit) = selection.per_identity {
         rows.push(("an identity", format!("at most {}", counted(limit as u64, "face"))));
     }
-    for (count, why) in counts.left_out() {
+    for (count, why) in counts.left_out.known_reasons(selection.size) {
         rows.push(("left out", format!("{count}, {why}")));
     }
     let by_name = |counts: &std::collections::BTreeMap<String, u64>| {

@@ -102,10 +102,7 @@ fn facts(settings: &ExportSettings, selection: &Selection) -> Vec<(String, Strin
             add("query", if query.is_empty() { "none: all faces".to_owned() } else { query });
             add("faces that fulfil it", selection.matching.to_string());
             if let Some(number) = wanted.number {
-                add(
-                    &format!("left out: behind the first {number} by {}", wanted.sort),
-                    selection.beyond_number.to_string(),
-                );
+                add("wanted", format!("the first {number} by {}", wanted.sort));
             }
         }
         Origin::Version { header, since } => {
@@ -114,21 +111,18 @@ fn facts(settings: &ExportSettings, selection: &Selection) -> Vec<(String, Strin
             let query = header.selection.query.clone();
             add("query of the version", if query.is_empty() { "none: all faces".to_owned() } else { query });
             add("faces of the version", selection.matching.to_string());
-            for (count, why) in header.counts.left_out() {
-                add(&format!("left out by the version: {why}"), count.to_string());
+            for (faces, why) in header.counts.left_out.known_reasons(header.selection.size) {
+                add(&format!("left out by the version: {why}"), faces.to_string());
             }
             if let Some(since) = since {
                 add("changes since", since.name.to_string());
             }
         }
     }
-    let too_small = if settings.upscale { 0 } else { selection.too_small };
-    add(&format!("left out: smaller than {} pixels", settings.size), too_small.to_string());
-    if let Origin::Query(_) = settings.origin {
-        add("left out: the crop of another photo", selection.copies.to_string());
-        add("left out: near-duplicates of a better crop", selection.duplicates.to_string());
-        add("left out: beyond the limit of their label", selection.beyond_label_limit.to_string());
-        add("left out: beyond the limit of their identity", selection.beyond_identity_limit.to_string());
+    // An export of a version chooses by size only.
+    let reasons = if matches!(settings.origin, Origin::Query(_)) { 6 } else { 1 };
+    for (faces, why) in selection.left_out.reasons(settings.size).into_iter().take(reasons) {
+        add(&format!("left out: {why}"), faces.to_string());
     }
     let light = if settings.light == Light::Linear { "in linear light" } else { "in values of sRGB" };
     add("resized", format!("Lanczos, {light}"));
