@@ -1,4 +1,4 @@
-//! The time limit for RabbitMQ's answers.
+//! The time limits for RabbitMQ's answers.
 
 use std::io;
 use std::time::Duration;
@@ -6,11 +6,23 @@ use std::time::Duration;
 /// Longer than the nodes of a busy cluster take to agree.
 pub(super) const ANSWERING: Duration = Duration::from_secs(30);
 
+/// Long enough for a million messages that return to their queue.
+const SETTLING: Duration = Duration::from_secs(600);
+
 /// The result of a call, or an error after [`ANSWERING`]. A lost connection ends the calls that wait for it, but not one
 /// that begins while lapin notices the loss: nobody would answer it.
 pub(super) async fn answered<T>(call: impl Future<Output = lapin::Result<T>>) -> lapin::Result<T> {
-    let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {ANSWERING:?}"));
-    tokio::time::timeout(ANSWERING, call).await.unwrap_or_else(|_| Err(late().into()))
+    within(ANSWERING, call).await
+}
+
+/// The same for the end of a channel, which RabbitMQ confirms after it has processed everything sent before.
+pub(super) async fn settled(closing: impl Future<Output = lapin::Result<()>>) -> lapin::Result<()> {
+    within(SETTLING, closing).await
+}
+
+async fn within<T>(limit: Duration, call: impl Future<Output = lapin::Result<T>>) -> lapin::Result<T> {
+    let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {limit:?}"));
+    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| Err(late().into()))
 }
 
 /// Whether a call ended at its time limit.
@@ -30,5 +42,6 @@ mod tests {
         assert!(is_late(&error), "{error}");
         assert!(error.to_string().contains("no answer within 30s"), "{error}");
         assert_eq!(answered(async { Ok(7) }).await.unwrap(), 7);
+        assert!(settled(std::future::pending()).await.is_err_and(|error| is_late(&error)));
     }
 }

@@ -7,7 +7,7 @@ use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions};
 use lapin::types::AMQPValue;
 use lapin::{BasicProperties, Channel};
 
-use super::answer::answered;
+use super::answer::{answered, settled};
 use super::error::map_error;
 use super::topology::{DEAD_LETTER_TYPE, DEATHS, Names};
 use crate::broker::{BrokerError, DeadLetter, DeadLetterFilter};
@@ -84,10 +84,10 @@ impl<'a> DeadLetterQueue<'a> {
         Ok(())
     }
 
-    /// RabbitMQ confirms the close after it has processed everything sent before.
+    /// Waits until RabbitMQ has processed everything sent before.
     async fn close(&self) -> Result<(), BrokerError> {
         const SUCCESS: u16 = 200;
-        let closed = answered(self.channel.close(SUCCESS, "OK".into())).await;
+        let closed = settled(self.channel.close(SUCCESS, "OK".into())).await;
         closed.map_err(|error| map_error("return dead letters to their queue".into(), &error))
     }
 }

@@ -4,7 +4,7 @@ use lapin::message::BasicGetMessage;
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions};
 use lapin::{Channel, Error};
 
-use super::answer::answered;
+use super::answer::{answered, settled};
 use super::error::map_error;
 use super::publisher::{OutgoingMessage, traceparent};
 use super::shared::Shared;
@@ -94,10 +94,10 @@ impl<'a> Removal<'a> {
         removed.map(|()| 1).map_err(|error| self.failed(&error))
     }
 
-    /// RabbitMQ confirms the close after it has processed everything sent before.
+    /// Waits until RabbitMQ has processed everything sent before.
     async fn close(&self) -> Result<(), BrokerError> {
         const SUCCESS: u16 = 200;
-        answered(self.channel.close(SUCCESS, "OK".into())).await.map_err(|error| self.failed(&error))
+        settled(self.channel.close(SUCCESS, "OK".into())).await.map_err(|error| self.failed(&error))
     }
 
     fn failed(&self, error: &Error) -> BrokerError {

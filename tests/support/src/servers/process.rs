@@ -1,9 +1,12 @@
 //! Servers that a test starts. They end with the test process, even if that is killed.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Starts the server, prints its process id, and kills it at the end of standard input. Standard input also ends if the
@@ -114,10 +117,31 @@ pub fn folder() -> PathBuf {
     tempfile::Builder::new().prefix("facemill-server-").tempdir().unwrap().keep()
 }
 
-/// Free ports of the loopback interface.
+/// Free ports of the loopback interface, which no other caller gets as long as this process runs.
+///
+/// A server takes seconds to bind its port, and the system could give it to somebody else meanwhile. So these lie below
+/// the ports that Linux gives to whoever asks for any, and locked files reserve them among test processes.
 pub fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
+    const PORTS: std::ops::Range<u16> = 20_000..30_000;
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    static RESERVED: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    // SAFETY: the call has no conditions.
+    let folder = std::env::temp_dir().join(format!("facemill-test-ports-{}", unsafe { libc::geteuid() }));
+    std::fs::create_dir_all(&folder).unwrap();
+    // Each process begins elsewhere.
+    let first = std::process::id().wrapping_mul(61);
+    let next = || {
+        let asked = ASKED.fetch_add(1, Ordering::Relaxed);
+        PORTS.start + (first.wrapping_add(asked) % PORTS.len() as u32) as u16
+    };
+    let reserve = |port: u16| {
+        let lock = File::create(folder.join(port.to_string())).unwrap();
+        lock.try_lock().ok()?;
+        TcpListener::bind(("127.0.0.1", port)).ok()?;
+        RESERVED.lock().unwrap().push(lock);
+        Some(port)
+    };
+    std::array::from_fn(|_| std::iter::repeat_with(next).take(PORTS.len()).find_map(reserve).expect("a free port"))
 }
 
 /// Polls until there is a result. Panics after half a minute.

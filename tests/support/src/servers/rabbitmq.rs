@@ -5,7 +5,7 @@
 //! and kills the server then.
 
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +13,8 @@ use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::process::free_ports;
 
 const SCRIPTS: &str = "/usr/lib/rabbitmq/bin";
 const ROOT: &str = "FACEMILL_TEST_RABBITMQ_ROOT";
@@ -91,10 +93,6 @@ async fn server() -> &'static RabbitServer {
     tokio::task::spawn_blocking(|| SERVER.get_or_init(|| RabbitServer::start(&[]))).await.unwrap()
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
-
 impl RabbitServer {
     /// A server of RabbitMQ 3 with quorum queues disabled, as after an upgrade from 3.7.
     pub fn without_quorum_queues() -> Self {
@@ -109,7 +107,7 @@ impl RabbitServer {
             root.display()
         );
         let folder = tempfile::Builder::new().prefix("facemill-rabbitmq-").tempdir().unwrap().keep();
-        let (amqp, management, epmd_port, distribution) = (free_port(), free_port(), free_port(), free_port());
+        let [amqp, management, epmd_port, distribution] = free_ports();
         let config = format!(
             "listeners.tcp.1 = 127.0.0.1:{amqp}\n\
              management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management}\n\
