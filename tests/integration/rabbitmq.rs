@@ -4,6 +4,7 @@ use support::servers::rabbitmq as server;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use facemill::broker::rabbitmq::{RabbitMq, RabbitMqSettings};
@@ -12,6 +13,8 @@ use facemill::domain::Message;
 use facemill::domain::{Candidate, Cause, CauseCode, Id, Photo, Position, StageName};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 
 use server::RabbitServer;
@@ -482,4 +485,46 @@ async fn messages_carry_their_properties() {
     assert_eq!((&properties["delivery_mode"], &properties["content_type"]), (&json!(2), &json!("application/json")));
     assert_eq!(properties["headers"]["traceparent"].as_str(), sent.traceparent.as_deref());
     assert_eq!(got[0]["exchange"], "properties");
+}
+
+/// A proxy to `port` that cuts each connection after 150 to 550 ms. Returns its own port and the number of connections.
+async fn cutting_proxy(port: u16) -> (u16, Arc<AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (own, accepted) = (listener.local_addr().unwrap().port(), Arc::<AtomicU64>::default());
+    let count = accepted.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let life = Duration::from_millis(150 + count.fetch_add(1, Ordering::Relaxed) * 37 % 400);
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                let _ = timeout(life, copy_bidirectional(&mut client, &mut server)).await;
+            });
+        }
+    });
+    (own, accepted)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_ends_soon_when_its_connection_is_lost() {
+    const BROKERS: usize = 6;
+    const CALLERS: usize = 4;
+    const CONNECTIONS: u64 = 240;
+    let server = server::shared().await;
+    broker(&server, "losses").check().await.unwrap();
+    let (proxy, connections) = cutting_proxy(server.port()).await;
+    let url = server.url().replace(&format!(":{}/", server.port()), &format!(":{proxy}/"));
+    let settings = RabbitMqSettings::new(&url).unwrap().with_prefix("losses").unwrap();
+    let brokers: Vec<RabbitMq> = (0..BROKERS).map(|_| RabbitMq::new(settings.clone()).unwrap()).collect();
+    let callers = brokers.iter().flat_map(|broker| std::iter::repeat_n(broker, CALLERS)).map(async |broker| {
+        while connections.load(Ordering::Relaxed) < CONNECTIONS {
+            // It opens a channel, often while the connection is about to be lost.
+            let called = timeout(Duration::from_secs(20), broker.score_depth()).await;
+            if called.expect("an answer or an error").is_err() {
+                // A lost connection gives no notice of the moment at which another one is worth a try.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    });
+    futures::future::join_all(callers).await;
 }

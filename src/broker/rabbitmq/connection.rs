@@ -1,5 +1,7 @@
 //! A connection that is replaced when it is lost.
 
+use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -178,11 +180,24 @@ fn watch_alarms(connection: &Connection) -> watch::Receiver<Option<String>> {
 
 impl OpenConnection {
     pub async fn channel(&self) -> Result<Channel, BrokerError> {
-        let created = answered(self.connection.create_channel()).await;
+        let created = answered(self.create_channel()).await;
         if created.as_ref().is_err_and(is_late) {
             self.is_silent.store(true, Ordering::Relaxed);
         }
         created.map_err(|error| map_error("open a channel".into(), &error))
+    }
+
+    /// If the connection is lost meanwhile, lapin may never answer.
+    async fn create_channel(&self) -> lapin::Result<Channel> {
+        const LOOK: Duration = Duration::from_secs(1);
+        let mut creating = pin!(self.connection.create_channel());
+        loop {
+            match tokio::time::timeout(LOOK, &mut creating).await {
+                Ok(created) => return created,
+                Err(_) if self.connection.status().connected() => {}
+                Err(_) => return Err(io::Error::from(io::ErrorKind::ConnectionAborted).into()),
+            }
+        }
     }
 
     fn is_usable(&self) -> bool {
