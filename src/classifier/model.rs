@@ -7,7 +7,7 @@ use image::RgbImage;
 use ort::session::{Session, SessionInputValue};
 use ort::value::{TensorElementType, TensorRef, ValueType};
 
-use facemill_domain::{ContentHash, Crop};
+use facemill_domain::{ContentHash, Crop, Printable};
 use facemill_inference::onnx::ModelProto;
 use facemill_inference::{InferenceError, Runtime};
 use facemill_vision::image::{Limits, decode};
@@ -171,7 +171,7 @@ impl ModelFile {
         let threshold = entry(meta::THRESHOLD)?.trim().parse().ok().filter(|share| (0.0..=1.0).contains(share));
         let threshold = threshold.ok_or_else(|| invalid("its threshold is not a number from 0 to 1".into()))?;
         if let Some(labels) = file.metadata(meta::LABELS).filter(|labels| *labels != LABELS) {
-            return Err(invalid(format!("its labels are `{}` instead of `{LABELS}`", labels.escape_debug())));
+            return Err(invalid(format!("its labels are `{}` instead of `{LABELS}`", labels.printable())));
         }
         let sha256 = ContentHash::of(&bytes);
         let name = format!("{name}-{version}@{}", &sha256.to_string()[..8]);
@@ -260,7 +260,7 @@ fn takes_mirrors(session: &Session) -> Result<bool, String> {
                 expect(MIRRORED, input.dtype(), TensorElementType::Float32, &[MIRRORS as i64])?;
                 takes_mirrors = true;
             }
-            other => return Err(format!("it has an input `{}` that no crop fills", other.escape_debug())),
+            other => return Err(format!("it has an input `{}` that no crop fills", other.printable())),
         }
     }
     if !takes_crop {

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::named_enum;
+use crate::printable::Printable;
 
 named_enum! {
     /// What a person may do.
@@ -26,7 +27,7 @@ pub struct UserName(String);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "user name `{}` is not valid: expected 1 to 64 of A-Z, a-z, 0-9 and `._@+-`, starting with a letter or a digit",
-    .0.escape_debug()
+    .0.printable()
 )]
 pub struct BadUserName(String);
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ContentHash, Id};
 use crate::named_enum;
+use crate::printable::Printable;
 
 /// The id of a verdict, made by the client that sends it: 1 to 64 of `[A-Za-z0-9-]`. A client that sends a verdict
 /// again uses the same id, so that it is stored once.
@@ -15,7 +16,7 @@ use crate::named_enum;
 pub struct VerdictId(String);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("verdict id `{}` is not valid: expected 1 to 64 of A-Z, a-z, 0-9 and '-'", .0.escape_debug())]
+#[error("verdict id `{}` is not valid: expected 1 to 64 of A-Z, a-z, 0-9 and '-'", .0.printable())]
 pub struct BadVerdictId(String);
 
 impl VerdictId {

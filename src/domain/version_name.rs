@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::printable::Printable;
+
 /// The name of a version of a dataset. `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -12,7 +14,7 @@ pub struct VersionName(String);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("version name `{}` is not valid: expected 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-', a letter or digit first",
-    .0.escape_debug())]
+    .0.printable())]
 pub struct BadVersionName(String);
 
 impl VersionName {

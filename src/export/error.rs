@@ -4,7 +4,7 @@ use std::io;
 
 use crate::dataset::IndexError;
 use crate::dataset::selection::SelectionError;
-use crate::domain::{Id, VersionName};
+use crate::domain::{Id, Printable, VersionName};
 use crate::objects::ObjectError;
 use crate::versions::VersionError;
 
@@ -20,11 +20,11 @@ pub enum ExportError {
     TooSmall { count: u64, size: u32 },
     #[error("version {version} has no face that version {since} has not: there is nothing to export")]
     Unchanged { version: VersionName, since: VersionName },
-    #[error("crop of photo {}: {error}; `facemill audit` finds what is missing", photo_id.as_str().escape_debug())]
+    #[error("crop of photo {}: {error}; `facemill audit` finds what is missing", photo_id.as_str().printable())]
     Crop { photo_id: Id, error: ObjectError },
-    #[error("crop of photo {}: {detail}", photo_id.as_str().escape_debug())]
+    #[error("crop of photo {}: {detail}", photo_id.as_str().printable())]
     Picture { photo_id: Id, detail: String },
-    #[error("photo {} has left the index during the export: start it again", .0.as_str().escape_debug())]
+    #[error("photo {} has left the index during the export: start it again", .0.as_str().printable())]
     Left(Id),
     #[error("{place} has another export or other files: name another place, or give --overwrite")]
     Occupied { place: String },

@@ -10,9 +10,9 @@ use super::sending::send;
 use super::spans;
 use crate::archive::records::Records;
 use crate::broker::Broker;
-use crate::domain::Message;
 use crate::domain::clock::now;
 use crate::domain::{Candidate, Id, Photo, PhotoKey, RunName, StageName};
+use crate::domain::{Message, Printable};
 use crate::ledger::{Filter, Ledger, PhotoStatus, Registration};
 use crate::objects::ObjectError;
 use crate::server_error::ServerError;
@@ -43,8 +43,8 @@ pub struct Conflict {
 
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (id, url) = (self.photo_id.as_str().escape_debug(), self.url.escape_debug());
-        let known = self.known_url.as_deref().unwrap_or("a URL that is not known any more").escape_debug();
+        let (id, url) = (self.photo_id.as_str().printable(), self.url.printable());
+        let known = self.known_url.as_deref().unwrap_or("a URL that is not known any more").printable();
         write!(f, "photo {id}: the run has {known}, the source has {url}")
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 pub use super::audit_files::{AuditError, Fault, FaultKind, FileCheck, FilesRead};
 use super::audit_files::{FileAudit, PhotoFiles};
 use super::run_target::RunTarget;
-use crate::domain::{Candidate, Ending, Id, State};
+use crate::domain::{Candidate, Ending, Id, Printable, State};
 use crate::ledger::{Entry, Filter};
 
 /// The result of a comparison.
@@ -94,7 +94,7 @@ impl Findings {
         let known = &message.photo.candidate.photo_url;
         if *known != candidate.photo_url {
             let detail = format!("the run has {known}, the source has {}", candidate.photo_url);
-            self.add(&entry.photo_id, FaultKind::Conflict, &detail.escape_debug().to_string());
+            self.add(&entry.photo_id, FaultKind::Conflict, &detail.printable().to_string());
         }
     }
 

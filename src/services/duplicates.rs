@@ -17,7 +17,7 @@ use crate::classifier::feature_store::FeatureStore;
 use crate::classifier::features::FeatureError;
 use crate::dataset::duplicates::ComparedCrop;
 use crate::dataset::{Index, IndexError, Query};
-use crate::domain::{ContentHash, Id};
+use crate::domain::{ContentHash, Id, Printable};
 use crate::inference::Models;
 use crate::objects::{ObjectError, Objects};
 use crate::similarity::groups::Groups;
@@ -38,7 +38,7 @@ pub enum DuplicatesError {
     Features(#[from] FeatureError),
     #[error("the search has ended: {0}")]
     Thread(#[from] JoinError),
-    #[error("the face of photo {} is in no group of duplicates", .0.as_str().escape_debug())]
+    #[error("the face of photo {} is in no group of duplicates", .0.as_str().printable())]
     NoGroup(Id),
 }
 

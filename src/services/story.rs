@@ -8,7 +8,9 @@ use serde::Serialize;
 use crate::archive::records::Records;
 use crate::dataset::stored::StoredVerdicts;
 use crate::domain::calendar;
-use crate::domain::{Cause, ContentHash, Facts, Id, Judgement, NgReason, Photo, PhotoKey, StageName, State, Verdict};
+use crate::domain::{
+    Cause, ContentHash, Facts, Id, Judgement, NgReason, Photo, PhotoKey, Printable, StageName, State, Verdict,
+};
 use crate::ledger::{Event, Ledger, PhotoStatus};
 use crate::objects::{ObjectError, ObjectKey};
 use crate::server_error::ServerError;
@@ -139,24 +141,24 @@ impl Story {
             }
             State::Waiting(position) => format!("waiting for {}", position.stage),
         };
-        writeln!(text, "photo {}: {state}", self.key.photo_id.as_str().escape_debug())?;
+        writeln!(text, "photo {}: {state}", self.key.photo_id.as_str().printable())?;
         if let Some(cause) = &self.cause {
-            writeln!(text, "  {}", cause.to_string().escape_debug())?;
+            writeln!(text, "  {}", cause.to_string().printable())?;
         }
         writeln!(text, "\n  trace   {}", self.trace_url.as_ref().unwrap_or(&self.trace_id))?;
         if let Some(photo) = &self.photo {
             let candidate = &photo.candidate;
-            writeln!(text, "  url     {}", candidate.photo_url.escape_debug())?;
+            writeln!(text, "  url     {}", candidate.photo_url.printable())?;
             if let Some(page) = &candidate.source_url {
-                writeln!(text, "  page    {}", page.escape_debug())?;
+                writeln!(text, "  page    {}", page.printable())?;
             }
             let label = candidate.label_name.as_deref().unwrap_or("-");
-            writeln!(text, "  label   {} ({}), face {}", label.escape_debug(), candidate.label_id, candidate.face_id)?;
+            writeln!(text, "  label   {} ({}), face {}", label.printable(), candidate.label_id, candidate.face_id)?;
             if let Some(source) = &candidate.source {
-                writeln!(text, "  source  {}", source.escape_debug())?;
+                writeln!(text, "  source  {}", source.printable())?;
             }
             for (name, value) in &candidate.columns {
-                writeln!(text, "  column  {}: {}", name.escape_debug(), value.escape_debug())?;
+                writeln!(text, "  column  {}: {}", name.printable(), value.printable())?;
             }
             facts(text, &photo.facts)?;
         }
@@ -170,14 +172,14 @@ impl Story {
                 text,
                 "  verdict {}{reason} by {}, {} UTC{earlier}",
                 verdict.judgement,
-                verdict.by.escape_debug(),
+                verdict.by.printable(),
                 calendar::second(verdict.at / 1000)
             )?;
         }
         writeln!(text)?;
         for event in &self.history {
             let cause =
-                event.cause.as_ref().map(|cause| format!("  {}", cause.to_string().escape_debug())).unwrap_or_default();
+                event.cause.as_ref().map(|cause| format!("  {}", cause.to_string().printable())).unwrap_or_default();
             let attempt = if event.attempt > 1 { format!(" (attempt {})", event.attempt) } else { String::new() };
             writeln!(
                 text,

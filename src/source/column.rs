@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 
 use super::charset::CharacterSet;
 use super::value_form::ValueForm;
+use facemill_domain::Printable;
 
 /// A column of a table.
 #[derive(Debug, Clone, Default)]
@@ -140,7 +141,7 @@ impl ColumnType {
             Ok(text) if !self.accepts(text) => Err(format!(
                 "`{}` has not the form in which databases write a column that the query does not read: only the \
                  database can tell whether it takes it; --lenient reads the row",
-                text.chars().take(40).collect::<String>().escape_debug()
+                text.chars().take(40).collect::<String>().printable()
             )),
             _ => Ok(()),
         }

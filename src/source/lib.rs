@@ -64,7 +64,7 @@ pub use warnings::Warnings;
 
 use candidates::CandidateBuilder;
 use compare::Comparer;
-use facemill_domain::{Candidate, Id};
+use facemill_domain::{Candidate, Id, Printable};
 use input::OpenedDump;
 use judgements::Judgements;
 use pg_restore::{Archive, PgRestore};
@@ -288,7 +288,7 @@ fn check_is_sql<'s>(mut stream: Stream<'s>, head: &[u8]) -> Result<Stream<'s>, S
         if start.is_empty() {
             return Err(SourceError::Unknown("the dump is empty".into()));
         }
-        let shown = String::from_utf8_lossy(&start[..start.len().min(24)]).escape_debug().to_string();
+        let shown = String::from_utf8_lossy(&start[..start.len().min(24)]).printable().to_string();
         return Err(SourceError::Unknown(format!(
             "the dump begins with `{shown}`, which is no known format: give the output of pg_dump (plain or custom), \
              mysqldump or mariadb-dump, an SQLite file, a list of URLs (one a line), or CSV, TSV, JSON lines or Parquet \

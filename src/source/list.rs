@@ -5,7 +5,7 @@ use memchr::{memchr2, memchr2_iter};
 use super::error::{Position, SourceError};
 use super::stream::{BOM, Stream};
 use super::table_columns::PhotoRows;
-use facemill_domain::Candidate;
+use facemill_domain::{Candidate, Printable};
 
 /// Longer lines are errors, in bytes: no host takes such a URL.
 const MAX_LINE: usize = 64 << 10;
@@ -76,7 +76,7 @@ fn add(rows: &mut PhotoRows, stream: &Stream<'_>, line: u64, length: usize) -> R
         return Err(broken(stream, line, format!("the line is longer than {MAX_LINE} bytes")));
     }
     let url = str::from_utf8(text).map_err(|_| broken(stream, line, "invalid UTF-8".into()))?;
-    let shown = || url.chars().take(60).collect::<String>().escape_debug().to_string();
+    let shown = || url.chars().take(60).collect::<String>().printable().to_string();
     if !is_url(text) {
         let detail = format!("`{}` is not a URL: a list has one URL a line, and comments begin with #", shown());
         return Err(broken(stream, line, detail));

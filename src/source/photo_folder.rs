@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Options;
 use super::error::SourceError;
-use facemill_domain::{Candidate, ContentHash, Id, StoredUrl, hash};
+use facemill_domain::{Candidate, ContentHash, Id, Printable, StoredUrl, hash};
 
 /// The endings of the names of photos, in lower case. The content of a file decides what it is; the name decides only
 /// whether it is looked at.
@@ -127,9 +127,13 @@ impl<'o> PhotoFolder<'o> {
 
     /// The photos, with what all kinds of sources have in common.
     pub fn finish(mut self) -> Vec<Candidate> {
-        if self.skipped > 0 {
-            let (skipped, first) = (self.skipped, self.first_skipped.escape_debug());
-            tracing::warn!("{skipped} files or folders were left out, because they are no photos: {first}, ...");
+        let first = self.first_skipped.printable();
+        match self.skipped {
+            0 => {}
+            1 => tracing::warn!("1 file or folder was left out, because it is no photo: {first}"),
+            several => {
+                tracing::warn!("{several} files or folders were left out, because they are no photos: {first}, ...")
+            }
         }
         self.options.complete(&mut self.candidates);
         let folder = self.url.to_string();

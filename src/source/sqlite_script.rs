@@ -19,6 +19,7 @@ use super::mapping::Role;
 use super::sql::DUMP_ANEW;
 use super::sqlite::Reading;
 use super::stream::Stream;
+use facemill_domain::Printable;
 
 /// Commands of sqlite3 that change no rows.
 const HARMLESS_COMMANDS: [&str; 14] = [
@@ -204,7 +205,7 @@ impl Loader<'_, '_> {
         let window = self.stream.window();
         let line = &window[1..memchr::memchr(b'\n', window).unwrap_or(window.len())];
         let name = line.split(u8::is_ascii_whitespace).next().unwrap_or_default();
-        let name = String::from_utf8_lossy(&name[..name.len().min(40)]).escape_debug().to_string();
+        let name = String::from_utf8_lossy(&name[..name.len().min(40)]).printable().to_string();
         match name.as_str() {
             "read" | "import" | "restore" | "open" | "load" | "archive" => Err(self.stream.refused(
                 0,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::domain::{BadVerdict, ContentHash, RunName, Verdict, VerdictId};
+use crate::domain::{BadVerdict, ContentHash, Printable, RunName, Verdict, VerdictId};
 use crate::objects::{ObjectError, ObjectKey, Objects, PutIfAbsent, Swap, Version};
 use crate::server_error::ServerError;
 
@@ -45,7 +45,7 @@ impl fmt::Display for LogPosition {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` is not a position in a log of verdicts: expected SEGMENT:BYTES", .0.escape_debug())]
+#[error("`{}` is not a position in a log of verdicts: expected SEGMENT:BYTES", .0.printable())]
 pub struct BadPosition(String);
 
 impl FromStr for LogPosition {

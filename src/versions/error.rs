@@ -2,7 +2,7 @@
 
 use crate::dataset::IndexError;
 use crate::dataset::selection::SelectionError;
-use crate::domain::{Id, RunName, VersionName};
+use crate::domain::{Id, Printable, RunName, VersionName};
 use crate::objects::ObjectError;
 
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +17,7 @@ pub enum VersionError {
     Index(#[from] IndexError),
     #[error(transparent)]
     Objects(#[from] ObjectError),
-    #[error("photo {} has left the index meanwhile: start again", .0.as_str().escape_debug())]
+    #[error("photo {} has left the index meanwhile: start again", .0.as_str().printable())]
     Left(Id),
     #[error("cannot write a shard of version {name}: {detail}")]
     Write { name: VersionName, detail: String },

@@ -17,7 +17,7 @@ use parquet::schema::parser::parse_message_type;
 
 use crate::dataset::Face;
 use crate::dataset::selection::label_of;
-use crate::domain::{ContentHash, Id};
+use crate::domain::{ContentHash, Id, Printable};
 
 /// Faces in a shard: about 10 MB.
 pub const SHARD: usize = 10_000;
@@ -91,7 +91,7 @@ pub fn keys(shard: Bytes) -> Result<Vec<FaceKey>, ParquetError> {
     let (ids, labels, crops) = (texts(&reader, 0)?, texts(&reader, 1)?, texts(&reader, 2)?);
     let rows = ids.into_iter().zip(labels).zip(crops);
     let key = |((id, label), crop): ((String, String), String)| {
-        let crop = crop.parse().map_err(|error| wrong(format!("crop of photo {}: {error}", id.escape_debug())))?;
+        let crop = crop.parse().map_err(|error| wrong(format!("crop of photo {}: {error}", id.printable())))?;
         Ok(FaceKey { photo_id: Id::from(id.as_str()), label, crop })
     };
     rows.map(key).collect()

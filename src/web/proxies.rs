@@ -6,12 +6,14 @@ use std::str::FromStr;
 use axum::http::HeaderMap;
 use ipnet::IpNet;
 
+use crate::domain::Printable;
+
 /// An address or a network: `192.0.2.7` or `10.0.0.0/8`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network(IpNet);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` is not a network: expected an address such as 192.0.2.7, or a network such as 10.0.0.0/8", .0.escape_debug())]
+#[error("`{}` is not a network: expected an address such as 192.0.2.7, or a network such as 10.0.0.0/8", .0.printable())]
 pub struct BadNetwork(String);
 
 impl FromStr for Network {

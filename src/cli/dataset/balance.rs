@@ -13,6 +13,7 @@ use crate::dataset::Query;
 use crate::dataset::balance::{Balance, BalanceShare, CapEffect, Grouping};
 use crate::dataset::page::Order;
 use crate::dataset::selection::SelectionError;
+use crate::domain::Printable;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -58,7 +59,7 @@ fn text(balance: &Balance) -> String {
     for Grouping { by, values, shares, others } in groupings {
         let _ = writeln!(text, "\n{by}: {values}");
         for BalanceShare { name, faces: count, left: within } in shares.iter().chain(others) {
-            let _ = write!(text, "  {:<32} {count:>9} {:>8}", name.escape_debug().to_string(), percent(*count, *faces));
+            let _ = write!(text, "  {:<32} {count:>9} {:>8}", name.printable().to_string(), percent(*count, *faces));
             let _ = match (within, left) {
                 (Some(within), Some(left)) => writeln!(text, " {within:>9} {:>8}", percent(*within, *left)),
                 _ => writeln!(text),

@@ -18,8 +18,8 @@ use crate::cli::progress::Bars;
 use crate::cli::settings::flags::ModelArgs;
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::dataset::{Index, IndexError, Query};
-use crate::domain::Id;
 use crate::domain::clock::now;
+use crate::domain::{Id, Printable};
 use crate::services::duplicates::{DuplicateFinder, DuplicatesError, Search, SearchProgress, SearchStep, part};
 use crate::services::run_target::RunTarget;
 
@@ -100,8 +100,8 @@ async fn part_faces(args: &Args, target: &RunTarget, index: &Index) -> Result<()
     let mut faces = Vec::new();
     for photo in &args.part {
         let face = index.face(photo).map_err(Failure::broken)?;
-        let face = face
-            .ok_or_else(|| Failure::usage(format!("the run has no face of photo {}", photo.as_str().escape_debug())))?;
+        let face =
+            face.ok_or_else(|| Failure::usage(format!("the run has no face of photo {}", photo.as_str().printable())))?;
         faces.push((face.photo_id, face.crop));
     }
     let stored = StoredDuplicates::new(target.objects.clone(), target.run.clone());
@@ -143,7 +143,7 @@ fn groups(index: &Index, limit: usize) -> Result<Vec<Vec<Id>>, IndexError> {
 fn text(Listing { search, groups }: &Listing) -> String {
     let mut text = String::new();
     for group in groups {
-        let names: Vec<String> = group.iter().map(|id| id.as_str().escape_debug().to_string()).collect();
+        let names: Vec<String> = group.iter().map(|id| id.as_str().printable().to_string()).collect();
         let (best, others) = names.split_first().map_or(("", &[][..]), |(best, others)| (best.as_str(), others));
         let _ = writeln!(text, "{best:<16} {}", others.join(" "));
     }

@@ -11,7 +11,7 @@ use crate::dataset::export_filter::{EXPORT_FILTER, export_filter};
 use crate::dataset::face::FIELDS;
 use crate::dataset::page::Order;
 use crate::dataset::{Cursor, Face, Index, IndexError, Query};
-use crate::domain::Verdict;
+use crate::domain::{Printable, Verdict};
 use crate::objects::ObjectKey;
 
 /// Photos without a record that are named.
@@ -107,11 +107,11 @@ fn placeholders(index: &Index, query: &Query, threshold: f64) -> Result<u64, Fai
 fn line(face: &Face) -> String {
     format!(
         "{:<12} {:<6} {:>5} px {:>4.0} % mirrored  {:<24} {}\n",
-        face.photo_id.as_str().escape_debug().to_string(),
+        face.photo_id.as_str().printable().to_string(),
         face.p_ok.map_or_else(|| "-".to_owned(), |p_ok| format!("{p_ok:.4}")),
         face.size,
         100.0 * face.mirrored,
-        face.label_name.as_deref().unwrap_or("-").escape_debug().to_string(),
+        face.label_name.as_deref().unwrap_or("-").printable().to_string(),
         ObjectKey::face(face.crop, face.format)
     )
 }

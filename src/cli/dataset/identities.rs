@@ -14,6 +14,7 @@ use crate::cli::progress::Bars;
 use crate::cli::settings::flags::ModelArgs;
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::dataset::identities::{IdentitySummary, PairCounts, Suspect};
+use crate::domain::Printable;
 use crate::domain::clock::now;
 use crate::services::identities::{IdentityFinder, IdentitySearch, SearchProgress, SearchStep};
 use crate::similarity::identities::{DISTANCE, RoundProgress};
@@ -99,7 +100,7 @@ struct Listing {
 fn text(listing: &Listing, limit: usize) -> String {
     let Listing { search, pairs, identities, suspects } = listing;
     let mut text = String::new();
-    let shown = |text: &str| text.escape_debug().to_string();
+    let shown = |text: &str| text.printable().to_string();
     for summary in identities {
         let IdentitySummary { identity, faces, label, of_label, labels } = summary;
         let (faces, label) = (counted(*faces, "face"), shown(label));

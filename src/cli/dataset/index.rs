@@ -8,7 +8,7 @@ use crate::cli::progress::Bars;
 use crate::dataset::placeholder::Placeholders;
 use crate::dataset::stored::StoredVerdicts;
 use crate::dataset::{Index, IndexSource};
-use crate::domain::{ContentHash, Id, RunName};
+use crate::domain::{ContentHash, Id, Printable, RunName};
 use crate::services::run_target::RunTarget;
 use crate::services::story::Story;
 
@@ -105,7 +105,7 @@ fn cache_folder(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
 
 /// What to say of photos that ended without a record, given their number and the first of their ids.
 pub fn unrecorded_note((count, ids): &(u64, Vec<Id>)) -> Option<String> {
-    let named: Vec<String> = ids.iter().map(|id| id.as_str().escape_debug().to_string()).collect();
+    let named: Vec<String> = ids.iter().map(|id| id.as_str().printable().to_string()).collect();
     let more = if *count > ids.len() as u64 { ", ..." } else { "" };
     let photos = if *count == 1 { "photo" } else { "photos" };
     let note = || format!("{count} {photos} ended without a record: {}{more}; run `facemill audit`", named.join(", "));

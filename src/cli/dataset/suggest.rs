@@ -21,7 +21,7 @@ use crate::dataset::page::{Order, scattered};
 use crate::dataset::suggested::RANDOM_SHARE;
 use crate::dataset::{Direction, Face, Index, IndexError, Query, Sort};
 use crate::domain::calendar;
-use crate::domain::{Id, Selection};
+use crate::domain::{Id, Printable, Selection};
 use crate::objects::ObjectKey;
 use crate::services::run_target::RunTarget;
 use crate::services::suggestions::{
@@ -175,7 +175,7 @@ fn text(listing: &Listing) -> String {
         let _ = writeln!(
             text,
             "{:<12} {:<6} {:<9} {:<24} {}",
-            face.photo_id.as_str().escape_debug().to_string(),
+            face.photo_id.as_str().printable().to_string(),
             probability(face.p_ok),
             face.selection.as_str(),
             name(face.label_name.as_deref()),
@@ -214,7 +214,7 @@ fn probability(p_ok: Option<f64>) -> String {
 }
 
 fn name(label: Option<&str>) -> String {
-    label.unwrap_or("-").escape_debug().to_string()
+    label.unwrap_or("-").printable().to_string()
 }
 
 async fn list_suspicious(args: &Args, target: &RunTarget, index: &Index, bars: &Bars) -> Result<(), Failure> {
@@ -243,10 +243,10 @@ fn suspicious_line(one: &SuspiciousVerdict) -> String {
     let verdict = &one.verdict;
     format!(
         "{:<12} {:<4} P(OK) {:.4}  {:<12} {}  {:<24} {}\n",
-        verdict.photo_id.as_str().escape_debug().to_string(),
+        verdict.photo_id.as_str().printable().to_string(),
         verdict.judgement.as_str(),
         one.p_ok,
-        verdict.by.escape_debug().to_string(),
+        verdict.by.printable().to_string(),
         calendar::minute(verdict.at / 1000),
         name(Some(&one.label)),
         ObjectKey::face(verdict.crop, one.format)

@@ -12,7 +12,7 @@ use crate::cli::output::{counted, faces_of_labels, print_json, print_text};
 use crate::cli::progress::Bars;
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::domain::clock::now;
-use crate::domain::{VersionName, calendar};
+use crate::domain::{Printable, VersionName, calendar};
 use crate::versions::{ChangedFace, Difference, FaceKey, compare, freeze, header};
 
 /// Faces of each kind that a comparison names.
@@ -184,7 +184,7 @@ fn changes(difference: &Difference, before: &VersionName, after: &VersionName) -
         changed.len()
     );
     let face = |sign: char, key: &FaceKey| {
-        format!("{sign} {}  {}\n", key.photo_id.as_str().escape_debug(), key.label.escape_debug())
+        format!("{sign} {}  {}\n", key.photo_id.as_str().printable(), key.label.printable())
     };
     let mut named = |all: usize, lines: Vec<String>| {
         let count = lines.len();
@@ -200,10 +200,10 @@ fn changes(difference: &Difference, before: &VersionName, after: &VersionName) -
 }
 
 fn change(ChangedFace { before, after }: &ChangedFace) -> String {
-    let id = before.photo_id.as_str().escape_debug();
+    let id = before.photo_id.as_str().printable();
     let labels = match before.label == after.label {
-        true => before.label.escape_debug().to_string(),
-        false => format!("{} is now {}", before.label.escape_debug(), after.label.escape_debug()),
+        true => before.label.printable().to_string(),
+        false => format!("{} is now {}", before.label.printable(), after.label.printable()),
     };
     let crop = if before.crop == after.crop { "" } else { ", another crop" };
     format!("~ {id}  {labels}{crop}\n")

@@ -9,6 +9,7 @@ use crate::cli::progress::Bars;
 use crate::cli::settings::reading::ReadingArgs;
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::cli::settings::source_arg::SourceArg;
+use crate::domain::Printable;
 use crate::services::audit::{self, Fault, FaultKind, FileCheck, FilesRead, Findings};
 
 #[derive(Debug, clap::Args)]
@@ -87,5 +88,5 @@ fn line(Fault { photo_id, kind, detail }: &Fault, producer: &str) -> String {
         FaultKind::Conflict => ": --id-prefix keeps two sources apart".to_owned(),
         _ => String::new(),
     };
-    format!("photo {}: {}: {detail}{remedy}\n", photo_id.as_str().escape_debug(), kind.as_str())
+    format!("photo {}: {}: {detail}{remedy}\n", photo_id.as_str().printable(), kind.as_str())
 }

@@ -9,7 +9,7 @@ use crate::cli::output::{counted, first_lines, print_json, print_text};
 use crate::cli::progress::Bars;
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::domain::calendar;
-use crate::domain::{Cause, StageName};
+use crate::domain::{Cause, Printable, StageName};
 use crate::ledger::Filter;
 use crate::services::dead_letters::{DeadLetters, Letter, ReplaySummary};
 use crate::services::requeue::RequeueError;
@@ -131,7 +131,7 @@ async fn remove(chosen: &Chosen, yes: bool) -> Result<ExitCode, Failure> {
 /// The photo's id, or the beginning of the letter's own id.
 fn name(letter: &Letter) -> String {
     match &letter.photo_id {
-        Some(photo_id) => photo_id.as_str().escape_debug().to_string(),
+        Some(photo_id) => photo_id.as_str().printable().to_string(),
         None => letter.id.chars().take(Letter::SHORT).collect(),
     }
 }
@@ -139,9 +139,9 @@ fn name(letter: &Letter) -> String {
 /// Photo, stage, cause, attempt, last time, host, trace.
 fn line(letter: &Letter) -> String {
     let stage = letter.stage.map_or("-", StageName::as_str);
-    let code = letter.cause.code.as_str().escape_debug().to_string();
+    let code = letter.cause.code.as_str().printable().to_string();
     let host = letter.host.as_deref().unwrap_or("-");
-    let trace = letter.trace_id.as_deref().unwrap_or("-").escape_debug();
+    let trace = letter.trace_id.as_deref().unwrap_or("-").printable();
     let (name, attempt, last) = (name(letter), letter.attempt, calendar::second(letter.last_at));
     format!("{name:<12} {stage:<9} {code:<20} {attempt:>2}  {last}  {host:<24} {trace}\n")
 }
@@ -156,16 +156,16 @@ fn write(text: &mut String, letter: &Letter) -> std::fmt::Result {
     let Cause { code, detail } = &letter.cause;
     let stage = letter.stage.map_or(String::new(), |stage| format!(" at {stage}"));
     writeln!(text, "{}: dead-lettered{stage}", name(letter))?;
-    writeln!(text, "  {}: {}", code.as_str().escape_debug(), detail.escape_debug())?;
-    writeln!(text, "\n  letter  {}", letter.id.escape_debug())?;
-    writeln!(text, "  trace   {}", letter.trace_id.as_deref().unwrap_or("-").escape_debug())?;
+    writeln!(text, "  {}: {}", code.as_str().printable(), detail.printable())?;
+    writeln!(text, "\n  letter  {}", letter.id.printable())?;
+    writeln!(text, "  trace   {}", letter.trace_id.as_deref().unwrap_or("-").printable())?;
     writeln!(text, "  attempt {}", letter.attempt)?;
     writeln!(text, "  first   {} UTC", calendar::second(letter.first_at))?;
     writeln!(text, "  last    {} UTC", calendar::second(letter.last_at))?;
     let body = letter.body.as_deref().unwrap_or_default();
     match serde_json::from_str::<serde_json::Value>(body).and_then(|body| serde_json::to_string_pretty(&body)) {
         Ok(pretty) => pretty.lines().try_for_each(|line| writeln!(text, "  {}", without_controls(line))),
-        Err(_) => writeln!(text, "  {}", body.escape_debug()),
+        Err(_) => writeln!(text, "  {}", body.printable()),
     }
 }
 

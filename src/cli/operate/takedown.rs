@@ -22,7 +22,7 @@ use crate::cli::settings::flags::ModelArgs;
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::dataset::{Index, IndexSource};
 use crate::domain::clock::now;
-use crate::domain::{Id, RunName};
+use crate::domain::{Id, Printable, RunName};
 use crate::pipeline::run_shapes::{CropSettings, DetectSettings};
 use crate::report::{self, About, Pictures, ReportProgress};
 use crate::services::run_target::{LockedRun, RunTarget};
@@ -266,8 +266,8 @@ const LISTED: usize = 20;
 fn planned(plan: &Plan) -> String {
     let mut text = String::new();
     for photo in plan.photos.iter().take(LISTED) {
-        let (id, url) = (photo.photo_id.as_str().escape_debug(), photo.photo_url.escape_debug());
-        let label = photo.label.as_deref().unwrap_or("-").escape_debug();
+        let (id, url) = (photo.photo_id.as_str().printable(), photo.photo_url.printable());
+        let label = photo.label.as_deref().unwrap_or("-").printable();
         let why = if photo.why == Why::Named { String::new() } else { format!("  ({})", photo.why.as_str()) };
         let _ = writeln!(text, "{id:<12} {label:<20} {url}{why}");
     }

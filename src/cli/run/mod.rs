@@ -22,8 +22,8 @@ use crate::cli::settings::reading::ReadingArgs;
 use crate::cli::settings::servers::S3Args;
 use crate::cli::settings::source_arg::SourceArg;
 use crate::dataset::Index;
-use crate::domain::Candidate;
 use crate::domain::clock::now;
+use crate::domain::{Candidate, Printable};
 use crate::ledger::Ledger;
 use crate::objects::Objects;
 use crate::pipeline::event::{Observer, PhotoEvent};
@@ -289,7 +289,7 @@ impl Summary<'_> {
         writeln!(out, "{faces:>9} faces      {:>6.1} % of those", share(faces, downloaded))?;
         writeln!(out, "{ok:>9} OK         {:>6.1} % of those", share(ok, faces))?;
         let host_fault = |(fault, photos): &(String, u64)| {
-            format!("not fetched: {}: {}\n", counted(*photos, "photo"), fault.escape_debug())
+            format!("not fetched: {}: {}\n", counted(*photos, "photo"), fault.printable())
         };
         out.write_str(&first_lines(host_faults.iter().map(host_fault), "hosts"))?;
         if let Finish::Interrupted { waiting } = finish {

@@ -15,7 +15,7 @@ use crate::archive::sessions::Session;
 use crate::curation::error::ApiError;
 use crate::curation::request::JsonBody;
 use crate::domain::clock::now;
-use crate::domain::{ContentHash, UserName};
+use crate::domain::{ContentHash, Printable, UserName};
 use crate::services::{passwords, tokens};
 use crate::telemetry::instruments;
 
@@ -89,7 +89,7 @@ impl Access {
             tokio::task::spawn_blocking(verify).await.map_err(ApiError::internal)?
         };
         let Some((name, user)) = user.filter(|_| is_right) else {
-            tracing::warn!(name = key.escape_debug().to_string(), client = %client.address, "a sign-in failed");
+            tracing::warn!(name = key.printable().to_string(), client = %client.address, "a sign-in failed");
             return Err(ApiError::new(StatusCode::UNAUTHORIZED, "wrong-password", "the name or the password is wrong"));
         };
         shared.by_name.give_back(&key);

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::archive::takedowns::Takedown;
 use crate::classifier::feature_store::FeatureStoreError;
 use crate::dataset::{FollowError, IndexError};
-use crate::domain::{Id, RunName, VersionName};
+use crate::domain::{Id, Printable, RunName, VersionName};
 use crate::objects::ObjectError;
 use crate::pipeline::producer::ProducerError;
 use crate::server_error::ServerError;
@@ -47,7 +47,7 @@ pub enum TakedownError {
     Database(#[from] DatabaseError),
     #[error("cannot delete the thumbnails in {}: {error}", path.display())]
     Thumbnails { path: std::path::PathBuf, error: std::io::Error },
-    #[error("run {run} has no photo {}", photo_id.as_str().escape_debug())]
+    #[error("run {run} has no photo {}", photo_id.as_str().printable())]
     NoPhoto { run: RunName, photo_id: Id },
 }
 

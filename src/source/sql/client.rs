@@ -4,6 +4,7 @@ use super::super::charset::CharacterSet;
 use super::super::error::SourceError;
 use super::lexer::Dialect;
 use super::script::{DUMP_ANEW, Script};
+use facemill_domain::Printable;
 
 /// Commands of psql that change no rows.
 const HARMLESS_PSQL: [&str; 18] = [
@@ -132,5 +133,5 @@ impl Script<'_, '_> {
 }
 
 fn clip(text: &str) -> String {
-    text.chars().take(40).collect::<String>().escape_debug().to_string()
+    text.chars().take(40).collect::<String>().printable().to_string()
 }

@@ -15,6 +15,7 @@ use super::lexer::{Dialect, Token};
 use super::row::{RowError, RowScanner, Scalar, Value};
 use super::script::{DUMP_ANEW, Script, not_utf8, unknown_bytes};
 use super::statement_shapes;
+use facemill_domain::Printable;
 
 /// Longest start of an INSERT, up to its first row, that is compared with the next one, in bytes.
 const MAX_HEAD: usize = 1024;
@@ -540,7 +541,7 @@ pub fn unlike_type(role: Role, slot: usize, value: &str) -> String {
     format!(
         "`{}` has not the form in which databases write {role}.{}, and only the database can tell how it reads it; \
          {DUMP_ANEW}",
-        value.escape_debug(),
+        value.printable(),
         role.columns()[slot]
     )
 }

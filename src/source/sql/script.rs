@@ -9,6 +9,7 @@ use super::lexer::{Dialect, Lexer, Token};
 use super::objects::Objects;
 use super::session::Session;
 use super::statement_shapes;
+use facemill_domain::Printable;
 
 pub struct Script<'s, 'm> {
     pub lexer: Lexer<'s>,
@@ -349,7 +350,7 @@ fn separated(token: &Token, line_start: bool) -> Result<(), String> {
 pub fn show(token: &Token) -> String {
     match token {
         Token::Word(word) | Token::Name(word) => {
-            format!("`{}`", word.chars().take(40).collect::<String>().escape_debug())
+            format!("`{}`", word.chars().take(40).collect::<String>().printable())
         }
         Token::Text(_) => "a text".into(),
         Token::Symbol(symbol) => format!("`{}`", char::from(*symbol).escape_debug()),

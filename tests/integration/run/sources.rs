@@ -108,6 +108,31 @@ fn originals(desk: &Desk) -> Vec<(PathBuf, bool)> {
 }
 
 #[test]
+fn names_are_shown_as_they_are() {
+    let desk = Desk::new();
+    let name = "O'Neill \"Q\"";
+    let id = format!("{name}/it's.jpg");
+    let copy = desk.file(&format!("photos/{id}"), photo("obama.jpg")).with_file_name("it's again.png");
+    image::load_from_memory(&photo("obama.jpg")).unwrap().fliph().save(copy).unwrap();
+    let folder = desk.scratch.path().join("photos");
+    assert_eq!(desk.text(&["run", path(&folder), "--label-from", "folder"]).0, 0);
+    for arguments in [
+        &["why", &id][..],
+        &["faces"],
+        &["dataset", "balance"],
+        &["duplicates"],
+        &["identities"],
+        &["suggest"],
+        // Without --yes it only says what it would remove.
+        &["takedown", "--label", name],
+    ] {
+        let (code, text) = desk.text(arguments);
+        assert_eq!(code, i32::from(arguments[0] == "takedown"), "{arguments:?}: {text}");
+        assert!(text.contains(name) && !text.contains('\\'), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
 fn a_folder_of_photos_becomes_faces_without_copies() {
     let desk = Desk::new();
     let (anna, ben) = (photo("obama.jpg"), photo("biden.jpg"));
@@ -120,7 +145,7 @@ fn a_folder_of_photos_becomes_faces_without_copies() {
     let run = || desk.text(&["run", path(&folder), "--label-from", "folder", "--json"]);
     let (code, text) = run();
     assert_eq!(code, 0, "{text}");
-    assert!(text.contains("1 files or folders were left out") && text.contains("readme.txt"), "{text}");
+    assert!(text.contains("1 file or folder was left out") && text.contains("readme.txt"), "{text}");
 
     let faces = lines(&desk.out().join("faces.jsonl"));
     let named: Vec<_> = faces.iter().map(|face| (face["photo_id"].as_str(), face["label_name"].as_str())).collect();
