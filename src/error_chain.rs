@@ -60,6 +60,20 @@ pub fn reason(error: &(dyn Error + 'static)) -> String {
     }
 }
 
+/// The text without the numbers that Rust adds to errors of the operating system: ` (os error 2)`.
+pub fn without_os_codes(mut text: String) -> String {
+    const BEGIN: &str = " (os error ";
+    let mut from = 0;
+    while let Some(at) = text[from..].find(BEGIN).map(|at| from + at) {
+        let code = text[at + BEGIN.len()..].find(|c: char| !c.is_ascii_digit()).map(|digits| at + BEGIN.len() + digits);
+        match code {
+            Some(end) if text[end..].starts_with(')') => text.replace_range(at..=end, ""),
+            _ => from = at + BEGIN.len(),
+        }
+    }
+    text
+}
+
 /// Whether a name server said that there is no such host.
 pub fn is_unknown_name(text: &str) -> bool {
     let known = ["name or service not known", "no address associated with hostname", "name does not resolve"];
@@ -104,6 +118,17 @@ fn source<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stat
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_the_operating_system_are_cut() {
+        for (text, shown) in [
+            ("a.csv: No such file or directory (os error 2)", "a.csv: No such file or directory"),
+            ("a: x (os error 2); b: y (os error 13).", "a: x; b: y."),
+            ("a (os error of yours), (os error 5", "a (os error of yours), (os error 5"),
+        ] {
+            assert_eq!(without_os_codes(text.into()), shown);
+        }
+    }
 
     #[test]
     fn wrapped_errors_are_found() {

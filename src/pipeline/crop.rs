@@ -58,6 +58,8 @@ impl Crop {
 
     async fn crop(&self, photo: &Photo) -> Result<Photo, Outcome> {
         let original = original(photo)?;
+        // Before anything can end the photo here.
+        let kept = self.originals.take_kept(original);
         let unfit =
             || Outcome::Poison(Cause::new(CauseCode::UnfitMessage, "the photo has no face: it has not passed detect"));
         let face = photo.facts.face.as_ref().filter(|face| face.landmarks.len() == 68).ok_or_else(unfit)?.clone();
@@ -84,7 +86,7 @@ impl Crop {
             }
             Ok((bytes, crop))
         };
-        let (bytes, crop) = self.originals.work_on_kept(original, settings.limits, extra_memory, work).await?;
+        let (bytes, crop) = self.originals.work_on_kept(kept, original, settings.limits, extra_memory, work).await?;
         if let Some(fingerprint) = crop.fingerprint {
             self.refusals.of_crop(fingerprint).await?;
         }

@@ -24,6 +24,8 @@ struct State<T> {
     /// In the order of their arrival.
     entries: VecDeque<Entry<T>>,
     takes: u64,
+    /// The takes that found a value.
+    found: u64,
 }
 
 struct Entry<T> {
@@ -42,7 +44,7 @@ impl<T> Handover<T> {
 
     /// Creates a handover with room for `room` bytes.
     pub fn new(room: usize) -> Self {
-        Self { state: Mutex::new(State { entries: VecDeque::new(), takes: 0 }), change: Notify::new(), room }
+        Self { state: Mutex::new(State { entries: VecDeque::new(), takes: 0, found: 0 }), change: Notify::new(), room }
     }
 
     /// Removes and returns a value.
@@ -51,6 +53,7 @@ impl<T> Handover<T> {
         state.takes += 1;
         let at = state.entries.iter().position(|entry| entry.hash == hash);
         let value = at.and_then(|at| state.entries.remove(at)).map(|entry| entry.value);
+        state.found += u64::from(value.is_some());
         let oldest = state.takes.saturating_sub(Self::PATIENCE);
         while state.entries.front().is_some_and(|entry| entry.arrival < oldest) {
             state.entries.pop_front();
@@ -60,8 +63,11 @@ impl<T> Handover<T> {
         value
     }
 
-    /// Waits a little while most of the room is taken, so that the next stage gets the processor and catches up.
+    /// Waits a little while most of the room is taken, so that the next stage gets the processor and catches up. Where it
+    /// takes none of the values meanwhile, they are dropped: their photos have ended, or it does not work at present, and
+    /// the next wait would be as long.
     pub async fn let_catch_up(&self) {
+        let found = self.state().found;
         let caught_up = async {
             loop {
                 let change = self.change.notified();
@@ -71,8 +77,9 @@ impl<T> Handover<T> {
                 change.await;
             }
         };
-        // After the wait the stage goes on, whatever the other one does.
-        let _ = timeout(Self::LONGEST_WAIT, caught_up).await;
+        if timeout(Self::LONGEST_WAIT, caught_up).await.is_err() && self.state().found == found {
+            self.clear();
+        }
     }
 
     /// Adds a value of so many bytes, if there is room for it. Where no other value is there, one that is larger than the
@@ -151,6 +158,22 @@ mod tests {
         let start = tokio::time::Instant::now();
         handover.let_catch_up().await;
         assert_eq!(start.elapsed(), Handover::<u64>::LONGEST_WAIT);
+        handover.let_catch_up().now_or_never().expect("what nobody takes was dropped");
+        assert_eq!(handover.take(hash(2)), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn values_of_a_slow_stage_stay() {
+        let handover = Handover::new(40);
+        for number in 0..4 {
+            handover.put(hash(number), number, 10);
+        }
+        let mut waiting = Box::pin(handover.let_catch_up());
+        assert!(futures::poll!(&mut waiting).is_pending());
+        assert_eq!(handover.take(hash(0)), Some(0));
+        handover.put(hash(4), 4, 10);
+        waiting.await;
+        assert_eq!(handover.take(hash(1)), Some(1));
     }
 
     #[test]

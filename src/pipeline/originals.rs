@@ -124,16 +124,22 @@ impl Originals {
         }
     }
 
-    /// As [`Originals::work_on`], but takes the pixels that detect has left, if they are there. `extra_memory`: the bytes
-    /// that the work takes besides.
+    /// Takes the pixels that detect has left, if they are there. Those that nobody takes keep others out.
+    pub(super) fn take_kept(&self, original: &Original) -> Option<HeldImage> {
+        self.images.as_ref().and_then(|images| images.take(original.sha256))
+    }
+
+    /// As [`Originals::work_on`], but on the pixels that detect has left, if there are any. `extra_memory`: the bytes that
+    /// the work takes besides.
     pub(super) async fn work_on_kept<T: Send + 'static>(
         &self,
+        kept: Option<HeldImage>,
         original: &Original,
         limits: Limits,
         extra_memory: u64,
         work: impl FnOnce(&RgbImage, Option<u8>) -> Result<T, Outcome> + Send + 'static,
     ) -> Result<T, Outcome> {
-        if let Some(image) = self.images.as_ref().and_then(|images| images.take(original.sha256)) {
+        if let Some(image) = kept {
             let reservation = self.memory.try_reserve(extra_memory);
             if extra_memory == 0 || reservation.is_some() {
                 return off_thread(move || {

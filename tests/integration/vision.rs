@@ -325,6 +325,26 @@ async fn bad_photos_are_rejected_and_a_missing_object_is_retried() {
     assert!(matches!(crop.run(&unknown).await, Outcome::Poison(_)));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_photo_that_crop_rejects_leaves_no_pixels_behind() {
+    let objects = Arc::new(MemoryObjects::default());
+    let images = Arc::new(Handover::new(100 << 20));
+    let originals = Originals::new(objects.clone()).with_images(images.clone());
+    let detect = Detect::new(originals.clone(), detector(), DetectSettings::default());
+    let crop = Crop::new(originals, detector(), CropSettings::default());
+    let photo = fetched(&objects, encode(&any_portrait(), ImageFormat::Jpeg).unwrap()).await;
+    let original = photo.facts.original.as_ref().unwrap().sha256;
+    let mut found = advanced(detect.run(&photo).await);
+    assert!(images.take(original).is_some(), "detect leaves the pixels");
+
+    detect.run(&photo).await;
+    for point in &mut found.facts.face.as_mut().unwrap().landmarks {
+        point[0] += 10_000.0;
+    }
+    assert_eq!(rejected(&crop.run(&found).await), "out-of-frame");
+    assert!(images.take(original).is_none(), "what nobody takes would keep others out");
+}
+
 #[test]
 fn several_faces_are_rejected_unless_the_policy_is_largest() {
     let portrait = any_portrait();

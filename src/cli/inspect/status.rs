@@ -164,8 +164,11 @@ fn write(text: &mut String, status: &RunStatus) -> std::fmt::Result {
     for (what, why) in &status.missing {
         writeln!(text, "no {what}: {why}")?;
     }
-    let left = status.candidates.saturating_sub(status.ended_photos());
-    writeln!(text, "{}, {left} not ended{activity}", counted(status.candidates, "candidate"))?;
+    let [has_photos, has_queues] = ["photos", "queues"].map(|what| !status.missing.contains_key(what));
+    if has_photos {
+        let left = status.candidates.saturating_sub(status.ended_photos());
+        writeln!(text, "{}, {left} not ended{activity}", counted(status.candidates, "candidate"))?;
+    }
     if !status.settings.is_empty() {
         let settings = status.settings.iter().map(|(name, value)| format!("{name} {}", shortened(&plain(value))));
         writeln!(text, "settings: {}", settings.collect::<Vec<_>>().join(", "))?;
@@ -184,7 +187,10 @@ fn write(text: &mut String, status: &RunStatus) -> std::fmt::Result {
     writeln!(text, "{:<10}{ready:>9}{in_flight:>11}{delayed:>9}{passed:>9}{ended:>9}{oldest:>9}", "")?;
     for (stage, s) in &status.stages {
         let StageStatus { ready, in_flight, delayed, passed, ended, oldest } = s;
-        let oldest = oldest.map_or("-".into(), span);
+        let known = |is_known: bool, number: &u64| if is_known { number.to_string() } else { "?".into() };
+        let [ready, in_flight, delayed] = [ready, in_flight, delayed].map(|number| known(has_queues, number));
+        let [passed, ended] = [passed, ended].map(|number| known(has_photos, number));
+        let oldest = oldest.map_or(if has_photos { "-" } else { "?" }.into(), span);
         let stage = stage.as_str();
         writeln!(text, "{stage:<10}{ready:>9}{in_flight:>11}{delayed:>9}{passed:>9}{ended:>9}{oldest:>9}")?;
     }
@@ -193,7 +199,9 @@ fn write(text: &mut String, status: &RunStatus) -> std::fmt::Result {
         writeln!(text, "{count:>9} {ending}")?;
     }
     let of_all = if status.queues_of == QueuesOf::AllRuns { ", of all runs" } else { "" };
-    writeln!(text, "{:>9} dead letters{of_all}", status.dead_letters)?;
+    if has_queues {
+        writeln!(text, "{:>9} dead letters{of_all}", status.dead_letters)?;
+    }
     if let Some(Placeholders { originals: originals @ 1.., photos, faces, .. }) = status.placeholders {
         let of = if originals == 1 { "one original" } else { &format!("{originals} originals") };
         writeln!(

@@ -118,12 +118,20 @@ fn status_answers_with_what_it_can_reach() {
         assert_eq!(output.status.code(), Some(3), "{}", text(&output));
         serde_json::from_slice::<Value>(&output.stdout).unwrap()
     };
+    let line_of_fetch = |installation: &Installation| {
+        let printed = text(&installation.facemill(&["status"]));
+        let line = printed.lines().find(|line| line.starts_with("fetch ")).unwrap();
+        (line.split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>(), printed)
+    };
     let (rabbit, redis) = (installation.get("FACEMILL_AMQP_URL"), installation.get("FACEMILL_REDIS_URL"));
     installation.set("FACEMILL_AMQP_URL", format!("amqp://a:hunter2@127.0.0.1:{closed}/"));
     let without_rabbitmq = status(&installation);
     assert_eq!(without_rabbitmq["candidates"], produced);
     let fault = without_rabbitmq["missing"]["queues"].as_str().unwrap();
     assert!(fault.starts_with("cannot reach RabbitMQ at ") && fault.ends_with(": connection refused"), "{fault}");
+    let (line, printed) = line_of_fetch(&installation);
+    assert_eq!(line[..5], ["?", "?", "?", "0", "0"], "{printed}");
+    assert!(printed.contains(" not ended") && !printed.contains("dead letters"), "{printed}");
 
     installation.set("FACEMILL_AMQP_URL", rabbit);
     installation.set("FACEMILL_REDIS_URL", format!("redis://:hunter2@127.0.0.1:{closed}/"));
@@ -131,6 +139,9 @@ fn status_answers_with_what_it_can_reach() {
     assert_eq!(without_redis["stages"]["fetch"]["ready"], produced);
     let fault = without_redis["missing"]["photos"].as_str().unwrap();
     assert_eq!(fault, format!("cannot reach redis at 127.0.0.1:{closed}/0: connection refused"));
+    let (line, printed) = line_of_fetch(&installation);
+    assert_eq!(line[1..5], ["0", "0", "?", "?"], "{printed}");
+    assert!(!printed.contains(" not ended") && !printed.contains("no workers\n"), "{printed}");
 
     installation.set("FACEMILL_REDIS_URL", redis);
     installation.set("FACEMILL_S3_ENDPOINT", format!("http://127.0.0.1:{closed}"));
