@@ -30,6 +30,7 @@ use facemill::sqlite::{Access, Database};
 use facemill::versions::{compare, freeze};
 
 use support::faces;
+use tempfile::TempDir;
 
 const THRESHOLD: f64 = 0.837;
 const QUERIES: [&str; 12] = [
@@ -51,13 +52,14 @@ const ROUNDS: usize = 20;
 
 fn main() {
     let number = |name, default| std::env::var(name).map_or(default, |text| text.parse().expect("a number"));
-    from_records(number("FACEMILL_BENCH_RECORDS", 20_000));
+    // Deleted at the end: a file system may be slow for a while after it has deleted many files.
+    let _records = from_records(number("FACEMILL_BENCH_RECORDS", 20_000));
     at_size(number("FACEMILL_BENCH_FACES", 200_000));
 }
 
 /// Makes indexes as a run in a folder and a run on servers do: from the messages in the ledger, and from the files of
-/// records.
-fn from_records(faces: u64) {
+/// records. Returns the folder with all of it.
+fn from_records(faces: u64) -> TempDir {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     let runtime = tokio::runtime::Runtime::new().expect("threads");
     let database = Database::open(&folder.path().join("ledger.sqlite"), Access::Write).expect("an empty database");
@@ -77,6 +79,7 @@ fn from_records(faces: u64) {
         make(&ledger, Some(records.clone()), folder.path(), "files of records").await;
         takedown(folder.path(), Some(records), "files of records").await;
     });
+    folder
 }
 
 /// Looks for one photo and its copies among all.

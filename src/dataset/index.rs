@@ -476,11 +476,14 @@ impl Index {
         self.photo_reader()?(photo_id)
     }
 
-    /// Reads the faces of photos, one after the other.
+    /// Reads the faces of photos, one after the other, as they are at the first one.
     pub fn photo_reader(&self) -> Result<impl FnMut(&Id) -> Result<Option<Face>, IndexError> + '_, IndexError> {
         let sql = format!("{} WHERE photo_id = ?1", rows::SELECT_FACE);
         let mut by_id = self.connection.prepare_cached(&sql).map_err(|error| self.failed(error))?;
+        // Without it, each face takes and releases the locks of the file.
+        let reading = self.connection.unchecked_transaction().map_err(|error| self.failed(error))?;
         Ok(move |photo_id: &Id| {
+            let _ = &reading;
             let found = by_id.query_row([photo_id.as_str()], rows::face).optional();
             found.map_err(|error| self.failed(error))
         })

@@ -150,10 +150,9 @@ pub fn face(row: &Row<'_>) -> rusqlite::Result<Face> {
 
 /// From pairs of little-endian floats.
 pub fn landmarks(row: &Row<'_>, column: usize) -> rusqlite::Result<Landmarks> {
-    let bytes: Vec<u8> = row.get(column)?;
-    let (points, _) = bytes.as_chunks::<8>();
-    let coordinate = |bytes: &[u8]| bytes.try_into().map_or(0.0, f32::from_le_bytes);
-    Ok(points.iter().map(|point| [coordinate(&point[..4]), coordinate(&point[4..])]).collect())
+    let (points, _) = row.get_ref(column)?.as_blob()?.as_chunks::<8>();
+    let point = |&[a, b, c, d, e, f, g, h]: &[u8; 8]| [[a, b, c, d], [e, f, g, h]].map(f32::from_le_bytes);
+    Ok(points.iter().map(point).collect())
 }
 
 /// From the columns 34 to 43; none if the crop is not measured.

@@ -4,7 +4,8 @@
 //! somebody agrees, undone and contradicting ones, placeholders, and NG because of the wrong person: nothing in the
 //! picture says whose face it is.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
@@ -84,6 +85,8 @@ pub fn judged_crops(index: &Index) -> Result<Judged, JudgedError> {
     let order = Order { sort: Sort::Updated, direction: Direction::Ascending };
     let mut left_out = LeftOut::default();
     let mut by_crop: BTreeMap<ContentHash, Option<JudgedCrop>> = BTreeMap::new();
+    // By the number of the near-duplicates: a group may be large, and most of it judged.
+    let mut near_test: HashMap<u32, bool> = HashMap::new();
     index.each_face(&query, order, index.threshold(), |face| {
         let verdicts = index.verdicts_on(face.crop)?;
         let Some(last) = verdicts.last() else { return Ok(()) };
@@ -105,11 +108,15 @@ pub fn judged_crops(index: &Index) -> Result<Judged, JudgedError> {
         };
         let (group, row) = (group(&face), index.row_of(&face.photo_id));
         let duplicates = row.and_then(|row| index.duplicates_number(row));
-        if let (Side::Training, Some(row), Some(_)) = (Side::of(&group), row, duplicates)
-            && has_near_test(index, row)?
-        {
-            left_out.near_test += 1;
-            return Ok(());
+        if let (Side::Training, Some(row), Some(number)) = (Side::of(&group), row, duplicates) {
+            let is_near_test = match near_test.entry(number) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(new) => *new.insert(has_near_test(index, row)?),
+            };
+            if is_near_test {
+                left_out.near_test += 1;
+                return Ok(());
+            }
         }
         let judged = JudgedCrop {
             example: Example { crop: face.crop, group, duplicates, ok, mirrors: mirrors(&face) },

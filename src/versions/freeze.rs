@@ -1,13 +1,14 @@
 //! Freezing: making a version.
 
-use bytes::Bytes;
+use futures::{StreamExt, stream};
 use sha2::{Digest, Sha256};
+use tokio::task::spawn_blocking;
 
 use super::error::VersionError;
-use super::shard::{FrozenFace, SHARD, encode};
+use super::shard::{EncodedShard, FrozenFace, SHARD};
 use crate::archive::versions::{StoredVersions, VersionCounts, VersionHeader, VersionShard};
-use crate::dataset::Index;
 use crate::dataset::selection::{SelectedFace, Selection, SelectionSettings, select};
+use crate::dataset::{Face, Index};
 use crate::domain::{ContentHash, VersionName};
 
 /// Makes a version of the faces that the settings select. `progress` receives the number of faces of each step;
@@ -32,8 +33,14 @@ pub async fn freeze(
     let faces = selection.faces.len() as u64;
     let mut counts = counts(&selection);
     let (mut digest, mut shards) = (Sha256::new(), Vec::new());
-    for part in selection.faces.chunks(SHARD) {
-        let frozen = frozen(index, name, part)?;
+    // The faces of the next shard are read while one is encoded.
+    let encoded = |part| {
+        let encoding = read(index, part).map(|faces| spawn_blocking(move || EncodedShard::of(faces)));
+        async move { encoding?.await.map_err(|error| failed(name, error))?.map_err(|error| failed(name, error)) }
+    };
+    let mut parts = stream::iter(selection.faces.chunks(SHARD)).map(encoded).buffered(2);
+    while let Some(encoded) = parts.next().await {
+        let EncodedShard { frozen, file } = encoded?;
         for FrozenFace { face, text } in &frozen {
             digest.update(text);
             digest.update("\n");
@@ -41,10 +48,9 @@ pub async fn freeze(
             *counts.by_verdict.entry(verdict.to_owned()).or_default() += 1;
             *counts.by_alignment.entry(face.align.as_str().to_owned()).or_default() += 1;
         }
-        let shard = encode(&frozen).map_err(|error| failed(name, error))?;
-        let sha256 = versions.write_shard(name, Bytes::from(shard)).await?;
-        shards.push(VersionShard { sha256, faces: part.len() as u64 });
-        progress(part.len() as u64, faces);
+        let sha256 = versions.write_shard(name, file).await?;
+        shards.push(VersionShard { sha256, faces: frozen.len() as u64 });
+        progress(frozen.len() as u64, faces);
     }
     let header = VersionHeader {
         name: name.clone(),
@@ -63,14 +69,13 @@ pub async fn freeze(
     if versions.write(&header).await? { Ok(header) } else { Err(taken()) }
 }
 
-fn frozen(index: &Index, name: &VersionName, part: &[SelectedFace]) -> Result<Vec<FrozenFace>, VersionError> {
+fn read(index: &Index, part: &[SelectedFace]) -> Result<Vec<Face>, VersionError> {
     let mut read = index.photo_reader()?;
-    let frozen = part.iter().map(|selected| {
+    let faces = part.iter().map(|selected| {
         let face = read(&selected.photo_id)?.filter(|face| face.crop == selected.crop);
-        let face = face.ok_or_else(|| VersionError::Left(selected.photo_id.clone()))?;
-        FrozenFace::new(face).map_err(|error| failed(name, error))
+        face.ok_or_else(|| VersionError::Left(selected.photo_id.clone()))
     });
-    frozen.collect()
+    faces.collect()
 }
 
 fn counts(selection: &Selection) -> VersionCounts {

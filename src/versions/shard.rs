@@ -58,6 +58,21 @@ impl FrozenFace {
     }
 }
 
+/// A shard, ready to be written.
+pub struct EncodedShard {
+    pub frozen: Vec<FrozenFace>,
+    pub file: Bytes,
+}
+
+impl EncodedShard {
+    pub fn of(faces: Vec<Face>) -> Result<Self, ParquetError> {
+        let frozen: serde_json::Result<Vec<FrozenFace>> = faces.into_iter().map(FrozenFace::new).collect();
+        let frozen = frozen.map_err(|error| ParquetError::External(Box::new(error)))?;
+        let file = encode(&frozen)?.into();
+        Ok(Self { frozen, file })
+    }
+}
+
 /// The file of a shard. The same faces give the same bytes.
 pub fn encode(faces: &[FrozenFace]) -> Result<Vec<u8>, ParquetError> {
     let schema = Arc::new(parse_message_type(SCHEMA)?);
