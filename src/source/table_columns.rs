@@ -192,8 +192,10 @@ impl PhotoRows {
     }
 
     pub fn finish(self) -> Vec<Candidate> {
-        if self.repeated > 0 {
-            tracing::warn!("{} rows repeat a URL and were left out: they are the same photos", self.repeated);
+        match self.repeated {
+            0 => {}
+            1 => tracing::warn!("1 row repeats a URL and was left out: it is the same photo"),
+            several => tracing::warn!("{several} rows repeat a URL and were left out: they are the same photos"),
         }
         self.candidates
     }

@@ -200,7 +200,8 @@ fn write(text: &mut String, status: &RunStatus) -> std::fmt::Result {
     }
     let of_all = if status.queues_of == QueuesOf::AllRuns { ", of all runs" } else { "" };
     if has_queues {
-        writeln!(text, "{:>9} dead letters{of_all}", status.dead_letters)?;
+        let plural = if status.dead_letters == 1 { "" } else { "s" };
+        writeln!(text, "{:>9} dead letter{plural}{of_all}", status.dead_letters)?;
     }
     if let Some(Placeholders { originals: originals @ 1.., photos, faces, .. }) = status.placeholders {
         let of = if originals == 1 { "one original" } else { &format!("{originals} originals") };

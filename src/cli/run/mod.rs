@@ -284,9 +284,10 @@ impl Summary<'_> {
         let Finished { finish, written, host_faults, .. } = self.finish;
         let report::Funnel { candidates, downloaded, faces, ok } = written.funnel;
         let share = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
-        writeln!(out, "{candidates:>9} candidates")?;
+        let named = |count: u64, noun: &str| format!("{noun}{}", if count == 1 { "" } else { "s" });
+        writeln!(out, "{candidates:>9} {}", named(candidates, "candidate"))?;
         writeln!(out, "{downloaded:>9} downloaded {:>6.1} %", share(downloaded, candidates))?;
-        writeln!(out, "{faces:>9} faces      {:>6.1} % of those", share(faces, downloaded))?;
+        writeln!(out, "{faces:>9} {:<10} {:>6.1} % of those", named(faces, "face"), share(faces, downloaded))?;
         writeln!(out, "{ok:>9} OK         {:>6.1} % of those", share(ok, faces))?;
         let host_fault = |(fault, photos): &(String, u64)| {
             format!("not fetched: {}: {}\n", counted(*photos, "photo"), fault.printable())

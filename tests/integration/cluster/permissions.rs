@@ -131,7 +131,7 @@ fn status_answers_with_what_it_can_reach() {
     assert!(fault.starts_with("cannot reach RabbitMQ at ") && fault.ends_with(": connection refused"), "{fault}");
     let (line, printed) = line_of_fetch(&installation);
     assert_eq!(line[..5], ["?", "?", "?", "0", "0"], "{printed}");
-    assert!(printed.contains(" not ended") && !printed.contains("dead letters"), "{printed}");
+    assert!(printed.contains(" not ended") && !printed.contains("dead letter"), "{printed}");
 
     installation.set("FACEMILL_AMQP_URL", rabbit);
     installation.set("FACEMILL_REDIS_URL", format!("redis://:hunter2@127.0.0.1:{closed}/"));

@@ -248,7 +248,7 @@ fn a_list_of_urls_is_a_source() {
         "# private addresses end at once\nhttp://127.0.0.1/1.jpg\r\n\nhttp://127.0.0.1/2.jpg\nhttp://127.0.0.1/1.jpg\n";
     let list = desk.file("urls.txt", urls);
     let (code, text) = desk.text(&["run", path(&list)]);
-    assert!(code == 0 && text.contains("1 rows repeat a URL"), "{text}");
+    assert!(code == 0 && text.contains("1 row repeats a URL"), "{text}");
     let ids: Vec<String> = desk.photos().into_iter().map(|(id, _)| id).collect();
     assert_eq!(ids.len(), 2);
     // The same URLs in another format have the same ids.
