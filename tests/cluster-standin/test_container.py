@@ -106,7 +106,8 @@ class Root(unittest.TestCase):
                 survives = other.poll() is None
                 other.kill()
             self.assertTrue(survives, output)
-            self.assertTrue(output.endswith("137\n"), output)
+            # The shell may say "Killed" before or after it.
+            self.assertIn("137", output.splitlines())
 
     def test_root_contains_only_programs_of_the_machine(self):
         script = "ls -A /root /home /var/lib /etc /dev 2>&1; ls /tmp; cat /etc/hosts"
