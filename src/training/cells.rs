@@ -5,7 +5,7 @@
 //! detected where, and the mirror features.
 
 use super::head::{Examples, Scale, sigmoid};
-use super::matrix::{Matrix, add_scaled, dot, dot4};
+use super::matrix::{Matrix, add_scaled, dot};
 use super::random::Random;
 use facemill_classifier::backbone::{CHANNELS, GRID};
 use facemill_classifier::model::MIRRORS;
@@ -17,7 +17,6 @@ const INPUT: usize = CHANNELS + NEIGHBOURS;
 pub const DETECTORS: usize = 8;
 const DETECTED: usize = DETECTORS * CELLS;
 pub const UNITS: usize = 64;
-const _: () = assert!(DETECTORS.is_multiple_of(4) && UNITS.is_multiple_of(4), "rows are seen four at a time");
 
 const BATCH: usize = 64;
 pub const STEPS: usize = 2000;
@@ -185,11 +184,9 @@ impl Parameters {
     fn add_gradient(&self, input: &Input, error: impl Fn(f64) -> f64, random: &mut Random, gradient: &mut [f64]) {
         let mut joined = [0.0; DETECTED + MIRRORS];
         for (cell, x) in input.cells.chunks(INPUT).enumerate() {
-            for first in (0..DETECTORS).step_by(4) {
-                let rows: [_; 4] = std::array::from_fn(|row| self.detector(first + row));
-                for (row, seen) in dot4(rows.map(|(weights, _)| weights), x).into_iter().enumerate() {
-                    joined[(first + row) * CELLS + cell] = (seen + rows[row].1).max(0.0);
-                }
+            for i in 0..DETECTORS {
+                let (weights, bias) = self.detector(i);
+                joined[i * CELLS + cell] = (dot(weights, x) + bias).max(0.0);
             }
         }
         joined[DETECTED..].copy_from_slice(&input.mirrors);
@@ -198,11 +195,9 @@ impl Parameters {
         joined.iter_mut().zip(&mask).for_each(|(value, factor)| *value *= factor);
 
         let mut hidden = [0.0; UNITS];
-        for first in (0..UNITS).step_by(4) {
-            let rows: [_; 4] = std::array::from_fn(|row| self.unit(first + row));
-            for (row, seen) in dot4(rows.map(|(weights, _)| weights), &joined).into_iter().enumerate() {
-                hidden[first + row] = (seen + rows[row].1).max(0.0);
-            }
+        for (i, value) in hidden.iter_mut().enumerate() {
+            let (weights, bias) = self.unit(i);
+            *value = (dot(weights, &joined) + bias).max(0.0);
         }
         let top = &self.values[Self::TOP..];
         let error = error(dot(&top[..UNITS], &hidden) + top[UNITS]);

@@ -61,27 +61,6 @@ pub fn dot(a: &[f64], b: &[f64]) -> f64 {
     (sums[0] + sums[1]) + (sums[2] + sums[3]) + rest
 }
 
-/// The dot products of four vectors with `x`, each as [`dot`] says it. None waits for the sums of another, which is faster
-/// than four calls.
-pub fn dot4(rows: [&[f64]; 4], x: &[f64]) -> [f64; 4] {
-    let (x, x_rest) = x.as_chunks::<4>();
-    let rows = rows.map(|row| row.as_chunks::<4>());
-    let length = rows.iter().fold(x.len(), |length, (row, _)| length.min(row.len()));
-    let mut sums = [[0.0; 4]; 4];
-    for (i, x) in x[..length].iter().enumerate() {
-        for (sums, (row, _)) in sums.iter_mut().zip(&rows) {
-            for lane in 0..4 {
-                sums[lane] += row[i][lane] * x[lane];
-            }
-        }
-    }
-    std::array::from_fn(|at| {
-        let rest: f64 = rows[at].1.iter().zip(x_rest).map(|(a, b)| a * b).sum();
-        let sums = sums[at];
-        (sums[0] + sums[1]) + (sums[2] + sums[3]) + rest
-    })
-}
-
 /// y += factor x.
 pub fn add_scaled(y: &mut [f64], factor: f64, x: &[f64]) {
     for (y, x) in y.iter_mut().zip(x) {
@@ -197,17 +176,6 @@ mod tests {
         for (i, &value) in values.iter().enumerate() {
             let expected: Vec<f64> = vectors.row(i).iter().map(|x| value * x).collect();
             assert!(near(&a.times(vectors.row(i)), &expected), "{value}");
-        }
-    }
-
-    #[test]
-    fn four_products_at_once_have_the_bits_of_each_alone() {
-        let mut random = crate::random::Random::seeded(1);
-        for length in 0..30 {
-            let mut drawn = || (0..length).map(|_| random.normal()).collect::<Vec<f64>>();
-            let (rows, x): ([_; 4], _) = (std::array::from_fn(|_| drawn()), drawn());
-            let rows: [&[f64]; 4] = std::array::from_fn(|at| &rows[at][..]);
-            assert_eq!(dot4(rows, &x), rows.map(|row| dot(row, &x)));
         }
     }
 
