@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::cli::output::print_note;
-use crate::cli::progress_lines::ProgressLines;
+use crate::cli::progress_lines::{ProgressLines, Total, time_left};
 use crate::domain::{Ending, StageName};
 use crate::ledger::{Counts, EventKind};
 use crate::pipeline::event::{Observer, PhotoEvent};
@@ -47,22 +47,29 @@ impl Bars {
 
     /// A bar of `total` things, with rate and time left.
     pub fn count(&self, what: &'static str, total: u64) -> ProgressBar {
-        let bar = self.add(ProgressBar::new(total), what);
+        let bar = self.add(ProgressBar::new(total), what, Total::Known);
         bar.set_style(style("{prefix:9} {wide_bar} {human_pos} of {human_len}{pace} {msg}"));
         bar
     }
 
-    fn add(&self, bar: ProgressBar, what: &'static str) -> ProgressBar {
+    /// A bar of what has arrived so far, with the rate. How long it takes depends on what is still to come.
+    fn arriving(&self, what: &'static str) -> ProgressBar {
+        let bar = self.add(ProgressBar::no_length(), what, Total::Grows);
+        bar.set_style(style("{prefix:9} {wide_bar} {human_pos} of {human_len}{rate} {msg}"));
+        bar
+    }
+
+    fn add(&self, bar: ProgressBar, what: &'static str, total: Total) -> ProgressBar {
         let bar = self.drawn.add(bar.with_prefix(what));
         if let Some(lines) = &self.lines {
-            lines.add(&bar);
+            lines.add(&bar, total);
         }
         bar
     }
 
     /// A bar for reading a dump.
     pub fn reading(&self) -> Reading {
-        Reading { bar: self.add(ProgressBar::no_length(), "dump") }
+        Reading { bar: self.add(ProgressBar::no_length(), "dump", Total::Known) }
     }
 
     pub fn clear(&self) {
@@ -78,10 +85,16 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template)
         .expect("the templates are valid")
         .with_key("pace", |state: &ProgressState, text: &mut dyn fmt::Write| {
-            let left = state.len().is_some_and(|len| len > state.pos()).then(|| state.eta());
-            let _ = text.write_str(&pace(state.per_sec(), left));
+            let _ = text.write_str(&pace(state.per_sec(), is_unfinished(state).then(|| state.eta())));
+        })
+        .with_key("rate", |state: &ProgressState, text: &mut dyn fmt::Write| {
+            let _ = if is_unfinished(state) { write!(text, ", {:.1}/s", state.per_sec()) } else { Ok(()) };
         })
         .progress_chars("━╸─")
+}
+
+fn is_unfinished(state: &ProgressState) -> bool {
+    state.len().is_some_and(|len| len > state.pos())
 }
 
 /// The rate, and the time left where something is left: `, 3.2/s, 40s left`. While nothing moves, no time is known.
@@ -89,7 +102,7 @@ fn pace(rate: f64, left: Option<Duration>) -> String {
     match left {
         None => String::new(),
         Some(_) if rate < 0.01 => ", waiting".to_owned(),
-        Some(left) => format!(", {rate:.1}/s, {:#} left", HumanDuration(left)),
+        Some(left) => format!(", {rate:.1}/s, {} left", time_left(left)),
     }
 }
 
@@ -151,8 +164,7 @@ impl Board {
     /// Starts from the counts of the ledger.
     pub fn new(bars: &Bars, counts: &Counts) -> Self {
         let row = |stage: StageName| {
-            let bar = bars.count(stage.as_str(), 0);
-            bar.unset_length();
+            let bar = bars.arriving(stage.as_str());
             (stage, StageRow { bar, tally: Mutex::default(), arrived: AtomicU64::new(0) })
         };
         let stages: BTreeMap<_, _> = StageName::ALL.into_iter().map(row).collect();
