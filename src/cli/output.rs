@@ -79,7 +79,12 @@ pub fn first_lines(lines: impl ExactSizeIterator<Item = String>, things: &str) -
 
 /// `1 crop`, `2 crops`.
 pub fn counted(count: u64, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+    format!("{count} {}", named(count, noun))
+}
+
+/// `photo` or `photos`.
+pub fn named(count: u64, noun: &str) -> String {
+    format!("{noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// How many faces a dataset has, and of how many labels.

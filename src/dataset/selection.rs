@@ -95,7 +95,7 @@ pub enum SelectionError {
     )]
     OnlyPlaceholders(u64),
     #[error(
-        "the {count} faces that fulfil the query are smaller than {size} pixels: give a smaller --size, or --upscale"
+        "all faces that fulfil the query ({count}) are smaller than {size} pixels: give a smaller --size, or --upscale"
     )]
     TooSmall { count: u64, size: u32 },
 }

@@ -16,7 +16,7 @@ pub enum ExportError {
     Selection(#[from] SelectionError),
     #[error(transparent)]
     Version(#[from] VersionError),
-    #[error("the {count} faces of the version are smaller than {size} pixels: give a smaller --size, or --upscale")]
+    #[error("all faces of the version ({count}) are smaller than {size} pixels: give a smaller --size, or --upscale")]
     TooSmall { count: u64, size: u32 },
     #[error("version {version} has no face that version {since} has not: there is nothing to export")]
     Unchanged { version: VersionName, since: VersionName },

@@ -11,7 +11,7 @@ use crate::archive::rescores::Rescore;
 use crate::broker::rabbitmq::ScoreDepth;
 use crate::cli::dataset::index::stored_placeholders;
 use crate::cli::failure::Failure;
-use crate::cli::output::{counted, nobody_reads, plain, print_json, print_text};
+use crate::cli::output::{counted, named, nobody_reads, plain, print_json, print_text};
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::cluster::workers::{ActiveWorker, WorkerReport};
 use crate::dataset::placeholder::Placeholders;
@@ -200,8 +200,8 @@ fn write(text: &mut String, status: &RunStatus) -> std::fmt::Result {
     }
     let of_all = if status.queues_of == QueuesOf::AllRuns { ", of all runs" } else { "" };
     if has_queues {
-        let plural = if status.dead_letters == 1 { "" } else { "s" };
-        writeln!(text, "{:>9} dead letter{plural}{of_all}", status.dead_letters)?;
+        let what = named(status.dead_letters, "dead letter");
+        writeln!(text, "{:>9} {what}{of_all}", status.dead_letters)?;
     }
     if let Some(Placeholders { originals: originals @ 1.., photos, faces, .. }) = status.placeholders {
         let of = if originals == 1 { "one original" } else { &format!("{originals} originals") };
@@ -253,15 +253,14 @@ fn write_cluster(
     if workers.is_empty() {
         return writeln!(text, "\nno workers");
     }
-    let (plural, width) = (if workers.len() == 1 { "" } else { "s" }, 40);
-    let head = format!("{} worker{plural}", workers.len());
-    writeln!(text, "\n{head:<width$}{:>11}{:>9}{:>9}{:>9}  stages", "in flight", "done", "since", "seen")?;
+    let head = counted(workers.len() as u64, "worker");
+    writeln!(text, "\n{head:<40}{:>11}{:>9}{:>9}{:>9}  stages", "in flight", "done", "since", "seen")?;
     let now = now().as_secs();
     for ActiveWorker { report, last_seen } in workers.iter().take(WORKERS) {
         let WorkerReport { name, stages, since, in_flight, done, .. } = report;
         let stages: Vec<&str> = stages.iter().map(|stage| stage.as_str()).collect();
         let (since, seen) = (span(now.saturating_sub(*since)), format!("{last_seen}s ago"));
-        writeln!(text, "{name:<width$}{in_flight:>11}{done:>9}{since:>9}{seen:>9}  {}", stages.join(" "))?;
+        writeln!(text, "{name:<40}{in_flight:>11}{done:>9}{since:>9}{seen:>9}  {}", stages.join(" "))?;
     }
     match workers.len().checked_sub(WORKERS) {
         Some(more @ 1..) => writeln!(text, "{more} more workers: see --json"),

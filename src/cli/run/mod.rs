@@ -14,7 +14,7 @@ use crate::cli::again::this_command;
 use crate::cli::dataset::index::progress;
 use crate::cli::failure::Failure;
 use crate::cli::folders::folder_name;
-use crate::cli::output::{check_conflicts, counted, first_lines, plain, print_json, print_text};
+use crate::cli::output::{check_conflicts, counted, first_lines, named, plain, print_json, print_text};
 use crate::cli::process::Signals;
 use crate::cli::progress::{Bars, Board};
 use crate::cli::settings::process_args::ProcessArgs;
@@ -284,7 +284,6 @@ impl Summary<'_> {
         let Finished { finish, written, host_faults, .. } = self.finish;
         let report::Funnel { candidates, downloaded, faces, ok } = written.funnel;
         let share = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
-        let named = |count: u64, noun: &str| format!("{noun}{}", if count == 1 { "" } else { "s" });
         writeln!(out, "{candidates:>9} {}", named(candidates, "candidate"))?;
         writeln!(out, "{downloaded:>9} downloaded {:>6.1} %", share(downloaded, candidates))?;
         writeln!(out, "{faces:>9} {:<10} {:>6.1} % of those", named(faces, "face"), share(faces, downloaded))?;
