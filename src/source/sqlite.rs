@@ -279,9 +279,12 @@ fn check_size(path: &Path) -> Result<u64, SourceError> {
     Ok(size)
 }
 
+/// All tables but virtual ones. Those have no pages, and code that is not here may have made them.
 fn tables(connection: &Connection) -> Result<Vec<String>, rusqlite::Error> {
-    let mut statement = connection
-        .prepare("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")?;
+    let mut statement = connection.prepare(
+        "SELECT name FROM sqlite_master
+            WHERE type = 'table' AND rootpage > 0 AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
+    )?;
     statement.query_map([], |row| row.get(0))?.collect()
 }
 

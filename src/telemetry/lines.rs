@@ -7,17 +7,18 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Span, Subscriber};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::{EnvFilter, Layer, Registry};
+use tracing_subscriber::{Layer, Registry};
 
 /// Writes one line to standard error. The sink takes care of progress bars. A line that cannot be written is dropped:
 /// there is nowhere to say so.
 pub type Sink = Arc<dyn Fn(&[u8]) + Send + Sync>;
 
-/// The environment variable with the filter, in `tracing-subscriber`'s syntax: `facemill=debug`.
+/// The environment variable with the filter, in the syntax of [`Targets`]: `facemill=debug`.
 pub const ENV: &str = "FACEMILL_LOG";
 
 /// The photo that the lines within a span are context.
@@ -50,7 +51,7 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     let directives = std::env::var(ENV).unwrap_or_else(|_| default.to_owned());
-    let filter = EnvFilter::try_new(&directives).map_err(|error| format!("{ENV}=`{directives}`: {error}"))?;
+    let filter: Targets = directives.parse().map_err(|error| format!("{ENV}=`{directives}`: {error}"))?;
     let style = if io::stderr().is_terminal() { Style::Plain } else { Style::Json };
     Ok(tracing_subscriber::fmt::layer().event_format(style).with_writer(Lines(sink)).with_filter(filter).boxed())
 }

@@ -252,7 +252,13 @@ fn sqlite_gallery(path: &Path) {
              INSERT INTO faces VALUES ('2019-01-01', 2, 10, NULL, x'00'), ('2016', 6, 14, 1, NULL),
                 ('2016', 7, 14, 2, NULL),
                 ('2016', 8, 15, 99, NULL), ('2016', 9, NULL, 1, NULL);
-             INSERT INTO photos VALUES (14, NULL, 'u', NULL), (15, NULL, 'u', NULL);",
+             INSERT INTO photos VALUES (14, NULL, 'u', NULL), (15, NULL, 'u', NULL);
+             -- Virtual tables, whose code is not in this program.
+             PRAGMA writable_schema = ON;
+             INSERT INTO sqlite_master VALUES
+                ('table', 'found', 'found', 0, 'CREATE VIRTUAL TABLE found USING fts5(name)'),
+                ('table', 'places', 'places', 0, 'CREATE VIRTUAL TABLE places USING VirtualSpatialIndex(x)');
+             PRAGMA writable_schema = OFF;",
         )
         .unwrap();
     let updated =

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties, Event};
 use tokio::sync::{Mutex, watch};
 
@@ -14,6 +15,7 @@ use super::answer::{answered, is_late};
 use super::error::{map_connect_error, map_error};
 use super::settings::RabbitMqSettings;
 use super::topology::Topology;
+use super::transport::{self, Transports};
 use crate::broker::BrokerError;
 
 /// Time limit for the end of a connection.
@@ -120,7 +122,8 @@ impl Connector {
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         let what = || format!("cannot reach RabbitMQ at {endpoint}");
         let connecting = async {
-            let connection = Connection::connect_uri(endpoint.uri(), properties).await;
+            let connect = async |uri: AMQPUri, _| transport::connect(&uri).await;
+            let connection = Connection::connector(endpoint.uri(), Transports::runtime(), connect, properties).await;
             connection.map_err(|error| map_connect_error(what(), endpoint.user(), &error))
         };
         let connection = within(self.settings.connect_timeout, what(), connecting).await?;

@@ -23,6 +23,7 @@ mod removal;
 mod settings;
 mod shared;
 pub mod topology;
+mod transport;
 
 use connection::Connector;
 use consumer::RabbitMqConsumer;

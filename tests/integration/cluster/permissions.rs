@@ -205,29 +205,65 @@ fn doctor_fails_a_rabbitmq_without_quorum_queues() {
     assert!(detail.contains("facemill needs quorum queues: RabbitMQ 3.8 or later"), "{detail}");
 }
 
+/// PEM files of an authority that nobody knows, and of a certificate for `localhost` that it signed.
+struct Certificates {
+    authority: String,
+    certificate: String,
+    key: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Certificates {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: String| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let mut authority = rcgen::CertificateParams::default();
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let [authority_key, key] = [(); 2].map(|()| rcgen::KeyPair::generate().unwrap());
+        let issuer = rcgen::Issuer::from_params(&authority, &authority_key);
+        let certificate = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        Self {
+            authority: file("ca.pem", authority.self_signed(&authority_key).unwrap().pem()),
+            certificate: file("server.pem", certificate.signed_by(&key, &issuer).unwrap().pem()),
+            key: file("server.key", key.serialize_pem()),
+            _folder: folder,
+        }
+    }
+}
+
+const UNKNOWN_AUTHORITY: &str = "its authority is not trusted here: SSL_CERT_FILE names a file";
+
+#[test]
+fn an_unknown_authority_of_rabbitmq_is_told_with_its_remedy() {
+    let certificates = Certificates::new();
+    let (server, port) = RabbitServer::with_tls(&certificates.certificate, &certificates.key);
+    let mut installation = Installation::new();
+    let url = server.url().replace("amqp:", "amqps:").replace(&server.port().to_string(), &port.to_string());
+    installation.set("FACEMILL_AMQP_URL", url.replace("127.0.0.1", "localhost"));
+    let [(is_ok, detail), ..] = checks(&installation);
+    assert!(!is_ok && detail.contains(UNKNOWN_AUTHORITY), "{detail}");
+    installation.set("SSL_CERT_FILE", &certificates.authority);
+    let [(is_ok, detail), ..] = checks(&installation);
+    assert!(is_ok, "{detail}");
+    installation.set("FACEMILL_AMQP_URL", url);
+    let [(is_ok, detail), ..] = checks(&installation);
+    assert!(!is_ok && detail.contains("the certificate is for another name"), "{detail}");
+}
+
 #[test]
 fn an_unknown_authority_of_redis_is_told_with_its_remedy() {
-    let scratch = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: String| {
-        let path = scratch.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let mut authority = rcgen::CertificateParams::default();
-    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let [authority_key, key] = [(); 2].map(|()| rcgen::KeyPair::generate().unwrap());
-    let authority_file = file("ca.pem", authority.self_signed(&authority_key).unwrap().pem());
-    let issuer = rcgen::Issuer::from_params(&authority, &authority_key);
-    let certificate = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
-    let certificate = file("redis.pem", certificate.signed_by(&key, &issuer).unwrap().pem());
-    let key = file("redis.key", key.serialize_pem());
+    let certificates = Certificates::new();
     let [port] = process::free_ports();
     let server = RedisServer::start(
         &[
             ["--tls-port", &port.to_string()],
-            ["--tls-cert-file", &certificate],
-            ["--tls-key-file", &key],
-            ["--tls-ca-cert-file", &authority_file],
+            ["--tls-cert-file", &certificates.certificate],
+            ["--tls-key-file", &certificates.key],
+            ["--tls-ca-cert-file", &certificates.authority],
             ["--tls-auth-clients", "no"],
         ]
         .concat(),
@@ -235,8 +271,8 @@ fn an_unknown_authority_of_redis_is_told_with_its_remedy() {
     let mut installation = Installation::on(&server);
     installation.set("FACEMILL_REDIS_URL", format!("rediss://localhost:{port}/"));
     let [_, (is_ok, detail), _] = checks(&installation);
-    assert!(!is_ok && detail.contains("its authority is not trusted here: SSL_CERT_FILE names a file"), "{detail}");
-    installation.set("SSL_CERT_FILE", authority_file);
+    assert!(!is_ok && detail.contains(UNKNOWN_AUTHORITY), "{detail}");
+    installation.set("SSL_CERT_FILE", &certificates.authority);
     let [_, (is_ok, detail), _] = checks(&installation);
     assert!(is_ok, "{detail}");
 }

@@ -90,16 +90,26 @@ pub async fn exclusive() -> ExclusiveServer {
 
 async fn server() -> &'static RabbitServer {
     static SERVER: OnceLock<RabbitServer> = OnceLock::new();
-    tokio::task::spawn_blocking(|| SERVER.get_or_init(|| RabbitServer::start(&[]))).await.unwrap()
+    tokio::task::spawn_blocking(|| SERVER.get_or_init(|| RabbitServer::start(&[], ""))).await.unwrap()
 }
 
 impl RabbitServer {
     /// A server of RabbitMQ 3 with quorum queues disabled, as after an upgrade from 3.7.
     pub fn without_quorum_queues() -> Self {
-        Self::start(&[("RABBITMQ_FEATURE_FLAGS", "")])
+        Self::start(&[("RABBITMQ_FEATURE_FLAGS", "")], "")
     }
 
-    fn start(environment: &'static [(&'static str, &'static str)]) -> Self {
+    /// A server that accepts TLS as well, and the port for it. `certificate` and `key` are PEM files.
+    pub fn with_tls(certificate: &str, key: &str) -> (Self, u16) {
+        let [port] = free_ports();
+        let config = format!(
+            "listeners.ssl.1 = 127.0.0.1:{port}\nssl_options.certfile = {certificate}\nssl_options.keyfile = {key}\n"
+        );
+        (Self::start(&[], &config), port)
+    }
+
+    /// `more` is added to the configuration.
+    fn start(environment: &'static [(&'static str, &'static str)], more: &str) -> Self {
         let root = std::env::var_os(ROOT).map_or_else(|| PathBuf::from("/"), PathBuf::from);
         assert!(
             root.join(SCRIPTS.trim_start_matches('/')).join("rabbitmq-server").exists(),
@@ -113,7 +123,7 @@ impl RabbitServer {
              management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management}\n\
              default_user = {USER}\ndefault_pass = {PASSWORD}\nloopback_users = none\n\
              vm_memory_high_watermark.absolute = 512MiB\ndisk_free_limit.absolute = 50MB\n\
-             collect_statistics_interval = 1000\n"
+             collect_statistics_interval = 1000\n{more}"
         );
         std::fs::write(folder.join("rabbitmq.conf"), config).unwrap();
         std::fs::write(folder.join("plugins"), "[rabbitmq_management].").unwrap();
