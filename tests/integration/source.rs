@@ -373,6 +373,11 @@ fn sqlite3_scripts_are_read() {
     script.push_str("CREATE TABLE photos(id,source_url,photo_url,posted_at, PRIMARY KEY(id));\n");
     script.push_str("INSERT INTO faces VALUES(1,2,3,1479996149);\nINSERT INTO labels VALUES(3,'O''Neill\\');\n");
     script.push_str("INSERT INTO photos VALUES(2,NULL,'http://x',NULL);\n");
+    // Modules and statistics that other builds of SQLite have.
+    script.push_str("ANALYZE sqlite_schema;\nINSERT INTO sqlite_stat1 VALUES('faces',NULL,'1');\n");
+    script.push_str("INSERT INTO sqlite_stat4 VALUES('photos','sqlite_autoindex_photos_1','1','0','0',X'0302');\n");
+    script.push_str("CREATE VIRTUAL TABLE found USING fts5(name);\nINSERT INTO found VALUES('x');\n");
+    script.push_str("CREATE VIRTUAL TABLE places USING rtree(id, x0, x1);\n");
     script.push_str("CREATE TRIGGER seen AFTER INSERT ON faces WHEN new.id > 0 BEGIN\n  ");
     script
         .push_str("UPDATE labels SET name = CASE WHEN new.id = 1 THEN 'a;' ELSE name END WHERE id = new.label_id;\n  ");

@@ -31,7 +31,7 @@ fn main() {
 fn write_detector() {
     let host = env::var("HOST").expect("cargo sets HOST");
     let program = out_dir().join("detector");
-    let compiler = cc::Build::new().cpp(true).target(&host).opt_level(1).warnings(false).get_compiler();
+    let compiler = cc::Build::new().cpp(true).target(&host).opt_level(0).warnings(false).get_compiler();
     run(compiler.to_command().args(["-std=c++14", DETECTOR_SOURCE, "-o"]).arg(&program).arg("-ldlib"));
     let output = Command::new(&program).output().unwrap_or_else(|error| panic!("cannot run {program:?}: {error}"));
     assert!(output.status.success() && !output.stdout.is_empty(), "{program:?} failed: {output:?}");
@@ -52,7 +52,7 @@ fn variant(prefix: &str, flags: &[&str]) -> PathBuf {
         .define("HOG", prefix)
         .flag("-std=c++14")
         .flag("-fno-gnu-unique")
-        .opt_level(3)
+        .opt_level(2)
         .debug(false);
     // dlib's headers cause warnings that are not ours, and are too slow without optimisation.
     build.warnings(false).define("NDEBUG", None);
