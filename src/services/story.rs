@@ -152,8 +152,12 @@ impl Story {
             if let Some(page) = &candidate.source_url {
                 writeln!(text, "  page    {}", page.printable())?;
             }
-            let label = candidate.label_name.as_deref().unwrap_or("-");
-            writeln!(text, "  label   {} ({}), face {}", label.printable(), candidate.label_id, candidate.face_id)?;
+            let label = match (&candidate.label_name, candidate.label_id.as_str()) {
+                (None, "") => "none".to_owned(),
+                (None, id) => id.printable().to_string(),
+                (Some(name), id) => format!("{} ({})", name.printable(), id.printable()),
+            };
+            writeln!(text, "  label   {label}, face {}", candidate.face_id.as_str().printable())?;
             if let Some(source) = &candidate.source {
                 writeln!(text, "  source  {}", source.printable())?;
             }

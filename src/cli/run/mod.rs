@@ -120,7 +120,7 @@ pub async fn execute(
     }
 
     if enqueued.taken_down > 0 {
-        tracing::warn!("not taken: {} that were taken down before", counted(enqueued.taken_down, "photo"));
+        tracing::warn!("not taken: {}, taken down before", counted(enqueued.taken_down, "photo"));
     }
 
     let worker_settings = worker::WorkerSettings {

@@ -133,6 +133,21 @@ fn names_are_shown_as_they_are() {
 }
 
 #[test]
+fn a_terminal_obeys_no_text_of_a_source() {
+    let desk = Desk::new();
+    let bell = "\u{7}\u{1b}[2J";
+    let columns = "photo_id,photo_url,face_id,label_id,label_name,source_url";
+    let row = format!("1,http://127.0.0.1/1.jpg,f{bell},l{bell},Ann{bell},http://127.0.0.1/{bell}");
+    let dump = desk.file("dump.csv", format!("{columns}\n{row}\n"));
+    assert_eq!(desk.text(&["run", path(&dump)]).0, 0);
+    let (code, why) = desk.text(&["why", "1"]);
+    let shown = r"\u{7}\u{1b}[2J";
+    assert_eq!(code, 0, "{why}");
+    assert!(why.contains(&format!("  label   Ann{shown} (l{shown}), face f{shown}\n")), "{why:?}");
+    assert!(!why.contains(['\u{7}', '\u{1b}']), "{why:?}");
+}
+
+#[test]
 fn a_folder_of_photos_becomes_faces_without_copies() {
     let desk = Desk::new();
     let (anna, ben) = (photo("obama.jpg"), photo("biden.jpg"));
@@ -251,6 +266,8 @@ fn a_list_of_urls_is_a_source() {
     assert!(code == 0 && text.contains("1 row repeats a URL"), "{text}");
     let ids: Vec<String> = desk.photos().into_iter().map(|(id, _)| id).collect();
     assert_eq!(ids.len(), 2);
+    let (_, why) = desk.text(&["why", &ids[0]]);
+    assert!(why.contains("  label   none, face "), "{why}");
     // The same URLs in another format have the same ids.
     let table = desk.file("urls.tsv", "caption\tURL\nx\thttp://127.0.0.1/2.jpg\ny\thttp://127.0.0.1/1.jpg\n");
     let (code, text) = desk.text(&["run", path(&table), "--json"]);
