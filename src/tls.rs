@@ -15,7 +15,7 @@ pub enum TlsError {
 }
 
 /// Builds the configuration. `authority`: an additional trusted authority, in PEM. Without any certificates only a
-/// warning is logged, since plain HTTP still works.
+/// warning is logged, since plain connections still work.
 ///
 /// # Errors
 /// `authority` is not valid PEM, or rustls rejects the configuration.
@@ -27,7 +27,7 @@ pub fn client_config(authority: Option<&[u8]>) -> Result<ClientConfig, TlsError>
         roots.add(certificate).map_err(|error| TlsError::Authority(error.to_string()))?;
     }
     if roots.is_empty() {
-        tracing::warn!("no CA certificates found; https will fail: install ca-certificates");
+        tracing::warn!("no CA certificates found; https, amqps and rediss will fail: install ca-certificates");
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)

@@ -15,6 +15,7 @@ use super::mapping::{Mapping, Role, UPDATED};
 use super::sql::catalog::{Catalog, Naming, Table, TableName, TableUse};
 use super::sql::not_utf8;
 use super::stream::Progress;
+use super::table_columns::ORIGINS;
 use super::warnings::Warnings;
 use facemill_domain::{Candidate, Id};
 
@@ -30,18 +31,6 @@ pub struct Reading<'r> {
     /// A photo that somebody asks about.
     pub asked: Option<&'r AskedPhoto>,
 }
-
-/// The columns of the query, in its order.
-const SELECTED: [(Role, usize); 8] = [
-    (Role::Faces, 0),
-    (Role::Photos, 0),
-    (Role::Photos, 1),
-    (Role::Photos, 2),
-    (Role::Photos, 3),
-    (Role::Labels, 0),
-    (Role::Labels, 1),
-    (Role::Faces, 3),
-];
 
 /// Reads a database file. SQLite itself runs the query, so that ids join by its rules.
 pub fn read(
@@ -63,6 +52,7 @@ pub fn query(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Candidate>, SourceError> {
     let names = SourceNames::find(connection, reading.mapping)?;
+    let selected = [&ORIGINS[..], &[(Role::Faces, 3)]].concat();
     let column = |role: Role, slot: usize| {
         let column = names.column(role, slot);
         // A real number is shown as SQLite shows it.
@@ -77,18 +67,19 @@ pub fn query(
         true => format!("WHERE {label_id} IS NOT NULL AND"),
         false => format!("JOIN {labels} AS labels ON {label} = {label_id} WHERE"),
     };
+    let columns: Vec<String> = selected.iter().map(|&(role, slot)| column(role, slot)).collect();
     let query = format!(
         "SELECT {} FROM {joined} {labelled} {photo} IN \
          (SELECT {photo} FROM {joined} WHERE {label_id} IS NOT NULL GROUP BY {photo} HAVING count({face}) = 1) \
          ORDER BY {updated} IS NULL DESC, {updated} DESC, {face}",
-        SELECTED.map(|(role, slot)| column(role, slot)).join(", ")
+        columns.join(", ")
     );
     let mut statement = connection.prepare(&query)?;
     let mut rows = statement.query([])?;
     let mut found: Vec<Candidate> = Vec::new();
     while let Some(row) = rows.next()? {
         let value = |at: usize| {
-            let (role, slot) = SELECTED[at];
+            let (role, slot) = selected[at];
             text(row.get_ref(at)?, role.columns()[slot].ends_with("id"))
                 .map_err(|_| SourceError::Contradiction(not_utf8(role, slot)))
         };

@@ -12,7 +12,7 @@ pub const COLUMNS: [&str; 7] =
     ["face_id", "photo_id", "source_url", "photo_url", "posted_at", "label_id", "label_name"];
 
 /// The same columns in the source database.
-const ORIGINS: [(Role, usize); 7] = [
+pub const ORIGINS: [(Role, usize); 7] = [
     (Role::Faces, 0),
     (Role::Photos, 0),
     (Role::Photos, 1),

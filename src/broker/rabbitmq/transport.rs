@@ -82,6 +82,7 @@ impl Reactor for Transports {
         &self,
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
-        async move { Ok(Either::Left(TcpStream::connect(address).await?).compat()) }
+        let connecting = TcpStream::connect(address);
+        async move { Ok(Either::Left(connecting.await?).compat()) }
     }
 }
