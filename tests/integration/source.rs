@@ -253,10 +253,9 @@ fn sqlite_gallery(path: &Path) {
                 ('2016', 7, 14, 2, NULL),
                 ('2016', 8, 15, 99, NULL), ('2016', 9, NULL, 1, NULL);
              INSERT INTO photos VALUES (14, NULL, 'u', NULL), (15, NULL, 'u', NULL);
-             -- Virtual tables, whose code is not in this program.
+             -- A virtual table, whose code is not in this program.
              PRAGMA writable_schema = ON;
              INSERT INTO sqlite_master VALUES
-                ('table', 'found', 'found', 0, 'CREATE VIRTUAL TABLE found USING fts5(name)'),
                 ('table', 'places', 'places', 0, 'CREATE VIRTUAL TABLE places USING VirtualSpatialIndex(x)');
              PRAGMA writable_schema = OFF;",
         )
@@ -377,7 +376,6 @@ fn sqlite3_scripts_are_read() {
     script.push_str("ANALYZE sqlite_schema;\nINSERT INTO sqlite_stat1 VALUES('faces',NULL,'1');\n");
     script.push_str("INSERT INTO sqlite_stat4 VALUES('photos','sqlite_autoindex_photos_1','1','0','0',X'0302');\n");
     script.push_str("CREATE VIRTUAL TABLE found USING fts5(name);\nINSERT INTO found VALUES('x');\n");
-    script.push_str("CREATE VIRTUAL TABLE places USING rtree(id, x0, x1);\n");
     script.push_str("CREATE TRIGGER seen AFTER INSERT ON faces WHEN new.id > 0 BEGIN\n  ");
     script
         .push_str("UPDATE labels SET name = CASE WHEN new.id = 1 THEN 'a;' ELSE name END WHERE id = new.label_id;\n  ");
