@@ -231,7 +231,14 @@ impl RedisClient {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.settings.connect_timeout))
             .set_response_timeout(Some(answer_timeout));
-        let connect = self.client.get_multiplexed_async_connection_with_config(&config);
+        let connect = async {
+            let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+            // Only the answer to a command says that a password is required.
+            match redis::cmd("PING").query_async::<()>(&mut connection).await {
+                Err(error) if error.code() == Some("NOAUTH") => Err(error),
+                _ => Ok(connection),
+            }
+        };
         match timeout(self.settings.connect_timeout, connect).await {
             Ok(Err(error)) if !error.is_timeout() => Err(map_connect_error(&self.name, &error)),
             Ok(Ok(connected)) => Ok(connected),

@@ -1,14 +1,16 @@
 //! The meaning of Redis errors: whether a retry can help, and what the operator can do.
 
-use redis::{ErrorKind, RedisError};
+use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use crate::error_chain::{self, find};
 use crate::server_error::ServerError;
 
 /// The error of an operation on `server`. `what` is the operation, as in "cannot {what}".
 pub fn map_error(server: &str, what: &str, error: &RedisError) -> ServerError {
-    let code = error.code().unwrap_or_default();
-    let reason = error.detail().map_or_else(|| error.to_string(), str::to_owned);
+    let failed = failed_command(error);
+    let code = failed.as_ref().map_or(error.code(), |failed| Some(failed.code())).unwrap_or_default();
+    let detail = failed.as_ref().map_or(error.detail(), |failed| failed.details());
+    let reason = detail.map_or_else(|| error.to_string(), str::to_owned);
     let (is_refused, reason) = match code {
         "WRONGPASS" => (true, "wrong user or password".to_owned()),
         "NOAUTH" => (true, "the server requires a password: redis://user:password@host".to_owned()),
@@ -37,6 +39,14 @@ pub fn map_error(server: &str, what: &str, error: &RedisError) -> ServerError {
     if is_refused { ServerError::Refused { what, detail } } else { ServerError::Unavailable { what, detail } }
 }
 
+/// The server's answer to the command that failed: of a transaction or pipeline, to the first one, as the others may have
+/// failed because of it.
+fn failed_command(error: &RedisError) -> Option<redis::ServerError> {
+    let all = error.clone().into_server_errors()?;
+    let cause = all.iter().find(|(_, error)| error.kind() != Some(ServerErrorKind::ExecAbort)).or(all.first());
+    cause.map(|(_, error)| error.clone())
+}
+
 /// The error of an attempt to connect to `server`.
 pub fn map_connect_error(server: &str, error: &RedisError) -> ServerError {
     let what = format!("cannot reach {server}");
@@ -52,7 +62,8 @@ fn without_server(detail: &str) -> String {
 
 /// Whether the connection is unusable. After a failover the former primary answers READONLY.
 pub fn is_connection_broken(error: &RedisError) -> bool {
-    error.is_io_error() || error.is_timeout() || error.is_unrecoverable_error() || error.code() == Some("READONLY")
+    let is_read_only = || failed_command(error).is_some_and(|error| error.kind() == Some(ServerErrorKind::ReadOnly));
+    error.is_io_error() || error.is_timeout() || error.is_unrecoverable_error() || is_read_only()
 }
 
 pub fn cannot(what: &str) -> String {

@@ -167,24 +167,25 @@ async fn a_server_that_refuses_writes_for_now_is_retryable() {
 
 #[tokio::test]
 async fn login_errors_name_the_reason_without_passwords() {
-    let server =
-        RedisServer::start(&["--requirepass", "sesame", "--user", "reader", "on", ">sesame", "~*", "-@all", "+ping"]);
-    let check = async |login: &str| {
-        let url = format!("redis://{login}127.0.0.1:{}/", server.port);
-        connect(RedisSettings::new(url)).check().await
-    };
-    check(":sesame@").await.unwrap();
+    let user = ["--user", "reader", "on", ">sesame", "~*", "-@all", "+ping", "+@transaction"];
+    let server = RedisServer::start(&[&["--requirepass", "sesame"][..], &user].concat());
+    let ledger = |login: &str| connect(RedisSettings::new(format!("redis://{login}127.0.0.1:{}/", server.port)));
+    ledger(":sesame@").check().await.unwrap();
     for (login, reason) in [
         ("", "password"),
         (":hunter2@", "wrong user or password"),
         ("unknown:hunter2@", "wrong user or password"),
         ("reader:sesame@", "lacks the permission"),
     ] {
-        let error = check(login).await.unwrap_err();
-        assert!(matches!(error, LedgerError::Refused { .. }), "{login} {error:?}");
-        let shown = format!("{error} {error:?}");
-        assert!(shown.contains(reason) && shown.contains(&server.port.to_string()), "{login} {shown}");
-        assert!(!shown.contains("hunter2") && !shown.contains("sesame"), "{shown}");
+        let ledger = ledger(login);
+        let (transaction, pipeline) = (ledger.counts(&run()).await, ledger.due_since(&run()).await);
+        for error in [ledger.check().await.unwrap_err(), transaction.unwrap_err(), pipeline.unwrap_err()] {
+            assert!(matches!(error, LedgerError::Refused { .. }), "{login} {error:?}");
+            let shown = format!("{error} {error:?}");
+            assert!(shown.contains(reason) && shown.contains(&server.port.to_string()), "{login} {shown}");
+            assert!(!shown.contains("hunter2") && !shown.contains("sesame"), "{shown}");
+            assert!(!shown.contains("Index"), "the commands of a transaction or pipeline are not listed: {shown}");
+        }
     }
 }
 
