@@ -1,5 +1,6 @@
 //! Photos that are in a folder already, or in a bucket below a prefix: each is a candidate of its own.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -23,19 +24,47 @@ const MAX_DEPTH: usize = 64;
 /// The file that shows that a folder is the output of a run.
 const LEDGER: &str = "ledger.sqlite";
 
+/// Why a file, folder or object is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Skip {
+    Hidden,
+    Link,
+    NoPhoto,
+    Output,
+    TooDeep,
+}
+
+impl Skip {
+    /// What is told of one or several.
+    fn told(self, several: bool) -> &'static str {
+        match (self, several) {
+            (Self::Hidden, false) => "hidden file or folder was left out",
+            (Self::Hidden, true) => "hidden files or folders were left out",
+            (Self::Link, false) => "symbolic link was left out, because it does not lead to a photo within the folder",
+            (Self::Link, true) => "symbolic links were left out, because they do not lead to photos within the folder",
+            (Self::NoPhoto, false) => "file was left out, because it is no photo",
+            (Self::NoPhoto, true) => "files were left out, because they are no photos",
+            (Self::Output, false) => "folder was left out, because it is the output of a run",
+            (Self::Output, true) => "folders were left out, because they are the outputs of runs",
+            (Self::TooDeep, false) => "folder was left out, because it lies too deep",
+            (Self::TooDeep, true) => "folders were left out, because they lie too deep",
+        }
+    }
+}
+
 /// The photos of one folder.
 pub struct PhotoFolder<'o> {
     url: StoredUrl,
     options: &'o Options,
     candidates: Vec<Candidate>,
-    skipped: u64,
-    first_skipped: String,
+    /// How many were left out for each reason, and the first of them.
+    skipped: BTreeMap<Skip, (u64, String)>,
 }
 
 impl<'o> PhotoFolder<'o> {
     /// An empty list of the photos below `url`.
     pub fn new(url: StoredUrl, options: &'o Options) -> Self {
-        Self { url, options, candidates: Vec::new(), skipped: 0, first_skipped: String::new() }
+        Self { url, options, candidates: Vec::new(), skipped: BTreeMap::new() }
     }
 
     /// Lists a folder and its sub-folders. Symbolic links are followed only within the folder.
@@ -43,6 +72,10 @@ impl<'o> PhotoFolder<'o> {
     /// # Errors
     /// A folder cannot be read.
     pub fn list(root: &Path, options: &'o Options) -> Result<Vec<Candidate>, SourceError> {
+        Ok(Self::read(root, options)?.finish())
+    }
+
+    fn read(root: &Path, options: &'o Options) -> Result<Self, SourceError> {
         let failed = |path: &Path, error| SourceError::Io { what: path.display().to_string(), error };
         let root = root.canonicalize().map_err(|error| failed(root, error))?;
         let mut listing = Self::new(StoredUrl::folder(&root), options);
@@ -50,7 +83,7 @@ impl<'o> PhotoFolder<'o> {
         let mut photos = Vec::new();
         while let Some((folder, depth)) = folders.pop() {
             if depth > 0 && folder.join(LEDGER).exists() {
-                listing.skip(&folder.display());
+                listing.skip(Skip::Output, &folder.display());
                 continue;
             }
             let entries = std::fs::read_dir(&folder).map_err(|error| failed(&folder, error))?;
@@ -58,13 +91,20 @@ impl<'o> PhotoFolder<'o> {
                 let entry = entry.map_err(|error| failed(&folder, error))?;
                 let path = entry.path();
                 let kind = entry.file_type().map_err(|error| failed(&path, error))?;
-                let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-                if kind.is_dir() && !is_hidden && depth < MAX_DEPTH {
+                if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                    listing.skip(Skip::Hidden, &path.display());
+                } else if kind.is_dir() && depth < MAX_DEPTH {
                     folders.push((path, depth + 1));
-                } else if !is_hidden && is_photo_within(&root, &path, kind.is_file()).map_err(|e| failed(&path, e))? {
+                } else if kind.is_dir() {
+                    listing.skip(Skip::TooDeep, &path.display());
+                } else if kind.is_symlink() && !leads_to_file_within(&root, &path) {
+                    listing.skip(Skip::Link, &path.display());
+                } else if (kind.is_file() || kind.is_symlink())
+                    && is_photo(&path).map_err(|error| failed(&path, error))?
+                {
                     photos.push(path);
                 } else {
-                    listing.skip(&path.display());
+                    listing.skip(Skip::NoPhoto, &path.display());
                 }
             }
         }
@@ -81,7 +121,7 @@ impl<'o> PhotoFolder<'o> {
                 }
             }
         }
-        Ok(listing.finish())
+        Ok(listing)
     }
 
     /// Adds an object of the bucket if its name is that of a photo.
@@ -93,8 +133,11 @@ impl<'o> PhotoFolder<'o> {
             return;
         }
         let is_hidden = |segment: &str| segment.is_empty() || segment.starts_with('.');
-        if relative.split('/').any(is_hidden) || !has_photo_name(Path::new(relative)) {
-            return self.skip(&key);
+        if relative.split('/').any(is_hidden) {
+            return self.skip(Skip::Hidden, &key);
+        }
+        if !has_photo_name(Path::new(relative)) {
+            return self.skip(Skip::NoPhoto, &key);
         }
         let photo = StoredUrl::S3 { bucket: bucket.clone(), key: key.to_owned() };
         let relative = relative.to_owned();
@@ -118,22 +161,16 @@ impl<'o> PhotoFolder<'o> {
         self.candidates.push(candidate);
     }
 
-    fn skip(&mut self, name: &impl ToString) {
-        if self.skipped == 0 {
-            self.first_skipped = name.to_string();
-        }
-        self.skipped += 1;
+    fn skip(&mut self, why: Skip, name: &impl ToString) {
+        self.skipped.entry(why).or_insert_with(|| (0, name.to_string())).0 += 1;
     }
 
     /// The photos, with what all kinds of sources have in common.
     pub fn finish(mut self) -> Vec<Candidate> {
-        let first = self.first_skipped.printable();
-        match self.skipped {
-            0 => {}
-            1 => tracing::warn!("1 file or folder was left out, because it is no photo: {first}"),
-            several => {
-                tracing::warn!("{several} files or folders were left out, because they are no photos: {first}, ...")
-            }
+        for (why, (count, first)) in &self.skipped {
+            let (told, first) = (why.told(*count > 1), first.printable());
+            let more = if *count > 1 { ", ..." } else { "" };
+            tracing::warn!("{count} {told}: {first}{more}");
         }
         self.options.complete(&mut self.candidates);
         let folder = self.url.to_string();
@@ -147,16 +184,13 @@ fn has_photo_name(path: &Path) -> bool {
     ENDINGS.contains(&ending.as_str())
 }
 
-/// Whether the path is a photo by its name, or by its content if its name has no ending; a symbolic link must lead to a
-/// file within the root.
-fn is_photo_within(root: &Path, path: &Path, is_file: bool) -> io::Result<bool> {
-    if !is_file {
-        // A link may lead nowhere.
-        let Ok(target) = path.canonicalize() else { return Ok(false) };
-        if !target.starts_with(root) || !target.is_file() {
-            return Ok(false);
-        }
-    }
+/// Whether a symbolic link leads to a file within the root. A link may lead nowhere.
+fn leads_to_file_within(root: &Path, link: &Path) -> bool {
+    link.canonicalize().is_ok_and(|target| target.starts_with(root) && target.is_file())
+}
+
+/// Whether the file is a photo by its name, or by its content if its name has no ending.
+fn is_photo(path: &Path) -> io::Result<bool> {
     if path.extension().is_some() {
         return Ok(has_photo_name(path));
     }
@@ -200,9 +234,14 @@ mod tests {
         symlink(&outside, root.join("out.jpg")).unwrap();
         symlink(root.join("1.jpg"), root.join("b/again.jpg")).unwrap();
         symlink(&root, root.join("loop")).unwrap();
+        // A socket cannot be opened as a file.
+        let _socket = std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
 
         let options = Options { label_from_folder: true, ..Options::default() };
-        let photos = PhotoFolder::list(&root, &options).unwrap();
+        let listing = PhotoFolder::read(&root, &options).unwrap();
+        let skipped: Vec<_> = listing.skipped.iter().map(|(why, (count, _))| (*why, *count)).collect();
+        assert_eq!(skipped, [(Skip::Hidden, 1), (Skip::Link, 2), (Skip::NoPhoto, 3), (Skip::Output, 1)]);
+        let photos = listing.finish();
         assert_eq!(ids(&photos), ["1.jpg", "b/0123abcd", "b/2.JPG", "b/again.jpg", "b/deep/3.png"]);
         let labels: Vec<_> = photos.iter().map(|photo| photo.label_name.as_deref()).collect();
         assert_eq!(labels, [None, Some("b"), Some("b"), Some("b"), Some("b")]);
@@ -220,7 +259,9 @@ mod tests {
         for key in ["p/", "p/a b.jpg", "p/q/", "p/q/c.webp", "p/q/.d.jpg", "p//e.jpg", "p/f.txt", "q/g.jpg", &long] {
             folder.add_object(key);
         }
-        assert_eq!((folder.skipped, folder.first_skipped.as_str()), (3, "p/q/.d.jpg"));
+        let skipped: Vec<_> =
+            folder.skipped.iter().map(|(why, (count, first))| (*why, *count, first.as_str())).collect();
+        assert_eq!(skipped, [(Skip::Hidden, 2, "p/q/.d.jpg"), (Skip::NoPhoto, 1, "p/f.txt")]);
         let photos = folder.finish();
         assert_eq!(ids(&photos)[..2], ["x-a b.jpg", "x-q/c.webp"]);
         assert_eq!(photos[0].photo_url, "s3://b/p/a%20b.jpg");

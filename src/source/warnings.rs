@@ -38,8 +38,10 @@ impl Warnings {
     pub fn lines(&self) -> Vec<String> {
         self.with(|log| {
             let mut lines = log.kept.clone();
-            if log.more > 0 {
-                lines.push(format!("{} more warnings", log.more));
+            match log.more {
+                0 => {}
+                1 => lines.push("1 more warning".into()),
+                n => lines.push(format!("{n} more warnings")),
             }
             match log.overruled {
                 0 => {}
@@ -69,7 +71,7 @@ mod tests {
         warnings.overrule("refused");
         let lines = warnings.lines();
         assert_eq!(lines.len(), MAX_KEPT + 2);
-        assert_eq!(lines[MAX_KEPT], "1 more warnings");
+        assert_eq!(lines[MAX_KEPT], "1 more warning");
         assert!(lines[MAX_KEPT + 1].starts_with("1 refusal became a warning (--lenient)"));
     }
 }

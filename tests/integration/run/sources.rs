@@ -160,7 +160,7 @@ fn a_folder_of_photos_becomes_faces_without_copies() {
     let run = || desk.text(&["run", path(&folder), "--label-from", "folder", "--json"]);
     let (code, text) = run();
     assert_eq!(code, 0, "{text}");
-    assert!(text.contains("1 file or folder was left out") && text.contains("readme.txt"), "{text}");
+    assert!(text.contains("1 file was left out, because it is no photo: ") && text.contains("readme.txt"), "{text}");
 
     let faces = lines(&desk.out().join("faces.jsonl"));
     let named: Vec<_> = faces.iter().map(|face| (face["photo_id"].as_str(), face["label_name"].as_str())).collect();
