@@ -89,5 +89,19 @@ pub fn named(count: u64, noun: &str) -> String {
 
 /// How many faces a dataset has, and of how many labels.
 pub fn faces_of_labels(faces: u64, labels: u64) -> String {
-    format!("{} of {}", counted(faces, "face"), counted(labels, "label"))
+    match labels {
+        0 => format!("{} without labels", counted(faces, "face")),
+        _ => format!("{} of {}", counted(faces, "face"), counted(labels, "label")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dataset_of_no_label_says_so() {
+        assert_eq!(faces_of_labels(2, 1), "2 faces of 1 label");
+        assert_eq!(faces_of_labels(1, 0), "1 face without labels");
+    }
 }

@@ -107,10 +107,15 @@ impl Selection {
         self.faces.len() as u64 + too_small + copies + duplicates + beyond_label_limit + beyond_identity_limit
     }
 
-    /// The names of the labels, sorted: the position of a name is its class.
+    /// The names of the labels, sorted: the position of a name is its class. Faces without a label share the empty name.
     pub fn labels(&self) -> Vec<&str> {
         let names: BTreeSet<&str> = self.faces.iter().map(|face| face.label.as_str()).collect();
         names.into_iter().collect()
+    }
+
+    /// How many labels the faces have.
+    pub fn label_count(&self) -> usize {
+        self.labels().into_iter().filter(|name| !name.is_empty()).count()
     }
 }
 
@@ -131,8 +136,11 @@ impl Index {
         let columns = &self.columns;
         let by_key = "SELECT crop, format FROM faces WHERE key = ?1";
         let mut by_key = self.connection.prepare_cached(by_key).map_err(|error| self.failed(error))?;
+        // Without it, each face takes and releases the locks of the file.
+        let reading = self.connection.unchecked_transaction().map_err(|error| self.failed(error))?;
         let rows = sorted(columns, &columns.matching(query, threshold), order, threshold);
         Ok(rows.into_iter().filter_map(move |row| {
+            let _ = &reading;
             let read = |row: &rusqlite::Row<'_>| Ok((rows::hash(row, 0)?, rows::word(row, 1)?));
             let found = by_key.query_row([columns.key(row)], read).optional().map_err(|error| self.failed(error));
             let face = |(crop, format)| {

@@ -132,7 +132,7 @@ pub async fn export(job: &ExportJob<'_>, progress: &(dyn Fn(u64) + Sync)) -> Res
         manifest: manifest_at.to_string(),
         faces: selection.faces.len(),
         already_there,
-        labels: selection.labels().len(),
+        labels: selection.label_count(),
     })
 }
 

@@ -81,7 +81,7 @@ fn read(index: &Index, part: &[SelectedFace]) -> Result<Vec<Face>, VersionError>
 fn counts(selection: &Selection) -> VersionCounts {
     VersionCounts {
         faces: selection.faces.len() as u64,
-        labels: selection.labels().len() as u64,
+        labels: selection.label_count() as u64,
         matching: selection.matching,
         left_out: selection.left_out,
         ..VersionCounts::default()

@@ -85,7 +85,7 @@ async fn without(
         for FrozenFace { face, text } in &left {
             digest.update(text);
             digest.update("\n");
-            labels.insert(label_of(face).to_owned());
+            labels.extend(Some(label_of(face)).filter(|name| !name.is_empty()).map(str::to_owned));
         }
         for FrozenFace { face, .. } in &gone {
             let verdict = face.verdict.as_ref().map_or("not judged", |verdict| verdict.judgement.as_str());

@@ -94,7 +94,8 @@ fn a_version_stays_as_it_is(curated: &CuratedRun) {
         text.starts_with(&format!("v1 to v2: {} added, 2 removed, 0 changed, 10 the same\n+ ", rest.len())),
         "{text}"
     );
-    let of_folder = ["export", "--size", "256", "--format", "folder", "--to"];
+    // The versions' own size.
+    let of_folder = ["export", "--format", "folder", "--to"];
     let one = done(curated, &["dataset", "freeze", "one", "--size", "256", "--num", "1"]);
     let behind = one["counts"]["beyond_number"].as_u64().unwrap();
     assert!(behind > 0, "{one}");
@@ -106,6 +107,9 @@ fn a_version_stays_as_it_is(curated: &CuratedRun) {
     let card = std::fs::read_to_string(folder.path().join("one/README.md")).unwrap();
     assert!(card.contains(&format!("left out by the version: behind the wanted number | {behind} |")), "{card}");
     done(curated, &[&of_folder[..], &[&place("old"), "--frozen", "v1"]].concat());
+    let manifest = lines(&folder.path().join("old/manifest.jsonl"));
+    assert_eq!((&manifest[0]["size"], manifest.len()), (&json!(256), 1 + 12), "{}", manifest[0]);
+    done(curated, &["dataset", "freeze", "odd", "--size", "300"]);
     done(curated, &[&of_folder[..], &[&place("new"), "--frozen", "v2"]].concat());
     let changes = done(curated, &[&of_folder[..], &[&place("changes"), "--frozen", "v2", "--since", "v1"]].concat());
     assert_eq!((&changes["faces"], &changes["removed"]), (&json!(rest.len()), &json!(2)));
@@ -126,6 +130,8 @@ fn a_version_stays_as_it_is(curated: &CuratedRun) {
         (&["dataset", "freeze", "../v1"], 2, "version name `../v1` is not valid"),
         (&["export", "--to", "x.zip", "--since", "v1"], 2, "--frozen"),
         (&["export", "--to", "x.zip", "--frozen", "v1", "--where", "ok"], 2, "cannot be used with"),
+        (&["export", "--to", "x.zip", "--frozen", "odd"], 2, "--frozen odd --size 300: StyleGAN needs a power of two"),
+        (&["export", "--to", "x.zip", "--size", "300"], 2, "--size 300: StyleGAN needs a power of two"),
         (&["export", "--to", "x.zip", "--frozen", "v2", "--since", "v1"], 2, "give --format folder"),
         (
             &["export", "--to", "x", "--format", "folder", "--size", "256", "--frozen", "v2", "--since", "again"],

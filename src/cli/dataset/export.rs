@@ -22,6 +22,9 @@ use crate::services::run_target::RunTarget;
 use crate::versions::{FrozenFaces, compare, header};
 use crate::vision::rescale::Light;
 
+/// Why a size is refused.
+const STYLEGAN_SIZES: &str = "StyleGAN needs a power of two, such as 256, 512 or 1024";
+
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Where the dataset goes: a file for stylegan, else a folder; s3://BUCKET/KEY streams without a local copy
@@ -70,11 +73,9 @@ impl Args {
                     "a stylegan zip has png pictures only: leave out --image, or give --format folder",
                 ));
             }
-            if !self.selection.size.is_power_of_two() {
-                return Err(Failure::usage(format!(
-                    "--size {}: StyleGAN needs a power of two, such as 256, 512 or 1024",
-                    self.selection.size
-                )));
+            let size = self.selection.size();
+            if self.frozen.is_none() && !size.is_power_of_two() {
+                return Err(Failure::usage(format!("--size {size}: {STYLEGAN_SIZES}")));
             }
         }
         if self.format == ExportFormat::StyleGan && self.since.is_some() {
@@ -86,16 +87,10 @@ impl Args {
         Ok(())
     }
 
-    fn settings(&self, origin: Origin) -> ExportSettings {
-        ExportSettings {
-            origin,
-            size: self.selection.size,
-            upscale: self.selection.upscale,
-            light: self.light,
-            format: self.format,
-            image: self.image,
-            classes: self.classes,
-        }
+    /// `size` in pixels; `upscale`: whether smaller crops are enlarged.
+    fn settings(&self, origin: Origin, size: u32, upscale: bool) -> ExportSettings {
+        let &Self { light, format, image, classes, .. } = self;
+        ExportSettings { origin, size, upscale, light, format, image, classes }
     }
 
     fn destination(&self) -> Result<Destination, Failure> {
@@ -129,35 +124,37 @@ struct Prepared {
 
 impl Args {
     async fn of_query(&self, target: &RunTarget, bars: &Bars) -> Result<Prepared, Failure> {
+        let wanted = self.selection.settings();
         let (mut index, source) = self.index.open(target)?;
         let updated = source.update(&mut index, &progress(bars)).await;
         updated.map_err(Failure::broken)?;
-        let wanted = self.selection.settings();
         let selection = select(&index, &wanted).map_err(Failure::broken)?;
-        Ok(Prepared {
-            settings: self.settings(Origin::Query(wanted)),
-            faces: Box::new(index),
-            selection,
-            removed: None,
-        })
+        let (size, upscale) = (wanted.size, wanted.upscale);
+        let settings = self.settings(Origin::Query(wanted), size, upscale);
+        Ok(Prepared { settings, faces: Box::new(index), selection, removed: None })
     }
 
     async fn of_version(&self, name: &VersionName, target: &RunTarget, bars: &Bars) -> Result<Prepared, Failure> {
         let versions = StoredVersions::new(target.objects.clone(), target.run.clone());
         let frozen = FrozenFaces::open(&versions, name, &shards(bars, "reading")).await.map_err(Failure::broken)?;
-        let size = self.selection.size;
-        let mut selection = frozen.selection(size, self.selection.upscale).map_err(Failure::broken)?;
+        let (size, upscale) = self.selection.pictures_of(&frozen.header.selection);
+        if self.format == ExportFormat::StyleGan && !size.is_power_of_two() {
+            return Err(Failure::usage(format!("--frozen {name} --size {size}: {STYLEGAN_SIZES}")));
+        }
+        let earlier = match &self.since {
+            Some(since) => Some(header(&versions, since).await.map_err(Failure::broken)?),
+            None => None,
+        };
+        let since_mark = earlier.as_ref().map(VersionMark::of);
+        let origin = Origin::Version { header: Box::new(frozen.header.clone()), since: since_mark };
+        let settings = self.settings(origin, size, upscale);
+        let mut selection = frozen.selection(size, upscale).map_err(Failure::broken)?;
         if selection.faces.is_empty() {
             return Err(Failure::broken(ExportError::TooSmall { count: selection.left_out.too_small, size }));
         }
-        let frozen_header = Box::new(frozen.header.clone());
         let Some(since) = &self.since else {
-            let settings = self.settings(Origin::Version { header: frozen_header, since: None });
             return Ok(Prepared { settings, faces: Box::new(frozen), selection, removed: None });
         };
-        let earlier = header(&versions, since).await.map_err(Failure::broken)?;
-        let since_mark = Some(VersionMark::of(&earlier));
-        let settings = self.settings(Origin::Version { header: frozen_header, since: since_mark });
         let difference = compare(&versions, since, name).await.map_err(Failure::broken)?;
         let removed = only_changes(&mut selection, &difference, &settings);
         if selection.faces.is_empty() && removed.is_empty() {
@@ -201,7 +198,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
                 Ok(ExitCode::SUCCESS)
             }
             Ok(exported) => {
-                print_text(&text(args, &exported, &selection, removed.as_deref()))?;
+                print_text(&text(&settings, args.selection.wanted(), &exported, &selection, removed.as_deref()))?;
                 Ok(ExitCode::SUCCESS)
             }
             Err(error @ ExportError::Interrupted) => {
@@ -226,8 +223,14 @@ struct Summary<'a> {
     removed: Option<usize>,
 }
 
-fn text(args: &Args, exported: &Exported, selection: &Selection, removed: Option<&[RemovedFace]>) -> String {
-    let size = args.selection.size;
+fn text(
+    settings: &ExportSettings,
+    wanted: Option<u64>,
+    exported: &Exported,
+    selection: &Selection,
+    removed: Option<&[RemovedFace]>,
+) -> String {
+    let size = settings.size;
     let mut text = format!(
         "{} at {size}x{size} pixels: {}\n",
         faces_of_labels(exported.faces as u64, exported.labels as u64),
@@ -236,7 +239,7 @@ fn text(args: &Args, exported: &Exported, selection: &Selection, removed: Option
     for (count, why) in selection.left_out.known_reasons(size) {
         text.push_str(&format!("left out: {count}, {why}\n"));
     }
-    if let Some(wanted) = args.selection.wanted().filter(|wanted| *wanted > exported.faces as u64) {
+    if let Some(wanted) = wanted.filter(|wanted| *wanted > exported.faces as u64) {
         text.push_str(&format!("there are fewer than the {wanted} that --num asks for\n"));
     }
     if exported.already_there > 0 {

@@ -1,11 +1,14 @@
 //! The flags that select faces for a dataset.
 
+use crate::archive::versions::VersionSelection;
 use crate::cli::dataset::faces;
 use crate::dataset::Query;
 use crate::dataset::caps::Caps;
 use crate::dataset::page::{Order, UnknownSort};
 use crate::dataset::selection::SelectionSettings;
 
+/// Width and height of the pictures without --size, pixels.
+const DEFAULT_SIZE: u32 = 512;
 /// The largest picture, pixels.
 const MAX_SIZE: i64 = 8192;
 
@@ -20,12 +23,12 @@ pub struct SelectionArgs {
     /// The most faces [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     num: Option<u64>,
-    /// Width and height of the pictures, in pixels
-    #[arg(long, value_name = "PIXELS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(16..=MAX_SIZE))]
-    pub size: u32,
+    /// Width and height of the pictures, in pixels [default: 512, or as the version of --frozen]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(16..=MAX_SIZE))]
+    size: Option<u32>,
     /// Enlarges smaller crops, which are left out otherwise
     #[arg(long)]
-    pub upscale: bool,
+    upscale: bool,
     #[command(flatten)]
     caps: CapArgs,
     /// Selects placeholders, too: originals that photos of several labels share
@@ -78,11 +81,25 @@ impl SelectionArgs {
             order: self.sort.order,
             sort: self.sort.name.clone(),
             number: size_of(self.num),
-            size: self.size,
+            size: self.size(),
             upscale: self.upscale,
             caps: self.caps.caps(),
             placeholders: self.placeholders,
             duplicates: self.duplicates,
+        }
+    }
+
+    /// Width and height of the pictures of a query, pixels.
+    pub fn size(&self) -> u32 {
+        self.size.unwrap_or(DEFAULT_SIZE)
+    }
+
+    /// The size of the pictures of a version, in pixels, and whether smaller crops are enlarged: as the version was frozen,
+    /// unless --size says another size.
+    pub fn pictures_of(&self, version: &VersionSelection) -> (u32, bool) {
+        match self.size {
+            Some(size) => (size, self.upscale),
+            None => (version.size, self.upscale || version.upscale),
         }
     }
 

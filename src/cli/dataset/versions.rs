@@ -141,7 +141,7 @@ fn description(header: &VersionHeader) -> String {
         ("version", header.name.to_string()),
         ("run", header.run.to_string()),
         ("frozen on", format!("{}, with facemill {}", calendar::day(header.frozen_at), header.facemill)),
-        ("faces", format!("{} of {}", counts.faces, counted(counts.labels, "label"))),
+        ("has", faces_of_labels(counts.faces, counts.labels)),
         ("query", if selection.query.is_empty() { "none: all faces".to_owned() } else { selection.query.clone() }),
         ("size", format!("{} pixels{}", selection.size, if selection.upscale { " or less" } else { " or more" })),
     ];
