@@ -28,7 +28,11 @@ impl Cause {
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.code, self.detail)
+        // A ledger may keep only the code of earlier events.
+        match self.detail.as_str() {
+            "" => self.code.fmt(f),
+            detail => write!(f, "{}: {detail}", self.code),
+        }
     }
 }
 
@@ -239,6 +243,12 @@ mod tests {
         let cause = Cause::new(CauseCode::Http(500), "é".repeat(400));
         assert!(cause.detail.len() <= Cause::MAX_DETAIL + '…'.len_utf8());
         assert!(cause.detail.ends_with('…'));
+    }
+
+    #[test]
+    fn a_cause_without_a_detail_is_its_code() {
+        assert_eq!(Cause::new(CauseCode::Http(404), "gone").to_string(), "http-404: gone");
+        assert_eq!(Cause::new(CauseCode::Http(404), "").to_string(), "http-404");
     }
 
     #[test]

@@ -155,6 +155,8 @@ impl Story {
             let label = match (&candidate.label_name, candidate.label_id.as_str()) {
                 (None, "") => "none".to_owned(),
                 (None, id) => id.printable().to_string(),
+                // A table with names only has them as ids, too.
+                (Some(name), id) if name == id => id.printable().to_string(),
                 (Some(name), id) => format!("{} ({})", name.printable(), id.printable()),
             };
             writeln!(text, "  label   {label}, face {}", candidate.face_id.as_str().printable())?;

@@ -265,11 +265,13 @@ const LISTED: usize = 20;
 
 fn planned(plan: &Plan) -> String {
     let mut text = String::new();
+    let has_several_runs = plan.photos.windows(2).any(|pair| pair[0].run != pair[1].run);
     for photo in plan.photos.iter().take(LISTED) {
         let (id, url) = (photo.photo_id.as_str().printable(), photo.photo_url.printable());
         let label = photo.label.as_deref().unwrap_or("-").printable();
         let why = if photo.why == Why::Named { String::new() } else { format!("  ({})", photo.why.as_str()) };
-        let _ = writeln!(text, "{id:<12} {label:<20} {url}{why}");
+        let run = if has_several_runs { format!("  run {}", photo.run) } else { String::new() };
+        let _ = writeln!(text, "{id:<12} {label:<20} {url}{run}{why}");
     }
     if let Some(more @ 1..) = plan.photos.len().checked_sub(LISTED) {
         let _ = writeln!(text, "and {more} more: --json has all");

@@ -31,7 +31,9 @@ pub fn tokens(text: &str) -> Result<Vec<(Token, usize)>, QueryError> {
             '(' => (Token::Open, 1),
             ')' => (Token::Close, 1),
             ',' => (Token::Comma, 1),
-            '\'' | '"' => quoted(rest, first).ok_or_else(|| QueryError::new("the quote is not closed", text, at))?,
+            '\'' | '"' => quoted(rest, first).ok_or_else(|| {
+                QueryError::new(format!("the quote is not closed: {first} within a text is doubled"), text, at)
+            })?,
             '=' | '!' | '<' | '>' => {
                 operator(rest).ok_or_else(|| QueryError::new("expected one of = != < <= > >=", text, at))?
             }

@@ -275,7 +275,7 @@ mod tests {
             ("size", 4, "expected an operator after `size`"),
             ("size>=1 ok", 8, "expected `and`, `or` or the end"),
             ("(size>=1", 8, "expected `)`"),
-            ("label='a", 6, "the quote is not closed"),
+            ("label='a", 6, "the quote is not closed: ' within a text is doubled"),
             ("outcome=lost", 8, "`outcome` is one of gone, failed"),
             ("outcome<gone", 7, "`outcome` has no order"),
             ("size contains 1", 14, "`size` is not a text"),

@@ -127,10 +127,16 @@ fn check_endpoint(endpoint: Option<&str>) -> Result<(), String> {
 /// # Errors
 /// With the name that was most likely meant.
 pub fn check_bucket(name: &str) -> Result<(), String> {
-    let bare = name.split_once("://").map_or(name, |(_, rest)| rest).split('/').next().unwrap_or_default();
+    let (scheme, path) = name.split_once("://").unwrap_or_default();
+    let fault = format!("`{name}` is no name of a bucket");
+    // An address may have its bucket in the host's name or in the path.
+    if matches!(scheme, "http" | "https") {
+        return Err(format!("{fault}: --s3-endpoint takes the address of the service, and --bucket only the name"));
+    }
+    let bare = if scheme.is_empty() { name } else { path }.split('/').next().unwrap_or_default();
     match bare == name && !name.is_empty() {
         true => Ok(()),
-        false => Err(format!("`{name}` is no name of a bucket: write `{bare}`; --s3-prefix names a folder in it")),
+        false => Err(format!("{fault}: write `{bare}`; --s3-prefix names a folder in it")),
     }
 }
 
@@ -153,6 +159,24 @@ mod tests {
         }
         for bad in ["/a", "a//b", "a//", "..", "a/../b", "a b", "ä", &"x".repeat(201)] {
             assert_eq!(bad.parse::<Prefix>(), Err(BadPrefix), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_bucket_is_named_without_an_address() {
+        for good in ["faces", "faces.example"] {
+            check_bucket(good).unwrap();
+        }
+        for (bad, hint) in [
+            ("", "write ``"),
+            ("s3://faces", "write `faces`"),
+            ("s3://faces/a/b", "write `faces`"),
+            ("faces/a", "write `faces`"),
+            ("http://127.0.0.1:9000/faces", "--s3-endpoint takes the address"),
+            ("https://faces.s3.amazonaws.com/", "--s3-endpoint takes the address"),
+        ] {
+            let fault = check_bucket(bad).unwrap_err();
+            assert!(fault.starts_with(&format!("`{bad}` is no name of a bucket: ")) && fault.contains(hint), "{fault}");
         }
     }
 }

@@ -23,7 +23,7 @@ async fn all_above_are_accepted_after_a_confirmation_and_taken_back_as_one() {
     let question = page.browser.wait_for("document.querySelector('dialog[open] p')?.textContent").await;
     assert_eq!(question, format!("Set {above} faces with P(OK) of 0.800 or more to OK?"));
     page.browser.click("dialog button.ok").await;
-    page.browser.wait_for("document.querySelector('.toast').textContent.includes('are stored')").await;
+    page.browser.wait_for("document.querySelector('.toast').textContent.includes('stored:')").await;
     let verdicts = exported_lines(run.path());
     assert_eq!(verdicts.len(), above.parse::<usize>().unwrap());
     assert!(verdicts.iter().all(|verdict| verdict["view"] == "bulk" && verdict["judgement"] == "ok"));
@@ -34,7 +34,7 @@ async fn all_above_are_accepted_after_a_confirmation_and_taken_back_as_one() {
     let undo = "[...document.querySelectorAll('main.border .choices button')].find((button) => button.textContent === 'Undo the bulk verdicts' && !button.hidden)";
     page.browser.wait_for(&format!("{undo} !== undefined")).await;
     page.browser.run(&format!("{undo}.click()")).await;
-    page.browser.wait_for("document.querySelector('.toast').textContent.includes('are taken back')").await;
+    page.browser.wait_for("document.querySelector('.toast').textContent.includes('taken back')").await;
     page.browser.wait_for("document.querySelector('.chip.ok').textContent === 'OK 0'").await;
     assert_eq!(exported_lines(run.path()).len(), 2 * verdicts.len());
     page.close().await;

@@ -83,7 +83,7 @@ async fn accept(server: &CurationServer, threshold: f64) {
     page.browser.click(".choices button.ok").await;
     page.browser.wait_for("document.querySelector('dialog[open] p') !== null").await;
     page.browser.click("dialog button.ok").await;
-    page.browser.wait_for("document.querySelector('.toast').textContent.includes('are stored')").await;
+    page.browser.wait_for("document.querySelector('.toast').textContent.includes('stored:')").await;
     page.close().await;
 }
 

@@ -91,6 +91,12 @@ async fn with_all_runs_nothing_is_left_in_any() {
         std::fs::remove_file(judgements).unwrap();
         done(run, &["dataset", "freeze", "v1", "--size", "64", "--where", "size>=1", "--placeholders"]);
     }
+    // Photos of several runs are listed with their run.
+    let plan = first.command(&["takedown"]).args(["--photo", &BOTH.to_string(), "--all-runs"]).output().unwrap();
+    let plan = String::from_utf8(plan.stdout).unwrap();
+    for run in [&first, &second] {
+        assert!(plan.lines().any(|line| line.contains(&format!("  run {}", run.run))), "{plan}");
+    }
     let removed = done(&first, &["takedown", "--photo", &BOTH.to_string(), "--all-runs", "--yes"]);
     assert_eq!((&removed["elsewhere"], &removed["kept_originals"]), (&json!(0), &json!(0)));
     let counts = ["photos", "originals", "crops", "verdicts"].map(|what| removed["removed"][what].clone());
