@@ -220,7 +220,7 @@ async fn a_consumer_survives_a_closed_channel() {
 #[tokio::test(flavor = "multi_thread")]
 async fn prefetched_messages_are_not_redelivered_after_a_stop() {
     let server = server::shared().await;
-    let broker = broker(&server, "stopped");
+    let broker = broker(server, "stopped");
     for i in 0..4 {
         broker.publish(&message(&format!("s{i}"), StageName::Crop)).await.unwrap();
     }
@@ -248,7 +248,7 @@ async fn prefetched_messages_are_not_redelivered_after_a_stop() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unroutable_messages_are_kept_or_returned() {
     let server = server::shared().await;
-    let broker = broker(&server, "unroutable");
+    let broker = broker(server, "unroutable");
     broker.check().await.unwrap();
     let delete = async |queue: &str| {
         let (status, answer) = server.api(Method::DELETE, &format!("queues/%2F/{queue}"), Value::Null).await;
@@ -322,7 +322,7 @@ async fn the_error_names_a_queue_with_other_arguments() {
     let foreign = json!({"durable": true, "arguments": arguments});
     let (status, answer) = server.api(Method::PUT, "queues/%2F/foreign.detect", foreign).await;
     assert_eq!(status, 201, "{answer}");
-    let broker = broker(&server, "foreign");
+    let broker = broker(server, "foreign");
     let Err(error @ BrokerError::Refused { .. }) = broker.check().await else { panic!("the queue was accepted") };
     let text = error.to_string();
     for part in ["foreign.detect", "x-delivery-limit", "'20'", "'7'", "delete it once it is empty", "prefix"] {
@@ -352,7 +352,7 @@ async fn errors_say_why_access_is_denied() {
     refused(format!("amqps://mill:geheim@127.0.0.1:{}", server.port()), "TLS").await;
 
     // A user that may read everything and not publish.
-    broker(&server, "poor").check().await.unwrap();
+    broker(server, "poor").check().await.unwrap();
     let may = json!({"configure": ".*", "write": "^$", "read": ".*"});
     let (status, answer) = server.api(Method::PUT, "permissions/%2F/poor", may).await;
     assert_eq!(status, 201, "{answer}");
@@ -370,7 +370,7 @@ async fn errors_say_why_access_is_denied() {
     short.as_mut().unwrap().connect_timeout = Duration::from_millis(100);
     assert!(error(short).await.to_string().contains("no answer within"));
 
-    let managed = |url: &str| settings(&server, "management").with_management(url);
+    let managed = |url: &str| settings(server, "management").with_management(url);
     assert!(error(managed("http://mill:geheim@127.0.0.1:1")).await.is_retryable());
     let denied = error(managed(&server.management_url().replace("//", "//mill:geheim-wrong@"))).await;
     assert!(denied.to_string().contains("401"), "{denied}");
@@ -393,7 +393,7 @@ fn letter(id: &str, last_at: u64) -> DeadLetter {
 #[tokio::test(flavor = "multi_thread")]
 async fn reading_dead_letters_removes_none() {
     let server = server::shared().await;
-    let broker = broker(&server, "read");
+    let broker = broker(server, "read");
     let letters: Vec<DeadLetter> = (0..6).map(|i| letter(&format!("d{i}"), 1_700_000_900)).collect();
     for letter in &letters {
         broker.dead_letter(letter).await.unwrap();
@@ -417,12 +417,12 @@ async fn reading_dead_letters_removes_none() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unacknowledged_dead_letters_return() {
     let server = server::shared().await;
-    let other = broker(&server, "interrupted");
+    let other = broker(server, "interrupted");
     let letters: Vec<DeadLetter> = (0..3).map(|i| letter(&format!("d{i}"), 1_700_000_900)).collect();
     for letter in &letters {
         other.dead_letter(letter).await.unwrap();
     }
-    let interrupted = broker(&server, "interrupted");
+    let interrupted = broker(server, "interrupted");
     let mut taking = Box::pin(async move { interrupted.take_dead_letters(&|_: &DeadLetter| true).await });
     until("the first process holds a dead letter", async || {
         let _ = futures::poll!(&mut taking);
@@ -437,7 +437,7 @@ async fn unacknowledged_dead_letters_return() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_delivery_limit_makes_a_dead_letter() {
     let server = server::shared().await;
-    let broker = broker(&server, "limit");
+    let broker = broker(server, "limit");
     let crashing = message("crashing", StageName::Detect);
     broker.publish(&crashing).await.unwrap();
     let mut deliveries = 0;
@@ -474,7 +474,7 @@ async fn the_delivery_limit_makes_a_dead_letter() {
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_carry_their_properties() {
     let server = server::shared().await;
-    let broker = broker(&server, "properties");
+    let broker = broker(server, "properties");
     let sent = message("p", StageName::Fetch);
     broker.publish(&sent).await.unwrap();
     let get = json!({"count": 1, "ackmode": "ack_requeue_true", "encoding": "auto"});
@@ -511,7 +511,7 @@ async fn a_call_ends_soon_when_its_connection_is_lost() {
     const CALLERS: usize = 4;
     const CONNECTIONS: u64 = 240;
     let server = server::shared().await;
-    broker(&server, "losses").check().await.unwrap();
+    broker(server, "losses").check().await.unwrap();
     let (proxy, connections) = cutting_proxy(server.port()).await;
     let url = server.url().replace(&format!(":{}/", server.port()), &format!(":{proxy}/"));
     let settings = RabbitMqSettings::new(&url).unwrap().with_prefix("losses").unwrap();

@@ -111,7 +111,7 @@ fn photo(id: &str, url: &str) -> Candidate {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_serves_its_state_and_ends_in_order() {
     let rabbit = rabbitmq::shared().await;
-    let servers = servers(&rabbit, "services-work");
+    let servers = servers(rabbit, "services-work");
     let jpeg: Bytes = [0xff, 0xd8, 0xff, 0xe0].into_iter().chain([7; 2000]).collect();
     let routes: Routes = [
         ("/a".to_owned(), HostResponse::full(200, &[], jpeg).into()),
@@ -174,7 +174,7 @@ async fn a_worker_serves_its_state_and_ends_in_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_run_is_an_error_with_the_known_ones() {
     let rabbit = rabbitmq::shared().await;
-    let servers = servers(&rabbit, "services-unknown");
+    let servers = servers(rabbit, "services-unknown");
     let run: RunName = "cats".parse().unwrap();
     servers.ledger.register(&run, &[photo("a", "http://photos.test/a")], 5).await.unwrap();
     let error = RunTarget::of_servers(servers, "dogs".parse().unwrap()).await.err().unwrap();

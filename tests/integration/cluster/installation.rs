@@ -15,7 +15,7 @@ use support::servers::seaweedfs::SeaweedFs;
 
 /// An installation on servers that other tests use, too, with a prefix of its own.
 pub struct Installation {
-    pub rabbit: rabbitmq::SharedServer,
+    pub rabbit: &'static rabbitmq::RabbitServer,
     pub environment: Vec<(&'static str, String)>,
     /// The cache folder of the program.
     pub cache: tempfile::TempDir,

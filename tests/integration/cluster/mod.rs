@@ -93,7 +93,6 @@ fn workers_make_the_same_faces_as_one_process_also_after_kills() {
     assert_eq!(status["ended"]["failed"], status["dead_letters"], "the dead letters are the failed photos");
     let story = installation.json(&["why", &collection.id_of("/broken.jpg").to_string()]);
     assert_eq!(story["cause"]["code"], "http-500");
-    drop(installation.rabbit);
 }
 
 /// `report` leaves an index. A second reader uses it; a deleted index is made again.

@@ -280,25 +280,22 @@ fn an_unknown_authority_of_redis_is_told_with_its_remedy() {
 /// RabbitMQ warns about each connection that its client did not close, and writes a crash report for some.
 #[test]
 fn busy_workers_end_without_an_error_in_the_log_of_rabbitmq() {
-    let Installation { rabbit: shared, environment, cache: _cache } = Installation::new();
-    drop(shared);
+    let mut installation = Installation::new();
     // The log has no lines of other tests meanwhile.
     let rabbit = tokio::runtime::Runtime::new().unwrap().block_on(rabbitmq::exclusive());
-    let command = |arguments: &[&str]| {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_facemill"));
-        command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
-        command
-    };
+    installation.set("FACEMILL_AMQP_URL", rabbit.url());
     let collection = Collection::serve();
-    let produced = command(&["produce", collection.dump.to_str().unwrap()]).output().unwrap();
+    let produced = installation.facemill(&["produce", collection.dump.to_str().unwrap()]);
     assert!(produced.status.success(), "{}", text(&produced));
     let before = rabbit.log().len();
     let arguments = [&["work", "fetch", "detect", "crop", "classify"], &collection.stage_arguments()[..]].concat();
-    let start =
-        |_| super::installation::Worker(command(&arguments).stderr(std::process::Stdio::null()).spawn().unwrap());
+    let start = |_| {
+        let mut worker = installation.command(&arguments);
+        super::installation::Worker(worker.stderr(std::process::Stdio::null()).spawn().unwrap())
+    };
     let mut workers: Vec<_> = (0..4).map(start).collect();
     process::wait_for("four busy workers", || {
-        let status = command(&["status", "--json"]).output().unwrap();
+        let status = installation.facemill(&["status", "--json"]);
         let status: Value = serde_json::from_slice(&status.stdout).unwrap();
         (status["workers"].as_array().unwrap().len() == 4 && ended(&status) > 0).then_some(())
     });

@@ -1,4 +1,4 @@
-//! A private RabbitMQ for the tests of one process, on free ports of the loopback interface.
+//! Private servers of RabbitMQ for the tests of one process, on free ports of the loopback interface.
 //!
 //! `FACEMILL_TEST_RABBITMQ_ROOT` names a folder with another system, whose RabbitMQ is started by chroot instead of the
 //! installed one. The server ends with the test process, even if that is killed: a shell waits for the end of a pipe
@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::MutexGuard;
 
 use super::process::free_ports;
 
@@ -46,28 +46,12 @@ pub struct RabbitServer {
     _epmd: Child,
     /// The shell that kills the process groups written to its standard input.
     reaper: Mutex<Child>,
-    /// Locked for writing by a test that stops the server or makes it raise an alarm.
-    usage: RwLock<()>,
 }
 
-/// The server, shared with other tests that do not disturb it.
-pub struct SharedServer {
-    server: &'static RabbitServer,
-    _usage: RwLockReadGuard<'static, ()>,
-}
-
-/// The server for one test only, which may stop it or make it raise an alarm.
+/// A server for one test at a time, which may stop it or make it raise an alarm.
 pub struct ExclusiveServer {
     server: &'static RabbitServer,
-    _usage: RwLockWriteGuard<'static, ()>,
-}
-
-impl std::ops::Deref for SharedServer {
-    type Target = RabbitServer;
-
-    fn deref(&self) -> &RabbitServer {
-        self.server
-    }
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl std::ops::Deref for ExclusiveServer {
@@ -78,19 +62,22 @@ impl std::ops::Deref for ExclusiveServer {
     }
 }
 
-pub async fn shared() -> SharedServer {
-    let server = server().await;
-    SharedServer { server, _usage: server.usage.read().await }
-}
-
-pub async fn exclusive() -> ExclusiveServer {
-    let server = server().await;
-    ExclusiveServer { server, _usage: server.usage.write().await }
-}
-
-async fn server() -> &'static RabbitServer {
+/// The server of all tests that do not disturb each other.
+pub async fn shared() -> &'static RabbitServer {
     static SERVER: OnceLock<RabbitServer> = OnceLock::new();
-    tokio::task::spawn_blocking(|| SERVER.get_or_init(|| RabbitServer::start(&[], ""))).await.unwrap()
+    started(&SERVER).await
+}
+
+/// Another server than the shared one, whose tests would have to end before this one could begin.
+pub async fn exclusive() -> ExclusiveServer {
+    static SERVER: OnceLock<RabbitServer> = OnceLock::new();
+    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let turn = TURN.lock().await;
+    ExclusiveServer { server: started(&SERVER).await, _turn: turn }
+}
+
+async fn started(server: &'static OnceLock<RabbitServer>) -> &'static RabbitServer {
+    tokio::task::spawn_blocking(|| server.get_or_init(|| RabbitServer::start(&[], ""))).await.unwrap()
 }
 
 impl RabbitServer {
@@ -143,7 +130,6 @@ impl RabbitServer {
             environment,
             _epmd: epmd,
             reaper: Mutex::new(reaper),
-            usage: RwLock::new(()),
             folder,
             amqp,
             management,
