@@ -192,13 +192,8 @@ fn shown_report(report: &TrainingReport, precision: f64) -> String {
         report;
     let mut text = String::new();
     for (name, side) in [("training", training), ("test", test)] {
-        let _ = writeln!(
-            text,
-            "{name}: {} of {} people, {} of them OK",
-            counted(side.crops as u64, "crop"),
-            side.groups,
-            side.ok
-        );
+        let people = if side.groups == 1 { "1 person".to_owned() } else { format!("{} people", side.groups) };
+        let _ = writeln!(text, "{name}: {} of {people}, {} of them OK", counted(side.crops as u64, "crop"), side.ok);
     }
     let measured_on = match measured_on {
         MeasuredOn::TestPart => "figures of the test part",
