@@ -104,11 +104,9 @@ fn text(listing: &Listing, limit: usize) -> String {
     for summary in identities {
         let IdentitySummary { identity, faces, label, of_label, labels } = summary;
         let (faces, label) = (counted(*faces, "face"), shown(label));
-        let rest = match labels {
-            0 | 1 => String::new(),
-            2 => format!(" ({of_label}), and 1 more label"),
-            _ => format!(" ({of_label}), and {} more labels", labels - 1),
-        };
+        let others = labels.saturating_sub(1);
+        let rest =
+            if others > 0 { format!(" ({of_label}), and {}", counted(others, "more label")) } else { String::new() };
         let _ = writeln!(text, "identity {identity:<6} {faces:<12} {label}{rest}");
     }
     for Suspect { photo_id, label, looks_like, identity } in suspects.iter().take(limit) {
