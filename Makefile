@@ -48,7 +48,9 @@ tutorial: setup ## from a dump to a dataset with the demonstration's photos: you
 	@$(CARGO) build --release --locked
 	@$(PYTHON) -B deploy/tutorial.py --out "$$OUT" --program "$(BINARY)" $(ARGS)
 
-test: lint setup-tests check-scripts check-deploy check-differential ## runs the lints and all tests; prints what was ignored, and the slowest
+test: lint setup-tests ## runs the lints and all tests; prints what was ignored, and the slowest
+	@$(CARGO) test --locked --no-run
+	@$(MAKE) --jobs=2 --output-sync=target check-scripts check-deploy check-differential
 	@$(PYTHON) -B tests/run.py $(ARGS)
 
 SEED ?= $(shell date +%s)

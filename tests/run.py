@@ -8,6 +8,7 @@ ignored test must be in tests/ignored.txt with its reason, so that no test is le
 The tests run in a mixed order that is the same each time; FACEMILL_TEST_ORDER=7 gives another one.
 """
 
+import json
 import os
 import pathlib
 import re
@@ -15,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -71,6 +73,39 @@ class Watchdog:
         kill(self.tests)
 
 
+class Chaos:
+    """The chaos suite. It waits for servers most of the time, so it runs beside the tests. Its output is printed afterwards."""
+
+    def __init__(self, cargo, filters, silence):
+        self.silence = silence
+        self.output = tempfile.TemporaryFile()
+        started = {"cwd": ROOT, "stdout": self.output, "stderr": subprocess.STDOUT, "start_new_session": True}
+        self.process = subprocess.Popen([self.build(cargo), *filters], **started)
+
+    @staticmethod
+    def build(cargo):
+        """Builds the suite. Returns the path of the program."""
+        # Alone it would have other features of the packages, and all would be built once more.
+        command = [*cargo, "--no-run", "--lib", "--bins", "--test", "*", "--message-format", "json"]
+        built = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        if built.returncode:
+            sys.exit(built.returncode)
+        messages = [json.loads(line) for line in built.stdout.splitlines() if line.startswith("{")]
+        return next(m["executable"] for m in messages if m.get("executable") and m["target"]["name"] == "chaos")
+
+    def end(self):
+        """Waits for the end, and prints the output. Returns the exit code."""
+        try:
+            self.process.wait(self.silence)
+        except subprocess.TimeoutExpired:
+            print(f"the chaos suite does not end within {self.silence} s after the other tests", file=sys.stderr, flush=True)
+            kill(self.process)
+        self.output.seek(0)
+        sys.stdout.write(self.output.read().decode(errors="replace"))
+        sys.stdout.flush()
+        return self.process.wait()
+
+
 def kill(tests):
     """Kills a process that leads a session, with all that it has started there."""
     try:
@@ -82,7 +117,7 @@ def kill(tests):
 def run(filters):
     """Runs the tests and prints their output as it comes. Returns the exit code, the times and the ignored tests.
 
-    The examples in docstrings run on their own afterwards: rustdoc does not know the unstable options."""
+    The chaos suite runs beside them. The examples in docstrings run on their own afterwards: rustdoc does not know the unstable options."""
     # Many tests wait for a server to start or to answer.
     threads = 2 * len(os.sched_getaffinity(0))
     # In the order of the names, tests that wait for the same server would stand beside each other.
@@ -98,6 +133,7 @@ def run(filters):
     command = [*cargo, "--lib", "--bins", "--tests", "--", *arguments, *filters]
     silence = float(os.environ.get("FACEMILL_TEST_SILENCE") or SILENCE_SECONDS)
     started = {"cwd": ROOT, "env": environment(), "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
+    chaos = Chaos(cargo, filters, silence)
     with subprocess.Popen(command, **started) as tests:
         watchdog = Watchdog(tests, silence)
         watchdog.reset()
@@ -112,10 +148,12 @@ def run(filters):
                     times[found[1]] = float(found[4] or 0)
         except KeyboardInterrupt:
             kill(tests)
+            kill(chaos.process)
             raise
         finally:
             watchdog.stop()
-    code = tests.returncode or subprocess.run([*cargo, "--doc", "--", *filters], cwd=ROOT).returncode
+    code = chaos.end()
+    code = tests.returncode or code or subprocess.run([*cargo, "--doc", "--", *filters], cwd=ROOT).returncode
     return code, times, ignored
 
 

@@ -1,5 +1,6 @@
 """Tests of run.py, with a script in place of cargo."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -11,11 +12,16 @@ RUN = pathlib.Path(__file__).resolve().parent / "run.py"
 
 
 class Run(unittest.TestCase):
-    def run_with(self, output, code=0, data=None, silence="", last="true"):
+    def run_with(self, output, code=0, data=None, silence="", last="true", chaos="echo chaos"):
         with tempfile.TemporaryDirectory() as folder:
             cargo = pathlib.Path(folder) / "cargo"
-            cargo.write_text(f"#!/bin/sh\necho \"$@\"\ncat <<'END'\n{output}\nEND\n{last}\nexit {code}\n")
+            suite = pathlib.Path(folder) / "suite"
+            suite.write_text(f"#!/bin/sh\n{chaos}\n")
+            built = json.dumps({"target": {"name": "chaos"}, "executable": str(suite)})
+            build = f"case \"$*\" in *--message-format*) echo '{built}'; exit;; esac\n"
+            cargo.write_text(f"#!/bin/sh\n{build}echo \"$@\"\ncat <<'END'\n{output}\nEND\n{last}\nexit {code}\n")
             cargo.chmod(0o755)
+            suite.chmod(0o755)
             environment = {**os.environ, "CARGO": str(cargo), "FACEMILL_TEST_DATA": data or folder,
                            "FACEMILL_TEST_SILENCE": silence}
             command = [sys.executable, "-B", str(RUN), "worker"]
@@ -42,6 +48,14 @@ class Run(unittest.TestCase):
     def test_a_failure_and_an_empty_run_are_failures(self):
         self.assertEqual(self.run_with("test a::b ... FAILED <0.010s>", code=101).returncode, 101)
         self.assertEqual(self.run_with("nothing").returncode, 1)
+
+    def test_the_chaos_suite_counts_and_its_output_is_printed(self):
+        done = self.run_with("test a::b ... ok <0.010s>", chaos="echo photos are lost; exit 1")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("photos are lost\nthe slowest tests:", done.stdout)
+        done = self.run_with("test a::b ... ok <0.010s>", silence="0.5", chaos="sleep 600")
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("the chaos suite does not end", done.stderr)
 
     def test_a_test_that_hangs_is_killed_with_all_it_has_started(self):
         # The inner shell would hold the pipe open.

@@ -23,7 +23,7 @@ const LAYERS: &[&[&str]] = &[
     &["verdicts", "ledger", "cluster"],
     &["broker", "objects", "net", "source", "classifier"],
     &["vision"],
-    &["inference", "redis", "sqlite", "telemetry"],
+    &["hog", "inference", "redis", "sqlite", "telemetry"],
     &["atomic_file", "tls", "retry", "server_error", "error_chain", "memory"],
     &["domain"],
 ];
