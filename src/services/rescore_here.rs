@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 use super::crop_features::read_crop;
 use super::rescore::{RescoreError, RescorePlan, ScoreTally};
@@ -29,21 +30,32 @@ pub async fn score_here(
     let tally = Mutex::new(ScoreTally::default());
     let count = || tally.lock().unwrap_or_else(PoisonError::into_inner).clone();
     progress(plan.done(&count()));
-    let store_progress = async {
-        let mut ticks = tokio::time::interval(PROGRESS);
-        loop {
-            ticks.tick().await;
-            let tally = count();
-            if let Err(error) = plan.write(&tally, false).await {
-                tracing::warn!(%error, "cannot store the progress of the rescore");
-            }
+    let store_progress = async || {
+        let tally = count();
+        if let Err(error) = plan.write(&tally, false).await {
+            tracing::warn!(%error, "cannot store the progress of the rescore");
         }
     };
-    tokio::select! {
-        scored = score_all(plan, runtime, threads, &tally, progress) => scored?,
-        () = store_progress => {}
-    }
+    with_progress(score_all(plan, runtime, threads, &tally, progress), store_progress).await?;
     Ok(tally.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Calls `store` now and then until `work` is done. Returns when the last call has ended, too: a request that is
+/// abandoned may reach the store after the next one, which says how the work ended.
+async fn with_progress<T>(work: impl Future<Output = T>, store: impl AsyncFn()) -> T {
+    let is_over = CancellationToken::new();
+    let working = async {
+        let done = work.await;
+        is_over.cancel();
+        done
+    };
+    let storing = async {
+        let mut ticks = tokio::time::interval(PROGRESS);
+        while is_over.run_until_cancelled(ticks.tick()).await.is_some() {
+            store().await;
+        }
+    };
+    tokio::join!(working, storing).0
 }
 
 async fn score_all(
@@ -80,4 +92,28 @@ async fn score_all(
         Ok::<_, RescoreError>(())
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn progress_is_not_being_stored_when_the_work_is_over() {
+        let (began, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let store = async || {
+            began.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(PROGRESS / 2).await;
+            ended.fetch_add(1, Ordering::Relaxed);
+        };
+        // The work ends while the third call waits for the store.
+        let work = async {
+            tokio::time::sleep(PROGRESS * 2 + PROGRESS / 4).await;
+            "done"
+        };
+        assert_eq!(with_progress(work, store).await, "done");
+        assert_eq!((began.into_inner(), ended.into_inner()), (3, 3));
+    }
 }
