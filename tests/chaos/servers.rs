@@ -50,7 +50,7 @@ impl Servers {
         match fault {
             ServerFault::RestartRabbitMq => self.rabbit.kill(),
             ServerFault::RestartRedis => self.redis.process.kill(),
-            ServerFault::FreezeS3 => self.s3.process.signal("STOP"),
+            ServerFault::FreezeS3 => self.s3.process.freeze(),
             ServerFault::KillS3 => self.s3.process.kill(),
         }
         noticed(environment, fault, mentions).await;
@@ -60,7 +60,7 @@ impl Servers {
                 self.rabbit.wait_until_up().await;
             }
             ServerFault::RestartRedis => tokio::task::block_in_place(|| self.redis.restart()),
-            ServerFault::FreezeS3 => self.s3.process.signal("CONT"),
+            ServerFault::FreezeS3 => self.s3.process.thaw(),
             ServerFault::KillS3 => tokio::task::block_in_place(|| self.s3.restart()),
         }
         environment.log.say("noticed and repaired");

@@ -83,13 +83,13 @@ async fn calls_to_a_hanging_server_time_out() {
     let server = RedisServer::start(&[]);
     let [patient, hasty] = patient_and_hasty(&server);
     patient.register(&run(), &[photo("1")], 5).await.unwrap();
-    server.process.signal("STOP");
+    server.process.freeze();
     for _ in 0..3 {
         let error = hasty.begin(&first("1"), "w", false).await.unwrap_err();
         assert!(error.is_retryable(), "{error}");
         assert!(error.to_string().contains(&server.port.to_string()), "{error}");
     }
-    server.process.signal("CONT");
+    server.process.thaw();
     let begun = eventually(async || hasty.begin(&first("1"), "w", false).await).await;
     assert_eq!(begun, Permission::Granted { crashes: 0 });
 }

@@ -96,10 +96,10 @@ async fn nothing_stored_is_lost_when_the_service_is_killed() {
     let (late, late_body) = original("stored after");
     store.put(&early, early_body.clone(), "image/jpeg").await.unwrap();
 
-    server.process.signal("STOP");
+    server.process.freeze();
     let error = impatient_store.get(&early).await.unwrap_err();
     assert!(error.is_retryable(), "the service hangs: {error}");
-    server.process.signal("CONT");
+    server.process.thaw();
 
     server.process.kill();
     let error = impatient_store.put(&late, late_body.clone(), "image/jpeg").await.unwrap_err();

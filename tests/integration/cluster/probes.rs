@@ -80,11 +80,11 @@ fn a_worker_serves_probes_and_metrics() {
         wait_for(command, is_paused(paused));
     }
 
-    redis.process.signal("STOP");
+    redis.process.freeze();
     let (_, faults) = wait_for("an unready worker", ready(503));
     assert!(faults.starts_with("redis: ") && !faults.contains("s3"), "{faults}");
     assert_eq!(get(port, "/healthz").unwrap().0, 200, "a restart would not help");
-    redis.process.signal("CONT");
+    redis.process.thaw();
     wait_for("a ready worker", ready(200));
     assert_eq!(worker.terminate(), Some(0));
 }

@@ -56,6 +56,12 @@ impl Watched {
     }
 }
 
+/// The letter of the state of a process or thread, given its folder in `/proc`. `None`: it has ended.
+fn state(folder: PathBuf) -> Option<char> {
+    let stat = std::fs::read_to_string(folder.join("stat")).ok()?;
+    stat.rsplit_once(')')?.1.trim_start().chars().next()
+}
+
 impl Process {
     pub fn start(folder: &Path, command: Vec<String>) -> Self {
         let started = vec![Watched::start(folder, &command)];
@@ -74,8 +80,23 @@ impl Process {
 
     pub fn is_alive(&self) -> bool {
         // A killed server is a zombie until its watchdog waits for it at the end.
-        std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))
-            .is_ok_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z')))
+        state(Path::new("/proc").join(self.pid().to_string())).is_some_and(|state| state != 'Z')
+    }
+
+    /// Stops the server with SIGSTOP and waits until no thread runs: one that does not know of the signal yet would
+    /// answer the next request.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+        let threads = Path::new("/proc").join(self.pid().to_string()).join("task");
+        wait_for("a server to stand still", || {
+            let mut threads = std::fs::read_dir(&threads).unwrap();
+            threads.all(|thread| state(thread.unwrap().path()).is_none_or(|state| state == 'T')).then_some(())
+        });
+    }
+
+    /// Continues a frozen server.
+    pub fn thaw(&self) {
+        self.signal("CONT");
     }
 
     /// Kills the server with SIGKILL and waits until it has ended.
