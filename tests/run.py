@@ -74,7 +74,8 @@ class Watchdog:
 
 
 class Chaos:
-    """The chaos suite. It waits for servers most of the time, so it runs beside the tests. Its output is printed afterwards."""
+    """The chaos suite. It waits for servers most of the time, so it runs beside the tests. Its output is printed
+    afterwards."""
 
     def __init__(self, cargo, filters, silence):
         self.silence = silence
@@ -117,7 +118,8 @@ def kill(tests):
 def run(filters):
     """Runs the tests and prints their output as it comes. Returns the exit code, the times and the ignored tests.
 
-    The chaos suite runs beside them. The examples in docstrings run on their own afterwards: rustdoc does not know the unstable options."""
+    The chaos suite runs beside them. The examples in docstrings run on their own afterwards: rustdoc does not know the
+    unstable options."""
     # Many tests wait for a server to start or to answer.
     threads = 2 * len(os.sched_getaffinity(0))
     # In the order of the names, tests that wait for the same server would stand beside each other.
