@@ -121,7 +121,7 @@ def run(filters):
     The chaos suite runs beside them. The examples in docstrings run on their own afterwards: rustdoc does not know the
     unstable options."""
     # Many tests wait for a server to start or to answer.
-    threads = 2 * len(os.sched_getaffinity(0))
+    threads = 3 * len(os.sched_getaffinity(0))
     # In the order of the names, tests that wait for the same server would stand beside each other.
     order = f"--shuffle-seed={os.environ.get('FACEMILL_TEST_ORDER') or 1}"
     arguments = ["-Zunstable-options", "--report-time", f"--test-threads={threads}", order]

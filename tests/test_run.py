@@ -31,7 +31,7 @@ class Run(unittest.TestCase):
         done = self.run_with("test a::fast ... ok <0.010s>\ntest b::slow ... ok <61.500s>")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("    61.5 s  b::slow\n     0.0 s  a::fast\n0 tests were ignored", done.stdout)
-        threads = f"--test-threads={2 * len(os.sched_getaffinity(0))}"
+        threads = f"--test-threads={3 * len(os.sched_getaffinity(0))}"
         command = f"test --locked --lib --bins --tests -- -Zunstable-options --report-time {threads} --shuffle-seed=1 worker"
         self.assertIn(command, done.stdout)
         self.assertIn("test --locked --doc -- worker", done.stdout)
