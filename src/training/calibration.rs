@@ -1,6 +1,6 @@
 //! From the score of the head to a probability: among the crops with P(OK) = 0.8, 8 of 10 are OK.
 //!
-//! With few verdicts a sigmoid with two parameters (Platt, 1999); with many a piecewise linear, increasing function
+//! With few verdicts a sigmoid (Platt, 1999) that knows slips; with many a piecewise linear, increasing function
 //! through the means of isotonic regression (Oron and Flournoy, Statistics in Biopharmaceutical Research 9, 2017).
 
 use super::head::sigmoid;
@@ -16,36 +16,69 @@ const MIN_DISTANCE: f64 = 0.02;
 /// The share of the sigmoid in an isotonic calibration: scores keep their order where the function is flat.
 pub const SIGMOID_SHARE: f64 = 0.02;
 
-/// P = sigmoid(`slope` score + `offset`), with a positive slope.
+/// P = `slips` + (1 - 2 `slips`) sigmoid(`slope` score + `offset`), with a positive slope.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Platt {
     pub slope: f64,
     pub offset: f64,
+    /// The share of verdicts that are wrong whatever the crop shows: without it, a few slips make all probabilities
+    /// less certain (the lapses of Wichmann and Hill, Perception & Psychophysics 63, 2001).
+    pub slips: f64,
 }
 
 impl Platt {
-    /// Minimises the log loss against the smoothed targets of Platt by Newton's method.
+    /// The most slips: who is wrong more often cannot be told from crops that are hard to judge.
+    const MOST_SLIPS: f64 = 0.1;
+
+    /// Maximises the likelihood of slope, offset and slips by expectation maximisation.
     pub fn fit(scores: &[f64], ok: &[bool]) -> Self {
+        const ROUNDS: usize = 30;
+        /// So many verdicts without a slip are taken for granted.
+        const WITHOUT_SLIPS: f64 = 30.0;
+        const AT_FIRST: f64 = 0.02;
+        let share = |ok: &bool| f64::from(u8::from(*ok));
+        let mut meant: Vec<f64> = ok.iter().map(share).collect();
+        let (mut slope, mut offset) = Self::fit_sigmoid(scores, &meant, (1.0, 0.0));
+        let mut slips = AT_FIRST;
+        for _ in 0..ROUNDS {
+            let mut slipped = 0.0;
+            for ((meant, score), ok) in meant.iter_mut().zip(scores).zip(ok) {
+                let p = sigmoid(slope * score + offset);
+                let right = if *ok { p } else { 1.0 - p };
+                let slip = slips * (1.0 - right) / (slips * (1.0 - right) + (1.0 - slips) * right);
+                *meant = if *ok { 1.0 - slip } else { slip };
+                slipped += slip;
+            }
+            slips = (slipped / (ok.len() as f64 + WITHOUT_SLIPS)).min(Self::MOST_SLIPS);
+            (slope, offset) = Self::fit_sigmoid(scores, &meant, (slope, offset));
+        }
+        Self { slope, offset, slips }
+    }
+
+    /// Slope and offset of the sigmoid that minimises the log loss against the smoothed targets of Platt, by Newton's
+    /// method. `ok`: the probability that each crop is OK. `start`: slope and offset to begin with.
+    fn fit_sigmoid(scores: &[f64], ok: &[f64], start: (f64, f64)) -> (f64, f64) {
         const STEPS: usize = 100;
         const MIN_SLOPE: f64 = 1e-3;
-        let positive = ok.iter().filter(|ok| **ok).count() as f64;
+        let positive = ok.iter().sum::<f64>();
         let negative = ok.len() as f64 - positive;
-        let targets = [1.0 / (negative + 2.0), (positive + 1.0) / (positive + 2.0)];
+        let (least, most) = (1.0 / (negative + 2.0), (positive + 1.0) / (positive + 2.0));
+        let target = |ok: &f64| least + (most - least) * ok;
         let loss = |slope: f64, offset: f64| -> f64 {
-            let one = |(score, ok): (&f64, &bool)| {
-                let (z, target) = (slope * score + offset, targets[usize::from(*ok)]);
+            let one = |(score, ok): (&f64, &f64)| {
+                let z = slope * score + offset;
                 // log(1 + e^z) - target z, without overflow.
-                z.max(0.0) + (-z.abs()).exp().ln_1p() - target * z
+                z.max(0.0) + (-z.abs()).exp().ln_1p() - target(ok) * z
             };
             scores.iter().zip(ok).map(one).sum()
         };
-        let (mut slope, mut offset) = (1.0, ((positive + 1.0) / (negative + 1.0)).ln());
+        let (mut slope, mut offset) = start;
         let mut best = loss(slope, offset);
         for _ in 0..STEPS {
             let (mut gradient, mut hessian) = ([0.0; 2], [1e-9, 0.0, 1e-9]);
             for (score, ok) in scores.iter().zip(ok) {
                 let p = sigmoid(slope * score + offset);
-                let (error, curvature) = (p - targets[usize::from(*ok)], p * (1.0 - p));
+                let (error, curvature) = (p - target(ok), p * (1.0 - p));
                 gradient[0] += error * score;
                 gradient[1] += error;
                 hessian[0] += curvature * score * score;
@@ -78,11 +111,11 @@ impl Platt {
                 break;
             }
         }
-        Self { slope: slope.max(MIN_SLOPE), offset }
+        (slope.max(MIN_SLOPE), offset)
     }
 
     pub fn p_ok(&self, score: f64) -> f64 {
-        sigmoid(self.slope * score + self.offset)
+        self.slips + (1.0 - 2.0 * self.slips) * sigmoid(self.slope * score + self.offset)
     }
 }
 
@@ -203,6 +236,23 @@ mod tests {
         let calibration = Calibration::fit(&scores, &ok);
         let Calibration::Platt(platt) = &calibration else { panic!("{calibration:?}") };
         assert!((platt.slope - 0.5).abs() < 0.1 && (platt.offset + 1.0).abs() < 0.25, "{platt:?}");
+    }
+
+    #[test]
+    fn slips_do_not_make_the_other_verdicts_less_certain() {
+        let mut random = Random::seeded(12);
+        let (scores, meant) = drawn(900, |score| sigmoid(3.0 * score));
+        let said: Vec<bool> = meant.iter().map(|ok| ok ^ (random.unit() < 0.04)).collect();
+        let Calibration::Platt(platt) = Calibration::fit(&scores, &said) else { panic!("few scores") };
+        assert!((platt.slips - 0.04).abs() < 0.015 && (platt.slope - 3.0).abs() < 1.0, "{platt:?}");
+        let without = Platt::fit(&scores, &meant);
+        assert!(without.slips < 0.01, "{without:?}");
+        let (slope, _) = Platt::fit_sigmoid(
+            &scores,
+            &said.iter().map(|ok| f64::from(u8::from(*ok))).collect::<Vec<_>>(),
+            (1.0, 0.0),
+        );
+        assert!(slope < 2.0, "a sigmoid alone is less certain: {slope}");
     }
 
     #[test]

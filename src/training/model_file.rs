@@ -119,12 +119,12 @@ impl Builder {
     /// From `score` to `probability`.
     fn calibrate(&mut self, calibration: &Calibration) {
         let (Calibration::Platt(platt) | Calibration::Isotonic { platt, .. }) = calibration;
-        let Platt { slope, offset } = *platt;
+        let Platt { slope, offset, slips } = *platt;
         self.layer("score", "logit", &[vec![slope]], &[offset], 1);
-        let Calibration::Isotonic { knots, .. } = calibration else {
-            return self.node("Sigmoid", &["logit"], "probability");
-        };
         self.node("Sigmoid", &["logit"], "sigmoid");
+        let Calibration::Isotonic { knots, .. } = calibration else {
+            return self.layer("sigmoid", "probability", &[vec![1.0 - 2.0 * slips]], &[slips], 1);
+        };
         // The piecewise linear function: its first value, and a change of slope at each point.
         let slopes: Vec<f64> = knots.windows(2).map(|pair| (pair[1].1 - pair[0].1) / (pair[1].0 - pair[0].0)).collect();
         let slope = |i: Option<usize>| i.and_then(|i| slopes.get(i)).copied().unwrap_or(0.0);
@@ -134,7 +134,8 @@ impl Builder {
         self.node("Relu", &["beyond"], "distance");
         self.layer("distance", "isotonic", &[changes], &[knots.first().map_or(0.5, |knot| knot.1)], 1);
         self.concat(&["isotonic", "sigmoid"], "both");
-        self.layer("both", "mixed", &[vec![1.0 - SIGMOID_SHARE, SIGMOID_SHARE]], &[0.0], 1);
+        let of_sigmoid = SIGMOID_SHARE * (1.0 - 2.0 * slips);
+        self.layer("both", "mixed", &[vec![1.0 - SIGMOID_SHARE, of_sigmoid]], &[SIGMOID_SHARE * slips], 1);
         self.weights.push(TensorProto::floats("probability.least", &[], &[0.0]));
         self.weights.push(TensorProto::floats("probability.most", &[], &[1.0]));
         self.node("Clip", &["mixed", "probability.least", "probability.most"], "probability");
@@ -260,7 +261,7 @@ mod tests {
             top: values(UNITS, 0.2),
             bias: -0.2,
         });
-        let platt = Platt { slope: 0.7, offset: -0.4 };
+        let platt = Platt { slope: 0.7, offset: -0.4, slips: 0.05 };
         let knots = vec![(-2.0, 0.0), (-1.98, 0.04), (-0.5, 0.1), (0.4, 0.7), (0.45, 0.8), (3.0, 1.0)];
         let isotonic = Calibration::Isotonic { knots, platt };
         let inputs: Vec<(Vec<f32>, [f32; MIRRORS])> = (0..40)
