@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use facemill::classifier::coarse::coarse;
 use facemill::classifier::feature_store::FeatureStore;
 use facemill::dataset::interval::EstimatedShare;
 use facemill::dataset::ok_left::{GOAL, OkLeft};
@@ -62,6 +63,12 @@ fn main() {
         ("probabilities", &|| probabilities(&set, seeds, noise)),
     ];
     parts.into_iter().filter(|(name, _)| is_chosen(name)).for_each(|(_, part)| part());
+}
+
+/// Where the features of these crops point to.
+fn directions(set: &TrainingSet, places: &[usize]) -> Directions {
+    let features: Vec<Vec<f32>> = places.iter().map(|&i| coarse(set.features(i))).collect();
+    Directions::of(&features.iter().map(|row| &row[..]).collect::<Vec<_>>(), 1)
 }
 
 /// The crops of a folder, with their features.
@@ -181,7 +188,7 @@ fn average_precision(set: &TrainingSet, test: &[usize], head: &Learned) -> f64 {
 /// Prints the mean average precision of each order after each step, with the 95 % interval of the mean.
 fn orders(set: &TrainingSet, seeds: u64, noise: f64) {
     let (pool, test) = (set.side(Side::Training), set.side(Side::Test));
-    let directions = Directions::of(&pool.iter().map(|&i| set.features(i)).collect::<Vec<_>>(), 1);
+    let directions = directions(set, &pool);
     println!("average precision on the test side after so many verdicts:");
     println!("{:<10}{}", "", STEPS.map(|step| format!("{step:>16}")).concat());
     let mut of_order = Vec::new();
@@ -240,7 +247,7 @@ fn wrong_verdicts(set: &TrainingSet, seeds: u64) {
 /// Prints how many verdicts a person saves who stops at 95 % of the OK crops, in truth and by the stop rule.
 fn saved_verdicts(set: &TrainingSet, seeds: u64, noise: f64) {
     let pool = set.side(Side::Training);
-    let directions = Directions::of(&pool.iter().map(|&i| set.features(i)).collect::<Vec<_>>(), 1);
+    let directions = directions(set, &pool);
     let ok = pool.iter().filter(|&&i| set.examples()[i].ok).count() as f64;
     let all = pool.len() as f64;
     let found: Vec<[f64; 3]> = in_parallel(seeds, &|seed| {
@@ -284,7 +291,7 @@ fn is_complete(session: &Session, head: &Learned) -> bool {
 /// Prints the calibration error on unseen people, and how often the interval at the slider has the true precision.
 fn probabilities(set: &TrainingSet, seeds: u64, noise: f64) {
     let (pool, test) = (set.side(Side::Training), set.side(Side::Test));
-    let directions = Directions::of(&pool.iter().map(|&i| set.features(i)).collect::<Vec<_>>(), 1);
+    let directions = directions(set, &pool);
     let most = STEPS[STEPS.len() - 1];
     for (order, count) in [(Order::Random, most), (Order::Suggested, most), (Order::Random, pool.len())] {
         let found: Vec<[f64; 5]> = in_parallel(seeds, &|seed| {

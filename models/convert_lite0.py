@@ -7,11 +7,11 @@
 
 The network is that of Tan and Le (arXiv 1905.11946) in its Lite form: no squeeze-and-excitation, ReLU6 everywhere. The
 ONNX graph ends after block 10 of 16. Batch normalisation is folded into the convolutions. Normalisation of the pixels
-is part of the graph. The features, 14x14x112 for a crop of 224x224, are averaged over overlapping windows to 4x4x112:
-a classifier of borders needs to know where something is, but not to the pixel.
+is part of the graph. The features, 14x14x112 for a crop of 224x224, are averaged two by two to 7x7x112: a classifier of
+borders needs to know where something is, but not to the pixel.
 
     in:   crop      [batch, 224, 224, 3], bytes, RGB
-    out:  features  [batch, 112, 4, 4], floats
+    out:  features  [batch, 112, 7, 7], floats
 
 Standard library only. Exit codes: 0 converted, 1 the input is not that network, 2 wrong arguments.
 """
@@ -26,7 +26,7 @@ from pathlib import Path
 
 SIDE = 224
 CHANNELS = 112
-GRID = 4
+GRID = 7
 OPSET = 13
 # IR version 8 belongs to opsets 13 to 18.
 IR_VERSION = 8
@@ -208,7 +208,7 @@ class Graph:
         for index, (kernel, stride, expansion, out) in enumerate(BLOCKS):
             at = self.inverted_residual(at, index, channels, kernel, stride, expansion, out, side)
             side, channels = side // stride, out
-        self.nodes.append(node("AveragePool", [at], "features", kernel_shape=[5, 5], strides=[3, 3]))
+        self.nodes.append(node("AveragePool", [at], "features", kernel_shape=[2, 2], strides=[2, 2]))
 
     def normalise(self):
         """(rgb - 127) / 128, channels first.

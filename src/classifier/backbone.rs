@@ -8,10 +8,10 @@ use super::model::{CROP, SIDE};
 use facemill_inference::InferenceError;
 use facemill_inference::onnx::{Dim, ModelProto, NodeProto, TensorProto, ValueInfoProto, elem};
 
-/// Features of a crop: 112 channels on a 4x4 grid.
+/// Features of a crop: 112 channels on a 7x7 grid.
 pub const FEATURES: usize = CHANNELS * GRID * GRID;
 pub const CHANNELS: usize = 112;
-pub const GRID: usize = 4;
+pub const GRID: usize = 7;
 
 /// The operator set of the backbone, and so of the classifiers that contain it.
 pub const OPSET: i64 = 13;
@@ -36,7 +36,7 @@ pub struct Backbone {
 impl Backbone {
     /// The input: RGB bytes of crops, `[N, 224, 224, 3]`.
     pub const INPUT: &'static str = CROP;
-    /// The output: `[N, 112, 4, 4]`.
+    /// The output: `[N, 112, 7, 7]`.
     pub const OUTPUT: &'static str = "features";
 
     /// Reads the file at `path`.
@@ -107,17 +107,34 @@ mod tests {
 
     /// The expected values come from another implementation: plain sums over windows in 64 bits, without folded batch
     /// normalisation. That implementation also has the blocks and classes after the cut, and recognises a cat and an
-    /// espresso.
+    /// espresso. Its values are means over windows of 5x5 positions, three apart.
     #[test]
     fn features_match_the_published_network() {
+        const POSITIONS: usize = 2 * GRID;
         let backbone = Backbone::read(&models().lite0()).expect("efficientnet-lite0.onnx (`make setup` makes it)");
+        let mut model = ModelProto::decode(&backbone.bytes).unwrap();
+        let graph = model.graph.as_mut().unwrap();
+        let inner = graph.node.last().unwrap().input[0].clone();
+        let sides = [Dim::Fixed(POSITIONS as i64); 2];
+        graph.output.push(ValueInfoProto::floats(
+            &inner,
+            &[Dim::Named("batch"), Dim::Fixed(CHANNELS as i64), sides[0], sides[1]],
+        ));
         let runtime = Runtime::load(&models().onnxruntime()).unwrap();
-        let mut session = runtime.session("EfficientNet-Lite0", &backbone.bytes, 1).unwrap();
+        let mut session = runtime.session("EfficientNet-Lite0", &model.encode(), 1).unwrap();
         let crop = pattern();
         let crop = TensorRef::from_array_view(([1, SIDE, SIDE, 3], &crop[..])).unwrap();
         let outputs = session.run(ort::inputs![Backbone::INPUT => crop]).unwrap();
         let (shape, features) = outputs[Backbone::OUTPUT].try_extract_tensor::<f32>().unwrap();
         assert_eq!(&shape[..], [1, CHANNELS as i64, GRID as i64, GRID as i64]);
+        let (_, positions) = outputs[&inner[..]].try_extract_tensor::<f32>().unwrap();
+        let mean = |channel: usize, side: usize, top: usize, left: usize| {
+            let of_row = |row: usize| {
+                let first = (channel * POSITIONS + row) * POSITIONS + left;
+                positions[first..first + side].iter().sum::<f32>()
+            };
+            (top..top + side).map(of_row).sum::<f32>() / (side * side) as f32
+        };
         let golden = [
             ([0, 0, 0], 8.135_56),
             ([1, 0, 3], 3.759_753),
@@ -126,7 +143,12 @@ mod tests {
             ([111, 3, 3], -1.728_448),
         ];
         for ([channel, row, column], expected) in golden {
-            let found = features[(channel * GRID + row) * GRID + column];
+            let found = mean(channel, 5, 3 * row, 3 * column);
+            assert!((found - expected).abs() < 1e-4, "[{channel}, {row}, {column}]: {found} for {expected}");
+        }
+        for (at, found) in features.iter().enumerate() {
+            let (channel, row, column) = (at / (GRID * GRID), at / GRID % GRID, at % GRID);
+            let expected = mean(channel, 2, 2 * row, 2 * column);
             assert!((found - expected).abs() < 1e-4, "[{channel}, {row}, {column}]: {found} for {expected}");
         }
     }

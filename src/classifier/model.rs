@@ -16,8 +16,10 @@ use facemill_vision::rescale::shrunk;
 /// Width and height of the input in pixels.
 pub const SIDE: usize = 224;
 /// Mirror features: the share of mirrored pixels in the crop, in the ellipse of the head, and in 16 cells, row by row.
-pub const MIRRORS: usize = 18;
-const CELLS: usize = MIRRORS - 2;
+pub const MIRRORS: usize = 2 + CELLS;
+/// Rows, and columns, of the grid of mirrored shares.
+pub const MIRROR_GRID: usize = 4;
+const CELLS: usize = MIRROR_GRID * MIRROR_GRID;
 /// Crops with more pixels are rejected.
 const MAX_PIXELS: u64 = 50_000_000;
 

@@ -13,6 +13,7 @@ use tokio::task::{JoinError, spawn_blocking};
 use super::crop_features::CropFeatures;
 use crate::archive::crop_groups::{CropGroup, FoundGroups};
 use crate::archive::duplicates::{Parting, StoredDuplicates};
+use crate::classifier::coarse::coarse;
 use crate::classifier::feature_store::FeatureStore;
 use crate::classifier::features::FeatureError;
 use crate::dataset::duplicates::ComparedCrop;
@@ -25,7 +26,7 @@ use crate::similarity::likeness::{COPIES, likeness};
 use crate::similarity::multi_index::{Item, MAX_DISTANCE, Pair, STEPS, close_pairs};
 use crate::vision::fingerprint;
 
-/// Crops whose features are in memory at a time, with 7 KB each.
+/// Crops whose features are in memory at a time, with 7 KB each once they are coarse.
 const BATCH: usize = 4000;
 
 #[derive(Debug, thiserror::Error)]
@@ -166,8 +167,8 @@ impl DuplicateFinder {
             let extracted = self.features.of_crops(objects, &wanted, &report).await?;
             confirmed.unreadable.extend(extracted.faults.iter().map(|(i, _)| wanted[*i].0));
             let found = places.iter().zip(&extracted.features);
-            let of_place: HashMap<u32, &Vec<f32>> =
-                found.filter_map(|(place, features)| Some((*place, features.as_ref()?))).collect();
+            let of_place: HashMap<u32, Vec<f32>> =
+                found.filter_map(|(place, features)| Some((*place, coarse(features.as_ref()?)))).collect();
             for pair in batch {
                 let (Some(first), Some(second)) = (of_place.get(&pair.first), of_place.get(&pair.second)) else {
                     continue;

@@ -10,6 +10,7 @@ use super::crop_features::CropFeatures;
 use super::judged_crops::{JudgedError, judged_crops};
 use super::training::{Trainer, TrainingError, TrainingStep};
 use crate::archive::models::StoredModels;
+use crate::classifier::coarse::coarse;
 use crate::classifier::feature_store::FeatureStore;
 use crate::classifier::features::FeatureError;
 use crate::classifier::model::{ModelFile, meta};
@@ -182,6 +183,7 @@ pub async fn order_without_features(index: &mut impl IndexAccess, method: Method
 
 /// The keys of the candidates in their order.
 fn order_of(wanted: &[WantedCrop], features: &[Vec<f32>], method: Method, threshold: f64) -> Vec<i64> {
+    let features: Vec<Vec<f32>> = features.iter().map(|row| coarse(row)).collect();
     let crops = Directions::of(&features.iter().map(|row| &row[..]).collect::<Vec<_>>(), SEED);
     let order = match method {
         Method::Typical => typical_first(&crops, &wanted.iter().map(|one| one.is_judged).collect::<Vec<_>>()),

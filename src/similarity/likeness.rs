@@ -1,4 +1,4 @@
-//! How alike two crops are by the features of the classifier.
+//! How alike two crops are by the coarse features of the classifier.
 
 /// Features are those of places of the crop: channels, rows, columns.
 const ROWS: usize = 4;
@@ -7,7 +7,7 @@ const COLUMNS: usize = 4;
 /// The least likeness of two crops that show one photograph: see docs/decisions/7-fingerprints.md.
 pub const COPIES: f32 = 0.6;
 
-/// The cosine of the features of two crops. `is_mirrored`: of the first and the mirrored second one.
+/// The cosine of the coarse features of two crops. `is_mirrored`: of the first and the mirrored second one.
 pub fn likeness(first: &[f32], second: &[f32], is_mirrored: bool) -> f32 {
     debug_assert_eq!(first.len() % (ROWS * COLUMNS), 0);
     let place = |at: usize| if is_mirrored { at - at % COLUMNS + (COLUMNS - 1 - at % COLUMNS) } else { at };

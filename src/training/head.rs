@@ -1,6 +1,6 @@
 //! The head for few crops: a projection of the features, a scale, and a logistic regression.
 //!
-//! The features are projected on their 64 principal components. The 18 mirror features are appended. Each column is
+//! The coarse features are projected on their 64 principal components. The 18 mirror features are appended. Each column is
 //! scaled to mean 0 and variance 1.
 
 use super::matrix::{self, Matrix, add_scaled, dot};

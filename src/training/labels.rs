@@ -65,7 +65,7 @@ pub enum LabelError {
 
 /// Longer lines are rejected.
 const MAX_LINE: usize = 64 << 10;
-/// So many crops, whose features take 430 MB of memory, are more than a head needs.
+/// So many crops, whose features take 1.3 GB of memory, are more than a head needs.
 pub const MAX_CROPS: usize = 60_000;
 
 /// Reads the labels at `path`: the file, a folder with `labels.jsonl`, or one with folders `ok` and `ng`. Empty lines

@@ -10,6 +10,7 @@ use super::example::{Example, TrainingSet, folds};
 use super::head::{Examples, KEPT, Logistic, Projection, Scale};
 use super::joined::Joined;
 use super::matrix::Matrix;
+use facemill_classifier::coarse::coarse;
 use facemill_classifier::model::MIRRORS;
 
 /// With fewer crops the head is a logistic regression.
@@ -36,7 +37,7 @@ pub enum Head {
     Cells(Cells),
 }
 
-/// A logistic regression behind a projection and a scale.
+/// A logistic regression behind a projection of the coarse features and a scale.
 #[derive(Debug, Clone)]
 pub struct Linear {
     pub projection: Projection,
@@ -81,7 +82,7 @@ impl Learned {
 }
 
 fn join(projection: &Projection, features: &[f32], mirrors: &[f32; MIRRORS]) -> Vec<f64> {
-    let mut row = projection.apply(features);
+    let mut row = projection.apply(&coarse(features));
     row.extend(mirrors.iter().map(|&share| f64::from(share)));
     row
 }
@@ -198,8 +199,8 @@ impl Projected {
     /// The projection sees no labels, so that one for all folds gives nothing away.
     fn new(seen: &[Seen<'_>], seed: u64) -> Self {
         let step = seen.len().div_ceil(PROJECTION_CROPS);
-        let sample: Vec<&[f32]> = seen.iter().step_by(step).map(|(features, _)| *features).collect();
-        let projection = Projection::fit(&sample, seed);
+        let sample: Vec<Vec<f32>> = seen.iter().step_by(step).map(|(features, _)| coarse(features)).collect();
+        let projection = Projection::fit(&sample.iter().map(|row| &row[..]).collect::<Vec<_>>(), seed);
         let rows = seen.iter().map(|(features, mirrors)| join(&projection, features, mirrors)).collect();
         Self { projection, rows }
     }
@@ -272,15 +273,16 @@ fn in_parallel<T: Send>(
 pub mod tests {
     use super::*;
     use crate::random::Random;
-    use facemill_classifier::backbone::FEATURES;
+    use facemill_classifier::backbone::{FEATURES, GRID};
     use facemill_domain::ContentHash;
 
-    /// Crops whose label follows from three of their features, with the persons' noise; six crops a person.
+    /// Crops whose label follows from three kinds of their channels, with the persons' noise; six crops a person.
     pub fn drawn(crops: usize, noise: f64, seed: u64) -> TrainingSet {
         let mut random = Random::seeded(seed);
         TrainingSet::new((0..crops).map(|i| {
             let signal: [f64; 3] = std::array::from_fn(|_| random.normal());
-            let features = (0..FEATURES).map(|j| (2.0 * signal[j % 3] + 0.5 * random.normal()) as f32).collect();
+            let features =
+                (0..FEATURES).map(|j| (2.0 * signal[j / (GRID * GRID) % 3] + 0.5 * random.normal()) as f32).collect();
             let ok = signal[0] + signal[1] + noise * random.normal() > 0.8;
             let group = format!("person {}", i / 6);
             let crop = ContentHash::of(format!("{seed} {i}").as_bytes());

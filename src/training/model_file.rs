@@ -7,12 +7,13 @@ use ort::session::Session;
 use ort::value::TensorRef;
 
 use super::calibration::{Calibration, Platt, SIGMOID_SHARE};
-use super::cells::{CELLS, Cells, DETECTORS, NEIGHBOURS, SHARE_GAIN, UNITS};
+use super::cells::{CELLS, Cells, DETECTORS, NEIGHBOURS, SHARE_GAIN, UNITS, share_at};
 use super::head::{KEPT, Projection, Scale};
 use super::learner::{Head, Learned, Linear};
 use super::matrix::dot;
-use facemill_classifier::backbone::{Backbone, CHANNELS, FEATURES, GRID, OPSET};
-use facemill_classifier::model::{self, MIRRORED, MIRRORS, P_OK};
+use facemill_classifier::backbone::{Backbone, CHANNELS, GRID, OPSET};
+use facemill_classifier::coarse::{COARSE, spread};
+use facemill_classifier::model::{self, MIRROR_GRID, MIRRORED, MIRRORS, P_OK};
 use facemill_inference::onnx::{
     AttributeProto, Dim, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto,
 };
@@ -81,18 +82,24 @@ impl Builder {
             .collect();
         let (rows, biases): (Vec<_>, Vec<_>) = of_channels.into_iter().unzip();
         self.layer(Backbone::OUTPUT, "channels.detected", &rows, &biases, 1);
-        for (name, values) in
-            [("grid.first", [(MIRRORS - CELLS) as i64]), ("grid.last", [MIRRORS as i64]), ("grid.axis", [1])]
-        {
+        for (name, values) in [
+            ("grid.first", [(MIRRORS - MIRROR_GRID.pow(2)) as i64]),
+            ("grid.last", [MIRRORS as i64]),
+            ("grid.axis", [1]),
+        ] {
             self.weights.push(TensorProto::int64s(name, &[1], &values));
         }
-        self.weights.push(TensorProto::int64s("grid.shape", &[4], &[-1, 1, GRID as i64, GRID as i64]));
+        self.weights.push(TensorProto::int64s("grid.shape", &[4], &[-1, 1, MIRROR_GRID as i64, MIRROR_GRID as i64]));
         self.node("Slice", &[MIRRORED, "grid.first", "grid.last", "grid.axis"], "grid.flat");
         self.node("Reshape", &["grid.flat", "grid.shape"], "grid");
         let rows: Vec<Vec<f64>> =
             detectors.iter().map(|row| row[CHANNELS..].iter().map(|weight| weight * SHARE_GAIN).collect()).collect();
         debug_assert_eq!(rows[0].len(), NEIGHBOURS);
-        self.padded_layer("grid", "shares.detected", &rows, &[0.0; DETECTORS], 3, 1);
+        self.padded_layer("grid", "places.detected", &rows, &[0.0; DETECTORS], 3, 1);
+        let places: Vec<i64> = (0..GRID).map(|cell| share_at(cell) as i64).collect();
+        self.weights.push(TensorProto::int64s("cells.places", &[GRID as i64], &places));
+        self.gather("places.detected", 2, "rows.detected");
+        self.gather("rows.detected", 3, "shares.detected");
         self.node("Add", &["channels.detected", "shares.detected"], "detected");
         self.node("Relu", &["detected"], "seen");
 
@@ -109,6 +116,12 @@ impl Builder {
 
     fn node(&mut self, op_type: &str, input: &[&str], output: &str) {
         self.nodes.push(NodeProto::new(op_type, input, &[output]));
+    }
+
+    /// Copies the places of a row or column to the cells that have them at their centre.
+    fn gather(&mut self, input: &str, axis: i64, output: &str) {
+        let node = NodeProto::new("Gather", &[input, "cells.places"], &[output]);
+        self.nodes.push(node.with(AttributeProto::int("axis", axis)));
     }
 
     /// Joins channels.
@@ -164,14 +177,13 @@ fn graph(nodes: Vec<NodeProto>, weights: Vec<TensorProto>, input: ValueInfoProto
     }
 }
 
-/// The projection with [`Scale`] folded in: its rows, and the bias that brings their output to mean 0.
+/// The projection of the features with [`Scale`] and the coarse windows folded in: its rows, and the bias that brings their output to mean 0.
 fn scaled_projection(projection: &Projection, scale: &Scale) -> (Vec<Vec<f64>>, Vec<f64>) {
-    debug_assert_eq!(projection.components.columns(), FEATURES);
-    debug_assert_eq!(FEATURES, CHANNELS * GRID * GRID);
+    debug_assert_eq!(projection.components.columns(), COARSE);
     let row = |i: usize| {
         let row: Vec<f64> = projection.components.row(i).iter().map(|value| value * scale.gain[i]).collect();
         let bias = -dot(&row, &projection.mean) - scale.mean[i] * scale.gain[i];
-        (row, bias)
+        (spread(&row), bias)
     };
     (0..projection.components.rows()).map(row).unzip()
 }
@@ -225,6 +237,7 @@ mod tests {
     use crate::head::Logistic;
     use crate::matrix::Matrix;
     use crate::random::Random;
+    use facemill_classifier::backbone::FEATURES;
     use facemill_inference::Models;
 
     fn learned(head: Head, calibration: Calibration) -> Learned {
@@ -240,18 +253,18 @@ mod tests {
         let mut rows = |count: usize, n: usize, size: f64| {
             Matrix::from_rows(&(0..count).map(|_| values(n, size)).collect::<Vec<_>>())
         };
-        let components = rows(KEPT, FEATURES, 1.0);
+        let components = rows(KEPT, COARSE, 1.0);
         let (detectors, hidden) =
-            (rows(DETECTORS, CHANNELS + NEIGHBOURS, 0.1), rows(UNITS, DETECTORS * CELLS + MIRRORS, 0.2));
+            (rows(DETECTORS, CHANNELS + NEIGHBOURS, 0.1), rows(UNITS, DETECTORS * CELLS + MIRRORS, 0.1));
         let mut scale = |n: usize, size: f64| Scale {
             mean: values(n, 1.0),
             gain: values(n, size).iter().map(|gain| gain.abs()).collect(),
         };
         let (projected, channels, mirrors) = (scale(KEPT + MIRRORS, 0.025), scale(CHANNELS, 1.0), scale(MIRRORS, 1.0));
-        let projection = Projection { mean: values(FEATURES, 1.0), components };
+        let projection = Projection { mean: values(COARSE, 1.0), components };
         let weights = Logistic { weights: values(KEPT + MIRRORS, 0.4), bias: 0.3 };
         let logistic = Head::Logistic(Linear { projection, scale: projected, head: weights });
-        let cells = Head::Cells(Cells {
+        let mut cells = Cells {
             channels,
             mirrors,
             detectors,
@@ -260,22 +273,24 @@ mod tests {
             hidden_bias: values(UNITS, 0.1),
             top: values(UNITS, 0.2),
             bias: -0.2,
-        });
+        };
         let platt = Platt { slope: 0.7, offset: -0.4, slips: 0.05 };
         let knots = vec![(-2.0, 0.0), (-1.98, 0.04), (-0.5, 0.1), (0.4, 0.7), (0.45, 0.8), (3.0, 1.0)];
         let isotonic = Calibration::Isotonic { knots, platt };
         let inputs: Vec<(Vec<f32>, [f32; MIRRORS])> = (0..40)
             .map(|i| {
                 (
-                    values(FEATURES, 1.0).iter().map(|v| *v as f32).collect(),
+                    values(FEATURES, 1.0).iter().map(|v| (v + 0.1 * f64::from(i - 20)) as f32).collect(),
                     std::array::from_fn(|j| 0.02 * i as f32 + 0.01 * j as f32),
                 )
             })
             .collect();
+        let scores: f64 = inputs.iter().map(|(features, mirrors)| cells.score((features, mirrors))).sum();
+        cells.bias -= scores / inputs.len() as f64;
         for learned in [
             learned(logistic.clone(), Calibration::Platt(platt)),
             learned(logistic, isotonic.clone()),
-            learned(cells, isotonic),
+            learned(Head::Cells(cells), isotonic),
         ] {
             let mut session = HeadSession::open(&learned, &runtime).unwrap();
             let mut seen = Vec::new();
@@ -285,7 +300,7 @@ mod tests {
                 seen.push(expected);
             }
             seen.sort_by(f64::total_cmp);
-            assert!(seen[39] - seen[0] > 0.4, "the inputs cover the range: {seen:?}");
+            assert!(seen[39] - seen[0] > 0.4, "{}: the inputs cover the range: {seen:?}", learned.head.name());
         }
     }
 }

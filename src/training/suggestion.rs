@@ -3,6 +3,7 @@
 use std::collections::BinaryHeap;
 
 use super::head::Projection;
+use super::matrix::dot_narrow;
 
 /// From this cosine on, two crops are nearly the same. Measured on 2,900 portraits: crops that were moved by 3 % of their
 /// width, turned by 2 degrees, brightened or stored as JPEG of quality 80 have 0.93 or more in nine cases of ten; 5 of
@@ -38,15 +39,7 @@ impl Directions {
 
     /// The cosine of two crops, -1 to 1.
     pub fn cosine(&self, a: usize, b: usize) -> f32 {
-        let (a, a_rest) = self.0[a].as_chunks::<8>();
-        let (b, b_rest) = self.0[b].as_chunks::<8>();
-        let mut sums = [0.0; 8];
-        for (a, b) in a.iter().zip(b) {
-            for lane in 0..8 {
-                sums[lane] += a[lane] * b[lane];
-            }
-        }
-        sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
+        dot_narrow(&self.0[a], &self.0[b])
     }
 
     pub fn are_alike(&self, a: usize, b: usize) -> bool {

@@ -7,6 +7,7 @@ use super::example::TrainingSet;
 use super::joined::Joined;
 use super::learner::{LearnError, LearnSettings, learn};
 use super::suggestion::{ALIKE, Directions};
+use facemill_classifier::coarse::coarse;
 
 /// Heads whose scores are averaged: each has other folds.
 const HEADS: u64 = 3;
@@ -64,8 +65,8 @@ pub fn suspicious(
 /// most a tenth of all crops: where many crops are much alike, they would become one group, and nothing could be learnt.
 fn groups_of_alike(set: &TrainingSet, seed: u64) -> Vec<String> {
     let count = set.examples().len();
-    let features: Vec<&[f32]> = (0..count).map(|i| set.features(i)).collect();
-    let crops = Directions::of(&features, seed);
+    let features: Vec<Vec<f32>> = (0..count).map(|i| coarse(set.features(i))).collect();
+    let crops = Directions::of(&features.iter().map(|row| &row[..]).collect::<Vec<_>>(), seed);
     let mut joined = Joined::new(count);
     let mut first = HashMap::new();
     for (i, example) in set.examples().iter().enumerate() {
@@ -92,6 +93,7 @@ mod tests {
     use crate::example::Example;
     use crate::learner::tests::drawn;
     use crate::random::Random;
+    use facemill_classifier::backbone::FEATURES;
     use facemill_classifier::model::MIRRORS;
     use facemill_domain::ContentHash;
 
@@ -106,7 +108,7 @@ mod tests {
         let found = suspicious(&planted, LearnSettings { seed: 1, threads: 2 }, &|_, _| {}).unwrap();
         let right = found.iter().filter(|one| is_wrong(one.place)).count();
         assert!(right >= 15, "{right} of 18 found");
-        assert!(found[..15].iter().filter(|one| is_wrong(one.place)).count() >= 12, "{found:?}");
+        assert!(found[..10].iter().filter(|one| is_wrong(one.place)).count() >= 8, "{found:?}");
         assert!(found.windows(2).all(|pair| pair[0].disagreement >= pair[1].disagreement));
         assert!(found.iter().all(|one| {
             let said = planted.examples()[one.place].ok;
@@ -124,7 +126,8 @@ mod tests {
             ok: true,
             mirrors: [0.0; MIRRORS],
         };
-        let features: Vec<Vec<f32>> = (0..60).map(|_| (0..100).map(|_| random.normal() as f32).collect()).collect();
+        let features: Vec<Vec<f32>> =
+            (0..60).map(|_| (0..FEATURES).map(|_| random.normal() as f32).collect()).collect();
         let crops = features.iter().zip(0..).map(|(row, i)| (example(format!("{i}"), format!("{i}")), row.clone()));
         // A third of the crops come again, slightly changed, as crops of somebody else.
         let copies = features[..20].iter().zip(0..).map(|(row, i)| {

@@ -13,7 +13,7 @@ pub struct FeatureArgs {
     /// folder; otherwise a file in $XDG_CACHE_HOME/facemill]
     #[arg(long, value_name = "FILE")]
     features: Option<PathBuf>,
-    /// The most megabytes of that file; a crop takes 8 KB
+    /// The most megabytes of that file; a crop takes 22 KB
     #[arg(long, value_name = "N", default_value_t = (FeatureStore::MOST_BYTES >> 20) as u32,
         value_parser = clap::value_parser!(u32).range(10..))]
     features_megabytes: u32,

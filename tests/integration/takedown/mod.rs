@@ -110,7 +110,7 @@ impl Case {
             FeatureStore::open_kind(kind, &features.join("embeddings.sqlite"), kind.most_bytes).unwrap();
         embeddings.write(ContentHash::of(b"v"), &[(self.crop, vec![0.5; DIMENSIONS])]).unwrap();
         let mut features = FeatureStore::open(&features.join("features.sqlite"), 1 << 30).unwrap();
-        let values = vec![0.5; 1792];
+        let values = vec![0.5; 5488];
         features.write(ContentHash::of(b"v"), &[(self.crop, values)]).unwrap();
         for name in [format!("{}-256.jpg", self.crop), format!("{}-original.jpg", self.original)] {
             std::fs::write(cache.join("thumbnails").join(name), self.crop.to_string()).unwrap();
