@@ -24,12 +24,12 @@ import sys
 from array import array
 from pathlib import Path
 
+import onnx_writer
+from onnx_writer import FLOAT, UINT8, ConvertError, initializer, node, value_info
+
 SIDE = 224
 CHANNELS = 112
 GRID = 7
-OPSET = 13
-# IR version 8 belongs to opsets 13 to 18.
-IR_VERSION = 8
 # Batch normalisation divides by sqrt(variance + EPSILON).
 EPSILON = 1e-3
 
@@ -47,10 +47,6 @@ BLOCKS = [
     (5, 1, 6, 112),
     (5, 1, 6, 112),
 ]
-
-
-class ConvertError(Exception):
-    """The input is not a torch file with the weights of EfficientNet-Lite0."""
 
 
 # Reading the torch file.
@@ -133,56 +129,6 @@ def read_torch(data):
         raise
     except Exception as error:  # `pickle` raises any kind of error for broken input.
         raise ConvertError(f"not a torch weight file, or a damaged one: {error!r}") from error
-
-
-# Writing protobuf. Field numbers are those of onnx.proto; fields are written in the order of their numbers.
-
-FLOAT, UINT8 = 1, 2
-INT_ATTRIBUTE, INTS_ATTRIBUTE = 2, 7
-
-
-def varint(number):
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
-
-
-def integer(field, number):
-    return varint(field << 3) + varint(number)
-
-
-def block(field, content):
-    """A string, bytes or message field."""
-    content = content.encode() if isinstance(content, str) else content
-    return varint(field << 3 | 2) + varint(len(content)) + content
-
-
-def attribute(name, value):
-    if isinstance(value, int):
-        return block(1, name) + integer(3, value) + integer(20, INT_ATTRIBUTE)
-    return block(1, name) + b"".join(integer(8, item) for item in value) + integer(20, INTS_ATTRIBUTE)
-
-
-def node(operator, inputs, output, **attributes):
-    fields = [block(1, name) for name in inputs]
-    fields += [block(2, output), block(3, output), block(4, operator)]
-    fields += [block(5, attribute(name, value)) for name, value in attributes.items()]
-    return b"".join(fields)
-
-
-def initializer(name, dims, values):
-    values = array("f", values)
-    if sys.byteorder == "big":
-        values.byteswap()
-    return b"".join(integer(1, size) for size in dims) + integer(2, FLOAT) + block(8, name) + block(9, values.tobytes())
-
-
-def value_info(name, element, dims):
-    shape = b"".join(block(1, block(2, size) if isinstance(size, str) else integer(1, size)) for size in dims)
-    return block(1, name) + block(2, block(1, integer(1, element) + block(2, shape)))
 
 
 # Building the graph.
@@ -276,12 +222,9 @@ class Graph:
         return name
 
     def model(self):
-        fields = [block(1, item) for item in self.nodes] + [block(2, "lite0")]
-        fields += [block(5, item) for item in self.weights]
-        fields.append(block(11, value_info("crop", UINT8, ["batch", SIDE, SIDE, 3])))
-        fields.append(block(12, value_info("features", FLOAT, ["batch", CHANNELS, GRID, GRID])))
-        operators = block(1, "") + integer(2, OPSET)
-        return integer(1, IR_VERSION) + block(2, "facemill") + block(7, b"".join(fields)) + block(8, operators)
+        crop = value_info("crop", UINT8, ["batch", SIDE, SIDE, 3])
+        features = value_info("features", FLOAT, ["batch", CHANNELS, GRID, GRID])
+        return onnx_writer.model("lite0", self.nodes, self.weights, [crop], [features])
 
 
 def pads(side, stride, kernel):

@@ -32,13 +32,15 @@ import zipfile
 from pathlib import Path
 
 import convert_lite0
+import convert_mesh
+import onnx_writer
 
 CHUNK = 1 << 16
 TIMEOUT = 30
 # Attempts in a row without a new byte. The wait doubles after each.
 FRUITLESS_ATTEMPTS = 5
 MAX_INDEX_PAGE = 64 << 20
-CONVERTERS = {"convert_lite0": convert_lite0.convert}
+CONVERTERS = {"convert_lite0": convert_lite0.convert, "convert_mesh": convert_mesh.convert}
 
 
 class FetchError(Exception):
@@ -351,7 +353,7 @@ def convert(part, member):
     """Replaces the file at `part` by what the member's converter makes of it."""
     try:
         converted = CONVERTERS[member["converter"]](part.read_bytes())
-    except convert_lite0.ConvertError as error:
+    except onnx_writer.ConvertError as error:
         raise FetchError(f"{member['member']} cannot be converted: {error}") from error
     copy_checked(io.BytesIO(converted), part, f"{member['to']}, converted from {member['member']},", member)
 

