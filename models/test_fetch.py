@@ -185,6 +185,14 @@ class FetchTest(unittest.TestCase):
         self.assertIn("models/model.bin", self.output[0])
         self.assertEqual(self.server.requests, [])
 
+    def test_permissive_landmarks_leave_out_what_only_the_others_need(self):
+        self.pins[0]["landmarks"] = "ibug"
+        self.assertEqual(self.fetch("--check", "--landmarks", "permissive"), 0)
+        self.assertEqual(self.fetch("--landmarks", "permissive"), 0)
+        self.assertFalse(self.model.exists())
+        self.assertEqual(self.fetch(), 0)
+        self.assertTrue(self.model.exists())
+
     def test_resumes_after_a_disconnect(self):
         self.server.faults = ["disconnect", "unavailable", "disconnect"]
         self.assertEqual(self.fetch(), 0)
@@ -371,6 +379,8 @@ class PinsTest(unittest.TestCase):
                     self.assertIn(member["converter"], fetch.CONVERTERS)
                     self.assertRegex(member["source"]["sha256"], "^[0-9a-f]{64}$")
                 self.assertRegex(member["to"], r"^(models|\.cache/photos|\.cache/bin)/[a-z0-9_.-]+$")
+                if member["to"] == "models/landmarks-68.dat":
+                    self.assertEqual(pin["landmarks"], "ibug", "it may not be used commercially")
                 if pin["set"] == "photos":
                     self.assertIn(member["kind"], ("one", "none", "several", "unclear"))
                     self.assertTrue(member["licence"])
