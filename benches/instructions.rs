@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use facemill::classifier::model::{self, Input, ModelFile};
-use facemill::domain::{Align, FacePolicy, ImageFormat, Search};
+use facemill::domain::{Align, FacePolicy, ImageFormat, LandmarkScheme, Search};
 use facemill::inference::{Models, Runtime};
 use facemill::pipeline::measures::{self, CropFacts};
 use facemill::vision::detector::Detector;
@@ -41,18 +41,20 @@ fn part<T>(name: &str, twice: &str, mut work: impl FnMut() -> T) -> T {
 /// One photo's way, without the object store.
 fn way(twice: &str) {
     let models = Models::find(std::env::var_os(Models::ENV).map(Into::into));
-    let detector = Detector::open(&models, 1).expect("the models (`make setup` fetches them)");
+    let detector = Detector::open(&models, 1, LandmarkScheme::Ibug).expect("the models (`make setup` fetches them)");
     let runtime = Runtime::load(&models.onnxruntime()).expect("onnxruntime");
     let mut classifier = ModelFile::read(&models.classifier()).expect("a classifier").open(&runtime).expect("a model");
     let bytes = std::fs::read(package_photos().join(PHOTO)).expect("the photo");
 
     let picture = part("decode", twice, || decode(&bytes, Limits::default()).expect("a picture"));
-    let face = part("find", twice, || detector.find(&picture, Search::Guided, 1, FacePolicy::One).expect("a face"));
+    let face = part("find", twice, || {
+        detector.find(&picture, Search::Guided, LandmarkScheme::Ibug, 1, FacePolicy::One).expect("a face")
+    });
     let square = align::square(&face.landmarks, Align::Paper);
     let crop = part("cut", twice, || align::cut(&picture, &square, align::native_size(&square)));
     part("check", twice, || detector.check_crop(&crop)).expect("the crop shows the face");
     let landmarks = align::landmarks_in_crop(&face.landmarks, &square, crop.width());
-    let reference = pose::reference(Align::Paper);
+    let reference = pose::reference(Align::Paper, LandmarkScheme::Ibug);
     part("measure", twice, || {
         let measured = quality::measure(&crop, &landmarks);
         let (angle, jpeg_quality) = (square.angle, jpeg_quality(&bytes));

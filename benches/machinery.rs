@@ -20,7 +20,8 @@ use bytes::Bytes;
 use facemill::archive::records::Records;
 use facemill::broker::rabbitmq::{RabbitMq, RabbitMqSettings};
 use facemill::domain::{
-    Align, Candidate, ContentHash, Crop, Face, ImageFormat, Original, Photo, Prediction, RunName, Search, StageName,
+    Align, Candidate, ContentHash, Crop, Face, ImageFormat, LandmarkScheme, Original, Photo, Prediction, RunName,
+    Search, StageName,
 };
 use facemill::domain::{Cause, CauseCode};
 use facemill::ledger::Ledger;
@@ -162,7 +163,16 @@ fn landmarks() -> Vec<[f32; 2]> {
 
 fn face() -> Face {
     let (angle, score) = (-7.25, 1.734);
-    Face { width: 900, height: 1200, angle, score, landmarks: landmarks(), faces: 1, search: Search::Guided }
+    Face {
+        width: 900,
+        height: 1200,
+        angle,
+        score,
+        landmarks: landmarks(),
+        landmark_scheme: LandmarkScheme::Ibug,
+        faces: 1,
+        search: Search::Guided,
+    }
 }
 
 fn crop(sha256: ContentHash) -> Crop {

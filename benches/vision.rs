@@ -1,4 +1,5 @@
-//! Quality and speed of face detection: `cargo bench --bench vision -- [--every N] [--full-every N] [--json]`.
+//! Quality and speed of face detection: `cargo bench --bench vision -- [--every N] [--full-every N] [--landmarks NAME]
+//! [--json]`.
 //!
 //! Uses the reference data where it is available, else the photographs from packages. Times are CPU time of one thread.
 //! The published method takes seconds per photo; `--full-every 1` runs it on all of them.
@@ -6,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use ::image::RgbImage;
-use facemill::domain::{Align, FacePolicy, ImageFormat, Search};
+use facemill::domain::{Align, FacePolicy, ImageFormat, LandmarkScheme, Search};
 use facemill::inference::Models;
 use facemill::pipeline::measures::{self, CropFacts};
 use facemill::vision::align;
@@ -41,6 +42,8 @@ struct Run {
     /// One of the outcomes of the reference.
     outcome: &'static str,
     square: Option<Square>,
+    /// The centres of the eyes by the landmarks.
+    eyes: Option<[[f64; 2]; 2]>,
     times: BTreeMap<&'static str, f64>,
 }
 
@@ -55,22 +58,23 @@ impl Run {
 }
 
 /// The work of the detect and crop stages, without the object store.
-fn run(detector: &Detector, bytes: &[u8], search: Search, align: Align) -> Run {
+fn run(detector: &Detector, bytes: &[u8], search: Search, scheme: LandmarkScheme, align: Align) -> Run {
     let mut times = BTreeMap::new();
     let picture = timed(&mut times, "decode", || decode(bytes, Limits::default())).expect("a picture");
-    let face = match timed(&mut times, "find", || detector.find(&picture, search, 1, FacePolicy::One)) {
+    let face = match timed(&mut times, "find", || detector.find(&picture, search, scheme, 1, FacePolicy::One)) {
         Ok(face) => face,
         Err(NoFace::Failed(why)) => panic!("{why}"),
-        Err(_) => return Run { outcome: "no_face", square: None, times },
+        Err(_) => return Run { outcome: "no_face", square: None, eyes: None, times },
     };
     let square = align::square(&face.landmarks, align);
+    let eyes = Some(geometry::eyes(&face.landmarks));
     if align::leaves_canvas(&square, face.width, face.height) {
-        return Run { outcome: "out_of_frame", square: Some(square), times };
+        return Run { outcome: "out_of_frame", square: Some(square), eyes, times };
     }
     let crop = timed(&mut times, "cut", || align::cut(&picture, &square, align::native_size(&square)));
     let check = timed(&mut times, "check", || detector.check_crop(&crop));
     let landmarks = align::landmarks_in_crop(&face.landmarks, &square, crop.width());
-    let reference = pose::reference(align);
+    let reference = pose::reference(align, scheme);
     timed(&mut times, "measure", || {
         let measured = quality::measure(&crop, &landmarks);
         let (angle, jpeg_quality) = (square.angle, jpeg_quality(bytes));
@@ -81,7 +85,7 @@ fn run(detector: &Detector, bytes: &[u8], search: Search, align: Align) -> Run {
         )
     });
     timed(&mut times, "encode", || encode(&crop, ImageFormat::Png)).expect("a file");
-    Run { outcome: if check.is_ok() { "ok" } else { "not_one_in_crop" }, square: Some(square), times }
+    Run { outcome: if check.is_ok() { "ok" } else { "not_one_in_crop" }, square: Some(square), eyes, times }
 }
 
 /// Maps the outcomes without a face to one, because guided search has no separate levelling step.
@@ -106,6 +110,31 @@ fn agreement(runs: &[(&Sample, Run)]) -> Value {
         "angle_difference_p90": quantile(&angles, 0.9),
         "square_iou_median": quantile(&overlaps, 0.5),
     })
+}
+
+/// Compares runs with those of other landmarks.
+fn between_landmarks(runs: &[(&Sample, Run)], others: &[(&Sample, Run)]) -> Value {
+    let squares = || runs.iter().zip(others).filter_map(|((_, run), (_, other))| Some((run.square?, other.square?)));
+    let overlaps: Vec<f64> = squares().map(|(a, b)| a.overlap(&b)).collect();
+    let angles: Vec<f64> = squares().map(|(a, b)| geometry::wrap(a.angle - b.angle).abs()).collect();
+    json!({
+        "photos": overlaps.len(),
+        "square_iou_median": quantile(&overlaps, 0.5),
+        "square_iou_p10": quantile(&overlaps, 0.1),
+        "angle_difference_median": quantile(&angles, 0.5),
+        "angle_difference_p90": quantile(&angles, 0.9),
+    })
+}
+
+/// The distances of the eye centres from the pupils, by the distance of the pupils from each other.
+fn eyes(runs: &[(&Sample, Run)]) -> Value {
+    let distance = |[a, b]: [[f64; 2]; 2]| (a[0] - b[0]).hypot(a[1] - b[1]);
+    let pairs = runs.iter().filter_map(|(sample, run)| Some((run.eyes?, sample.pupils?)));
+    let errors = |(eyes, pupils): ([[f64; 2]; 2], [[f64; 2]; 2])| {
+        [0, 1].map(|eye| distance([eyes[eye], pupils[eye]]) / distance(pupils))
+    };
+    let errors: Vec<f64> = pairs.flat_map(errors).collect();
+    json!({ "eyes": errors.len(), "median": quantile(&errors, 0.5), "p99": quantile(&errors, 0.99) })
 }
 
 /// Faces found by guided search, by the reference and by both.
@@ -147,7 +176,7 @@ fn times(runs: &[(&Sample, Run)]) -> Value {
 }
 
 /// Errors of the angle for all photos with known pupils, and for the same photos rotated by known angles.
-fn angles(detector: &Detector, samples: &[Sample], runs: &[(&Sample, Run)]) -> Value {
+fn angles(detector: &Detector, scheme: LandmarkScheme, samples: &[Sample], runs: &[(&Sample, Run)]) -> Value {
     let error = |square: &Square, roll: f64| geometry::wrap(square.angle - roll).abs();
     let unrotated: Vec<f64> = runs.iter().filter_map(|(s, run)| Some(error(run.square.as_ref()?, s.roll()?))).collect();
     let tilted: Vec<f64> = runs
@@ -159,7 +188,7 @@ fn angles(detector: &Detector, samples: &[Sample], runs: &[(&Sample, Run)]) -> V
     for sample in samples.iter().filter(|s| s.kind != Kind::Tilted) {
         let Some(roll) = sample.roll() else { continue };
         let picture = decode(&sample.bytes(), Limits::default()).expect("a picture");
-        let find = |picture: &RgbImage| detector.find(picture, Search::Guided, 1, FacePolicy::One).ok();
+        let find = |picture: &RgbImage| detector.find(picture, Search::Guided, scheme, 1, FacePolicy::One).ok();
         let Some(original) = find(&picture) else { continue };
         for rotation in [-45.0, -30.0, -15.0, 15.0, 30.0, 45.0] {
             let Some(face) = find(&reference::rotated(&picture, rotation)) else {
@@ -222,9 +251,11 @@ fn main() {
         let value = arguments.iter().position(|a| a == name).and_then(|i| arguments.get(i + 1));
         value.map_or(default, |value| value.parse().expect("a number")).max(1)
     };
+    let named = arguments.iter().position(|a| a == "--landmarks").and_then(|i| arguments.get(i + 1));
+    let scheme: LandmarkScheme = named.map_or_else(Default::default, |name| name.parse().expect("ibug or permissive"));
     let models = Models::find(std::env::var_os(Models::ENV).map(Into::into));
     let start = cpu();
-    let detector = Detector::open(&models, 1).expect("the models (`make setup` fetches them)");
+    let detector = Detector::open(&models, 1, scheme).expect("the models (`make setup` fetches them)");
     let opening = cpu() - start;
 
     let data = reference::data();
@@ -233,18 +264,22 @@ fn main() {
         println!("no photographs: `make setup` fetches some");
         return;
     }
-    let over = |every: usize, search: Search, align: Align| -> Vec<(&Sample, Run)> {
+    let over = |every: usize, search: Search, scheme: LandmarkScheme, align: Align| -> Vec<(&Sample, Run)> {
         let photos = samples.iter().step_by(every);
-        photos.map(|sample| (sample, run(&detector, &sample.bytes(), search, align))).collect()
+        photos.map(|sample| (sample, run(&detector, &sample.bytes(), search, scheme, align))).collect()
     };
-    let guided = over(number("--every", 1), Search::Guided, Align::Paper);
+    let guided = over(number("--every", 1), Search::Guided, scheme, Align::Paper);
     let mut report =
         json!({ "photos": samples.len(), "loading the models, s": opening, "guided, ms of CPU": times(&guided) });
     if data.is_some() {
         report["guided finds"] = yield_of(&guided);
-        report["guided angles, degrees"] = angles(&detector, &samples, &guided);
+        report["guided angles, degrees"] = angles(&detector, scheme, &samples, &guided);
+        report["guided eyes, distance from the pupils"] = eyes(&guided);
+        let other = LandmarkScheme::ALL.into_iter().find(|other| *other != scheme).expect("two schemes");
+        let others = over(number("--every", 1), Search::Guided, other, Align::Paper);
+        report[format!("{scheme} against {other}")] = between_landmarks(&guided, &others);
     }
-    let full = over(number("--full-every", 6), Search::Full, Align::Seed);
+    let full = over(number("--full-every", 6), Search::Full, scheme, Align::Seed);
     if data.is_some() {
         report["full and seed against the reference"] = agreement(&full);
     }

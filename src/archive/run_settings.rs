@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{JSON, decode, encode, optional};
-use crate::domain::{Align, ContentHash, FacePolicy, Fill, ImageFormat, RunName, Search};
+use crate::domain::{Align, ContentHash, FacePolicy, Fill, ImageFormat, LandmarkScheme, RunName, Search};
 use crate::objects::{ObjectError, ObjectKey, Objects, PutIfAbsent};
 
 /// The settings that shape the crops of a run.
@@ -17,6 +17,9 @@ use crate::objects::{ObjectError, ObjectKey, Objects, PutIfAbsent};
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct RunSettings {
     pub search: Search,
+    /// Runs of earlier versions name none.
+    #[serde(default)]
+    pub landmarks: LandmarkScheme,
     pub faces: FacePolicy,
     /// The smallest accepted width of a face, in pixels.
     pub min_face: u32,
@@ -42,10 +45,12 @@ impl RunSettings {
 
     /// Whether a run with the other settings finds the same faces in the same photos. The crops may differ.
     pub fn find_the_same_faces_as(&self, other: &Self) -> bool {
-        let Self { search, faces, min_face, max_megapixels, landmark_model, align: _, fill: _, image_format: _ } =
-            *self;
-        (search, faces, min_face, max_megapixels, landmark_model)
-            == (other.search, other.faces, other.min_face, other.max_megapixels, other.landmark_model)
+        let detect = |settings: &Self| {
+            let Self { search, landmarks, faces, min_face, max_megapixels, landmark_model, .. } = *settings;
+            let Self { align: _, fill: _, image_format: _, .. } = *settings;
+            (search, landmarks, faces, min_face, max_megapixels, landmark_model)
+        };
+        detect(self) == detect(other)
     }
 
     /// The settings in which `given` differs from these.
@@ -147,6 +152,7 @@ mod tests {
     fn settings() -> RunSettings {
         RunSettings {
             search: Search::Guided,
+            landmarks: LandmarkScheme::Ibug,
             faces: FacePolicy::One,
             min_face: 80,
             align: Align::Paper,
@@ -174,6 +180,23 @@ mod tests {
         assert_eq!(stored.fix(&run, &changed).await.unwrap(), settings());
         stored.agree(&other, &changed).await.unwrap();
         assert_eq!(stored.read(&other).await.unwrap(), Some(changed));
+    }
+
+    /// A run that was started before there were schemes has dlib's landmarks, and continues with these only.
+    #[tokio::test]
+    async fn settings_without_a_landmark_scheme_are_ibug() {
+        let scratch = tempfile::tempdir().unwrap();
+        let objects = Arc::new(Folder::at(scratch.path()));
+        let (stored, run) = (StoredRunSettings::new(objects.clone()), RunName::default());
+        let mut earlier = settings().by_name();
+        assert_eq!(earlier.remove("landmarks"), Some(Value::from("ibug")));
+        let key = StoredRunSettings::key(&run);
+        objects.put(&key, serde_json::to_vec(&earlier).unwrap().into(), JSON).await.unwrap();
+        stored.agree(&run, &settings()).await.unwrap();
+        let permissive = RunSettings { landmarks: LandmarkScheme::Permissive, ..settings() };
+        let error = stored.agree(&run, &permissive).await.unwrap_err().to_string();
+        assert!(error.contains("--landmarks ibug (now permissive)"), "{error}");
+        assert!(!settings().find_the_same_faces_as(&permissive));
     }
 
     #[tokio::test]

@@ -18,7 +18,9 @@ use crate::archive::run_classifier::ClassifierChange;
 use crate::dataset::identities::FaceIdentity;
 use crate::dataset::page::{Order, Sort};
 use crate::dataset::{Cursor, Direction, Face, FaceStatus, IndexError};
-use crate::domain::{Align, ContentHash, Fill, Id, Judgement, NgReason, PhotoKey, Quality, Search, Verdict};
+use crate::domain::{
+    Align, ContentHash, Fill, Id, Judgement, LandmarkScheme, NgReason, PhotoKey, Quality, Search, Verdict,
+};
 use crate::services::story::Story;
 
 /// Verdicts in the history of a face; earlier ones are left out.
@@ -121,6 +123,7 @@ struct FaceDetails {
     align: Align,
     fill: Fill,
     search: Search,
+    landmark_scheme: LandmarkScheme,
     /// Faces in the photo.
     faces: u32,
     /// In pixels of the upright original.
@@ -237,6 +240,7 @@ pub async fn one(
         align: face.align,
         fill: face.fill,
         search: face.search,
+        landmark_scheme: face.landmark_scheme,
         faces: face.faces,
         square: FaceSquare { centre: face.centre, side: face.side, angle: face.angle },
         original: OriginalPicture {

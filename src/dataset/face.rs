@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::placeholder::Placeholder;
 use super::query::{Field, FieldType};
 use crate::domain::{
-    Align, ContentHash, Fill, Fingerprint, Id, ImageFormat, Judgement, Landmarks, NgReason, Photo, Quality, Search,
+    Align, ContentHash, Fill, Fingerprint, Id, ImageFormat, Judgement, LandmarkScheme, Landmarks, NgReason, Photo,
+    Quality, Search,
 };
 use crate::domain::{calendar, photo_url};
 use crate::verdicts::CropVerdicts;
@@ -31,6 +32,8 @@ pub struct Face {
     pub width: u32,
     pub height: u32,
     pub search: Search,
+    #[serde(default)]
+    pub landmark_scheme: LandmarkScheme,
     /// dlib's HOG score.
     pub score: f64,
     /// Faces in the photo.
@@ -152,6 +155,7 @@ impl Face {
             width: face.width,
             height: face.height,
             search: face.search,
+            landmark_scheme: face.landmark_scheme,
             score: face.score,
             faces: face.faces,
             crop: crop.sha256,
@@ -301,6 +305,7 @@ pub enum Text {
     Host,
     Model,
     Search,
+    LandmarkScheme,
     Align,
     Fill,
     Format,
@@ -313,12 +318,13 @@ pub enum Text {
 }
 
 impl Text {
-    pub const ALL: [Text; 14] = [
+    pub const ALL: [Text; 15] = [
         Self::Label,
         Self::LabelId,
         Self::Host,
         Self::Model,
         Self::Search,
+        Self::LandmarkScheme,
         Self::Align,
         Self::Fill,
         Self::Format,
@@ -338,6 +344,7 @@ impl Text {
             Self::Host => Some(face.host()).filter(|host| !host.is_empty()),
             Self::Model => face.model.clone(),
             Self::Search => Some(face.search.to_string()),
+            Self::LandmarkScheme => Some(face.landmark_scheme.to_string()),
             Self::Align => Some(face.align.to_string()),
             Self::Fill => Some(face.fill.to_string()),
             Self::Format => Some(face.format.extension().to_owned()),
@@ -423,6 +430,7 @@ pub static FIELDS: &[Field] = &[
     field("host", FieldType::Text, "host of the photo's URL"),
     field("model", FieldType::Text, "name of the classifier"),
     field("search", FieldType::Choice(&["guided", "full"]), "how the face was searched for"),
+    field("landmark_scheme", FieldType::Choice(&["ibug", "permissive"]), "the model of the landmarks"),
     field("align", FieldType::Choice(&["paper", "ffhq", "seed"]), "alignment of the crop"),
     field("fill", FieldType::Choice(&["mirror", "ffhq"]), "what fills the crop beyond the photo"),
     field("format", FieldType::Choice(&["png", "jpg"]), "image format of the crop"),
@@ -455,8 +463,9 @@ mod tests {
         assert_eq!(numbers[24..], ["damaged", "identity"]);
         assert!(Number::ALL[..24].iter().all(|number| number.field().kind == FieldType::Number));
         let texts = Text::ALL.map(|text| text.field().name);
-        assert_eq!(texts[..8], ["label", "label_id", "host", "model", "search", "align", "fill", "format"]);
-        assert_eq!(texts[8..], ["verdict", "reason", "judged_by", "judged_at", "opt_out", "source"]);
+        assert_eq!(texts[..5], ["label", "label_id", "host", "model", "search"]);
+        assert_eq!(texts[5..9], ["landmark_scheme", "align", "fill", "format"]);
+        assert_eq!(texts[9..], ["verdict", "reason", "judged_by", "judged_at", "opt_out", "source"]);
         assert!(REASONS.iter().copied().eq(NgReason::ALL.iter().map(|reason| reason.as_str())));
     }
 

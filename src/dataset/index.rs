@@ -93,7 +93,7 @@ impl Index {
     /// "fidx" in the file's header.
     pub(super) const APPLICATION_ID: i32 = 0x6669_6478;
     /// Grows with every change of the schema or of what is stored; a file of another schema is made anew.
-    const SCHEMA: i32 = 14;
+    const SCHEMA: i32 = 15;
     pub(super) const BUSY: Duration = Duration::from_secs(10);
 
     /// Opens the index of a run, or makes an empty one. A file of another run, or of another version of the program, is

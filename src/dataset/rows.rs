@@ -15,7 +15,7 @@ use crate::source::timestamp::Timestamp;
 
 pub const ADD_FACE: &str = "INSERT INTO faces VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, \
     ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, \
-    ?36, ?37, ?38, ?39, ?40, ?41, ?42, ?43, ?44, ?45, ?46)";
+    ?36, ?37, ?38, ?39, ?40, ?41, ?42, ?43, ?44, ?45, ?46, ?47)";
 pub const ADD_PREDICTION: &str = "INSERT OR REPLACE INTO predictions SELECT key, ?2, ?3 FROM faces WHERE key = ?1";
 pub const ADD_ENDING: &str = "INSERT INTO endings VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
     ?11, ?12)";
@@ -97,6 +97,7 @@ pub fn insert(statement: &mut Statement<'_>, face: &Face, published: Option<i64>
         face.opt_out,
         face.fill.as_str(),
         face.fingerprint.map(Fingerprint::bytes),
+        face.landmark_scheme.as_str(),
     ];
     statement.execute(values).map(drop)
 }
@@ -118,6 +119,7 @@ pub fn face(row: &Row<'_>) -> rusqlite::Result<Face> {
         width: row.get(13)?,
         height: row.get(14)?,
         search: word(row, 15)?,
+        landmark_scheme: word(row, 47)?,
         score: row.get(16)?,
         faces: row.get(17)?,
         crop: hash(row, 18)?,
@@ -139,12 +141,12 @@ pub fn face(row: &Row<'_>) -> rusqlite::Result<Face> {
         opt_out: row.get(44)?,
         fill: word(row, 45)?,
         fingerprint: row.get::<_, Option<[u8; 16]>>(46)?.map(Fingerprint::from_bytes),
-        p_ok: row.get(48)?,
-        model: row.get(49)?,
-        shared_photos: row.get(50)?,
-        shared_labels: row.get(51)?,
+        p_ok: row.get(49)?,
+        model: row.get(50)?,
+        shared_photos: row.get(51)?,
+        shared_labels: row.get(52)?,
         verdict: verdict(row)?,
-        identity: row.get(56)?,
+        identity: row.get(57)?,
     })
 }
 
@@ -181,13 +183,13 @@ fn columns(row: &Row<'_>, column: usize) -> rusqlite::Result<BTreeMap<String, St
     text.map_or_else(|| Ok(BTreeMap::new()), |text| serde_json::from_str(&text).map_err(bad))
 }
 
-/// From the columns 52 to 55; none if the crop is not judged.
+/// From the columns 53 to 56; none if the crop is not judged.
 fn verdict(row: &Row<'_>) -> rusqlite::Result<Option<FaceVerdict>> {
-    if row.get_ref(52)? == ValueRef::Null {
+    if row.get_ref(53)? == ValueRef::Null {
         return Ok(None);
     }
-    let reason = if row.get_ref(53)? == ValueRef::Null { None } else { Some(word(row, 53)?) };
-    Ok(Some(FaceVerdict { judgement: word(row, 52)?, reason, by: row.get(54)?, day: row.get(55)? }))
+    let reason = if row.get_ref(54)? == ValueRef::Null { None } else { Some(word(row, 54)?) };
+    Ok(Some(FaceVerdict { judgement: word(row, 53)?, reason, by: row.get(55)?, day: row.get(56)? }))
 }
 
 /// From a row of [`SELECT_ENDED`].
@@ -226,7 +228,7 @@ pub fn read_columns(connection: &Connection) -> rusqlite::Result<Columns> {
         "SELECT key, photo_id, published, p_ok, size, angle, score, faces, mirrored, mirrored_head, blur, exposure, side,
          width, height, original_bytes, coalesce(photos, 1), coalesce(labels, 1), contrast, saturation,
          face_blur, jpeg_quality, yaw, pitch, eyes_open, mouth_open, outlier, damage IS NOT NULL,
-         identity, label_name, label_id, host, model, search, align, fill, format, judgement, reason, judged_by, judged_on,
+         identity, label_name, label_id, host, model, search, landmark_scheme, align, fill, format, judgement, reason, judged_by, judged_on,
          opt_out, source, pixels, of_group, place
          FROM faces LEFT JOIN predictions ON face = key
          LEFT JOIN (SELECT original AS shared, sum(photos) AS photos, max(count(nullif(label, '')), 1) AS labels FROM originals

@@ -55,7 +55,8 @@ CREATE TABLE faces (
     opt_out TEXT,
     fill TEXT NOT NULL,
     -- Of the crop, 16 bytes; NULL: it is not measured.
-    fingerprint BLOB
+    fingerprint BLOB,
+    landmark_scheme TEXT NOT NULL
 );
 
 -- The predictions of the run's current classifier. A face that it has not scored has none.

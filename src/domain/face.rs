@@ -46,6 +46,42 @@ impl FromStr for Search {
     }
 }
 
+/// The model that the 68 landmarks come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LandmarkScheme {
+    /// dlib's model, trained on iBUG 300-W, which may not be used commercially. Records that name no scheme have it.
+    #[default]
+    Ibug,
+    /// The points of MediaPipe's face mesh that mean the same. Its licence, Apache-2.0, permits commercial use.
+    Permissive,
+}
+
+impl LandmarkScheme {
+    pub const ALL: [LandmarkScheme; 2] = [Self::Ibug, Self::Permissive];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ibug => "ibug",
+            Self::Permissive => "permissive",
+        }
+    }
+}
+
+impl fmt::Display for LandmarkScheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for LandmarkScheme {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        named::find(&Self::ALL, Self::as_str, "a landmark scheme", text)
+    }
+}
+
 /// What happens to a photo that shows several faces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -93,6 +129,8 @@ pub struct Face {
     /// dlib's HOG score.
     pub score: f64,
     pub landmarks: Landmarks,
+    #[serde(default)]
+    pub landmark_scheme: LandmarkScheme,
     /// How many faces the photo shows.
     pub faces: u32,
     pub search: Search,

@@ -33,7 +33,7 @@ mod version_name;
 
 pub use cause::{Cause, CauseCode};
 pub use crop::{Align, Crop, Fill};
-pub use face::{Face, FacePolicy, Landmarks, Search};
+pub use face::{Face, FacePolicy, LandmarkScheme, Landmarks, Search};
 pub use fingerprint::{BadFingerprint, Fingerprint};
 pub use hash::{BadContentHash, ContentHash};
 pub use id::Id;

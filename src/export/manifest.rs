@@ -74,6 +74,7 @@ pub struct FaceFacts<'a> {
     pub original_sha256: ContentHash,
     /// Pixels of the crop before it was resized.
     pub crop_size: u32,
+    pub landmark_scheme: &'static str,
     pub align: &'static str,
     pub fill: &'static str,
     /// Degrees.
@@ -113,6 +114,7 @@ impl<'a> FaceFacts<'a> {
             crop_sha256: face.crop,
             original_sha256: face.original,
             crop_size: face.size,
+            landmark_scheme: face.landmark_scheme.as_str(),
             align: face.align.as_str(),
             fill: face.fill.as_str(),
             angle: face.angle,

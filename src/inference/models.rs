@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use facemill_domain::LandmarkScheme;
+
 /// The folder with the models and onnxruntime. `models/README.md` lists the source of each file.
 #[derive(Debug, Clone)]
 pub struct Models {
@@ -24,24 +26,38 @@ impl Models {
         let here = PathBuf::from("models");
         let program = std::env::current_exe().unwrap_or_default();
         let above = program.ancestors().skip(1).map(|folder| folder.join("models"));
-        let found = std::iter::once(here.clone()).chain(above).find(|folder| folder.join(Self::LANDMARKS).is_file());
+        let found = std::iter::once(here.clone()).chain(above).find(|folder| folder.join(Self::YUNET).is_file());
         Self::at(found.unwrap_or(here))
     }
 
-    const LANDMARKS: &'static str = "landmarks-68.dat";
+    /// Every run needs it.
+    const YUNET: &'static str = "yunet.onnx";
 
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
+    /// The model of a landmark scheme.
+    pub fn landmarks(&self, scheme: LandmarkScheme) -> PathBuf {
+        match scheme {
+            LandmarkScheme::Ibug => self.ibug(),
+            LandmarkScheme::Permissive => self.mesh(),
+        }
+    }
+
     /// dlib's 68-landmark shape predictor.
-    pub fn landmarks(&self) -> PathBuf {
-        self.folder.join(Self::LANDMARKS)
+    pub fn ibug(&self) -> PathBuf {
+        self.folder.join("landmarks-68.dat")
+    }
+
+    /// MediaPipe's face mesh, converted to ONNX.
+    pub fn mesh(&self) -> PathBuf {
+        self.folder.join("face-mesh.onnx")
     }
 
     /// The YuNet face detector as published, with a fixed 640x640 input.
     pub fn yunet(&self) -> PathBuf {
-        self.folder.join("yunet.onnx")
+        self.folder.join(Self::YUNET)
     }
 
     /// EfficientNet-Lite0 with ImageNet weights, converted to ONNX. Only training reads it.
@@ -59,9 +75,9 @@ impl Models {
         self.folder.join("classifier.onnx")
     }
 
-    /// A file that is missing, of those that a run needs.
-    pub fn missing(&self) -> Option<PathBuf> {
-        let needed = [self.landmarks(), self.yunet(), self.classifier(), self.onnxruntime()];
+    /// A file that is missing, of those that a run with this landmark scheme needs.
+    pub fn missing(&self, scheme: LandmarkScheme) -> Option<PathBuf> {
+        let needed = [self.landmarks(scheme), self.yunet(), self.classifier(), self.onnxruntime()];
         needed.into_iter().find(|path| !path.is_file())
     }
 

@@ -73,7 +73,7 @@ impl Crop {
                 format!("the crop of {:.0} x {:.0} pixels reaches too far beyond the photo", square.side, square.side);
             return Err(Outcome::Reject(Cause::new(CauseCode::OutOfFrame, detail)));
         }
-        let reference = self.references.of(&photo.run, settings.align).await?;
+        let reference = self.references.of(&photo.run, settings.align, face.landmark_scheme).await?;
         let detector = self.detector.clone();
         let extra_memory = align::fill_memory(&square, face.width, face.height, settings.fill);
         let inputs = self.inputs.clone();

@@ -42,7 +42,7 @@ impl Detect {
         let extra_memory = |width, height| detector::memory(settings.search, width, height);
         let search = move |image: &_, _| {
             detector
-                .find(image, settings.search, settings.min_face, settings.faces)
+                .find(image, settings.search, settings.landmarks, settings.min_face, settings.faces)
                 .map_err(|error| reject_face(&error))
         };
         let (image, decoding, face) = self.originals.work_on(original, settings.limits, extra_memory, search).await?;

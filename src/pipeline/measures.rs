@@ -8,7 +8,7 @@ use tracing::instrument::WithSubscriber;
 
 use super::stage::{Outcome, store_failed};
 use crate::archive::landmark_references::LandmarkReferences;
-use crate::domain::{Align, ContentHash, LandmarkReference, Quality, RunName};
+use crate::domain::{Align, ContentHash, LandmarkReference, LandmarkScheme, Quality, RunName};
 use crate::objects::Objects;
 use crate::telemetry::silence::SILENT;
 use crate::vision::geometry::round;
@@ -58,17 +58,22 @@ impl RunReferences {
         Self { stored: LandmarkReferences::new(objects), known: Mutex::default() }
     }
 
-    /// The reference of a run with this alignment. A run that has none gets that of the program.
+    /// The reference of a run with this alignment and these landmarks. A run that has none gets that of the program.
     ///
     /// # Errors
     /// The photo waits: the store fails.
-    pub async fn of(&self, run: &RunName, align: Align) -> Result<Arc<LandmarkReference>, Outcome> {
+    pub async fn of(
+        &self,
+        run: &RunName,
+        align: Align,
+        scheme: LandmarkScheme,
+    ) -> Result<Arc<LandmarkReference>, Outcome> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(run).cloned();
         if let Some(known) = known {
             return Ok(known);
         }
         // This lookup is for all photos of the run: it does not belong in the trace of one.
-        let fixed = self.stored.fix(run, &pose::reference(align)).with_subscriber(SILENT.clone()).await;
+        let fixed = self.stored.fix(run, &pose::reference(align, scheme)).with_subscriber(SILENT.clone()).await;
         let reference = Arc::new(fixed.map_err(|error| store_failed(&error))?);
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(run.clone(), reference.clone());
         Ok(reference)

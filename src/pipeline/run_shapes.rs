@@ -3,11 +3,15 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::task::{JoinError, spawn_blocking};
 use tracing::instrument::WithSubscriber;
 
 use super::stage::{Outcome, Retry, store_failed};
 use crate::archive::run_settings::{RunSettings, RunSettingsError, StoredRunSettings};
-use crate::domain::{Align, Cause, CauseCode, ContentHash, FacePolicy, Fill, ImageFormat, RunName, Search};
+use crate::domain::{
+    Align, Cause, CauseCode, ContentHash, FacePolicy, Fill, ImageFormat, LandmarkScheme, RunName, Search,
+};
+use crate::inference::{InferenceError, Models, file_hash};
 use crate::objects::Objects;
 use crate::telemetry::silence::SILENT;
 use crate::vision::image::Limits;
@@ -16,6 +20,7 @@ use crate::vision::image::Limits;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DetectSettings {
     pub search: Search,
+    pub landmarks: LandmarkScheme,
     pub faces: FacePolicy,
     /// The least width of a face, in pixels of dlib's box.
     pub min_face: u32,
@@ -25,7 +30,13 @@ pub struct DetectSettings {
 impl Default for DetectSettings {
     /// 80 pixels is the smallest face that dlib finds without upsampling.
     fn default() -> Self {
-        Self { search: Search::Guided, faces: FacePolicy::One, min_face: 80, limits: Limits::default() }
+        Self {
+            search: Search::Guided,
+            landmarks: LandmarkScheme::default(),
+            faces: FacePolicy::One,
+            min_face: 80,
+            limits: Limits::default(),
+        }
     }
 }
 
@@ -45,10 +56,31 @@ impl Default for CropSettings {
     }
 }
 
+/// The hashes of the landmark models that this process has. A call may read the file.
+pub type LandmarkHashes = Arc<dyn Fn(LandmarkScheme) -> Result<ContentHash, InferenceError> + Send + Sync>;
+
+/// The hashes of the landmark models in a folder. Only the file of the scheme in question is read.
+pub fn landmark_hashes(models: Models) -> LandmarkHashes {
+    Arc::new(move |scheme| file_hash::sha256(&models.landmarks(scheme)))
+}
+
+/// A run cannot be started, or not continued with the settings that are given.
+#[derive(Debug, thiserror::Error)]
+pub enum AgreeError {
+    #[error(transparent)]
+    Settings(#[from] RunSettingsError),
+    #[error(transparent)]
+    LandmarkModel(#[from] InferenceError),
+    /// The thread that read the landmark model panicked.
+    #[error(transparent)]
+    Panic(#[from] JoinError),
+}
+
 /// The settings that detect and crop have in common, as a run keeps them. `landmark_model` is the hash of the file.
 pub fn run_settings(detect: &DetectSettings, crop: &CropSettings, landmark_model: ContentHash) -> RunSettings {
     RunSettings {
         search: detect.search,
+        landmarks: detect.landmarks,
         faces: detect.faces,
         min_face: detect.min_face,
         align: crop.align,
@@ -63,6 +95,7 @@ pub fn run_settings(detect: &DetectSettings, crop: &CropSettings, landmark_model
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct GivenSettings {
     pub search: Option<Search>,
+    pub landmarks: Option<LandmarkScheme>,
     pub faces: Option<FacePolicy>,
     pub min_face: Option<u32>,
     pub align: Option<Align>,
@@ -72,10 +105,11 @@ pub struct GivenSettings {
 }
 
 impl GivenSettings {
-    /// What is given, and the rest of `run`. `landmark_model` is the hash of this process's file.
+    /// What is given, and the rest of `run`. `landmark_model` is the hash of this process's file for the scheme.
     pub fn over(&self, run: &RunSettings, landmark_model: ContentHash) -> RunSettings {
         RunSettings {
             search: self.search.unwrap_or(run.search),
+            landmarks: self.landmarks.unwrap_or(run.landmarks),
             faces: self.faces.unwrap_or(run.faces),
             min_face: self.min_face.unwrap_or(run.min_face),
             align: self.align.unwrap_or(run.align),
@@ -84,6 +118,11 @@ impl GivenSettings {
             max_megapixels: self.max_megapixels.unwrap_or(run.max_megapixels),
             landmark_model,
         }
+    }
+
+    /// The scheme of the landmarks: that which is given, else that of the run, if it has settings.
+    pub fn scheme(&self, run: Option<&RunSettings>) -> LandmarkScheme {
+        self.landmarks.or(run.map(|run| run.landmarks)).unwrap_or_default()
     }
 
     /// The settings of a new run.
@@ -96,14 +135,19 @@ impl GivenSettings {
     ///
     /// # Errors
     /// [`RunSettingsError::Differ`]: other settings are given than those of the run.
+    /// [`AgreeError::LandmarkModel`]: the model of the landmarks cannot be read.
     pub async fn agree(
         &self,
         run: &RunName,
-        landmark_model: ContentHash,
+        hashes: &LandmarkHashes,
         objects: Arc<dyn Objects>,
-    ) -> Result<RunSettings, RunSettingsError> {
+    ) -> Result<RunSettings, AgreeError> {
         let stored = StoredRunSettings::new(objects);
-        let settings = match stored.read(run).await? {
+        let known = stored.read(run).await.map_err(RunSettingsError::from)?;
+        let scheme = self.scheme(known.as_ref());
+        let hashes = hashes.clone();
+        let landmark_model = spawn_blocking(move || hashes(scheme)).await??;
+        let settings = match known {
             Some(known) => self.over(&known, landmark_model),
             None => self.of_new_run(landmark_model),
         };
@@ -115,7 +159,7 @@ impl GivenSettings {
 impl From<&RunSettings> for DetectSettings {
     fn from(run: &RunSettings) -> Self {
         let limits = Limits::of_megapixels(run.max_megapixels);
-        Self { search: run.search, faces: run.faces, min_face: run.min_face, limits }
+        Self { search: run.search, landmarks: run.landmarks, faces: run.faces, min_face: run.min_face, limits }
     }
 }
 
@@ -130,15 +174,15 @@ impl From<&RunSettings> for CropSettings {
 pub struct RunShapes {
     stored: StoredRunSettings,
     given: GivenSettings,
-    landmark_model: ContentHash,
+    hashes: LandmarkHashes,
     /// An error: this process cannot work on the run.
     known: Mutex<HashMap<RunName, Result<RunSettings, Cause>>>,
 }
 
 impl RunShapes {
     /// `given` are the settings of this process. They become those of a run that has none.
-    pub fn new(objects: Arc<dyn Objects>, given: GivenSettings, landmark_model: ContentHash) -> Self {
-        Self { stored: StoredRunSettings::new(objects), given, landmark_model, known: Mutex::default() }
+    pub fn new(objects: Arc<dyn Objects>, given: GivenSettings, hashes: LandmarkHashes) -> Self {
+        Self { stored: StoredRunSettings::new(objects), given, hashes, known: Mutex::default() }
     }
 
     /// The settings of a run.
@@ -151,10 +195,18 @@ impl RunShapes {
             Some(known) => known,
             None => {
                 // This lookup is for all photos of the run: it does not belong in the trace of one.
-                let own = self.given.of_new_run(self.landmark_model);
-                let fixed = self.stored.fix(run, &own).with_subscriber(SILENT.clone()).await;
-                let stored = fixed.map_err(|error| store_failed(&error))?;
-                let checked = self.check(run, stored);
+                let stored = self.stored.read(run).with_subscriber(SILENT.clone()).await;
+                let stored = match stored.map_err(|error| store_failed(&error))? {
+                    Some(stored) => stored,
+                    None => {
+                        let own = self.hash(self.given.scheme(None)).await.map(|hash| self.given.of_new_run(hash));
+                        let own =
+                            own.map_err(|detail| Retry::wait(Cause::new(CauseCode::RunSettings, detail), None))?;
+                        let fixed = self.stored.fix(run, &own).with_subscriber(SILENT.clone()).await;
+                        fixed.map_err(|error| store_failed(&error))?
+                    }
+                };
+                let checked = self.check(run, stored).await;
                 self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(run.clone(), checked.clone());
                 checked
             }
@@ -162,14 +214,29 @@ impl RunShapes {
         settings.map_err(|cause| Retry::wait(cause, None))
     }
 
-    fn check(&self, run: &RunName, stored: RunSettings) -> Result<RunSettings, Cause> {
-        let differences = stored.differences(&self.given.over(&stored, self.landmark_model));
-        if let Some(model) = differences.iter().find(|difference| difference.setting == "landmark-model") {
-            let detail = format!("run {run} needs {model}: give this worker the models folder of the run");
+    /// The hash of this process's model for a scheme.
+    async fn hash(&self, scheme: LandmarkScheme) -> Result<ContentHash, String> {
+        let hashes = self.hashes.clone();
+        let hash = spawn_blocking(move || hashes(scheme)).await;
+        hash.map_err(|panic| panic.to_string())?.map_err(|error| error.to_string())
+    }
+
+    async fn check(&self, run: &RunName, stored: RunSettings) -> Result<RunSettings, Cause> {
+        let unfit = |detail: String| {
             tracing::error!(%run, "{detail}");
-            return Err(Cause::new(CauseCode::RunSettings, detail));
+            Cause::new(CauseCode::RunSettings, detail)
+        };
+        let scheme = stored.landmarks;
+        let own =
+            self.hash(scheme).await.map_err(|error| unfit(format!("run {run} has --landmarks {scheme}: {error}")))?;
+        if own != stored.landmark_model {
+            let model = stored.landmark_model;
+            let detail = format!(
+                "run {run} needs landmark-model {model} (now {own}): give this worker the models folder of the run"
+            );
+            return Err(unfit(detail));
         }
-        for difference in differences {
+        for difference in stored.differences(&self.given.over(&stored, own)) {
             tracing::warn!(%run, "the run's setting counts: {difference}");
         }
         Ok(stored)
@@ -182,8 +249,17 @@ mod tests {
     use crate::domain::Align;
     use crate::objects::folder::Folder;
 
-    fn landmarks() -> ContentHash {
-        ContentHash::of(b"landmarks")
+    /// A process whose model of a scheme is that which the scheme's name is the content of.
+    fn hashes() -> LandmarkHashes {
+        Arc::new(|scheme| Ok(hash_of(scheme)))
+    }
+
+    fn hash_of(scheme: LandmarkScheme) -> ContentHash {
+        ContentHash::of(scheme.as_str().as_bytes())
+    }
+
+    fn without_model() -> LandmarkHashes {
+        landmark_hashes(Models::at("/nowhere"))
     }
 
     #[tokio::test]
@@ -191,7 +267,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let objects: Arc<dyn Objects> = Arc::new(Folder::at(scratch.path()));
         let run = RunName::default();
-        let agree = async |given: GivenSettings| given.agree(&run, landmarks(), objects.clone()).await;
+        let agree = async |given: GivenSettings| given.agree(&run, &hashes(), objects.clone()).await;
         let ffhq = GivenSettings { align: Some(Align::Ffhq), min_face: Some(90), ..GivenSettings::default() };
         let first = agree(ffhq).await.unwrap();
         assert_eq!((first.align, first.min_face, first.fill), (Align::Ffhq, 90, Fill::Mirror));
@@ -203,16 +279,42 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_landmarks_of_a_run_are_fixed_with_their_model() {
+        let scratch = tempfile::tempdir().unwrap();
+        let objects: Arc<dyn Objects> = Arc::new(Folder::at(scratch.path()));
+        let run = RunName::default();
+        let permissive = GivenSettings { landmarks: Some(LandmarkScheme::Permissive), ..GivenSettings::default() };
+        let error = permissive.agree(&run, &without_model(), objects.clone()).await.unwrap_err().to_string();
+        assert!(error.contains("face-mesh.onnx"), "{error}");
+        let first = permissive.agree(&run, &hashes(), objects.clone()).await.unwrap();
+        let scheme = LandmarkScheme::Permissive;
+        assert_eq!((first.landmarks, first.landmark_model), (scheme, hash_of(scheme)));
+        assert_eq!(GivenSettings::default().agree(&run, &hashes(), objects.clone()).await.unwrap(), first);
+        let ibug = GivenSettings { landmarks: Some(LandmarkScheme::Ibug), ..GivenSettings::default() };
+        let error = ibug.agree(&run, &hashes(), objects.clone()).await.unwrap_err().to_string();
+        assert!(error.contains("--landmarks permissive (now ibug)"), "{error}");
+
+        // A worker takes the scheme of the run, if it has its model.
+        let worker = RunShapes::new(objects.clone(), ibug, hashes());
+        assert_eq!(DetectSettings::from(&worker.of(&run).await.unwrap()).landmarks, LandmarkScheme::Permissive);
+        let Err(Outcome::Retry(retry)) = RunShapes::new(objects, ibug, without_model()).of(&run).await else {
+            panic!("it works on the run")
+        };
+        assert_eq!((retry.cause.code, retry.costs_attempt), (CauseCode::RunSettings, false));
+        assert!(retry.cause.detail.contains("face-mesh.onnx"), "{}", retry.cause.detail);
+    }
+
+    #[tokio::test]
     async fn a_worker_takes_the_settings_of_the_run() {
         let scratch = tempfile::tempdir().unwrap();
         let objects: Arc<dyn Objects> = Arc::new(Folder::at(scratch.path()));
         let (run, new) = (RunName::default(), "new".parse().unwrap());
         let stored = StoredRunSettings::new(objects.clone());
         let own = GivenSettings { align: Some(Align::Paper), ..GivenSettings::default() };
-        let new_run = own.of_new_run(landmarks());
+        let new_run = own.of_new_run(hash_of(LandmarkScheme::Ibug));
         let ffhq = RunSettings { align: Align::Ffhq, fill: Fill::Ffhq, max_megapixels: 7, ..new_run.clone() };
         stored.agree(&run, &ffhq).await.unwrap();
-        let worker = RunShapes::new(objects.clone(), own, landmarks());
+        let worker = RunShapes::new(objects.clone(), own, hashes());
         for _ in 0..2 {
             assert_eq!(worker.of(&run).await.unwrap(), ffhq);
         }
@@ -222,7 +324,7 @@ mod tests {
         assert_eq!(worker.of(&new).await.unwrap(), new_run);
         assert_eq!(stored.read(&new).await.unwrap(), Some(new_run));
 
-        let other = RunShapes::new(objects, own, ContentHash::of(b"others"));
+        let other = RunShapes::new(objects, own, Arc::new(|_| Ok(ContentHash::of(b"others"))));
         let Err(Outcome::Retry(retry)) = other.of(&run).await else { panic!("it works on the run") };
         assert_eq!((retry.cause.code, retry.costs_attempt), (CauseCode::RunSettings, false));
         assert!(retry.cause.detail.contains("landmark-model"), "{}", retry.cause.detail);

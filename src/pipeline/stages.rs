@@ -8,12 +8,12 @@ use super::detect::{Detect, DetectSettings};
 use super::fetch::Fetch;
 use super::handover::Handover;
 use super::originals::Originals;
-use super::run_shapes::{GivenSettings, RunShapes};
+use super::run_shapes::{GivenSettings, RunShapes, landmark_hashes};
 use super::stage::Stage;
 use super::stored_photos::StoredAccess;
 use crate::classifier::model::{ModelError, ModelFile};
 use crate::domain::StageName;
-use crate::inference::{InferenceError, Models, Runtime, file_hash};
+use crate::inference::{InferenceError, Models, Runtime};
 use crate::memory::MemoryBudget;
 use crate::net::host_limiter::HostLimiter;
 use crate::net::{Fetcher, Rules, SetupError};
@@ -88,9 +88,9 @@ impl Stages {
             ));
         }
         if has(StageName::Detect) || has(StageName::Crop) {
-            let detector = Detector::open(&settings.models, 2 * settings.cores)?;
-            let landmark_model = file_hash::sha256(&settings.models.landmarks())?;
-            let runs = Arc::new(RunShapes::new(objects.clone(), settings.given, landmark_model));
+            let detector = Detector::open(&settings.models, 2 * settings.cores, settings.given.scheme(None))?;
+            let hashes = landmark_hashes(settings.models.clone());
+            let runs = Arc::new(RunShapes::new(objects.clone(), settings.given, hashes));
             let memory = Arc::new(MemoryBudget::new(settings.decode_memory));
             let mut originals = Originals::new(objects.clone()).with_memory(memory);
             if has(StageName::Detect) && has(StageName::Crop) {

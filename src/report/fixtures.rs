@@ -38,6 +38,7 @@ pub fn predicted(id: i64, p_ok: f64) -> Photo {
             score: 1.25,
             landmarks: vec![[1.0, 2.0]; 68],
             faces: 1,
+            landmark_scheme: LandmarkScheme::Ibug,
             search: Search::Guided,
         }),
         crop: Some(Crop {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::{EndedPhoto, Face};
-use crate::domain::{Align, ContentHash, Ending, Fill, Id, Landmarks, Quality, Search, StageName};
+use crate::domain::{Align, ContentHash, Ending, Fill, Id, LandmarkScheme, Landmarks, Quality, Search, StageName};
 use crate::ledger::{Entry, PhotoStatus};
 use crate::objects::ObjectKey;
 
@@ -24,6 +24,8 @@ pub struct FaceRecord {
     pub original_sha256: ContentHash,
     pub crop_sha256: ContentHash,
     pub search: Search,
+    #[serde(default)]
+    pub landmark_scheme: LandmarkScheme,
     pub align: Align,
     #[serde(default)]
     pub fill: Fill,
@@ -80,6 +82,7 @@ impl FaceRecord {
             original_sha256: face.original,
             crop_sha256: face.crop,
             search: face.search,
+            landmark_scheme: face.landmark_scheme,
             align: face.align,
             fill: face.fill,
             angle: face.angle,
@@ -197,7 +200,7 @@ mod tests {
     use crate::report::fixtures;
 
     const FACE_FIELDS: &str = "photo_id, face_id, label_id, label_name, photo_url, source_url, posted_at, file, \
-        original_sha256, crop_sha256, search, align, fill, angle, centre, side, size, landmarks, score, mirrored, \
+        original_sha256, crop_sha256, search, landmark_scheme, align, fill, angle, centre, side, size, landmarks, score, mirrored, \
         mirrored_head, blur, exposure, contrast, saturation, face_blur, jpeg_quality, yaw, pitch, eyes_open, mouth_open, \
         outlier, pixels, p_ok, model, placeholder, damaged";
 
@@ -217,7 +220,7 @@ mod tests {
         let record = FaceRecord::of(&Face::of(&photo).unwrap());
         let line = serde_json::to_string(&record).unwrap();
         assert_eq!(fields(&line), FACE_FIELDS);
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap().as_object().unwrap().len(), 37);
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap().as_object().unwrap().len(), 38);
         assert_eq!(serde_json::from_str::<FaceRecord>(&line).unwrap(), record);
         assert_eq!(record.file, ObjectKey::face(record.crop_sha256, crate::domain::ImageFormat::Png).as_str());
         assert_eq!(record.angle, photo.facts.crop.unwrap().angle, "the angle of the square, not of the face");

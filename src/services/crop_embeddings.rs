@@ -51,7 +51,7 @@ impl CropEmbeddings {
     /// # Errors
     /// A model is missing, or is another file.
     pub fn open(models: &Models, store: FeatureStore, threads: usize) -> Result<Self, EmbeddingError> {
-        let (network, landmarks) = (models.face_recognition(), models.landmarks());
+        let (network, landmarks) = (models.face_recognition(), models.ibug());
         let landmarker = Landmarker::open(&landmarks)?;
         // Said before any crop is read.
         drop(Embedder::open(&network, landmarker.clone())?);

@@ -8,11 +8,10 @@ use tokio_util::sync::CancellationToken;
 use super::workers::{self, Shared};
 use crate::archive::refusals::Refusals;
 use crate::archive::run_folders::{RunFolder, StoredRunFolders};
-use crate::archive::run_settings::{RunSettings, RunSettingsError};
+use crate::archive::run_settings::{RunSettings, StoredRunSettings};
 use crate::dataset::IndexSource;
 use crate::domain::clock::now;
 use crate::domain::{Candidate, CauseCode, RunName, StageName};
-use crate::inference::{InferenceError, file_hash};
 use crate::objects::folder::Folder;
 use crate::objects::observed::Observed;
 use crate::objects::{ObjectError, Objects};
@@ -22,6 +21,7 @@ use crate::pipeline::local::{Countdown, Finish, LocalError, LockedRunDir, RunDir
 use crate::pipeline::pause::Pause;
 use crate::pipeline::producer::{Enqueued, ProducerError};
 use crate::pipeline::refused;
+use crate::pipeline::run_shapes::{AgreeError, landmark_hashes};
 use crate::pipeline::stages::{self, Stages, StagesError};
 use crate::pipeline::worker;
 
@@ -30,9 +30,9 @@ pub enum LocalRunError {
     #[error(transparent)]
     Folder(#[from] LocalError),
     #[error(transparent)]
-    Settings(#[from] RunSettingsError),
+    Settings(#[from] AgreeError),
     #[error(transparent)]
-    Inference(#[from] InferenceError),
+    Objects(#[from] ObjectError),
     #[error(transparent)]
     Stages(#[from] StagesError),
     /// A thread that read a model panicked.
@@ -55,22 +55,24 @@ impl LocalRun {
     ///
     /// # Errors
     /// [`LocalRunError::Settings`]: other settings are given than those of the run.
-    pub async fn open(dir: &RunDir, stage_settings: stages::StageSettings) -> Result<Self, LocalRunError> {
+    pub async fn open(dir: &RunDir, mut stage_settings: stages::StageSettings) -> Result<Self, LocalRunError> {
         if dir.is_locked() {
             return Err(LocalError::Occupied(dir.folder().to_owned()).into());
         }
-        // The models come first: where one is missing, no folder is made.
-        let landmarks = stage_settings.models.landmarks();
-        let landmarks = spawn_blocking(move || file_hash::sha256(&landmarks)).await??;
         let folder = dir.objects();
         let objects: Arc<dyn Objects> = Arc::new(folder.clone());
+        let run = RunName::default();
+        let known = StoredRunSettings::new(objects.clone()).read(&run).await?;
+        stage_settings.given.landmarks = Some(stage_settings.given.scheme(known.as_ref()));
+        // The models come first: where one is missing, no folder is made.
         let observed = Arc::new(Observed::folder(objects.clone()));
         let stages = open_stages(&StageName::ALL, &stage_settings, observed).await?;
-        let (run, mut dir) = (RunName::default(), dir.lock().await?);
+        let mut dir = dir.lock().await?;
         // The folder of the stages knows when it takes no more objects.
         dir.objects = folder;
         // Mixed alignments spoil a training set: an existing run continues only with its own settings.
-        let settings = stage_settings.given.agree(&run, landmarks, objects).await?;
+        let settings =
+            stage_settings.given.agree(&run, &landmark_hashes(stage_settings.models.clone()), objects).await?;
         Ok(Self { run, dir, settings, stages, stage_settings })
     }
 

@@ -116,6 +116,7 @@ impl Measure<'_> {
         let (Some(original), Some(crop)) = (facts.original.clone(), facts.crop.clone()) else {
             return Ok(One::Unreadable("its record has no crop".into()));
         };
+        let scheme = facts.face.as_ref().map(|face| face.landmark_scheme).unwrap_or_default();
         if crop.quality.is_some() && crop.fingerprint.is_some() {
             return Ok(One::Known);
         }
@@ -126,7 +127,7 @@ impl Measure<'_> {
         let file = self.original(&original).await?;
         let has_original = file.is_some();
         let references = LandmarkReferences::new(self.objects.clone());
-        let reference = references.fix(self.run, &pose::reference(crop.align)).await?;
+        let reference = references.fix(self.run, &pose::reference(crop.align, scheme)).await?;
         let work = move || measure(crop, &bytes, file.flatten(), &reference);
         let made = tokio::task::spawn_blocking(work).await.map_err(|panic| MeasureError::Stopped(panic.to_string()))?;
         let crop = match made {
@@ -248,6 +249,7 @@ mod tests {
                 angle: 0.0,
                 score: 1.0,
                 landmarks: landmarks.clone(),
+                landmark_scheme: Default::default(),
                 faces: 1,
                 search: Search::Guided,
             });

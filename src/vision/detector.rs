@@ -7,9 +7,10 @@ use image::RgbImage;
 use super::dlib::{DlibError, Frame, Hog, HogDetection};
 use super::geometry::{self, Grid, Square};
 use super::landmarks::{Grey, LandmarkError, LandmarkModel};
+use super::mesh::Mesh;
 use super::resample::{BorderMode, Rect, reduce, resize, warp};
 use super::yunet::{self, Detection, Yunet};
-use facemill_domain::{CauseCode, Face, FacePolicy, Landmarks, Search};
+use facemill_domain::{CauseCode, Face, FacePolicy, LandmarkScheme, Landmarks, Search};
 use facemill_inference::{InferenceError, Models, Runtime};
 
 #[derive(Debug, thiserror::Error)]
@@ -85,8 +86,11 @@ pub struct Detector {
 
 struct Shared {
     runtime: Runtime,
+    models: Models,
     yunet: Vec<u8>,
-    landmarks: Arc<LandmarkModel>,
+    /// Read for the first photo that needs it.
+    ibug: Mutex<Option<Arc<LandmarkModel>>>,
+    mesh: Mutex<Option<Arc<[u8]>>>,
     idle: Mutex<Vec<Tools>>,
     threads: usize,
 }
@@ -98,24 +102,43 @@ struct Tools {
     hog: Option<Hog>,
     /// Finds faces of 80 to 170 pixels.
     region_hog: Hog,
-    landmarks: Arc<LandmarkModel>,
+    /// None: no photo has needed landmarks yet.
+    predictor: Option<Predictor>,
+}
+
+/// The model of a landmark scheme.
+enum Predictor {
+    Ibug(Arc<LandmarkModel>),
+    Permissive(Mesh),
+}
+
+impl Predictor {
+    fn scheme(&self) -> LandmarkScheme {
+        match self {
+            Self::Ibug(_) => LandmarkScheme::Ibug,
+            Self::Permissive(_) => LandmarkScheme::Permissive,
+        }
+    }
 }
 
 impl Detector {
-    /// Loads the models. Up to `threads` sets of tools are kept between calls.
+    /// Loads the models, of the landmarks that of `scheme`: the other one is loaded for the first photo that needs it. Up
+    /// to `threads` sets of tools are kept between calls.
     ///
     /// # Errors
     /// A model or onnxruntime is missing or invalid.
-    pub fn open(models: &Models, threads: usize) -> Result<Self, OpenError> {
+    pub fn open(models: &Models, threads: usize, scheme: LandmarkScheme) -> Result<Self, OpenError> {
         let runtime = Runtime::load(&models.onnxruntime())?;
         let shared = Shared {
             runtime,
+            models: models.clone(),
             yunet: yunet::dynamic(&facemill_inference::read(&models.yunet())?)?,
-            landmarks: Arc::new(LandmarkModel::open(&models.landmarks())?),
+            ibug: Mutex::default(),
+            mesh: Mutex::default(),
             idle: Mutex::default(),
             threads: threads.max(1),
         };
-        let tools = shared.tools()?;
+        let tools = shared.tools(Some(scheme))?;
         shared.give_back(tools);
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -125,9 +148,16 @@ impl Detector {
     /// # Errors
     /// The photo shows no face, or several although `policy` is [`FacePolicy::One`], or the face is narrower than
     /// `min_face` pixels, or the detector fails.
-    pub fn find(&self, picture: &RgbImage, search: Search, min_face: u32, policy: FacePolicy) -> Result<Face, NoFace> {
+    pub fn find(
+        &self,
+        picture: &RgbImage,
+        search: Search,
+        scheme: LandmarkScheme,
+        min_face: u32,
+        policy: FacePolicy,
+    ) -> Result<Face, NoFace> {
         let _span = tracing::trace_span!("search", facemill.search = ?search).entered();
-        let candidate = self.with_tools(|tools| match search {
+        let candidate = self.with_tools(Some(scheme), |tools| match search {
             Search::Guided => tools.guided(picture, min_face, policy),
             Search::Full => tools.full(picture, policy),
         })?;
@@ -144,6 +174,7 @@ impl Detector {
                 .iter()
                 .map(|point| point.map(|c| geometry::round(f64::from(c), 2) as f32))
                 .collect(),
+            landmark_scheme: scheme,
             faces: candidate.faces,
             search,
         })
@@ -155,15 +186,25 @@ impl Detector {
     /// The crop shows no face or several, or the detector fails.
     pub fn check_crop(&self, crop: &RgbImage) -> Result<(), NoFace> {
         let _span = tracing::trace_span!("check").entered();
-        self.with_tools(|tools| tools.check(crop))
+        self.with_tools(None, |tools| tools.check(crop))
     }
 
-    fn with_tools<T>(&self, work: impl FnOnce(&mut Tools) -> Result<T, NoFace>) -> Result<T, NoFace> {
+    /// `scheme` is that of the landmarks; none if there will be none.
+    fn with_tools<T>(
+        &self,
+        scheme: Option<LandmarkScheme>,
+        work: impl FnOnce(&mut Tools) -> Result<T, NoFace>,
+    ) -> Result<T, NoFace> {
         let idle = self.shared.idle().pop();
         let mut tools = match idle {
             Some(tools) => tools,
-            None => self.shared.tools()?,
+            None => self.shared.tools(scheme)?,
         };
+        if let Some(scheme) = scheme
+            && tools.predictor.as_ref().is_none_or(|predictor| predictor.scheme() != scheme)
+        {
+            tools.predictor = Some(self.shared.predictor(scheme)?);
+        }
         // After a panic the tools are dropped, not reused.
         let result = work(&mut tools);
         self.shared.give_back(tools);
@@ -172,13 +213,27 @@ impl Detector {
 }
 
 impl Shared {
-    fn tools(&self) -> Result<Tools, OpenError> {
+    fn tools(&self, scheme: Option<LandmarkScheme>) -> Result<Tools, OpenError> {
         Ok(Tools {
             yunet: Yunet::new(&self.runtime, &self.yunet)?,
             hog: None,
             region_hog: Hog::new(Some(REGION_LEVELS))?,
-            landmarks: self.landmarks.clone(),
+            predictor: scheme.map(|scheme| self.predictor(scheme)).transpose()?,
         })
+    }
+
+    fn predictor(&self, scheme: LandmarkScheme) -> Result<Predictor, OpenError> {
+        match scheme {
+            LandmarkScheme::Ibug => {
+                let open = || LandmarkModel::open(&self.models.ibug()).map(Arc::new);
+                Ok(Predictor::Ibug(loaded(&self.ibug, open)?))
+            }
+            LandmarkScheme::Permissive => {
+                let read = || facemill_inference::read(&self.models.mesh()).map(Arc::from);
+                let model = loaded(&self.mesh, read)?;
+                Ok(Predictor::Permissive(Mesh::new(&self.runtime, &model)?))
+            }
+        }
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Tools>> {
@@ -190,6 +245,15 @@ impl Shared {
         if idle.len() < self.threads {
             idle.push(tools);
         }
+    }
+}
+
+/// What is loaded once and then kept.
+fn loaded<T: Clone, E>(kept: &Mutex<Option<T>>, load: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*kept {
+        Some(kept) => Ok(kept.clone()),
+        None => load().map(|value| kept.insert(value).clone()),
     }
 }
 
@@ -279,14 +343,14 @@ impl Tools {
         found: &HogDetection,
         mut region: Square,
     ) -> Result<Candidate, NoFace> {
-        let mut candidate = self.with_landmarks(pyramid, found, &region);
+        let mut candidate = self.with_landmarks(pyramid, found, &region)?;
         for _ in 0..2 {
             if geometry::wrap(candidate.angle - region.angle).abs() <= MAX_TILT {
                 break;
             }
             region.angle = candidate.angle;
             let Some(found) = self.detect_near(pyramid, &region, 0.0)? else { break };
-            candidate = self.with_landmarks(pyramid, &found, &region);
+            candidate = self.with_landmarks(pyramid, &found, &region)?;
         }
         Ok(candidate)
     }
@@ -398,24 +462,23 @@ impl Tools {
     }
 
     /// Predicts the landmarks of a face that was found in a region.
-    fn with_landmarks(&self, pyramid: &ImagePyramid<'_>, found: &HogDetection, region: &Square) -> Candidate {
-        const SCALE: f64 = 1.6;
+    fn with_landmarks(
+        &mut self,
+        pyramid: &ImagePyramid<'_>,
+        found: &HogDetection,
+        region: &Square,
+    ) -> Result<Candidate, NoFace> {
         let _span = tracing::trace_span!("landmarks").entered();
         let scale = region.side / f64::from(region_size());
         let centre = region.to_picture(found.frame.centre(), region_size());
-        let width = found.frame.width() * scale;
-        let around = Square { centre, side: SCALE * width, angle: region.angle };
-        let size = (SCALE * LANDMARKED_FACE) as u32;
-        let (margin, end) = ((SCALE - 1.0) / 2.0 * LANDMARKED_FACE, f64::from(size));
-        let frame = Frame { left: margin, top: margin, right: end - margin - 1.0, bottom: end - margin - 1.0 };
-        let pixels = grey(&pyramid.region(&around, size));
-        let frames = FRAME_SHIFTS.map(|shift| frame.moved(shift * LANDMARKED_FACE, 0.0).rounded());
-        let predictions = self.landmarks.find(Grey { pixels: &pixels, width: size }, &frames);
-        let mean =
-            |i: usize, axis: usize| predictions.iter().map(|p| p[i][axis]).sum::<f32>() / predictions.len() as f32;
-        let points: Landmarks = (0..predictions[0].len()).map(|i| [mean(i, 0), mean(i, 1)]).collect();
-        let landmarks = in_picture(&points, &around, size);
-        Candidate { angle: geometry::eye_angle(&landmarks), score: found.score, width, landmarks, faces: 1 }
+        let frame = Square { centre, side: found.frame.width() * scale, angle: region.angle };
+        let landmarks = match &mut self.predictor {
+            Some(Predictor::Ibug(model)) => ibug_landmarks(model, pyramid, &frame),
+            Some(Predictor::Permissive(mesh)) => mesh.landmarks(&frame, |square, size| pyramid.region(square, size))?,
+            None => return Err(NoFace::Failed("no landmark model is loaded".into())),
+        };
+        let angle = geometry::eye_angle(&landmarks);
+        Ok(Candidate { angle, score: found.score, width: frame.side, landmarks, faces: 1 })
     }
 
     /// The published method. The photo is rotated on a black square by -48 to 48 degrees in steps of 12. Of the angles
@@ -442,11 +505,11 @@ impl Tools {
         }
         let rejection = |faces: usize| if faces > 1 { NoFace::Several(faces as u32) } else { NoFace::None(None) };
         let (_, canvas, rotated, face) = best.ok_or_else(|| rejection(most_faces))?;
-        let tilted = self.with_landmarks_on_canvas(&rotated, &face, &canvas);
+        let tilted = self.with_landmarks_on_canvas(picture, &rotated, &face, &canvas)?;
         let (canvas, levelled) = on_canvas(picture, tilted.angle);
         let found = self.full_hog()?.find_rgb(&levelled, 0.0)?;
         let face = chosen_face(&found, policy).ok_or_else(|| rejection(found.len()))?;
-        let candidate = self.with_landmarks_on_canvas(&levelled, &face, &canvas);
+        let candidate = self.with_landmarks_on_canvas(picture, &levelled, &face, &canvas)?;
         Ok(Candidate { faces: found.len() as u32, ..candidate })
     }
 
@@ -456,13 +519,31 @@ impl Tools {
     }
 
     /// Predicts the landmarks of a face that was found on the canvas.
-    fn with_landmarks_on_canvas(&self, rotated: &RgbImage, found: &HogDetection, canvas: &Square) -> Candidate {
+    fn with_landmarks_on_canvas(
+        &mut self,
+        picture: &RgbImage,
+        rotated: &RgbImage,
+        found: &HogDetection,
+        canvas: &Square,
+    ) -> Result<Candidate, NoFace> {
         let _span = tracing::trace_span!("landmarks").entered();
-        let image = Grey { pixels: &grey(rotated), width: rotated.width() };
-        let points = self.landmarks.find(image, &[found.frame]).remove(0);
-        let landmarks = in_picture(&points, canvas, rotated.width());
+        let landmarks = match &mut self.predictor {
+            Some(Predictor::Ibug(model)) => {
+                let image = Grey { pixels: &grey(rotated), width: rotated.width() };
+                in_picture(&model.find(image, &[found.frame]).remove(0), canvas, rotated.width())
+            }
+            Some(Predictor::Permissive(mesh)) => {
+                let centre = canvas.to_picture(found.frame.centre(), rotated.width());
+                let frame = Square { centre, side: found.frame.width(), angle: canvas.angle };
+                {
+                    let pyramid = ImagePyramid::of(picture, COARSE_SIDES[0]);
+                    mesh.landmarks(&frame, |square, size| pyramid.region(square, size))?
+                }
+            }
+            None => return Err(NoFace::Failed("no landmark model is loaded".into())),
+        };
         let (angle, width) = (geometry::eye_angle(&landmarks), found.frame.width());
-        Candidate { angle, score: found.score, width, landmarks, faces: 1 }
+        Ok(Candidate { angle, score: found.score, width, landmarks, faces: 1 })
     }
 
     fn check(&mut self, crop: &RgbImage) -> Result<(), NoFace> {
@@ -473,6 +554,21 @@ impl Tools {
             several => Err(NoFace::Several(several as u32)),
         }
     }
+}
+
+/// dlib's landmarks of a face in `frame`, the frame of its detector, which is rotated with the face.
+fn ibug_landmarks(model: &LandmarkModel, pyramid: &ImagePyramid<'_>, frame: &Square) -> Landmarks {
+    const SCALE: f64 = 1.6;
+    let around = Square { side: SCALE * frame.side, ..*frame };
+    let size = (SCALE * LANDMARKED_FACE) as u32;
+    let (margin, end) = ((SCALE - 1.0) / 2.0 * LANDMARKED_FACE, f64::from(size));
+    let frame = Frame { left: margin, top: margin, right: end - margin - 1.0, bottom: end - margin - 1.0 };
+    let pixels = grey(&pyramid.region(&around, size));
+    let frames = FRAME_SHIFTS.map(|shift| frame.moved(shift * LANDMARKED_FACE, 0.0).rounded());
+    let predictions = model.find(Grey { pixels: &pixels, width: size }, &frames);
+    let mean = |i: usize, axis: usize| predictions.iter().map(|p| p[i][axis]).sum::<f32>() / predictions.len() as f32;
+    let points: Landmarks = (0..predictions[0].len()).map(|i| [mean(i, 0), mean(i, 1)]).collect();
+    in_picture(&points, &around, size)
 }
 
 /// Overlapping squares that cover a photo.

@@ -131,7 +131,7 @@ mod tests {
     fn the_error_names_a_missing_network() {
         let models =
             facemill_inference::Models::find(std::env::var_os(facemill_inference::Models::ENV).map(PathBuf::from));
-        let landmarker = Landmarker::open(&models.landmarks()).unwrap();
+        let landmarker = Landmarker::open(&models.ibug()).unwrap();
         let error = Embedder::open(Path::new("/nowhere/network.dat"), landmarker).err().unwrap().to_string();
         assert!(error.contains("/nowhere/network.dat") && error.contains("make setup"), "{error}");
     }

@@ -328,7 +328,7 @@ mod tests {
     use facemill_inference::Models;
 
     fn model_file() -> PathBuf {
-        Models::find(std::env::var_os(Models::ENV).map(PathBuf::from)).landmarks()
+        Models::find(std::env::var_os(Models::ENV).map(PathBuf::from)).ibug()
     }
 
     fn grey(picture: &RgbImage) -> Vec<u8> {

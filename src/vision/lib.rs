@@ -12,6 +12,7 @@ pub mod geometry;
 pub mod image;
 mod lanczos;
 pub mod landmarks;
+pub mod mesh;
 pub mod pose;
 pub mod preview;
 pub mod quality;

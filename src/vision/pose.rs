@@ -1,7 +1,7 @@
 //! Pose, openings and usualness of a face, from its 68 landmarks.
 
 use super::geometry::{Point, eyes};
-use facemill_domain::{Align, LandmarkReference, Spread};
+use facemill_domain::{Align, LandmarkReference, LandmarkScheme, Spread};
 
 /// Proxies of the pose and openings of a face. They do not depend on its size, place and rotation.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -70,21 +70,28 @@ pub fn extents(landmarks: &[[f32; 2]], size: u32) -> [f64; 4] {
     [outermost(0, -1.0), outermost(1, -1.0), outermost(0, 1.0), outermost(1, 1.0)]
 }
 
-/// What is usual of landmarks, in crops of an alignment.
+/// What is usual of landmarks of a scheme, in crops of an alignment.
 ///
-/// The extents are means and standard deviations of 211 portraits of politicians in public photographs, found by the
+/// The extents are means and standard deviations of 211 or 212 portraits of politicians in public photographs, found by the
 /// guided search; left and right are pooled, because a face may look either way. The angle is a convention: people tilt
 /// their heads on purpose, so that 30 degrees count as two deviations.
-pub fn reference(align: Align) -> LandmarkReference {
-    let [side, top, bottom] = match align {
-        Align::Paper => [[0.289, 0.0426], [0.111, 0.0148], [0.451, 0.028]],
-        Align::Ffhq => [[0.289, 0.0432], [0.112, 0.0154], [0.451, 0.028]],
-        Align::Seed => [[0.289, 0.0423], [0.06, 0.014], [0.502, 0.0298]],
+pub fn reference(align: Align, scheme: LandmarkScheme) -> LandmarkReference {
+    let [side, top, bottom] = match (scheme, align) {
+        (LandmarkScheme::Ibug, Align::Paper) => [[0.289, 0.0426], [0.111, 0.0148], [0.451, 0.028]],
+        (LandmarkScheme::Ibug, Align::Ffhq) => [[0.289, 0.0432], [0.112, 0.0154], [0.451, 0.028]],
+        (LandmarkScheme::Ibug, Align::Seed) => [[0.289, 0.0423], [0.06, 0.014], [0.502, 0.0298]],
+        (LandmarkScheme::Permissive, Align::Paper) => [[0.279, 0.0406], [0.112, 0.0097], [0.42, 0.0206]],
+        (LandmarkScheme::Permissive, Align::Ffhq) => [[0.279, 0.0409], [0.114, 0.0106], [0.42, 0.0207]],
+        (LandmarkScheme::Permissive, Align::Seed) => [[0.279, 0.0396], [0.063, 0.0086], [0.47, 0.0226]],
+    };
+    let (source, faces) = match scheme {
+        LandmarkScheme::Ibug => (format!("portraits, {align}"), 211),
+        LandmarkScheme::Permissive => (format!("portraits, {align}, {scheme} landmarks"), 212),
     };
     let spread = |[mean, deviation]: [f64; 2]| Spread { mean, deviation };
     LandmarkReference {
-        source: format!("portraits, {align}"),
-        faces: 211,
+        source,
+        faces,
         left: spread(side),
         top: spread(top),
         right: spread(side),
@@ -150,7 +157,7 @@ mod tests {
     fn landmarks_in_one_point_have_finite_numbers() {
         let Pose { yaw, pitch, eyes_open, mouth_open } = measure(&[[5.0; 2]; 68]);
         assert_eq!([yaw, pitch, eyes_open, mouth_open], [0.0; 4]);
-        assert!(outlier(&[[5.0; 2]; 68], 0, 0.0, &reference(Align::Paper)).is_finite());
+        assert!(outlier(&[[5.0; 2]; 68], 0, 0.0, &reference(Align::Paper, LandmarkScheme::Ibug)).is_finite());
     }
 
     #[test]
@@ -174,10 +181,12 @@ mod tests {
 
     #[test]
     fn the_references_of_the_program_fit_a_usual_face() {
-        for align in Align::ALL {
-            let reference = reference(align);
+        for (align, scheme) in
+            Align::ALL.into_iter().flat_map(|align| LandmarkScheme::ALL.map(|scheme| (align, scheme)))
+        {
+            let reference = reference(align, scheme);
             let spreads = [reference.left, reference.top, reference.right, reference.bottom, reference.angle];
-            assert!(spreads.iter().all(|spread| spread.deviation > 0.0), "{align}");
+            assert!(spreads.iter().all(|spread| spread.deviation > 0.0), "{align}, {scheme}");
         }
     }
 }

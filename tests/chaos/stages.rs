@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use facemill::domain::{
-    Align, Candidate, Cause, CauseCode, ContentHash, Crop, Face, Id, ImageFormat, Original, Photo, Prediction, Search,
-    StageName,
+    Align, Candidate, Cause, CauseCode, ContentHash, Crop, Face, Id, ImageFormat, LandmarkScheme, Original, Photo,
+    Prediction, Search, StageName,
 };
 use facemill::objects::{ObjectError, ObjectKey, Objects};
 use facemill::pipeline::stage::{Outcome, Retry, Stage};
@@ -186,6 +186,7 @@ fn face(original: &[u8]) -> Face {
         score: 1.5,
         landmarks: (0..68).map(|index| [at(2 * index), at(2 * index + 1)]).collect(),
         faces: 1,
+        landmark_scheme: LandmarkScheme::Ibug,
         search: Search::Guided,
     }
 }

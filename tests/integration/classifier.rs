@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use facemill::archive::predictions::Predictions;
 use facemill::classifier::model::{Input, MIRRORS, Model, ModelFile, meta};
-use facemill::domain::{Align, Candidate, ContentHash, Crop, FacePolicy, ImageFormat, Photo, RunName, Search};
+use facemill::domain::{
+    Align, Candidate, ContentHash, Crop, FacePolicy, ImageFormat, LandmarkScheme, Photo, RunName, Search,
+};
 use facemill::inference::onnx::ModelProto;
 use facemill::inference::{Models, Runtime};
 use facemill::objects::{ObjectKey, Objects};
@@ -64,11 +66,13 @@ fn portraits() -> Vec<PathBuf> {
 #[test]
 fn a_second_face_is_ng_and_a_whole_head_ok() {
     let mut model = committed();
-    let detector = Detector::open(&models(), 1).unwrap();
+    let detector = Detector::open(&models(), 1, LandmarkScheme::Ibug).unwrap();
     let (mut photos, mut whole_ok, mut cut_ok) = (0, 0, 0);
     for file in portraits().iter().take(4) {
         let Ok(photo) = decode(&std::fs::read(file).unwrap(), Limits::default()) else { continue };
-        let Ok(face) = detector.find(&photo, Search::Guided, 1, FacePolicy::One) else { continue };
+        let Ok(face) = detector.find(&photo, Search::Guided, LandmarkScheme::Ibug, 1, FacePolicy::One) else {
+            continue;
+        };
         let square = align::square(&face.landmarks, Align::Paper);
         // Cut at the brows: the mirror shows eyes and nose upside down.
         let top = face.landmarks.iter().map(|point| point[1]).fold(f32::INFINITY, f32::min) as u32;

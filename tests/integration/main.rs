@@ -13,6 +13,7 @@ mod export;
 mod fetch;
 mod ffhq;
 mod identities;
+mod landmarks;
 mod layers;
 mod own_classifier;
 mod pictures;

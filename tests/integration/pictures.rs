@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use facemill::domain::{
-    Candidate, CauseCode, ContentHash, FacePolicy, Facts, ImageFormat, Original, Photo, RunName, Search,
+    Candidate, CauseCode, ContentHash, FacePolicy, Facts, ImageFormat, LandmarkScheme, Original, Photo, RunName, Search,
 };
 use facemill::inference::Models;
 use facemill::memory::MemoryBudget;
@@ -24,7 +24,7 @@ use support::reference;
 
 fn detector() -> Detector {
     let models = Models::find(std::env::var_os(Models::ENV).map(Into::into));
-    Detector::open(&models, 2).expect("the models (`make setup` fetches them)")
+    Detector::open(&models, 2, LandmarkScheme::Ibug).expect("the models (`make setup` fetches them)")
 }
 
 /// A portrait, and the frame of its face: left, top, right, bottom.
@@ -37,7 +37,7 @@ impl Portrait {
     fn of(detector: &Detector) -> Self {
         let bytes = std::fs::read(reference::package_photos().join("obama.jpg")).expect("`make setup` fetches it");
         let pixels = decode(&bytes, Limits::default()).unwrap();
-        let face = detector.find(&pixels, Search::Guided, 80, FacePolicy::One).expect("one face");
+        let face = detector.find(&pixels, Search::Guided, LandmarkScheme::Ibug, 80, FacePolicy::One).expect("one face");
         let axis = |i: usize| face.landmarks.iter().map(move |point| f64::from(point[i]));
         let (least, most) = (|i| axis(i).fold(f64::MAX, f64::min), |i| axis(i).fold(f64::MIN, f64::max));
         Self { face: [least(0), least(1), most(0), most(1)], pixels }
@@ -71,7 +71,7 @@ fn small_faces_are_found_in_large_photos() {
             let corner = [(f64::from(width) * x) as u32, (f64::from(height) * y) as u32];
             let covered = imageops::crop_imm(&photo, corner[0], corner[1], small.width(), small.height()).to_image();
             imageops::replace(&mut photo, &small, corner[0].into(), corner[1].into());
-            let found = detector.find(&photo, Search::Guided, 80, FacePolicy::One);
+            let found = detector.find(&photo, Search::Guided, LandmarkScheme::Ibug, 80, FacePolicy::One);
             let face = found.unwrap_or_else(|error| panic!("{size} pixels in {width} x {height}: {error}"));
             let nose = face.landmarks[30].map(f64::from);
             for i in 0..2 {
@@ -87,12 +87,12 @@ fn small_faces_are_found_in_large_photos() {
 fn the_cause_tells_what_was_not_searched_for() {
     let detector = detector();
     let photo = wall(9000, 5500);
-    let error = detector.find(&photo, Search::Guided, 20, FacePolicy::One).unwrap_err();
+    let error = detector.find(&photo, Search::Guided, LandmarkScheme::Ibug, 20, FacePolicy::One).unwrap_err();
     let NoFace::None(Some(smallest)) = error else { panic!("{error:?}") };
     assert!((21..=60).contains(&smallest), "{smallest}");
     assert_eq!(error.code(), Some(CauseCode::NoFace));
     assert!(error.to_string().contains(&format!("no face of {smallest} pixels or more; it is too large")), "{error}");
-    let error = detector.find(&photo, Search::Guided, 80, FacePolicy::One).unwrap_err();
+    let error = detector.find(&photo, Search::Guided, LandmarkScheme::Ibug, 80, FacePolicy::One).unwrap_err();
     assert_eq!(error.to_string(), "the photo shows no face");
 }
 
@@ -109,7 +109,7 @@ fn a_half_face_at_the_edge_does_not_decide() {
         let middle = ((other_frame[0] + other_frame[2]) / 2.0) as u32;
         let half = imageops::crop_imm(&other, middle, 0, (other.width() - middle).min(650), other.height()).to_image();
         imageops::replace(&mut photo, &half, 0, 0);
-        let face = detector.find(&photo, Search::Guided, 80, FacePolicy::One);
+        let face = detector.find(&photo, Search::Guided, LandmarkScheme::Ibug, 80, FacePolicy::One);
         let face = face.unwrap_or_else(|error| panic!("half a face of {size} pixels: {error}"));
         assert_eq!(face.faces, 1);
         let nose = f64::from(face.landmarks[30][0]) - 700.0;

@@ -66,6 +66,7 @@ pub fn with_face(id: i64, p_ok: f64) -> Photo {
         score: 1.0,
         landmarks: landmarks.clone(),
         faces: 1,
+        landmark_scheme: LandmarkScheme::Ibug,
         search: Search::Guided,
     });
     photo.facts.crop = Some(Crop {

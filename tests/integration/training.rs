@@ -7,7 +7,8 @@ use facemill::archive::crop_groups::CropGroup;
 use facemill::archive::duplicates::StoredDuplicates;
 use facemill::broker::embedded::Embedded;
 use facemill::domain::{
-    Align, ContentHash, Crop, Ending, Face, ImageFormat, Message, Original, Photo, Position, RunName, Search, StageName,
+    Align, ContentHash, Crop, Ending, Face, ImageFormat, LandmarkScheme, Message, Original, Photo, Position, RunName,
+    Search, StageName,
 };
 use facemill::ledger::Ledger;
 use facemill::ledger::sqlite::Sqlite;
@@ -45,6 +46,7 @@ pub fn photo(person: u64, shot: usize) -> (Photo, Vec<u8>) {
         score: 1.0,
         landmarks: vec![[1.0, 2.0]; 68],
         faces: 1,
+        landmark_scheme: LandmarkScheme::Ibug,
         search: Search::Guided,
     });
     facts.crop = Some(Crop {

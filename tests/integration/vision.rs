@@ -6,7 +6,8 @@ use std::thread;
 
 use facemill::archive::landmark_references::LandmarkReferences;
 use facemill::domain::{
-    Align, Candidate, CauseCode, ContentHash, FacePolicy, Facts, ImageFormat, Original, Photo, RunName, Search,
+    Align, Candidate, CauseCode, ContentHash, FacePolicy, Facts, ImageFormat, LandmarkScheme, Original, Photo, RunName,
+    Search,
 };
 use facemill::inference::Models;
 use facemill::objects::{ObjectKey, Objects};
@@ -28,7 +29,7 @@ use support::reference;
 
 fn detector() -> Detector {
     let models = Models::find(std::env::var_os(Models::ENV).map(Into::into));
-    Detector::open(&models, cores()).expect("the models (`make setup` fetches them)")
+    Detector::open(&models, cores(), LandmarkScheme::Ibug).expect("the models (`make setup` fetches them)")
 }
 
 fn cores() -> usize {
@@ -56,7 +57,7 @@ fn guided_search_finds_the_faces_of_the_original_scripts() {
     let detector = detector();
     let samples = reference::samples(&data);
     let squares: Vec<Option<Square>> = parallel_map(&samples, |sample| {
-        let face = detector.find(&picture(sample), Search::Guided, 1, FacePolicy::One).ok()?;
+        let face = detector.find(&picture(sample), Search::Guided, LandmarkScheme::Ibug, 1, FacePolicy::One).ok()?;
         Some(align::square(&face.landmarks, Align::Paper))
     });
     let with = |kind: Kind| samples.iter().zip(&squares).filter(move |(sample, _)| sample.kind == kind);
@@ -93,7 +94,9 @@ fn full_search_agrees_with_the_original_scripts() {
     let samples: Vec<Sample> = reference::samples(&data).into_iter().step_by(17).collect();
     let results: Vec<(&str, Option<Square>)> = parallel_map(&samples, |sample| {
         let picture = picture(sample);
-        let Ok(face) = detector.find(&picture, Search::Full, 1, FacePolicy::One) else { return ("no_face", None) };
+        let Ok(face) = detector.find(&picture, Search::Full, LandmarkScheme::Ibug, 1, FacePolicy::One) else {
+            return ("no_face", None);
+        };
         let square = align::square(&face.landmarks, Align::Seed);
         if align::leaves_canvas(&square, face.width, face.height) {
             return ("out_of_frame", Some(square));
@@ -124,7 +127,7 @@ fn dlibs_detector_is_read_once_however_many_threads_search() {
             scope.spawn(|| detector.check_crop(&picture).unwrap_err());
         }
     });
-    let found = detector.find(&RgbImage::new(90, 90), Search::Full, 1, FacePolicy::One);
+    let found = detector.find(&RgbImage::new(90, 90), Search::Full, LandmarkScheme::Ibug, 1, FacePolicy::One);
     assert_eq!(found.unwrap_err().code(), Some(CauseCode::NoFace));
     assert_eq!(Hog::times_loaded(), 1);
 }
@@ -143,7 +146,9 @@ fn portraits() -> Vec<RgbImage> {
 #[test]
 fn rotating_a_portrait_rotates_the_angle() {
     let (detector, portraits) = (detector(), portraits());
-    let find = |picture: &RgbImage, search| detector.find(picture, search, 1, FacePolicy::One).expect("one face");
+    let find = |picture: &RgbImage, search| {
+        detector.find(picture, search, LandmarkScheme::Ibug, 1, FacePolicy::One).expect("one face")
+    };
     for portrait in &portraits {
         let original = find(portrait, Search::Guided);
         for rotation in [-45.0, -20.0, 20.0, 45.0] {
@@ -173,12 +178,12 @@ fn images_without_a_face_have_no_face() {
         decode(&bytes, Limits::default()).unwrap_or_else(|error| panic!("{name}: {error}"))
     }));
     for picture in &pictures {
-        let found = detector.find(picture, Search::Guided, 1, FacePolicy::One);
+        let found = detector.find(picture, Search::Guided, LandmarkScheme::Ibug, 1, FacePolicy::One);
         assert_eq!(found.unwrap_err().code(), Some(CauseCode::NoFace), "{:?}", picture.dimensions());
     }
-    let long = detector.find(&RgbImage::new(1_000_000, 1), Search::Full, 1, FacePolicy::One);
+    let long = detector.find(&RgbImage::new(1_000_000, 1), Search::Full, LandmarkScheme::Ibug, 1, FacePolicy::One);
     assert_eq!(long.unwrap_err().code(), Some(CauseCode::TooLarge), "its canvas would take terabytes");
-    let found = detector.find(&pictures[2], Search::Full, 1, FacePolicy::One);
+    let found = detector.find(&pictures[2], Search::Full, LandmarkScheme::Ibug, 1, FacePolicy::One);
     assert_eq!(found.unwrap_err().code(), Some(CauseCode::NoFace));
 }
 
@@ -251,7 +256,11 @@ async fn a_photo_becomes_a_crop_with_reproducible_bytes() {
     assert!(quality.yaw.abs() < 0.8 && (0.2..1.0).contains(&quality.pitch), "{quality:?}");
     assert!(quality.contrast > 0.01 && quality.face_blur > 0.0 && quality.outlier > 0.0, "{quality:?}");
     let reference = LandmarkReferences::new(objects.clone()).read(&photo.run).await.unwrap();
-    assert_eq!(reference, Some(pose::reference(Align::Paper)), "the first crop of the run fixes it");
+    assert_eq!(
+        reference,
+        Some(pose::reference(Align::Paper, LandmarkScheme::Ibug)),
+        "the first crop of the run fixes it"
+    );
 
     // On other threads and without the cache, the bytes are the same.
     let uncached = Arc::new(Crop::new(Originals::new(objects.clone()), detector.clone(), CropSettings::default()));
@@ -354,11 +363,11 @@ fn several_faces_are_rejected_unless_the_policy_is_largest() {
     let mut pair = RgbImage::new(width + smaller.width(), height);
     image::imageops::replace(&mut pair, &smaller, 0, 0);
     image::imageops::replace(&mut pair, &portrait, i64::from(smaller.width()), 0);
-    let several = detector.find(&pair, Search::Guided, 1, FacePolicy::One).unwrap_err();
+    let several = detector.find(&pair, Search::Guided, LandmarkScheme::Ibug, 1, FacePolicy::One).unwrap_err();
     assert_eq!(several.code(), Some(CauseCode::SeveralFaces));
     // The published method may find both faces at no angle. It must return neither of them.
-    assert!(detector.find(&pair, Search::Full, 1, FacePolicy::One).is_err());
-    let largest = detector.find(&pair, Search::Guided, 1, FacePolicy::Largest).unwrap();
+    assert!(detector.find(&pair, Search::Full, LandmarkScheme::Ibug, 1, FacePolicy::One).is_err());
+    let largest = detector.find(&pair, Search::Guided, LandmarkScheme::Ibug, 1, FacePolicy::Largest).unwrap();
     assert!(largest.faces >= 2);
     assert!(largest.landmarks[30][0] > smaller.width() as f32, "the one on the right");
 }

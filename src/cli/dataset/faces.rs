@@ -133,6 +133,7 @@ fn json(face: &Face, index: &Index) -> Result<serde_json::Value, IndexError> {
         "posted_at": face.posted_at,
         "file": ObjectKey::face(face.crop, face.format).as_str(),
         "size": face.size,
+        "landmark_scheme": face.landmark_scheme,
         "align": face.align,
         "fill": face.fill,
         "angle": face.angle,

@@ -10,7 +10,8 @@ use serde::Serialize;
 use crate::cli::dataset::train::progress_bar;
 use crate::cli::failure::Failure;
 use crate::cli::output::{counted, print_note, print_text};
-use crate::domain::{FacePolicy, ImageFormat, Search};
+use crate::cli::settings::names;
+use crate::domain::{FacePolicy, ImageFormat, LandmarkScheme, Search};
 use crate::inference::Models;
 use crate::training::labels::{self, LabelledCrop};
 use crate::training::random::Random;
@@ -38,6 +39,9 @@ pub struct Args {
     /// Folder with the models
     #[arg(long, env = Models::ENV, value_name = "DIR")]
     models: Option<PathBuf>,
+    /// The model of the landmarks that place the crops
+    #[arg(long, env = "FACEMILL_LANDMARKS", value_parser = names::landmarks(), default_value_t)]
+    landmarks: LandmarkScheme,
 }
 
 /// One line of a label file: the label and the values that decided it.
@@ -56,7 +60,7 @@ struct Line<'a> {
 
 pub fn run(args: Args) -> Result<(), Failure> {
     let models = Models::find(args.models.clone());
-    let detector = Detector::open(&models, 1).map_err(Failure::broken)?;
+    let detector = Detector::open(&models, 1, args.landmarks).map_err(Failure::broken)?;
     let mut photos = Vec::new();
     list(&args.photos, &mut photos).map_err(|error| unusable(&args.photos, error))?;
     photos.sort();
@@ -97,7 +101,8 @@ fn portrait(args: &Args, photo: &Path, detector: &Detector) -> Result<Portrait, 
     let mut mask = args.masks.join(photo.strip_prefix(&args.photos).unwrap_or(photo)).into_os_string();
     mask.push(".png");
     let mask = image::open(&mask).map_err(|error| format!("its mask {}: {error}", mask.display()))?.into_luma8();
-    let face = detector.find(&picture, Search::Guided, 1, FacePolicy::One).map_err(|none| none.to_string())?;
+    let face =
+        detector.find(&picture, Search::Guided, args.landmarks, 1, FacePolicy::One).map_err(|none| none.to_string())?;
     Portrait::new(picture, &mask, face.landmarks).map_err(|error| error.to_string())
 }
 

@@ -10,8 +10,10 @@ use crate::classifier::model::Model;
 use crate::cli::failure::Failure;
 use crate::cli::output::{print_json, print_text};
 use crate::cli::settings::flags::ModelArgs;
+use crate::cli::settings::names;
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::cli::settings::servers::ServerArgs;
+use crate::domain::LandmarkScheme;
 use crate::inference::Models;
 use crate::inference::Runtime;
 use crate::ledger::Ledger;
@@ -26,6 +28,9 @@ pub struct Args {
     place: RunTargetArgs,
     #[command(flatten)]
     models: ModelArgs,
+    /// The landmarks whose model is checked
+    #[arg(long, env = "FACEMILL_LANDMARKS", value_parser = names::landmarks(), default_value_t, help_heading = "Faces")]
+    landmarks: LandmarkScheme,
 }
 
 /// One line of the checklist.
@@ -48,7 +53,8 @@ impl Check {
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let models = args.models.find();
-    let mut checks = vec![onnxruntime(&models), detector(&models), classifier(&models), pg_restore(), trust()];
+    let mut checks =
+        vec![onnxruntime(&models), detector(&models, args.landmarks), classifier(&models), pg_restore(), trust()];
     checks.extend(crate::cli::process::block_on(async {
         match args.place.folder() {
             Some(home) => Ok(folder(&home).await),
@@ -81,9 +87,9 @@ fn onnxruntime(models: &Models) -> Check {
     Check::of("onnxruntime", Runtime::load(&library).map(|_| library.display().to_string()))
 }
 
-fn detector(models: &Models) -> Check {
-    let found = |_| format!("landmarks, YuNet and HOG from {}", models.folder().display());
-    Check::of("detector", Detector::open(models, 1).map(found))
+fn detector(models: &Models, scheme: LandmarkScheme) -> Check {
+    let found = |_| format!("{scheme} landmarks, YuNet and HOG from {}", models.folder().display());
+    Check::of("detector", Detector::open(models, 1, scheme).map(found))
 }
 
 fn classifier(models: &Models) -> Check {

@@ -15,9 +15,9 @@ use crate::cli::settings::reading::ReadingArgs;
 use crate::cli::settings::servers::ServerArgs;
 use crate::cli::settings::source_arg::SourceArg;
 use crate::domain::RunName;
-use crate::inference::file_hash;
 use crate::pipeline::producer::Enqueued;
 use crate::pipeline::refused;
+use crate::pipeline::run_shapes::landmark_hashes;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -67,11 +67,8 @@ pub fn run(Args { collection: args, limit, copy, faces, models }: Args) -> Resul
     let enqueued = crate::cli::process::block_on(async {
         // This precedes the dump, which may take long to read.
         servers.check().await.map_err(Failure::broken)?;
-        let landmarks = models.find().landmarks();
-        let landmarks = tokio::task::spawn_blocking(move || file_hash::sha256(&landmarks)).await;
-        let landmarks = landmarks.map_err(Failure::broken)?.map_err(Failure::broken)?;
         let objects = Arc::new(servers.objects.clone());
-        faces.given().agree(&args.run, landmarks, objects).await.map_err(Failure::broken)?;
+        faces.given().agree(&args.run, &landmark_hashes(models.find()), objects).await.map_err(Failure::broken)?;
         args.source.check_for_installation(&servers.objects)?;
         let mut candidates = args.source.candidates(|| Ok(servers.objects.clone()), options, &bars).await?;
         candidates.truncate(limit.unwrap_or(usize::MAX));

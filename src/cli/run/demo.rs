@@ -39,7 +39,7 @@ pub fn run(mut args: Args) -> Result<ExitCode, Failure> {
         stages.attempts = stages.waits.attempts();
     }
     let mut settings = args.process.settings()?;
-    if let Some(missing) = settings.models.missing() {
+    if let Some(missing) = settings.models.missing(settings.given.scheme(None)) {
         return Err(Failure::broken(format!("there is no {}: `make setup` fetches the models", missing.display())));
     }
     let (bars, _telemetry) = run::begin(&args.process)?;

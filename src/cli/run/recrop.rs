@@ -15,12 +15,11 @@ use crate::cli::progress::Bars;
 use crate::cli::settings::flags::{self, ModelArgs, NewFaceArgs};
 use crate::cli::settings::run_target::RunTargetArgs;
 use crate::domain::RunName;
-use crate::inference::file_hash;
 use crate::net::Rules;
 use crate::objects::Objects;
 use crate::pipeline::local::{Finish, RunDir};
 use crate::pipeline::originals::DECODE_MEMORY;
-use crate::pipeline::run_shapes::GivenSettings;
+use crate::pipeline::run_shapes::{GivenSettings, landmark_hashes};
 use crate::pipeline::stages::StageSettings;
 use crate::pipeline::stored_photos::StoredAccess;
 use crate::services::kept_originals::KeptOriginals;
@@ -139,13 +138,11 @@ async fn in_installation(args: &Args, bars: &Bars) -> Result<ExitCode, Failure> 
         return Err(Failure::usage(format!("--as {run} is the first run: name another one")));
     }
     let from_settings = first_settings(&first).await?;
-    let landmarks = args.models.find().landmarks();
-    let landmarks = tokio::task::spawn_blocking(move || file_hash::sha256(&landmarks)).await;
-    let landmarks = landmarks.map_err(Failure::broken)?.map_err(Failure::broken)?;
     let servers = args.place.servers.clients()?;
     let objects: Arc<dyn Objects> = Arc::new(servers.objects.clone());
     let given = new_settings(args, &from_settings, &run, objects.clone()).await?;
-    let to_settings = given.agree(&run, landmarks, objects.clone()).await.map_err(Failure::broken)?;
+    let to_settings =
+        given.agree(&run, &landmark_hashes(args.models.find()), objects.clone()).await.map_err(Failure::broken)?;
     let records = Records::new(objects.clone());
     let recrop = Recrop {
         originals: KeptOriginals::Shared(objects.clone()),

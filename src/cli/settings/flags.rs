@@ -10,7 +10,7 @@ use crate::archive::run_settings::RunSettings;
 use crate::cli::failure::Failure;
 use crate::cli::settings::host_entry::{HostEntry, MAX_PER_HOST, MAX_SPACING};
 use crate::cli::settings::names;
-use crate::domain::{Align, FacePolicy, Fill, ImageFormat, Search};
+use crate::domain::{Align, FacePolicy, Fill, ImageFormat, LandmarkScheme, Search};
 use crate::inference::Models;
 use crate::net::Rules;
 use crate::net::host_rules::HostTable;
@@ -27,6 +27,9 @@ pub struct FaceArgs {
     /// How the face is searched for: guided is fast, full is the published method [default: guided]
     #[arg(long, env = "FACEMILL_SEARCH", value_parser = names::search(), help_heading = "Faces")]
     search: Option<Search>,
+    /// The model of the landmarks: ibug may not be used commercially; do not mix models in one dataset [default: ibug]
+    #[arg(long, env = "FACEMILL_LANDMARKS", value_parser = names::landmarks(), help_heading = "Faces")]
+    landmarks: Option<LandmarkScheme>,
     /// What happens to a photo with several faces: it is rejected, or its largest face is taken [default: one]
     #[arg(long, env = "FACEMILL_FACES", value_parser = names::face_policy(), help_heading = "Faces")]
     faces: Option<FacePolicy>,
@@ -54,6 +57,9 @@ pub struct NewFaceArgs {
     /// How the face is searched for [default: as in the first run]
     #[arg(long, value_parser = names::search())]
     search: Option<Search>,
+    /// The model of the landmarks [default: as in the first run]
+    #[arg(long, value_parser = names::landmarks())]
+    landmarks: Option<LandmarkScheme>,
     /// What happens to a photo with several faces [default: as in the first run]
     #[arg(long, value_parser = names::face_policy())]
     faces: Option<FacePolicy>,
@@ -83,6 +89,7 @@ impl NewFaceArgs {
         }
         Ok(GivenSettings {
             search: self.search.or(Some(base.search)),
+            landmarks: self.landmarks.or(Some(base.landmarks)),
             faces: self.faces.or(Some(base.faces)),
             min_face: self.min_face.or(Some(base.min_face)),
             align: self.align.or(Some(base.align)),
@@ -211,6 +218,7 @@ impl FaceArgs {
     pub fn given(&self) -> GivenSettings {
         GivenSettings {
             search: self.search,
+            landmarks: self.landmarks,
             faces: self.faces,
             min_face: self.min_face,
             align: self.align,

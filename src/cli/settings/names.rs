@@ -5,12 +5,19 @@ use std::str::FromStr;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
-use crate::domain::{Align, FacePolicy, Fill, Search};
+use crate::domain::{Align, FacePolicy, Fill, LandmarkScheme, Search};
 
 pub fn search() -> impl TypedValueParser<Value = Search> {
     parser([
         (Search::Guided.as_str(), "YuNet once, then dlib on an upright region of interest"),
         (Search::Full.as_str(), "The published method: dlib on nine rotations of the whole photo"),
+    ])
+}
+
+pub fn landmarks() -> impl TypedValueParser<Value = LandmarkScheme> {
+    parser([
+        (LandmarkScheme::Ibug.as_str(), "dlib's model, trained on iBUG 300-W: no commercial use"),
+        (LandmarkScheme::Permissive.as_str(), "MediaPipe's face mesh, under Apache-2.0"),
     ])
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Card, TERMS};
+use super::Card;
 use crate::dataset::balance::{Balance, BalanceShare, CapEffect, Grouping};
 
 impl Card {
@@ -12,14 +12,14 @@ impl Card {
         if with_tags {
             text.push_str("---\ntask_categories:\n- image-classification\ntags:\n- faces\n---\n\n");
         }
-        let Self { title, summary, facts, balance, .. } = self;
+        let Self { title, summary, terms, facts, balance, .. } = self;
         let _ = write!(text, "# {title}\n\n{summary}\n\n| | |\n| --- | --- |\n");
         for (name, value) in facts {
             let _ = writeln!(text, "| {name} | {} |", escaped(value));
         }
         balance.groupings.iter().for_each(|grouping| shares(&mut text, grouping, balance));
         caps(&mut text, balance);
-        let _ = write!(text, "\n## Terms\n\n{TERMS}\n");
+        let _ = write!(text, "\n## Terms\n\n{terms}\n");
         text
     }
 }

@@ -11,7 +11,7 @@ use super::settings::{ExportSettings, Origin};
 use crate::dataset::balance::{Balance, BalanceCounter, BalanceShare, BalancedFace, Grouping};
 use crate::dataset::quality_histogram::QualityHistogram;
 use crate::dataset::selection::Selection;
-use crate::domain::RunName;
+use crate::domain::{LandmarkScheme, RunName};
 use crate::vision::rescale::Light;
 
 pub use page::THUMBNAIL;
@@ -21,14 +21,19 @@ pub use sheets::{Sheet, SheetFace};
 /// Labels, hosts and sources that are named.
 const NAMED: usize = 20;
 const TERMS: &str = "The photos belong to their authors, and the people in them have rights of their own. The manifest \
-                     names the source of each. The landmarks come from a model that was trained on iBUG 300-W, whose \
-                     licence excludes commercial use.";
+                     names the source of each.";
+const IBUG_TERMS: &str =
+    "The landmarks come from a model that was trained on iBUG 300-W, whose licence excludes commercial use.";
+const PERMISSIVE_TERMS: &str = "The landmarks come from MediaPipe's face mesh (Apache-2.0).";
+const MIXED_TERMS: &str = "Some of the landmarks come from a model that was trained on iBUG 300-W, whose licence excludes \
+                           commercial use, the others from MediaPipe's face mesh (Apache-2.0).";
 
 /// Counts the faces of a dataset for its card.
 pub struct CardCounter {
     balance: BalanceCounter,
     verdicts: BTreeMap<&'static str, u64>,
     alignments: BTreeMap<&'static str, u64>,
+    landmarks: BTreeMap<&'static str, u64>,
     histograms: Vec<QualityHistogram>,
     sheets: SheetPicker,
 }
@@ -40,6 +45,7 @@ impl CardCounter {
             balance: BalanceCounter::default(),
             verdicts: BTreeMap::new(),
             alignments: BTreeMap::new(),
+            landmarks: BTreeMap::new(),
             histograms: QualityHistogram::none(),
             sheets: SheetPicker::new(faces),
         }
@@ -50,6 +56,7 @@ impl CardCounter {
         let verdict = face.verdict.as_ref().map_or("not judged", |verdict| verdict.judgement.as_str());
         *self.verdicts.entry(verdict).or_default() += 1;
         *self.alignments.entry(face.align.as_str()).or_default() += 1;
+        *self.landmarks.entry(face.landmark_scheme.as_str()).or_default() += 1;
         // A version has no identities: they are numbered anew by each search.
         self.balance.add(BalancedFace::of(face, &face.host()).without_identity(), true);
         self.histograms.iter_mut().for_each(|histogram| histogram.add(face));
@@ -58,7 +65,11 @@ impl CardCounter {
 
     pub fn finish(self, run: &RunName, settings: &ExportSettings, selection: &Selection) -> Card {
         let mut balance = self.balance.finish(false, NAMED);
-        balance.groupings.splice(0..0, [grouping("verdict", self.verdicts), grouping("alignment", self.alignments)]);
+        let terms = terms(&self.landmarks);
+        let [verdicts, alignments, landmarks] =
+            [("verdict", self.verdicts), ("alignment", self.alignments), ("landmarks", self.landmarks)]
+                .map(|(by, counts)| grouping(by, counts));
+        balance.groupings.splice(0..0, [verdicts, alignments, landmarks]);
         let mut histograms = self.histograms;
         histograms.retain(|histogram| histogram.faces() > 0);
         let (faces, size) = (selection.faces.len(), settings.size);
@@ -69,6 +80,7 @@ impl CardCounter {
                 if faces == 1 { "face" } else { "faces" },
                 env!("CARGO_PKG_VERSION")
             ),
+            terms,
             facts: facts(settings, selection),
             balance,
             histograms,
@@ -81,10 +93,22 @@ impl CardCounter {
 pub struct Card {
     title: String,
     summary: String,
+    terms: String,
     facts: Vec<(String, String)>,
     balance: Balance,
     histograms: Vec<QualityHistogram>,
     pub sheets: Vec<Sheet>,
+}
+
+/// What the sources of the photos and the landmark models demand. `landmarks`: faces by scheme.
+fn terms(landmarks: &BTreeMap<&'static str, u64>) -> String {
+    let has = |scheme: LandmarkScheme| landmarks.contains_key(scheme.as_str());
+    match (has(LandmarkScheme::Ibug), has(LandmarkScheme::Permissive)) {
+        (true, true) => format!("{TERMS} {MIXED_TERMS}"),
+        (true, false) => format!("{TERMS} {IBUG_TERMS}"),
+        (false, true) => format!("{TERMS} {PERMISSIVE_TERMS}"),
+        (false, false) => TERMS.to_owned(),
+    }
 }
 
 fn grouping(by: &'static str, counts: BTreeMap<&'static str, u64>) -> Grouping {

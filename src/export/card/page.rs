@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{Card, Sheet, SheetFace, TERMS};
+use super::{Card, Sheet, SheetFace};
 use crate::domain::ContentHash;
 use crate::web::html::{self, EscapedHtml, PageHead};
 
@@ -23,7 +23,7 @@ impl Card {
     }
 
     fn write_page(&self, file: &mut dyn Write, thumbnails: &HashMap<ContentHash, Vec<u8>>) -> io::Result<()> {
-        let Self { title, summary, facts, balance, histograms, sheets } = self;
+        let Self { title, summary, terms, facts, balance, histograms, sheets } = self;
         let title = EscapedHtml(title);
         let (head, summary) =
             (PageHead { title: &title, images: "data:", script: None, style: "" }, EscapedHtml(summary));
@@ -44,7 +44,8 @@ impl Card {
         html::balance(file, balance)?;
         writeln!(
             file,
-            "<section aria-labelledby=\"terms\">\n<h2 id=\"terms\">Terms</h2>\n<p>{TERMS}</p>\n</section>\n</main>\n</body>\n</html>"
+            "<section aria-labelledby=\"terms\">\n<h2 id=\"terms\">Terms</h2>\n<p>{}</p>\n</section>\n</main>\n</body>\n</html>",
+            EscapedHtml(terms)
         )
     }
 }

@@ -27,8 +27,8 @@ impl PictureMarks {
     /// Cuts the face out of the picture as the run does.
     pub fn of(file: &[u8], models: &Models, detect: DetectSettings, crop: CropSettings) -> Result<Self, PictureError> {
         let picture = image::decode(file, Limits::default())?;
-        let detector = Detector::open(models, 1)?;
-        let face = detector.find(&picture, detect.search, detect.min_face, detect.faces).ok();
+        let detector = Detector::open(models, 1, detect.landmarks)?;
+        let face = detector.find(&picture, detect.search, detect.landmarks, detect.min_face, detect.faces).ok();
         let fingerprint = face.map(|face| {
             let square = align::square(&face.landmarks, crop.align);
             let size = align::native_size(&square);

@@ -1,8 +1,8 @@
 //! Synthetic faces, each determined by its number.
 
 use facemill::domain::{
-    Align, Candidate, ContentHash, Crop, Decoding, Face, Facts, Fill, Fingerprint, ImageFormat, Original, Photo,
-    Prediction, Quality, RunName, Search,
+    Align, Candidate, ContentHash, Crop, Decoding, Face, Facts, Fill, Fingerprint, ImageFormat, LandmarkScheme,
+    Original, Photo, Prediction, Quality, RunName, Search,
 };
 
 /// Pseudo-random numbers (SplitMix64, Steele et al. 2014).
@@ -72,6 +72,7 @@ pub fn photo(id: u64) -> Photo {
             angle: random.share() * 90.0 - 45.0,
             score: random.share() * 3.0,
             landmarks: vec![[1.0, 2.0]; 68],
+            landmark_scheme: if id.is_multiple_of(7) { LandmarkScheme::Permissive } else { LandmarkScheme::Ibug },
             faces: 1 + random.below(3) as u32,
             search: if random.below(10) == 0 { Search::Full } else { Search::Guided },
         }),
