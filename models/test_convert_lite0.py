@@ -86,7 +86,7 @@ class ReadTest(unittest.TestCase):
 class ConvertTest(unittest.TestCase):
     def test_the_same_weights_give_the_same_bytes(self):
         model = convert_lite0.convert(torch_file(network()))
-        expected = "5ff5948071db4f72b6be95447fdfba172c437ea7834f9987f3bdf13ea216e7a9"
+        expected = "8a532cbcc9eb8470b85a94350df38dc19fce45e0d917d470e8d2f5f37f27aabb"
         self.assertEqual(hashlib.sha256(model).hexdigest(), expected)
 
     def test_another_network_is_an_error(self):

@@ -535,10 +535,8 @@ impl Tools {
             Some(Predictor::Permissive(mesh)) => {
                 let centre = canvas.to_picture(found.frame.centre(), rotated.width());
                 let frame = Square { centre, side: found.frame.width(), angle: canvas.angle };
-                {
-                    let pyramid = ImagePyramid::of(picture, COARSE_SIDES[0]);
-                    mesh.landmarks(&frame, |square, size| pyramid.region(square, size))?
-                }
+                let pyramid = ImagePyramid::of(picture, COARSE_SIDES[0]);
+                mesh.landmarks(&frame, |square, size| pyramid.region(square, size))?
             }
             None => return Err(NoFace::Failed("no landmark model is loaded".into())),
         };
