@@ -193,9 +193,9 @@ def inside_namespaces(arguments):
 
 def main(arguments):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    copies = "number of copies of each demonstration photo in the dump"
+    copies = "number of copies of each demonstration photo in the dump; from 10 on, faces are placeholders"
     metrics = "run one worker per stage without disturbances, and store the metrics in this folder"
-    parser.add_argument("--copies", type=int, default=6, help=copies)
+    parser.add_argument("--copies", type=int, default=9, help=copies)
     parser.add_argument("--measure", type=Path, help=metrics)
     parser.add_argument("--workers", default="", help="with --measure: workers per stage, as in detect=2,crop=2")
     parser.add_argument("--keep", type=Path, help="copy the logs to this folder")
