@@ -24,7 +24,8 @@ fn run(scratch: &Path, out: &str, more: &[&str]) -> Output {
     let table = scratch.join("photos.csv");
     std::fs::write(&table, format!("photo_id,photo_url\n{}", rows.collect::<String>())).unwrap();
     let (out, resolve) = (scratch.join(out), format!("closed.test={closed}"));
-    let hosts = ["--resolve", &resolve, "--attempts", "2", "--waits", "0.05"];
+    // The resolver of the machine may lose some of so many questions, and asks again after seconds.
+    let hosts = ["--resolve", &resolve, "--attempts", "2", "--waits", "0.05", "--timeout", "60"];
     facemill(&[&["run", path(&table), "--out", path(&out)], &hosts[..], more].concat())
 }
 
