@@ -22,7 +22,6 @@ import pickle
 import struct
 import sys
 from array import array
-from pathlib import Path
 
 import onnx_writer
 from onnx_writer import FLOAT, UINT8, ConvertError, initializer, node, value_info
@@ -239,18 +238,5 @@ def convert(data):
     return Graph(read_torch(data)).model()
 
 
-def main(arguments):
-    if len(arguments) != 2:
-        print(f"usage: {Path(__file__).name} WEIGHTS.pth MODEL.onnx", file=sys.stderr)
-        return 2
-    source, target = map(Path, arguments)
-    try:
-        target.write_bytes(convert(source.read_bytes()))
-    except (ConvertError, OSError) as error:
-        print(f"error: {source}: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(onnx_writer.main(convert, "WEIGHTS.pth MODEL.onnx", sys.argv))

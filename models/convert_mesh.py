@@ -20,7 +20,6 @@ Standard library only. Exit codes: 0 converted, 1 the input is not such a networ
 import struct
 import sys
 from array import array
-from pathlib import Path
 
 import onnx_writer
 from onnx_writer import FLOAT, UINT8, ConvertError, initializer, integers, node, value_info
@@ -314,18 +313,5 @@ def convert(data):
     return Graph(data).model()
 
 
-def main(arguments):
-    if len(arguments) != 2:
-        print(f"usage: {Path(__file__).name} MODEL.tflite MODEL.onnx", file=sys.stderr)
-        return 2
-    source, target = map(Path, arguments)
-    try:
-        target.write_bytes(convert(source.read_bytes()))
-    except (ConvertError, OSError) as error:
-        print(f"error: {source}: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(onnx_writer.main(convert, "MODEL.tflite MODEL.onnx", sys.argv))

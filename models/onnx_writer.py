@@ -7,6 +7,7 @@ same bytes.
 import struct
 import sys
 from array import array
+from pathlib import Path
 
 OPSET = 13
 # IR version 8 belongs to opsets 13 to 18.
@@ -76,3 +77,18 @@ def model(name, nodes, weights, inputs, outputs):
     fields += [block(11, item) for item in inputs] + [block(12, item) for item in outputs]
     operators = block(1, "") + integer(2, OPSET)
     return integer(1, IR_VERSION) + block(2, "facemill") + block(7, b"".join(fields)) + block(8, operators)
+
+
+def main(convert, files, arguments):
+    """The command of a converter. `files`: what its usage calls them. Returns the exit code."""
+    program, *arguments = arguments
+    if len(arguments) != 2:
+        print(f"usage: {Path(program).name} {files}", file=sys.stderr)
+        return 2
+    source, target = map(Path, arguments)
+    try:
+        target.write_bytes(convert(source.read_bytes()))
+    except (ConvertError, OSError) as error:
+        print(f"error: {source}: {error}", file=sys.stderr)
+        return 1
+    return 0
