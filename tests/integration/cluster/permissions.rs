@@ -188,7 +188,8 @@ fn doctor_checks_each_server_whatever_is_wrong_with_the_others() {
     installation.set("FACEMILL_S3_ENDPOINT", "127.0.0.1:8333");
     let url = installation.get("FACEMILL_REDIS_URL");
     installation.set("FACEMILL_REDIS_URL", format!("{url}99"));
-    installation.set("FACEMILL_AMQP_URL", "amqp://nobody.invalid/");
+    // Too long for DNS, so that no name server is contacted.
+    installation.set("FACEMILL_AMQP_URL", format!("amqp://{}.test/", "x".repeat(70)));
     let [rabbitmq, redis, s3] = checks(&installation);
     assert!(!s3.0 && s3.1.contains("write http://host:port"), "{s3:?}");
     assert!(!redis.0 && redis.1.contains("there is no such database"), "{redis:?}");
