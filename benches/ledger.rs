@@ -3,6 +3,7 @@
 //! Prints the memory of a finished photo and of its entry in the feed, the CPU time of a move in server and client, and
 //! the time of counts, pages and reads of the feed. Starts a private server.
 
+use support::servers::cpu;
 use support::servers::redis as server;
 use support::synthetic;
 
@@ -28,9 +29,9 @@ async fn measure(photos: u64) {
     let empty = figure(&server, "memory", "used_memory").await;
 
     let started = Instant::now();
-    let (own, theirs) = (own_cpu(), server_cpu(&server).await);
+    let (own, theirs) = (cpu::own_seconds(), server_cpu(&server).await);
     let moves = synthetic::live(&ledger, &run, 0..photos).await as f64;
-    let (own, theirs) = (own_cpu() - own, server_cpu(&server).await - theirs);
+    let (own, theirs) = (cpu::own_seconds() - own, server_cpu(&server).await - theirs);
     let each = (figure(&server, "memory", "used_memory").await - empty) / photos as f64;
     println!("{photos} photos, {moves} moves in {:.0} s", started.elapsed().as_secs_f64());
     let feed = Keys::of(ledger.client().prefix(), &run).endings();
@@ -107,12 +108,4 @@ async fn figure(server: &RedisServer, section: &str, name: &str) -> f64 {
 /// Seconds.
 async fn server_cpu(server: &RedisServer) -> f64 {
     figure(server, "cpu", "used_cpu_user").await + figure(server, "cpu", "used_cpu_sys").await
-}
-
-/// Seconds of this process, from the kernel's ticks of 10 ms.
-fn own_cpu() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |index: usize| fields[index].parse::<f64>().expect("ticks");
-    (ticks(11) + ticks(12)) / 100.0
 }

@@ -14,6 +14,13 @@ pub fn seconds_of_tree(pid: u32) -> f64 {
     seconds
 }
 
+/// User and system time of this process, without its children, in seconds.
+pub fn own_seconds() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/stat").expect("Linux");
+    let stat = Stat::of(&text).expect("the kernel's fields");
+    [Stat::USER, Stat::SYSTEM].iter().map(|field| stat.seconds(*field).expect("ticks")).sum()
+}
+
 struct Book {
     pid: u32,
     parent: u32,
