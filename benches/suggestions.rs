@@ -1,5 +1,5 @@
-//! Whether the suggested order saves verdicts, whether wrong verdicts are found, and whether P(OK), the slider of the
-//! page *Border* and the stop rule say what is true: simulated on labelled crops.
+//! Whether the suggested order saves verdicts, whether wrong verdicts are found, and whether P(OK), the threshold, the
+//! slider of the page *Border* and the stop rule say what is true: simulated on labelled crops.
 //!
 //! `FACEMILL_BENCH_CROPS=CROPS cargo bench --bench suggestions`, where CROPS is a folder of `facemill synthetic`
 //! (models/synthetic/README.md) or another one with `labels.jsonl`. The person of the simulation judges as the labels
@@ -18,8 +18,10 @@ use facemill::dataset::ok_left::{GOAL, OkLeft};
 use facemill::inference::Models;
 use facemill::services::training::Trainer;
 use facemill::training::example::{Example, Side, TrainingSet};
+use facemill::training::importance;
 use facemill::training::labels;
 use facemill::training::learner::{LearnSettings, Learned, learn};
+use facemill::training::measure::{Scored, best_threshold};
 use facemill::training::random::Random;
 use facemill::training::suggestion::{Directions, typical_first, uncertain_first};
 use facemill::training::suspicion::suspicious;
@@ -35,6 +37,8 @@ const FIRST: usize = 50;
 /// After so many verdicts in the suggested order, a person judges best first, and trains again after each hundred.
 const TAUGHT: usize = 200;
 const BETWEEN_TRAININGS: usize = 100;
+/// The precision that the threshold is chosen for.
+const PRECISION: f64 = 0.9;
 const CALIBRATION_BINS: usize = 10;
 /// Random pictures behind the precision at the slider, and sessions of each seed for each number.
 const RANDOM_PICTURES: [usize; 3] = [50, 100, 300];
@@ -100,6 +104,13 @@ enum Order {
     Best,
 }
 
+/// What was learnt from verdicts.
+struct Taught {
+    head: Learned,
+    /// For a precision of [`PRECISION`].
+    threshold: f64,
+}
+
 /// A simulated person who judges crops in an order.
 struct Session<'a> {
     set: &'a TrainingSet,
@@ -121,18 +132,28 @@ impl<'a> Session<'a> {
         Self { set, pool, directions, random, said, judged: vec![false; pool.len()], log: Vec::new() }
     }
 
-    fn learned(&self) -> Option<Learned> {
-        let judged = (0..self.pool.len()).filter(|&i| self.judged[i]);
-        let verdicts = TrainingSet::new(judged.map(|i| {
-            let example = Example { ok: self.said[i], ..self.set.examples()[self.pool[i]].clone() };
+    /// Learns from the verdicts. `in_use`: the head that has chosen crops, if one has.
+    fn learned(&self, in_use: Option<&Taught>) -> Option<Taught> {
+        let judged: Vec<usize> = (0..self.pool.len()).filter(|&i| self.judged[i]).collect();
+        let importance = in_use.map_or(vec![1.0; judged.len()], |head| {
+            let all: Vec<f32> = self.pool.iter().map(|&crop| p_ok(self.set, crop, head) as f32).collect();
+            importance::weights(&all, &judged.iter().map(|&i| Some(all[i])).collect::<Vec<_>>())
+        });
+        let verdicts = TrainingSet::new(judged.iter().zip(importance).map(|(&i, importance)| {
+            let example = Example { ok: self.said[i], importance, ..self.set.examples()[self.pool[i]].clone() };
             (example, self.set.features(self.pool[i]).to_vec())
         }));
         let places: Vec<usize> = (0..verdicts.examples().len()).collect();
-        learn(&verdicts, &places, LearnSettings { seed: 1, threads: 1 }, &|_, _| {}).ok()
+        let head = learn(&verdicts, &places, LearnSettings { seed: 1, threads: 1 }, &|_, _| {}).ok()?;
+        let examples = || head.out_of_sample.iter().zip(verdicts.examples());
+        let scored: Vec<Scored> = examples().map(|(&p_ok, Example { ok, .. })| Scored { p_ok, ok: *ok }).collect();
+        let weights: Vec<f64> = examples().map(|(_, example)| example.importance).collect();
+        let threshold = best_threshold(&scored, &weights, PRECISION).unwrap_or(0.5);
+        Some(Taught { head, threshold })
     }
 
     /// Judges crops until so many are judged.
-    fn judge_to(&mut self, count: usize, order: Order, head: Option<&Learned>) {
+    fn judge_to(&mut self, count: usize, order: Order, head: Option<&Taught>) {
         let mut random: Vec<usize> = (0..self.pool.len()).collect();
         self.random.shuffle(&mut random);
         let p_ok = |i: usize| head.map_or(0.5, |head| p_ok(self.set, self.pool[i], head));
@@ -167,12 +188,12 @@ impl<'a> Session<'a> {
     }
 }
 
-fn p_ok(set: &TrainingSet, crop: usize, head: &Learned) -> f64 {
-    head.p_ok(set.features(crop), &set.examples()[crop].mirrors)
+fn p_ok(set: &TrainingSet, crop: usize, head: &Taught) -> f64 {
+    head.head.p_ok(set.features(crop), &set.examples()[crop].mirrors)
 }
 
 /// The area under the curve of precision over recall on the test side.
-fn average_precision(set: &TrainingSet, test: &[usize], head: &Learned) -> f64 {
+fn average_precision(set: &TrainingSet, test: &[usize], head: &Taught) -> f64 {
     let mut scored: Vec<(f64, bool)> = test.iter().map(|&i| (p_ok(set, i, head), set.examples()[i].ok)).collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0));
     let (mut ok, mut sum) = (0.0, 0.0);
@@ -198,7 +219,7 @@ fn orders(set: &TrainingSet, seeds: u64, noise: f64) {
             let mut head = None;
             let step = |&step: &usize| {
                 session.judge_to(step, order, head.as_ref());
-                head = session.learned();
+                head = session.learned(head.as_ref().filter(|_| order != Order::Random));
                 // Without OK or without NG verdicts there is nothing to learn: the share of OK is the area of a guess.
                 let guess = test.iter().filter(|&&i| set.examples()[i].ok).count() as f64 / test.len() as f64;
                 head.as_ref().map_or(guess, |head| average_precision(set, &test, head))
@@ -258,7 +279,7 @@ fn saved_verdicts(set: &TrainingSet, seeds: u64, noise: f64) {
             let judged = session.log.len();
             let order = if judged < TAUGHT { Order::Suggested } else { Order::Best };
             session.judge_to(judged + BETWEEN_TRAININGS, order, head.as_ref());
-            head = session.learned();
+            head = session.learned(head.as_ref());
             if session.log.len() > TAUGHT && head.as_ref().is_some_and(|head| is_complete(&session, head)) {
                 at_stop = Some(session.log.len());
             }
@@ -278,7 +299,7 @@ fn saved_verdicts(set: &TrainingSet, seeds: u64, noise: f64) {
 }
 
 /// The stop rule, as the page and `facemill suggest` have it.
-fn is_complete(session: &Session, head: &Learned) -> bool {
+fn is_complete(session: &Session, head: &Taught) -> bool {
     let p_ok = |i: usize| Some(p_ok(session.set, session.pool[i], head) as f32);
     let (random, judged): (Vec<_>, Vec<_>) = session.log.iter().partition(|(_, is_random)| *is_random);
     let random: Vec<_> = random.iter().map(|&&(i, _)| (p_ok(i), session.said[i])).collect();
@@ -294,13 +315,13 @@ fn probabilities(set: &TrainingSet, seeds: u64, noise: f64) {
     let directions = directions(set, &pool);
     let most = STEPS[STEPS.len() - 1];
     for (order, count) in [(Order::Random, most), (Order::Suggested, most), (Order::Random, pool.len())] {
-        let found: Vec<[f64; 5]> = in_parallel(seeds, &|seed| {
+        let found: Vec<[f64; 7]> = in_parallel(seeds, &|seed| {
             let mut session = Session::new(set, &pool, &directions, 3000 + seed, noise);
             let mut head = None;
             for judged in (0..count).step_by(BETWEEN_TRAININGS) {
                 session.judge_to((judged + BETWEEN_TRAININGS).min(count), order, head.as_ref());
                 if order == Order::Suggested || judged + BETWEEN_TRAININGS >= count {
-                    head = session.learned();
+                    head = session.learned(head.as_ref().filter(|_| order != Order::Random));
                 }
             }
             let head = head.expect("enough verdicts");
@@ -310,11 +331,19 @@ fn probabilities(set: &TrainingSet, seeds: u64, noise: f64) {
                 test.iter().map(|&i| (p_ok(set, i, &head), set.examples()[i].ok ^ (random.unit() < noise))).collect();
             let drawn: Vec<(f64, bool)> = said.iter().map(|&(p_ok, _)| (p_ok, random.unit() < p_ok)).collect();
             let covered = RANDOM_PICTURES.map(|pictures| coverage(&said, pictures, random));
-            [calibration_error(&said), calibration_error(&drawn), covered[0], covered[1], covered[2]]
+            let predicted = || test.iter().filter(|&&i| p_ok(set, i, &head) >= head.threshold);
+            let [right, all] =
+                [predicted().filter(|&&i| set.examples()[i].ok).count(), predicted().count()].map(|n| n as f64);
+            let [precision, recall] =
+                [right / all, right / test.iter().filter(|&&i| set.examples()[i].ok).count() as f64];
+            let errors = [calibration_error(&said), calibration_error(&drawn)];
+            [errors[0], errors[1], covered[0], covered[1], covered[2], precision, recall]
         });
         let cell = |at: usize| shown(&found.iter().map(|of_seed| of_seed[at]).collect::<Vec<_>>());
         println!("{order:?}, {count} verdicts: calibration error{}", cell(0));
         println!("  as large for verdicts that are drawn from P(OK):{}", cell(1));
+        println!("  precision in truth at the threshold for {PRECISION}:{}", cell(5));
+        println!("  recall there:{}", cell(6));
         for (at, pictures) in RANDOM_PICTURES.iter().enumerate() {
             println!("  the interval at the slider, of {pictures} random pictures, has the precision:{}", cell(2 + at));
         }

@@ -102,6 +102,11 @@ fn estimate(random: &[(POk, bool)], unjudged: &[POk], judged: &[POk]) -> Option<
 }
 
 impl Index {
+    /// P(OK) of each face of the run, in no order that means anything; not a number where there is none.
+    pub fn p_ok_of_all(&self) -> Vec<f32> {
+        self.columns.present().iter().map(|row| self.columns.number(Number::POk, row)).collect()
+    }
+
     /// How many OK faces are left, from the verdicts and predictions in the index. Random pictures that are not judged
     /// now, that are pending, or that were judged in bulk since are left out.
     pub fn ok_left(&self) -> Result<OkLeft, IndexError> {

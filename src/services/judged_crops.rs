@@ -16,6 +16,7 @@ use crate::dataset::selection::label_of;
 use crate::dataset::{Direction, Face, Index, IndexError, Query, QueryError, Sort};
 use crate::domain::{ContentHash, Id, ImageFormat, Judgement, NgReason, RunName, Selection, View};
 use crate::training::example::{Example, Side};
+use crate::training::importance;
 use crate::training::labels::MAX_CROPS;
 use crate::vision::geometry::Square;
 use crate::vision::quality;
@@ -119,7 +120,7 @@ pub fn judged_crops(index: &Index) -> Result<Judged, JudgedError> {
             }
         }
         let judged = JudgedCrop {
-            example: Example { crop: face.crop, group, duplicates, ok, mirrors: mirrors(&face) },
+            example: Example { crop: face.crop, group, duplicates, ok, mirrors: mirrors(&face), importance: 1.0 },
             format: face.format,
             photo_id: face.photo_id.clone(),
             label: label_of(&face).to_owned(),
@@ -142,7 +143,19 @@ pub fn judged_crops(index: &Index) -> Result<Judged, JudgedError> {
     let mut crops: Vec<JudgedCrop> = by_crop.into_values().flatten().collect();
     left_out.too_many = crops.len().saturating_sub(MAX_CROPS) as u64;
     crops.truncate(MAX_CROPS);
+    weigh(&mut crops, index);
     Ok(Judged { run: Some(index.run().clone()), crops, left_out })
+}
+
+/// Gives the crops their importance, if P(OK) has chosen some of them for the person.
+fn weigh(crops: &mut [JudgedCrop], index: &Index) {
+    let by_p_ok = [Selection::Uncertain, Selection::BestFirst, Selection::Suggested];
+    if !crops.iter().any(|judged| by_p_ok.contains(&judged.selection)) {
+        return;
+    }
+    let p_ok: Vec<Option<f32>> = crops.iter().map(|judged| judged.p_ok.map(|p_ok| p_ok as f32)).collect();
+    let weights = importance::weights(&index.p_ok_of_all(), &p_ok);
+    crops.iter_mut().zip(weights).for_each(|(judged, weight)| judged.example.importance = weight);
 }
 
 /// Whether one of the near-duplicates of a face belongs to the test part, judged or not: a later verdict changes nothing.

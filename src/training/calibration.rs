@@ -30,55 +30,56 @@ impl Platt {
     /// The most slips: who is wrong more often cannot be told from crops that are hard to judge.
     const MOST_SLIPS: f64 = 0.1;
 
-    /// Maximises the likelihood of slope, offset and slips by expectation maximisation.
-    pub fn fit(scores: &[f64], ok: &[bool]) -> Self {
+    /// Maximises the likelihood of slope, offset and slips by expectation maximisation. `weights`: how much each score
+    /// counts, 1 in the mean.
+    pub fn fit(scores: &[f64], ok: &[bool], weights: &[f64]) -> Self {
         const ROUNDS: usize = 30;
         /// So many verdicts without a slip are taken for granted.
         const WITHOUT_SLIPS: f64 = 30.0;
         const AT_FIRST: f64 = 0.02;
         let share = |ok: &bool| f64::from(u8::from(*ok));
         let mut meant: Vec<f64> = ok.iter().map(share).collect();
-        let (mut slope, mut offset) = Self::fit_sigmoid(scores, &meant, (1.0, 0.0));
+        let (mut slope, mut offset) = Self::fit_sigmoid(scores, &meant, weights, (1.0, 0.0));
         let mut slips = AT_FIRST;
         for _ in 0..ROUNDS {
             let mut slipped = 0.0;
-            for ((meant, score), ok) in meant.iter_mut().zip(scores).zip(ok) {
+            for (((meant, score), ok), weight) in meant.iter_mut().zip(scores).zip(ok).zip(weights) {
                 let p = sigmoid(slope * score + offset);
                 let right = if *ok { p } else { 1.0 - p };
                 let slip = slips * (1.0 - right) / (slips * (1.0 - right) + (1.0 - slips) * right);
                 *meant = if *ok { 1.0 - slip } else { slip };
-                slipped += slip;
+                slipped += weight * slip;
             }
             slips = (slipped / (ok.len() as f64 + WITHOUT_SLIPS)).min(Self::MOST_SLIPS);
-            (slope, offset) = Self::fit_sigmoid(scores, &meant, (slope, offset));
+            (slope, offset) = Self::fit_sigmoid(scores, &meant, weights, (slope, offset));
         }
         Self { slope, offset, slips }
     }
 
     /// Slope and offset of the sigmoid that minimises the log loss against the smoothed targets of Platt, by Newton's
     /// method. `ok`: the probability that each crop is OK. `start`: slope and offset to begin with.
-    fn fit_sigmoid(scores: &[f64], ok: &[f64], start: (f64, f64)) -> (f64, f64) {
+    fn fit_sigmoid(scores: &[f64], ok: &[f64], weights: &[f64], start: (f64, f64)) -> (f64, f64) {
         const STEPS: usize = 100;
         const MIN_SLOPE: f64 = 1e-3;
-        let positive = ok.iter().sum::<f64>();
-        let negative = ok.len() as f64 - positive;
+        let positive = ok.iter().zip(weights).map(|(ok, weight)| ok * weight).sum::<f64>();
+        let negative = weights.iter().sum::<f64>() - positive;
         let (least, most) = (1.0 / (negative + 2.0), (positive + 1.0) / (positive + 2.0));
         let target = |ok: &f64| least + (most - least) * ok;
         let loss = |slope: f64, offset: f64| -> f64 {
-            let one = |(score, ok): (&f64, &f64)| {
+            let one = |((score, ok), weight): ((&f64, &f64), &f64)| {
                 let z = slope * score + offset;
                 // log(1 + e^z) - target z, without overflow.
-                z.max(0.0) + (-z.abs()).exp().ln_1p() - target(ok) * z
+                weight * (z.max(0.0) + (-z.abs()).exp().ln_1p() - target(ok) * z)
             };
-            scores.iter().zip(ok).map(one).sum()
+            scores.iter().zip(ok).zip(weights).map(one).sum()
         };
         let (mut slope, mut offset) = start;
         let mut best = loss(slope, offset);
         for _ in 0..STEPS {
             let (mut gradient, mut hessian) = ([0.0; 2], [1e-9, 0.0, 1e-9]);
-            for (score, ok) in scores.iter().zip(ok) {
+            for ((score, ok), weight) in scores.iter().zip(ok).zip(weights) {
                 let p = sigmoid(slope * score + offset);
-                let (error, curvature) = (p - target(ok), p * (1.0 - p));
+                let (error, curvature) = (weight * (p - target(ok)), weight * p * (1.0 - p));
                 gradient[0] += error * score;
                 gradient[1] += error;
                 hessian[0] += curvature * score * score;
@@ -131,13 +132,14 @@ pub enum Calibration {
 }
 
 impl Calibration {
-    /// Fits the calibration to scores of crops that the head was not trained on.
-    pub fn fit(scores: &[f64], ok: &[bool]) -> Self {
-        let platt = Platt::fit(scores, ok);
+    /// Fits the calibration to scores of crops that the head was not trained on. `weights`: how much each counts, 1 in the
+    /// mean.
+    pub fn fit(scores: &[f64], ok: &[bool], weights: &[f64]) -> Self {
+        let platt = Platt::fit(scores, ok, weights);
         if scores.len() < MIN_ISOTONIC {
             return Self::Platt(platt);
         }
-        Self::Isotonic { knots: knots(scores, ok), platt }
+        Self::Isotonic { knots: knots(scores, ok, weights), platt }
     }
 
     pub fn name(&self) -> &'static str {
@@ -172,34 +174,36 @@ fn linear(knots: &[(f64, f64)], x: f64) -> f64 {
 struct Block {
     scores: f64,
     ok: f64,
-    count: f64,
+    weight: f64,
 }
 
 impl Block {
     fn score(&self) -> f64 {
-        self.scores / self.count
+        self.scores / self.weight
     }
 
     fn share(&self) -> f64 {
-        self.ok / self.count
+        self.ok / self.weight
     }
 
     fn merge(&mut self, other: Self) {
         self.scores += other.scores;
         self.ok += other.ok;
-        self.count += other.count;
+        self.weight += other.weight;
     }
 }
 
-fn knots(scores: &[f64], ok: &[bool]) -> Vec<(f64, f64)> {
-    let mut sorted: Vec<(f64, bool)> = scores.iter().copied().zip(ok.iter().copied()).collect();
+fn knots(scores: &[f64], ok: &[bool], weights: &[f64]) -> Vec<(f64, f64)> {
+    let mut sorted: Vec<(f64, bool, f64)> =
+        scores.iter().zip(ok).zip(weights).map(|((&score, &ok), &weight)| (score, ok, weight)).collect();
     sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
     let size = MIN_BIN.max(sorted.len().div_ceil(KNOTS));
     let mut blocks: Vec<Block> = Vec::new();
     for bin in sorted.chunks(size) {
-        let ok = bin.iter().filter(|(_, ok)| *ok).count() as f64;
-        let scores = bin.iter().map(|(score, _)| score).sum();
-        let mut block = Block { scores, ok, count: bin.len() as f64 };
+        let mut block = Block { scores: 0.0, ok: 0.0, weight: 0.0 };
+        for &(score, ok, weight) in bin {
+            block.merge(Block { scores: weight * score, ok: weight * f64::from(u8::from(ok)), weight });
+        }
         // A block that is not above the one before it, or too close to it, is joined with it.
         while let Some(before) = blocks.last()
             && (before.share() >= block.share() || block.score() - before.score() < MIN_DISTANCE)
@@ -233,7 +237,7 @@ mod tests {
     #[test]
     fn platt_finds_the_slope_and_the_offset() {
         let (scores, ok) = drawn(900, |score| sigmoid(0.5 * score - 1.0));
-        let calibration = Calibration::fit(&scores, &ok);
+        let calibration = Calibration::fit(&scores, &ok, &vec![1.0; ok.len()]);
         let Calibration::Platt(platt) = &calibration else { panic!("{calibration:?}") };
         assert!((platt.slope - 0.5).abs() < 0.1 && (platt.offset + 1.0).abs() < 0.25, "{platt:?}");
     }
@@ -243,13 +247,16 @@ mod tests {
         let mut random = Random::seeded(12);
         let (scores, meant) = drawn(900, |score| sigmoid(3.0 * score));
         let said: Vec<bool> = meant.iter().map(|ok| ok ^ (random.unit() < 0.04)).collect();
-        let Calibration::Platt(platt) = Calibration::fit(&scores, &said) else { panic!("few scores") };
+        let Calibration::Platt(platt) = Calibration::fit(&scores, &said, &vec![1.0; said.len()]) else {
+            panic!("few scores")
+        };
         assert!((platt.slips - 0.04).abs() < 0.015 && (platt.slope - 3.0).abs() < 1.0, "{platt:?}");
-        let without = Platt::fit(&scores, &meant);
+        let without = Platt::fit(&scores, &meant, &vec![1.0; meant.len()]);
         assert!(without.slips < 0.01, "{without:?}");
         let (slope, _) = Platt::fit_sigmoid(
             &scores,
             &said.iter().map(|ok| f64::from(u8::from(*ok))).collect::<Vec<_>>(),
+            &vec![1.0; said.len()],
             (1.0, 0.0),
         );
         assert!(slope < 2.0, "a sigmoid alone is less certain: {slope}");
@@ -259,7 +266,7 @@ mod tests {
     fn separable_scores_give_finite_probabilities_in_order() {
         let scores = [-3.0, -2.0, 2.0, 3.0];
         for ok in [[false, false, true, true], [true, true, false, false], [true; 4], [false; 4]] {
-            let calibration = Calibration::fit(&scores, &ok);
+            let calibration = Calibration::fit(&scores, &ok, &vec![1.0; ok.len()]);
             let p: Vec<f64> = scores.iter().map(|score| calibration.p_ok(*score)).collect();
             assert!(p.windows(2).all(|pair| pair[0] < pair[1]) && p.iter().all(|p| (0.0..=1.0).contains(p)), "{p:?}");
         }
@@ -269,7 +276,7 @@ mod tests {
     fn isotonic_follows_a_curve_that_is_no_sigmoid_and_keeps_the_order() {
         let truth = |score: f64| if score < 0.0 { 0.1 } else { 0.1 + 0.13 * score };
         let (scores, ok) = drawn(20_000, truth);
-        let calibration = Calibration::fit(&scores, &ok);
+        let calibration = Calibration::fit(&scores, &ok, &vec![1.0; ok.len()]);
         assert_eq!(calibration.name(), "isotonic");
         let Calibration::Isotonic { knots, platt } = &calibration else { unreachable!() };
         assert!(knots.len() <= KNOTS && knots.windows(2).all(|pair| pair[0].1 < pair[1].1), "{knots:?}");

@@ -22,6 +22,8 @@ pub struct Example {
     pub duplicates: Option<u32>,
     pub ok: bool,
     pub mirrors: [f32; MIRRORS],
+    /// How much it counts in the calibration, as [`importance`](super::importance) says.
+    pub importance: f64,
 }
 
 /// What the crops of a group are used for.
@@ -115,12 +117,15 @@ impl TrainingSet {
         (0..self.examples.len()).filter(|&i| Side::of(&self.examples[i].group) == side).collect()
     }
 
-    /// SHA-256 over all crops, labels and groups.
+    /// SHA-256 over all crops, labels, groups, and what is not as usual in their importance.
     pub fn digest(&self) -> String {
         let mut hash = sha2::Sha256::new();
-        for Example { crop, ok, group, duplicates, .. } in &self.examples {
+        for Example { crop, ok, group, duplicates, importance, .. } in &self.examples {
             hash.update(format!("{crop} {ok} {group}"));
             duplicates.iter().for_each(|number| hash.update(format!(" {number}")));
+            if *importance != 1.0 {
+                hash.update(format!(" x{importance}"));
+            }
             hash.update("\n");
         }
         hex(&hash.finalize())
@@ -132,7 +137,14 @@ mod tests {
     use super::*;
 
     fn example(crop: u8, group: &str, ok: bool) -> Example {
-        Example { crop: ContentHash::of(&[crop]), group: group.into(), duplicates: None, ok, mirrors: [0.0; MIRRORS] }
+        Example {
+            crop: ContentHash::of(&[crop]),
+            group: group.into(),
+            duplicates: None,
+            ok,
+            mirrors: [0.0; MIRRORS],
+            importance: 1.0,
+        }
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl LabelledCrop {
     /// As [`LabelledCrop::mirrors`].
     pub fn example(&self, crop: ContentHash) -> Result<Example, String> {
         let group = self.group.clone().unwrap_or_else(|| crop.to_string());
-        Ok(Example { crop, group, duplicates: None, ok: self.ok, mirrors: self.mirrors()? })
+        Ok(Example { crop, group, duplicates: None, ok: self.ok, mirrors: self.mirrors()?, importance: 1.0 })
     }
 }
 

@@ -140,7 +140,9 @@ pub fn learn(
         }
     }
     let Some((_, chosen, scores)) = best else { return Err(too_few(&examples)) };
-    let calibration = Calibration::fit(&scores, &data.ok);
+    let sum = examples.iter().map(|example| example.importance).sum::<f64>();
+    let weights: Vec<f64> = examples.iter().map(|example| example.importance * examples.len() as f64 / sum).collect();
+    let calibration = Calibration::fit(&scores, &data.ok, &weights);
     let penalty = penalties[chosen];
     let head = data.fit(penalty, &(0..places.len()).collect::<Vec<_>>());
     let out_of_sample = scores.iter().map(|&score| calibration.p_ok(score)).collect();
@@ -286,7 +288,7 @@ pub mod tests {
             let ok = signal[0] + signal[1] + noise * random.normal() > 0.8;
             let group = format!("person {}", i / 6);
             let crop = ContentHash::of(format!("{seed} {i}").as_bytes());
-            (Example { crop, group, duplicates: None, ok, mirrors: [0.1; MIRRORS] }, features)
+            (Example { crop, group, duplicates: None, ok, mirrors: [0.1; MIRRORS], importance: 1.0 }, features)
         }))
     }
 

@@ -4,7 +4,7 @@
 //! features are added: the share of mirrored pixels in the crop, in the head and in 16 cells. Only the head on top is
 //! trained, on a person's verdicts.
 //!
-//! - [`example`]: judged crops, and the sides that people are divided into
+//! - [`example`]: judged crops, and the sides that people are divided into; [`importance`]: how much each counts
 //! - [`labels`]: reads labelled crops from a folder
 //! - [`learner`]: head and calibration, chosen by cross-validation; [`head`], [`cells`], [`calibration`],
 //!   [`matrix`] and [`random`] support it
@@ -21,6 +21,7 @@ pub mod cells;
 pub mod evaluation;
 pub mod example;
 pub mod head;
+pub mod importance;
 mod joined;
 pub mod labels;
 pub mod learner;

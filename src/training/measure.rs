@@ -49,7 +49,7 @@ impl Measures {
             recall: share(ok_as_ok, ok_as_ok + ok_as_ng),
             f1: share(2 * ok_as_ok, 2 * ok_as_ok + ok_as_ng + ng_as_ok),
             auc: auc(crops),
-            recall_at_precision_90: best_recall(crops, 0.9).map(|(_, recall)| recall),
+            recall_at_precision_90: best_recall(crops.iter().map(|crop| (*crop, 1.0)), 0.9).map(|(_, recall)| recall),
         }
     }
 }
@@ -72,23 +72,27 @@ fn auc(crops: &[Scored]) -> Option<f64> {
     (total > 0.0 && below > 0.0).then(|| wins / (total * below))
 }
 
-/// The threshold with the highest recall among those with at least this precision.
+/// The threshold with the highest recall among those with at least this precision. `weights`: how much each crop counts,
+/// as [`importance`](super::importance) says.
 ///
 /// It is half-way to the next lower score, so that a slightly lower score still passes.
-pub fn best_threshold(crops: &[Scored], precision: f64) -> Option<f64> {
-    best_recall(crops, precision).map(|(threshold, _)| threshold)
+pub fn best_threshold(crops: &[Scored], weights: &[f64], precision: f64) -> Option<f64> {
+    best_recall(crops.iter().copied().zip(weights.iter().copied()), precision).map(|(threshold, _)| threshold)
 }
 
-fn best_recall(crops: &[Scored], precision: f64) -> Option<(f64, f64)> {
-    let sorted = descending(crops);
-    let all = sorted.iter().filter(|crop| crop.ok).count();
-    let (mut ok, mut found, mut best) = (0, 0, None);
-    for (i, crop) in sorted.iter().enumerate() {
-        ok += usize::from(crop.ok);
-        let next = sorted.get(i + 1).map_or(0.0, |next| next.p_ok);
+/// The threshold and the recall. With each crop its weight.
+fn best_recall(crops: impl Iterator<Item = (Scored, f64)>, precision: f64) -> Option<(f64, f64)> {
+    let mut sorted: Vec<(Scored, f64)> = crops.collect();
+    sorted.sort_by(|(a, _), (b, _)| b.p_ok.total_cmp(&a.p_ok));
+    let all: f64 = sorted.iter().filter(|(crop, _)| crop.ok).map(|(_, weight)| weight).sum();
+    let (mut ok, mut passed, mut found, mut best) = (0.0, 0.0, 0.0, None);
+    for (i, (crop, weight)) in sorted.iter().enumerate() {
+        passed += weight;
+        ok += if crop.ok { *weight } else { 0.0 };
+        let next = sorted.get(i + 1).map_or(0.0, |(next, _)| next.p_ok);
         // Crops with equal scores pass together.
-        if next < crop.p_ok && ok > found && ok as f64 >= precision * (i + 1) as f64 {
-            best = Some(((crop.p_ok + next) / 2.0, ok as f64 / all as f64));
+        if next < crop.p_ok && ok > found && ok >= precision * passed {
+            best = Some(((crop.p_ok + next) / 2.0, ok / all));
             found = ok;
         }
     }
@@ -139,14 +143,24 @@ mod tests {
     fn equal_scores_have_an_auc_of_one_half() {
         let crops = scored(&[(0.5, true), (0.5, false), (0.5, false)]);
         assert_eq!(Measures::of(&crops, 0.5).auc, Some(0.5));
-        assert_eq!(best_threshold(&crops, 0.9), None);
+        assert_eq!(best_threshold(&crops, &[1.0; 3], 0.9), None);
     }
 
     #[test]
     fn the_threshold_is_between_the_scores() {
         let crops = scored(&[(0.9, true), (0.8, true), (0.4, false)]);
-        let threshold = best_threshold(&crops, 0.9).unwrap();
+        let threshold = best_threshold(&crops, &[1.0; 3], 0.9).unwrap();
         assert!((threshold - 0.6).abs() < 1e-12, "{threshold}");
+    }
+
+    #[test]
+    fn the_threshold_is_for_what_the_crops_stand_for() {
+        // Of the crops that somebody chose to judge, more are difficult than of all.
+        let crops = scored(&[(0.9, true), (0.8, false), (0.7, true), (0.6, true), (0.5, false)]);
+        for (weights, expected) in [([1.0; 5], 0.85), ([6.0, 0.1, 2.0, 1.0, 1.0], 0.55)] {
+            let threshold = best_threshold(&crops, &weights, 0.9).unwrap();
+            assert!((threshold - expected).abs() < 1e-12, "{threshold}");
+        }
     }
 
     #[test]

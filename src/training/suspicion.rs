@@ -125,6 +125,7 @@ mod tests {
             duplicates: None,
             ok: true,
             mirrors: [0.0; MIRRORS],
+            importance: 1.0,
         };
         let features: Vec<Vec<f32>> =
             (0..60).map(|_| (0..FEATURES).map(|_| random.normal() as f32).collect()).collect();

@@ -147,7 +147,9 @@ pub fn train(
         return Err(TrainError::TooFew { ok: of_training.ok, ng: of_training.crops - of_training.ok });
     }
     let learned = learn(set, &training, LearnSettings { seed: settings.seed, threads: settings.threads }, progress)?;
-    let chosen = |scores: &[f64]| measure::best_threshold(&scored(set, &training, scores), settings.precision);
+    let weights: Vec<f64> = training.iter().map(|&i| set.examples()[i].importance).collect();
+    let chosen =
+        |scores: &[f64]| measure::best_threshold(&scored(set, &training, scores), &weights, settings.precision);
     let threshold = chosen(&learned.out_of_sample);
 
     let mut head = HeadSession::open(&learned, runtime)?;

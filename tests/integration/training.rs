@@ -196,6 +196,38 @@ async fn verdicts_train_a_classifier_that_the_run_can_use() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn verdicts_that_the_score_has_chosen_calibrate_less() {
+    let folder = run_folder().await;
+    let out = folder.path();
+    let judged = std::fs::read_to_string(out.join("verdicts.jsonl")).unwrap();
+    let chosen = |selection: &str, since: i64| -> String {
+        let line = |line: &str| {
+            let mut verdict: Value = serde_json::from_str(line).unwrap();
+            let id = format!("{selection}-{}", verdict["photo_id"]);
+            let more = json!({ "id": id, "by": "ada", "at": since, "selection": selection });
+            verdict.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            format!("{verdict}\n")
+        };
+        judged.lines().map(line).collect()
+    };
+    import(out, &chosen("random", 1));
+    let random = answer(out, &["train", "--use"]);
+    let name = random["model"].as_str().unwrap();
+    answer(out, &["rescore", "--model", name]);
+    assert_eq!(answer(out, &["train"])["sha256"], random["sha256"], "scores do not matter to random verdicts");
+
+    import(out, &chosen("suggested", 2));
+    let suggested = answer(out, &["train"]);
+    assert_ne!(suggested["sha256"], random["sha256"]);
+    let [before, now] = [&random, &suggested].map(|trained| &trained["report"]);
+    assert_eq!(
+        [&before["training"], &before["test"], &before["penalty"]],
+        [&now["training"], &now["test"], &now["penalty"]]
+    );
+    assert_eq!(before["model"]["auc"], now["model"]["auc"], "only the calibration is another one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn near_duplicates_of_the_test_part_do_not_train() {
     let folder = run_folder().await;
     let out = folder.path();
