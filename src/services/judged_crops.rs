@@ -51,6 +51,10 @@ impl JudgedCrop {
     pub fn side(&self) -> Side {
         Side::of(&self.example.group)
     }
+
+    fn is_chosen_by_p_ok(&self) -> bool {
+        matches!(self.selection, Selection::Uncertain | Selection::BestFirst | Selection::Suggested)
+    }
 }
 
 /// Numbers of judged crops that neither train nor measure.
@@ -75,6 +79,13 @@ pub struct Judged {
     pub run: Option<RunName>,
     pub crops: Vec<JudgedCrop>,
     pub left_out: LeftOut,
+}
+
+impl Judged {
+    /// The number of crops that P(OK) has chosen for the person.
+    pub fn chosen_by_p_ok(&self) -> usize {
+        self.crops.iter().filter(|judged| judged.is_chosen_by_p_ok()).count()
+    }
 }
 
 /// Reads the judged crops from an index that is up to date.
@@ -149,8 +160,7 @@ pub fn judged_crops(index: &Index) -> Result<Judged, JudgedError> {
 
 /// Gives the crops their importance, if P(OK) has chosen some of them for the person.
 fn weigh(crops: &mut [JudgedCrop], index: &Index) {
-    let by_p_ok = [Selection::Uncertain, Selection::BestFirst, Selection::Suggested];
-    if !crops.iter().any(|judged| by_p_ok.contains(&judged.selection)) {
+    if !crops.iter().any(JudgedCrop::is_chosen_by_p_ok) {
         return;
     }
     let p_ok: Vec<Option<f32>> = crops.iter().map(|judged| judged.p_ok.map(|p_ok| p_ok as f32)).collect();

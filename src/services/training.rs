@@ -158,6 +158,8 @@ pub struct RunTraining {
     pub left_out: LeftOut,
     /// Judged crops that could not be read or decoded.
     pub unreadable: usize,
+    /// Judged crops that P(OK) has chosen for the person: they are not like all crops, and neither are the figures.
+    pub chosen_by_p_ok: usize,
     pub report: TrainingReport,
 }
 
@@ -182,6 +184,7 @@ pub async fn train_run(
         threshold: file.threshold,
         left_out: judged.left_out,
         unreadable,
+        chosen_by_p_ok: judged.chosen_by_p_ok(),
         report,
     };
     Ok((file, trained))

@@ -219,6 +219,7 @@ async fn verdicts_that_the_score_has_chosen_calibrate_less() {
     import(out, &chosen("suggested", 2));
     let suggested = answer(out, &["train"]);
     assert_ne!(suggested["sha256"], random["sha256"]);
+    assert_eq!([&random["chosen_by_p_ok"], &suggested["chosen_by_p_ok"]], [&json!(0), &json!(96)]);
     let [before, now] = [&random, &suggested].map(|trained| &trained["report"]);
     assert_eq!(
         [&before["training"], &before["test"], &before["penalty"]],

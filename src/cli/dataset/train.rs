@@ -135,6 +135,12 @@ async fn from_verdicts(args: &Args) -> Result<(), Failure> {
     }
     let mut text = left_out(&trained.left_out, trained.unreadable);
     text.push_str(&shown_report(&trained.report, args.threshold_for_precision));
+    if trained.chosen_by_p_ok > 0 {
+        let chosen = counted(trained.chosen_by_p_ok as u64, "judged crop");
+        let _ =
+            writeln!(text, "P(OK) has chosen {chosen}, which are not like all crops, and neither are these figures;");
+        text.push_str("threshold and P(OK) of the classifier allow for it\n");
+    }
     let _ = writeln!(text, "{}{}", file_line(args), file.name);
     match args.take {
         true => text.push_str("it is now the current classifier of the run\n"),

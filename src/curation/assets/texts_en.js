@@ -77,6 +77,7 @@ export const english = {
   "area": "Area (ROC)",
   "train-use": "To score the faces with it and to use it:",
   "train-folds": "The test part lacks OK or NG crops, so the figures are those of the cross-validation over people. Judge faces of more people.",
+  "train-chosen": "P(OK) has chosen {n} of the judged faces. They are not like all faces, and neither are these figures; threshold and P(OK) of the classifier allow for it.",
   "train-weak": "It is not better than the mirrored share alone: do not use it; judge more crops, of more people.",
   "train-no-threshold": "No threshold reaches a precision of 90 %; the threshold is 50 %.",
   "train-over": "The training is over",

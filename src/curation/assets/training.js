@@ -88,7 +88,7 @@ function running({ by, at, progress }) {
     element("p", {}, text)];
 }
 
-function figures({ model, sha256, report }) {
+function figures({ model, sha256, report, chosen_by_p_ok }) {
   const row = (name, of) => [name, ...[of.accuracy, of.precision, of.recall, of.auc].map(percent)];
   const rows = [row(t("train-this"), report.model), row(t("train-grid"), report.grid)];
   const { comparison } = report;
@@ -101,6 +101,7 @@ function figures({ model, sha256, report }) {
   return [element("p", {}, t("train-done", { model, training: count(report.training.crops), test: count(report.test.crops) })),
     table(t("train-figures"), columns, rows),
     report.measured_on === "test-part" ? null : element("p", { role: "alert" }, t("train-folds")),
+    chosen_by_p_ok ? element("p", {}, t("train-chosen", { n: count(chosen_by_p_ok) })) : null,
     report.beats_grid ? null : element("p", { role: "alert" }, t("train-weak")),
     report.precision_reached ? null : element("p", { role: "alert" }, t("train-no-threshold")),
     element("p", {}, t("train-use")),

@@ -13,7 +13,9 @@ async fn a_key_opens_the_training_and_its_figures_stand_beside_those_of_the_grid
     let _turn = turn().await;
     let folder = run_folder().await;
     let out = folder.path();
-    import(out, &std::fs::read_to_string(out.join("verdicts.jsonl")).unwrap());
+    let judged = std::fs::read_to_string(out.join("verdicts.jsonl")).unwrap();
+    let chosen = r#"{"selection":"suggested","#;
+    import(out, &judged.lines().map(|line| format!("{line}\n").replacen('{', chosen, 1)).collect::<String>());
     let mut command = Command::new(env!("CARGO_BIN_EXE_facemill"));
     command
         .args(["curate", "--out", out.to_str().unwrap()])
@@ -33,7 +35,8 @@ async fn a_key_opens_the_training_and_its_figures_stand_beside_those_of_the_grid
     let name = stored[0]["model"].as_str().unwrap();
     let text = page.text("dialog .training").await;
     let start = &stored[0]["sha256"].as_str().unwrap()[..8];
-    for part in [name, "mirrored share alone", &format!("facemill rescore --model {start}")] {
+    let chosen = "P(OK) has chosen 96 of the judged faces";
+    for part in [name, "mirrored share alone", chosen, &format!("facemill rescore --model {start}")] {
         assert!(text.contains(part), "{part}: {text}");
     }
     page.close().await;
