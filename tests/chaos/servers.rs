@@ -69,10 +69,9 @@ impl Servers {
 
 /// Waits until the logs of the processes mention the server more often than before.
 async fn noticed(environment: &Environment, fault: ServerFault, before: usize) {
-    const TIMEOUT: Duration = Duration::from_secs(30);
     let began = Instant::now();
     while environment.mentions(fault) <= before {
-        if began.elapsed() > TIMEOUT {
+        if began.elapsed() > support::PATIENCE {
             return environment.log.fault("no process has noticed the fault".into());
         }
         // The logs are files of other processes; there is no signal to wait for.

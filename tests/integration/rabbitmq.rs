@@ -1,5 +1,6 @@
 //! Behaviour that only RabbitMQ has: restarts, alarms, closed channels, lost queues, refusals.
 
+use support::PATIENCE;
 use support::servers::rabbitmq as server;
 
 use std::collections::BTreeSet;
@@ -18,9 +19,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 
 use server::RabbitServer;
-
-/// The time limit of each step; a test that reaches it fails.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn settings(server: &RabbitServer, prefix: &str) -> RabbitMqSettings {
     RabbitMqSettings::new(&server.url()).unwrap().with_prefix(prefix).unwrap()
@@ -513,7 +511,7 @@ async fn a_call_ends_soon_when_its_connection_is_lost() {
     // lapin may not notice a loss during the handshake, so that connecting takes all its time, for one caller after the
     // other. The answers of RabbitMQ have 30 seconds.
     const CONNECTING: Duration = Duration::from_secs(3);
-    const LIMIT: Duration = Duration::from_secs(60);
+    const LIMIT: Duration = PATIENCE;
     let server = server::shared().await;
     broker(server, "losses").check().await.unwrap();
     let (proxy, connections) = cutting_proxy(server.port()).await;

@@ -96,7 +96,7 @@ async fn calls_to_a_hanging_server_time_out() {
 
 /// Retries until the ledger is available again.
 async fn eventually<T>(attempt: impl AsyncFn() -> Result<T, LedgerError>) -> T {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    let deadline = tokio::time::Instant::now() + support::PATIENCE;
     loop {
         match attempt().await {
             Ok(value) => return value,

@@ -78,7 +78,7 @@ async fn an_unreachable_service_is_a_temporary_error() {
 
 /// The answer once the whole service is back: the gateway may start before the volumes have reported.
 async fn eventually<T>(call: impl AsyncFn() -> Result<T, ObjectError>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + support::PATIENCE;
     loop {
         match call().await {
             Ok(answer) => return answer,

@@ -148,7 +148,7 @@ async fn a_worker_serves_its_state_and_ends_in_order() {
     let shutdown = CancellationToken::new();
     let working = tokio::spawn(work.run(servers.clone(), shutdown.clone()));
     let target = async || RunTarget::of_servers(servers.clone(), run.clone()).await.unwrap();
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    let deadline = tokio::time::Instant::now() + support::PATIENCE;
     let status = loop {
         let status = RunStatus::read(&target().await).await.unwrap();
         if status.stages[&StageName::Detect].ready == 1 && status.ended_photos() == 1 {

@@ -1,5 +1,6 @@
 //! The state that the processes of an installation share in a real Redis: leases of hosts, pauses, workers.
 
+use support::PATIENCE;
 use support::servers::redis as server;
 
 use std::collections::BTreeMap;
@@ -21,14 +22,14 @@ use tokio::sync::watch;
 
 use server::RedisServer;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const IN_QUEUE: Duration = Duration::from_secs(30);
 
 fn connect(settings: &RedisSettings) -> Arc<RedisClient> {
     Arc::new(RedisClient::new(settings.clone()).unwrap())
 }
 
 fn rules() -> Rules {
-    Rules { per_host: 3, spacing: Duration::ZERO, queue_timeout: PATIENCE, ..Rules::default() }
+    Rules { per_host: 3, spacing: Duration::ZERO, queue_timeout: IN_QUEUE, ..Rules::default() }
 }
 
 /// The limiter of one process, with a connection of its own.
@@ -120,7 +121,7 @@ async fn many_requests_of_several_processes_stay_within_the_limit() {
             drop(permit);
         })
     });
-    tokio::time::timeout(PATIENCE * 2, join_all(requests)).await.unwrap();
+    tokio::time::timeout(PATIENCE, join_all(requests)).await.unwrap();
     assert_eq!(done.into_inner(), 90);
     let peak = peak.into_inner();
     assert!((2..=3).contains(&peak), "{peak} at a time");

@@ -88,7 +88,6 @@ impl Installation {
 
     /// Waits until the status of the run satisfies the condition.
     pub fn until(&self, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
-        const PATIENCE: Duration = Duration::from_secs(240);
         let began = Instant::now();
         loop {
             // A server that has just started may not answer: the status then lacks a part, and the exit code is 3.
@@ -97,7 +96,7 @@ impl Installation {
             if condition(&status) {
                 return status;
             }
-            assert!(began.elapsed() < PATIENCE, "timeout: {what}: {status:#}");
+            assert!(began.elapsed() < support::PATIENCE, "timeout: {what}: {status:#}");
             // The workers give no signal, so this polls. Without a pause the commands would take the workers' CPU.
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -136,7 +135,7 @@ impl Drop for Worker {
 /// Sends a request. Returns status and body, or `None` if the port is closed.
 pub fn send_request(port: u16, request: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.set_read_timeout(Some(support::PATIENCE)).unwrap();
     stream.write_all(request.as_bytes()).ok()?;
     let mut response = String::new();
     stream.read_to_string(&mut response).ok()?;

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
+use support::PATIENCE;
 
 use facemill::broker::embedded::Embedded;
 use facemill::broker::rabbitmq::{RabbitMq, RabbitMqSettings};
@@ -11,9 +12,6 @@ use facemill::sqlite::{Access, Database};
 use super::first;
 
 use support::servers::rabbitmq as server;
-
-/// The time limit of each step; a test that reaches it fails.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How exact the depths of an adapter are.
 #[derive(Clone, Copy, PartialEq)]

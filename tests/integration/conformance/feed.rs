@@ -81,7 +81,7 @@ async fn waits(ledger: Arc<dyn Ledger>) {
         end_photo(&*ledger, &name, &round.to_string(), Ending::Gone).await;
         let began = Instant::now();
         let page = tokio::time::timeout(PATIENCE, waiting).await.expect("the news end the wait").unwrap();
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
         assert_eq!(changes(&page.entries), [(round.to_string().as_str(), GONE)]);
         cursor = Some(page.cursor);
     }
@@ -90,7 +90,7 @@ async fn waits(ledger: Arc<dyn Ledger>) {
     assert_eq!(all.entries.len(), 10, "what is there needs no wait");
     let foreign = Cursor { epoch: Epoch::random(), sequence: 3 };
     assert!(wait(Some(foreign), PATIENCE).await.unwrap().restarted);
-    assert!(began.elapsed() < Duration::from_secs(60));
+    assert!(began.elapsed() < PATIENCE / 2);
 
     for patience in [Duration::ZERO, Duration::from_millis(1), Duration::from_millis(30)] {
         let began = Instant::now();
@@ -221,7 +221,7 @@ async fn writers_and_a_reader(ledger: Arc<dyn Ledger>) {
         }
         entries
     };
-    let entries = tokio::time::timeout(Duration::from_secs(60), follow).await.expect("no gap");
+    let entries = tokio::time::timeout(PATIENCE, follow).await.expect("no gap");
     for writer in writers {
         writer.await.unwrap();
     }

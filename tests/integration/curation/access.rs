@@ -21,7 +21,7 @@ fn users(run: &RunFolder, arguments: &[&str], input: &str) {
 
 /// Sends a request until it is answered with 401. The server reads the users again while requests arrive.
 async fn until_refused(visitor: &mut Visitor) -> Answer {
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+    let deadline = tokio::time::Instant::now() + support::PATIENCE;
     loop {
         let answer = visitor.get("/api/counts").await;
         if answer.status == 401 {

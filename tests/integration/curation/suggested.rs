@@ -1,7 +1,7 @@
 //! The suggested order of a list.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use facemill::domain::{RunName, Selection};
 use facemill::verdicts::{LogPosition, VerdictLog};
@@ -26,7 +26,7 @@ pub fn suggested_photos(run: &CuratedRun) -> Vec<String> {
 pub async fn wait_for_order(api: &ApiClient, expected: &[String]) {
     let began = Instant::now();
     while photos(api).await != expected {
-        assert!(began.elapsed() < Duration::from_secs(60), "the list is not in the suggested order");
+        assert!(began.elapsed() < support::PATIENCE, "the list is not in the suggested order");
     }
 }
 

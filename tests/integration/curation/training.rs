@@ -15,7 +15,7 @@ const PATH: &str = "/api/training";
 
 /// Waits until no training runs.
 async fn ended(api: &ApiClient) -> Value {
-    let deadline = Instant::now() + Duration::from_secs(240);
+    let deadline = Instant::now() + support::PATIENCE;
     loop {
         let training = api.get(PATH).await;
         if training["state"] != "running" {
@@ -50,7 +50,7 @@ async fn a_curator_trains_while_the_page_answers() {
     assert!(failed["message"].as_str().unwrap().contains("judge more"), "{failed}");
 
     import(out, &std::fs::read_to_string(out.join("verdicts.jsonl")).unwrap());
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + support::PATIENCE;
     while api.get("/api/counts").await["statuses"]["ok"] != 48 {
         assert!(Instant::now() < deadline, "the server has not read the verdicts");
         // The server follows the log of another process and sends no notice.

@@ -570,7 +570,7 @@ async fn the_memory_of_all_downloads_is_limited() {
     };
     let deferred = tokio::select! {
         _ = &mut stalled => panic!("the gate is closed"),
-        error = timeout(Duration::from_secs(60), deferred) => error.expect("the memory has no limit"),
+        error = timeout(support::PATIENCE, deferred) => error.expect("the memory has no limit"),
     };
     assert_eq!(deferred.cause().code, CauseCode::DownloadMemory);
     assert!(!deferred.costs_attempt() && deferred.is_retryable());

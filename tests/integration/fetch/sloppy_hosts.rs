@@ -150,7 +150,7 @@ async fn limits_apply_to_responses_with_a_mended_head() {
     assert_eq!(failed(fetch("half").await), "timeout");
     assert_eq!(failed(fetch("endless-head").await), "bad-response");
     assert_eq!(failed(fetch("cut").await), "bad-response");
-    timeout(Duration::from_secs(60), host.until(|traffic| traffic.now == 0)).await.expect("a connection stays open");
+    timeout(support::PATIENCE, host.until(|traffic| traffic.now == 0)).await.expect("a connection stays open");
 }
 
 fn encoded(encoding: &str, body: impl Into<Bytes>) -> HostResponse {

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::Output;
-use std::time::Duration;
 
 use facemill::demo::host::{Gate, HostResponse, WebHost};
 use serde_json::Value;
@@ -65,7 +64,6 @@ fn a_fault_of_a_host_is_told_once_with_the_number_of_its_photos() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_settings_file_gives_a_host_its_pace_and_its_headers() {
     const AT_A_TIME: usize = 20;
-    const PATIENCE: Duration = Duration::from_secs(60);
     let scratch = tempfile::tempdir().unwrap();
     let gate = Gate::new();
     let paths = (0..2 * AT_A_TIME).map(|id| format!("/{id}.jpg"));
@@ -83,7 +81,7 @@ async fn the_settings_file_gives_a_host_its_pace_and_its_headers() {
         facemill(&["run", path(&table), "--out", path(&out), "--settings", path(&settings), "-vv"])
     });
     let all_at_once = host.until(|traffic| traffic.now == AT_A_TIME);
-    timeout(PATIENCE, all_at_once).await.expect("as many requests at a time as the settings permit");
+    timeout(support::PATIENCE, all_at_once).await.expect("as many requests at a time as the settings permit");
     gate.open();
     let done = run.await.unwrap();
     let (printed, log) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));

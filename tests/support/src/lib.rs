@@ -12,6 +12,11 @@ pub mod servers;
 pub mod synthetic;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long tests wait for what must come: long enough for a machine that is busy with twenty other things. Only what
+/// never comes takes that long.
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// The root of the repository.
 pub fn project() -> &'static Path {

@@ -1,5 +1,6 @@
 //! Real browsers: Chromium, driven over the WebDriver protocol (<https://www.w3.org/TR/webdriver2/>).
 
+use crate::PATIENCE;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -153,7 +154,7 @@ impl Browser {
 
     /// Waits until an expression is true in the page. Returns its value.
     pub async fn wait_for(&self, expression: &str) -> Value {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let value = self.run(&format!("return {expression}")).await;
             if !matches!(value, Value::Null | Value::Bool(false)) && value != json!(0) && value != json!("") {

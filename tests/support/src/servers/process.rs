@@ -1,5 +1,6 @@
 //! Servers that a test starts. They end with the test process, even if that is killed.
 
+use crate::PATIENCE;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -165,9 +166,9 @@ pub fn free_ports<const N: usize>() -> [u16; N] {
     std::array::from_fn(|_| std::iter::repeat_with(next).take(PORTS.len()).find_map(reserve).expect("a free port"))
 }
 
-/// Polls until there is a result. Panics after half a minute.
+/// Polls until there is a result. Panics when [`PATIENCE`] has run out.
 pub fn wait_for<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(result) = poll() {
             return result;

@@ -4,6 +4,7 @@
 //! installed one. The server ends with the test process, even if that is killed: a shell waits for the end of a pipe
 //! and kills the server then.
 
+use crate::PATIENCE;
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::process::CommandExt;
@@ -27,8 +28,6 @@ const CHROOT: &str = r#"
     mount --bind "$folder" "$root$folder"
     exec chroot "$root" env --chdir="$folder" "$@"
 "#;
-/// The server starts in a few seconds.
-const PATIENCE: Duration = Duration::from_secs(60);
 const USER: &str = "mill";
 const PASSWORD: &str = "geheim";
 
