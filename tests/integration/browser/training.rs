@@ -39,5 +39,12 @@ async fn a_key_opens_the_training_and_its_figures_stand_beside_those_of_the_grid
     for part in [name, "mirrored share alone", chosen, &format!("facemill rescore --model {start}")] {
         assert!(text.contains(part), "{part}: {text}");
     }
+
+    // The long name of a classifier in use hides no figure.
+    let script = format!(
+        "document.querySelector('dialog td').textContent = '{name}, in use'; \
+         const table = document.querySelector('dialog .scroll'); return table.scrollWidth - table.clientWidth"
+    );
+    assert_eq!(page.browser.run(&script).await, 0);
     page.close().await;
 }
