@@ -2,7 +2,8 @@
 //!
 //! The head learns from the training side, where cross-validation over people chooses the regularisation, the
 //! calibration and the threshold. The figures are those of the test side, computed by onnxruntime with the head of the
-//! file; where the test side lacks OK or NG crops, they are those of the cross-validation. The baseline is a logistic regression on the 4x4 mirrored grid alone, which needs no network.
+//! file; where the test side lacks OK or NG crops, they are those of the cross-validation. The baseline is a logistic
+//! regression on the 4x4 mirrored grid alone, which needs no network.
 
 use std::collections::{BTreeSet, HashMap};
 
