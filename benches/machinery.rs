@@ -1,5 +1,5 @@
 //! The cost of the pipeline without image processing: `cargo bench --bench machinery [-- --json]`,
-//! `FACEMILL_BENCH_PHOTOS=20000`.
+//! `FACEMILL_BENCH_PHOTOS=20000`, `FACEMILL_BENCH_EXTENT=queues` (or `records`, `objects`) for one row only.
 //!
 //! Runs stages without computation on real servers. Measures photos per second through all four queues, and the CPU
 //! time of workers and servers for one photo at one stage. Each worker is a process of its own, so that its CPU time
@@ -54,6 +54,17 @@ enum Extent {
 
 impl Extent {
     const ALL: [Extent; 3] = [Self::Queues, Self::Records, Self::Objects];
+
+    /// Those that the environment asks for.
+    fn chosen() -> Vec<Self> {
+        let chosen = std::env::var("FACEMILL_BENCH_EXTENT").ok();
+        let is_chosen = |extent: &Self| chosen.as_ref().is_none_or(|chosen| *chosen == extent.prefix());
+        Self::ALL.into_iter().filter(is_chosen).collect()
+    }
+
+    fn prefix(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
 
     fn name(self) -> &'static str {
         match self {
@@ -203,12 +214,13 @@ fn main() {
         return;
     }
     let photos = std::env::var("FACEMILL_BENCH_PHOTOS").ok().and_then(|count| count.parse().ok()).unwrap_or(3000);
+    assert!(!Extent::chosen().is_empty(), "FACEMILL_BENCH_EXTENT is queues, records or objects");
     let figures: Vec<Figures> = runtime.block_on(async {
         let rabbit = rabbitmq::exclusive().await;
         let (redis, s3) = tokio::task::block_in_place(|| (redis::RedisServer::start(&[]), SeaweedFs::start()));
         let servers = Servers { rabbit, redis, s3 };
         let mut figures = Vec::new();
-        for extent in Extent::ALL {
+        for extent in Extent::chosen() {
             figures.push(measure(&servers, extent, photos).await);
         }
         figures
@@ -258,8 +270,8 @@ impl Servers {
             bucket: s3.bucket,
             access_key_id: SeaweedFs::keys().access_key_id,
             secret_access_key: SeaweedFs::keys().secret_access_key,
-            prefix: format!("bench-{extent:?}").to_lowercase(),
-            run: format!("bench-{extent:?}").to_lowercase().parse().expect("a name"),
+            prefix: format!("bench-{}", extent.prefix()),
+            run: format!("bench-{}", extent.prefix()).parse().expect("a name"),
         }
     }
 
