@@ -306,6 +306,24 @@ async fn a_process_declares_the_topology_once_for_each_restart_of_the_server() {
     assert_eq!(declarations(&server).await, QUEUES, "the restart resets the server's counter");
 }
 
+/// On one thread, a channel that is dropped right before the end has not closed by itself yet.
+#[tokio::test]
+async fn connections_end_in_order_after_their_last_use() {
+    let server = server::exclusive().await;
+    let broker = broker(&server, "end-in-order");
+    broker.check().await.unwrap();
+    let before = server.log().len();
+    for _ in 0..5 {
+        broker.depths().await.unwrap();
+        broker.close().await;
+    }
+    // One for publishing, from the check.
+    let is_complete = || server.log()[before..].matches("closing AMQP connection").count() >= 6;
+    until("the ends of all connections in the log", async || is_complete()).await;
+    let log = &server.log()[before..];
+    assert!(!log.contains("unexpectedly closed"), "{log}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_error_names_a_queue_with_other_arguments() {
     let server = server::shared().await;

@@ -106,7 +106,14 @@ impl Connector {
         if !open.connection.status().connected() {
             return;
         }
-        let closing = open.connection.close(SUCCESS, "the process ends".into());
+        let closing = async {
+            // lapin closes a dropped channel in a task of its own. If the connection is closing by then, the task fails,
+            // and lapin drops the connection without a word. Another channel comes and goes after that task.
+            if let Ok(last) = open.create_channel().await {
+                let _ = last.close(SUCCESS, "the process ends".into()).await;
+            }
+            open.connection.close(SUCCESS, "the process ends".into()).await
+        };
         match tokio::time::timeout(CLOSING, closing).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
