@@ -155,7 +155,7 @@ fn a_trace_has_all_spans_of_a_photo() {
     let arguments = ["work", "fetch", "detect", "crop", "classify", "--resolve", &resolve];
     let arguments = [
         &arguments[..],
-        &["--waits", "0.05,0.1", "--timeout", "100"],
+        &["--waits", "0.05,0.1", "--timeout", "1000"],
         &["--concurrency", "fetch=8,detect=1,crop=1,classify=1"],
     ]
     .concat();
@@ -167,9 +167,10 @@ fn a_trace_has_all_spans_of_a_photo() {
         .map(|(id, name)| (*name, installation.json(&["why", id])["trace_id"].as_str().unwrap().to_owned()))
         .collect();
     let trace = |name: &str| Trace::of(&collector, &trace_ids[name]);
-    let classify = format!("process {prefix}.classify");
-    wait_for("the last span of the passed photos", || {
-        (["passes", "late"].iter().all(|name| !trace(name).named(&classify).is_empty())).then_some(())
+    let (detect, classify) = (format!("process {prefix}.detect"), format!("process {prefix}.classify"));
+    wait_for("the last spans of the ended photos", || {
+        let last = [("passes", &classify), ("late", &classify), ("faceless", &detect)];
+        last.iter().all(|(name, span)| !trace(name).named(span).is_empty()).then_some(())
     });
     first.kill();
     let mut second = Worker(installation.traced(&arguments, &collector, "http/protobuf").spawn().unwrap());
